@@ -1,0 +1,34 @@
+"""The public API: each function is one command, and only combines parts of the platform.
+
+The functions are loaded when they are first used, so that `import pipelines` and `fieldshift --help` stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# The order is that of `fieldshift --help`.
+HOMES = {
+    "study": "pipelines.studying",
+    "search": "pipelines.searching",
+    "compare": "pipelines.comparing",
+    "sweep_frames": "pipelines.sweeping",
+    "receptive_field": "pipelines.fields",
+    "train": "pipelines.training",
+    "evaluate": "pipelines.using",
+    "predict": "pipelines.using",
+    "preview": "pipelines.previewing",
+    "describe": "pipelines.describing",
+    "datasets": "pipelines.describing",
+    "submit": "pipelines.serving",
+    "ui": "pipelines.serving",
+}
+
+__all__ = [*HOMES]  # noqa: PLE0604 - names of functions, loaded lazily
+
+
+def __getattr__(name: str) -> Any:
+    if name in HOMES:
+        return getattr(importlib.import_module(HOMES[name]), name)
+    raise AttributeError(f"module 'pipelines' has no attribute '{name}'")

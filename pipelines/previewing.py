@@ -1,0 +1,79 @@
+"""A look at what a policy does: example images as strips of frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fieldshift.console import say
+from fieldshift.data import LoadingConfig
+from fieldshift.errors import UserError
+
+
+@dataclass(frozen=True)
+class PreviewResult:
+    """Where the picture is, and the policy in words."""
+
+    path: Path
+    words: list[str]
+
+
+def preview(
+    *,
+    policy: str,
+    data: str = "digit-pairs-left",
+    task: str | None = None,
+    frames: int | None = None,
+    examples: int = 4,
+    images: list[str] | None = None,
+    out: str = "frames.png",
+    loading: LoadingConfig = LoadingConfig(),
+) -> PreviewResult:
+    """Draws example images under a policy, a row an image and a column a frame, and says the policy in words.
+
+    Args:
+        policy: policy file, or run folder of a search.
+        data: data set that the examples are taken from.
+        task: classification or segmentation; by default the data set's own.
+        frames: frames of the video; by default the policy's own number.
+        examples: how many training images to draw.
+        images: picture files to draw instead of a data set's images.
+        out: the figure's file: .png, .svg or .pdf.
+        loading: how files are read.
+    """
+    import torch
+
+    from fieldshift.data import load_dataset, read_image
+    from fieldshift.report import frame_strip
+    from fieldshift.training.frames import as_floats
+    from pipelines.problem import read_policy
+
+    path = Path(out)
+    if path.suffix not in {".png", ".svg", ".pdf"}:
+        raise UserError(f"--out is '{out}', but a figure is written as .png, .svg or .pdf.")
+    if examples < 1:
+        raise UserError(f"--examples is {examples}, but must be at least 1.")
+    found = read_policy(policy)
+    assert found is not None
+    if frames is not None:
+        if frames < 1:
+            raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
+        found = found.with_frames(frames)
+    if images:
+        labels = [Path(name).name for name in images]
+        rows = [read_image(Path(name), channels=3, size=loading.size or (224, 224)) for name in images]
+        pixels = torch.stack(rows)
+    else:
+        dataset = load_dataset(data, task=task, loading=loading)
+        chosen = torch.arange(min(examples, len(dataset.train)))
+        pixels, targets = dataset.train.gather(chosen)
+        named = dataset.task == "classification"
+        labels = [dataset.classes[int(target)] for target in targets] if named else [str(int(i)) for i in chosen]
+    figure = frame_strip(found, as_floats(pixels), labels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    words = found.describe()
+    for line in words:
+        say(line)
+    say(str(path))
+    return PreviewResult(path, words)

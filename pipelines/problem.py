@@ -1,0 +1,90 @@
+"""The question that search, training and comparison are asked: which data, which task, which network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldshift.data import DataSet, LoadingConfig, load_dataset
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.motions import Policy
+from fieldshift.networks import TEMPORAL, known_networks
+from fieldshift.search import Space, load_space, random_policy
+from fieldshift.training import NetworkCard, arm_named, network_card, objective_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """The plain options that every command shares. The seed of the data is the data's own: one data set a problem."""
+
+    data: str
+    task: str | None
+    network: str
+    temporal: str
+    frames: int
+    loading: LoadingConfig
+
+    def check(self) -> DataSet:
+        """Checks every name and number, then loads the data. Raises UserError before any long work."""
+        if self.frames < 1:
+            raise UserError(f"--frames is {self.frames}, but a video has at least 1 frame.")
+        if self.temporal not in TEMPORAL:
+            raise unknown_name("temporal module", self.temporal, TEMPORAL)
+        if self.task is not None:
+            objective_for(self.task, 1)
+        known = known_networks(self.task or "classification")
+        if self.network not in known:
+            raise unknown_name("network", self.network, known)
+        dataset = self.load()
+        if self.network not in known_networks(dataset.task):
+            raise UserError(
+                f"The network {self.network} is not one for {dataset.task}; known for it: "
+                f"{', '.join(known_networks(dataset.task))}."
+            )
+        return dataset
+
+    def load(self) -> DataSet:
+        return load_dataset(self.data, task=self.task, loading=self.loading)
+
+    def plain(self) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        return asdict(self)
+
+    @staticmethod
+    def from_plain(values: dict[str, Any]) -> Problem:
+        loading = dict(values["loading"])
+        if loading.get("size") is not None:
+            loading["size"] = tuple(loading["size"])
+        return Problem(**{**values, "loading": LoadingConfig(**loading)})
+
+    def card(self, dataset: DataSet, arm_name: str, policy: Policy | None, space: Space | None, seed: int) -> NetworkCard:
+        """The network that an arm trains, with the video it reads: T frames, or 1 where it reads plain images."""
+        arm = arm_named(arm_name)
+        frames = arm_policy(arm_name, policy, space, self.frames, seed)
+        return network_card(
+            dataset, self.data, arm, network=self.network, temporal=self.temporal, policy=frames
+        )
+
+
+def arm_policy(arm_name: str, policy: Policy | None, space: Space | None, frames: int, seed: int) -> Policy | None:
+    """The policy whose frames an arm reads, None for plain images. Raises UserError when the arm needs one."""
+    arm = arm_named(arm_name)
+    if arm.frames == "replicated":
+        return Policy.replicate(frames)
+    if arm.frames == "random":
+        return random_policy(space or load_space("affine-cell"), frames=frames, seed=seed)
+    if not arm.needs_policy:
+        return None
+    if policy is None:
+        raise UserError(f"The arm '{arm_name}' needs a policy; give --policy FILE (fieldshift search makes one).")
+    return policy.with_frames(frames)
+
+
+def read_policy(path: str | Path | None) -> Policy | None:
+    """The policy of a file, or of a run folder that holds one."""
+    if path is None:
+        return None
+    file = Path(path)
+    return Policy.load(file / "policy.json" if file.is_dir() else file)

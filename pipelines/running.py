@@ -1,0 +1,141 @@
+"""Many training trials side by side: progress for the person, one MLflow run a trial, one row a trial."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from typing import Any
+
+from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
+from fieldshift.console import Progress, duration, progress, say
+from fieldshift.tracking import Run
+from fieldshift.training import NetworkCard, Recipe
+from pipelines.problem import Problem
+from pipelines.session import Session
+from pipelines.trials import Trial, run_training_trial
+
+
+def training_trial(
+    session: Session,
+    problem: Problem,
+    card: NetworkCard,
+    recipe: Recipe,
+    *,
+    reading: str,
+    seed: int,
+    copies: int = 0,
+    align: bool = True,
+    augmentation: dict[str, int] | None = None,
+) -> Trial:
+    """The trial of one card; its key names what is different between trials: arm, reading, frames, seed."""
+    frames = card.plan().frames
+    key = f"{card.arm}-{reading.replace(' ', '-')}-T{frames}-seed{seed}"
+    return Trial(
+        key=key,
+        arm=card.arm,
+        reading=reading,
+        seed=seed,
+        problem=problem.plain(),
+        card=asdict(card),
+        recipe=asdict(recipe),
+        augmentation=augmentation or {},
+        copies=copies,
+        align=align,
+        folder=str(session.path / "trials" / key),
+        resume=session.resume,
+    )
+
+
+def run_training_trials(
+    session: Session, trials: list[Trial], weights: list[float], cluster: ClusterConfig, title: str
+) -> list[dict[str, Any]]:
+    """Runs every trial, the longest first, and returns their rows in the given order; failed trials are said and left out.
+
+    `weights` are relative costs, used for the order and for the progress bar. Raises RuntimeError when all failed.
+    """
+    runs: dict[str, Run] = {}
+    done: dict[str, float] = {}
+    cost = {trial.key: weight for trial, weight in zip(trials, weights, strict=True)}
+    by_key = {trial.key: trial for trial in trials}
+
+    def run_of(key: str) -> Run:
+        if key not in runs:
+            trial = by_key[key]
+            frames = str(card_frames(trial))
+            tags = {"arm": trial.arm, "reading": trial.reading, "seed": str(trial.seed), "frames": frames}
+            runs[key] = session.child(key, tags)
+            runs[key].log_params({**tags, **{f"recipe.{name}": str(value) for name, value in trial.recipe.items()}})
+        return runs[key]
+
+    with progress(title, sum(weights)) as bar:
+
+        def reported(trial: dict[str, Any], metrics: dict[str, float]) -> None:
+            key = trial["key"]
+            epoch = int(metrics.get("epoch", 0))
+            run_of(key).log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step=epoch)
+            done[key] = cost[key] * epoch / trial["recipe"]["epochs"]
+            show(bar, done, f"{key} epoch {epoch}/{trial['recipe']['epochs']}")
+
+        def finished(result: TrialResult) -> None:
+            key = result.trial["key"]
+            done[key] = cost[key]
+            run = run_of(key)
+            if result.value is None:
+                run.close("FAILED")
+                show(bar, done, f"{key} failed")
+                return
+            run.log_metrics(final_metrics(result.value), step=int(result.value["epochs"]))
+            run.close("FINISHED")
+            show(bar, done, f"{key} {result.value['score_name']} {result.value['score']:.1%}")
+
+        ordered = sorted(trials, key=lambda trial: -cost[trial.key])
+        results = run_trials(
+            run_training_trial,
+            [trial.plain() for trial in ordered],
+            cluster=cluster,
+            name=session.path.name,
+            storage=session.path / "ray",
+            on_report=reported,
+            on_done=finished,
+            resume=session.resume,
+        )
+    rows = {result.trial["key"]: result.value for result in results if result.value is not None}
+    for result in results:
+        if result.value is None:
+            say(f"  {result.trial['key']} failed and is left out: {last_line(result.error)}")
+    if not rows:
+        raise RuntimeError(f"All {len(trials)} trials failed; the last error: {results[-1].error}")
+    say(f"  {len(rows)} of {len(trials)} trials, {duration(sum(row['seconds'] for row in rows.values()))} of training")
+    return [rows[trial.key] for trial in trials if trial.key in rows]
+
+
+def show(bar: Progress, done: dict[str, float], note: str) -> None:
+    bar.show(sum(done.values()), note)
+
+
+def card_frames(trial: Trial) -> int:
+    policy = trial.card["policy"]
+    return 1 if policy is None or trial.arm == "policy-2d" else int(policy["frames"])
+
+
+def final_metrics(row: dict[str, Any]) -> dict[str, float]:
+    """What the MLflow comparison shows of a trial, in sections by prefix."""
+    name = row["score_name"]
+    values = {
+        f"test/{name}": row["score"],
+        f"test/{name}_averaged": row["score_tta"],
+        "test/loss": row["loss"],
+        "cost/parameters": row["parameters"],
+        "cost/flops_per_image": row["flops"],
+        "cost/training_seconds": row["seconds"],
+    }
+    return {key: float(value) for key, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def last_line(text: str | None) -> str:
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return lines[-1] if lines else "no message"
+
+
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    return replace(recipe, epochs=epochs)

@@ -1,0 +1,221 @@
+"""The search: which motions serve a network best on a task."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.cluster import ClusterConfig, WorkerContext, run_workers
+from fieldshift.console import duration, progress, say
+from fieldshift.data import LoadingConfig
+from fieldshift.motions import Policy
+from fieldshift.search import SearchConfig, Space, explain, load_space
+from fieldshift.tracking import TrackingConfig
+from fieldshift.training import check_batch
+from pipelines.problem import Problem
+from pipelines.session import Session, open_session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        folder: the run folder, with policy.json.
+        policy: the motions.
+        history: one row a pass over the halves of the training set.
+        decisions: what the selection decided, in order, with the value of every candidate.
+        seconds: time spent.
+    """
+
+    folder: Path
+    policy: Policy
+    history: pd.DataFrame
+    decisions: list[dict[str, Any]]
+    seconds: float
+
+
+def search(
+    *,
+    data: str = "digit-pairs-left",
+    task: str | None = None,
+    network: str = "tiny-resnet",
+    temporal: str = "tsm",
+    frames: int = 3,
+    space: str = "affine-cell",
+    seed: int = 0,
+    explain: str | None = None,
+    out: str | None = None,
+    resume: bool = False,
+    search: SearchConfig = SearchConfig(),
+    loading: LoadingConfig = LoadingConfig(),
+    cluster: ClusterConfig = ClusterConfig(),
+    tracking: TrackingConfig = TrackingConfig(),
+) -> SearchResult | int:
+    """Searches the motions that serve a network best (Differentiable Augmentation Search); the test set is not read.
+
+    Args:
+        data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
+        task: classification or segmentation; by default the data set's own.
+        network: network name: the search trains the target network itself.
+        temporal: temporal module inside it.
+        frames: frames of the video.
+        space: search space: a name, or a TOML file.
+        seed: decides magnitudes, halves, weights and order: the same seed finds the same policy.
+        explain: a policy file; says in words what was chosen, against what and by what margin, and searches nothing.
+        out: run folder; by default runs/search.
+        resume: go on with the run in that folder.
+        search: how the search is run.
+        loading: how files are read.
+        cluster: where it runs.
+        tracking: where it is recorded.
+    """
+    if explain is not None:
+        return explain_policy(explain)
+    problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
+    motion_space = load_space(space)
+    check_batch(search.batch, cluster.workers)
+    problem.check()
+    config = {
+        **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
+    }  # fmt: skip
+    tags = {"data": data, "network": network, "space": space, "seed": str(seed)}
+    with open_session("search", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
+        return run_search(session, problem, motion_space, space, search, seed=seed, cluster=cluster)
+
+
+def explain_policy(path: str) -> int:
+    from pipelines.problem import read_policy
+
+    policy = read_policy(path)
+    assert policy is not None
+    for line in explain(policy):
+        say(line)
+    return 0
+
+
+def run_search(
+    session: Session,
+    problem: Problem,
+    space: Space,
+    space_name: str,
+    config: SearchConfig,
+    *,
+    seed: int,
+    cluster: ClusterConfig,
+) -> SearchResult:
+    """Runs the search through Ray Train (or in-process), shows and records it, and writes the policy file."""
+    import pandas as pd
+
+    finished = session.folder.finished_result()
+    if finished is None:
+        payload = {
+            "problem": problem.plain(),
+            "space": space_name,
+            "search": asdict(config),
+            "seed": seed,
+            "folder": str(session.path),
+            "resume": session.resume,
+        }
+        run = session.child("search", {"arm": "search", "seed": str(seed), "frames": str(problem.frames)})
+        with progress("search", passes_of(config, space)) as bar:
+
+            def reported(metrics: dict[str, float]) -> None:
+                step = int(metrics["pass"])
+                run.log_metrics({name: value for name, value in metrics.items() if name != "pass"}, step=step)
+                bar.show(step, note(metrics))
+
+            found = run_workers(
+                run_search_trial,
+                payload,
+                cluster=cluster,
+                name="search",
+                storage=session.path / "ray",
+                on_report=reported,
+            )
+        finished = session.folder.write_result(found)
+        run.log_artifact(session.path / "policy.json")
+        run.close("FINISHED")
+    policy = Policy.load(session.path / "policy.json")
+    say(f"policy, found in {duration(finished['seconds'])}:")
+    for line in policy.describe():
+        say(f"  {line}")
+    for warning in finished["warnings"]:
+        say(f"  note: {warning}")
+    say(f"  {session.path / 'policy.json'}")
+    return SearchResult(
+        session.path, policy, pd.DataFrame(finished["history"]), finished["decisions"], finished["seconds"]
+    )
+
+
+def passes_of(config: SearchConfig, space: Space) -> int:
+    """Passes over the halves in all: those of the supernet, and those between two decisions of the selection."""
+    if config.selection != "perturbation":
+        return config.epochs
+    kept = config.edges_per_node or space.edges_per_node
+    incoming = [space.inputs + node for node in range(space.nodes)]
+    decisions = len(space.edges) + sum(count > kept for count in incoming)
+    return config.epochs + config.tune_epochs * decisions
+
+
+def note(metrics: dict[str, float]) -> str:
+    parts = [f"pass {int(metrics['pass'])}"]
+    parts += [f"{name.split('/')[-1]} {metrics[name]:.3f}" for name in ("train/loss", "search/entropy") if name in metrics]
+    return ", ".join(parts)
+
+
+def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+    """The search inside one worker; returns plain values. The policy and the state are written into the folder."""
+    import torch
+
+    from fieldshift.motions import Policy as MotionPolicy
+    from fieldshift.networks import video_network
+    from fieldshift.search import search as search_policy
+    from fieldshift.training import FramePlan, objective_for
+
+    problem = Problem.from_plain(payload["problem"])
+    values = {field.name: payload["search"][field.name] for field in fields(SearchConfig)}
+    config = SearchConfig(**{**values, "frames": problem.frames})
+    dataset = problem.load()
+    torch.manual_seed(payload["seed"])
+    network = video_network(
+        problem.network,
+        temporal=problem.temporal,
+        frames=problem.frames,
+        num_classes=len(dataset.classes),
+        task=dataset.task,
+        in_channels=dataset.channels,
+    )
+    plan = FramePlan(policy=MotionPolicy.replicate(problem.frames), mean=dataset.mean, std=dataset.std)
+    folder = Path(payload["folder"])
+    warnings: list[str] = []
+    found = search_policy(
+        network,
+        dataset,
+        load_space(payload["space"]),
+        config,
+        objective=objective_for(dataset.task, len(dataset.classes), dataset.ignore_index),
+        normalise=plan.normalise,
+        device=context.device,
+        seed=payload["seed"],
+        folder=folder,
+        report=lambda metrics, step: context.report({**metrics, "pass": float(step)}),
+        progress=lambda line: warnings.append(line) if line.startswith("Warning") else None,
+        resume=payload["resume"],
+    )
+    if context.rank == 0:
+        found.policy.save(folder / "policy.json")
+    return {
+        "policy": str(folder / "policy.json"),
+        "words": found.policy.describe(),
+        "history": found.history,
+        "decisions": found.decisions,
+        "seconds": found.seconds,
+        "device_hours": found.device_hours,
+        "warnings": warnings,
+        "data": {"digest": dataset.digest, "protocol": dataset.protocol},
+    }

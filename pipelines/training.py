@@ -1,0 +1,120 @@
+"""One network trained: any arm, with or without a policy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldshift.cluster import ClusterConfig, run_workers
+from fieldshift.console import progress, say
+from fieldshift.data import LoadingConfig
+from fieldshift.search import load_space
+from fieldshift.tracking import TrackingConfig
+from fieldshift.training import Recipe, check_batch
+from pipelines.problem import Problem, read_policy
+from pipelines.running import final_metrics, training_trial
+from pipelines.session import open_session
+from pipelines.trials import run_training_trial
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained network: its folder (weights.safetensors, network.json) and its row (score in [0, 1], seconds, ...)."""
+
+    folder: Path
+    row: dict[str, Any]
+
+
+def train(
+    *,
+    data: str = "digit-pairs-left",
+    task: str | None = None,
+    network: str = "tiny-resnet",
+    temporal: str = "tsm",
+    frames: int = 3,
+    policy: str | None = None,
+    arm: str | None = None,
+    space: str = "affine-cell",
+    seed: int = 0,
+    average_copies: int = 0,
+    align: bool = True,
+    out: str | None = None,
+    resume: bool = False,
+    recipe: Recipe = Recipe(),
+    loading: LoadingConfig = LoadingConfig(),
+    cluster: ClusterConfig = ClusterConfig(),
+    tracking: TrackingConfig = TrackingConfig(),
+) -> TrainResult:
+    """Trains one network, on the video of a policy or as any other arm, and scores it on the test split.
+
+    Args:
+        data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
+        task: classification or segmentation; by default the data set's own.
+        network: network name.
+        temporal: temporal module, where the arm has one.
+        frames: frames of the video.
+        policy: policy file, or run folder of a search.
+        arm: which arm to train; by default das with a policy, none without.
+        space: search space that the arm random-policy draws from.
+        seed: decides weights, order and augmentation.
+        average_copies: augmented copies for test-time averaging; 0 leaves it out.
+        align: fuse a segmenter's maps in the reference frame.
+        out: run folder; by default runs/train.
+        resume: go on with the run in that folder.
+        recipe: training recipe.
+        loading: how files are read.
+        cluster: where it runs.
+        tracking: where it is recorded.
+    """
+    found = read_policy(policy)
+    chosen = arm or ("none" if found is None else "das")
+    problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
+    check_batch(recipe.batch, cluster.workers)
+    dataset = problem.check()
+    card = problem.card(dataset, chosen, found, load_space(space), seed)
+    config = {
+        **problem.plain(), "policy": None if found is None else json.loads(found.to_json()), "arm": chosen, "space": space,
+        "seed": seed, "average_copies": average_copies, "align": align, "recipe": recipe, "cluster": cluster,
+        "tracking": tracking,
+    }  # fmt: skip
+    tags = {"arm": chosen, "seed": str(seed), "frames": str(card.plan().frames), "data": data, "network": network}
+    with open_session("train", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
+        finished = session.folder.finished_result()
+        if finished is not None:
+            say(outcome(finished["row"], data))
+            return TrainResult(session.path, finished["row"])
+        trial = training_trial(
+            session, problem, card, recipe, reading="equal epochs", seed=seed, copies=average_copies, align=align
+        )
+        with progress(f"training {chosen}", recipe.epochs) as bar:
+
+            def reported(metrics: dict[str, float]) -> None:
+                epoch = int(metrics["epoch"])
+                session.run.log_metrics({key: value for key, value in metrics.items() if key != "epoch"}, step=epoch)
+                bar.show(epoch, f"epoch {epoch}/{recipe.epochs} loss {metrics['train/loss']:.3f}")
+
+            row = run_workers(
+                run_training_trial,
+                {**trial.plain(), "folder": str(session.path)},
+                cluster=cluster,
+                name="train",
+                storage=session.path / "ray",
+                on_report=reported,
+            )
+        session.run.log_metrics(final_metrics(row), step=recipe.epochs)
+        session.folder.write_result(
+            {"row": row, "data": {"digest": dataset.digest, "protocol": dataset.protocol}, "seconds": row["seconds"]}
+        )
+        say(outcome(row, data))
+        say(f"weights and result: {session.path}")
+        return TrainResult(session.path, row)
+
+
+def outcome(row: dict[str, Any], data: str) -> str:
+    averaged = "" if row["score_tta"] is None else f" ({row['score_tta']:.2%} with test-time averaging)"
+    return (
+        f"{row['arm']}: test {row['score_name']} {row['score']:.2%}{averaged} on {data}, {row['parameters']:,} "
+        f"parameters, {row['flops'] / 1e6:.1f} MFLOP an image, {row['seconds']:.0f} s of training"
+    )

@@ -1,0 +1,144 @@
+"""What runs inside a worker: plain values in, plain values out, the same in-process and on a cluster."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from fieldshift.cluster import WorkerContext
+from fieldshift.training import (
+    Evaluation,
+    NetworkCard,
+    Recipe,
+    evaluate_network,
+    network_cost,
+    objective_for,
+    save_network,
+    train_network,
+)
+from pipelines.problem import Problem
+
+HELD_OUT_SCORE = "held_out/score"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training run of a comparison.
+
+    Attributes:
+        key: its name, unique in the comparison: stage, arm, reading, frames and seed.
+        arm: arm name.
+        reading: "equal epochs" or "equal compute".
+        seed: decides weights, order and augmentation.
+        problem: data, task, network, as `Problem.plain()`.
+        card: the network and its frames, as a plain `NetworkCard`.
+        recipe: as a plain `Recipe`, with the epochs of this reading.
+        augmentation: overrides of the arm's augmentation (num_ops, magnitude), mostly empty.
+        copies: augmented copies averaged at test time; 0 for none.
+        align: whether dense maps are fused in the reference frame.
+        folder: where weights and checkpoint go.
+        resume: go on from the checkpoint in `folder`, if there is one.
+        holdout: share of the training images that is scored instead of the test split; 0 scores the test split.
+    """
+
+    key: str
+    arm: str
+    reading: str
+    seed: int
+    problem: dict[str, Any]
+    card: dict[str, Any]
+    recipe: dict[str, Any]
+    augmentation: dict[str, int]
+    copies: int
+    align: bool
+    folder: str
+    resume: bool = False
+    holdout: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def card_from_plain(values: dict[str, Any]) -> NetworkCard:
+    tuples = {"classes", "size", "mean", "std"}
+    return NetworkCard(**{name: tuple(value) if name in tuples else value for name, value in values.items()})
+
+
+def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+    """Trains one arm and scores it on the test split (or held-out images); returns plain values for one row of a comparison."""
+    import torch
+
+    from fieldshift.data import augmentation, holdout
+
+    trial = Trial(**{field.name: payload[field.name] for field in fields(Trial)})
+    dataset = Problem.from_plain(trial.problem).load()
+    learned_from, scored_on = dataset.train, dataset.test
+    if trial.holdout:
+        kept, held = holdout(dataset.train, trial.holdout, seed=trial.seed)
+        learned_from, scored_on = dataset.train.subset(kept), dataset.train.subset(held)
+    card = card_from_plain(trial.card)
+    recipe = Recipe(**trial.recipe)
+    objective = objective_for(dataset.task, len(dataset.classes), dataset.ignore_index, recipe.label_smoothing)
+    plan = card.plan()
+    if trial.augmentation and plan.augmentation is not None:
+        plan = replace(plan, augmentation=augmentation(plan.augmentation.name, **trial.augmentation))
+
+    torch.manual_seed(trial.seed)
+    network = card.build()
+    cost = network_cost(network, plan.frames, card.channels, card.size)
+    folder = Path(trial.folder)
+
+    def score() -> Evaluation:
+        return evaluate_network(
+            network,
+            scored_on,
+            plan=plan,
+            objective=objective,
+            device=context.device,
+            align=trial.align,
+            copies=0 if trial.holdout else trial.copies,
+        )
+
+    def report(metrics: dict[str, float], _epoch: int) -> None:
+        # Choices between recipes are made while they train, on images that are neither learned from nor tested on.
+        context.report({**metrics, HELD_OUT_SCORE: score().score} if trial.holdout else metrics)
+
+    trained = train_network(
+        network,
+        learned_from,
+        plan=plan,
+        recipe=recipe,
+        objective=objective,
+        seed=trial.seed,
+        device=context.device,
+        align=trial.align,
+        checkpoint=folder / "checkpoint.pt",
+        resume=trial.resume,
+        report=report,
+    )
+    started = time.perf_counter()
+    evaluation = score()
+    if context.rank == 0:
+        save_network(folder, network, card)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return {
+        "key": trial.key,
+        "arm": trial.arm,
+        "reading": trial.reading,
+        "seed": trial.seed,
+        "frames": plan.frames,
+        "epochs": recipe.epochs,
+        "score": evaluation.score,
+        "score_tta": evaluation.score_tta,
+        "loss": evaluation.loss,
+        "score_name": objective.score_name,
+        "parameters": cost.parameters,
+        "flops": cost.flops,
+        "seconds": trained.seconds,
+        "evaluation_seconds": time.perf_counter() - started,
+        "devices": context.world,
+        "history": trained.history,
+        "folder": str(folder),
+    }

@@ -1,0 +1,112 @@
+"""Command-line words as people type them (flags without a value, lists without brackets) for the generated parser."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import types
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from fieldshift.errors import UserError, unknown_name
+
+Kind = Literal["flag", "list", "value"]
+
+
+def option_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
+    """Every option of a command, `recipe.epochs` included, and how its value is written."""
+    hints = get_type_hints(function)
+    kinds: dict[str, Kind] = {"config": "value", "print_config": "flag", "help": "flag"}
+    for name in inspect.signature(function).parameters:
+        kinds.update(kinds_of(name, hints[name]))
+    return kinds
+
+
+def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
+    if is_dataclass(hint) and isinstance(hint, type):
+        inner = get_type_hints(hint)
+        kinds: dict[str, Kind] = {name: "value"}
+        for field in fields(hint):
+            kinds.update(kinds_of(f"{name}.{field.name}", inner[field.name]))
+        return kinds
+    choices = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
+    if bool in choices:
+        return {name: "flag"}
+    if any(get_origin(choice) in {list, tuple} for choice in choices):
+        return {name: "list"}
+    return {name: "value"}
+
+
+def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = None) -> list[str]:
+    """`argv` as the parser reads it: `--resume` becomes `--resume=true`, `--arms none das` becomes `--arms=["none", ...]`.
+
+    Words that belong to no option, and all words after `--`, are collected into the list option `positional`. Raises
+    UserError for an option that does not exist (the nearest one is named), and for words that belong nowhere.
+    """
+    out: list[str] = []
+    loose: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            loose += rest
+            break
+        if word == "-h":
+            out.append("--help")
+            continue
+        if not word.startswith("--"):
+            loose.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if name not in kinds:
+            raise unknown_name("option", f"--{name}", (f"--{known}" for known in kinds))
+        kind = kinds[name]
+        if name in {"help", "print_config"}:
+            out.append(word)
+        elif kind == "flag":
+            follows = not equals and rest and rest[0].lower() in {"true", "false"}
+            chosen = rest.pop(0).lower() if follows else (value or "true").lower()
+            out.append(f"--{name}={chosen}")
+        elif kind == "list":
+            items = [value] if equals else []
+            while not equals and rest and not rest[0].startswith("--"):
+                items.append(rest.pop(0))
+            out.append(f"--{name}={list_text(items)}")
+        elif equals:
+            out.append(word)
+        elif rest and not (rest[0].startswith("--") and rest[0] != "--"):
+            out.append(f"--{name}={rest.pop(0)}")
+        else:
+            raise UserError(f"--{name} needs a value; give --{name} VALUE.")
+    if loose and positional is None:
+        raise UserError(f"'{loose[0]}' belongs to no option; options are written --name VALUE.")
+    if loose:
+        out.append(f"--{positional}={json.dumps(loose)}")
+    return out
+
+
+def list_text(items: list[str]) -> str:
+    """Words, or one bracketed or comma-separated word, as a JSON list. Numbers stay numbers."""
+    if len(items) == 1 and items[0].startswith("["):
+        return items[0]
+    words = [word for item in items for word in item.split(",") if word]
+    return json.dumps([int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words])
+
+
+def explain(message: str) -> str:
+    """The parser's complaint about a value, in one line with the option, the value and what is allowed."""
+    text = " ".join(message.split())
+    found = re.search(r'[Pp]arser key "([^"]+)":? ?(.*)', text)
+    if found is None:
+        return text if text.endswith(".") else f"{text}."
+    option, complaint = found.groups()
+    value = re.search(r"(?:Got value|Given value): (.*)$", complaint)
+    allowed = re.findall(r"typing\.Literal\[([^\]]*)\]|Expected an? <class '(\w+)'>|Expected <class '(\w+)'>", complaint)
+    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
+    parts = [names.get(part, part.replace("'", "")) for match in allowed for part in match if part]
+    parts = ["nothing" if part == "NoneType" else part for part in parts]
+    if value and parts:
+        return f"--{option} is '{value.group(1)}', but must be {' or '.join(dict.fromkeys(parts))}."
+    return f"--{option}: {complaint}" if complaint.endswith(".") else f"--{option}: {complaint}."

@@ -1,0 +1,127 @@
+"""The command line: one command for each function of `pipelines`, made from its signature and docstring."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fieldshift.errors import UserError, unknown_name
+
+INTERRUPTED = 130
+
+
+def commands() -> dict[str, str]:
+    """Command names and the module of `pipelines` whose function each runs, read without importing any of them."""
+    from pipelines import HOMES
+
+    return {name.replace("_", "-"): home for name, home in HOMES.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit status: 0 success, 2 a user's mistake (one line), 1 anything else, 130 interrupted."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return dispatch(argv)
+    except UserError as error:
+        print(f"fieldshift: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fieldshift: interrupted; the same command with --resume goes on where it stopped.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        print(overview())
+        return 0
+    if argv[0] == "--version":
+        from fieldshift import __version__
+
+        print(f"fieldshift {__version__}")
+        return 0
+    known = commands()
+    if argv[0] not in known:
+        raise unknown_name("command", argv[0], known)
+    return run(argv[0], argv[1:])
+
+
+def overview() -> str:
+    """The text of `fieldshift --help`; the summaries are the first sentences of the functions' docstrings."""
+    lines = [
+        "usage: fieldshift COMMAND [OPTIONS]",
+        "",
+        "An image becomes a short video of moved copies of itself; a search finds the motions that reshape the",
+        "receptive field best for the task.",
+        "",
+        "commands:",
+    ]
+    width = max(len(name) for name in commands())
+    for name, home in commands().items():
+        lines.append(f"  {name:<{width}}  {summary(home, name.replace('-', '_'))}")
+    lines += [
+        "",
+        "fieldshift COMMAND --help lists a command's options; --config FILE reads them from YAML, --print_config",
+        "writes them. Every command writes result.json and config.yaml into its folder (--out) and can --resume.",
+    ]
+    return "\n".join(lines)
+
+
+def summary(home: str, function: str) -> str:
+    """The first line of a function's docstring, read from its source so that `--help` imports nothing heavy."""
+    spec = importlib.util.find_spec(home)
+    if spec is None or spec.origin is None:
+        return ""
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return (ast.get_docstring(node) or "").split("\n", 1)[0].rstrip(".")
+    return ""
+
+
+def run(command: str, argv: list[str]) -> int:
+    from fieldshift.arguments import normalise, option_kinds
+
+    function = getattr(importlib.import_module(commands()[command]), command.replace("-", "_"))
+    parser = command_parser(command, function)
+    try:
+        words = normalise(argv, option_kinds(function), getattr(function, "positional", None))
+    except UserError as error:
+        raise UserError(f"{error} See fieldshift {command} --help.") from None
+    values = vars(parser.instantiate(parser.parse_args(words)))
+    values.pop("config", None)
+    outcome = function(**values)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def command_parser(command: str, function: Callable[..., Any]) -> Any:
+    """The parser of one command: types, defaults and help come from the function."""
+    from jsonargparse import ArgumentParser
+
+    from fieldshift.arguments import explain
+
+    class Parser(ArgumentParser):  # type: ignore[misc]
+        def error(self, message: str, ex: Exception | None = None) -> Any:
+            if isinstance(ex, UserError):
+                raise ex
+            raise UserError(f"{explain(message)} See fieldshift {command} --help.")
+
+    about = inspect.cleandoc(function.__doc__ or "").split("\n\nArgs:")[0]
+    words = getattr(function, "positional", None)
+    usage = f"fieldshift {command} [OPTIONS]" + (f" {words.upper()} ..." if words else "")
+    parser = Parser(prog=f"fieldshift {command}", usage=usage, description=about)
+    parser.add_argument("--config", action="config", help="read options from a YAML file")
+    parser.add_function_arguments(function, fail_untyped=True)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

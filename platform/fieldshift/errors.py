@@ -1,0 +1,22 @@
+"""What a user did wrong, said in one line that names the value, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake that the person at the keyboard can mend: the command line prints its one line and exits with 2."""
+
+
+class MissingFeatureError(UserError):
+    """A feature needs a package that is not installed here; the line names the package."""
+
+
+def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in a registry: lists the known names and the nearest one first."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(value, names, n=1, cutoff=0.4)
+    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return UserError(f"Unknown {kind} '{value}'.{hint} Known: {', '.join(names)}.")

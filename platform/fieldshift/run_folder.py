@@ -1,0 +1,194 @@
+"""The folder of one run: its configuration, its result, and whether it may go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform as host
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from fieldshift.errors import UserError
+
+SCHEMA = "fieldshift.result"
+VERSION = 1
+
+# What a run may be resumed with other values of: where it runs and is recorded, not what it computes.
+NOT_HASHED = frozenset({"out", "resume", "cluster", "tracking"})
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run folder with `config.yaml` (what was asked) and, once finished, `result.json` (what came out)."""
+
+    path: Path
+    command: str
+    config: dict[str, Any]
+    resumed: bool
+
+    @property
+    def result_path(self) -> Path:
+        return self.path / "result.json"
+
+    def finished_result(self) -> dict[str, Any] | None:
+        """The result of an earlier, finished run of this very configuration, or None."""
+        return read_result(self.path) if self.resumed and self.result_path.exists() else None
+
+    def write_result(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Writes result.json: `values` with command, configuration, time, versions and hardware. Returns all of it."""
+        result = {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "command": self.command,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "config": self.config,
+            "environment": environment(),
+            **plain(values),
+        }
+        write_whole(self.result_path, json.dumps(result, indent=2) + "\n")
+        return result
+
+
+def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any], resume: bool) -> RunFolder:
+    """The folder that this run may write to, made if need be.
+
+    Without `out` it is runs/COMMAND, or the first free runs/COMMAND-N; with `resume` the latest of them. Raises
+    UserError when the folder holds another configuration, or the same one and `resume` was not asked for.
+    """
+    config = plain(config)
+    path = default_folder(command, resume) if out is None else Path(out)
+    path = path.expanduser().absolute()
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out {path} is a file; give a folder.")
+    config_path = path / "config.yaml"
+    if config_path.exists():
+        check_same_run(config_path, command, config, resume)
+        return RunFolder(path, command, config, resumed=resume)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_whole(config_path, config_text(command, config))
+    except OSError as error:
+        raise UserError(f"--out {path} cannot be written ({error.strerror}); give a folder that can.") from None
+    return RunFolder(path, command, config, resumed=resume)
+
+
+def check_same_run(config_path: Path, command: str, config: dict[str, Any], resume: bool) -> None:
+    import yaml
+
+    folder = config_path.parent
+    try:
+        lines = config_path.read_text().splitlines()
+        held = yaml.safe_load("\n".join(lines)) or {}
+        held_command = lines[0].removeprefix("# fieldshift ").split()[0]
+    except (yaml.YAMLError, OSError, IndexError):
+        raise UserError(f"{config_path} cannot be read; give another --out.") from None
+    if held_command != command or config_digest(held) != config_digest(config):
+        what = first_difference(held, config) if held_command == command else f"the command {held_command}"
+        raise UserError(
+            f"--out {folder} holds a run of another configuration ({what}); give another --out, or the same options."
+        )
+    if not resume:
+        raise UserError(f"--out {folder} already holds this run; add --resume to go on with it, or give another --out.")
+
+
+def default_folder(command: str, resume: bool) -> Path:
+    runs = Path("runs")
+    taken = [runs / command]
+    while taken[-1].exists():
+        taken.append(runs / f"{command}-{len(taken) + 1}")
+    return taken[-2] if resume and len(taken) > 1 else taken[-1]
+
+
+def config_digest(config: dict[str, Any]) -> str:
+    """A short hash of everything in a configuration that decides what is computed."""
+    kept = {name: value for name, value in plain(config).items() if name not in NOT_HASHED}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def config_text(command: str, config: dict[str, Any]) -> str:
+    import yaml
+
+    head = f"# fieldshift {command} --config THIS_FILE runs this again; digest {config_digest(config)}\n"
+    return head + str(yaml.safe_dump(config, sort_keys=False))
+
+
+def first_difference(held: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> str:
+    """The first option in which two configurations differ, in words."""
+    for name in [*asked, *(key for key in held if key not in asked)]:
+        if not prefix and name in NOT_HASHED:
+            continue
+        old, new = held.get(name), asked.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            inner = first_difference(old, new, f"{prefix}{name}.")
+            if inner:
+                return inner
+        elif old != new:
+            return f"{prefix}{name} is {old} there, {new} here"
+    return ""
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The result.json of a run folder. Raises UserError where there is none, or it is newer or not one."""
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no finished run (no result.json); finish it with --resume.") from None
+    except ValueError:
+        raise UserError(f"{path} is not JSON; the run has to be made again.") from None
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise UserError(f"{path} is not the result of a FieldShift run; give the folder of one.")
+    if result["version"] > VERSION:
+        raise UserError(f"{path} has version {result['version']}, this FieldShift reads up to {VERSION}: update it.")
+    return result
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file under a temporary name, then renames it: whole or not at all."""
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON holds it: dataclasses as objects, paths as strings, tuples as lists, non-finite numbers null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        return plain(value.item())
+    return value
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware that a number was made with."""
+    import os
+
+    import torch
+
+    packages = ("fieldshift", "torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "numpy")
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "python": host.python_version(),
+        "system": f"{host.system()} {host.machine()}",
+        "cpu_cores": os.cpu_count(),
+        "gpus": gpus,
+        "versions": versions,
+    }

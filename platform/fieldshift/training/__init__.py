@@ -1,0 +1,32 @@
+"""Training: arms, the epoch loop, objectives, checkpoints and what a run costs."""
+
+from fieldshift.training.arms import ARMS, Arm, arm_named
+from fieldshift.training.cost import NetworkCost, device_hours, equal_compute_epochs, network_cost
+from fieldshift.training.frames import FramePlan
+from fieldshift.training.loop import Evaluation, TrainedNetwork, evaluate_network, train_network
+from fieldshift.training.objectives import Objective, objective_for
+from fieldshift.training.recipe import Recipe, check_batch
+from fieldshift.training.saved import NetworkCard, load_network, network_card, save_network
+
+__all__ = [
+    "ARMS",
+    "Arm",
+    "Evaluation",
+    "FramePlan",
+    "NetworkCard",
+    "NetworkCost",
+    "Objective",
+    "Recipe",
+    "TrainedNetwork",
+    "arm_named",
+    "check_batch",
+    "device_hours",
+    "equal_compute_epochs",
+    "evaluate_network",
+    "load_network",
+    "network_card",
+    "network_cost",
+    "objective_for",
+    "save_network",
+    "train_network",
+]

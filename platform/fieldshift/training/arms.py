@@ -1,0 +1,80 @@
+"""The arms of a comparison: which images, which network, which controls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fieldshift.errors import unknown_name
+
+Frames = Literal["image", "searched", "replicated", "random", "searched-as-images"]
+Kind = Literal["baseline", "control", "das"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to train, with everything else equal.
+
+    Attributes:
+        name: what people type and read.
+        kind: baseline (a 2D network), control (without which the result means nothing) or das.
+        frames: what the network reads: the image itself; the video of the searched policy, of T equal frames, or of a
+            random policy of the same space; or the searched policy's frames as ordinary augmented images.
+        augmentation: the name of a 2D augmentation from `fieldshift.data`.
+        shift: whether the temporal module is in; without it the frames' logits are averaged, nothing more.
+        wide_field: whether the 2D network's own receptive field is enlarged (larger kernels or dilation).
+        summary: one line for tables and help.
+    """
+
+    name: str
+    kind: Kind
+    frames: Frames = "image"
+    augmentation: str = "none"
+    shift: bool = False
+    wide_field: bool = False
+    summary: str
+
+    @property
+    def is_video(self) -> bool:
+        return self.frames in {"searched", "replicated", "random"}
+
+    @property
+    def needs_policy(self) -> bool:
+        return self.frames in {"searched", "searched-as-images"}
+
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm(name="none", kind="baseline", summary="the 2D network on plain images"),
+        Arm(name="affine", kind="baseline", augmentation="affine", summary="2D, random affine augmentation"),
+        Arm(name="randaugment", kind="baseline", augmentation="randaugment", summary="2D, RandAugment"),
+        Arm(name="autoaugment", kind="baseline", augmentation="autoaugment", summary="2D, AutoAugment (CIFAR-10 policy)"),
+        Arm(name="trivialaugment", kind="baseline", augmentation="trivialaugment", summary="2D, TrivialAugmentWide"),
+        Arm(name="augmix", kind="baseline", augmentation="augmix", summary="2D, AugMix"),
+        Arm(
+            name="policy-2d",
+            kind="baseline",
+            frames="searched-as-images",
+            summary="2D, the policy's frames as augmented images, averaged at test time",
+        ),
+        Arm(name="das", kind="das", frames="searched", shift=True, summary="video of the searched policy, temporal shift"),
+        Arm(name="replicate", kind="control", frames="replicated", shift=True, summary="video of T equal frames, shift"),
+        Arm(name="no-shift", kind="control", frames="searched", summary="the policy's frames averaged, no temporal shift"),
+        Arm(
+            name="random-policy",
+            kind="control",
+            frames="random",
+            shift=True,
+            summary="video of a random policy of the same space, one a seed",
+        ),
+        Arm(name="wide-field", kind="control", wide_field=True, summary="2D, receptive field enlarged in the network"),
+    )
+}
+
+
+def arm_named(name: str) -> Arm:
+    """The arm of this name. Raises UserError with the known names and the nearest one."""
+    if name not in ARMS:
+        raise unknown_name("arm", name, ARMS)
+    return ARMS[name]

@@ -1,0 +1,33 @@
+"""Checkpoints that are written whole or not at all, and hold tensors and plain values only."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fieldshift.errors import UserError
+
+
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes `state` (tensors and plain Python values) to `path` under a temporary name, then renames it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    torch.save(state, temporary)
+    temporary.replace(path)
+
+
+def read_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads what `write_checkpoint` wrote, without ever unpickling code. Raises UserError when it is not a checkpoint."""
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"No checkpoint at {path}; give the folder of a run that has one.") from None
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not a checkpoint that can be read ({reason}); delete it or give another.") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint; give the folder of a run.")
+    return state

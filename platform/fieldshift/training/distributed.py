@@ -1,0 +1,59 @@
+"""What several workers have to agree on. Every function is the identity in a single process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if is_distributed() else 0
+
+
+def average_across_workers(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The mean over workers of each tensor, sent as one flat buffer (so one message, whatever the number of tensors)."""
+    if not is_distributed():
+        return list(tensors)
+    flat = torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    pieces = flat.split([tensor.numel() for tensor in tensors])
+    return [piece.view_as(tensor).to(tensor.dtype) for piece, tensor in zip(pieces, tensors, strict=True)]
+
+
+def sum_across_workers(tensor: Tensor) -> Tensor:
+    """The sum over workers, as a new tensor."""
+    total = tensor.clone()
+    if is_distributed():
+        dist.all_reduce(total)
+    return total
+
+
+def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrites every tensor in place with rank 0's values."""
+    if is_distributed():
+        for tensor in tensors:
+            dist.broadcast(tensor.data, src=0)
+
+
+def assert_equal_across_workers(tensor: Tensor, name: str) -> None:
+    """Raises RuntimeError when any rank holds other values than rank 0: a desynchronised search must stop, not drift."""
+    if not is_distributed():
+        return
+    first = tensor.detach().clone()
+    dist.broadcast(first, src=0)
+    differs = torch.tensor(float(not torch.equal(first, tensor.detach())), device=tensor.device)
+    dist.all_reduce(differs)
+    if differs.item() > 0:
+        raise RuntimeError(f"{name} differs between workers on {int(differs.item())} rank(s): the ranks have drifted apart.")

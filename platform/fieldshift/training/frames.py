@@ -1,0 +1,99 @@
+"""From stored images to what a network reads: augmentation, motions, normalisation, in this order, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from fieldshift.data import Augmentation
+from fieldshift.motions import Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class FramePlan:
+    """How one arm turns uint8 images (B, C, H, W) into videos (B, T, C, H, W), in training and in evaluation.
+
+    Attributes:
+        policy: the motions; None reads the image itself as a video of one frame.
+        as_images: the policy's frames are ordinary augmented images: one random frame an image in training, the plain
+            image in evaluation, all frames averaged at test time (`views`).
+        augmentation: a 2D augmentation before the motions, in training only; None for none.
+        mean: channel means, in [0, 1].
+        std: channel standard deviations, in [0, 1].
+        outside: the mask value where a moved mask saw nothing.
+    """
+
+    policy: Policy | None
+    as_images: bool = False
+    augmentation: Augmentation | None = None
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+    outside: int = 255
+
+    @property
+    def frames(self) -> int:
+        """Frames in the video that the network reads."""
+        return 1 if self.policy is None or self.as_images else self.policy.frames
+
+    def normalise(self, video: Float[Tensor, "batch frames channels height width"]) -> Tensor:
+        mean = torch.tensor(self.mean, device=video.device, dtype=video.dtype).view(1, 1, -1, 1, 1)
+        std = torch.tensor(self.std, device=video.device, dtype=video.dtype).view(1, 1, -1, 1, 1)
+        return (video - mean) / std
+
+    def training_video(
+        self, images: UInt8[Tensor, "batch channels height width"], targets: Int[Tensor, "batch *space"], seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """The augmented, moved, normalised video and its targets; `seed` decides every random draw."""
+        if self.augmentation is not None:
+            if targets.dim() > 1:
+                images, targets = self.augmentation(images, seed, masks=targets)
+            else:
+                images = self.augmentation(images, seed)
+        pixels = as_floats(images)
+        if self.policy is None:
+            return self.normalise(pixels.unsqueeze(1)), targets
+        if not self.as_images:
+            return self.normalise(self.policy.video(pixels)), targets
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randint(self.policy.frames, (len(pixels),), generator=generator).to(pixels.device)
+        rows = torch.arange(len(pixels), device=pixels.device)
+        frames = self.policy.video(pixels)[rows, chosen]
+        if targets.dim() > 1:
+            targets = self.policy.video_masks(targets, outside=self.outside)[rows, chosen]
+        return self.normalise(frames.unsqueeze(1)), targets
+
+    def evaluation_video(self, images: UInt8[Tensor, "batch channels height width"]) -> Tensor:
+        """The video without any random draw."""
+        pixels = as_floats(images)
+        if self.policy is None or self.as_images:
+            return self.normalise(pixels.unsqueeze(1))
+        return self.normalise(self.policy.video(pixels))
+
+    def views(self, images: UInt8[Tensor, "batch channels height width"], copies: int) -> list[Tensor]:
+        """The videos whose logits test-time averaging averages: the plain one and `copies` augmented ones.
+
+        For a policy used as images the views are its frames; for a plain 2D network without augmentation there is only
+        the plain one. Geometry that would move a dense map (segmentation) is not averaged: one view.
+        """
+        if self.as_images and self.policy is not None:
+            frames = self.policy.video(as_floats(images))
+            return [self.normalise(frame) for frame in frames.split(1, dim=1)]
+        plain = self.evaluation_video(images)
+        if self.augmentation is None:
+            return [plain]
+        augmented = (self.augmentation(images, seed) for seed in range(copies))
+        return [plain, *(self.evaluation_video(moved) for moved in augmented)]
+
+    def alignment(self, size: tuple[int, int]) -> Tensor | None:
+        """Frame matrices (T, 2, 3) that fuse dense maps in the reference frame; None where nothing moved."""
+        if self.policy is None or self.as_images:
+            return None
+        return self.policy.matrices(size)
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """uint8 images as floats in [0, 1]; floats pass."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images

@@ -1,0 +1,237 @@
+"""The training loop: one visible loop from images to a trained network, resumable at every epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fieldshift.data import Split, batches
+from fieldshift.networks import VideoNetwork
+from fieldshift.training import distributed
+from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
+from fieldshift.training.frames import FramePlan
+from fieldshift.training.objectives import Objective
+from fieldshift.training.recipe import Recipe, build_optimizer, build_schedule
+
+Report = Callable[[dict[str, float], int], None]
+
+
+@dataclass(kw_only=True)
+class TrainedNetwork:
+    """What a training run leaves.
+
+    Attributes:
+        network: the trained network, on the device it was trained on.
+        history: one row an epoch: training loss and score, learning rate, images a second.
+        seconds: time spent in training, over all sessions of a resumed run, evaluation not counted.
+    """
+
+    network: VideoNetwork
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def train_network(
+    network: VideoNetwork,
+    split: Split,
+    *,
+    plan: FramePlan,
+    recipe: Recipe,
+    objective: Objective,
+    seed: int,
+    device: torch.device | str = "cpu",
+    align: bool = True,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    report: Report = lambda _metrics, _step: None,
+) -> TrainedNetwork:
+    """Trains `network` in place on `split` and returns it with its history.
+
+    `recipe.batch` is the global batch: under several workers each takes its slice of the same batches. With
+    `checkpoint` the state is written after every epoch, and `resume` goes on from there; k + k epochs equal 2k.
+    Raises RuntimeError when the loss is not finite, naming epoch, step and the images' indices; the last checkpoint
+    stays.
+    """
+    device = torch.device(device)
+    network.to(device)
+    use_channels_last(network, recipe.channels_last)
+    optimizer = build_optimizer(network, recipe)
+    steps_an_epoch = count_steps(len(split), recipe.batch)
+    schedule = build_schedule(optimizer, recipe, recipe.epochs * steps_an_epoch)
+    trained = TrainedNetwork(network=network)
+    first_epoch = 0
+    if resume and checkpoint is not None and checkpoint.exists():
+        state = read_checkpoint(checkpoint, device)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        trained.history, trained.seconds, first_epoch = state["history"], state["seconds"], state["epoch"]
+
+    model: nn.Module = network
+    if distributed.is_distributed():
+        model = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    if recipe.compile:
+        model = torch.compile(model)  # type: ignore[assignment]
+    autocast = torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
+    split = split.to(device)
+
+    for epoch in range(first_epoch, recipe.epochs):
+        started = time.perf_counter()
+        model.train()
+        score, loss_sum, seen = objective.new_score(device), torch.zeros((), device=device), 0
+        for step, (images, targets, indices) in enumerate(
+            epoch_batches(split, recipe.batch, seed=seed, epoch=epoch, device=device)
+        ):
+            video, targets = plan.training_video(images, targets, draw_seed(seed, epoch, step))
+            with autocast:
+                fused, auxiliary = forward(model, network, video, plan if align else None)
+                loss = objective.loss(fused, targets)
+                if auxiliary is not None:
+                    loss = loss + recipe.auxiliary_weight * objective.loss(auxiliary, targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if recipe.clip_norm > 0:
+                nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+            optimizer.step()
+            schedule.step()
+            loss_sum += loss.detach() * len(images)
+            seen += len(images)
+            score.update(fused.detach().float(), targets)
+            if not torch.isfinite(loss_sum):
+                raise RuntimeError(
+                    f"The training loss is {loss.item()} at epoch {epoch + 1}, step {step + 1} (images "
+                    f"{indices[:8].tolist()} ...); the last checkpoint is kept. Lower --recipe.learning_rate."
+                )
+        seconds = time.perf_counter() - started
+        trained.seconds += seconds
+        totals = distributed.sum_across_workers(torch.stack([loss_sum.double(), torch.tensor(seen, device=device)]))
+        row = {
+            "epoch": float(epoch + 1),
+            "train/loss": float(totals[0] / totals[1]),
+            f"train/{objective.score_name}": score.compute(),
+            "learning_rate": float(schedule.get_last_lr()[0]),
+            "images_per_second": float(totals[1]) / seconds,
+        }
+        trained.history.append(row)
+        if checkpoint is not None and distributed.rank() == 0:
+            write_checkpoint(
+                checkpoint,
+                {
+                    "network": network.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": plain_state(schedule.state_dict()),
+                    "history": trained.history,
+                    "seconds": trained.seconds,
+                    "epoch": epoch + 1,
+                },
+            )
+        report(row, epoch + 1)
+    return trained
+
+
+def forward(
+    model: nn.Module, network: VideoNetwork, video: Tensor, plan: FramePlan | None
+) -> tuple[Tensor, Tensor | None]:
+    """Fused logits of `video`, and those of the auxiliary head while a segmenter that has one is training."""
+    matrices = None
+    if network.task == "segmentation" and plan is not None:
+        matrices = plan.alignment((int(video.shape[-2]), int(video.shape[-1])))
+        matrices = None if matrices is None else matrices.to(video.device)
+    logits = model(video)
+    if isinstance(logits, tuple):
+        frame_logits, auxiliary = logits
+        return network.fuse(frame_logits, matrices), network.fuse(auxiliary, matrices)
+    return network.fuse(logits, matrices), None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A network's score on a split: `score` as it is; `score_tta` with test-time averaging, None where not asked."""
+
+    score: float
+    loss: float
+    score_tta: float | None = None
+
+
+@torch.no_grad()
+def evaluate_network(
+    network: VideoNetwork,
+    split: Split,
+    *,
+    plan: FramePlan,
+    objective: Objective,
+    batch: int = 256,
+    device: torch.device | str = "cpu",
+    align: bool = True,
+    copies: int = 0,
+) -> Evaluation:
+    """Scores every sample exactly once, over all workers together.
+
+    `copies` > 0 also scores the average of the logits over `plan.views(images, copies)` (classification only).
+    """
+    device = torch.device(device)
+    network.to(device).eval()
+    split = split.to(device)
+    score, averaged = objective.new_score(device), objective.new_score(device)
+    totals = torch.zeros(2, dtype=torch.float64, device=device)
+    average_views = copies > 0 and network.task == "classification"
+    for images, targets, _ in batches(
+        split, batch, seed=0, epoch=0, shuffle=False, device=device, **share_of_worker()
+    ):
+        logits, _ = forward(network, network, plan.evaluation_video(images), plan if align else None)
+        score.update(logits, targets)
+        totals += torch.stack([objective.loss(logits, targets).double() * len(images), totals.new_tensor(len(images))])
+        if average_views:
+            views = [network.fuse(network(video)) for video in plan.views(images, copies)]
+            averaged.update(torch.stack(views).mean(0), targets)
+    totals = distributed.sum_across_workers(totals)
+    return Evaluation(
+        score=score.compute(),
+        loss=float(totals[0] / totals[1]),
+        score_tta=averaged.compute() if average_views else None,
+    )
+
+
+def epoch_batches(
+    split: Split, batch: int, *, seed: int, epoch: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """This worker's slices of one epoch's shuffled global batches; the last, smaller one is left out."""
+    full = len(split) >= batch
+    return batches(split, batch, seed=seed, epoch=epoch, drop_last=full, device=device, **share_of_worker())
+
+
+def share_of_worker() -> dict[str, Any]:
+    return {"rank": distributed.rank(), "world": distributed.world_size()}
+
+
+def count_steps(samples: int, batch: int) -> int:
+    """Steps in one epoch: whole batches, or one smaller batch where there is less than one."""
+    return max(1, samples // batch)
+
+
+def draw_seed(seed: int, epoch: int, step: int) -> int:
+    """A seed for the random draws of one step, its own for every (seed, epoch, step, worker)."""
+    mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
+    return (mixed * 1_000_003 + distributed.rank()) % (2**63 - 1)
+
+
+def use_channels_last(network: nn.Module, wanted: bool) -> None:
+    """2D convolutions only: five-dimensional weights refuse this memory order."""
+    if not wanted:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def plain_state(state: dict[str, Any]) -> dict[str, Any]:
+    """A scheduler's state without the functions that some schedulers keep in it."""
+    return {key: value for key, value in state.items() if not callable(value)}

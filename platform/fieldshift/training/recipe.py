@@ -1,0 +1,89 @@
+"""How a network is trained: everything that is the same in every arm of a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+
+from fieldshift.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The training recipe.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch: images in one step, over all workers together.
+        optimizer: adamw or sgd (Nesterov momentum 0.9).
+        learning_rate: the peak step size.
+        weight_decay: decoupled (adamw) or L2 (sgd); not applied to biases and normalisation.
+        schedule: one-cycle, cosine or constant, over all steps.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        clip_norm: largest norm of the gradient; 0 leaves it.
+        auxiliary_weight: weight of a segmenter's auxiliary head in the loss.
+        precision: float32, or bf16 (autocast where the device has it).
+        channels_last: keep 2D convolutions in channels-last memory order.
+        compile: use torch.compile on the network.
+    """
+
+    epochs: int = 12
+    batch: int = 64
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 6e-3
+    weight_decay: float = 5e-3
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    auxiliary_weight: float = 0.4
+    precision: Literal["float32", "bf16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise UserError(f"recipe.epochs is {self.epochs}, but must be at least 1.")
+        if self.batch < 1:
+            raise UserError(f"recipe.batch is {self.batch}, but must be at least 1.")
+        if not self.learning_rate > 0:
+            raise UserError(f"recipe.learning_rate is {self.learning_rate}, but must be above 0.")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"recipe.label_smoothing is {self.label_smoothing}, but must be in [0, 1).")
+        for name in ("weight_decay", "clip_norm", "auxiliary_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"recipe.{name} is {getattr(self, name)}, but must be 0 or more.")
+
+
+def check_batch(batch: int, workers: int) -> None:
+    """Raises UserError when `workers` cannot share a global batch of `batch` images equally."""
+    if workers > 1 and batch % workers:
+        nearest = max(workers, batch - batch % workers)
+        raise UserError(
+            f"A batch of {batch} cannot be shared equally by {workers} workers; "
+            f"give a multiple of {workers}, such as --recipe.batch {nearest}."
+        )
+
+
+def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Weight decay on matrices and kernels only; biases, scales and shifts (one-dimensional) have none."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
+    """One learning-rate step a training step, over `steps` in all."""
+    if recipe.schedule == "one-cycle":
+        return OneCycleLR(optimizer, max_lr=recipe.learning_rate, total_steps=max(2, steps))
+    if recipe.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=steps)
+    return LambdaLR(optimizer, lambda _: 1.0)

@@ -1,0 +1,155 @@
+"""A trained network on disk: `weights.safetensors` and `network.json`, enough to use it anywhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fieldshift.data import DataSet, augmentation
+from fieldshift.errors import UserError
+from fieldshift.motions import Policy
+from fieldshift.networks import VideoNetwork, video_network
+from fieldshift.training.arms import Arm, arm_named
+from fieldshift.training.frames import FramePlan
+
+SCHEMA = "fieldshift.network"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkCard:
+    """Everything besides the weights that a trained network is made of.
+
+    Attributes:
+        data: the data set it was trained on, as given to `load_dataset`.
+        task: classification or segmentation.
+        classes: names, in the order of the logits.
+        channels: image channels it reads.
+        size: (H, W) of the training images in pixels.
+        mean: channel means in [0, 1] that it normalises with, after the motions.
+        std: channel standard deviations in [0, 1], likewise.
+        ignore_index: the label without a class in masks, or None.
+        network: name for `video_network`.
+        temporal: temporal module inside it.
+        ratio: share of channels the temporal module uses; None for its default.
+        fusion: how frames' logits become one.
+        arm: the arm of `fieldshift.training.arms` it was trained as.
+        policy: the motions, as the policy file's JSON object; None where it reads plain images.
+    """
+
+    data: str
+    task: str
+    classes: tuple[str, ...]
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    ignore_index: int | None = None
+    network: str
+    temporal: str
+    ratio: float | None = None
+    fusion: str = "mean-logits"
+    arm: str = "none"
+    policy: dict[str, Any] | None = None
+
+    def plan(self) -> FramePlan:
+        """How images become what this network reads."""
+        arm = arm_named(self.arm)
+        return FramePlan(
+            policy=None if self.policy is None else Policy.from_json(json.dumps(self.policy)),
+            as_images=arm.frames == "searched-as-images",
+            augmentation=None if arm.augmentation == "none" else augmentation(arm.augmentation),
+            mean=self.mean,
+            std=self.std,
+            outside=255 if self.ignore_index is None else self.ignore_index,
+        )
+
+    def build(self) -> VideoNetwork:
+        """The network with freshly drawn weights."""
+        arm = arm_named(self.arm)
+        return video_network(
+            self.network,
+            temporal=self.temporal,
+            frames=self.plan().frames,
+            num_classes=len(self.classes),
+            task=self.task,
+            in_channels=self.channels,
+            ratio=self.ratio,
+            fusion=self.fusion,
+            wide_field=arm.wide_field,
+        )
+
+
+def network_card(
+    dataset: DataSet,
+    spec: str,
+    arm: Arm,
+    *,
+    network: str,
+    temporal: str,
+    policy: Policy | None,
+    ratio: float | None = None,
+    fusion: str = "mean-logits",
+) -> NetworkCard:
+    """The card of a network that `arm` trains on `dataset`; the arm decides whether the temporal module is in."""
+    return NetworkCard(
+        data=spec,
+        task=dataset.task,
+        classes=tuple(dataset.classes),
+        channels=dataset.channels,
+        size=(dataset.size[0], dataset.size[1]),
+        mean=tuple(dataset.mean),
+        std=tuple(dataset.std),
+        ignore_index=dataset.ignore_index,
+        network=network,
+        temporal=temporal if arm.shift else "none",
+        ratio=ratio if arm.shift else None,
+        fusion=fusion,
+        arm=arm.name,
+        policy=None if policy is None else json.loads(policy.to_json()),
+    )
+
+
+def save_network(folder: Path, network: VideoNetwork, card: NetworkCard) -> None:
+    """Writes `weights.safetensors` and `network.json` into `folder`, the JSON last: with it the pair is complete."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    temporary = folder / ".weights.writing"
+    save_file(weights, temporary)
+    temporary.replace(folder / "weights.safetensors")
+    text = json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(card)}, indent=2)
+    temporary = folder / ".network.writing"
+    temporary.write_text(text + "\n")
+    temporary.replace(folder / "network.json")
+
+
+def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[VideoNetwork, NetworkCard]:
+    """The trained network of a run folder, in evaluation mode, and its card. Raises UserError where there is none."""
+    from safetensors.torch import load_file
+
+    card_path = folder / "network.json"
+    if not card_path.exists():
+        raise UserError(f"{folder} holds no trained network (no network.json); give the folder of `fieldshift train`.")
+    try:
+        values = json.loads(card_path.read_text())
+        schema, version = values.pop("schema"), values.pop("version")
+    except (ValueError, KeyError, AttributeError):
+        raise UserError(f"{card_path} is not a network description; train again or restore the file.") from None
+    if schema != SCHEMA or version > VERSION:
+        raise UserError(
+            f"{card_path} has schema {schema} version {version}; this FieldShift reads {SCHEMA} up to version "
+            f"{VERSION}: update FieldShift."
+        )
+    known = {field.name for field in fields(NetworkCard)}
+    for name in ("classes", "size", "mean", "std"):
+        values[name] = tuple(values[name])
+    card = NetworkCard(**{name: value for name, value in values.items() if name in known})
+    network = card.build()
+    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    return network.to(device).eval(), card

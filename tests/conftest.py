@@ -1,0 +1,26 @@
+"""Shapes are checked under pytest only: every jaxtyping annotation of the platform becomes an assertion here."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from jaxtyping import install_import_hook
+
+SHAPED = ("motions", "networks", "data", "receptive_field", "training", "search")
+install_import_hook([f"fieldshift.{name}" for name in SHAPED], "beartype.beartype")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Generated data goes to a folder of this test run."""
+    os.environ["FIELDSHIFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
