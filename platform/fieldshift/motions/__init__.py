@@ -1,0 +1,55 @@
+"""What can move: motions, one sampling pass, and the policies that join them.
+
+A motion is a pure function (magnitude, distance of the frame) -> matrix; a policy composes matrices and samples the
+image once. This package imports torch only; `ImageToVideo`, which is a torchvision transform, is loaded when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.motions.colour import COLOURS, Colour, colour, register_colour
+from fieldshift.motions.graph import Edge, Graph, Step, operation
+from fieldshift.motions.matrices import compose, distances, invert
+from fieldshift.motions.policy import Policy
+from fieldshift.motions.registry import MOTIONS, Motion, motion, register_motion
+from fieldshift.motions.warp import FILLS, MODES, Fill, sampling_grid, validity, warp, warp_frames, warp_masks, warp_mixture
+
+if TYPE_CHECKING:
+    from fieldshift.motions.video import ImageToVideo
+
+__all__ = [
+    "COLOURS",
+    "FILLS",
+    "MODES",
+    "MOTIONS",
+    "Colour",
+    "Edge",
+    "Fill",
+    "Graph",
+    "ImageToVideo",
+    "Motion",
+    "Policy",
+    "Step",
+    "colour",
+    "compose",
+    "distances",
+    "invert",
+    "motion",
+    "operation",
+    "register_colour",
+    "register_motion",
+    "sampling_grid",
+    "validity",
+    "warp",
+    "warp_frames",
+    "warp_masks",
+    "warp_mixture",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ImageToVideo":
+        return importlib.import_module("fieldshift.motions.video").ImageToVideo
+    raise AttributeError(f"module 'fieldshift.motions' has no attribute '{name}'")

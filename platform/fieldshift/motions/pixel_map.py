@@ -1,0 +1,150 @@
+"""Fixed warps as sparse linear maps over pixels, applied on the CPU to many images at once.
+
+Warps whose matrices need no gradient read each output pixel from a few input pixels ("taps") with weights that depend on
+neither image nor channel. With the pixels as rows of a table and images and channels side by side in a row, a tap is a
+contiguous run of numbers, and `embedding_bag` adds the weighted rows: about ten times less work than gathering numbers
+one by one. Tiles of output pixels are small enough to be turned back (pixels innermost) while they are in the cache.
+
+Shape letters: B batch, F frames of the input, T frames of the output, C channels, K pixels of a frame (H * W), and one
+more input pixel for a background where there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import mmap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+TILE_PIXELS = 2048
+GROUP_CHANNELS = 64
+_HUGE = 32 * 2**20  # bytes from which the allocator returns memory to the system after every use
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Output pixels start .. stop of one frame: `taps` input pixels, the first tap of each pixel, the taps' weights."""
+
+    frame: int
+    start: int
+    stop: int
+    taps: Tensor
+    firsts: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class PixelMap:
+    """A linear map from (B, F, C, K') to (B, T, C, K), the same for every image and channel.
+
+    `tiles` cover every output frame but those in `copies`, (output frame, input frame) pairs that are equal.
+    """
+
+    frames_in: int
+    pixels_in: int
+    frames_out: int
+    pixels_out: int
+    tiles: tuple[Tile, ...]
+    copies: tuple[tuple[int, int], ...]
+
+    def __call__(self, planes: Float[Tensor, "batch frames_in channels pixels_in"]) -> Tensor:
+        """The mapped planes, (B, T, C, K); differentiable in the planes, any number of times."""
+        result: Tensor = _Apply.apply(planes, self)  # type: ignore[no-untyped-call]
+        return result
+
+    @cached_property
+    def transposed(self) -> PixelMap:
+        """The adjoint map, from (B, T, C, K) to (B, F, C, K'), which takes gradients back."""
+        taps, outputs, weights = [], [], []
+        for tile in self.tiles:
+            counts = torch.diff(tile.firsts, append=tile.firsts.new_tensor([len(tile.taps)]))
+            pixels = torch.arange(tile.start, tile.stop) + tile.frame * self.pixels_out
+            taps.append(tile.taps.long())
+            outputs.append(pixels.repeat_interleave(counts.long()))
+            weights.append(tile.weights)
+        for out, source in self.copies:
+            pixels = torch.arange(self.pixels_out)
+            taps.append(pixels + source * self.pixels_in)
+            outputs.append(pixels + out * self.pixels_out)
+            weights.append(torch.ones(self.pixels_out, dtype=self.dtype))
+        order = torch.argsort(torch.cat(taps), stable=True)
+        counts = torch.bincount(torch.cat(taps), minlength=self.frames_in * self.pixels_in)
+        tiles = cut(
+            torch.cat(outputs)[order], torch.cat(weights)[order], counts.view(self.frames_in, -1), range(self.frames_in)
+        )
+        return PixelMap(self.frames_out, self.pixels_out, self.frames_in, self.pixels_in, tiles, ())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights, which the planes must share."""
+        return self.tiles[0].weights.dtype if self.tiles else torch.float32
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the taps, in bytes."""
+        return sum(t.taps.nbytes + t.firsts.nbytes + t.weights.nbytes for t in self.tiles)
+
+    def run(self, planes: Tensor) -> Tensor:
+        """The mapped planes, outside of autograd."""
+        batch, _, channels, _ = planes.shape
+        video = empty((batch, self.frames_out, channels, self.pixels_out), planes.dtype)
+        group = max(1, GROUP_CHANNELS // max(1, channels))
+        for b in range(0, batch, group):
+            part, into = planes[b : b + group], video[b : b + group]
+            if self.tiles:
+                rows = part.permute(1, 3, 0, 2).reshape(self.frames_in * self.pixels_in, -1)  # (F K', b C)
+            for tile in self.tiles:
+                sums = torch.embedding_bag(rows, tile.taps, tile.firsts, False, 0, False, tile.weights)[0]
+                pixels = into[:, tile.frame, :, tile.start : tile.stop]
+                pixels.copy_(sums.view(-1, len(part), channels).permute(1, 2, 0))
+            for out, source in self.copies:
+                into[:, out] = part[:, source, :, : self.pixels_out]
+        return video
+
+
+class _Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(planes: Tensor, pixel_map: PixelMap) -> Tensor:
+        return pixel_map.run(planes)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, PixelMap], output: Tensor) -> None:  # noqa: ARG004
+        ctx.pixel_map = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.pixel_map.transposed(gradient), None
+
+
+def cut(taps: Tensor, weights: Tensor, counts: Tensor, frames: Sequence[int]) -> tuple[Tile, ...]:
+    """Tiles from taps in the order of the output pixels, counts (len(frames), K) of them for each pixel."""
+    tiles, first = [], 0
+    for frame, of_frame in zip(frames, counts, strict=True):
+        for start in range(0, len(of_frame), TILE_PIXELS):
+            number = of_frame[start : start + TILE_PIXELS]
+            stop = first + int(number.sum())
+            firsts = number.cumsum(0) - number
+            tile = slice(first, stop)
+            tiles.append(
+                Tile(frame, start, start + len(number), taps[tile].int(), firsts.int(), weights[tile].contiguous())
+            )
+            first = stop
+    return tuple(tiles)
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Uninitialised memory; a large tensor gets huge pages where the system has them, since page faults would dominate."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(shape, dtype=dtype)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # kernels without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(shape)

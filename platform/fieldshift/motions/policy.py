@@ -1,0 +1,181 @@
+"""A policy: which motions turn an image into a video, and how; the one definition of the transform everywhere.
+
+Search returns one, training, receptive fields, preview and export use it, and a JSON file keeps it
+(`fieldshift.motions.policy_file`). Shape letters: B batch, T frames, C channels, H, W, P paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Integer, Shaped
+from torch import Tensor
+
+from fieldshift.errors import UserError
+from fieldshift.motions import policy_file
+from fieldshift.motions.graph import Edge, Graph, Step
+from fieldshift.motions.recipe import Recipe, recipe_of, render
+from fieldshift.motions.warp import check_fill, check_mode, warp_masks
+
+_ANY_SIZE = (97, 131)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A policy is a graph of motions over videos of `frames` frames, together with how frames are sampled.
+
+    Nodes 0 .. inputs - 1 show the image in every frame; each of the `nodes` intermediate nodes is the mean of its incoming
+    edges, and the last one is the output (with none, the image is replicated). A magnitude is what the farthest frame
+    gets; frame t gets it at the distance s(t) of `distances(frames, reference, symmetric)`. `fill` is what lies outside
+    the image: one of warp.FILLS or values in [0, 1], one a channel (the data set's mean, say); `interpolation` is one of
+    warp.MODES. `found` tells how the policy was found, in plain JSON values; it takes no part in `digest`.
+    Raises UserError for a value that is not allowed. Source: METHOD.md 2 and 3; node values are means, not sums [D].
+    """
+
+    inputs: int = 1
+    nodes: int
+    edges: tuple[Edge, ...]
+    frames: int
+    reference: str = "centre"
+    symmetric: bool = False
+    fill: str | tuple[float, ...] = "zeros"
+    interpolation: str = "bilinear"
+    found: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "edges", tuple(self.edges))
+        if not isinstance(self.fill, str):
+            object.__setattr__(self, "fill", tuple(self.fill))
+        check_fill(self.fill)
+        check_mode(self.interpolation)
+        _ = self.graph
+
+    @classmethod
+    def single(cls, op: str, magnitude: float, *, frames: int, **settings: Any) -> Policy:
+        """The policy of one op on one edge; settings are further fields, such as fill="border"."""
+        return cls.chain([(op, magnitude)], frames=frames, **settings)
+
+    @classmethod
+    def chain(cls, steps: Sequence[tuple[str, float]], *, frames: int, **settings: Any) -> Policy:
+        """The policy of one edge whose ops (name, magnitude) are applied in order."""
+        edge = Edge(0, 1, tuple(Step(op, magnitude) for op, magnitude in steps))
+        return cls(inputs=1, nodes=1, edges=(edge,), frames=frames, **settings)
+
+    @classmethod
+    def replicate(cls, frames: int, **settings: Any) -> Policy:
+        """The policy of equal frames: the control without any motion."""
+        return cls(inputs=1, nodes=0, edges=(), frames=frames, **settings)
+
+    @property
+    def graph(self) -> Graph:
+        """Nodes, edges and frames: what decides where content goes."""
+        return Graph(
+            inputs=self.inputs,
+            nodes=self.nodes,
+            edges=self.edges,
+            frames=self.frames,
+            reference=self.reference,
+            symmetric=self.symmetric,
+        )
+
+    @property
+    def distances(self) -> Float[Tensor, " frames"]:
+        """The frames' distances s from the reference frame, (T,), float64 on the CPU."""
+        return self.graph.distances
+
+    @property
+    def is_pure(self) -> bool:
+        """Whether every frame is the image under one matrix: a single path and no colour op on the way."""
+        recipe = recipe_of(self.graph, _ANY_SIZE)
+        return recipe.is_geometric and len(recipe.paths) == 1
+
+    def paths(self, size: tuple[int, int]) -> tuple[Float[Tensor, " paths"], Float[Tensor, "paths frames 2 3"]]:
+        """A geometric policy is a weighted sum of paths: weights (P,) that add to 1, and matrices (P, T, 2, 3).
+
+        Equal paths are merged. float32 on the CPU; matrices are forward maps in pixels about the centre of an image of
+        the size (H, W). A policy with colour ops on the way to its output is a UserError.
+        """
+        recipe = self._geometric(size)
+        weights = torch.tensor([float(path.weight) for path in recipe.paths])
+        return weights, torch.stack([path.matrices for path in recipe.paths]).float()
+
+    def matrices(self, size: tuple[int, int]) -> Float[Tensor, "frames 2 3"]:
+        """The frames' matrices (T, 2, 3), float32, of a pure policy; a policy that is not pure is a UserError."""
+        return self._pure(size, "has one matrix a frame").paths[0].matrices.float()
+
+    def video(self, images: Shaped[Tensor, "batch channels H W"]) -> Float[Tensor, "batch frames channels H W"]:
+        """Images (B, C, H, W), floats in [0, 1] or uint8, become videos (B, T, C, H, W) of floats.
+
+        uint8 is divided by 255. Every distinct matrix is sampled once; frames that nothing moves are the image, bit for
+        bit. Differentiable in the pixels. Normalise afterwards, so that the fill means the same for every data set.
+        """
+        if images.dim() != 4:
+            raise ValueError(f"Expected images (B, C, H, W), but received the shape {tuple(images.shape)}.")
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        return render(self.graph, images, self.fill, self.interpolation)
+
+    def video_masks(
+        self, masks: Integer[Tensor, "batch H W"], outside: int = 255
+    ) -> Integer[Tensor, "batch frames H W"]:
+        """Label masks (B, H, W) move as the images do: (B, T, H, W), same dtype, each pixel from its nearest one.
+
+        Pixels from outside the image become `outside`, whatever the images' fill. Pure policies only, else UserError.
+        """
+        size = (masks.shape[-2], masks.shape[-1])
+        return warp_masks(masks, self._pure(size, "can move masks").paths[0].matrices, outside)
+
+    def with_frames(self, frames: int) -> Policy:
+        """The same policy with another number of frames; magnitudes mean the same."""
+        return replace(self, frames=frames)
+
+    def describe(self) -> list[str]:
+        """One line an edge: "edge 0->2: translate_x by 0.43 of the width at the outer frames"."""
+        return [edge.describe() for edge in self.edges]
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that name the transform: all fields but `found`."""
+        document = policy_file.to_document(self)
+        del document["found"]
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        """The policy as JSON text; `from_json` gives the same policy back."""
+        return json.dumps(policy_file.to_document(self), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, source: str = "the text") -> Policy:
+        """The policy in a JSON text; UserError, naming the source, for whatever is not a valid policy."""
+        return cls(**policy_file.read(text, source))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the policy file whole or not at all (temporary name, then rename) and return its path."""
+        return policy_file.write(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """The policy in a file; UserError for a file that is missing or not a valid policy."""
+        return cls.from_json(policy_file.text_of(Path(path)), str(path))
+
+    def _geometric(self, size: tuple[int, int]) -> Recipe:
+        recipe = recipe_of(self.graph, size)
+        if not recipe.is_geometric:
+            ops = ", ".join(step.op for _, step in recipe.colourings)
+            raise UserError(f"The policy changes colours ({ops}), but only motions have matrices; leave these ops out.")
+        return recipe
+
+    def _pure(self, size: tuple[int, int], ability: str) -> Recipe:
+        recipe = self._geometric(size)
+        if len(recipe.paths) != 1:
+            raise UserError(
+                f"The policy mixes {len(recipe.paths)} paths, but only one with a single path {ability}; "
+                "search with edges_per_node=1."
+            )
+        return recipe

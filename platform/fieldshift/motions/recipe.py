@@ -1,0 +1,137 @@
+"""From a policy's graph to a recipe for its video: geometry is gathered as matrices, pixels are sampled once at the end.
+
+Warps are linear and they compose, so a node's value is a weighted sum of *paths*, each a base (the image, or a video that
+a colour op made) under one matrix a frame. Equal paths merge, and their weights are exact fractions, so that a frame
+which every path leaves alone is the image itself, bit for bit. Shape letters: B batch, T frames, P paths, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldshift.motions.colour import colour
+from fieldshift.motions.graph import Edge, Graph, Step
+from fieldshift.motions.matrices import compose, identity_matrix
+from fieldshift.motions.registry import motion
+from fieldshift.motions.sampling import Mixture
+from fieldshift.motions.warp import Fill, warp_mixture
+
+IMAGE = 0
+_SAME = 1e-9  # pixels: far below what sampling can tell, far above the rounding of float64
+
+
+@dataclass(frozen=True)
+class Path:
+    """A share of a node's value: frame t of the base numbered `base`, moved by matrices[t]; (T, 2, 3), float64."""
+
+    weight: Fraction
+    base: int
+    matrices: Tensor
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A sum of paths as one sampling pass: distinct matrices (M, 2, 3), and each frame's terms for `warp_mixture`."""
+
+    matrices: Tensor
+    mixture: Mixture
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to do for a graph at one image size: blend and recolour for each colour step in turn, then blend the output.
+
+    Bases are numbered in that order, the image being 0. `paths` are the output's.
+    """
+
+    colourings: tuple[tuple[Blend, Step], ...]
+    output: Blend
+    paths: tuple[Path, ...]
+
+    @property
+    def is_geometric(self) -> bool:
+        """Whether no colour step lies on a way to the output."""
+        return not self.colourings
+
+
+@lru_cache(maxsize=256)
+def recipe_of(graph: Graph, size: tuple[int, int]) -> Recipe:
+    """The recipe of a graph for images of the size (H, W); nodes that do not lead to the output are left out."""
+    s = graph.distances
+    still = identity_matrix(torch.zeros((), dtype=torch.float64), s, size)
+    known = {i: [Path(Fraction(1), IMAGE, still)] for i in range(graph.inputs)}
+    colourings: list[tuple[Blend, Step]] = []
+
+    def along(edge: Edge) -> list[Path]:
+        paths = value(edge.source)
+        for step in edge.steps:
+            if step.is_colour:
+                colourings.append((blend(merged(paths)), step))
+                paths = [Path(Fraction(1), len(colourings), still)]
+            else:
+                move = motion(step.op).matrix(torch.tensor(step.magnitude, dtype=torch.float64), s, size)
+                paths = [replace(path, matrices=compose(path.matrices, move)) for path in paths]
+        return paths
+
+    def value(node: int) -> list[Path]:
+        if node not in known:
+            arriving = [along(edge) for edge in graph.edges if edge.target == node]
+            share = Fraction(1, len(arriving))
+            known[node] = merged([replace(path, weight=path.weight * share) for part in arriving for path in part])
+        return known[node]
+
+    paths = value(graph.inputs + graph.nodes - 1)
+    return Recipe(tuple(colourings), blend(paths), tuple(paths))
+
+
+def merged(paths: Sequence[Path]) -> list[Path]:
+    """The same sum with equal paths added up, in the order of their first appearance."""
+    kept: list[Path] = []
+    for path in paths:
+        for i, other in enumerate(kept):
+            if other.base == path.base and torch.allclose(other.matrices, path.matrices, rtol=0.0, atol=_SAME):
+                kept[i] = replace(other, weight=other.weight + path.weight)
+                break
+        else:
+            kept.append(path)
+    return kept
+
+
+def blend(paths: Sequence[Path]) -> Blend:
+    """The paths as one pass over a video of all bases: frame 0 is the image, then T frames for each coloured base."""
+    frames = len(paths[0].matrices)
+    numbers: dict[tuple[float, ...], int] = {}
+    distinct: list[Tensor] = []
+    mixture = []
+    for t in range(frames):
+        terms: dict[tuple[int, int], Fraction] = {}
+        for path in paths:
+            matrix = path.matrices[t]
+            key = tuple(matrix.flatten().tolist())
+            if key not in numbers:
+                numbers[key] = len(distinct)
+                distinct.append(matrix)
+            place = (0 if path.base == IMAGE else 1 + (path.base - 1) * frames + t, numbers[key])
+            terms[place] = terms.get(place, Fraction(0)) + path.weight
+        mixture.append(tuple((float(weight), source, m) for (source, m), weight in terms.items()))
+    return Blend(torch.stack(distinct), tuple(mixture))
+
+
+def render(
+    graph: Graph, images: Float[Tensor, "batch channels H W"], fill: Fill, mode: str
+) -> Float[Tensor, "batch frames channels H W"]:
+    """The output node's video of images (B, C, H, W), floats in [0, 1]: (B, T, C, H, W)."""
+    recipe = recipe_of(graph, (images.shape[-2], images.shape[-1]))
+    bases = images[:, None]
+    for part, step in recipe.colourings:
+        video = warp_mixture(bases, part.matrices, part.mixture, fill, mode)
+        strength = (step.magnitude * graph.distances).to(device=video.device, dtype=video.dtype)
+        bases = torch.cat([bases, colour(step.op).apply(video, strength)], dim=1)
+    return warp_mixture(bases, recipe.output.matrices, recipe.output.mixture, fill, mode)

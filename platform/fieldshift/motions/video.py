@@ -1,0 +1,73 @@
+"""A policy as a torchvision transform: an image becomes a video, and its mask moves with it.
+
+Shape letters: T frames, C channels, H, W; "..." any leading dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import PIL.Image
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+from fieldshift.errors import UserError
+from fieldshift.motions.policy import Policy
+
+
+class ImageToVideo(v2.Transform):
+    """Every image (..., C, H, W) of a sample becomes a video (..., T, C, H, W), every mask (..., H, W) a (..., T, H, W).
+
+    Takes what torchvision.transforms.v2 takes: PIL images, tensors, `tv_tensors.Image` (which become `tv_tensors.Video`)
+    and `tv_tensors.Mask`, alone or in tuples, lists and dicts; a plain tensor counts as an image only where the sample has
+    no other image. Dtypes stay: uint8 is moved in [0, 1] and rounded back, floats are taken to be in [0, 1]. Masks are
+    moved by the same matrices, nearest pixel, with `outside` (255) where a frame saw nothing; that needs a pure policy.
+    Boxes, key points and videos raise UserError. The transform draws no random numbers.
+    """
+
+    def __init__(self, policy: Policy, outside: int = 255) -> None:
+        super().__init__()
+        self.policy = policy
+        self.outside = outside
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ARG002 - the signature is torchvision's
+        """One image or mask of the sample, moved."""
+        if isinstance(inpt, tv_tensors.Mask):
+            return tv_tensors.Mask(self._mask(inpt.as_subclass(Tensor)))
+        if isinstance(inpt, PIL.Image.Image):
+            return tv_tensors.Video(self._image(functional.pil_to_tensor(inpt)))
+        if isinstance(inpt, tv_tensors.Image):
+            return tv_tensors.Video(self._image(inpt.as_subclass(Tensor)))
+        if isinstance(inpt, tv_tensors.TVTensor):
+            raise UserError(
+                f"ImageToVideo moves images and masks, but the sample holds {type(inpt).__name__}; drop it."
+            )
+        return self._image(inpt)
+
+    def extra_repr(self) -> str:
+        """The policy's edges, in words."""
+        return f"frames={self.policy.frames}, {'; '.join(self.policy.describe()) or 'the image in every frame'}"
+
+    def _image(self, image: Tensor) -> Tensor:
+        if image.dim() < 3:
+            raise UserError(
+                f"An image has the shape {tuple(image.shape)}, but must be (..., C, H, W); add the channels."
+            )
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise UserError(f"An image is {image.dtype}, but must be uint8 or floats in [0, 1]; convert it first.")
+        video = self.policy.video(image.reshape(-1, *image.shape[-3:]))
+        if image.dtype == torch.uint8:
+            video = (video * 255).round().clamp(0, 255).to(torch.uint8)
+        return video.reshape(*image.shape[:-3], *video.shape[1:])
+
+    def _mask(self, mask: Tensor) -> Tensor:
+        masks = mask.reshape(-1, *mask.shape[-2:])
+        if mask.dtype == torch.bool:
+            raise UserError(
+                "A mask is torch.bool, which cannot say 'outside'; give whole-number labels, such as uint8."
+            )
+        moved = self.policy.video_masks(masks, self.outside)
+        return moved.reshape(*mask.shape[:-2], *moved.shape[1:])

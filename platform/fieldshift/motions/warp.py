@@ -1,0 +1,169 @@
+"""Warping: images under affine matrices, each output pixel sampled once.
+
+Convention
+- A matrix (A | b), shape (2, 3), maps the CONTENT forward: what the image has at p is seen at A p + b.
+- Points are in pixels about the image centre ((W - 1) / 2, (H - 1) / 2), x right, y down; pixel centres are whole
+  numbers before centring. On the grid of torch's `grid_sample` this is `align_corners=False`.
+- An output pixel q therefore reads the image at A^-1 (q - b), by bilinear interpolation or from the nearest pixel.
+- Outside the image: "zeros" and constants hold from one pixel beyond the outermost pixel centres, blended in between;
+  "border" repeats the outermost pixel; "reflection" mirrors at the outer edges of the outermost pixels, -1/2 and
+  W - 1/2; "mean" is each image's own mean by channel, so that the images of a batch stay independent.
+- compose(first, second) acts in reading order: first, then second.
+- Labels are moved from the nearest pixel, halfway points to the even one, as `grid_sample` does.
+
+Shape letters: B batch, M matrices, T frames, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.motions.matrices import compose, invert
+from fieldshift.motions.sampling import Mixture, mix, nearest_pixels, normalised, source_points
+
+__all__ = [
+    "FILLS",
+    "MODES",
+    "Fill",
+    "compose",
+    "invert",
+    "sampling_grid",
+    "validity",
+    "warp",
+    "warp_frames",
+    "warp_masks",
+    "warp_mixture",
+]
+
+Fill = str | Sequence[float]
+FILLS = ("zeros", "border", "reflection", "mean")
+MODES = ("bilinear", "nearest")
+
+
+def sampling_grid(matrices: Float[Tensor, "matrices 2 3"], size: tuple[int, int]) -> Float[Tensor, "matrices H W 2"]:
+    """Where each output pixel reads the image, as (x, y) in [-1, 1] for `grid_sample(..., align_corners=False)`.
+
+    Differentiable in the matrices; -1 and 1 are the outer edges of the outermost pixels.
+    """
+    return normalised(source_points(matrices, size))
+
+
+def validity(matrices: Float[Tensor, "matrices 2 3"], size: tuple[int, int]) -> Bool[Tensor, "matrices H W"]:
+    """True where an output pixel of the warp shows a place of the image: reads within its pixels, outer edges included."""
+    return (sampling_grid(matrices, size).abs() <= 1).all(-1)
+
+
+def check_fill(fill: Fill) -> None:
+    """Raise UserError unless the fill is one of FILLS or finite numbers, one a channel."""
+    if isinstance(fill, str):
+        if fill not in FILLS:
+            raise unknown_name("fill", fill, FILLS)
+        return
+    numbers = [not isinstance(v, bool) and isinstance(v, (int, float)) and math.isfinite(v) for v in fill]
+    if not numbers or not all(numbers):
+        raise UserError(f"The fill is {fill!r}, but must be one of {', '.join(FILLS)} or one finite number a channel.")
+
+
+def check_mode(mode: str) -> None:
+    """Raise UserError unless the interpolation is one of MODES."""
+    if mode not in MODES:
+        raise unknown_name("interpolation", mode, MODES)
+
+
+def warp(
+    images: Float[Tensor, "batch channels H W"],
+    matrices: Float[Tensor, "matrices 2 3"],
+    *,
+    fill: Fill = "zeros",
+    mode: str = "bilinear",
+) -> Float[Tensor, "batch matrices channels H W"]:
+    """Every image is moved by every matrix: (B, C, H, W) and (M, 2, 3) -> (B, M, C, H, W).
+
+    Images are floats, usually in [0, 1]; matrices are forward maps (see Convention) on any device. Differentiable in both;
+    a gradient is worked out only for what requires it. Exact identities are copied, not sampled.
+    Raises UserError for images that are not floats, an unknown fill or mode, or a wrong number of fill values, and
+    ValueError for a matrix that is not finite and invertible.
+    """
+    return warp_mixture(images[:, None], matrices, tuple(((1.0, 0, m),) for m in range(len(matrices))), fill, mode)
+
+
+def warp_frames(
+    video: Float[Tensor, "batch frames channels H W"],
+    matrices: Float[Tensor, "frames 2 3"],
+    *,
+    fill: Fill = "zeros",
+    mode: str = "bilinear",
+) -> Float[Tensor, "batch frames channels H W"]:
+    """Every frame is moved by its own matrix: (B, T, C, H, W) and (T, 2, 3) -> (B, T, C, H, W); else as `warp`."""
+    frames = video.shape[1]
+    if len(matrices) != frames:
+        raise ValueError(f"Expected one matrix a frame, {(frames, 2, 3)}, but received {tuple(matrices.shape)}.")
+    return warp_mixture(video, matrices, tuple(((1.0, t, t),) for t in range(frames)), fill, mode)
+
+
+def warp_mixture(
+    video: Float[Tensor, "batch frames channels H W"],
+    matrices: Float[Tensor, "matrices 2 3"],
+    mixture: Mixture,
+    fill: Fill = "zeros",
+    mode: str = "bilinear",
+) -> Float[Tensor, "batch mixed channels H W"]:
+    """Every output frame is a weighted sum of input frames under matrices, in one sampling pass.
+
+    `mixture` holds, for every output frame, its terms (weight, number of the input frame, number of the matrix); the
+    weights are fixed numbers. With fixed matrices on the CPU a sum costs no more passes than a single term. Else as
+    `warp`.
+    """
+    check_fill(fill)
+    check_mode(mode)
+    if not video.is_floating_point():
+        raise UserError(f"Motions act on floats in [0, 1], but the images are {video.dtype}; convert them first.")
+    _check_matrices(matrices)
+    padding = str(fill) if fill in ("border", "reflection") else "zeros"
+    outside = None if fill in ("zeros", "border", "reflection") else _outside(video, fill)
+    return mix(video, matrices, mixture, padding=padding, mode=mode, outside=outside)
+
+
+def warp_masks(
+    masks: Integer[Tensor, "batch H W"], matrices: Float[Tensor, "matrices 2 3"], outside: int = 255
+) -> Integer[Tensor, "batch matrices H W"]:
+    """Every label mask is moved by every matrix, each pixel from its nearest one: (B, H, W) -> (B, M, H, W).
+
+    The dtype stays; `outside` is the label of pixels that show no place of the image, and must fit the dtype.
+    """
+    _check_matrices(matrices)
+    limits = torch.iinfo(masks.dtype)
+    if not limits.min <= outside <= limits.max:
+        raise UserError(
+            f"The label outside is {outside}, but {masks.dtype} masks hold {limits.min} to {limits.max}; choose one inside."
+        )
+    pixels, inside = nearest_pixels(matrices.to(masks.device), (masks.shape[-2], masks.shape[-1]))
+    moved = masks.flatten(1)[:, pixels]  # (B, M, H * W)
+    moved = torch.where(inside, moved, torch.tensor(outside, dtype=masks.dtype, device=masks.device))
+    return moved.view(masks.shape[0], len(matrices), *masks.shape[1:])
+
+
+def _check_matrices(matrices: Tensor) -> None:
+    """Values are looked at on the CPU only: a look at a GPU would wait for it."""
+    if matrices.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    a, b, _, c, d, _ = matrices.detach().flatten(1).unbind(-1)
+    if not torch.isfinite(matrices).all() or (a * d == b * c).any():
+        raise ValueError("Every matrix of a warp must be finite and invertible, but one is not.")
+
+
+def _outside(video: Tensor, fill: Fill) -> Tensor:
+    """The colour outside, (B or 1, F or 1, C)."""
+    if fill == "mean":
+        return video.mean((-2, -1))
+    channels = video.shape[2]
+    if len(fill) not in (1, channels):
+        raise UserError(f"The fill has {len(fill)} values for {channels} channels; give 1 or {channels} values.")
+    values = [float(value) for value in fill]
+    return torch.tensor(values, dtype=video.dtype, device=video.device).expand(channels)[None, None]
