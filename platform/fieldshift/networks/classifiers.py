@@ -1,0 +1,132 @@
+"""The 2D classifiers that can become video networks: tiny-resnet and torchvision's residual families."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+
+from torch import nn
+from torchvision import models
+from torchvision.models import get_model, list_models  # type: ignore[attr-defined]
+
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks.tiny_resnet import LAST_BLOCK, STAGES, TinyResNet
+
+FAMILIES = (
+    r"resnet\d+",
+    r"resnext\d+.*",
+    r"wide_resnet.*",
+    r"regnet_.*",
+    r"mobilenet_v[23].*",
+    r"efficientnet_.*",
+    r"convnext_.*",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A 2D network with the names of the modules that the rest has to find in it."""
+
+    network: nn.Module
+    """(N, C, H, W) -> (N, K) logits, or (N, K, H, W) for a segmenter."""
+    feature_layer: str
+    """Dotted name of the module whose output is the last feature map."""
+    first_conv: str
+    """Dotted name of the convolution that sees the image."""
+    stages: tuple[str, ...]
+    """Dotted names of the parts whose activations may be recomputed instead of kept."""
+
+
+@functools.cache
+def known_classifiers() -> tuple[str, ...]:
+    """The names of all classifiers, tiny-resnet first."""
+    names = list_models(module=models)
+    return ("tiny-resnet", *(name for name in names if any(re.fullmatch(family, name) for family in FAMILIES)))
+
+
+def classifier(
+    name: str, *, num_classes: int, in_channels: int = 3, wide_field: bool = False, small_images: bool = False
+) -> Backbone:
+    """Builds a 2D classifier with random weights.
+
+    `wide_field` enlarges the receptive field: larger kernels in tiny-resnet, dilation instead of the last two strides
+    in torchvision's bottleneck ResNets; UserError elsewhere. `small_images` (32 x 32) replaces the stem by a 3x3
+    convolution of stride 1 and leaves out the max-pooling. UserError where the name is unknown.
+    """
+    if name not in known_classifiers():
+        raise unknown_name("network", name, known_classifiers())
+    if name == "tiny-resnet":
+        tiny = TinyResNet(num_classes, in_channels=in_channels, wide_field=wide_field, small_images=small_images)
+        return Backbone(network=tiny, feature_layer=LAST_BLOCK, first_conv="conv1", stages=STAGES)
+    options: dict[str, object] = {}
+    if wide_field:
+        if not dilates(name):
+            raise UserError(
+                f"wide_field=True cannot enlarge the field of '{name}': only tiny-resnet (larger kernels) and ResNets "
+                "with bottleneck blocks such as resnet50 (dilation) support it."
+            )
+        options["replace_stride_with_dilation"] = [False, True, True]
+    network: nn.Module = get_model(name, weights=None, num_classes=num_classes, **options)
+    backbone = described(network)
+    if small_images:
+        shrink_stem(backbone)
+    if in_channels != 3:
+        replace_input(backbone, in_channels)
+    return backbone
+
+
+def dilates(name: str) -> bool:
+    """Whether torchvision can replace the strides of this network by dilation: ResNets of bottleneck blocks."""
+    return re.fullmatch(r"(wide_)?resne[x]?t\d+.*", name) is not None and name not in {"resnet18", "resnet34"}
+
+
+def described(network: nn.Module) -> Backbone:
+    """Finds the stem, the last feature map and the stages of a torchvision classifier by its layout."""
+    if hasattr(network, "layer4"):
+        stages: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
+        return Backbone(network=network, feature_layer="layer4", first_conv="conv1", stages=stages)
+    if hasattr(network, "trunk_output"):
+        trunk = network.trunk_output
+        assert isinstance(trunk, nn.Module)
+        stages = tuple(f"trunk_output.{name}" for name, _ in trunk.named_children())
+        return Backbone(network=network, feature_layer=stages[-1], first_conv="stem.0", stages=stages)
+    features = network.features
+    assert isinstance(features, nn.Sequential)
+    stages = tuple(f"features.{name}" for name, _ in features.named_children())
+    return Backbone(network=network, feature_layer=stages[-1], first_conv="features.0.0", stages=stages)
+
+
+def shrink_stem(backbone: Backbone) -> None:
+    """Makes the stem fit for small images: a 3x3 convolution of stride 1 with new weights, no max-pooling."""
+    network, path = backbone.network, backbone.first_conv
+    first = network.get_submodule(path)
+    assert isinstance(first, nn.Conv2d)
+    smaller = nn.Conv2d(first.in_channels, first.out_channels, 3, 1, 1, bias=first.bias is not None)
+    nn.init.kaiming_normal_(smaller.weight, mode="fan_out", nonlinearity="relu")
+    replace_module(network, path, smaller)
+    body = network.get_submodule(path.rpartition(".")[0])
+    if isinstance(getattr(body, "maxpool", None), nn.MaxPool2d):
+        replace_module(body, "maxpool", nn.Identity())
+
+
+def replace_input(backbone: Backbone, in_channels: int) -> None:
+    """Gives the first convolution another number of input channels, with new weights."""
+    first = backbone.network.get_submodule(backbone.first_conv)
+    assert isinstance(first, nn.Conv2d)
+    other = nn.Conv2d(
+        in_channels,
+        first.out_channels,
+        first.kernel_size,  # type: ignore[arg-type]
+        first.stride,  # type: ignore[arg-type]
+        first.padding,  # type: ignore[arg-type]
+        bias=first.bias is not None,
+    )
+    nn.init.kaiming_normal_(other.weight, mode="fan_out", nonlinearity="relu")
+    replace_module(backbone.network, backbone.first_conv, other)
+
+
+def replace_module(network: nn.Module, path: str, module: nn.Module) -> None:
+    """Puts a module in the place of the one with this dotted name."""
+    parent, _, name = path.rpartition(".")
+    setattr(network.get_submodule(parent), name, module)

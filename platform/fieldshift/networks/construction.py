@@ -1,0 +1,132 @@
+"""video_network: from a name, or any 2D network, to a network that reads an image as a video."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks.classifiers import Backbone, classifier, described, known_classifiers
+from fieldshift.networks.fusion import FUSIONS
+from fieldshift.networks.insertion import insert
+from fieldshift.networks.pretrained import load_weights
+from fieldshift.networks.recomputation import recompute_stages
+from fieldshift.networks.segmenters import backbone_of, known_segmenters, segmenter
+from fieldshift.networks.temporal import temporal_kind
+from fieldshift.networks.video import VideoNetwork
+
+TASKS = ("classification", "segmentation")
+
+
+def known_networks(task: str = "classification") -> tuple[str, ...]:
+    """The names of all networks for a task, "classification" or "segmentation"."""
+    if task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    return known_classifiers() if task == "classification" else known_segmenters()
+
+
+def video_network(
+    name: str | nn.Module,
+    *,
+    temporal: str = "tsm",
+    frames: int,
+    num_classes: int,
+    task: str = "classification",
+    in_channels: int = 3,
+    ratio: float | None = None,
+    fusion: str = "mean-logits",
+    weights: str | None = None,
+    wide_field: bool = False,
+    small_images: bool = False,
+    auxiliary: bool = False,
+    interleave: bool | None = None,
+    places: str | None = None,
+    feature_layer: str | None = None,
+    recompute: bool = False,
+) -> VideoNetwork:
+    """Builds a 2D network, puts temporal modules into it and wraps it: the result maps (B, T, C, H, W) to logits.
+
+    `name` is one of `known_networks(task)` or a network of your own, (N, C, H, W) -> (N, K) or (N, K, H, W), which is
+    then changed in place. `temporal` names an entry of `TEMPORAL`, `ratio` the share of channels it moves (1/8 a
+    direction for TSM, 1/4 for GSM and GSF), `places` a shell pattern of Conv2d names to insert at instead of every
+    residual block ("layer3.*.conv1"), `interleave` the channel interleave of GSM and GSF (by default on without and
+    off with pretrained `weights` [D]). `weights` is an entry of torchvision ("DEFAULT") or a file; what matched stands
+    in `.weights_report`. `wide_field` enlarges the receptive field and `small_images` fits the stem to 32 x 32;
+    `auxiliary` adds a segmenter's auxiliary head; `recompute` trades a second forward pass for the activations'
+    memory. `feature_layer` names the last feature map in a network of your own. Raises UserError for what is unknown
+    or has no meaning for this network.
+    """
+    kind = temporal_kind(temporal)
+    if frames < 1 or num_classes < 1 or in_channels < 1:
+        raise UserError(
+            f"frames = {frames}, num_classes = {num_classes}, in_channels = {in_channels}, but each must be at least 1."
+        )
+    if fusion not in FUSIONS:
+        raise unknown_name("fusion", fusion, FUSIONS)
+    known = known_networks(task)
+    if auxiliary and task != "segmentation":
+        raise UserError("auxiliary=True adds a segmenter's auxiliary head, but the task is classification; omit it.")
+    if isinstance(name, nn.Module):
+        backbone = _own(name, feature_layer, wide_field or small_images or auxiliary)
+        name = body = type(name).__name__
+    elif name not in known:
+        raise unknown_name(f"{task} network", name, known)
+    elif feature_layer is not None:
+        raise UserError(
+            f"feature_layer='{feature_layer}' is for networks of your own; '{name}' has a known one, omit it."
+        )
+    elif task == "classification":
+        body = name
+        backbone = classifier(
+            name, num_classes=num_classes, in_channels=in_channels, wide_field=wide_field, small_images=small_images
+        )
+    else:
+        body = backbone_of(name)
+        backbone = segmenter(
+            name,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            wide_field=wide_field,
+            small_images=small_images,
+            auxiliary=auxiliary,
+        )
+    network = backbone.network
+    if interleave is None and weights is not None:
+        interleave = False
+    placements = insert(network, kind, frames=frames, ratio=ratio, interleave=interleave, places=places)
+    report = None
+    if weights is not None:
+        report = load_weights(network, weights, name=name, body=body, first_conv=backbone.first_conv)
+    if recompute:
+        recompute_stages(network, backbone.stages)
+    return VideoNetwork(
+        network,
+        name=name,
+        task=task,
+        frames=frames,
+        temporal=temporal,
+        num_classes=num_classes,
+        fusion=fusion,
+        feature_layer=backbone.feature_layer,
+        placements=placements,
+        weights_report=report,
+    )
+
+
+def _own(network: nn.Module, feature_layer: str | None, wants_changes: bool) -> Backbone:
+    """What has to be known of a network that someone else built."""
+    if wants_changes:
+        raise UserError(
+            "wide_field, small_images and auxiliary change networks that are built by name; build your own network as "
+            "you want it and omit them."
+        )
+    convolutions = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
+    if not convolutions:
+        raise UserError(f"{type(network).__name__} has no Conv2d, so it is no network that temporal modules fit into.")
+    if feature_layer is None and (hasattr(network, "layer4") or hasattr(network, "trunk_output")):
+        return described(network)
+    if feature_layer is not None and feature_layer not in dict(network.named_modules()):
+        raise unknown_name("feature_layer", feature_layer, [path for path, _ in network.named_children()])
+    stages = tuple(path for path, child in network.named_children() if isinstance(child, nn.Sequential))
+    return Backbone(
+        network=network, feature_layer=feature_layer or convolutions[-1], first_conv=convolutions[0], stages=stages
+    )

@@ -1,0 +1,96 @@
+"""What a video network is: parameters, FLOPs, what was inserted where, and how far it reaches in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fieldshift.networks.insertion import Inserted
+from fieldshift.networks.video import VideoNetwork
+
+
+def count_parameters(module: nn.Module) -> int:
+    """The number of parameters of a module, each counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def image_channels(network: VideoNetwork) -> int:
+    """The number of channels of the images that a network reads: those of its first convolution."""
+    return next(module.in_channels for module in network.network.modules() if isinstance(module, nn.Conv2d))
+
+
+def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
+    """FLOPs of one forward pass for ONE image, all its T frames included, by torch's FlopCounterMode.
+
+    `size` is (H, W) in pixels. A multiply and an add count as two; convolutions and matrix products are counted,
+    elementwise work and the shift are not. Nothing is computed: shapes alone go through the network.
+    """
+    state = {name: tensor.to("meta") for name, tensor in network.state_dict(keep_vars=True).items()}
+    video = torch.empty(1, network.frames, image_channels(network), *size, device="meta")
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            torch.func.functional_call(network, state, (video,))
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return int(counter.get_total_flops())
+
+
+def describe(network: VideoNetwork, size: tuple[int, int]) -> dict[str, Any]:
+    """All that a report says of a network, for images of `size` (H, W) pixels, as plain values.
+
+    Keys: name, task, temporal, frames, fusion, parameters, temporal_parameters, flops_per_image (all frames),
+    flops_per_frame, temporal_reach (frames to a side, later ones only where sees_later_frames), feature_layer,
+    inserted (a list of module, place, channels, parameters), weights (one line, or None).
+    """
+    wrappers = [module for module in network.network.modules() if isinstance(module, Inserted)]
+    by_path = {wrapper.path: wrapper for wrapper in wrappers}
+    inserted = [
+        {
+            "module": type(by_path[placement.path].temporal).__name__,
+            "place": f"{'before' if placement.before else 'after'} {placement.path}",
+            "channels": placement.channels,
+            "parameters": count_parameters(by_path[placement.path].temporal),
+        }
+        for placement in network.placements
+    ]
+    flops = flops_per_image(network, size)
+    return {
+        "name": network.name,
+        "task": network.task,
+        "temporal": network.temporal,
+        "frames": network.frames,
+        "fusion": network.fusion,
+        "size": list(size),
+        "parameters": count_parameters(network),
+        "temporal_parameters": sum(entry["parameters"] for entry in inserted),
+        "flops_per_image": flops,
+        "flops_per_frame": flops // network.frames,
+        "temporal_reach": network.temporal_reach,
+        "sees_later_frames": network.sees_later_frames,
+        "feature_layer": network.feature_layer,
+        "inserted": inserted,
+        "weights": network.weights_report.summary() if network.weights_report else None,
+    }
+
+
+def describe_lines(network: VideoNetwork, size: tuple[int, int]) -> list[str]:
+    """`describe` as lines to print."""
+    facts = describe(network, size)
+    height, width = size
+    side = "to either side" if facts["sees_later_frames"] else "back"
+    lines = [
+        f"{facts['name']} ({facts['task']}), temporal {facts['temporal']}, {facts['frames']} frames, {facts['fusion']}",
+        f"parameters {facts['parameters']:,}, of which temporal {facts['temporal_parameters']:,}",
+        f"FLOPs per image {facts['flops_per_image'] / 1e9:.3f} G at {height} x {width}, all frames",
+        f"temporal reach {facts['temporal_reach']} frame(s) {side}, {len(facts['inserted'])} module(s) inserted",
+        *(f"  {entry['module']} {entry['place']}, {entry['channels']} channels" for entry in facts["inserted"]),
+    ]
+    if facts["weights"]:
+        lines.append(f"weights {facts['weights']}")
+    return lines

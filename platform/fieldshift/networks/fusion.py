@@ -1,0 +1,122 @@
+"""Fusion: logits per frame become one answer, dense maps after every frame has been moved back to where the image is.
+
+Convention, the same as the motions': a frame's matrix is the FORWARD map of content in pixels about the image centre
+((W - 1) / 2, (H - 1) / 2), x right and y down: the image's point p is seen in the frame at A p + b. So the frame's
+answer about p is read at A p + b. B batch, T frames, K classes, H, W.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fieldshift.errors import unknown_name
+
+FusionName = Literal["mean-logits", "mean-probabilities", "learned"]
+FUSIONS: tuple[str, ...] = get_args(FusionName)
+
+
+def frame_positions(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]) -> Float[Tensor, "frames h w 2"]:
+    """Where each pixel of the image is seen in each frame: (T, H, W, 2) pixel positions (x, y) about the centre."""
+    height, width = size
+    y = torch.arange(height, dtype=matrices.dtype, device=matrices.device) - (height - 1) / 2
+    x = torch.arange(width, dtype=matrices.dtype, device=matrices.device) - (width - 1) / 2
+    points = torch.stack(
+        [x.expand(height, width), y[:, None].expand(height, width), torch.ones(height, width).to(x)], -1
+    )
+    return torch.einsum("trc,hwc->thwr", matrices, points)
+
+
+def frame_validity(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]) -> Float[Tensor, "frames h w"]:
+    """1 where a frame shows the image's pixel, with all the neighbours that bilinear sampling reads, otherwise 0."""
+    height, width = size
+    limits = torch.tensor([(width - 1) / 2, (height - 1) / 2], dtype=matrices.dtype, device=matrices.device) + 1e-3
+    return (frame_positions(matrices, size).abs() <= limits).all(-1).to(matrices.dtype)
+
+
+def align(
+    frame_maps: Float[Tensor, "batch frames classes h w"], matrices: Float[Tensor, "frames 2 3"]
+) -> Float[Tensor, "batch frames classes h w"]:
+    """Moves every frame's map back onto the image: bilinear, zeros where the frame saw nothing.
+
+    A frame whose matrix is exactly the identity is returned as it is, bit for bit.
+    """
+    batch, frames, classes, height, width = frame_maps.shape
+    scale = torch.tensor([2 / width, 2 / height], dtype=matrices.dtype, device=matrices.device)
+    grid = (frame_positions(matrices, (height, width)) * scale).to(frame_maps.dtype)  # (T, H, W, 2)
+    identity = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
+    still = [bool(torch.equal(matrix, identity)) for matrix in matrices]
+    aligned = [
+        frame_maps[:, t]
+        if still[t]
+        else functional.grid_sample(
+            frame_maps[:, t].reshape(1, batch * classes, height, width),  # one grid for the whole batch
+            grid[t : t + 1],
+            mode="bilinear",
+            padding_mode="zeros",
+            align_corners=False,
+        ).view(batch, classes, height, width)
+        for t in range(frames)
+    ]
+    return torch.stack(aligned, dim=1)
+
+
+class Fusion(nn.Module):
+    """Fuses logits per frame into one: (B, T, K) -> (B, K), or (B, T, K, H, W) -> (B, K, H, W).
+
+    "mean-logits" averages before softmax; "mean-probabilities" averages after it and returns the logarithm, so that
+    the result is a valid argument of a cross entropy [D]; "learned" weighs the frames by a softmax of T parameters
+    that start equal [D]. With matrices (T, 2, 3) dense maps are moved back first and each pixel is averaged over the
+    frames that saw it; where none did the logits are 0.
+    """
+
+    def __init__(self, name: str, frames: int) -> None:
+        super().__init__()
+        if name not in FUSIONS:
+            raise unknown_name("fusion", name, FUSIONS)
+        self.name, self.frames = name, frames
+        self.frame_logits = nn.Parameter(torch.zeros(frames)) if name == "learned" else None
+
+    def forward(self, frame_logits: Tensor, matrices: Tensor | None = None) -> Tensor:
+        valid: Tensor | None = None
+        if matrices is not None:
+            if frame_logits.ndim != 5:
+                raise ValueError(
+                    "Aligned fusion expected dense logits (B, T, K, H, W), received shape "
+                    f"{tuple(frame_logits.shape)}; leave matrices out for class logits."
+                )
+            if matrices.shape != (frame_logits.shape[1], 2, 3):
+                raise ValueError(
+                    f"Aligned fusion expected matrices of shape {(frame_logits.shape[1], 2, 3)}, received "
+                    f"{tuple(matrices.shape)}."
+                )
+            height, width = frame_logits.shape[-2:]
+            matrices = matrices.to(frame_logits.device)
+            valid = frame_validity(matrices, (height, width))[:, None].to(frame_logits.dtype)  # (T, 1, H, W)
+            frame_logits = align(frame_logits, matrices)
+        weights = self._weights(frame_logits)
+        if self.name == "mean-probabilities":
+            return _average(frame_logits.softmax(2), weights, valid).clamp_min(1e-12).log()
+        return _average(frame_logits, weights, valid)
+
+    def _weights(self, frame_logits: Tensor) -> Tensor | None:
+        if self.frame_logits is None:
+            return None
+        return self.frame_logits.softmax(0).to(frame_logits.dtype).view(-1, *[1] * (frame_logits.ndim - 2))
+
+    def extra_repr(self) -> str:
+        return f"{self.name}, frames={self.frames}"
+
+
+def _average(maps: Tensor, weights: Tensor | None, valid: Tensor | None) -> Tensor:
+    """The mean over frames, weighted and restricted to what is valid: (B, T, ...) -> (B, ...)."""
+    if weights is None and valid is None:
+        return maps.mean(1)
+    share = valid if weights is None else weights if valid is None else weights * valid
+    assert share is not None
+    total = (maps * share).sum(1)
+    return total if valid is None else total / share.sum(0).clamp_min(1e-6)

@@ -1,0 +1,110 @@
+"""Gate-Shift (GSM) and Gate-Shift-Fuse (GSF): a learned gate decides what leaves for the neighbouring frames.
+
+B batch, T frames, C channels, F gated channels, H, W. Rows are batch-major: row b * T + t is frame t of sample b.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldshift.networks.frames import check_frames, split_frames
+from fieldshift.networks.shift import fitting_width, shift_frames
+
+
+class TemporalGate(nn.Module):
+    """One gate plane in (-1, 1) for each half of F channels: tanh(Conv3d(F -> 2, 3x3x3, groups 2)(ReLU(BN3d(x)))).
+
+    (B, T, F, H, W) -> (B, T, 2, H, W). The 3x3x3 convolution is computed as a 2D convolution with three outputs a
+    half, one for each temporal tap, summed over the neighbouring frames: the same 27 F + 2 parameters and the same
+    values, 4-D weights (so channels_last works), and no 5-D convolution.
+    """
+
+    def __init__(self, width: int, *, zero: bool) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width)
+        self.taps = nn.Conv2d(width, 6, 3, padding=1, groups=2, bias=False)  # outputs: (half, tap), taps t-1, t, t+1
+        self.bias = nn.Parameter(torch.zeros(2))
+        if zero:
+            nn.init.zeros_(self.taps.weight)
+        else:
+            bound = (13.5 * width) ** -0.5  # a Conv3d with width / 2 inputs and 27 taps starts its weights within this
+            nn.init.uniform_(self.taps.weight, -bound, bound)
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(
+        self, video: Float[Tensor, "batch frames width height columns"]
+    ) -> Float[Tensor, "batch frames 2 height columns"]:
+        frames = video.shape[1]
+        planes = self.taps(torch.relu(self.norm(video.flatten(0, 1))))
+        planes = planes.view(-1, frames, 2, 3, *planes.shape[2:])  # (B, T, 2, 3, H, W)
+        edge = torch.zeros_like(planes[:, :1, :, 0])
+        before = torch.cat([edge, planes[:, :-1, :, 0]], dim=1)
+        after = torch.cat([planes[:, 1:, :, 2], edge], dim=1)
+        return torch.tanh(before + planes[:, :, :, 1] + after + self.bias[:, None, None])
+
+
+def interleave(video: Float[Tensor, "batch frames width height columns"]) -> Tensor:
+    """Interleaves the channels within each half: every half is read as (2, F / 4) and transposed."""
+    batch, frames, width, height, columns = video.shape
+    return video.reshape(batch, frames, 2, 2, width // 4, height, columns).transpose(3, 4).flatten(2, 4)
+
+
+class GSM(nn.Module):
+    """Gates, shifts and adds back a part of the channels (Sudhakaran et al., CVPR 2020).
+
+    (B * T, C, H, W) -> the same shape. F = `ratio` * C channels, lowered to a multiple of 4: y = gate * x,
+    r = x - y; the first half's y comes from t + 1, the second's from t - 1, zeros at the ends; out = shifted y + r,
+    channels interleaved within each half where `interleave`; the other channels pass. `zero_gate` starts the gate at
+    0: then the module begins as the identity up to the interleave, exactly so without it. 29 F + 2 parameters.
+    """
+
+    def __init__(
+        self, channels: int, frames: int, ratio: float = 0.25, interleave: bool = True, zero_gate: bool = True
+    ) -> None:
+        super().__init__()
+        check_frames(frames)
+        self.channels, self.frames, self.interleave = channels, frames, interleave
+        self.width = fitting_width(channels, ratio, 4, type(self).__name__)
+        self.gate = TemporalGate(self.width, zero=zero_gate)
+
+    def forward(
+        self, features: Float[Tensor, "batch_frames channels height width"]
+    ) -> Float[Tensor, "batch_frames channels height width"]:
+        video = split_frames(features, self.frames, type(self).__name__)  # (B, T, C, H, W)
+        gated, passing = video[:, :, : self.width], video[:, :, self.width :]
+        gates = self.gate(gated).repeat_interleave(self.width // 2, dim=2)  # (B, T, F, H, W)
+        leaving = gates * gated
+        mixed = self.mix(shift_frames(leaving, self.width // 2, self.width // 2), gated - leaving)
+        if self.interleave:
+            mixed = interleave(mixed)
+        return torch.cat([mixed, passing], dim=2).flatten(0, 1)
+
+    def mix(self, arrived: Tensor, remaining: Tensor) -> Tensor:
+        """Adds what arrived from the neighbours to what remained, both (B, T, F, H, W)."""
+        return arrived + remaining
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, frames={self.frames}, width={self.width}, interleave={self.interleave}"
+
+
+class GSF(GSM):
+    """Gates, shifts and fuses by learned weights (Sudhakaran et al., TPAMI 2023): GSM whose sum is weighted.
+
+    w = sigmoid(Conv2d(2 -> 1, 3x3) over the (channel x time) map of the spatial means of [shifted y, r]), its own for
+    each half; out = w * shifted y + (1 - w) * r. Shapes as in GSM; 29 F + 40 parameters. The gate starts as torch's
+    default; `zero_gate=True` starts it at 0.
+    """
+
+    def __init__(
+        self, channels: int, frames: int, ratio: float = 0.25, interleave: bool = True, zero_gate: bool = False
+    ) -> None:
+        super().__init__(channels, frames, ratio, interleave, zero_gate)
+        self.weigh = nn.ModuleList(nn.Conv2d(2, 1, 3, padding=1) for _ in range(2))
+
+    def mix(self, arrived: Tensor, remaining: Tensor) -> Tensor:
+        means = torch.stack([arrived.mean((3, 4)), remaining.mean((3, 4))], dim=1).transpose(2, 3)  # (B, 2, F, T)
+        logits = [convolution(half) for convolution, half in zip(self.weigh, means.chunk(2, dim=2), strict=True)]
+        weight = torch.sigmoid(torch.cat(logits, dim=2)).squeeze(1).transpose(1, 2)[..., None, None]  # (B, T, F, 1, 1)
+        return weight * arrived + (1.0 - weight) * remaining

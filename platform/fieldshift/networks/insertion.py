@@ -1,0 +1,201 @@
+"""Puts temporal modules into a 2D network: by block type in the known families, by module-name pattern in any other."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.convnext import CNBlock
+from torchvision.models.efficientnet import FusedMBConv, MBConv
+from torchvision.models.mobilenetv2 import InvertedResidual as InvertedResidualV2
+from torchvision.models.mobilenetv3 import InvertedResidual as InvertedResidualV3
+from torchvision.models.regnet import ResBottleneckBlock
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from fieldshift.errors import UserError
+from fieldshift.networks.temporal import TemporalKind
+from fieldshift.networks.tiny_resnet import TinyBlock
+
+DEEP_STAGE = 23  # blocks from which on only every second block of a stage is shifted
+
+
+class Inserted(nn.Module):
+    """A module of the 2D network together with the temporal module before or after it."""
+
+    def __init__(self, wrapped: nn.Module, temporal: nn.Module, *, before: bool, path: str) -> None:
+        super().__init__()
+        self.temporal, self.wrapped, self.before, self.path = temporal, wrapped, before, path
+
+    def forward(
+        self, features: Float[Tensor, "batch_frames channels height width"]
+    ) -> Float[Tensor, "batch_frames other_channels other_height other_width"]:
+        mixed: Tensor = self.wrapped(self.temporal(features)) if self.before else self.temporal(self.wrapped(features))
+        return mixed
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One temporal module in a network: the module it sits at, before or after it, and its channels."""
+
+    path: str
+    """Dotted name of the wrapped module, as it was in the 2D network."""
+    before: bool
+    """Whether the temporal module comes before the wrapped module."""
+    channels: int
+    """Channels that the temporal module sees."""
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """The residual branch of a block: dotted names of its first and last convolution inside the block, and channels."""
+
+    first: str
+    last: str
+    channels_in: int
+    channels_out: int
+
+
+def _tiny(block: nn.Module) -> _Branch | None:
+    assert isinstance(block, TinyBlock)
+    return _Branch("conv1", "conv2", block.conv1.in_channels, block.conv2.out_channels)
+
+
+def _basic(block: nn.Module) -> _Branch | None:
+    assert isinstance(block, BasicBlock)
+    return _Branch("conv1", "conv2", block.conv1.in_channels, block.conv2.out_channels)
+
+
+def _bottleneck(block: nn.Module) -> _Branch | None:
+    assert isinstance(block, Bottleneck)
+    return _Branch("conv1", "conv3", block.conv1.in_channels, block.conv3.out_channels)
+
+
+def _convolutions(block: nn.Module, inside: str) -> list[tuple[str, nn.Conv2d]]:
+    """The convolutions of a branch that work on its feature map, squeeze-and-excitation left out."""
+    return [
+        (name, module)
+        for name, module in block.named_modules()
+        if isinstance(module, nn.Conv2d) and name.startswith(f"{inside}.") and ".fc" not in name and ".se." not in name
+    ]
+
+
+def _branch_within(inside: str) -> Callable[[nn.Module], _Branch | None]:
+    def branch(block: nn.Module) -> _Branch | None:
+        if getattr(block, "use_res_connect", True) is False:
+            return None
+        convolutions = _convolutions(block, inside)
+        (first, opening), (last, closing) = convolutions[0], convolutions[-1]
+        return _Branch(first, last, opening.in_channels, closing.out_channels)
+
+    return branch
+
+
+def _convnext(block: nn.Module) -> _Branch | None:
+    assert isinstance(block, CNBlock)
+    depthwise = block.block[0]
+    assert isinstance(depthwise, nn.Conv2d)
+    # The branch ends in a permutation back to (N, C, H, W); its last linear layer still works on (N, H, W, C).
+    return _Branch("block.0", f"block.{len(block.block) - 1}", depthwise.in_channels, depthwise.in_channels)
+
+
+BLOCKS: dict[type[nn.Module], Callable[[nn.Module], _Branch | None]] = {
+    TinyBlock: _tiny,
+    BasicBlock: _basic,
+    Bottleneck: _bottleneck,
+    ResBottleneckBlock: _branch_within("f"),
+    InvertedResidualV2: _branch_within("conv"),
+    InvertedResidualV3: _branch_within("block"),
+    MBConv: _branch_within("block"),
+    FusedMBConv: _branch_within("block"),
+    CNBlock: _convnext,
+}
+
+
+def residual_branches(network: nn.Module) -> Iterator[tuple[str, _Branch]]:
+    """Every residual block of a known family with its branch, in the order of the network."""
+    for path, module in network.named_modules():
+        branch_of = BLOCKS.get(type(module))
+        branch = branch_of(module) if branch_of else None
+        if branch is not None:
+            yield path, branch
+
+
+def placements_by_family(network: nn.Module, kind: TemporalKind) -> list[Placement]:
+    """Where a temporal module goes among known residual blocks; raises UserError where there are none."""
+    branches = list(residual_branches(network))
+    if not branches:
+        raise UserError(
+            f"No residual block of a known family in {type(network).__name__}, so '{kind.name}' has no default place; "
+            "name the modules to insert at with places='pattern', such as places='layer*.conv1'."
+        )
+    if kind.thins_deep_stages:
+        branches = _thinned(branches)
+    if kind.place == "before-block":
+        return [Placement(path, True, branch.channels_in) for path, branch in branches]
+    if kind.place == "before-first-conv":
+        return [Placement(f"{path}.{branch.first}", True, branch.channels_in) for path, branch in branches]
+    return [Placement(f"{path}.{branch.last}", False, branch.channels_out) for path, branch in branches]
+
+
+def _thinned(branches: list[tuple[str, _Branch]]) -> list[tuple[str, _Branch]]:
+    stages: dict[str, list[tuple[str, _Branch]]] = {}
+    for path, branch in branches:
+        stages.setdefault(path.rpartition(".")[0], []).append((path, branch))
+    return [entry for stage in stages.values() for entry in stage[:: 2 if len(stage) >= DEEP_STAGE else 1]]
+
+
+def placements_by_pattern(network: nn.Module, kind: TemporalKind, pattern: str) -> list[Placement]:
+    """A temporal module at every convolution whose dotted name matches the shell pattern (several: comma-separated).
+
+    Before the convolution for the shifts and conv3d, after it for GSM and GSF. Raises UserError where a pattern
+    matches no Conv2d.
+    """
+    before = kind.place != "after-last-conv"
+    convolutions = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    chosen: dict[str, nn.Conv2d] = {}
+    for part in (part.strip() for part in pattern.split(",")):
+        matching = {name: module for name, module in convolutions.items() if fnmatch.fnmatchcase(name, part)}
+        if not matching:
+            raise UserError(
+                f"The pattern places='{part}' matches no Conv2d of {type(network).__name__}; it has "
+                f"{len(convolutions)}, such as {', '.join(list(convolutions)[:4])}."
+            )
+        chosen |= matching
+    return [
+        Placement(name, before, module.in_channels if before else module.out_channels)
+        for name, module in convolutions.items()
+        if name in chosen
+    ]
+
+
+def insert(
+    network: nn.Module,
+    kind: TemporalKind,
+    *,
+    frames: int,
+    ratio: float | None = None,
+    interleave: bool | None = None,
+    places: str | None = None,
+) -> list[Placement]:
+    """Puts the temporal modules of one kind into a 2D network, in place, and returns where they went.
+
+    `places=None` uses the residual blocks of the known families, otherwise a module-name pattern. Parameters of the 2D
+    network keep their values; the wrapped modules get `.wrapped` into their names.
+    """
+    if kind.place == "nowhere":
+        if ratio is not None or interleave or places:
+            raise UserError(
+                "temporal='none' inserts nothing, so ratio, interleave and places have no meaning; omit them."
+            )
+        return []
+    placements = placements_by_pattern(network, kind, places) if places else placements_by_family(network, kind)
+    for placement in placements:
+        temporal = kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave)
+        parent_path, _, name = placement.path.rpartition(".")
+        parent = network.get_submodule(parent_path)
+        wrapped = network.get_submodule(placement.path)
+        setattr(parent, name, Inserted(wrapped, temporal, before=placement.before, path=placement.path))
+    return placements

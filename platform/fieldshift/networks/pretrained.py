@@ -1,0 +1,164 @@
+"""Weights from torchvision or from a file, and a report of what of them the network took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model_weights, list_models  # type: ignore[attr-defined]
+
+from fieldshift.errors import UserError, unknown_name
+
+SUFFIXES = (".pth", ".pt", ".safetensors")
+_NESTED = ("state_dict", "model", "network")  # keys under which training scripts keep the weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsReport:
+    """What became of the tensors of a file of weights; names are those of the plain 2D network."""
+
+    source: str
+    """The torchvision entry or the file."""
+    matched: tuple[str, ...]
+    """Taken as they were."""
+    adapted: tuple[str, ...]
+    """Taken after the input channels of the first convolution had been averaged or repeated."""
+    reshaped: tuple[str, ...]
+    """In both, but of different shapes: left at their start, as a head for other classes is."""
+    missing: tuple[str, ...]
+    """In the network only: left at their start, as new temporal modules are."""
+    unexpected: tuple[str, ...]
+    """In the file only: not used."""
+
+    def summary(self) -> str:
+        """One line with the counts, and the names where they are few."""
+
+        def named(names: tuple[str, ...]) -> str:
+            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            return f"{len(names)} ({shown})" if names else "0"
+
+        return (
+            f"{self.source}: {len(self.matched)} tensors matched, adapted {named(self.adapted)}, other shape "
+            f"{named(self.reshaped)}, new here {named(self.missing)}, unused {named(self.unexpected)}"
+        )
+
+
+def plain_name(name: str) -> str:
+    """The name that a tensor has in the plain 2D network, whatever wraps it here."""
+    parts = [part for part in name.removeprefix("module.").split(".") if part != "wrapped"]
+    return ".".join(parts[1:] if parts[0] == "network" else parts)
+
+
+def load_weights(network: nn.Module, weights: str, *, name: str, body: str, first_conv: str) -> WeightsReport:
+    """Loads weights into a network, in place, by the names of the plain 2D network.
+
+    `weights` is a file (.pth, .pt or .safetensors) or an entry of torchvision, such as "IMAGENET1K_V2" or "DEFAULT",
+    for the network itself or for its body. Tensors of another shape are left out and reported; the first convolution
+    is adapted to another number of input channels. UserError where the source is unknown, cannot be read, or where
+    nothing in it fits.
+    """
+    if weights.endswith(SUFFIXES) or Path(weights).exists():
+        source, tensors = weights, read_weights(Path(weights))
+    else:
+        source, tensors = torchvision_weights(weights, name, body)
+    return _adopt(network, _best_prefix(network, tensors), source, first_conv)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a file of tensors, .safetensors or torch's own format (tensors only, no code is run)."""
+    if not path.is_file():
+        raise UserError(
+            f"The weights file '{path}' does not exist; give a {', '.join(SUFFIXES)} file or a torchvision entry."
+        )
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"The weights file '{path}' has the suffix '{path.suffix}', but must be {', '.join(SUFFIXES)}.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"The weights file '{path}' cannot be read ({reason}); give a file of tensors.") from error
+    for key in _NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    tensors = (
+        {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise UserError(f"The weights file '{path}' holds no tensors by name; give a state dict.")
+    return tensors
+
+
+def torchvision_weights(entry: str, name: str, body: str) -> tuple[str, dict[str, Tensor]]:
+    """The tensors of a torchvision entry of the network `name`, or else of its body, and the entry's full name."""
+    known: dict[str, Any] = {}
+    for owner in (body, name):  # the network's own entries win
+        if owner in list_models():
+            kinds = get_model_weights(owner)
+            known |= {member: kinds[member] for member in kinds.__members__}
+    if not known:
+        raise UserError(
+            f"No published weights exist for '{name}'; give a file ({', '.join(SUFFIXES)}) or omit weights."
+        )
+    if entry not in known:
+        raise unknown_name(f"weights of {name}", entry, known)
+    chosen = known[entry]
+    try:
+        return str(chosen), chosen.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"The weights {chosen} cannot be downloaded from {chosen.url} ({error}); fetch that file where there is a "
+            "connection and give its path."
+        ) from error
+
+
+def _best_prefix(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under plain names, as part of the whole or of its body, whichever fits more names."""
+    plain = {plain_name(key): value for key, value in tensors.items()}
+    wanted = {plain_name(key) for key in network.state_dict()}
+    as_body = {f"backbone.{key}": value for key, value in plain.items()}
+    return max((plain, as_body), key=lambda candidate: len(wanted & candidate.keys()))
+
+
+def _adopt(network: nn.Module, tensors: dict[str, Tensor], source: str, first_conv: str) -> WeightsReport:
+    matched, adapted, reshaped, missing = [], [], [], []
+    own = {plain_name(key): value for key, value in network.state_dict().items()}
+    for name, target in own.items():
+        if name not in tensors:
+            missing.append(name)
+            continue
+        value = tensors[name]
+        if value.shape == target.shape:
+            target.copy_(value)
+            matched.append(name)
+        elif name == f"{first_conv}.weight" and value.shape[2:] == target.shape[2:]:
+            target.copy_(_other_inputs(value, target.shape[1]))
+            adapted.append(name)
+        else:
+            reshaped.append(name)
+    if not matched:
+        raise UserError(f"No tensor of '{source}' fits the network by name and shape; it was made for another network.")
+    return WeightsReport(
+        source=source,
+        matched=tuple(matched),
+        adapted=tuple(adapted),
+        reshaped=tuple(reshaped),
+        missing=tuple(missing),
+        unexpected=tuple(name for name in tensors if name not in own),
+    )
+
+
+def _other_inputs(weight: Tensor, channels: int) -> Tensor:
+    """A first convolution for another number of channels that answers a grey image as the original does."""
+    inputs = weight.shape[1]
+    return weight.mean(1, keepdim=True).repeat(1, channels, 1, 1) * (inputs / channels)

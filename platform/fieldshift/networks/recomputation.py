@@ -1,0 +1,59 @@
+"""Activation checkpointing: a stage forgets its activations and computes them again in the backward pass."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+_RECOMPUTED = "_stage_class"
+
+
+@contextlib.contextmanager
+def frozen_statistics(stage: nn.Module) -> Iterator[None]:
+    """BatchNorm keeps normalising by the batch but leaves its running statistics as they are."""
+    norms = [module for module in stage.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.running_mean, norm.running_var, norm.num_batches_tracked = (
+            None if buffer is None else buffer.clone()
+            for buffer in (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+        )
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm.running_mean, norm.running_var, norm.num_batches_tracked = buffers
+
+
+@functools.cache
+def _recomputed_class(stage_class: type[nn.Module]) -> type[nn.Module]:
+    def forward(self: nn.Module, features: Tensor) -> Any:
+        plain = functools.partial(stage_class.forward, self)
+        if not torch.is_grad_enabled():
+            return plain(features)
+        return checkpoint(
+            plain,
+            features,
+            use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), frozen_statistics(self)),
+        )
+
+    return type(f"Recomputed{stage_class.__name__}", (stage_class,), {"forward": forward, _RECOMPUTED: stage_class})
+
+
+def recompute_stages(network: nn.Module, stages: Iterable[str]) -> None:
+    """Makes the named stages recompute their activations in the backward pass, in place: less memory, one more forward.
+
+    Results, gradients, BatchNorm statistics and the names of parameters are those of the network without it.
+    """
+    for path in stages:
+        stage = network.get_submodule(path)
+        if not hasattr(type(stage), _RECOMPUTED):
+            stage.__class__ = _recomputed_class(type(stage))  # type: ignore[arg-type]

@@ -1,0 +1,73 @@
+"""Streaming: a causal network reads a video in chunks of any length and answers as if it had seen all of it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldshift.errors import UserError
+from fieldshift.networks.frames import split_frames
+from fieldshift.networks.shift import TSM, Carried
+from fieldshift.networks.video import VideoNetwork
+
+
+class Stream:
+    """A video network with a memory: each call takes the next frames, (B, t, C, H, W), and returns their logits.
+
+    Every causal shift keeps the channels that its next frame will need, C // 8 of one frame, so memory and work per
+    frame do not grow with the video. Logits are those of the whole video, (B, t, K) or (B, t, K, H, W), for any t.
+    The network itself stays untouched between calls. UserError where frames depend on later ones; ValueError where the
+    batch changes within a video (`restart` begins another).
+    """
+
+    def __init__(self, network: VideoNetwork) -> None:
+        if network.sees_later_frames:
+            raise UserError(
+                f"A network with temporal='{network.temporal}' needs later frames and cannot be streamed; "
+                "use temporal='tsm-causal' (or 'none')."
+            )
+        if network.training:
+            raise UserError(
+                "A network in training mode cannot be streamed, as BatchNorm mixes frames; call eval() first."
+            )
+        self.network = network
+        self._shifts = [module for module in network.modules() if isinstance(module, TSM)]
+        self._last: list[Tensor | None] = [None] * len(self._shifts)
+        self._batch: int | None = None
+
+    def restart(self) -> None:
+        """Forgets the video so far."""
+        self._last = [None] * len(self._shifts)
+        self._batch = None
+
+    def __call__(self, chunk: Float[Tensor, "batch frames channels height width"]) -> Tensor:
+        batch, frames = chunk.shape[:2]
+        if self._batch is not None and batch != self._batch:
+            raise ValueError(
+                f"The stream expected chunks of {self._batch} videos, received shape {tuple(chunk.shape)}."
+            )
+        self._batch = batch
+        for shift, last in zip(self._shifts, self._last, strict=True):
+            shift.carried = Carried(frames=frames, last=last)
+        try:
+            with torch.no_grad():
+                logits = split_frames(self.network.network(chunk.flatten(0, 1)), frames)
+            self._last = [shift.carried.last if shift.carried else None for shift in self._shifts]
+        finally:
+            for shift in self._shifts:
+                shift.carried = None
+        return logits
+
+
+def predict_in_chunks(
+    network: VideoNetwork, video: Float[Tensor, "batch frames channels height width"], chunk: int
+) -> Tensor:
+    """The logits per frame of a video of any length, `chunk` frames at a time: equal to one pass over the whole.
+
+    The network must be causal and in evaluation mode (see `Stream`).
+    """
+    if chunk < 1:
+        raise UserError(f"The value of `chunk` is {chunk}, but must be at least 1 frame.")
+    stream = Stream(network)
+    return torch.cat([stream(part) for part in torch.split(video, chunk, dim=1)], dim=1)

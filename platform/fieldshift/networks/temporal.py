@@ -1,0 +1,120 @@
+"""The registry of temporal modules: what each is, where it goes, and which frames it lets a frame see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks.frames import check_frames, split_frames
+from fieldshift.networks.gate import GSF, GSM
+from fieldshift.networks.shift import TSM
+
+Place = Literal["nowhere", "before-first-conv", "before-block", "after-last-conv"]
+
+
+class TemporalConv(nn.Module):
+    """A 3x1x1 convolution over time that starts as the identity: what the shift modules are compared with.
+
+    (B * T, C, H, W) -> the same shape, zeros beyond the ends; 3 C * C / groups parameters, no bias. Starting as the
+    identity keeps a pretrained 2D function untouched [D].
+    """
+
+    def __init__(self, channels: int, frames: int, groups: int = 1) -> None:
+        super().__init__()
+        check_frames(frames)
+        if channels % groups != 0:
+            raise UserError(f"The value of `groups` is {groups}, but must divide the {channels} channels.")
+        self.channels, self.frames = channels, frames
+        self.taps = nn.Conv2d(channels, 3 * channels, 1, groups=groups, bias=False)  # outputs: (group, tap, channel)
+        self.groups = groups
+        with torch.no_grad():
+            self.taps.weight.zero_()
+            own = torch.eye(channels // groups)[..., None, None]  # (C / groups, C / groups, 1, 1)
+            size = channels // groups
+            self.taps.weight.view(groups, 3, size, size, 1, 1)[:, 1].copy_(own)
+
+    def forward(
+        self, features: Float[Tensor, "batch_frames channels height width"]
+    ) -> Float[Tensor, "batch_frames channels height width"]:
+        taps = split_frames(self.taps(features), self.frames, "TemporalConv")  # (B, T, 3 C, H, W)
+        taps = taps.reshape(*taps.shape[:2], self.groups, 3, self.channels // self.groups, *taps.shape[3:])
+        before, own, after = (taps[:, :, :, tap].flatten(2, 3) for tap in range(3))  # (B, T, C, H, W)
+        edge = torch.zeros_like(own[:, :1])
+        mixed: Tensor = own + torch.cat([edge, before[:, :-1]], dim=1) + torch.cat([after[:, 1:], edge], dim=1)
+        return mixed.flatten(0, 1)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, frames={self.frames}, groups={self.groups}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemporalKind:
+    """One entry of the registry: a name, a constructor (channels, frames, ratio=...) and a place."""
+
+    name: str
+    """What the user writes."""
+    module: Callable[..., nn.Module]
+    """Called with (channels, frames=T) and, where given, ratio= and interleave=."""
+    place: Place
+    """Where in a residual block it goes."""
+    takes_ratio: bool = True
+    """Whether `ratio` has a meaning."""
+    takes_interleave: bool = False
+    """Whether `interleave` has a meaning."""
+    thins_deep_stages: bool = False
+    """Whether only every second block of a stage with 23 or more blocks gets a module."""
+    ahead: bool = True
+    """Whether a frame sees later frames."""
+
+    def build(
+        self, channels: int, *, frames: int, ratio: float | None = None, interleave: bool | None = None
+    ) -> nn.Module:
+        """Makes the module; raises UserError where `ratio` or `interleave` is given but has no meaning here."""
+        options: dict[str, float | bool] = {}
+        if ratio is not None:
+            if not self.takes_ratio:
+                raise UserError(
+                    f"The temporal module '{self.name}' has no ratio, but ratio = {ratio} was given; omit it."
+                )
+            options["ratio"] = ratio
+        if interleave is not None and self.takes_interleave:
+            options["interleave"] = interleave
+        return self.module(channels, frames=frames, **options)
+
+
+def _nothing(channels: int, frames: int) -> nn.Module:  # noqa: ARG001 - the registry's signature
+    return nn.Identity()
+
+
+TEMPORAL: dict[str, TemporalKind] = {
+    kind.name: kind
+    for kind in (
+        TemporalKind(name="none", module=_nothing, place="nowhere", takes_ratio=False, ahead=False),
+        TemporalKind(name="tsm", module=TSM, place="before-first-conv", thins_deep_stages=True),
+        TemporalKind(name="tsm-inplace", module=TSM, place="before-block", thins_deep_stages=True),
+        TemporalKind(
+            name="tsm-causal",
+            module=partial(TSM, direction="past"),
+            place="before-first-conv",
+            thins_deep_stages=True,
+            ahead=False,
+        ),
+        TemporalKind(name="gsm", module=GSM, place="after-last-conv", takes_interleave=True),
+        TemporalKind(name="gsf", module=GSF, place="after-last-conv", takes_interleave=True),
+        TemporalKind(name="conv3d", module=TemporalConv, place="before-first-conv", takes_ratio=False),
+    )
+}
+
+
+def temporal_kind(name: str) -> TemporalKind:
+    """Looks a temporal module up by name; raises UserError with the known names."""
+    if name not in TEMPORAL:
+        raise unknown_name("temporal module", name, TEMPORAL)
+    return TEMPORAL[name]

@@ -1,0 +1,87 @@
+"""VideoNetwork: a 2D network with temporal modules that reads the video made from an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldshift.networks.frames import split_frames
+from fieldshift.networks.fusion import Fusion
+from fieldshift.networks.insertion import Placement
+from fieldshift.networks.pretrained import WeightsReport
+from fieldshift.networks.temporal import temporal_kind
+
+
+class VideoNetwork(nn.Module):
+    """A 2D network that sees T frames of one image, each frame through the same weights and its neighbours' features.
+
+    (B, T, C, H, W) -> logits per frame, (B, T, K) for classification or (B, T, K, H, W) for segmentation; `fuse` makes
+    one answer of them. With `temporal="none"` and T = 1 it is the plain 2D network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        name: str,
+        task: str,
+        frames: int,
+        temporal: str,
+        num_classes: int,
+        fusion: str,
+        feature_layer: str,
+        placements: Sequence[Placement],
+        weights_report: WeightsReport | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.name, self.task, self.frames, self.temporal = name, task, frames, temporal
+        self.num_classes, self.fusion = num_classes, fusion
+        self.feature_layer = f"network.{feature_layer}"
+        self.placements = tuple(placements)
+        self.weights_report = weights_report
+        self.fuser = Fusion(fusion, frames)
+
+    @property
+    def temporal_reach(self) -> int:
+        """Frames that a frame's last features reach to a side (backwards only where causal): min(modules, T - 1)."""
+        return min(len(self.placements), self.frames - 1)
+
+    @property
+    def sees_later_frames(self) -> bool:
+        """Whether a frame's features depend on later frames."""
+        return temporal_kind(self.temporal).ahead
+
+    def forward(self, video: Float[Tensor, "batch frames channels height width"]) -> Tensor:
+        return split_frames(self.network(self._rows(video)), self.frames)
+
+    def forward_with_auxiliary(
+        self, video: Float[Tensor, "batch frames channels height width"]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The logits per frame and those of the auxiliary head, None where the network has no such head."""
+        both = getattr(self.network, "forward_with_auxiliary", None)
+        if both is None:
+            return self(video), None
+        logits, auxiliary = both(self._rows(video))
+        return (
+            split_frames(logits, self.frames),
+            None if auxiliary is None else split_frames(auxiliary, self.frames),
+        )
+
+    def fuse(self, frame_logits: Tensor, matrices: Float[Tensor, "frames 2 3"] | None = None) -> Tensor:
+        """One answer of the frames' logits: (B, T, K) -> (B, K), (B, T, K, H, W) -> (B, K, H, W).
+
+        With the frames' forward matrices (T, 2, 3) dense maps are moved back onto the image before they are averaged,
+        each pixel over the frames that saw it; without, the maps are averaged where they are.
+        """
+        fused: Tensor = self.fuser(frame_logits, matrices)
+        return fused
+
+    def _rows(self, video: Tensor) -> Tensor:
+        if video.ndim != 5 or video.shape[1] != self.frames:
+            raise ValueError(
+                f"{self.name} expected a video of shape (B, {self.frames}, C, H, W), received {tuple(video.shape)}."
+            )
+        return video.flatten(0, 1)  # (B * T, C, H, W)

@@ -1,0 +1,203 @@
+"""video_network: every family and every segmenter with temporal modules where they belong."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from fieldshift.errors import UserError
+from fieldshift.networks import TEMPORAL, VideoNetwork, describe, describe_lines, known_networks, video_network
+
+FAMILIES = [
+    "tiny-resnet",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "wide_resnet50_2",
+    "regnet_x_400mf",
+    "regnet_y_400mf",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "convnext_tiny",
+]
+LIGHT = ["tiny-resnet", "resnet18", "mobilenet_v3_small", "regnet_x_400mf"]
+SEGMENTERS = [
+    "tiny-resnet-fcn",
+    "fcn_resnet18",
+    "pspnet_resnet18",
+    "deeplabv3_resnet18",
+    "deeplabv3_mobilenet_v3_large",
+    "lraspp_mobilenet_v3_large",
+]
+
+
+def on_meta(name: str, **options: object) -> VideoNetwork:
+    """A network without memory for its weights: for questions about structure alone."""
+    with torch.device("meta"):
+        return video_network(name, **{"frames": 3, "num_classes": 7, **options})
+
+
+@pytest.mark.parametrize("temporal", TEMPORAL)
+@pytest.mark.parametrize("name", LIGHT)
+def test_every_temporal_module_trains_in_every_kind_of_block(name: str, temporal: str) -> None:
+    torch.manual_seed(0)
+    network = video_network(name, temporal=temporal, frames=2, num_classes=5)
+    logits = network(torch.rand(2, 2, 3, 32, 32))
+    assert logits.shape == (2, 2, 5)
+    assert network.fuse(logits).shape == (2, 5)
+    network.fuse(logits).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert len(network.placements) == 0 if temporal == "none" else len(network.placements) > 0
+
+
+@pytest.mark.parametrize("temporal", TEMPORAL)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_takes_every_temporal_module(name: str, temporal: str) -> None:
+    network = on_meta(name, temporal=temporal)
+    assert network(torch.empty(2, 3, 3, 64, 64, device="meta")).shape == (2, 3, 7)
+    facts = describe(network, (64, 64))
+    assert facts["temporal_reach"] == (0 if temporal == "none" else 2)
+    assert len(describe_lines(network, (64, 64))) == 4 + len(network.placements)
+
+
+@pytest.mark.parametrize("name", known_networks("classification"))
+def test_every_known_classifier_can_be_built(name: str) -> None:
+    network = on_meta(name, temporal="gsf", small_images=True, in_channels=1)
+    assert len(network.placements) > 0
+    assert network.get_submodule(network.feature_layer) is not None
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    assert (first.in_channels, first.kernel_size, first.stride) == (1, (3, 3), (1, 1))
+
+
+@pytest.mark.parametrize("name", known_networks("segmentation"))
+def test_every_known_segmenter_can_be_built(name: str) -> None:
+    network = on_meta(name, task="segmentation", temporal="tsm", auxiliary=not name.startswith("lraspp")).eval()
+    logits, auxiliary = network.forward_with_auxiliary(torch.empty(1, 3, 3, 33, 40, device="meta"))
+    assert logits.shape == (1, 3, 7, 33, 40)
+    assert (auxiliary is None) == name.startswith("lraspp")
+    assert auxiliary is None or auxiliary.shape == logits.shape
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_a_segmenter_answers_at_the_images_size(name: str) -> None:
+    network = video_network(name, task="segmentation", temporal="tsm", frames=2, num_classes=4, in_channels=1)
+    logits = network(torch.rand(2, 2, 1, 33, 40))
+    assert logits.shape == (2, 2, 4, 33, 40)
+    assert network.fuse(logits, torch.eye(2, 3).expand(2, 2, 3)).shape == (2, 4, 33, 40)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "convnext_tiny", "regnet_y_400mf"])
+def test_without_temporal_modules_it_is_torchvisions_network(name: str) -> None:
+    torch.manual_seed(0)
+    plain = torchvision.models.get_model(name, weights=None, num_classes=6).eval()
+    network = video_network(name, temporal="none", frames=1, num_classes=6).eval()
+    network.network.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(network(images[:, None])[:, 0], plain(images))
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large"])
+def test_a_segmenter_without_temporal_modules_is_torchvisions_network(name: str) -> None:
+    torch.manual_seed(0)
+    plain = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=6, aux_loss=True).eval()
+    network = video_network(name, task="segmentation", temporal="none", frames=1, num_classes=6, auxiliary=True).eval()
+    network.network.load_state_dict(plain.state_dict())
+    images = torch.rand(1, 3, 32, 32)
+    logits, auxiliary = network.forward_with_auxiliary(images[:, None])
+    assert auxiliary is not None
+    assert torch.equal(logits[:, 0], plain(images)["out"])
+    assert torch.equal(auxiliary[:, 0], plain(images)["aux"])
+
+
+@pytest.mark.parametrize("name", ["tiny-resnet", "resnet18"])
+def test_gsm_without_interleave_starts_as_the_2d_network_to_the_last_bit(name: str) -> None:
+    torch.manual_seed(0)
+    plain = video_network(name, temporal="none", frames=3, num_classes=5).eval()
+    gated = video_network(name, temporal="gsm", frames=3, num_classes=5, interleave=False).eval()
+    ours, theirs = gated.network.state_dict(), plain.network.state_dict()
+    ours.update({key: theirs[key.replace(".wrapped", "")] for key in ours if ".temporal." not in key})
+    gated.network.load_state_dict(ours)
+    video = torch.rand(1, 3, 3, 40, 40)
+    assert torch.equal(gated(video), plain(video))
+
+
+@pytest.mark.parametrize(
+    ("name", "temporal", "inserted", "first"),
+    [
+        ("resnet50", "tsm", 16, ("layer1.0.conv1", True, 64)),
+        ("resnet101", "tsm", 3 + 4 + 12 + 3, ("layer1.0.conv1", True, 64)),
+        ("resnet152", "tsm", 3 + 8 + 18 + 3, ("layer1.0.conv1", True, 64)),
+        ("resnet101", "gsf", 33, ("layer1.0.conv3", False, 256)),
+        ("resnet18", "gsf", 8, ("layer1.0.conv2", False, 64)),
+        ("resnet18", "tsm-inplace", 8, ("layer1.0", True, 64)),
+        ("mobilenet_v2", "tsm", 10, ("features.3.conv.0.0", True, 24)),
+        ("convnext_tiny", "gsf", 18, ("features.1.0.block.6", False, 96)),
+    ],
+)
+def test_modules_go_where_the_method_says(
+    name: str, temporal: str, inserted: int, first: tuple[str, bool, int]
+) -> None:
+    placements = on_meta(name, temporal=temporal).placements
+    assert len(placements) == inserted
+    assert (placements[0].path, placements[0].before, placements[0].channels) == first
+
+
+def test_a_shift_before_the_first_convolution_leaves_the_shortcut_alone() -> None:
+    network = video_network("tiny-resnet", temporal="tsm", frames=2, num_classes=5).eval()
+    block = network.network.get_submodule("blocks.0")
+    with torch.no_grad():
+        block.get_submodule("bn2").weight.zero_()  # type: ignore[union-attr]
+    rows = torch.rand(4, 24, 5, 5)
+    assert torch.equal(block(rows), rows)
+
+
+def test_places_by_pattern_in_a_network_of_ones_own() -> None:
+    own = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)
+    )
+    network = video_network(own, temporal="tsm", frames=3, num_classes=5, places="2")
+    assert [placement.path for placement in network.placements] == ["2"]
+    assert network(torch.rand(2, 3, 1, 9, 9)).shape == (2, 3, 5)
+    assert network.feature_layer == "network.2"
+    assert video_network("resnet18", temporal="gsf", frames=2, num_classes=5, places="layer4.*.conv2").temporal_reach == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "resnet19"}, "resnet18"),
+        ({"temporal": "tms"}, "tsm"),
+        ({"fusion": "max"}, "mean-logits"),
+        ({"task": "detection"}, "segmentation"),
+        ({"frames": 0}, "frames = 0"),
+        ({"wide_field": True, "name": "resnet18"}, "wide_field"),
+        ({"wide_field": True, "name": "fcn_resnet50", "task": "segmentation"}, "dilated already"),
+        ({"temporal": "none", "ratio": 0.5}, "no meaning"),
+        ({"temporal": "conv3d", "ratio": 0.5}, "has no ratio"),
+        ({"temporal": "tsm", "interleave": True}, "interleave"),
+        ({"places": "layer9.*"}, "matches no Conv2d"),
+        ({"auxiliary": True}, "auxiliary"),
+        ({"feature_layer": "layer4"}, "networks of your own"),
+        ({"name": nn.Linear(2, 2)}, "no Conv2d"),
+        ({"name": nn.Sequential(nn.Conv2d(3, 3, 1))}, "places="),
+        ({"weights": "DEFAULT"}, "No published weights"),
+        ({"weights": "missing.pth"}, "does not exist"),
+        ({"weights": "IMAGENET", "name": "resnet18"}, "IMAGENET1K_V1"),
+    ],
+)
+def test_a_users_mistake_is_one_line(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        on_meta(**{"name": "tiny-resnet", **options})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (2, 4, 3, 32, 32)])
+def test_a_wrong_video_says_what_was_expected_and_received(shape: tuple[int, ...]) -> None:
+    network = video_network("tiny-resnet", frames=3, num_classes=5)
+    with pytest.raises(ValueError, match=r"\(B, 3, C, H, W\)") as caught:
+        network(torch.zeros(shape))
+    assert str(shape) in str(caught.value)
