@@ -1,0 +1,39 @@
+"""Data: the catalogue of data sets, own data, splits and batches, and the 2D augmentation arms."""
+
+from __future__ import annotations
+
+from fieldshift.data.arms2d import Augmentation, augmentation, known_augmentations
+from fieldshift.data.batching import Batch, batch_count, batches, epoch_order
+from fieldshift.data.catalogue import CatalogueRow, catalogue, known_datasets, load_dataset
+from fieldshift.data.dataset import DataSet
+from fieldshift.data.inspect import inspect_data
+from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.partition import halves, holdout
+from fieldshift.data.problems import BadFileError, Problem
+from fieldshift.data.report import DataReport
+from fieldshift.data.split import IGNORE, Split, TensorSplit
+
+__all__ = [
+    "IGNORE",
+    "Augmentation",
+    "BadFileError",
+    "Batch",
+    "CatalogueRow",
+    "DataReport",
+    "DataSet",
+    "LoadingConfig",
+    "Problem",
+    "Split",
+    "TensorSplit",
+    "augmentation",
+    "batch_count",
+    "batches",
+    "catalogue",
+    "epoch_order",
+    "halves",
+    "holdout",
+    "inspect_data",
+    "known_augmentations",
+    "known_datasets",
+    "load_dataset",
+]

@@ -1,0 +1,230 @@
+"""Torchvision's augmentation ops on a batch whose images each get their own op, bit for bit as image by image.
+
+Images with the same op and magnitude go through torchvision's own function together. The geometric ops, whose
+magnitudes differ from image to image, share one sampling instead; its arithmetic repeats torchvision's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.nn.functional import grid_sample
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+# Torchvision re-exports its functions in a way that strict type checkers do not follow.
+F: Any = functional
+
+Images = UInt8[Tensor, "batch channels height width"]
+Masks = Int64[Tensor, "batch height width"]
+
+
+LARGEST_REMEMBERED = 64 * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One op of torchvision's augmentation space on one image, in torchvision's own units (`magnitude` of `name`)."""
+
+    name: str
+    magnitude: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """How a sampling reads the image: torchvision's affine parameters; angles in degrees, shifts in pixels."""
+
+    angle: float = 0.0
+    translate: tuple[float, float] = (0.0, 0.0)
+    scale: float = 1.0
+    shear: tuple[float, float] = (0.0, 0.0)
+    corner: bool = False
+    """Whether the fixed point is the upper left corner of the image, not its centre."""
+
+
+PLACEMENTS: dict[str, Callable[[float], Placement]] = {
+    "ShearX": lambda size: Placement(shear=(math.degrees(math.atan(size)), 0.0), corner=True),
+    "ShearY": lambda size: Placement(shear=(0.0, math.degrees(math.atan(size))), corner=True),
+    "TranslateX": lambda size: Placement(translate=(float(int(size)), 0.0)),
+    "TranslateY": lambda size: Placement(translate=(0.0, float(int(size)))),
+    # torchvision's `rotate` turns the other way than its `affine`.
+    "Rotate": lambda size: Placement(angle=-(size % 360)),
+}
+
+COLOURS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "Brightness": lambda images, size: F.adjust_brightness(images, 1.0 + size),
+    "Color": lambda images, size: F.adjust_saturation(images, 1.0 + size),
+    "Contrast": lambda images, size: F.adjust_contrast(images, 1.0 + size),
+    "Sharpness": lambda images, size: sharpen(images, 1.0 + size),
+    "Posterize": lambda images, size: F.posterize(images, int(size)),
+    "Solarize": lambda images, size: F.solarize(images, 255 * size),
+    "AutoContrast": lambda images, size: F.autocontrast(images),  # noqa: ARG005 - one signature for all ops
+    "Equalize": lambda images, size: F.equalize(images),  # noqa: ARG005
+    "Invert": lambda images, size: F.invert(images),  # noqa: ARG005
+}
+
+
+def sharpen(images: Images, factor: float) -> Images:
+    """Torchvision's `adjust_sharpness`, with its 3 x 3 convolution as sums of integers, several times as fast.
+
+    The sums are exact, and a thirteenth of an integer is never half way between two: rounding gives the same.
+    """
+    if min(images.shape[-2:]) <= 2:
+        return images
+    values = images.float()
+    rows = values[..., :-2, :] + values[..., 1:-1, :] + values[..., 2:, :]
+    inner = values[..., 1:-1, 1:-1]
+    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + inner * 4
+    blurred = total.div_(13).round_()
+    inner.add_(blurred.sub_(inner), alpha=1.0 - factor)
+    return values.clamp_(0, 255).to(torch.uint8)
+
+
+def apply_ops(
+    images: Images,
+    ops: Sequence[Op | None],
+    *,
+    interpolation: str,
+    fill: tuple[float, ...] | None,
+    masks: Masks | None = None,
+    mask_fill: int = 255,
+) -> tuple[Images, Masks | None]:
+    """Every image under its own op (None and "Identity" leave it), masks moved with their images; new tensors.
+
+    Pixels from outside get `fill` (per channel, 0 to 255; None is 0 without torchvision's blending at the edge), in
+    masks `mask_fill`; masks are sampled "nearest", images with `interpolation` ("nearest" or "bilinear").
+    """
+    kept: list[int] = []
+    placed: list[int] = []
+    groups: dict[Op, list[int]] = {}
+    for position, op in enumerate(ops):
+        if op is None or op.name == "Identity":
+            kept.append(position)
+        elif op.name in COLOURS or (op.name == "Rotate" and op.magnitude % 90 == 0):
+            groups.setdefault(op, []).append(position)
+        else:
+            placed.append(position)
+    if len(kept) == len(images):
+        return images, masks
+    # Images with one op stand side by side, so that each op gets a slice and there is one reordering, not one an op.
+    order = torch.tensor([*kept, *placed, *(position for group in groups.values() for position in group)])
+    sizes = [len(kept), len(placed), *(len(group) for group in groups.values())]
+    order = order.to(images.device)
+    parts = list(torch.split(images[order], sizes))
+    mask_parts = None if masks is None else list(torch.split(masks[order], sizes))
+    if placed:
+        placements = [PLACEMENTS[op.name](op.magnitude) for op in map(ops.__getitem__, placed) if op is not None]
+        grid = torch.cat(
+            [grid_of(placement, images.shape[2], images.shape[3], images.device) for placement in placements]
+        )
+        parts[1], moved_masks = sample(
+            parts[1], grid, interpolation=interpolation, fill=fill,
+            masks=None if mask_parts is None else mask_parts[1], mask_fill=mask_fill,
+        )  # fmt: skip
+        if mask_parts is not None and moved_masks is not None:
+            mask_parts[1] = moved_masks
+    for number, op in enumerate(groups, start=2):
+        if op.name == "Rotate":  # quarter turns, which torchvision does without sampling
+            mode = InterpolationMode(interpolation)
+            parts[number] = F.rotate(parts[number], op.magnitude, mode, fill=None if fill is None else list(fill))
+            if mask_parts is not None:
+                labels = mask_parts[number][:, None].float()
+                mask_parts[number] = F.rotate(labels, op.magnitude, fill=[float(mask_fill)])[:, 0].long()
+        else:
+            parts[number] = COLOURS[op.name](parts[number], op.magnitude)
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    return torch.cat(parts)[back], None if mask_parts is None else torch.cat(mask_parts)[back]
+
+
+def place(
+    images: Images,
+    placements: Sequence[Placement],
+    *,
+    interpolation: str,
+    fill: tuple[float, ...] | None,
+    masks: Masks | None = None,
+    mask_fill: int = 255,
+) -> tuple[Images, Masks | None]:
+    """Every image (and mask) sampled once under its own placement, as torchvision's `affine` would one by one."""
+    grid = sampling_grid(placements, images.shape[2], images.shape[3], images.device)
+    return sample(images, grid, interpolation=interpolation, fill=fill, masks=masks, mask_fill=mask_fill)
+
+
+def sample(
+    images: Images,
+    grid: Float[Tensor, "batch height width 2"],
+    *,
+    interpolation: str,
+    fill: tuple[float, ...] | None,
+    masks: Masks | None,
+    mask_fill: int,
+) -> tuple[Images, Masks | None]:
+    values = images.float()
+    if fill is not None:
+        values = torch.cat((values, torch.ones_like(values[:, :1])), dim=1)
+    values = grid_sample(values, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
+    if fill is not None:
+        values, inside = values[:, :-1], values[:, -1:]
+        empty = torch.tensor(fill, dtype=values.dtype, device=values.device).view(1, -1, 1, 1)
+        if interpolation == "nearest":
+            values = torch.where(inside < 0.5, empty, values)
+        else:
+            values = (values - empty).mul_(inside).add_(empty)
+    moved = values.round_().to(torch.uint8)
+    if masks is None:
+        return moved, None
+    # Shifted by one so that the zeros that sampling puts outside are told from class 0.
+    labels = grid_sample((masks[:, None] + 1).float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    labels = labels[:, 0].long()
+    return moved, torch.where(labels == 0, mask_fill, labels - 1)
+
+
+def grid_of(placement: Placement, height: int, width: int, device: torch.device) -> Float[Tensor, "1 height width 2"]:
+    """The grid of one placement; those of small images are remembered, for magnitudes come from short tables."""
+    # One product a placement, as torchvision has it: a batched product may round the last bit otherwise, and a
+    # sample that falls half way between two pixels would then be read from the other one.
+    make = remembered_grid if height * width <= LARGEST_REMEMBERED else sampling_grid
+    return make((placement,), height, width, device)
+
+
+def sampling_grid(
+    placements: Sequence[Placement], height: int, width: int, device: torch.device
+) -> Float[Tensor, "batch height width 2"]:
+    base = torch.empty(1, height, width, 3)
+    base[..., 0] = torch.linspace((1.0 - width) * 0.5, (width - 1.0) * 0.5, steps=width)
+    base[..., 1] = torch.linspace((1.0 - height) * 0.5, (height - 1.0) * 0.5, steps=height).unsqueeze(-1)
+    base[..., 2] = 1
+    base = base.view(1, height * width, 3).to(device)
+    matrices = torch.tensor([inverse_matrix(placement, height, width) for placement in placements], device=device)
+    scaled = matrices.view(-1, 2, 3).transpose(1, 2).div(torch.tensor([0.5 * width, 0.5 * height], device=device))
+    return base.expand(len(placements), -1, -1).bmm(scaled).view(-1, height, width, 2)
+
+
+remembered_grid = lru_cache(maxsize=512)(sampling_grid)
+
+
+def inverse_matrix(placement: Placement, height: int, width: int) -> list[float]:
+    """The six numbers that take a pixel of the result to where it is read, both centred on the image.
+
+    Forward, about the fixed point: shear x, shear y, scale, rotation, then translation; the order of torchvision.
+    """
+    turn = math.radians(placement.angle)
+    shear_x, shear_y = (math.radians(shear) for shear in placement.shear)
+    shift_x, shift_y = placement.translate
+    centre_x, centre_y = (-width * 0.5, -height * 0.5) if placement.corner else (0.0, 0.0)
+    a = math.cos(turn - shear_y) / math.cos(shear_y)
+    b = -(a * math.tan(shear_x) + math.sin(turn))
+    c = math.sin(turn - shear_y) / math.cos(shear_y)
+    d = math.cos(turn) - c * math.tan(shear_x)
+    m = [d / placement.scale, -b / placement.scale, 0.0, -c / placement.scale, a / placement.scale, 0.0]
+    m[2] = centre_x - m[0] * (centre_x + shift_x) - m[1] * (centre_y + shift_y)
+    m[5] = centre_y - m[3] * (centre_x + shift_x) - m[4] * (centre_y + shift_y)
+    return m

@@ -1,0 +1,136 @@
+"""The catalogue: every data set by name, and own data by path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fieldshift.data.cache import data_root
+from fieldshift.data.collection import Collection
+from fieldshift.data.dataset import DataSet
+from fieldshift.data.digit_pairs import AXES, digit_pairs
+from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.own_folder import folder_collection
+from fieldshift.data.own_npz import npz_collection
+from fieldshift.data.own_scenes import scene_collection
+from fieldshift.data.problems import Findings
+from fieldshift.data.published import PUBLISHED
+from fieldshift.data.split import Task
+from fieldshift.errors import UserError, unknown_name
+
+OWN: dict[str, Callable[..., Collection]] = {
+    "folder": folder_collection,
+    "npz": npz_collection,
+    "voc": scene_collection,
+}
+TASKS: tuple[Task, ...] = ("classification", "segmentation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueRow:
+    """A line of the catalogue: what a data set is, and whether and where it is to be found on this machine."""
+
+    name: str
+    task: str
+    classes: int
+    size: str
+    samples: str
+    licence: str
+    present: bool
+    looked_in: tuple[str, ...]
+    downloads: bool
+
+
+def known_datasets() -> list[str]:
+    """The names that `load_dataset` takes, beside folder:PATH, npz:PATH and voc:PATH."""
+    return [*(f"digit-pairs-{axis}" for axis in AXES), *PUBLISHED]
+
+
+def catalogue(root: Path | str | None = None) -> list[CatalogueRow]:
+    """One row for each named data set; published ones are looked for below `root` (see `load_dataset`)."""
+    rows = [
+        CatalogueRow(
+            name=f"digit-pairs-{axis}", task="classification, segmentation", classes=10, size="40 x 40 grey",
+            samples="2,000 + 2,000", licence="digits of UCI through scikit-learn, CC BY 4.0", present=True,
+            looked_in=("built in",), downloads=False,
+        )
+        for axis in AXES
+    ]  # fmt: skip
+    base = data_root(root)
+    for name, published in PUBLISHED.items():
+        places = tuple(str(base / place) for place in published.places)
+        rows.append(
+            CatalogueRow(
+                name=name,
+                task=published.task,
+                classes=published.class_count,
+                size=published.size,
+                samples=published.samples,
+                licence=published.licence,
+                looked_in=places,
+                present=any(Path(place).exists() for place in places),
+                downloads=published.downloads,
+            )
+        )
+    return rows
+
+
+def load_dataset(
+    spec: str,
+    *,
+    task: Task | None = None,
+    seed: int = 0,
+    root: Path | str | None = None,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    loading: LoadingConfig | None = None,
+) -> DataSet:
+    """The data set that `spec` names: a name of the catalogue, or folder:PATH, npz:PATH or voc:PATH for own data.
+
+    `task` is "classification" or "segmentation"; left out, it is the data set's own (digit pairs: classification).
+    `seed` draws the scenes of the digit pairs, a test share where own data names none, and limited parts. Published
+    sets are looked for below `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder. `train_limit` and
+    `test_limit` keep that many samples with the classes' shares (digit pairs: make that many scenes). Raises UserError
+    for unknown names, absent files, a task the set does not have, and (BadFileError) the first unusable file met,
+    unless loading.skip_unreadable.
+    """
+    loading = loading or LoadingConfig()
+    if task is not None and task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    axis = spec.removeprefix("digit-pairs-")
+    if axis in AXES and axis != spec:
+        if loading.size is not None or loading.channels is not None:
+            raise UserError(f"loading.size and loading.channels do not apply to {spec}; leave them out.")
+        made = task or "classification"
+        return digit_pairs(axis, task=made, seed=seed, train_limit=train_limit, test_limit=test_limit)
+    findings = Findings(skip=loading.skip_unreadable)
+    collection = collect(spec, loading, findings, seed=seed, root=root)
+    if task is not None and task != collection.task:
+        raise UserError(f"{spec} is for {collection.task}, not for {task}; leave the task out or take other data.")
+    return collection.load(loading, findings, seed=seed, train_limit=train_limit, test_limit=test_limit)
+
+
+def collect(
+    spec: str, loading: LoadingConfig, findings: Findings, *, seed: int, root: Path | str | None = None
+) -> Collection:
+    """What `spec` (other than digit pairs) consists of, not yet decoded; what is wrong goes to `findings`."""
+    kind, colon, path = spec.partition(":")
+    if colon:
+        if kind not in OWN:
+            raise unknown_name("kind of data", kind, [f"{name}:PATH" for name in OWN])
+        if not path:
+            raise UserError(f"'{spec}' names no path; give {kind}:PATH.")
+        if loading.download:
+            raise UserError(f"loading.download does not apply to {spec}; leave it out.")
+        return OWN[kind](path, loading, findings, seed=seed)
+    if spec not in PUBLISHED:
+        raise unknown_name("data set", spec, [*known_datasets(), *(f"{name}:PATH" for name in OWN)])
+    published, base = PUBLISHED[spec], data_root(root)
+    if loading.download and not published.downloads:
+        raise UserError(f"{spec} cannot be downloaded ({published.licence}); put it below {base} yourself.")
+    if not loading.download and not any((base / place).exists() for place in published.places):
+        places = " or ".join(str(base / place) for place in published.places)
+        fetch = "set loading.download, or " if published.downloads else ""
+        raise UserError(f"{spec} is not at {places}; {fetch}put it there, or give its folder as root.")
+    return published.collect(base, loading, findings)

@@ -1,0 +1,246 @@
+"""A data set before it is loaded: what its files are, or the arrays they hold, and how they are to be prepared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fieldshift.data.cache import cached_arrays
+from fieldshift.data.dataset import (
+    DataSet,
+    Statistics,
+    black,
+    channel_statistics,
+    digest_of,
+    digest_of_split,
+    ignore_index_of,
+)
+from fieldshift.data.listing import Listing
+from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.partition import limited
+from fieldshift.data.problems import BadFileError, Findings, Problem
+from fieldshift.data.reading import Fitting, Reader, open_image
+from fieldshift.data.split import Task, TensorSplit
+from fieldshift.data.streaming import FileStore, StreamedSplit
+from fieldshift.errors import UserError
+
+PROBED = 256
+MEASURED = 256
+LARGEST_CROP = 224
+LARGEST_SCENE = 1024
+
+
+@dataclass(kw_only=True)
+class FileCollection:
+    """A data set of image files. `size` None means: look at the images; `label_map` as in Reader."""
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    train: Listing
+    test: Listing
+    protocol: str
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    cover: float = 1.0
+    label_map: tuple[int, ...] | None = None
+    statistics: Statistics | None = None
+    is_own: bool = False
+
+    def reader(self, loading: LoadingConfig) -> Reader:
+        """How the files become tensors: as the settings say, else as the collection does, else as the images are."""
+        size, channels = loading.size or self.size, loading.channels or self.channels
+        if size is None or channels is None:
+            seen_size, seen_channels = probe([*self.train.images, *self.test.images], self.task, loading.pixel_limit)
+            size, channels = size or seen_size, channels or seen_channels
+        fitting: Fitting = "pad" if self.task == "segmentation" else "crop"
+        return Reader(size=size, channels=channels, pixel_limit=loading.pixel_limit, fitting=fitting, cover=self.cover,
+                      label_map=self.label_map)  # fmt: skip
+
+    def load(
+        self, loading: LoadingConfig, findings: Findings, *, seed: int, train_limit: int | None, test_limit: int | None
+    ) -> DataSet:
+        reader = self.reader(loading)
+        chosen: dict[str, Listing] = {}
+        for part, listing, limit in (("train", self.train, train_limit), ("test", self.test, test_limit)):
+            usable = usable_part(listing, reader, loading, findings) if loading.skip_unreadable else listing
+            if not len(usable):
+                raise UserError(f"The {part} part of {self.name} has no image that can be used; see inspect_data.")
+            kept = limited(torch.tensor(usable.targets, dtype=torch.int64), limit, seed)
+            chosen[part] = usable.kept(kept.tolist())
+        train, test = (streamed(chosen[part], reader, loading) for part in ("train", "test"))
+        mean, std = self.statistics or measure(train, seed)
+        skipped = len(findings.problems)
+        left_out = f"; {skipped} left out as unusable" if skipped else ""
+        return DataSet(
+            name=self.name,
+            task=self.task,
+            classes=self.classes,
+            train=train,
+            test=test,
+            mean=mean,
+            std=std,
+            channels=reader.channels,
+            size=reader.size,
+            ignore_index=ignore_index_of(self.task),
+            protocol=f"{self.protocol}; {len(train)} to train, {len(test)} to test; {described(reader)}{left_out}",
+            digest=digest_of(reader, self.content(chosen["train"]), self.content(chosen["test"])),
+            background=black(reader.channels),
+            skipped=skipped,
+        )
+
+    def content(self, listing: Listing) -> str:
+        """A digest of which files are used and how large they are; not of every pixel, which would cost an epoch."""
+        base = os.path.commonpath([str(Path(path).parent) for path in listing.images])
+        named = [os.path.relpath(path, base) for path in listing.images]
+        # Published sets do not change under their names; own data does.
+        sizes = [facts(path)[0] for path in listing.images] if self.is_own else []
+        return digest_of(named, listing.targets, sizes)
+
+
+@dataclass(kw_only=True)
+class ArrayCollection:
+    """A data set of arrays: images uint8 (N, C, H, W), targets int64 (N,), masks uint8 (N, H, W) or None, per split."""
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    train: TensorSplit
+    test: TensorSplit
+    protocol: str
+
+    def load(
+        self, loading: LoadingConfig, findings: Findings, *, seed: int, train_limit: int | None, test_limit: int | None
+    ) -> DataSet:
+        for setting, value in (("size", loading.size), ("channels", loading.channels)):
+            if value is not None:
+                raise UserError(
+                    f"loading.{setting} does not apply to {self.name}, whose images are arrays; leave it out."
+                )
+        train = at_most(self.train, train_limit, seed)
+        test = at_most(self.test, test_limit, seed)
+        mean, std = channel_statistics(train.images)
+        channels, height, width = train.images.shape[1:]
+        skipped = len(findings.problems)
+        return DataSet(
+            name=self.name,
+            task=self.task,
+            classes=self.classes,
+            train=train,
+            test=test,
+            mean=mean,
+            std=std,
+            channels=channels,
+            size=(height, width),
+            ignore_index=ignore_index_of(self.task),
+            protocol=f"{self.protocol}; {len(train)} to train, {len(test)} to test",
+            digest=digest_of(self.task, digest_of_split(train), digest_of_split(test)),
+            background=black(channels),
+            skipped=skipped,
+        )
+
+
+Collection = FileCollection | ArrayCollection
+
+
+def at_most(split: TensorSplit, limit: int | None, seed: int) -> TensorSplit:
+    return split if limit is None else split.subset(limited(split.targets, limit, seed))
+
+
+def described(reader: Reader) -> str:
+    height, width = reader.size
+    if reader.fitting == "pad":
+        return f"images scaled down to fit {height} x {width} where larger and padded (padding is ignored)"
+    return (
+        f"scaled to cover {height} x {width}"
+        + (f" / {reader.cover}" if reader.cover != 1 else "")
+        + " and cut to the centre"
+    )
+
+
+def probe(paths: Sequence[str], task: Task, pixel_limit: int) -> tuple[tuple[int, int], int]:
+    """(H, W) and channels that suit the images at `paths`, from the headers of up to 256 of them.
+
+    Images of one size keep it (unless a side is above 1,024 px, or above 256 px to classify). Otherwise to classify: a
+    square of the median shorter side, at most 224 px; to segment: what
+    holds all images looked at, scaled to at most 1,024 px.
+    Channels are 1 only where every image looked at is grey.
+    """
+    chosen = np.random.Generator(np.random.PCG64(0)).permutation(len(paths))[:PROBED]
+    sizes: list[tuple[int, int]] = []
+    grey = True
+    refusal: BadFileError | None = None
+    for place in sorted(chosen.tolist()):
+        try:
+            with open_image(paths[place], pixel_limit) as image:
+                turned = task == "classification" and is_turned(image)
+                sizes.append(image.size if turned else image.size[::-1])
+                grey = grey and image.mode in ("L", "1")
+        except BadFileError as error:
+            refusal = error
+    if not sizes:
+        raise refusal or UserError("There is no image to look at; give a folder with images.")
+    channels = 1 if grey else 3
+    largest = LARGEST_SCENE if task == "segmentation" else 256
+    if len(set(sizes)) == 1 and max(sizes[0]) <= largest:
+        return sizes[0], channels
+    if task == "segmentation":
+        height, width = (max(side) for side in zip(*sizes, strict=True))
+        scale = min(1.0, LARGEST_SCENE / max(height, width))
+        return (round(height * scale), round(width * scale)), channels
+    side = min(LARGEST_CROP, int(median(min(size) for size in sizes)))
+    return (side, side), channels
+
+
+def is_turned(image: Image.Image) -> bool:
+    try:
+        return bool(image.info.get("exif")) and image.getexif().get(0x0112, 1) >= 5
+    except Exception:
+        return False  # damaged EXIF data: decoding the file says so
+
+
+def measure(split: StreamedSplit, seed: int) -> Statistics:
+    """Mean and deviation per channel over at most 256 seeded images, in units of [0, 1]."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:MEASURED].sort().values
+    return channel_statistics(split.gather(order)[0])
+
+
+def streamed(listing: Listing, reader: Reader, loading: LoadingConfig) -> StreamedSplit:
+    store = FileStore(listing.images, listing.masks, reader, workers=loading.workers, memory=loading.memory)
+    return StreamedSplit(store, torch.arange(len(listing)), torch.tensor(listing.targets, dtype=torch.int64))
+
+
+def usable_part(listing: Listing, reader: Reader, loading: LoadingConfig, findings: Findings) -> Listing:
+    """The samples whose files can be used, the others to `findings`; decodes every file once, then remembers."""
+    state = [(path, *facts(path)) for path in [*listing.images, *(listing.masks or [])]]
+
+    def look() -> dict[str, np.ndarray]:
+        found = enumerate(streamed(listing, reader, loading).store.problems())
+        rows = [(place, problem) for place, problem in found if problem is not None]
+        texts = [[problem.kind, problem.path, problem.what, problem.remedy] for _, problem in rows]
+        return {
+            "places": np.array([place for place, _ in rows], dtype=np.int64),
+            "texts": np.array(texts, dtype=np.str_).reshape(-1, 4),
+        }
+
+    stored = cached_arrays(f"unusable-{digest_of(reader, state)}", look)
+    for row in stored["texts"].tolist():
+        findings.keep(Problem(*row))
+    refused = set(stored["places"].tolist())
+    return listing.kept([place for place in range(len(listing)) if place not in refused])
+
+
+def facts(path: str) -> tuple[int, int]:
+    """The size in bytes and the time of the last change in ns; zeros where there is no such file."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,87 @@
+"""Looking a data set through before anything is trained on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fieldshift.data.catalogue import collect, load_dataset
+from fieldshift.data.collection import FileCollection
+from fieldshift.data.dataset import statistics_of
+from fieldshift.data.digit_pairs import AXES
+from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.looking import PartLook, look_at_arrays, look_at_files
+from fieldshift.data.problems import Findings
+from fieldshift.data.report import DataReport
+from fieldshift.data.split import IGNORE, Split, Task, TensorSplit
+from fieldshift.errors import UserError
+
+
+def inspect_data(
+    spec: str,
+    *,
+    task: Task | None = None,
+    root: Path | str | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    loading: LoadingConfig | None = None,
+) -> DataReport:
+    """A report on the data that `spec` names (see `load_dataset`): what is there, and everything that is wrong with it.
+
+    Every file is decoded once, or with `limit` the first `limit` samples of each of train and test only. A bad file is
+    put into the report with what is wrong and what to do; UserError is raised only where there is nothing to look at.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"limit is {limit}, but must be at least 1 sample; leave it out to look at all of them.")
+    loading = replace(loading or LoadingConfig(), skip_unreadable=True)
+    findings = Findings(skip=True)
+    if spec in [f"digit-pairs-{axis}" for axis in AXES]:
+        made = load_dataset(spec, task=task, seed=seed)
+        parts: dict[str, Split] = {"train": made.train, "test": made.test}
+        kind, classes = made.task, made.classes
+    else:
+        collection = collect(spec, loading, findings, seed=seed, root=root)
+        kind, classes = collection.task, collection.classes
+        if task is not None and task != kind:
+            raise UserError(f"{spec} is for {kind}, not for {task}; leave the task out or take other data.")
+        if isinstance(collection, FileCollection):
+            reader = collection.reader(loading)
+            train, test = (
+                look_at_files(listing, reader, len(classes), loading.workers, findings, limit=limit)
+                for listing in (collection.train, collection.test)
+            )
+            return report_on(spec, kind, classes, {"train": train, "test": test}, findings)
+        parts = {"train": collection.train, "test": collection.test}
+    looks = {}
+    for name, split in parts.items():
+        assert isinstance(split, TensorSplit)
+        looks[name] = look_at_arrays(name, split, len(classes), limit=limit)
+    return report_on(spec, kind, classes, looks, findings)
+
+
+def report_on(
+    spec: str, task: Task, classes: tuple[str, ...], looks: dict[str, PartLook], findings: Findings
+) -> DataReport:
+    train, test = looks["train"], looks["test"]
+    first: dict[bytes, str] = {}
+    for pixels, name in train.samples:
+        first.setdefault(pixels, name)
+    mean, std = statistics_of(train.levels if train.samples else train.levels + 1)
+    amounts = train.amounts + test.amounts
+    ignored = float(amounts[IGNORE] / amounts.sum().clamp(min=1)) if task == "segmentation" else 0.0
+    return DataReport(
+        name=spec,
+        task=task,
+        counts={"train": len(train.samples), "test": len(test.samples)},
+        classes={name: (int(train.amounts[label]), int(test.amounts[label])) for label, name in enumerate(classes)},
+        ignored=ignored,
+        sizes=dict((train.sizes + test.sizes).most_common()),
+        channels=len(train.levels),
+        mean=mean,
+        std=std,
+        problems=tuple(findings.problems),
+        notes=tuple(findings.notes),
+        duplicates=tuple((first[pixels], name) for pixels, name in test.samples if pixels in first),
+        repeated=len(train.samples) - len(first),
+        looked_at=(train.looked_at + test.looked_at, train.total + test.total),
+    )

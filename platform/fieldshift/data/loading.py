@@ -1,0 +1,51 @@
+"""How files are read: the settings that a person may want to change when loading a data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fieldshift.errors import UserError
+
+# Pillow itself refuses above this, whatever it is told.
+LARGEST_PIXEL_LIMIT = 178_956_970
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingConfig:
+    """How the files of a data set are read.
+
+    workers: threads that decode images, beside the one that trains; 0 decodes in that one.
+    size: height and width in pixels that images are brought to; None leaves it to the data set.
+    channels: 1 (grey) or 3 (RGB); None takes 1 only where every image looked at is grey.
+    memory: MiB of decoded images that are kept, so that a set that fits is decoded once; 0 keeps none.
+    test_share: part of the samples, in (0, 1), that becomes the test set where own data names none.
+    skip_unreadable: go on without what cannot be used, and count it, instead of stopping at the first such file.
+    pixel_limit: pixels above which an image is refused before it is decoded (a small file can unfold to gigabytes).
+    download: fetch a named data set that is not there, where torchvision can.
+    """
+
+    workers: int = 4
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    memory: int = 2048
+    test_share: float = 0.2
+    skip_unreadable: bool = False
+    pixel_limit: int = 89_478_485
+    download: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise UserError(f"loading.workers is {self.workers}, but must be 0 or more threads.")
+        if self.size is not None and (len(self.size) != 2 or min(self.size) < 2):
+            raise UserError(f"loading.size is {self.size}, but must be (height, width), each at least 2 pixels.")
+        if self.channels not in (None, 1, 3):
+            raise UserError(f"loading.channels is {self.channels}, but must be 1 (grey), 3 (RGB) or left out.")
+        if self.memory < 0:
+            raise UserError(f"loading.memory is {self.memory}, but must be 0 or more MiB.")
+        if not 0 < self.test_share < 1:
+            raise UserError(f"loading.test_share is {self.test_share}, but must lie between 0 and 1, both excluded.")
+        if not 1 <= self.pixel_limit <= LARGEST_PIXEL_LIMIT:
+            raise UserError(
+                f"loading.pixel_limit is {self.pixel_limit}, but must be 1 to {LARGEST_PIXEL_LIMIT} pixels; make larger"
+                " images smaller first."
+            )

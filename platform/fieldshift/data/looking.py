@@ -1,0 +1,145 @@
+"""What one sample adds to the report on a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Int64
+from PIL import Image
+from torch import Tensor
+
+from fieldshift.data.dataset import grey_levels
+from fieldshift.data.listing import Listing
+from fieldshift.data.problems import BadFileError, Findings, Problem
+from fieldshift.data.reading import Reader, as_tensor, load_upright, open_image
+from fieldshift.data.split import TensorSplit
+
+BLOCK = 512
+CONVERSIONS = {
+    "P": "is a palette image and is read as RGB",
+    "CMYK": "is CMYK and is read as RGB, so its colours may differ",
+    "YCbCr": "is YCbCr and is read as RGB",
+    "LAB": "is LAB and is read as RGB",
+}
+
+
+@dataclass(kw_only=True)
+class PartLook:
+    """What is in one part (train or test) of a data set.
+
+    samples: for each usable one, a hash of its pixels and its name. amounts: samples of each class (K,), to segment
+    pixels of each mask value (256,). levels: (C, 256) counts of grey values, as a network sees the images. sizes: how
+    many images are stored with each (H, W). total: samples there are; looked_at: those decoded or found unusable.
+    """
+
+    amounts: Int64[Tensor, " labels"]
+    levels: Int64[Tensor, "channels 256"]
+    total: int
+    looked_at: int
+    samples: list[tuple[bytes, str]] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class FileLook:
+    pixels: bytes
+    size: tuple[int, int]
+    levels: Int64[Tensor, "channels 256"]
+    labels: Int64[Tensor, " 256"] | None
+    notes: tuple[Problem, ...]
+
+
+def look_at_files(
+    listing: Listing, reader: Reader, classes: int, workers: int, findings: Findings, *, limit: int | None
+) -> PartLook:
+    """All (or the first `limit`) samples of `listing`, decoded by `workers` threads; the unusable go to `findings`."""
+    count = len(listing) if limit is None else min(limit, len(listing))
+    part = PartLook(
+        amounts=torch.zeros(classes if listing.masks is None else 256, dtype=torch.int64),
+        levels=torch.zeros(reader.channels, 256, dtype=torch.int64),
+        total=len(listing),
+        looked_at=count,
+    )
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="fieldshift-inspect") as pool:
+        # In blocks, for what has been decoded ahead waits in memory.
+        for start in range(0, count, BLOCK):
+            block = range(start, min(start + BLOCK, count))
+            for place, look in zip(
+                block, pool.map(lambda place: look_at_file(listing, place, reader), block), strict=True
+            ):
+                if isinstance(look, Problem):
+                    findings.keep(look)
+                    continue
+                findings.notes.extend(look.notes)
+                part.samples.append((look.pixels, listing.images[place]))
+                part.sizes[look.size] += 1
+                part.levels += look.levels
+                if look.labels is None:
+                    part.amounts[listing.targets[place]] += 1
+                else:
+                    part.amounts += look.labels
+    return part
+
+
+def look_at_file(listing: Listing, place: int, reader: Reader) -> FileLook | Problem:
+    path = listing.images[place]
+    try:
+        notes = conversions(path, reader)
+        if listing.masks is None:
+            image, mask = load_upright(path, reader.channels, reader.pixel_limit), None
+        else:
+            image, mask = reader.whole_scene(path, listing.masks[place])
+    except BadFileError as error:
+        return error.problem
+    seen = as_tensor(reader.fitted(image, Image.Resampling.BILINEAR, 0))
+    labels = None if mask is None else torch.bincount(as_tensor(mask).flatten(), minlength=256)
+    pixels = hashed(f"{image.mode}{image.size}".encode() + image.tobytes())
+    return FileLook(pixels, image.size[::-1], grey_levels(seen[None]), labels, notes)
+
+
+def look_at_arrays(name: str, split: TensorSplit, classes: int, *, limit: int | None) -> PartLook:
+    """All (or the first `limit`) samples of a split held as one tensor."""
+    images, targets = split.images[:limit].cpu(), split.targets[:limit].cpu()
+    if split.masks is None:
+        amounts = torch.bincount(targets, minlength=classes)
+    else:
+        amounts = torch.bincount(split.masks[:limit].cpu().flatten(), minlength=256)
+    return PartLook(
+        amounts=amounts,
+        levels=grey_levels(images),
+        total=len(split),
+        looked_at=len(images),
+        samples=[(hashed(image.tobytes()), f"{name}[{place}]") for place, image in enumerate(images.numpy())],
+        sizes=Counter({(images.shape[2], images.shape[3]): len(images)}),
+    )
+
+
+def hashed(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
+    """What is done to the image at `path` before it is used, as notes."""
+    notes = []
+    with open_image(path, reader.pixel_limit) as image:
+        if image.mode in CONVERSIONS:
+            notes.append(Problem("converted", path, CONVERSIONS[image.mode], "save it as RGB if that is not meant"))
+        elif image.mode in ("L", "1") and reader.channels == 3:
+            notes.append(Problem("converted", path, "is grey and is read as RGB", "nothing, if so meant"))
+        if image.has_transparency_data:
+            notes.append(
+                Problem("transparent", path, "has transparency and is laid on black", "flatten it if not meant")
+            )
+        try:
+            turn = image.getexif().get(0x0112, 1) if image.info.get("exif") else 1
+        except Exception:
+            turn = 1  # decoding the file says what is wrong with it
+        if turn not in (0, 1):
+            notes.append(
+                Problem("turned", path, f"is turned upright (EXIF orientation {turn})", "nothing, if so meant")
+            )
+    return tuple(notes)

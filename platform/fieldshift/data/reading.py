@@ -1,0 +1,222 @@
+"""Images and masks from files: decoded with Pillow, checked before a pixel is unfolded, brought to one size.
+
+A file that cannot be used raises BadFileError and nothing else, whatever its bytes are. What an image can be brought
+to without guessing is brought there: palette and CMYK to RGB, grey to three channels, what is transparent laid on
+black, a photograph turned upright as its EXIF says. What would need a guess is refused: 16 bits (which range?),
+several frames (which one?), a side of one pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from fieldshift.data.problems import BadFileError, Problem
+from fieldshift.data.split import IGNORE
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+FRAMED_FORMATS = ("GIF", "PNG", "TIFF", "WEBP")
+SMALLEST_SIDE = 2
+UNKNOWN_LABEL = 254
+
+Fitting = Literal["crop", "pad"]
+
+
+def bad(kind: str, path: str | Path, what: str, remedy: str) -> BadFileError:
+    return BadFileError(Problem(kind, str(path), what, remedy))
+
+
+def open_image(path: str | Path, pixel_limit: int) -> Image.Image:
+    """The image at `path` with its header read and checked, its pixels not yet decoded. Raises BadFileError."""
+    try:
+        if Path(path).stat().st_size == 0:
+            raise bad("empty file", path, "has 0 bytes", "copy it again or delete it")
+        image = Image.open(path, formats=FORMATS)
+    except BadFileError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise too_large(path, pixel_limit) from None
+    except FileNotFoundError:
+        raise bad("missing file", path, "is not there", "put it back or take it out of the list") from None
+    except Exception as error:
+        raise unreadable(path, error) from error
+    try:
+        check_header(path, image, pixel_limit)
+    except BadFileError:
+        image.close()
+        raise
+    except Exception as error:
+        image.close()
+        raise unreadable(path, error) from error
+    return image
+
+
+def check_header(path: str | Path, image: Image.Image, pixel_limit: int) -> None:
+    width, height = image.size
+    if width * height > pixel_limit:
+        raise too_large(path, pixel_limit, f"{width} x {height} pixels")
+    if min(width, height) < SMALLEST_SIDE:
+        raise bad("too small", path, f"is {width} x {height} pixels", "delete it or replace it by the whole image")
+    if image.format in FRAMED_FORMATS and getattr(image, "n_frames", 1) > 1:
+        frames = getattr(image, "n_frames", 1)
+        raise bad("several frames", path, f"has {frames} frames", "save the frame you mean as a PNG of its own")
+    if is_deep(image):
+        raise bad("deep pixels", path, f"has more than 8 bits a channel (mode {image.mode})",
+                  "scale its values to 0 .. 255 as fits your data and save it with 8 bits")  # fmt: skip
+
+
+def is_deep(image: Image.Image) -> bool:
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return True
+    # Pillow halves deep RGB files by itself; only their raw mode tells.
+    raw = [str(tile[3]) for tile in getattr(image, "tile", []) if len(tile) > 3]
+    return any(";16" in mode for mode in raw)
+
+
+def too_large(path: str | Path, limit: int, size: str = "more pixels than Pillow reads") -> BadFileError:
+    return bad("too large", path, f"has {size}, over the limit of {limit}",
+               "make it smaller, or raise loading.pixel_limit if you trust it")  # fmt: skip
+
+
+def unreadable(path: str | Path, error: Exception) -> BadFileError:
+    # Some of Pillow's messages print the whole path or object again.
+    reason = " ".join((str(error) or type(error).__name__).replace(repr(str(path)), "").split())[:120]
+    return bad("unreadable", path, f"cannot be decoded ({reason})", "copy it again or delete it")
+
+
+def decoded(path: str | Path, pixel_limit: int, finish: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    with open_image(path, pixel_limit) as image:
+        try:
+            return finish(image)
+        except BadFileError:
+            raise
+        except Exception as error:
+            raise unreadable(path, error) from error
+
+
+def load_upright(path: str | Path, channels: int, pixel_limit: int) -> Image.Image:
+    """The image as "L" (`channels` 1) or "RGB" (3), turned upright. Raises BadFileError; colour is not made grey."""
+
+    def finish(image: Image.Image) -> Image.Image:
+        image.load()
+        if image.info.get("exif"):
+            image = ImageOps.exif_transpose(image)
+        if channels == 1:
+            if image.mode not in ("L", "1"):
+                raise bad("colour", path, f"is not grey (mode {image.mode}) as the images looked at first are",
+                          "set loading.channels to 3, or save it as grey")  # fmt: skip
+            return image.convert("L")
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            return Image.composite(rgba.convert("RGB"), Image.new("RGB", rgba.size), rgba.getchannel("A"))
+        return image if image.mode == "RGB" else image.convert("RGB")
+
+    return decoded(path, pixel_limit, finish)
+
+
+def load_labels(path: str | Path, pixel_limit: int) -> Image.Image:
+    """A mask's class numbers as an "L" image; of a palette image the numbers, not the colours. Raises BadFileError."""
+
+    def finish(image: Image.Image) -> Image.Image:
+        image.load()
+        if image.mode not in ("L", "P"):
+            raise bad("coloured mask", path, f"has the mode {image.mode}",
+                      "save masks with one 8-bit channel (or a palette) that holds class numbers")  # fmt: skip
+        return Image.fromarray(np.array(image))
+
+    return decoded(path, pixel_limit, finish)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """How the files of one data set become tensors of one size.
+
+    size: (H, W) of the result. channels: 1 or 3. pixel_limit: as in LoadingConfig.
+    fitting: "crop" scales an image to cover `size` and cuts out its centre; "pad" scales it down to fit, never up, and
+    fills the right and lower rest with black (masks: 255, ignored). An image of `size` stays as it is.
+    cover: with "crop", how much of the shorter side the cut keeps (0.875 is the custom for ImageNet: 224 of 256).
+    label_map: 256 numbers, the class of every value a mask may hold; 254 marks a value that it may not.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    pixel_limit: int
+    fitting: Fitting
+    cover: float = 1.0
+    label_map: tuple[int, ...] | None = None
+
+    def image(self, path: str | Path) -> UInt8[Tensor, "channels height width"]:
+        """The image at `path` as uint8 (C, H, W). Raises BadFileError."""
+        return as_tensor(self.fitted(load_upright(path, self.channels, self.pixel_limit), Image.Resampling.BILINEAR, 0))
+
+    def scene(
+        self, path: str | Path, mask_path: str | Path
+    ) -> tuple[UInt8[Tensor, "channels height width"], UInt8[Tensor, "height width"]]:
+        """The image and its mask, of the same size and brought to `size` alike. Raises BadFileError."""
+        image, mask = self.whole_scene(path, mask_path)
+        labels = as_tensor(self.fitted(mask, Image.Resampling.NEAREST, IGNORE))
+        return as_tensor(self.fitted(image, Image.Resampling.BILINEAR, 0)), labels[0]
+
+    def whole_scene(self, path: str | Path, mask_path: str | Path) -> tuple[Image.Image, Image.Image]:
+        """The image and its mask (class numbers) in their own size. Raises BadFileError."""
+        image = load_upright(path, self.channels, self.pixel_limit)
+        mask = load_labels(mask_path, self.pixel_limit)
+        if mask.size != image.size:
+            sizes = f"{mask.size[0]} x {mask.size[1]} pixels, its image {image.size[0]} x {image.size[1]}"
+            turned = mask.size == image.size[::-1]
+            remedy = "turn the mask upright as the image's EXIF says" if turned else "make it as large as its image"
+            raise bad("mask size", mask_path, f"is {sizes}", remedy)
+        return image, self.known_labels(mask, mask_path)
+
+    def known_labels(self, mask: Image.Image, path: str | Path) -> Image.Image:
+        if self.label_map is None:
+            return mask
+        mapped = np.array(self.label_map, dtype=np.uint8)[np.asarray(mask)]
+        if (mapped == UNKNOWN_LABEL).any():
+            unknown = np.unique(np.asarray(mask)[mapped == UNKNOWN_LABEL]).tolist()
+            known = sum(label not in (UNKNOWN_LABEL, IGNORE) for label in self.label_map)
+            raise bad("unknown label", path, f"holds the label(s) {', '.join(map(str, unknown[:8]))}",
+                      f"use the {known} known labels, and {IGNORE} for what is to be ignored")  # fmt: skip
+        return Image.fromarray(mapped)
+
+    def fitted(self, image: Image.Image, resampling: Image.Resampling, outside: int) -> Image.Image:
+        height, width = self.size
+        if image.size == (width, height) and self.cover == 1.0:
+            return image
+        if self.fitting == "crop":
+            scaled = covering_size(image.size, (width, height), self.cover)
+            image = image.resize(scaled, resampling)
+            left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
+            return image.crop((left, top, left + width, top + height))
+        scale = min(1.0, width / image.size[0], height / image.size[1])
+        inner = (max(1, round(image.size[0] * scale)), max(1, round(image.size[1] * scale)))
+        if inner != image.size:
+            image = image.resize(inner, resampling)
+        canvas = Image.new(image.mode, (width, height), outside if image.mode == "L" else (outside,) * 3)
+        canvas.paste(image, (0, 0))
+        return canvas
+
+
+def covering_size(size: tuple[int, int], target: tuple[int, int], cover: float) -> tuple[int, int]:
+    """(width, height) to scale `size` to, aspect kept, so that `target` is `cover` of what it has to cover.
+
+    The longer side is cut to whole pixels as torchvision's Resize does.
+    """
+    wanted = tuple(int(side / cover) for side in target)
+    if size[0] * wanted[1] <= size[1] * wanted[0]:
+        return wanted[0], max(wanted[1], int(wanted[0] * size[1] / size[0]))
+    return max(wanted[0], int(wanted[1] * size[0] / size[1])), wanted[1]
+
+
+def as_tensor(image: Image.Image) -> UInt8[Tensor, "channels height width"]:
+    array = np.array(image)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))

@@ -1,0 +1,92 @@
+"""What an inspection of a data set found, for people and as plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fieldshift.data.problems import Problem
+
+SHOWN = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What is in a data set and what is wrong with it.
+
+    counts: usable samples of "train" and "test". classes: samples of each class in (train, test); to segment, pixels.
+    ignored: to segment, the share of pixels that carry no class, in [0, 1]. sizes: how many images have each (H, W),
+    the frequent ones first. mean, std: per channel of train in units of [0, 1], as a network sees it.
+    problems: what cannot be used. notes: what is used, but not quite as it lies there, or not looked at.
+    duplicates: pairs (train, test) of samples with the same pixels; repeated: samples that come again within train.
+    looked_at: how many samples were decoded, of how many.
+    """
+
+    name: str
+    task: str
+    counts: dict[str, int]
+    classes: dict[str, tuple[int, int]]
+    ignored: float
+    sizes: dict[tuple[int, int], int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    problems: tuple[Problem, ...]
+    notes: tuple[Problem, ...]
+    duplicates: tuple[tuple[str, str], ...]
+    repeated: int
+    looked_at: tuple[int, int]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing has to be mended: no problem, and no test sample that is in train too."""
+        return not self.problems and not self.duplicates
+
+    def balance(self) -> float:
+        """The largest class of train over its smallest, in samples (to segment: pixels); infinite with an empty one."""
+        amounts = [train for train, _ in self.classes.values()]
+        return max(amounts) / min(amounts) if min(amounts) else float("inf")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values, and the counts of problems and notes by kind."""
+        plain = asdict(self)
+        plain["sizes"] = [[*size, count] for size, count in self.sizes.items()]
+        for name in ("problems", "notes"):
+            plain[f"{name}_by_kind"] = dict(Counter(entry.kind for entry in getattr(self, name)))
+        plain["balance"] = self.balance() if min(train for train, _ in self.classes.values()) else None
+        return plain
+
+    def lines(self) -> list[str]:
+        """The report as lines to print: first the sums, then the problems with what to do about each."""
+        unit = "pixels" if self.task == "segmentation" else "samples"
+        sizes = ", ".join(
+            f"{height} x {width} ({count})" for (height, width), count in list(self.sizes.items())[:SHOWN]
+        )
+        lines = [
+            f"{self.name}: {self.task}, {len(self.classes)} classes, {self.counts['train']} train and"
+            f" {self.counts['test']} test samples, {self.channels} channel(s)",
+            f"sizes: {sizes}" + (f" and {len(self.sizes) - SHOWN} more" if len(self.sizes) > SHOWN else ""),
+            f"mean {rounded(self.mean)}, std {rounded(self.std)}",
+            f"largest class over smallest: {self.balance():.1f} ({unit})",
+        ]
+        if self.task == "segmentation":
+            lines.append(f"pixels without a class: {100 * self.ignored:.1f} %")
+        if self.looked_at[0] < self.looked_at[1]:
+            lines.append(f"looked at {self.looked_at[0]} of {self.looked_at[1]} samples")
+        if self.repeated:
+            lines.append(f"{self.repeated} train sample(s) repeat another one")
+        if self.duplicates:
+            first = " = ".join(self.duplicates[0])
+            lines.append(
+                f"{len(self.duplicates)} test sample(s) are in train too ({first}): take them out of one of them"
+            )
+        for title, entries in (("problem", self.problems), ("note", self.notes)):
+            for kind, count in Counter(entry.kind for entry in entries).most_common():
+                lines.append(f"{title}: {count} x {kind}")
+                lines += [f"  {entry.line()}" for entry in [entry for entry in entries if entry.kind == kind][:SHOWN]]
+        return lines
+
+
+def rounded(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"

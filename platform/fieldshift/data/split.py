@@ -1,0 +1,92 @@
+"""What a split of a data set is: images by index, as uint8, with their labels.
+
+Shapes: B batch, N samples of the split, C channels, H, W.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+Task = Literal["classification", "segmentation"]
+
+IGNORE = 255
+
+
+class Split(ABC):
+    """One part (train or test) of a data set, from which any samples can be gathered by their index.
+
+    `targets` is (N,) int64: the class of each sample; for segmentation sets it only serves to draw stratified parts (it
+    is zero where a scene has no single class), and the masks come by `gather`.
+    """
+
+    targets: Int64[Tensor, " samples"]
+
+    def __len__(self) -> int:
+        return int(self.targets.shape[0])
+
+    @abstractmethod
+    def gather(
+        self, indices: Int64[Tensor, " batch"]
+    ) -> tuple[UInt8[Tensor, "batch channels height width"], Int64[Tensor, "batch ..."]]:
+        """The samples at `indices`: images uint8 (B, C, H, W) and targets int64, (B,) classes or (B, H, W) masks."""
+
+    @abstractmethod
+    def subset(self, indices: Int64[Tensor, " kept"]) -> Split:
+        """The split of the samples at `indices` only, in that order."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> Split:
+        """The split with its pixels held on `device`; meant for sets that fit there as one uint8 tensor."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether gathering decodes files, so that looking ahead pays."""
+        return False
+
+    def prefetch(self, indices: Int64[Tensor, " batch"]) -> None:  # noqa: B027 - nothing to do where nothing is decoded
+        """Starts decoding the samples at `indices` in the background; the next `gather` of them is quick."""
+
+
+class TensorSplit(Split):
+    """A split held as one uint8 tensor, so that a batch is one indexing operation.
+
+    `images` is (N, C, H, W) uint8, `targets` (N,) int64, `masks` (N, H, W) uint8 or None; all on one device.
+    """
+
+    def __init__(
+        self,
+        images: UInt8[Tensor, "samples channels height width"],
+        targets: Int64[Tensor, " samples"],
+        masks: UInt8[Tensor, "samples height width"] | None = None,
+    ) -> None:
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"Images must be uint8 (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
+        if targets.dtype != torch.int64 or targets.shape != images.shape[:1]:
+            raise ValueError(f"Targets must be int64 ({images.shape[0]},), got {targets.dtype} {tuple(targets.shape)}.")
+        if masks is not None and masks.shape != (images.shape[0], *images.shape[2:]):
+            raise ValueError(
+                f"Masks must be ({images.shape[0]}, {images.shape[2]}, {images.shape[3]}), got {tuple(masks.shape)}."
+            )
+        self.images, self.targets, self.masks = images, targets, masks
+
+    def gather(
+        self, indices: Int64[Tensor, " batch"]
+    ) -> tuple[UInt8[Tensor, "batch channels height width"], Int64[Tensor, "batch ..."]]:
+        place = indices.to(self.images.device)
+        if self.masks is None:
+            return self.images[place], self.targets[place]
+        return self.images[place], self.masks[place].long()
+
+    def subset(self, indices: Int64[Tensor, " kept"]) -> TensorSplit:
+        place = indices.to(self.images.device)
+        masks = None if self.masks is None else self.masks[place]
+        return TensorSplit(self.images[place], self.targets[place], masks)
+
+    def to(self, device: torch.device | str) -> TensorSplit:
+        masks = None if self.masks is None else self.masks.to(device)
+        return TensorSplit(self.images.to(device), self.targets.to(device), masks)
