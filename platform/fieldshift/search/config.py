@@ -1,0 +1,87 @@
+"""The settings of a search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fieldshift.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """How a search is run.
+
+    Attributes:
+        frames: frames of the videos; None takes the space's number, or 3.
+        epochs: passes over the halves of the training set before the selection.
+        tune_epochs: passes between two decisions of the selection.
+        batch: images in one step, over all workers together.
+        order: first (no unrolled step), second (by finite differences) or second-exact (by a second derivative).
+        relaxation: softmax (all options at once) or gumbel (one sampled option an edge, straight-through gradient).
+        temperature: of the gumbel sample; lower is nearer to the most likely option.
+        selection: perturbation (keep what hurts most when taken away), magnitude (largest weight) or random.
+        criterion: what perturbation measures: loss, or score (accuracy; mIoU for segmentation).
+        edges_per_node: incoming edges kept at each node; None takes the space's number.
+        alpha_lr: step size of Adam on alpha; 3e-4 suits 50 epochs, 3e-2 suits 12.
+        alpha_weight_decay: L2 penalty on alpha.
+        magnitude_lr: step size of Adam on learned magnitudes, on the scale of a sigmoid over the range.
+        optimizer: of the network: sgd (momentum 0.9) or adamw.
+        lr: largest step size of the network's optimizer, falling to `lr_min` along a cosine.
+        lr_min: smallest step size of the network's optimizer.
+        weight_decay: of the network's optimizer.
+        clip_norm: largest norm of the network's gradient; 0 leaves it.
+        warmup_epochs: first passes in which alpha rests and only the network learns.
+        subset: training images used, evenly over classes; 0 uses all.
+        channels_last: keep 2D convolutions in channels-last memory order.
+    """
+
+    frames: int | None = None
+    epochs: int = 12
+    tune_epochs: int = 1
+    batch: int = 64
+    order: Literal["first", "second", "second-exact"] = "first"
+    relaxation: Literal["softmax", "gumbel"] = "softmax"
+    temperature: float = 1.0
+    selection: Literal["perturbation", "magnitude", "random"] = "perturbation"
+    criterion: Literal["loss", "score"] = "loss"
+    edges_per_node: int | None = None
+    alpha_lr: float = 3e-2
+    alpha_weight_decay: float = 1e-3
+    magnitude_lr: float = 3e-2
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.025
+    lr_min: float = 0.001
+    weight_decay: float = 3e-4
+    clip_norm: float = 5.0
+    warmup_epochs: int = 0
+    subset: int = 0
+    channels_last: bool = True
+
+    def __post_init__(self) -> None:
+        choices = {
+            "order": ("first", "second", "second-exact"),
+            "relaxation": ("softmax", "gumbel"),
+            "selection": ("perturbation", "magnitude", "random"),
+            "criterion": ("loss", "score"),
+            "optimizer": ("sgd", "adamw"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UserError(f"search.{name} is '{getattr(self, name)}', but must be one of {', '.join(allowed)}.")
+        lowest = {"epochs": 1, "batch": 1, "tune_epochs": 0, "warmup_epochs": 0, "subset": 0, "frames": 1}
+        for name, least in {**lowest, "edges_per_node": 1}.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"search.{name} is {value}, but must be at least {least}.")
+        for name in ("lr", "alpha_lr", "magnitude_lr", "temperature"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"search.{name} is {getattr(self, name)}, but must be above 0.")
+        for name in ("lr_min", "weight_decay", "alpha_weight_decay", "clip_norm"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"search.{name} is {getattr(self, name)}, but must be 0 or more.")
+        if self.warmup_epochs >= self.epochs:
+            raise UserError(
+                f"search.warmup_epochs is {self.warmup_epochs}, but must be below search.epochs ({self.epochs}): "
+                "alpha would never learn."
+            )

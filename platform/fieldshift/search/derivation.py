@@ -1,0 +1,94 @@
+"""From choices to policies: the discrete cell that a search ends in, and one drawn at random."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldshift.motions import Edge, Policy, Step
+from fieldshift.search.magnitudes import Magnitudes
+from fieldshift.search.space import Space
+
+
+def incoming_edges(space: Space, node: int, kept: Sequence[bool]) -> list[int]:
+    """The numbers of the kept edges that lead into `node`."""
+    return [e for e, (_, target) in enumerate(space.edges) if target == node and kept[e]]
+
+
+def live_nodes(space: Space, kept: Sequence[bool]) -> list[int]:
+    """The intermediate nodes that lead to the output over kept edges, the output first."""
+    live: list[int] = []
+    waiting = [space.inputs + space.nodes - 1]
+    while waiting:
+        node = max(waiting)
+        waiting = [each for each in waiting if each != node]
+        live.append(node)
+        waiting += [space.edges[e][0] for e in incoming_edges(space, node, kept) if space.edges[e][0] >= space.inputs]
+    return live
+
+
+def strongest(
+    space: Space, weights: Float[Tensor, "edges options"], kept: Sequence[bool], edges_per_node: int
+) -> tuple[list[int], list[bool]]:
+    """The option of the largest weight for every edge, and at each node the edges whose largest weights are largest."""
+    choices = [int(choice) for choice in weights.argmax(-1)]
+    strength = weights.amax(-1).tolist()
+    remaining = list(kept)
+    for node in range(space.inputs, space.inputs + space.nodes):
+        ranked = sorted(incoming_edges(space, node, kept), key=lambda e: -strength[e])
+        for e in ranked[edges_per_node:]:
+            remaining[e] = False
+    return choices, remaining
+
+
+def build_policy(
+    space: Space,
+    frames: int,
+    choices: Sequence[int],
+    kept: Sequence[bool],
+    *,
+    magnitudes: Float[Tensor, "edges options steps"],
+    found: dict[str, Any],
+) -> Policy:
+    """The policy of one option an edge. Nodes that do not lead to the output are left out, the others numbered anew."""
+    live = sorted(live_nodes(space, kept))
+    number = {node: node for node in range(space.inputs)} | {node: space.inputs + i for i, node in enumerate(live)}
+    edges = []
+    for node in live:
+        for e in incoming_edges(space, node, kept):
+            option = space.options[choices[e]]
+            values = magnitudes[e, choices[e]].tolist()
+            steps = tuple(
+                Step(op, 0.0 if op == "identity" else round(value, 6))
+                for op, value in zip(option.ops, values, strict=False)
+            )
+            edges.append(Edge(number[space.edges[e][0]], number[node], steps))
+    return Policy(
+        inputs=space.inputs,
+        nodes=len(live),
+        edges=tuple(edges),
+        frames=frames,
+        reference=space.reference,
+        symmetric=space.symmetric,
+        fill=space.fill,
+        found=found,
+    )
+
+
+def random_policy(space: Space, frames: int, seed: int, edges_per_node: int | None = None) -> Policy:
+    """A policy drawn evenly from the space, magnitudes as a search draws them: the control of every search."""
+    draw = random.Random(seed)
+    choices = [draw.randrange(len(space.options)) for _ in space.edges]
+    kept = [False] * len(space.edges)
+    for node in range(space.inputs, space.inputs + space.nodes):
+        incoming = [e for e, (_, target) in enumerate(space.edges) if target == node]
+        for e in draw.sample(incoming, min(edges_per_node or space.edges_per_node, len(incoming))):
+            kept[e] = True
+    magnitudes = Magnitudes(space, torch.Generator().manual_seed(seed))()
+    found = {"by": "random", "space": space.name, "space_version": space.version, "seed": seed}
+    return build_policy(space, frames, choices, kept, magnitudes=magnitudes.detach(), found=found)

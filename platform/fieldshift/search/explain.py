@@ -1,0 +1,66 @@
+"""Why a policy is what it is, in words: what was chosen, against what, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fieldshift.motions import Policy
+
+MEASURES = {"loss": "loss added when taken away", "score": "score lost when taken away"}
+
+
+def explain(policy: Policy) -> list[str]:
+    """Lines about a policy: its motions, where it comes from and, for a searched one, every decision that led to it.
+
+    The decisions are read from `policy.found`; a policy without them is described and said to come without a record.
+    """
+    found = policy.found
+    lines = [
+        f"Policy {policy.digest()}: {policy.frames} frames, {policy.reference} frame untouched.",
+        *policy.describe(),
+    ]
+    if not policy.edges:
+        lines.append("All frames are the image: nothing moves.")
+    if not found:
+        return [*lines, "How it was found is not recorded."]
+    lines.append("Found " + ", ".join(_origin(found)) + ".")
+    decisions = found.get("decisions") or []
+    if not decisions:
+        return [*lines, "No decision is recorded: it was drawn, written by hand, or its search is not finished."]
+    rule = _rule(found.get("settings") or {})
+    lines.append(f"Decided in this order; in brackets {rule}. Nodes carry the numbers of the space, not of the policy.")
+    return lines + [_decision(each) for each in decisions]
+
+
+def _origin(found: Mapping[str, Any]) -> list[str]:
+    words = [f"by {found.get('by', 'unknown')}"]
+    if "space" in found:
+        words.append(f"in the space {found['space']} (version {found.get('space_version', '?')})")
+    words += [f"{key} {found[key]}" for key in ("data", "network", "temporal", "seed", "passes") if key in found]
+    return words
+
+
+def _rule(settings: Mapping[str, Any]) -> str:
+    selection = settings.get("selection", "perturbation")
+    if selection == "perturbation":
+        return MEASURES.get(str(settings.get("criterion", "loss")), "what taking it away costs")
+    return "the weight in the mixture" if selection == "magnitude" else "a random number"
+
+
+def _decision(decision: Mapping[str, Any]) -> str:
+    harm: Mapping[str, float] = decision.get("harm") or {}
+    chosen = list(decision.get("chosen") or [])
+    others = sorted((label for label in harm if label not in chosen), key=lambda label: -harm[label])
+    text = f"{decision.get('at', '?')}: " + " and ".join(_valued(label, harm) for label in chosen)
+    if others:
+        shown = ", ".join(_valued(label, harm) for label in others[:3])
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        text += f" against {shown}{more}; margin {decision.get('margin', 0.0):.3g}"
+        if any(harm[label] >= harm.get(kept, 0.0) for label in others for kept in chosen):
+            text += " (a tie)"
+    return text + "."
+
+
+def _valued(label: str, harm: Mapping[str, float]) -> str:
+    return f"{label} ({harm[label]:.3g})" if label in harm else label

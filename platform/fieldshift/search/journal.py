@@ -1,0 +1,60 @@
+"""What a search says while it runs: numbers for the tracker, lines for people, a warning when it collapses."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from fieldshift.search.cell import RelaxedCell
+from fieldshift.search.selection import Decision
+
+COLLAPSED = 0.5  # share of the open edges' weight on the identity above which a search says so
+
+
+def weight_metrics(cell: RelaxedCell) -> dict[str, float]:
+    """alpha by edge and option, the entropy of the open edges (1 = undecided, 0 = one option) and identity's share."""
+    with torch.no_grad():
+        weights = cell.alpha.softmax(-1)
+    alpha = cell.alpha.detach().tolist()
+    labels = [option.label.replace(" + ", " then ") for option in cell.options]
+    metrics = {
+        f"alpha/{source}-{target}/{label}": value
+        for (source, target), row in zip(cell.edges, alpha, strict=True)
+        for label, value in zip(labels, row, strict=True)
+    }
+    open_edges = [e for e, choice in enumerate(cell.decided) if choice is None]
+    if open_edges:
+        open_weights = weights[open_edges]
+        entropy = -(open_weights * open_weights.clamp(min=1e-12).log()).sum(-1).mean()
+        still = [o for o, option in enumerate(cell.options) if option.is_identity]
+        metrics["search/entropy"] = float(entropy) / max(math.log(len(labels)), 1e-12)
+        metrics["search/identity_share"] = float(open_weights[:, still].sum(-1).mean())
+    return metrics
+
+
+def collapse_warning(metrics: dict[str, float]) -> str | None:
+    """A line with advice when most of the weight is on the identity, else None."""
+    share = metrics.get("search/identity_share", 0.0)
+    if share <= COLLAPSED:
+        return None
+    return (
+        f"Warning: the identity holds {share:.0%} of the open edges' weight. Alpha tends to like what changes least: "
+        "trust search.selection = perturbation over magnitude, lower search.alpha_lr, give search.warmup_epochs, or "
+        "leave the identity out of the space."
+    )
+
+
+def pass_line(name: str, row: dict[str, float], score: str) -> str:
+    """One line about a pass."""
+    text = f"{name}: loss {row['train/loss']:.3f}, {score} {row[f'train/{score}']:.1%}"
+    if "val/loss" in row:
+        text += f", alpha's loss {row['val/loss']:.3f}"
+    if "search/entropy" in row:
+        text += f", entropy {row['search/entropy']:.2f}, identity {row['search/identity_share']:.0%}"
+    return text + f" ({row['seconds']:.1f} s)"
+
+
+def decision_line(decision: Decision) -> str:
+    """One line about a decision."""
+    return f"{decision.at}: {' and '.join(decision.chosen)} (margin {decision.margin:.3g})"

@@ -1,0 +1,208 @@
+"""The search loop: one visible loop from a data set and a space to a policy, resumable at every pass and decision."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fieldshift.data import DataSet
+from fieldshift.motions import Policy
+from fieldshift.networks import VideoNetwork
+from fieldshift.search.bilevel import outer_gradient
+from fieldshift.search.config import SearchConfig
+from fieldshift.search.journal import collapse_warning, decision_line, pass_line, weight_metrics
+from fieldshift.search.selection import Judge, decide_edges, decide_option, is_open, next_edge, next_node
+from fieldshift.search.session import ALPHA, STATE_FILE, WEIGHTS, Session
+from fieldshift.search.space import Space
+from fieldshift.search.supernet import Supernet, kept_buffers
+from fieldshift.training import distributed
+from fieldshift.training.cost import device_hours
+from fieldshift.training.loop import use_channels_last
+from fieldshift.training.objectives import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """What a search leaves.
+
+    Attributes:
+        policy: the motions that were found; `policy.found` tells how.
+        history: one row a pass over the halves: losses, scores, alpha.
+        decisions: what was decided, in order, and by how much.
+        seconds: time spent, over all sessions of a resumed search.
+        device_hours: the same in hours, times the number of workers.
+    """
+
+    policy: Policy
+    history: list[dict[str, float]]
+    decisions: list[dict[str, Any]]
+    seconds: float
+    device_hours: float
+
+
+def search(
+    network: VideoNetwork,
+    dataset: DataSet,
+    space: Space,
+    config: SearchConfig,
+    *,
+    objective: Objective,
+    normalise: Callable[[Tensor], Tensor],
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    folder: Path | None = None,
+    report: Callable[[dict[str, float], int], None] = lambda _metrics, _step: None,
+    progress: Callable[[str], None] = lambda _line: None,
+    resume: bool = False,
+) -> SearchResult:
+    """Finds the motions of a space that serve `network` best on the training set; the test set is never touched.
+
+    `network` is trained in place; `normalise` is applied to videos (B, T, C, H, W) on [0, 1]. Half of the training
+    images teach the network, the other half alpha; then the selection decides edge by edge (METHOD.md 3 and 4). The
+    same seed gives the same policy. With `folder` the state (search.pt) and the policy of the moment (policy.json) are
+    written after every pass and decision, and `resume` goes on from there. `report` gets each pass's numbers and its
+    count, `progress` a line to read. Under several workers `config.batch` is shared out and all ranks end with one
+    policy. Raises UserError for settings that do not fit together, and RuntimeError when a loss is not finite, naming
+    the step and the images; the last state stays.
+    """
+    session = Session.start(network, dataset, space, config, normalise=normalise, device=device, seed=seed)
+    if resume and folder is not None and (folder / STATE_FILE).exists():
+        session.restore(folder)
+    session.synchronise()
+    use_channels_last(network, config.channels_last)
+    cell, supernet, state = session.cell, session.supernet, session.state
+    edges_per_node = config.edges_per_node or space.edges_per_node
+    judge = Judge(supernet=supernet, batches=session.alpha_half_in_order, objective=objective, config=config, seed=seed)
+    tune = config.tune_epochs > 0 and config.selection == "perturbation"
+
+    while state.phase != "done":
+        started = time.perf_counter()
+        decision, row = None, None
+        if state.phase == "supernet" or state.tuning:
+            row = learn_one_pass(session, objective)
+            state.passes += 1
+            if state.tuning:
+                state.tuned += 1
+                state.tuning = state.tuned < config.tune_epochs
+            else:
+                state.epoch += 1
+                state.phase = "options" if state.epoch == config.epochs else "supernet"
+        elif state.phase == "options" and (edge := next_edge(cell, seed)) is not None:
+            decision = decide_option(edge, judge)
+        elif state.phase == "edges" and (node := next_node(cell, edges_per_node)) is not None:
+            decision = decide_edges(node, edges_per_node, judge)
+        else:
+            state.phase = "edges" if state.phase == "options" else "done"
+
+        seconds = time.perf_counter() - started
+        state.seconds += seconds
+        if decision is not None:
+            state.decisions.append(asdict(decision))
+            state.tuning, state.tuned = tune and is_open(cell, edges_per_node), 0
+            progress(decision_line(decision))
+        if row is not None:
+            row |= {"pass": state.passes, "seconds": seconds}
+            state.history.append(row)
+            name = f"tuning {state.tuned}" if state.decisions else f"epoch {state.epoch}/{config.epochs}"
+            progress(pass_line(name, row, objective.score_name))
+            if not state.warned and (warning := collapse_warning(row)) is not None:
+                progress(warning)
+                state.warned = True
+            report(row, state.passes)
+        distributed.assert_equal_across_workers(cell.alpha, "alpha")
+        if folder is not None:
+            session.save(folder, edges_per_node)
+
+    return SearchResult(
+        policy=session.policy(edges_per_node),
+        history=state.history,
+        decisions=state.decisions,
+        seconds=state.seconds,
+        device_hours=device_hours(state.seconds, distributed.world_size()),
+    )
+
+
+def learn_one_pass(session: Session, objective: Objective) -> dict[str, float]:
+    """One pass over both halves: a step of alpha, then a step of the network, batch by batch. Returns its numbers."""
+    config, state, cell, supernet = session.config, session.state, session.cell, session.supernet
+    parameters = [each for each in supernet.network.parameters() if each.requires_grad]
+    alpha_learns = not cell.is_decided and (state.tuning or state.epoch >= config.warmup_epochs)
+    score, losses, outer_losses = objective.new_score(session.device), [], []
+    supernet.train()
+    for step, (batch, alpha_batch) in enumerate(session.pairs_of_batches()):
+        images, targets, indices = batch
+        noise = session.noise(step, WEIGHTS)
+        lr = session.learning_rate(step)
+
+        if alpha_learns:  # alpha's step, on its own half: it leaves no trace in the network
+            with kept_buffers(supernet.network):
+                gradients, outer_loss = outer_gradient(
+                    partial(loss_at, supernet, objective, alpha_batch, session.noise(step, ALPHA)),
+                    partial(loss_at, supernet, objective, batch, noise),
+                    parameters,
+                    cell.outer_parameters,
+                    order=config.order,
+                    lr=lr,
+                    momentum=session.momentum(parameters) if config.order != "first" else (),
+                    decay=config.weight_decay,
+                )
+            stop_unless_finite(outer_loss, "alpha", session, step, alpha_batch[2])
+            for parameter, gradient in zip(cell.outer_parameters, gradients, strict=True):
+                parameter.grad = gradient
+            session.alpha_optimizer.step()
+            outer_losses.append(float(outer_loss))
+
+        with torch.no_grad():  # the network's step needs no graph through the cell
+            video = supernet.video(images, session.weights(noise))
+        logits = supernet(video)
+        loss = objective.loss(logits, targets)
+        slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
+        filled = [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, parameters, strict=True)]
+        *gradients, loss = distributed.average_across_workers([*filled, loss.detach()])
+        stop_unless_finite(loss, "weights", session, step, indices)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if config.clip_norm > 0:
+            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        for group in session.optimizer.param_groups:
+            group["lr"] = lr
+        session.optimizer.step()
+        losses.append(float(loss))
+        score.update(logits.detach(), targets)
+
+    row: dict[str, float] = {"train/loss": sum(losses) / len(losses), f"train/{objective.score_name}": score.compute()}
+    if outer_losses:
+        row["val/loss"] = sum(outer_losses) / len(outer_losses)
+    return row | {"learning_rate": lr} | weight_metrics(cell)
+
+
+def loss_at(
+    supernet: Supernet,
+    objective: Objective,
+    batch: tuple[Tensor, Tensor, Tensor],
+    noise: int | None,
+    parameters: Sequence[Tensor],
+) -> Tensor:
+    """The loss of a batch with the network's learned parameters replaced by `parameters`, with a graph to alpha."""
+    images, targets, _ = batch
+    names = [f"network.{name}" for name, each in supernet.network.named_parameters() if each.requires_grad]
+    video = supernet.video(images, supernet.cell.weights(noise))
+    logits = functional_call(supernet, dict(zip(names, parameters, strict=True)), (video,))
+    return objective.loss(logits, targets)
+
+
+def stop_unless_finite(loss: Tensor, kind: str, session: Session, step: int, indices: Tensor) -> None:
+    if not torch.isfinite(loss):
+        state = session.state
+        raise RuntimeError(
+            f"The {kind} loss is {loss.item()} in pass {state.passes + 1} ({state.phase}), step {step + 1}, images "
+            f"{indices[:8].tolist()} ... of that half; the last state is kept. Lower search.lr or search.alpha_lr."
+        )

@@ -1,0 +1,143 @@
+"""Node values: where the options of a cell's edges sample, and the fused mixture that a node is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from fieldshift.motions import COLOURS, compose, operation, warp_frames
+from fieldshift.motions.matrices import are_identities, invert
+from fieldshift.search.mixture import BEFORE, BEHIND, Mixing, from_slab, mix_warps, to_slab
+from fieldshift.search.space import Option
+
+Pairs = list[tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    """Where every option of every edge samples an image of one size. E edges, O options, F distinct frames.
+
+    `distances` are the frames' s; `magnitudes` (E, O, S) in their ops' units; `inverses` map output pixels to where
+    they are read; `still` tells which frames an option leaves alone; `coloured` which options change colours.
+    """
+
+    size: tuple[int, int]
+    distances: Float[Tensor, " frames"]
+    magnitudes: Float[Tensor, "edges options steps"]
+    inverses: Float[Tensor, "edges options frames 2 3"]
+    still: Bool[Tensor, "edges options frames"]
+    still_on_host: list[list[list[bool]]]
+    coloured: tuple[bool, ...]
+    learned: bool
+
+
+def geometry_of(
+    options: Sequence[Option],
+    magnitudes: Float[Tensor, "edges options steps"],
+    distances: Float[Tensor, " frames"],
+    size: tuple[int, int],
+) -> Geometry:
+    """The geometry of all options; differentiable in the magnitudes where these ask for it."""
+    s = distances.to(magnitudes.device)
+    identity = torch.eye(2, 3, dtype=s.dtype, device=s.device).expand(len(magnitudes), len(s), 2, 3)
+    columns = []
+    for o, option in enumerate(options):
+        moves = [
+            operation(op).matrix(magnitudes[:, o, k, None], s, size)  # type: ignore[union-attr]
+            for k, op in enumerate(option.ops)
+            if op not in COLOURS
+        ]
+        columns.append(compose(*moves) if moves else identity)
+    forward = torch.stack(columns, dim=1)
+    still = are_identities(forward.detach())
+    return Geometry(
+        size=size,
+        distances=s,
+        magnitudes=magnitudes,
+        inverses=invert(forward).float(),
+        still=still,
+        still_on_host=still.tolist(),
+        coloured=tuple(any(op in COLOURS for op in option.ops) for option in options),
+        learned=magnitudes.requires_grad,
+    )
+
+
+def node_value(
+    by_slab: dict[int, Pairs],
+    slabs: Sequence[Float[Tensor, "_ Hp Wp D"]],
+    weights: Float[Tensor, "edges options"],
+    *,
+    geometry: Geometry,
+    options: Sequence[Option],
+    fill: str,
+    background: Float[Tensor, "batch channels 1 1"],
+) -> Float[Tensor, "frames Hp Wp D"]:
+    """The slab of one node: the sum over (edge, option) pairs of their weight times the option of the slab they leave.
+
+    `by_slab` lists the pairs that leave each slab; `weights` are already divided by the number of incoming edges. Slabs
+    hold differences to `background`: where a perturbed edge takes the total weight from 1, the background fades too.
+    """
+    frames = len(geometry.distances)
+    sources, chosen, stills, inverses, moving = [], [], [], [], []
+    for place, pairs in sorted(by_slab.items()):
+        plain = [pair for pair in pairs if not geometry.coloured[pair[1]]]
+        index = tuple(torch.tensor([pair[side] for pair in plain], device=weights.device).long() for side in (0, 1))
+        sources.append(slabs[place])
+        chosen.append(weights[index])
+        stills.append((chosen[-1][:, None] * geometry.still[index]).sum(0))
+        inverses.append(geometry.inverses[index].to(weights.dtype))
+        still = geometry.still_on_host
+        moving.append(tuple(tuple(n for n, (e, o) in enumerate(plain) if not still[e][o][f]) for f in range(frames)))
+    mixing = Mixing(geometry.size, fill, frames, tuple(moving), geometry.learned)
+    node = mix_warps(sources, chosen, stills, inverses, mixing)
+    for place, pairs in sorted(by_slab.items()):
+        for e, o in pairs:
+            if geometry.coloured[o]:
+                # Colour operations are not linear: computed anew in the backward pass, one at a time is in memory.
+                coloured = partial(_coloured, geometry=geometry, fill=fill, background=background)
+                given = (slabs[place], weights[e, o], geometry.magnitudes[e, o], options[o].ops)
+                node = node + checkpoint(coloured, *given, use_reentrant=False)
+    if background.any():
+        total = torch.stack([weights[pair] for pairs in by_slab.values() for pair in pairs]).sum()
+        if total.requires_grad or abs(float(total) - 1) > 1e-6:
+            node = node + to_slab(((total - 1) * background).expand(-1, -1, *geometry.size))
+    return node
+
+
+def _coloured(
+    slab: Tensor,
+    weight: Tensor,
+    magnitudes: Tensor,
+    ops: tuple[str, ...],
+    *,
+    geometry: Geometry,
+    fill: str,
+    background: Tensor,
+) -> Tensor:
+    """The weighted slab of an option with colour operations: geometry is composed up to each, as in a policy."""
+    batch, frames = len(background), len(geometry.distances)
+    video = from_slab(slab, batch).expand(-1, frames, -1, -1, -1) + background[:, None]
+    pending: list[Tensor] = []
+
+    def moved(video: Tensor) -> Tensor:
+        if not pending:
+            return video
+        shifted = warp_frames(video - background[:, None], compose(*pending).to(video.dtype), fill=fill)
+        return shifted + background[:, None]
+
+    for op, magnitude in zip(ops, magnitudes, strict=False):
+        if op in COLOURS:
+            video, pending = moved(video), []
+            video = COLOURS[op].apply(video, (magnitude * geometry.distances).to(video.dtype))
+        else:
+            pending.append(operation(op).matrix(magnitude, geometry.distances, geometry.size))  # type: ignore[union-attr]
+    difference = moved(video) - background[:, None]
+    flat = difference.transpose(0, 1).flatten(1, 2)
+    border = (0, 0, BEFORE, BEHIND, BEFORE, BEHIND)
+    return weight * torch.nn.functional.pad(flat.permute(0, 2, 3, 1), border)

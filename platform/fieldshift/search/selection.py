@@ -1,0 +1,207 @@
+"""Selection: which option an edge keeps and which edges a node keeps, judged by what their removal costs.
+
+The size of alpha is not the strength of an option: it says how near its output is to what the network already likes
+(DARTS-PT). So an option's mixture weight is set to 0, the others are not made to add up again, and the loss or score of
+the whole alpha half tells what was lost.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fieldshift.search.cell import RelaxedCell
+from fieldshift.search.config import SearchConfig
+from fieldshift.search.derivation import incoming_edges, live_nodes
+from fieldshift.search.supernet import Supernet, batch_statistics
+from fieldshift.training.distributed import sum_across_workers
+from fieldshift.training.frames import as_floats
+from fieldshift.training.objectives import Objective
+
+Batches = Callable[[], Iterator[tuple[Tensor, Tensor, Tensor]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Loss and score (accuracy or mIoU, in [0, 1]) of one variant of the supernet over the whole alpha half."""
+
+    loss: float
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """One decision, as policies and logs keep it.
+
+    Attributes:
+        kind: option (of an edge) or edges (of a node).
+        at: the place in words, "edge 0->2" or "node 5".
+        chosen: labels of what is kept.
+        harm: label -> what taking it away costs (loss added or score lost); or the weight, for magnitude.
+        margin: harm of the weakest that is kept less the harm of the strongest that is dropped.
+        whole: loss and score with nothing taken away; empty where nothing was measured.
+    """
+
+    kind: str
+    at: str
+    chosen: tuple[str, ...]
+    harm: dict[str, float]
+    margin: float
+    whole: dict[str, float]
+
+
+def next_edge(cell: RelaxedCell, seed: int) -> int | None:
+    """The next edge without an option, in a random order that depends on the seed alone."""
+    order = list(range(len(cell.edges)))
+    random.Random(seed).shuffle(order)
+    return next((e for e in order if cell.decided[e] is None), None)
+
+
+def next_node(cell: RelaxedCell, edges_per_node: int) -> int | None:
+    """The next node with too many edges, from the output back; nodes that lead nowhere any more are left alone [D]."""
+    crowded = (
+        n for n in live_nodes(cell.space, cell.kept) if len(incoming_edges(cell.space, n, cell.kept)) > edges_per_node
+    )
+    return next(crowded, None)
+
+
+def is_open(cell: RelaxedCell, edges_per_node: int) -> bool:
+    """Whether anything is left to decide."""
+    return not cell.is_decided or next_node(cell, edges_per_node) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """What decisions are made with: the supernet, batches over the whole alpha half, and the rules of `config`."""
+
+    supernet: Supernet
+    batches: Batches
+    objective: Objective
+    config: SearchConfig
+    seed: int
+
+    def harms(
+        self, place: str, strengths: Sequence[float], measured: Callable[[], list[Measured]]
+    ) -> tuple[list[float], Measured | None]:
+        """How much each of several things matters, by the rule of `config.selection`, and the whole as measured.
+
+        `strengths` are their weights; `measured` gives the whole, then the whole without each of them.
+        """
+        if self.config.selection == "magnitude":
+            return list(strengths), None
+        if self.config.selection == "random":
+            draw = random.Random(f"{self.seed} {place}")
+            return [draw.random() for _ in strengths], None
+        whole, *without = measured()
+        if self.config.criterion == "loss":
+            return [each.loss - whole.loss for each in without], whole
+        return [whole.score - each.score for each in without], whole
+
+
+def decide_option(edge: int, judge: Judge) -> Decision:
+    """Chooses the option of one edge and writes it into the cell; the network stays bit for bit as it was."""
+    cell = judge.supernet.cell
+    weights = cell.weights().detach()
+    options = range(len(cell.options))
+    place = "edge {}->{}".format(*cell.edges[edge])
+
+    def measured() -> list[Measured]:
+        without = [weights.index_put((torch.tensor(edge), torch.tensor(o)), weights.new_zeros(())) for o in options]
+        return measure([weights, *without], cell.slabs_before(edge), judge)
+
+    harm, whole = judge.harms(place, weights[edge].tolist(), measured)
+    ranked = sorted(options, key=lambda o: -harm[o])
+    cell.decided[edge] = ranked[0]
+    labels = [option.label for option in cell.options]
+    return decision("option", place, labels, harm, ranked, kept=1, whole=whole)
+
+
+def decide_edges(node: int, edges_per_node: int, judge: Judge) -> Decision:
+    """Keeps a node's edges whose removal costs most; without an edge the node is the mean of the others."""
+    cell = judge.supernet.cell
+    incoming = incoming_edges(cell.space, node, cell.kept)
+    place = f"node {node}"
+    strengths = cell.alpha.detach().softmax(-1).amax(-1)[incoming].tolist()
+    harm, whole = judge.harms(place, strengths, lambda: measure_without_edges([None, *incoming], judge))
+    ranked = sorted(range(len(incoming)), key=lambda i: -harm[i])
+    for i in ranked[edges_per_node:]:
+        cell.kept[incoming[i]] = False
+    labels = [f"{cell.edges[e][0]}->{node} {cell.options[cell.decided[e] or 0].label}" for e in incoming]
+    return decision("edges", place, labels, harm, ranked, kept=edges_per_node, whole=whole)
+
+
+def decision(
+    kind: str,
+    at: str,
+    labels: Sequence[str],
+    harm: Sequence[float],
+    ranked: Sequence[int],
+    *,
+    kept: int,
+    whole: Measured | None,
+) -> Decision:
+    return Decision(
+        kind=kind,
+        at=at,
+        chosen=tuple(labels[i] for i in sorted(ranked[:kept])),
+        harm=dict(zip(labels, harm, strict=True)),
+        margin=harm[ranked[kept - 1]] - harm[ranked[kept]] if len(ranked) > kept else 0.0,
+        whole={} if whole is None else {"loss": whole.loss, "score": whole.score},
+    )
+
+
+@torch.no_grad()
+def measure(variants: Sequence[Tensor], unchanged: int, judge: Judge) -> list[Measured]:
+    """Loss and score of the supernet under each of the mixture weights, over all samples of all workers.
+
+    The first `unchanged` slabs are the same in all variants: they are computed once a batch.
+    """
+    supernet, tallies = judge.supernet, [Tally(judge) for _ in variants]
+    with batch_statistics(supernet.network):
+        for images, targets, _ in judge.batches():
+            if len(images):
+                pixels = as_floats(images)
+                known = tuple(supernet.cell.node_slabs(pixels, variants[0])[:unchanged])
+                for tally, weights in zip(tallies, variants, strict=True):
+                    tally.add(supernet(supernet.video(pixels, weights, known)), targets)
+    return [tally.result() for tally in tallies]
+
+
+@torch.no_grad()
+def measure_without_edges(removed: Sequence[int | None], judge: Judge) -> list[Measured]:
+    """Loss and score of the decided cell without each of the edges (None: with all), over all workers' samples."""
+    supernet, tallies = judge.supernet, [Tally(judge) for _ in removed]
+    kept = list(supernet.cell.kept)
+    with batch_statistics(supernet.network):
+        try:
+            for images, targets, _ in judge.batches():
+                for tally, edge in zip(tallies, removed, strict=True):
+                    supernet.cell.kept = [stays and e != edge for e, stays in enumerate(kept)]
+                    if len(images):
+                        tally.add(supernet(supernet.video(images)), targets)
+        finally:
+            supernet.cell.kept = kept
+    return [tally.result() for tally in tallies]
+
+
+class Tally:
+    """Adds up loss and score over batches and workers."""
+
+    def __init__(self, judge: Judge) -> None:
+        device = judge.supernet.cell.alpha.device
+        self.objective = judge.objective
+        self.score = judge.objective.new_score(device)
+        self.totals = torch.zeros(2, dtype=torch.float64, device=device)
+
+    def add(self, logits: Tensor, targets: Tensor) -> None:
+        self.score.update(logits, targets)
+        loss = self.objective.loss(logits, targets, reduction="none").double().sum()
+        self.totals += torch.stack([loss, loss.new_tensor(len(targets))])
+
+    def result(self) -> Measured:
+        loss, count = sum_across_workers(self.totals).tolist()
+        return Measured(loss=loss / count, score=self.score.compute())

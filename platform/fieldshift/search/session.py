@@ -1,0 +1,228 @@
+"""What a search works with: halves, cell, optimizers, and how its state is written and taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fieldshift.data import DataSet, Split, batches, halves
+from fieldshift.data.partition import limited
+from fieldshift.errors import UserError
+from fieldshift.motions import Policy
+from fieldshift.networks import VideoNetwork
+from fieldshift.search.cell import RelaxedCell
+from fieldshift.search.config import SearchConfig
+from fieldshift.search.space import Space
+from fieldshift.search.state import SearchState
+from fieldshift.search.supernet import Supernet
+from fieldshift.training import distributed
+from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
+
+POLICY_FILE, STATE_FILE = "policy.json", "search.pt"
+DEFAULT_FRAMES = 3
+MOMENTUM = 0.9
+WEIGHTS, ALPHA = 1, 2  # streams of random draws
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed of several numbers, equal on every worker."""
+    text = ",".join(str(number) for number in numbers)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+@dataclass(kw_only=True)
+class Session:
+    """Everything that a search holds while it runs; `state` is what outlives it."""
+
+    seed: int
+    config: SearchConfig
+    space: Space
+    device: torch.device
+    supernet: Supernet
+    weight_half: Split
+    alpha_half: Split
+    batch: int
+    optimizer: torch.optim.Optimizer
+    alpha_optimizer: torch.optim.Optimizer
+    state: SearchState
+    found: dict[str, Any]
+
+    @classmethod
+    def start(
+        cls,
+        network: VideoNetwork,
+        dataset: DataSet,
+        space: Space,
+        config: SearchConfig,
+        *,
+        normalise: Callable[[Tensor], Tensor],
+        device: torch.device | str,
+        seed: int,
+    ) -> Session:
+        """A fresh session. Raises UserError where network, space, settings and workers do not fit together."""
+        device = torch.device(device)
+        frames = config.frames or space.frames or DEFAULT_FRAMES
+        if network.frames != frames:
+            raise UserError(
+                f"The network reads {network.frames} frames, but the search makes {frames}; give both the same number."
+            )
+        if config.order != "first" and config.optimizer != "sgd":
+            raise UserError(
+                f"search.order is '{config.order}', which unrolls a step of sgd; set search.optimizer to sgd."
+            )
+        train = dataset.train
+        if config.subset:
+            train = train.subset(limited(train.targets, config.subset, seed))
+        on_weights, on_alpha = halves(train, seed)
+        batch = min(config.batch, len(on_weights), len(on_alpha))
+        workers = distributed.world_size()
+        if batch < workers or (workers > 1 and batch % workers):
+            raise UserError(
+                f"search.batch is {batch} (a half of the training set has {len(on_weights)} images), but {workers} "
+                f"workers share it equally; give a multiple of {workers}."
+            )
+        cell = RelaxedCell(space, frames, seed).to(device)
+        supernet = Supernet(network.to(device), cell, normalise)
+        parameters = [each for each in network.parameters() if each.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {"params": [cell.alpha], "lr": config.alpha_lr, "weight_decay": config.alpha_weight_decay}
+        ]
+        if len(cell.outer_parameters) > 1:
+            groups.append({"params": cell.outer_parameters[1:], "lr": config.magnitude_lr, "weight_decay": 0.0})
+        found = {
+            "by": "fieldshift search",
+            "space": space.name,
+            "space_version": space.version,
+            "data": dataset.name,
+            "network": network.name,
+            "temporal": network.temporal,
+            "seed": seed,
+            "settings": asdict(config),
+        }
+        return cls(
+            seed=seed,
+            config=config,
+            space=space,
+            device=device,
+            supernet=supernet,
+            weight_half=train.subset(on_weights).to(device),
+            alpha_half=train.subset(on_alpha).to(device),
+            batch=batch,
+            optimizer=torch.optim.SGD(parameters, config.lr, MOMENTUM, weight_decay=config.weight_decay)
+            if config.optimizer == "sgd"
+            else torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay),
+            alpha_optimizer=torch.optim.Adam(groups, betas=(0.5, 0.999)),
+            state=SearchState(fingerprint=fingerprint_of(found, space, dataset, frames)),
+            found=found,
+        )
+
+    @property
+    def cell(self) -> RelaxedCell:
+        return self.supernet.cell
+
+    @property
+    def steps_a_pass(self) -> int:
+        return max(1, min(len(self.weight_half), len(self.alpha_half)) // self.batch)
+
+    def learning_rate(self, step: int) -> float:
+        """The network's step size: a cosine over the supernet phase; from a tenth, over each tuning phase."""
+        config, state = self.config, self.state
+        high, done, passes = config.lr, state.epoch, config.epochs
+        if state.tuning:
+            high, done, passes = max(config.lr / 10, config.lr_min), state.tuned, config.tune_epochs
+        share = (done + step / self.steps_a_pass) / passes
+        return config.lr_min + (high - config.lr_min) * (1 + math.cos(math.pi * share)) / 2
+
+    def pairs_of_batches(self) -> Iterator[tuple[Batch, Batch]]:
+        """This worker's slices of one pass over both halves: (for the network, for alpha), whole batches only.
+
+        Random layers such as dropout draw from a seed of this pass while it lasts.
+        """
+        passes = self.state.passes
+        on_weights, on_alpha = (
+            self._batches(half, self.batch, seed=self.seed + stream, epoch=passes, drop_last=True)
+            for half, stream in ((self.weight_half, WEIGHTS), (self.alpha_half, ALPHA))
+        )
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(mixed_seed(self.seed, passes, distributed.rank()))
+            yield from zip(on_weights, on_alpha, strict=False)
+
+    def noise(self, step: int, stream: int) -> int | None:
+        """The seed of the gumbel sample of a step, the same on every worker; None for softmax."""
+        gumbel = self.config.relaxation == "gumbel"
+        return mixed_seed(self.seed, self.state.passes, step, stream) if gumbel else None
+
+    def weights(self, noise: int | None) -> Tensor | None:
+        """The mixture weights; None for a decided cell, which its policy renders."""
+        return None if self.cell.is_decided else self.cell.weights(noise, self.config.temperature)
+
+    def momentum(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """What the next step of sgd adds from the steps before."""
+        kept = [self.optimizer.state[each].get("momentum_buffer") for each in parameters]
+        return [torch.zeros_like(p) if m is None else MOMENTUM * m for m, p in zip(kept, parameters, strict=True)]
+
+    def alpha_half_in_order(self) -> Iterator[Batch]:
+        """This worker's part of the whole alpha half, in batches of equal size, so that no batch statistic is poor."""
+        count = len(self.alpha_half)
+        size = max(distributed.world_size(), math.ceil(count / math.ceil(count / self.batch)))
+        return self._batches(self.alpha_half, size, seed=0, epoch=0, shuffle=False)
+
+    def _batches(self, half: Split, size: int, **order: Any) -> Iterator[Batch]:
+        rank, world = distributed.rank(), distributed.world_size()
+        return batches(half, size, rank=rank, world=world, device=self.device, **order)
+
+    def synchronise(self) -> None:
+        """All workers start from the first one's network and cell."""
+        distributed.broadcast_from_first([*self.supernet.network.state_dict().values(), *self.cell.outer_parameters])
+
+    def policy(self, edges_per_node: int) -> Policy:
+        """The policy of the moment: what is decided, and the largest weights where nothing is decided yet."""
+        choices, kept = self.cell.derived(edges_per_node)
+        found = {
+            **self.found,
+            "phase": self.state.phase,
+            "passes": self.state.passes,
+            "decisions": self.state.decisions,
+        }
+        return self.cell.to_policy(found, choices, kept)
+
+    def save(self, folder: Path, edges_per_node: int) -> None:
+        """Writes the state and the policy of the moment, by the first worker only."""
+        state = self.state
+        state.decided, state.kept = list(self.cell.decided), list(self.cell.kept)
+        state.cell, state.network = self.cell.state_dict(), self.supernet.network.state_dict()
+        state.optimizer, state.alpha_optimizer = self.optimizer.state_dict(), self.alpha_optimizer.state_dict()
+        if distributed.rank() == 0:
+            write_checkpoint(folder / STATE_FILE, state.to_values())
+            self.policy(edges_per_node).save(folder / POLICY_FILE)
+
+    def restore(self, folder: Path) -> None:
+        """Takes up the state in `folder`. Raises UserError when it belongs to another search."""
+        path = folder / STATE_FILE
+        state = SearchState.from_values(read_checkpoint(path, self.device), str(path))
+        if state.fingerprint != self.state.fingerprint:
+            raise UserError(
+                f"{path} belongs to a search with other settings ({state.fingerprint}, now {self.state.fingerprint}); "
+                "resume with the same ones or start anew in another folder."
+            )
+        self.cell.load_state_dict(state.cell)
+        self.cell.decided, self.cell.kept = list(state.decided), list(state.kept)
+        self.supernet.network.load_state_dict(state.network)
+        self.optimizer.load_state_dict(state.optimizer)
+        self.alpha_optimizer.load_state_dict(state.alpha_optimizer)
+        self.state = state
+
+
+def fingerprint_of(found: dict[str, Any], space: Space, dataset: DataSet, frames: int) -> str:
+    """Equal for searches that must end with the same policy."""
+    text = repr((sorted(found.items()), space, dataset.digest, len(dataset.train), frames))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,222 @@
+"""Search spaces: which motions an edge of the cell may choose from, how strong, and how the cell is wired."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.motions.colour import COLOURS
+from fieldshift.motions.graph import operation
+from fieldshift.motions.matrices import REFERENCES
+from fieldshift.motions.registry import MOTIONS
+from fieldshift.motions.warp import FILLS
+
+MAGNITUDES = ("frozen", "learned", "grid")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One candidate as an edge sees it: motions in order, each with a magnitude (grid) or None (to be drawn)."""
+
+    ops: tuple[str, ...]
+    magnitudes: tuple[float | None, ...]
+
+    @property
+    def label(self) -> str:
+        """What logs and tables call it: "translate_x", "translate_x 0.45" or "zoom + rotate"."""
+        named = zip(self.ops, self.magnitudes, strict=True)
+        return " + ".join(op if magnitude is None else f"{op} {magnitude:g}" for op, magnitude in named)
+
+    @property
+    def is_identity(self) -> bool:
+        return set(self.ops) == {"identity"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """A directed acyclic graph over videos and the candidates of each of its edges (METHOD.md 3).
+
+    Attributes:
+        name: what people type.
+        version: a whole number that grows whenever the same name would give other results.
+        inputs: input nodes; each is the replicated image.
+        nodes: intermediate nodes, each with an edge from every earlier node; the last one is the output.
+        candidates: what every edge chooses from; several motions in one candidate act one after the other.
+        ranges: from where a motion's magnitude is drawn, in its unit (fractions of the side, degrees, factors).
+        grid: the magnitudes offered as separate candidates where `magnitudes` is "grid".
+        edges_per_node: incoming edges kept at each node at the end of a search.
+        magnitudes: frozen (drawn once), learned (a parameter of the outer problem) or grid.
+        frames: frames of the video where the user names none; None leaves it to the caller.
+        reference: centre or first, the frame that is the untouched image.
+        symmetric: whether strength grows away from the reference on both sides alike.
+        fill: what lies outside of the image.
+        summary: one line for tables and help.
+    """
+
+    name: str
+    version: int
+    inputs: int
+    nodes: int
+    candidates: tuple[tuple[str, ...], ...]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    grid: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    edges_per_node: int = 2
+    magnitudes: str = "frozen"
+    frames: int | None = None
+    reference: str = "centre"
+    symmetric: bool = False
+    fill: str | tuple[float, ...] = "zeros"
+    summary: str = ""
+
+    @property
+    def edges(self) -> tuple[tuple[int, int], ...]:
+        """(source, target) of every edge, by target, then by source. Nodes count on from the inputs."""
+        nodes = range(self.inputs, self.inputs + self.nodes)
+        return tuple((source, target) for target in nodes for source in range(target))
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The candidates of every edge, a grid written out, in a fixed order (O of them)."""
+        return tuple(option for ops in self.candidates for option in self._written_out(ops))
+
+    def _written_out(self, ops: tuple[str, ...]) -> Iterator[Option]:
+        values: list[tuple[float | None, ...]] = [
+            tuple(self.grid[op]) if self.magnitudes == "grid" and op in self.grid else (None,) for op in ops
+        ]
+        for magnitudes in product(*values):
+            yield Option(ops, magnitudes)
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """The colour operations among the candidates."""
+        return tuple(sorted({op for ops in self.candidates for op in ops if op in COLOURS}))
+
+    def range_of(self, op: str) -> tuple[float, float]:
+        """(low, high) of an op's magnitude: the space's own range, or else the op's preset."""
+        return self.ranges[op] if op in self.ranges else operation(op).preset
+
+    def size(self) -> int:
+        """How many different cells there are: kept edges times their candidates; drawn magnitudes are not counted."""
+        options, cells = len(self.options), 1
+        for node in range(self.nodes):
+            incoming = self.inputs + node
+            kept = min(self.edges_per_node, incoming)
+            cells *= math.comb(incoming, kept) * options**kept
+        return cells
+
+    def with_changes(self, **changes: Any) -> Space:
+        """The same space with some attributes replaced, checked again."""
+        changed = replace(self, **changes)
+        check_space(changed, f"space '{self.name}'")
+        return changed
+
+
+def load_space(name_or_path: str | Path) -> Space:
+    """The space of a name in the `search_spaces` package, or of a TOML file.
+
+    Raises UserError for an unknown name, a missing file, an unknown key or a value out of range, naming file and key.
+    """
+    from search_spaces import motion_spaces
+
+    text = str(name_or_path)
+    if not text.endswith(".toml"):
+        if text not in motion_spaces.names():
+            raise unknown_name("search space", text, motion_spaces.names())
+        return parse_space(motion_spaces.read(text), f"{text}.toml")
+    path = Path(text)
+    if not path.is_file():
+        raise UserError(f"No search space file at {path}; give a name ({', '.join(motion_spaces.names())}) or a file.")
+    return parse_space(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse_space(text: str, file: str) -> Space:
+    """Reads a space from TOML; `file` is what errors name."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file} is not TOML ({error}); mend that line.") from None
+    known = set(Space.__dataclass_fields__)
+    for key in table:
+        if key not in known:
+            raise UserError(f"{file}: {unknown_name('key', key, known)}")
+    missing = [key for key in ("name", "version", "inputs", "nodes", "candidates") if key not in table]
+    if missing:
+        raise UserError(f"{file} has no '{missing[0]}'; add it (required: name, version, inputs, nodes, candidates).")
+    values: dict[str, Any] = dict(table)
+    values["candidates"] = _candidates(table["candidates"], file)
+    for key in ("ranges", "grid"):
+        rows = table.get(key, {})
+        if not isinstance(rows, dict):
+            raise UserError(f"{file}: '{key}' is {rows!r}, but must be a table of NAME = [numbers].")
+        values[key] = {op: _numbers(row, file, f"{key}.{op}") for op, row in rows.items()}
+    if isinstance(values.get("fill"), list):
+        values["fill"] = _numbers(values["fill"], file, "fill")
+    space = Space(**values)
+    check_space(space, file)
+    return space
+
+
+def _candidates(value: object, file: str) -> tuple[tuple[str, ...], ...]:
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) and each.strip() for each in value):
+        raise UserError(
+            f"{file}: 'candidates' must be a list of motions such as 'zoom' or 'zoom + rotate', not {value!r}."
+        )
+    return tuple(tuple(op.strip() for op in each.split("+")) for each in value)
+
+
+def _numbers(value: object, file: str, key: str) -> tuple[float, ...]:
+    if not isinstance(value, list) or not all(type(each) in (int, float) and math.isfinite(each) for each in value):
+        raise UserError(f"{file}: '{key}' is {value!r}, but must be a list of finite numbers.")
+    return tuple(float(each) for each in value)
+
+
+def check_space(space: Space, file: str) -> None:
+    """Raises UserError for the first value that is not allowed, naming `file`, the key and what is allowed."""
+    for key, lowest in (("version", 1), ("inputs", 1), ("nodes", 1), ("edges_per_node", 1), ("frames", 1)):
+        value = getattr(space, key)
+        if value is None and key == "frames":
+            continue
+        if type(value) is not int or value < lowest:
+            raise UserError(f"{file}: '{key}' is {value!r}, but must be a whole number of at least {lowest}.")
+    for key, allowed in (("magnitudes", MAGNITUDES), ("reference", REFERENCES)):
+        if getattr(space, key) not in allowed:
+            raise UserError(f"{file}: '{key}' is {getattr(space, key)!r}, but must be one of {', '.join(allowed)}.")
+    if type(space.symmetric) is not bool:
+        raise UserError(f"{file}: 'symmetric' is {space.symmetric!r}, but must be true or false.")
+    if isinstance(space.fill, str) and space.fill not in FILLS:
+        raise UserError(
+            f"{file}: 'fill' is '{space.fill}', but must be one of {', '.join(FILLS)} or a list of numbers."
+        )
+    ops = {op for candidate in space.candidates for op in candidate}
+    known = [*MOTIONS, *COLOURS]
+    for op in sorted(ops):
+        if op not in known:
+            raise UserError(f"{file}: 'candidates': {unknown_name('operation', op, known)}")
+    if len(set(space.candidates)) < len(space.candidates):
+        raise UserError(f"{file}: 'candidates' names one candidate twice; take the second away.")
+    _check_magnitudes(space, ops, file)
+
+
+def _check_magnitudes(space: Space, ops: set[str], file: str) -> None:
+    for key, rows in (("ranges", space.ranges), ("grid", space.grid)):
+        for op, values in rows.items():
+            if op not in ops:
+                raise UserError(f"{file}: '{key}.{op}' has no effect: no candidate uses '{op}'. Take it away.")
+            low, high = operation(op).limits
+            if not values or min(values) < low or max(values) > high:
+                raise UserError(f"{file}: '{key}.{op}' is {list(values)}, but must lie within [{low:g}, {high:g}].")
+    for op, pair in space.ranges.items():
+        if len(pair) != 2 or pair[0] > pair[1]:
+            raise UserError(f"{file}: 'ranges.{op}' is {list(pair)}, but must be [low, high] with low <= high.")
+    if space.magnitudes != "grid" and space.grid:
+        raise UserError(
+            f"{file}: 'grid' has no effect with magnitudes = '{space.magnitudes}'; use magnitudes = 'grid'."
+        )
+    if space.magnitudes == "grid" and not space.grid:
+        raise UserError(f"{file}: magnitudes = 'grid' needs a [grid] table such as translate_x = [-0.4, 0.4].")

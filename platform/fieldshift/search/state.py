@@ -1,0 +1,71 @@
+"""The state of a search: one object that a checkpoint holds, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from fieldshift.errors import UserError
+
+PHASES = ("supernet", "options", "edges", "done")
+SCHEMA = 1
+
+
+@dataclass(kw_only=True)
+class SearchState:
+    """Where a search stands.
+
+    Random draws and learning rates are functions of the seed and of these counters, so there is no generator and no
+    scheduler to keep.
+
+    Attributes:
+        phase: supernet (weights and alpha learn), options (chosen edge by edge), edges (node by node, which edges stay)
+            or done.
+        epoch: epochs of the supernet phase that are done.
+        tuned: tuning epochs done since the last decision.
+        tuning: whether the last decision is still being tuned in.
+        passes: epochs of any kind that are done; seeds the order of samples.
+        decided: the chosen option of each edge, None where open.
+        kept: whether each edge is still in the cell.
+        decisions: what was decided, in order, with the scores that decided it.
+        history: one row a pass: losses, scores, weights.
+        warned: whether a collapse to the identity was said.
+        seconds: time spent, over all sessions of a resumed search.
+        cell: the cell's tensors.
+        network: the network's tensors.
+        optimizer: the state of the network's optimizer.
+        alpha_optimizer: the state of alpha's optimizer.
+        fingerprint: what must be equal for a search to be resumed: seed, space, settings.
+    """
+
+    phase: str = "supernet"
+    epoch: int = 0
+    tuned: int = 0
+    tuning: bool = False
+    passes: int = 0
+    decided: list[int | None] = field(default_factory=list)
+    kept: list[bool] = field(default_factory=list)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    warned: bool = False
+    seconds: float = 0.0
+    cell: dict[str, Any] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    alpha_optimizer: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def to_values(self) -> dict[str, Any]:
+        """Tensors and plain values only, as `write_checkpoint` takes them."""
+        shallow = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {"schema": SCHEMA, **shallow}
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any], path: str) -> SearchState:
+        """The state of a checkpoint. Raises UserError when `path` does not hold a search of this version."""
+        known = {each.name for each in fields(cls)}
+        if values.get("schema") != SCHEMA or set(values) - {"schema"} != known:
+            raise UserError(f"{path} is not the state of a search of this version; start anew without --resume.")
+        state = cls(**{name: value for name, value in values.items() if name != "schema"})
+        assert state.phase in PHASES
+        return state

@@ -1,0 +1,170 @@
+"""The search loop from end to end on a toy."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from fieldshift.errors import UserError
+from fieldshift.motions import Policy
+from fieldshift.search import search
+from fieldshift.search.loop import SearchResult
+from fieldshift.training.checkpoint import read_checkpoint
+from fieldshift.training.objectives import objective_for
+
+
+class Interrupted(Exception):  # noqa: N818
+    pass
+
+
+@pytest.fixture
+def run(request):
+    toy_data, toy_network, toy_space, objective, normalise, quick = map(
+        request.getfixturevalue, ("toy_data", "toy_network", "toy_space", "objective", "normalise", "quick")
+    )
+
+    def build(config=None, *, space=None, **settings) -> SearchResult:
+        data = settings.pop("data", None) or toy_data()
+        network = settings.pop("network", None) or toy_network()
+        settings.setdefault("objective", objective)
+        return search(network, data, space or toy_space, config or quick(), normalise=normalise, **settings)
+
+    return build
+
+
+def test_a_search_ends_with_a_policy_and_tells_how(run, toy_space, tmp_path) -> None:
+    lines, metrics = [], {}
+    result = run(folder=tmp_path, progress=lines.append, report=lambda row, step: metrics.update({step: row}))
+    assert result.policy.is_pure
+    assert result.policy.frames == 3
+    assert Policy.load(tmp_path / "policy.json") == result.policy
+    kinds = [each["kind"] for each in result.decisions]
+    assert kinds == ["option"] * len(toy_space.edges) + ["edges"] * kinds.count("edges")
+    assert kinds.count("edges") >= 1
+    assert (
+        result.policy.found["decisions"] == [{**each, "chosen": list(each["chosen"])} for each in result.decisions]
+        or result.policy.found["decisions"] == result.decisions
+    )
+    assert sorted(metrics) == list(range(1, len(result.history) + 1))
+    assert {"search/entropy", "search/identity_share", "alpha/0-1/translate_x", "train/loss", "val/loss"} <= set(
+        metrics[1]
+    )
+    assert all(isinstance(value, (int, float)) for row in metrics.values() for value in row.values())
+    assert any("epoch 2/2" in line for line in lines)
+    assert result.device_hours == pytest.approx(result.seconds / 3600)
+
+
+def test_the_same_seed_gives_the_same_policy_bit_for_bit_and_alpha_too(run) -> None:
+    first, again = run(seed=3), run(seed=3)
+    assert first.policy.to_json() == again.policy.to_json()
+    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in each.history] for each in (first, again)]
+    assert timeless[0] == timeless[1]
+    assert run(seed=4).policy.found["seed"] == 4
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_an_interrupted_and_resumed_search_equals_an_uninterrupted_one(
+    run, quick, tmp_path, stop_after, relaxation
+) -> None:
+    config = quick(relaxation=relaxation)
+    whole = run(config, folder=tmp_path / "whole")
+
+    def interrupt(_row, step) -> None:
+        if step == stop_after + 1:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(config, folder=tmp_path / "parts", report=interrupt)
+    assert len(read_checkpoint(tmp_path / "parts" / "search.pt")["history"]) == stop_after
+    # Another network's weights, to prove that everything comes from the checkpoint.
+    resumed = run(config, folder=tmp_path / "parts", resume=True)
+    assert resumed.policy.to_json() == whole.policy.to_json()
+    states = [read_checkpoint(tmp_path / name / "search.pt") for name in ("whole", "parts")]
+    assert torch.equal(states[0]["cell"]["alpha"], states[1]["cell"]["alpha"])
+    for name, tensor in states[0]["network"].items():
+        assert torch.equal(tensor, states[1]["network"][name]), name
+    assert [row["train/loss"] for row in states[0]["history"]] == [row["train/loss"] for row in states[1]["history"]]
+
+
+def test_resuming_a_finished_search_changes_nothing_and_other_settings_are_refused(run, quick, tmp_path) -> None:
+    done = run(folder=tmp_path)
+    before = (tmp_path / "policy.json").read_bytes()
+    again = run(folder=tmp_path, resume=True)
+    assert again.policy == done.policy
+    assert (tmp_path / "policy.json").read_bytes() == before
+    with pytest.raises(UserError, match="other settings"):
+        run(quick(alpha_lr=0.5), folder=tmp_path, resume=True)
+    with pytest.raises(UserError, match="other settings"):
+        run(folder=tmp_path, resume=True, seed=9)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_images_and_keeps_the_last_state(
+    run, quick, toy_network, tmp_path
+) -> None:
+    network = toy_network()
+    report = lambda _row, step: network.network.fc.bias.data.fill_(torch.nan) if step == 1 else None  # noqa: E731
+    with pytest.raises(RuntimeError, match=r"loss is nan in pass 2 .*step 1, images \[\d+"):
+        run(folder=tmp_path, network=network, report=report)
+    state = read_checkpoint(tmp_path / "search.pt")
+    assert state["epoch"] == 1
+
+
+@pytest.mark.parametrize("selection", ["magnitude", "random"])
+def test_other_selections_need_no_measuring_and_no_tuning(run, quick, selection) -> None:
+    result = run(quick(selection=selection))
+    assert len(result.history) == 2
+    assert all(each["whole"] == {} for each in result.decisions)
+    assert result.policy.is_pure
+
+
+@pytest.mark.parametrize("order", ["second", "second-exact"])
+def test_second_order_runs_and_asks_for_sgd(run, quick, order) -> None:
+    small = quick(order=order, epochs=1, optimizer="sgd", selection="magnitude")
+    assert run(small).policy.is_pure
+    with pytest.raises(UserError, match=r"search\.optimizer"):
+        run(dataclasses.replace(small, optimizer="adamw"))
+
+
+def test_learned_magnitudes_move_and_stay_in_range(run, quick, toy_space, tmp_path) -> None:
+    space = toy_space.with_changes(magnitudes="learned")
+    run(quick(selection="magnitude", magnitude_lr=0.3), space=space, folder=tmp_path)
+    state = read_checkpoint(tmp_path / "search.pt")
+    run(quick(selection="magnitude", magnitude_lr=1e-9), space=space, folder=tmp_path / "still")
+    still = read_checkpoint(tmp_path / "still" / "search.pt")
+    assert (state["cell"]["magnitudes.place"] - still["cell"]["magnitudes.place"]).abs().max() > 0.05
+
+
+def test_segmentation_is_searched_on_masks(run, quick, toy_data, toy_network) -> None:
+    result = run(
+        quick(epochs=1, criterion="score"),
+        data=toy_data(task="segmentation"),
+        network=toy_network(task="segmentation"),
+        objective=objective_for("segmentation", 2, 255),
+    )
+    assert result.policy.is_pure
+    assert "train/mIoU" in result.history[0]
+
+
+def test_warmup_leaves_alpha_alone_and_a_subset_is_smaller(run, quick) -> None:
+    result = run(quick(warmup_epochs=1, selection="magnitude", subset=20))
+    first, second = result.history
+    assert "val/loss" not in first
+    assert "val/loss" in second
+    assert first["alpha/0-1/identity"] == pytest.approx(0, abs=5e-3)
+
+
+def test_frames_that_do_not_fit_the_network_are_a_users_mistake(run, toy_network) -> None:
+    with pytest.raises(UserError, match="reads 2 frames, but the search makes 3"):
+        run(network=toy_network(frames=2))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("epochs", 0), ("order", "third"), ("lr", 0.0), ("alpha_lr", float("nan")), ("warmup_epochs", 2), ("frames", 0)],
+)
+def test_settings_out_of_range_name_themselves(quick, field, value) -> None:
+    with pytest.raises(UserError, match=field):
+        quick(**{field: value})
