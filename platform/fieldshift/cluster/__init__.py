@@ -1,0 +1,27 @@
+"""Workers, trials and jobs on a Ray cluster, or in this process: callables and plain values in, plain values out."""
+
+from fieldshift.cluster.config import ClusterConfig
+from fieldshift.cluster.connect import connect, has_ray, preflight, terminate_like_interrupt
+from fieldshift.cluster.context import WorkerContext
+from fieldshift.cluster.jobs import JobOutcome, submit
+from fieldshift.cluster.train import WorkerFailedError, run_workers
+from fieldshift.cluster.trials import TrialResult
+from fieldshift.cluster.tune import run_trials
+from fieldshift.cluster.tuning import Tuning, tune_trials
+
+__all__ = [
+    "ClusterConfig",
+    "JobOutcome",
+    "TrialResult",
+    "Tuning",
+    "WorkerContext",
+    "WorkerFailedError",
+    "connect",
+    "has_ray",
+    "preflight",
+    "run_trials",
+    "run_workers",
+    "submit",
+    "terminate_like_interrupt",
+    "tune_trials",
+]

@@ -1,0 +1,238 @@
+"""Joining or starting a Ray cluster, and the check that it can hold what is asked of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+from fieldshift.cluster.config import ClusterConfig
+from fieldshift.errors import MissingFeatureError, UserError
+
+REACH_DEADLINE_S = 5.0
+
+# Read by Ray in the driver and, through the local cluster's first process, in every worker.
+_QUIET = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster holds in all: CPU cores and GPUs."""
+
+    cpus: float
+    gpus: float
+
+
+def has_ray() -> bool:
+    """Whether Ray with Train and Tune can be imported here."""
+    try:
+        import ray.train
+        import ray.tune  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def require_ray(feature: str) -> None:
+    """Raises MissingFeatureError in one line where Ray is not installed."""
+    if not has_ray():
+        raise MissingFeatureError(
+            f"{feature} needs Ray, which is not installed: pip install 'ray[default,train,tune]', or use no workers."
+        )
+
+
+@contextlib.contextmanager
+def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Iterator[Resources]:
+    """Joins the cluster, or starts a local one with its dashboard, and takes down at the end only what it started.
+
+    Where this process is connected already, that connection is used and left open; so an outer `connect` makes several
+    runs share one cluster. A process inside a submitted job joins the job's cluster.
+
+    Args:
+        cluster: Which cluster; `address=None` starts a local one unless RAY_ADDRESS names another.
+        modules: Packages that a joined cluster's workers get from here (`py_modules`); local workers import what this
+            process can import, and a job's workers got theirs with the job.
+
+    Raises:
+        UserError: The address does not answer, or refuses this process.
+    """
+    require_ray("cluster.address" if cluster.address else "Starting workers")
+    import ray
+
+    if ray.is_initialized():
+        yield resources()
+        return
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with environment({name: value for name, value in _QUIET.items() if name not in os.environ}):
+        _start(cluster, modules)
+        try:
+            yield resources()
+        finally:
+            ray.shutdown()
+
+
+def resources() -> Resources:
+    """What the connected cluster holds in all."""
+    import ray
+
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return Resources(cpus=float(total.get("CPU", 0.0)), gpus=float(total.get("GPU", 0.0)))
+
+
+def worker_gpus(cluster: ClusterConfig, gpus: float) -> float:
+    """GPUs each worker gets where there are `gpus` in all: what the user asked, else one where there is any."""
+    if cluster.gpus_per_worker is not None:
+        return cluster.gpus_per_worker
+    return 1.0 if gpus >= 1 else 0.0
+
+
+def preflight(cluster: ClusterConfig, workers: int, held: Resources) -> None:
+    """Checks that `workers` workers fit on the cluster, so that nothing waits for ever for what is not there.
+
+    Raises:
+        UserError: They need more CPU cores or GPUs than the cluster holds; the line gives both numbers.
+    """
+    gpus = worker_gpus(cluster, held.gpus)
+    needs = (
+        ("CPU cores", workers * cluster.cpus_per_worker, held.cpus, "cluster.cpus_per_worker"),
+        ("GPUs", workers * gpus, held.gpus, "cluster.gpus_per_worker"),
+    )
+    for what, needed, there, field in needs:
+        if needed > there:
+            raise UserError(
+                f"{workers} worker(s) need {needed:g} {what}, but the cluster has {there:g};"
+                f" ask for fewer workers, lower {field}, or give the cluster.address of a bigger cluster."
+            )
+
+
+def local_device(cluster: ClusterConfig) -> str:
+    """torch's name of the device that a run inside this process uses.
+
+    Raises:
+        UserError: A GPU is asked for and there is none.
+    """
+    try:
+        import torch
+    except ImportError:
+        return "cpu"
+    available = torch.cuda.is_available()
+    if cluster.gpus_per_worker and not available:
+        raise UserError(
+            f"cluster.gpus_per_worker is {cluster.gpus_per_worker:g}, but this machine has 0 GPUs that torch can use;"
+            " leave it out or set it to 0."
+        )
+    return "cuda:0" if available and cluster.gpus_per_worker != 0 else "cpu"
+
+
+@contextlib.contextmanager
+def terminate_like_interrupt() -> Iterator[None]:
+    """Within the block SIGTERM, which stops a job, does what Ctrl-C does: KeyboardInterrupt, so that runs are closed.
+
+    Outside the main thread, where signals cannot be handled, the block changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _start(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> None:
+    import ray
+
+    inherited = os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if inherited and cluster.address is None:
+        ray.init(runtime_env={"env_vars": _QUIET | {"RAY_ADDRESS": inherited}}, **quiet)
+        return
+    if cluster.address is not None:
+        _reach(cluster.address)
+        travelling: dict[str, Any] = {"env_vars": dict(_QUIET), "py_modules": list(modules)}
+        try:
+            ray.init(address=cluster.address, runtime_env=travelling, **quiet)
+        except Exception as error:
+            raise UserError(f"No Ray cluster answers at cluster.address {cluster.address}: {_reason(error)}") from error
+        return
+    port = _free_port()
+    # The state API of trials asks this dashboard, not one that an older cluster left on the machine.
+    with environment({"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "PYTHONPATH": _import_path()}):
+        ray.init(address="local", include_dashboard=True, dashboard_port=port, **quiet)
+
+
+def _reach(address: str) -> None:
+    """Knocks at HOST:PORT, because Ray itself waits for minutes."""
+    host, colon, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdigit():
+        raise UserError(f"cluster.address is '{address}', but must be HOST:PORT (6379 is usual) or 'auto'.")
+    try:
+        socket.create_connection((host, int(port)), timeout=REACH_DEADLINE_S).close()
+    except OSError as error:
+        raise UserError(
+            f"Nothing answers at cluster.address {address} ({error.strerror or error});"
+            " start the cluster with `ray start --head`, or check the address and the port."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "auth" in text.lower():
+        return f"it wants a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH). {text[:160]}"
+    return text[:300] or type(error).__name__
+
+
+def _import_path() -> str:
+    """PYTHONPATH that lets local workers import what this process imports from outside its Python installation."""
+    own = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    outside = [
+        entry
+        for entry in sys.path
+        if entry and Path(entry).is_dir() and not own & {Path(entry).resolve(), *Path(entry).resolve().parents}
+    ]
+    return os.pathsep.join(dict.fromkeys([*outside, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables for the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,178 @@
+"""Sending a command to a Ray cluster as a job, and following what it prints."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+from urllib.parse import urlsplit
+
+from fieldshift.cluster.connect import REACH_DEADLINE_S, require_ray
+from fieldshift.errors import UserError
+
+POLL_S = 1.0
+ENDING_DEADLINE_S = 60.0
+
+_TOKEN_ADVICE = (
+    "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH);"
+    " on the head node `ray get-auth-token` shows it"
+)
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """How far a job came.
+
+    Attributes:
+        job_id: What `ray job status|logs|stop` call it.
+        status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
+        exit_code: Exit code of the job's command; 130 when it was stopped, None while it runs.
+        message: Ray's own words about a job that did not succeed.
+    """
+
+    job_id: str
+    status: str
+    exit_code: int | None
+    message: str = ""
+
+
+def submit(
+    address: str,
+    argv: Sequence[str],
+    *,
+    follow: bool = True,
+    modules: Sequence[ModuleType] = (),
+    env: Mapping[str, str] | None = None,
+    on_text: Callable[[str], object] | None = None,
+    start_timeout_s: float = 600.0,
+) -> JobOutcome:
+    """Runs a command on a cluster as a job; with `follow` hands on what it prints until it ends.
+
+    Ctrl-C while following ends the following, not the job.
+
+    Args:
+        address: URL of the cluster's dashboard, such as http://HEAD:8265.
+        argv: The command, word by word.
+        modules: Packages the job and its workers get from here (`py_modules`); nothing else travels, no data, no
+            environment.
+        env: Environment variables of the job.
+        on_text: Gets the job's output in pieces; None prints it.
+        start_timeout_s: Seconds the job has to start while it is followed.
+
+    Raises:
+        UserError: Nothing answers at the address, it refuses the token, or the job does not start in time.
+    """
+    require_ray("Submitting a job")
+    if not argv:
+        raise UserError("The job has no command; give one after `--`, such as `-- study --data digit-pairs-left`.")
+    _knock(address)
+    with _named_address_only(), _told_in_one_line(address):
+        from ray.job_submission import JobSubmissionClient
+
+        client = JobSubmissionClient(address)
+        runtime_env: dict[str, Any] = {"py_modules": list(modules)} if modules else {}
+        if env:
+            runtime_env["env_vars"] = dict(env)
+        job_id = str(client.submit_job(entrypoint=shlex.join(argv), runtime_env=runtime_env))
+    if not follow:
+        return JobOutcome(job_id, str(client.get_job_status(job_id)), None)
+    _await_start(client, job_id, start_timeout_s)
+    _follow(client, job_id, on_text or _print)
+    return _outcome(client, job_id)
+
+
+def _print(text: str) -> None:
+    print(text, end="", flush=True)
+
+
+def _knock(address: str) -> None:
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise UserError(f"The address is '{address}', but must be a dashboard's URL such as http://HOST:8265.")
+    port = parts.port or (443 if parts.scheme == "https" else 8265)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=REACH_DEADLINE_S).close()
+    except OSError as error:
+        raise UserError(
+            f"Nothing answers at {address} ({error.strerror or error}); check the address, or forward the port"
+            " with `kubectl port-forward` or `ssh -L`."
+        ) from error
+
+
+@contextlib.contextmanager
+def _named_address_only() -> Iterator[None]:
+    """Keeps Ray from preferring an address of the environment to the one that was given."""
+    ours = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(ours)
+
+
+@contextlib.contextmanager
+def _told_in_one_line(address: str) -> Iterator[None]:
+    try:
+        yield
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        if "401" in text or "403" in text or "uthentication" in text or "nauthorized" in text:
+            raise UserError(f"The cluster at {address} refuses this client's token; {_TOKEN_ADVICE}.") from error
+        raise UserError(f"The cluster at {address} does not take the job: {text[:300]}") from error
+
+
+def _await_start(client: Any, job_id: str, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while str(client.get_job_status(job_id)) == "PENDING":
+        if time.monotonic() > deadline:
+            client.stop_job(job_id)
+            raise UserError(
+                f"Job {job_id} did not start within {timeout_s:g} seconds and was stopped;"
+                " see `ray status` on the cluster for what it waits for."
+            )
+        time.sleep(POLL_S)
+
+
+def _follow(client: Any, job_id: str, on_text: Callable[[str], object]) -> None:
+    """Streams the job's output; takes up the stream again where it broke off, as long as the job runs."""
+    seen = 0
+
+    async def stream() -> None:
+        nonlocal seen
+        skip = seen
+        async for text in client.tail_job_logs(job_id):
+            fresh, skip = text[skip:], max(0, skip - len(text))
+            if fresh:
+                seen += len(fresh)
+                on_text(fresh)
+
+    while True:
+        try:
+            asyncio.run(stream())
+        except (RuntimeError, OSError):
+            time.sleep(POLL_S)
+        if str(client.get_job_status(job_id)) != "RUNNING":
+            break
+        time.sleep(POLL_S)
+    rest = client.get_job_logs(job_id)[seen:]
+    if rest:
+        on_text(rest)
+
+
+def _outcome(client: Any, job_id: str) -> JobOutcome:
+    deadline = time.monotonic() + ENDING_DEADLINE_S
+    while True:
+        info = client.get_job_info(job_id)
+        status = str(info.status)
+        if status not in {"PENDING", "RUNNING"} or time.monotonic() > deadline:
+            break
+        time.sleep(POLL_S)
+    code = {"SUCCEEDED": 0, "STOPPED": 130}.get(status, info.driver_exit_code or 1)
+    message = "" if status == "SUCCEEDED" else " ".join((info.message or "").split())
+    return JobOutcome(job_id, status, code, message)

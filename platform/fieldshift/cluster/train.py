@@ -1,0 +1,193 @@
+"""One function on several workers through Ray Train, or in this process when no workers are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fieldshift.cluster.config import ClusterConfig
+from fieldshift.cluster.connect import connect, environment, local_device, preflight, resources, worker_gpus
+from fieldshift.cluster.context import Metrics, WorkerContext
+from fieldshift.cluster.reports import Listener, OnReport, describe_failure, sender, start_mailbox
+from fieldshift.errors import UserError
+
+WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
+
+
+class WorkerFailedError(RuntimeError):
+    """A worker ended with an error that is not the user's; the message holds the worker's own traceback."""
+
+
+def run_workers(
+    function: WorkerFunction,
+    payload: dict[str, Any],
+    *,
+    cluster: ClusterConfig,
+    name: str,
+    storage: Path,
+    modules: Sequence[ModuleType] = (),
+    on_report: OnReport | None = None,
+) -> dict[str, Any]:
+    """Runs `function(payload, context)` on every worker and returns what rank 0's call returned.
+
+    With `cluster.workers` 0 the same function runs in this process, with no process group. Otherwise Ray Train starts
+    the workers with torch.distributed joined (gloo on CPUs and on shared GPUs, NCCL where every worker has its own).
+
+    Args:
+        function: Importable by the workers, or defined where it can be pickled.
+        payload: Plain values, the configuration of the run; its digest becomes part of the run's name.
+        name: Name of the run, letters, digits, and ._=-
+        storage: Folder for Ray's own files; shared by all nodes where the cluster has several.
+        modules: Packages that the workers of a joined cluster get from here.
+        on_report: Hears rank 0's reports in this process (on a cluster from a thread of its own); returning True lets
+            the run end at the workers' next report.
+
+    Raises:
+        UserError: More is asked than the cluster has, or a worker raised UserError.
+        WorkerFailedError: A worker raised anything else, or died.
+    """
+    if cluster.workers == 0:
+        return run_here(function, payload, device=local_device(cluster), on_report=on_report)
+    with connect(cluster, modules):
+        return fit(function, payload, cluster.workers, cluster=cluster, name=name, storage=storage, on_report=on_report)
+
+
+def run_here(
+    function: WorkerFunction, payload: dict[str, Any], *, device: str, on_report: OnReport | None = None
+) -> dict[str, Any]:
+    """The function as the only worker, in this process."""
+
+    def send(metrics: Metrics) -> bool:
+        return bool(on_report(metrics)) if on_report is not None else False
+
+    return function(payload, WorkerContext(device=device, send=send))
+
+
+def fit(
+    function: WorkerFunction,
+    payload: dict[str, Any],
+    workers: int,
+    *,
+    cluster: ClusterConfig,
+    name: str,
+    storage: Path,
+    on_report: OnReport | None = None,
+) -> dict[str, Any]:
+    """`run_workers` on the cluster this process is connected to (a trial calls it too)."""
+    from ray import train
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig, RunConfig
+
+    held = resources()
+    preflight(cluster, workers, held)
+    gpus = worker_gpus(cluster, held.gpus)
+    mailbox = start_mailbox()
+    per_worker = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": gpus} if gpus else {})
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={
+            "function": function,
+            "payload": payload,
+            "mailbox": mailbox,
+            "threads": cluster.cpus_per_worker,
+        },
+        torch_config=TorchConfig(backend="nccl" if gpus == 1 else "gloo"),
+        scaling_config=train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=per_worker),
+        run_config=RunConfig(  # type: ignore[arg-type]
+            name=f"{name}-{digest(payload)}",
+            storage_path=str((storage / "ray").resolve()),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=2, max_preemption_failures=2),
+            logging_config=train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    deadline = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(cluster.start_timeout_s)}
+    with Listener(mailbox, on_report), environment(deadline), _interruptible():
+        value = _outcome(trainer, mailbox, workers, cluster)
+    if not isinstance(value, dict):
+        raise TypeError(f"A worker function returns a dict, but '{name}' returned a {type(value).__name__}.")
+    return value
+
+
+def digest(payload: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that change with any value of a configuration."""
+
+    def plain(value: object) -> object:
+        if is_dataclass(value) and not isinstance(value, type):
+            return asdict(value)
+        if isinstance(value, Path):
+            return str(value)
+        if isinstance(value, set | frozenset):
+            return sorted(value, key=repr)
+        raise TypeError(f"A payload holds plain values, but it has a {type(value).__name__}.")
+
+    text = json.dumps(payload, sort_keys=True, default=plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _work(config: dict[str, Any]) -> Any:
+    """What every Ray Train worker runs: sets up threads and device, then the function; failures go to the mailbox."""
+    import ray
+    import torch
+    from ray import train
+
+    torch.set_num_threads(config["threads"])
+    place = train.get_context()
+    rank = place.get_world_rank()
+    context = WorkerContext(
+        rank=rank,
+        world=place.get_world_size(),
+        device=str(train.torch.get_device()),
+        send=sender(config["mailbox"], rank),
+    )
+    try:
+        value = config["function"](config["payload"], context)
+    except Exception as error:
+        ray.get(config["mailbox"].fail.remote(describe_failure(error, rank)), timeout=10)
+        raise
+    return value if rank == 0 else None
+
+
+def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -> Any:
+    import ray
+    from ray.train import TrainingFailedError
+
+    try:
+        return trainer.fit().return_value
+    except SystemExit:
+        # Ray's own SIGINT handler aborts the workers, then exits.
+        raise KeyboardInterrupt from None
+    except (TrainingFailedError, ray.exceptions.RayError) as error:
+        failures = ray.get(mailbox.failures.remote(), timeout=30)
+        if not failures and "tart" in str(error) and "imeout" in type(error).__name__ + str(error):
+            raise UserError(
+                f"{workers} worker(s) did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s);"
+                " wait for other runs on the cluster to end, or allow more time."
+            ) from error
+        if not failures:
+            raise WorkerFailedError(f"The workers died without a word: {error}") from error
+        # The first one to fail is the cause; the other ranks fail because it went away.
+        first = next((failure for failure in failures if failure["user"]), failures[0])
+        if first["user"]:
+            raise UserError(first["text"]) from None
+        raise WorkerFailedError(f"Worker {first['rank']} of {workers}: {first['text']}\n{first['traceback']}") from None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Puts Ctrl-C's handler back, which `fit` replaces for good."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,186 @@
+"""A worker function as Ray Tune runs it, and what Tune's driver hears of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fieldshift.cluster.config import ClusterConfig
+from fieldshift.cluster.connect import Resources, environment, worker_gpus
+from fieldshift.cluster.context import Metrics, WorkerContext
+from fieldshift.cluster.reports import describe_failure
+from fieldshift.cluster.train import WorkerFunction, fit
+from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialResult
+
+TrialOf = Callable[[dict[str, Any]], Trial]
+
+VALUE, FAILURE, SECONDS = "fieldshift_value", "fieldshift_failure", "fieldshift_seconds"
+# Bytes that the driver of a trial with workers of its own reserves: every node has memory, and no worker waits for it.
+DRIVER_MEMORY = 1_000_000
+
+_DRIVER_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    # The last report of a failed trial carries no metric, and must not end the other trials.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+_TUNE_KEYS = {"config", "date", "timestamp", "trial_id", "pid", "hostname", "node_ip", "done", "training_iteration"}
+
+
+def trainable_for(
+    function: WorkerFunction, trial_of: TrialOf, cluster: ClusterConfig, held: Resources, storage: Path
+) -> Any:
+    """The function as Ray Tune calls it, with the resources of one trial.
+
+    A trial with workers of its own is only their driver: it reserves next to nothing, so that they find room.
+
+    Args:
+        trial_of: The trial that a Tune configuration stands for.
+        held: What the cluster holds, so that a worker gets a GPU where there is any.
+        storage: Absolute folder for the files of Ray Train.
+    """
+    from ray import tune
+    from ray.tune import PlacementGroupFactory
+
+    gpus = worker_gpus(cluster, held.gpus)
+    alone = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": gpus} if gpus else {})
+    bundle = {"memory": float(DRIVER_MEMORY)} if cluster.trial_workers else alone
+    device = "cuda:0" if gpus else "cpu"
+
+    def trainable(config: dict[str, Any]) -> None:
+        _run_trial(function, trial_of(config), device, cluster, storage)
+
+    return tune.with_resources(trainable, PlacementGroupFactory([bundle]))
+
+
+def _run_trial(function: WorkerFunction, trial: Trial, device: str, cluster: ClusterConfig, storage: Path) -> None:
+    """Reports as the trial goes; its value, or its failure, is the last report, so no file has to be shared."""
+    from ray import tune
+
+    last: Metrics = {}
+
+    def tell(metrics: Metrics) -> bool:
+        last.update(metrics)
+        tune.report(dict(metrics))
+        return False
+
+    start = time.monotonic()
+    try:
+        if cluster.trial_workers:
+            name, workers = f"train-{trial['key']}", cluster.trial_workers
+            value = fit(function, trial, workers, cluster=cluster, name=name, storage=storage, on_report=tell)
+        else:
+            import torch
+
+            torch.set_num_threads(cluster.cpus_per_worker)
+            value = function(trial, WorkerContext(device=device, send=tell))
+        final = {VALUE: json.dumps(value)}
+    except Exception as error:
+        final = {FAILURE: json.dumps(describe_failure(error))}
+    tune.report({**last, **final, SECONDS: time.monotonic() - start})
+
+
+def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnDone) -> Any:
+    """The Tune callback that turns what trials report into `on_report` and `done`, in the driver."""
+    from ray.tune import Callback
+
+    # ruff: noqa: ARG002 - the signatures are Tune's
+    class TrialListener(Callback):
+        def __init__(self) -> None:
+            self.started: dict[str, float] = {}
+            self.last: dict[str, Metrics] = {}
+            self.final: dict[str, dict[str, Any]] = {}
+            self.callers_error: Exception | None = None
+
+        def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            self.started.setdefault(trial.trial_id, time.monotonic())
+
+        def on_trial_result(
+            self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        ) -> None:
+            if VALUE in result or FAILURE in result:
+                self.final[trial.trial_id] = result
+                return
+            self.last[trial.trial_id] = own_metrics(result)
+            if on_report is not None:
+                self._call(on_report, trial_of(trial.config), self.last[trial.trial_id])
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            final = self.final.get(trial.trial_id, {})
+            failure = json.loads(final[FAILURE])["text"] if FAILURE in final else None
+            self._end(trial, json.loads(final[VALUE]) if VALUE in final else None, failure)
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            written = trial.error_file and Path(trial.error_file).read_text().strip()
+            self._end(trial, None, written.splitlines()[-1][:500] if written else "the trial's process died")
+
+        def _end(self, trial: Any, value: dict[str, Any] | None, error: str | None) -> None:
+            waited = time.monotonic() - self.started.get(trial.trial_id, time.monotonic())
+            result = TrialResult(
+                trial=trial_of(trial.config),
+                value=value,
+                error=error,
+                seconds=self.final.get(trial.trial_id, {}).get(SECONDS, waited),
+                metrics=self.last.get(trial.trial_id, {}),
+                stopped=value is None and error is None,
+            )
+            self._call(done, result)
+
+        def _call(self, callback: Callable[..., object], *arguments: object) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:
+                self.callers_error = error
+                raise
+
+    return TrialListener()
+
+
+def own_metrics(result: dict[str, Any]) -> Metrics:
+    """What the trial itself reported, without what Tune adds to every result."""
+    from ray.tune.result import AUTO_RESULT_KEYS
+
+    added = _TUNE_KEYS | set(AUTO_RESULT_KEYS)
+    return {
+        name: float(value) for name, value in result.items() if name not in added and isinstance(value, int | float)
+    }
+
+
+def run_config(name: str, storage: Path, callback: Any) -> Any:
+    """Tune's settings: files below `storage`/ray, nothing printed, no retries."""
+    from ray import tune
+
+    return tune.RunConfig(
+        name=name,
+        storage_path=str((storage / "ray").resolve()),
+        callbacks=[callback],
+        failure_config=tune.FailureConfig(max_failures=0),
+        verbose=0,
+    )
+
+
+def fit_quietly(tuner: Any, listener: Any) -> None:
+    """Runs a tuner without its own progress lines; what went wrong is told trial by trial.
+
+    What a callback of ours raised comes out as it was, not wrapped by Tune.
+    """
+    noisy = [logging.getLogger(name) for name in ("ray.tune", "ray.air")]
+    levels = [logger.level for logger in noisy]
+    with environment({name: value for name, value in _DRIVER_ENVIRONMENT.items() if name not in os.environ}):
+        try:
+            for logger in noisy:
+                logger.setLevel(logging.CRITICAL)
+            tuner.fit()
+        except Exception:
+            if listener.callers_error is not None:
+                raise listener.callers_error from None
+            raise
+        finally:
+            for logger, level in zip(noisy, levels, strict=True):
+                logger.setLevel(level)

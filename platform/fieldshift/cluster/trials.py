@@ -1,0 +1,170 @@
+"""What a trial came to, how it is kept on disk, and trials one after another in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fieldshift.cluster.context import Metrics
+from fieldshift.cluster.reports import failure_text
+from fieldshift.cluster.train import WorkerFunction, run_here
+from fieldshift.errors import UserError
+
+Trial = dict[str, Any]
+OnTrialReport = Callable[[Trial, Metrics], object]
+
+_KEY = re.compile(r"[A-Za-z0-9._=-]{1,120}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """What one trial came to.
+
+    Attributes:
+        trial: The trial as it was given, with its "key".
+        value: What the function returned; None after an error, or when the trial was stopped early.
+        error: One line about what went wrong, or None.
+        seconds: Wall-clock time of the trial itself, without the start of its process (with it when it ended early).
+        metrics: Its last report.
+        stopped: A scheduler ended the trial early.
+        kept: Read from an earlier run instead of run again.
+    """
+
+    trial: Trial
+    value: dict[str, Any] | None
+    error: str | None
+    seconds: float
+    metrics: Metrics = field(default_factory=dict)
+    stopped: bool = False
+    kept: bool = False
+
+    @property
+    def key(self) -> str:
+        return str(self.trial["key"])
+
+
+OnDone = Callable[[TrialResult], None]
+
+
+def checked_keys(trials: Sequence[Trial]) -> list[str]:
+    """The trials' keys; raises ValueError when one is missing, occurs twice, or cannot name a file."""
+    keys = [str(trial.get("key", "")) for trial in trials]
+    for key in keys:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"A trial's key is '{key}', but must be 1 to 120 letters, digits, dots, - _ or =.")
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise ValueError(f"Keys of trials must differ, but these occur more than once: {', '.join(twice)}.")
+    return keys
+
+
+class TrialFolder:
+    """The values of finished trials, one JSON file a trial, each written whole."""
+
+    def __init__(self, storage: Path) -> None:
+        self.path = storage.resolve() / "trials"
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, result: TrialResult) -> None:
+        """Writes what a trial came to; one that failed leaves no file and is run again."""
+        if result.error is not None:
+            return
+        record = {
+            "trial": result.trial,
+            "value": result.value,
+            "seconds": result.seconds,
+            "metrics": result.metrics,
+            "stopped": result.stopped,
+        }
+        target = self._file(result.key)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.writing")
+        temporary.write_text(json.dumps(record, indent=1))
+        temporary.replace(target)
+
+    def kept(self, trial: Trial, any_configuration: bool = False) -> TrialResult | None:
+        """The trial as an earlier run finished it, or None.
+
+        Raises:
+            UserError: The file under the trial's key belongs to another configuration, or cannot be read.
+        """
+        source = self._file(str(trial["key"]))
+        if not source.is_file():
+            return None
+        try:
+            record = json.loads(source.read_text())
+            result = TrialResult(error=None, kept=True, **record)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{source} is not a finished trial ({error}); delete it to run the trial again.") from error
+        if not any_configuration and result.trial != json.loads(json.dumps(trial)):
+            raise UserError(
+                f"{source} is of another configuration; give another --out, or leave out --resume to start anew."
+            )
+        return result
+
+    def all(self) -> list[TrialResult]:
+        """Every trial an earlier run finished, by key."""
+        return [
+            result
+            for source in sorted(self.path.glob("*.json"))
+            if (result := self.kept({"key": source.stem}, any_configuration=True)) is not None
+        ]
+
+    def forget(self, trial: Trial) -> None:
+        """Removes what an earlier run left under the trial's key."""
+        self._file(str(trial["key"])).unlink(missing_ok=True)
+
+    def _file(self, key: str) -> Path:
+        return self.path / f"{key}.json"
+
+
+def split_kept(
+    trials: Sequence[Trial], folder: TrialFolder, resume: bool
+) -> tuple[dict[str, TrialResult], list[Trial]]:
+    """The trials an earlier run finished, by key, and those still to run; without `resume` all are to run."""
+    finished: dict[str, TrialResult] = {}
+    missing: list[Trial] = []
+    for trial in trials:
+        earlier = folder.kept(trial) if resume else None
+        if earlier is not None:
+            finished[earlier.key] = earlier
+        else:
+            folder.forget(trial)
+            missing.append(trial)
+    return finished, missing
+
+
+def run_trial_here(
+    function: WorkerFunction, trial: Trial, *, device: str, on_report: Callable[[Trial, Metrics], bool]
+) -> TrialResult:
+    """One trial in this process; its error is collected, Ctrl-C is not. `on_report` answers whether it should end."""
+    last: Metrics = {}
+    stopped = False
+
+    def hear(metrics: Metrics) -> bool:
+        nonlocal stopped
+        last.clear()
+        last.update(metrics)
+        stopped = on_report(trial, metrics)
+        return stopped
+
+    start = time.monotonic()
+    value: dict[str, Any] | None = None
+    error: str | None = None
+    try:
+        value = run_here(function, trial, device=device, on_report=hear)
+    except Exception as failure:
+        error = failure_text(failure)
+    return TrialResult(
+        trial=trial,
+        value=value,
+        error=error,
+        seconds=time.monotonic() - start,
+        metrics=last,
+        stopped=stopped and error is None,
+    )

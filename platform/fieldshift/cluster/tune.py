@@ -1,0 +1,144 @@
+"""Many trials of one function: through Ray Tune, or one after another in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fieldshift.cluster.config import ClusterConfig
+from fieldshift.cluster.connect import Resources, connect, has_ray, local_device, preflight, resources, worker_gpus
+from fieldshift.cluster.context import Metrics
+from fieldshift.cluster.train import WorkerFunction
+from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
+from fieldshift.cluster.trials import (
+    OnDone,
+    OnTrialReport,
+    Trial,
+    TrialFolder,
+    TrialResult,
+    checked_keys,
+    run_trial_here,
+    split_kept,
+)
+
+
+def run_trials(
+    function: WorkerFunction,
+    trials: Sequence[Trial],
+    *,
+    cluster: ClusterConfig,
+    name: str,
+    storage: Path,
+    on_report: OnTrialReport | None = None,
+    on_done: OnDone | None = None,
+    resume: bool = False,
+    modules: Sequence[ModuleType] = (),
+) -> list[TrialResult]:
+    """Runs `function(trial, context)` for every trial and returns the results in the order of `trials`.
+
+    Trials run through Ray Tune, first in first out, as many at once as fit; one after another in this process when
+    `cluster.trials_at_once` is 0 or Ray is not installed. With `cluster.trial_workers` above 0 each trial is trained by
+    that many workers together (Ray Train). An error of one trial is collected and the others go on.
+
+    Args:
+        function: As for `run_workers`; what it returns must be JSON (a dict).
+        trials: Plain values, each with a "key" of its own (letters, digits, and ._=-), stable over restarts.
+        name: Name of the comparison.
+        storage: Finished trials are kept in `storage`/trials/KEY.json, each file written whole.
+        on_report: Hears (trial, metrics) in this process as trials report.
+        on_done: Hears each TrialResult as it ends; kept ones first.
+        resume: Takes finished trials from `storage` instead of running them again.
+        modules: Packages that the workers of a joined cluster get from here.
+
+    Raises:
+        UserError: One trial asks for more than the cluster has, or a kept trial has another configuration.
+        KeyboardInterrupt: Ctrl-C; finished trials stay in `storage`.
+    """
+    checked_keys(trials)
+    folder = TrialFolder(storage)
+    finished, missing = split_kept(trials, folder, resume)
+
+    def done(result: TrialResult) -> None:
+        finished[result.key] = result
+        folder.keep(result)
+        if on_done is not None:
+            on_done(result)
+
+    for earlier in list(finished.values()):
+        if on_done is not None:
+            on_done(earlier)
+    if missing and (cluster.trials_at_once == 0 or not has_ray()):
+        device = local_device(cluster)
+
+        def hear(trial: Trial, metrics: Metrics) -> bool:
+            if on_report is not None:
+                on_report(trial, metrics)
+            return False
+
+        for trial in missing:
+            done(run_trial_here(function, trial, device=device, on_report=hear))
+    elif missing:
+        with connect(cluster, modules):
+            _run_on_ray(function, missing, cluster=cluster, name=name, storage=storage, on_report=on_report, done=done)
+    return [finished[str(trial["key"])] for trial in trials]
+
+
+def room_for(cluster: ClusterConfig, held: Resources) -> int:
+    """How many trials fit on the cluster at once.
+
+    Raises:
+        UserError: Not even one does.
+    """
+    workers = max(cluster.trial_workers, 1)
+    preflight(cluster, workers, held)
+    gpus = worker_gpus(cluster, held.gpus)
+    room = int(held.cpus // (workers * cluster.cpus_per_worker))
+    if gpus:
+        room = min(room, int(held.gpus / gpus + 1e-9) // workers)
+    return min(room, cluster.trials_at_once) if cluster.trials_at_once else room
+
+
+def _run_on_ray(
+    function: WorkerFunction,
+    trials: Sequence[Trial],
+    *,
+    cluster: ClusterConfig,
+    name: str,
+    storage: Path,
+    on_report: OnTrialReport | None,
+    done: OnDone,
+) -> None:
+    from ray import tune
+
+    held = resources()
+    ended: set[str] = set()
+
+    def end(result: TrialResult) -> None:
+        ended.add(result.key)
+        done(result)
+
+    def trial_of(config: dict[str, Any]) -> Trial:
+        return dict(config["trial"])
+
+    listener = trial_listener(trial_of, on_report, end)
+    tuner = tune.Tuner(
+        trainable_for(function, trial_of, cluster, held, storage.resolve()),
+        param_space={"trial": tune.grid_search(list(trials))},
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=room_for(cluster, held),
+            trial_name_creator=_key,
+            trial_dirname_creator=_key,
+            reuse_actors=True,
+        ),
+        run_config=run_config(name, storage, listener),
+    )
+    fit_quietly(tuner, listener)
+    if len(ended) < len(trials):
+        # Tune answers Ctrl-C by ending early and returning.
+        raise KeyboardInterrupt
+
+
+def _key(trial: Any) -> str:
+    return str(trial.config["trial"]["key"])

@@ -1,0 +1,262 @@
+"""Hyperparameter search: Optuna proposes, successive halving ends what does badly."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from fieldshift.cluster.config import ClusterConfig
+from fieldshift.cluster.connect import connect, local_device, require_ray, resources
+from fieldshift.cluster.context import Metrics
+from fieldshift.cluster.train import WorkerFunction
+from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
+from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialFolder, TrialResult, run_trial_here
+from fieldshift.cluster.tune import room_for
+from fieldshift.errors import UserError
+
+Mode = Literal["max", "min"]
+HALVING = 3
+
+_NUMBER = "fieldshift_number"
+_SAMPLE = re.compile(r"sample-(\d+)")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What a search came to: every sample, and the best of those that ran to their end."""
+
+    results: list[TrialResult]
+    best: TrialResult | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Task:
+    function: WorkerFunction
+    space: Mapping[str, Any]
+    fixed: Mapping[str, Any]
+    metric: str
+    mode: Mode
+    reports: int
+    seed: int
+
+    def trial(self, sampled: Mapping[str, Any], number: int) -> Trial:
+        return {**self.fixed, **sampled, "key": f"sample-{number:03d}"}
+
+
+def tune_trials(
+    function: WorkerFunction,
+    space: Mapping[str, Any],
+    *,
+    metric: str,
+    mode: Mode = "max",
+    samples: int,
+    reports: int,
+    cluster: ClusterConfig,
+    name: str,
+    storage: Path,
+    fixed: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    on_report: OnTrialReport | None = None,
+    on_done: OnDone | None = None,
+    resume: bool = False,
+    modules: Sequence[ModuleType] = (),
+) -> Tuning:
+    """Searches `space` for the values that make `metric` best: Optuna's TPE proposes, ASHA ends bad samples early.
+
+    For tuning only: ending trials early is unfair in a comparison. A third of the samples that reach a rung (1, 3, 9,
+    ... reports) goes on. With `cluster.trials_at_once` 0 Optuna does both in this process, one sample after another.
+
+    Args:
+        function: Gets {**fixed, **sampled, "key": "sample-000"} and reports `metric` once an epoch.
+        space: Ray Tune's domains by name (tune.randint, tune.uniform, tune.choice, ...); no grid_search, not nested.
+        metric: Name of a reported number.
+        mode: Whether more of it is better ("max") or less ("min").
+        samples: How many configurations are tried, those an earlier run finished included.
+        reports: How often a trial that runs to its end reports.
+        fixed: Values that every trial gets unchanged.
+        seed: Of Optuna's sampler.
+        resume: Takes finished samples from `storage` and lets Optuna learn from them.
+
+    Raises:
+        UserError: As `run_trials`; also when `space` cannot be searched, or the kept samples belong to another search.
+    """
+    require_ray("Tuning")
+    if samples < 1 or reports < 1:
+        raise UserError(f"Tuning asks for {samples} samples of {reports} reports, but both must be 1 or more.")
+    task = _Task(
+        function=function, space=space, fixed=fixed or {}, metric=metric, mode=mode, reports=reports, seed=seed
+    )
+    folder = TrialFolder(storage)
+    finished = {result.key: result for result in _earlier(task, folder, resume)}
+
+    def done(result: TrialResult) -> None:
+        finished[result.key] = result
+        folder.keep(result)
+        if on_done is not None:
+            on_done(result)
+
+    kept = list(finished.values())
+    missing = samples - len(kept)
+    if missing > 0 and cluster.trials_at_once == 0:
+        _tune_here(task, kept, missing, cluster=cluster, on_report=on_report, done=done)
+    elif missing > 0:
+        with connect(cluster, modules):
+            _tune_on_ray(
+                task, kept, missing, cluster=cluster, name=name, storage=storage, on_report=on_report, done=done
+            )
+    results = [finished[key] for key in sorted(finished)]
+    complete = [
+        result for result in results if result.value is not None and not result.stopped and metric in result.metrics
+    ]
+    choose: Callable[..., TrialResult] = max if mode == "max" else min
+    return Tuning(results, choose(complete, key=lambda result: result.metrics[metric]) if complete else None)
+
+
+def _earlier(task: _Task, folder: TrialFolder, resume: bool) -> list[TrialResult]:
+    samples = [result for result in folder.all() if _SAMPLE.fullmatch(result.key)]
+    if not resume:
+        for sample in samples:
+            folder.forget(sample.trial)
+        return []
+    for sample in samples:
+        known = {name: value for name, value in sample.trial.items() if name not in task.space and name != "key"}
+        if known != dict(task.fixed) or not task.space.keys() <= sample.trial.keys():
+            raise UserError(
+                f"{folder.path}/{sample.key}.json belongs to another search;"
+                " give another --out, or leave out --resume to start anew."
+            )
+    return [sample for sample in samples if task.metric in sample.metrics]
+
+
+def _next_number(kept: Sequence[TrialResult]) -> int:
+    return max((int(result.key.removeprefix("sample-")) for result in kept), default=-1) + 1
+
+
+def _distributions(space: Mapping[str, Any]) -> dict[str, Any]:
+    from ray.tune.search.optuna import OptunaSearch
+
+    try:
+        found = dict(OptunaSearch.convert_search_space(dict(space)))
+    except ValueError as error:
+        raise UserError(f"This space cannot be tuned: {error}") from error
+    plain = sorted(space.keys() - found.keys())
+    if plain:
+        raise UserError(f"{', '.join(plain)} of the space is no Ray Tune domain; use tune.choice([...]) or such.")
+    return found
+
+
+def _tune_here(
+    task: _Task,
+    kept: Sequence[TrialResult],
+    missing: int,
+    *,
+    cluster: ClusterConfig,
+    on_report: OnTrialReport | None,
+    done: OnDone,
+) -> None:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = _distributions(task.space)
+    study = optuna.create_study(
+        direction="maximize" if task.mode == "max" else "minimize",
+        sampler=optuna.samplers.TPESampler(seed=task.seed + _next_number(kept)),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(reduction_factor=HALVING),
+    )
+    for result in kept:
+        sampled = {name: result.trial[name] for name in task.space}
+        study.add_trial(
+            optuna.trial.create_trial(params=sampled, distributions=distributions, value=result.metrics[task.metric])
+        )
+    device = local_device(cluster)
+    for number in range(_next_number(kept), _next_number(kept) + missing):
+        asked = study.ask(distributions)
+        step = 0
+
+        def hear(trial: Trial, metrics: Metrics, asked: optuna.Trial = asked) -> bool:
+            nonlocal step
+            step += 1
+            if on_report is not None:
+                on_report(trial, metrics)
+            asked.report(metrics[task.metric], step)
+            return step < task.reports and asked.should_prune()
+
+        result = run_trial_here(task.function, task.trial(asked.params, number), device=device, on_report=hear)
+        if result.error is None and task.metric in result.metrics:
+            study.tell(asked, result.metrics[task.metric])
+        else:
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+        done(result)
+
+
+def _tune_on_ray(
+    task: _Task,
+    kept: Sequence[TrialResult],
+    missing: int,
+    *,
+    cluster: ClusterConfig,
+    name: str,
+    storage: Path,
+    on_report: OnTrialReport | None,
+    done: OnDone,
+) -> None:
+    import optuna
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    held = resources()
+    first = _next_number(kept)
+    ended: set[str] = set()
+
+    class NumberedSearch(OptunaSearch):
+        """Optuna's proposals, each with the number that becomes its key."""
+
+        proposed = 0
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | None:
+            sampled: dict[str, Any] | None = super().suggest(trial_id)
+            if sampled is not None:
+                sampled = {**sampled, _NUMBER: first + self.proposed}
+                self.proposed += 1
+            return sampled
+
+    def trial_of(config: dict[str, Any]) -> Trial:
+        return task.trial({name: config[name] for name in task.space}, config[_NUMBER])
+
+    def end(result: TrialResult) -> None:
+        ended.add(result.key)
+        done(result)
+
+    points = [{field: result.trial[field] for field in task.space} for result in kept]
+    search = NumberedSearch(
+        space=_distributions(task.space),
+        metric=task.metric,
+        mode=task.mode,
+        seed=task.seed + first,
+        points_to_evaluate=points or None,
+        evaluated_rewards=[result.metrics[task.metric] for result in kept] or None,
+    )
+    listener = trial_listener(trial_of, on_report, end)
+    tuner = tune.Tuner(
+        trainable_for(task.function, trial_of, cluster, held, storage.resolve()),
+        tune_config=tune.TuneConfig(
+            metric=task.metric,
+            mode=task.mode,
+            num_samples=missing,
+            search_alg=search,
+            # The value comes as one more report, so a full trial must stay below max_t.
+            scheduler=ASHAScheduler(max_t=task.reports + 2, grace_period=1, reduction_factor=HALVING),
+            max_concurrent_trials=room_for(cluster, held),
+            reuse_actors=True,
+        ),
+        run_config=run_config(name, storage, listener),
+    )
+    fit_quietly(tuner, listener)
+    if len(ended) < missing:
+        raise KeyboardInterrupt

@@ -1,0 +1,155 @@
+"""One run in MLflow: what is logged goes there, or into the spool while the server is down."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from fieldshift.tracking.sending import perform
+from fieldshift.tracking.spool import Spool
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+_FORBIDDEN = re.compile(r"[^\w\-. :/]", re.ASCII)
+_SLASHES = re.compile(r"/{2,}")
+_log = logging.getLogger("fieldshift.tracking")
+
+
+def metric_name(name: str) -> str:
+    """A metric's name as MLflow takes it: letters, digits, and _-. :/ stay, anything else becomes _.
+
+    What stands before the last "/" is the section of the charts that the metric appears in.
+    """
+    return _SLASHES.sub("/", _FORBIDDEN.sub("_", name)).strip("/ ")[:250] or "_"
+
+
+class Run:
+    """A run that keeps nothing: what a run is where tracking is off, and what `TrackedRun` fills in.
+
+    As a context manager a run closes itself: FINISHED, FAILED after an error, KILLED after Ctrl-C.
+    """
+
+    @property
+    def id(self) -> str:
+        """The run's id, "" where nothing is tracked."""
+        return ""
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Logs the run's configuration; nested mappings become names with dots. A parameter never changes."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Logs numbers at a step, in few messages however many there are."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags, which tables and charts are filtered and grouped by."""
+
+    def log_image(self, key: str, array: np.ndarray, step: int = 0) -> None:
+        """Logs a (height, width, 3) or (height, width) uint8 picture; pictures of one key make a series over steps."""
+
+    def log_table(self, table: pd.DataFrame, name: str) -> None:
+        """Logs a pandas table under NAME.json, in place of an earlier one; the compare view shows it beside others."""
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        """Copies a file into the run's artifacts, below `folder` there."""
+
+    def close(self, status: Status = "FINISHED") -> None:
+        """Ends the run; only the first call counts."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close("FINISHED")
+        else:
+            self.close("FAILED" if issubclass(kind, Exception) else "KILLED")
+
+
+class TrackedRun(Run):
+    """A run in an MLflow store. Tracking never ends a training: what cannot be sent is kept in the spool."""
+
+    def __init__(self, run_id: str, client: Any, spool: Spool) -> None:
+        self._id = run_id
+        self._client = client
+        self._spool = spool
+        self._closed = False
+
+    @property
+    def id(self) -> str:
+        return self._id
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        self._send("params", {"params": {name: str(value) for name, value in flat(params).items()}})
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        plain = {metric_name(name): float(value) for name, value in metrics.items()}
+        if len(plain) < len(metrics):
+            raise ValueError(f"Two of these metrics have the same name in MLflow: {', '.join(sorted(metrics))}.")
+        if plain:
+            self._send("metrics", {"metrics": plain, "step": int(step), "time": int(time.time() * 1000)})
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        self._send("tags", {"tags": {name: str(value) for name, value in tags.items()}})
+
+    def log_image(self, key: str, array: np.ndarray, step: int = 0) -> None:
+        if (
+            array.dtype.name != "uint8"
+            or array.ndim not in {2, 3}
+            or (array.ndim == 3 and array.shape[2] not in {1, 3, 4})
+        ):
+            raise ValueError(f"A picture is uint8 (H, W, 3) or (H, W), but '{key}' is {array.dtype} {array.shape}.")
+        self._send("image", {"key": metric_name(key), "step": int(step), "time": int(time.time() * 1000)}, array)
+
+    def log_table(self, table: pd.DataFrame, name: str) -> None:
+        text = table.to_json(orient="split", index=False)
+        self._send("table", {"file": f"{metric_name(name)}.json", "text": text})
+
+    def log_artifact(self, path: Path, folder: str | None = None) -> None:
+        if not path.exists():
+            raise FileNotFoundError(f"There is no file {path} to log.")
+        self._send("artifact", {"path": str(path.resolve()), "folder": folder})
+
+    def close(self, status: Status = "FINISHED") -> None:
+        if not self._closed:
+            self._closed = True
+            self._send("close", {"status": status, "time": int(time.time() * 1000)})
+
+    def _send(self, what: str, message: dict[str, Any], array: np.ndarray | None = None) -> None:
+        if self._client is not None and not self._spool.is_open_for(self._id):
+            try:
+                perform(self._client, self._id, what, message, array)
+            except Exception as error:
+                if is_refused(error):
+                    _log.warning("MLflow refused %s of run %s: %s", what, self._id, " ".join(str(error).split())[:300])
+                    return
+                self._spool.server_is_down(error)
+            else:
+                return
+        self._spool.write(self._id, what, message, array)
+
+
+def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, their names joined by dots."""
+    result: dict[str, Any] = {}
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[metric_name(f"{prefix}{name}")] = value
+    return result
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether the store answered that it will never take this, so that keeping it for later is of no use."""
+    return getattr(error, "error_code", "") in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST"}

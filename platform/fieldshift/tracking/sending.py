@@ -1,0 +1,70 @@
+"""How each kind of message becomes MLflow calls; the same for a live run and for a replay."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+METRICS_A_BATCH = 1000
+PARAMS_A_BATCH = 100
+PARAM_LENGTH = 6000
+_TABLES_TAG = "mlflow.loggedArtifacts"
+
+
+def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
+    """Carries out one message on a run: params, metrics, tags, image, table, artifact or close."""
+    if what == "params":
+        _params(client, run_id, message["params"])
+    elif what == "metrics":
+        _metrics(client, run_id, message)
+    elif what == "tags":
+        for name, value in message["tags"].items():
+            client.set_tag(run_id, name, value)
+    elif what == "image":
+        client.log_image(
+            run_id, array, key=message["key"], step=message["step"], timestamp=message["time"], synchronous=True
+        )
+    elif what == "table":
+        _table(client, run_id, message["file"], message["text"])
+    elif what == "artifact":
+        client.log_artifact(run_id, message["path"], message["folder"])
+    elif what == "close":
+        client.set_terminated(run_id, message["status"], message["time"])
+    else:
+        raise ValueError(f"There is no message '{what}'.")
+
+
+def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
+    from mlflow.entities import Param
+
+    long = {name: value for name, value in params.items() if len(value) > PARAM_LENGTH}
+    for name, value in long.items():
+        client.log_text(run_id, value, f"params/{name}.txt")
+    entries = [Param(name, f"see params/{name}.txt" if name in long else value) for name, value in params.items()]
+    for some in _chunks(entries, PARAMS_A_BATCH):
+        client.log_batch(run_id, params=some)
+
+
+def _metrics(client: Any, run_id: str, message: dict[str, Any]) -> None:
+    from mlflow.entities import Metric
+
+    entries = [Metric(name, value, message["time"], message["step"]) for name, value in message["metrics"].items()]
+    for some in _chunks(entries, METRICS_A_BATCH):
+        client.log_batch(run_id, metrics=some)
+
+
+def _table(client: Any, run_id: str, file: str, text: str) -> None:
+    """Writes a table in place of an earlier one (MLflow's own log_table appends) and lists it for the compare view."""
+    client.log_text(run_id, text, file)
+    listed = json.loads(client.get_run(run_id).data.tags.get(_TABLES_TAG, "[]"))
+    entry = {"path": file, "type": "table"}
+    if entry not in listed:
+        client.set_tag(run_id, _TABLES_TAG, json.dumps([*listed, entry]))
+
+
+def _chunks(entries: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    iterator = iter(entries)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,257 @@
+"""The MLflow store of a run: opened once, then used by any number of processes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+import socket
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fieldshift.tracking.config import TrackingConfig
+from fieldshift.tracking.run import Run, TrackedRun
+from fieldshift.tracking.spool import Spool
+
+KEY_TAG, PROCESS_TAG, PARENT_TAG, NAME_TAG = (
+    "fieldshift.key",
+    "fieldshift.process",
+    "mlflow.parentRunId",
+    "mlflow.runName",
+)
+LOCK_DEADLINE_S = 60.0
+SQLITE_WAIT_S = 60
+KNOCK_S = 3.0
+
+_log = logging.getLogger("fieldshift.tracking")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A place that runs are written to; plain values, so it travels to other processes and opens itself there.
+
+    Attributes:
+        uri: MLflow's tracking address, or "" when nothing is tracked.
+        folder: The run's folder: artifacts of a store of its own lie here, and what a server that is down missed.
+    """
+
+    uri: str
+    folder: Path
+
+    def run(
+        self,
+        experiment: str,
+        name: str,
+        *,
+        parent_id: str | None = None,
+        key: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Run:
+        """Finds the run with `key` in the experiment, or creates it; so a retried trial goes on writing to its run.
+
+        Args:
+            experiment: Name of the experiment, created when it is new.
+            name: What the run is called in the tables.
+            parent_id: Id of the parent run; one level of nesting.
+            key: What tells this run from all others of the experiment; None always makes a new run.
+            tags: Put "arm", "seed" and "frames" on every child: the compare view filters children by their own tags.
+        """
+        if not self.uri:
+            return Run()
+        key = key or uuid.uuid4().hex
+        if "'" in key:
+            raise ValueError(f"A run's key is {key!r}, but must hold no apostrophe.")
+        wanted = {KEY_TAG: key, PROCESS_TAG: this_process(), "mlflow.source.name": "fieldshift"}
+        wanted |= {tag: str(value) for tag, value in (tags or {}).items()}
+        if parent_id:
+            wanted[PARENT_TAG] = parent_id
+        spool = Spool(self.folder, self.uri)
+        birth: dict[str, Any] = {
+            "experiment": experiment,
+            "name": name,
+            "key": key,
+            "tags": wanted,
+            "start": int(time.time() * 1000),
+        }
+        if spool.is_down or (parent_id and parent_id.startswith(spool.PREFIX)):
+            return TrackedRun(spool.open_run(birth), None, spool)
+        try:
+            return TrackedRun(self.find_or_create(**birth), client_for(self.uri), spool)
+        except Exception as error:
+            spool.server_is_down(error)
+            return TrackedRun(spool.open_run(birth), None, spool)
+
+    def find_or_create(self, *, experiment: str, name: str, key: str, tags: dict[str, str], start: int) -> str:
+        """Id of the run with `key`, which is RUNNING afterwards."""
+        client = client_for(self.uri)
+        with self._locked():
+            where = self.experiment_id(experiment)
+            found = client.search_runs([where], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+            if not found:
+                return str(client.create_run(where, start_time=start, tags=tags, run_name=name).info.run_id)
+        run_id = str(found[0].info.run_id)
+        client.update_run(run_id, status="RUNNING", name=name)
+        for tag, value in tags.items():
+            client.set_tag(run_id, tag, value)
+        return run_id
+
+    def experiment_id(self, experiment: str) -> str:
+        """Id of the experiment, made when it is new; a store in a run's folder keeps artifacts in that folder."""
+        client = client_for(self.uri)
+        known = client.get_experiment_by_name(experiment)
+        if known is None:
+            where = (self.folder / "artifacts").as_uri() if self.is_local else None
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(client.create_experiment(experiment, artifact_location=where, tags=kind))
+        if known.lifecycle_stage == "deleted":
+            client.restore_experiment(known.experiment_id)
+        return str(known.experiment_id)
+
+    @property
+    def is_local(self) -> bool:
+        return self.uri.startswith("sqlite:")
+
+    def reconcile(self, experiment: str, *, parent_id: str | None = None) -> list[str]:
+        """Closes as KILLED the runs that a killed job left RUNNING, and returns their ids.
+
+        A run belongs to the process that opened it: those of processes that live on, or that ran on another machine,
+        are left alone. With `parent_id` every RUNNING child of that parent is closed, whatever process it had.
+        """
+        if not self.uri or Spool(self.folder).is_down:
+            return []
+        client = client_for(self.uri)
+        condition = "attributes.status = 'RUNNING'"
+        if parent_id:
+            condition += f" and tags.`{PARENT_TAG}` = '{parent_id}'"
+        closed = []
+        for run in client.search_runs([self.experiment_id(experiment)], condition, max_results=1000):
+            if parent_id or process_is_gone(run.data.tags.get(PROCESS_TAG, "")):
+                client.set_terminated(run.info.run_id, "KILLED")
+                closed.append(str(run.info.run_id))
+        return closed
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        if not self.is_local:
+            yield
+            return
+        with file_lock(self.folder / ".mlflow.lock"):
+            yield
+
+
+def open_store(config: TrackingConfig, folder: Path) -> Store:
+    """Opens the store and makes it ready for several processes: call it before work fans out, and again anywhere.
+
+    A SQLite store is created and migrated under a lock, so exactly once. A server that does not answer is no error: one
+    warning, and what would have gone there is kept under `folder` for `replay`.
+
+    Args:
+        config: Where runs are kept; off, or without MLflow installed, the store gives runs that do nothing.
+        folder: The run's folder.
+    """
+    folder = folder.resolve()
+    if not config.enabled:
+        return Store(uri="", folder=folder)
+    if importlib.util.find_spec("mlflow") is None:
+        _log.warning(
+            "MLflow is not installed, so this run is not tracked: pip install mlflow, or tracking.enabled=false."
+        )
+        return Store(uri="", folder=folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    store = Store(uri=config.uri or f"sqlite:///{folder / 'mlflow.db'}?timeout={SQLITE_WAIT_S}", folder=folder)
+    spool = Spool(folder, store.uri)
+    try:
+        _knock(store.uri)
+        with file_lock(folder / ".mlflow.lock"):
+            client_for(store.uri).search_experiments(max_results=1)
+    except Exception as error:
+        spool.server_is_down(error)
+    return store
+
+
+def quiet_mlflow() -> None:
+    """No telemetry, no INFO lines of migrations, and failing fast where a server is down; before MLflow is imported."""
+    for name, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    }.items():
+        os.environ.setdefault(name, value)
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Its own use of what SQLAlchemy deprecates is nothing a person here can mend.
+    warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)(\.|$)")
+
+
+def client_for(uri: str) -> Any:
+    """This process's MLflow client for a store."""
+    quiet_mlflow()
+    return _client(uri)
+
+
+@functools.lru_cache(maxsize=8)
+def _client(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    quiet_mlflow()
+    return MlflowClient(tracking_uri=uri)
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Holds a lock on a file for the block; waits for other processes, up to a deadline."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_DEADLINE_S
+    with path.open("a") as handle:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"Another process held {path} for {LOCK_DEADLINE_S:g} seconds.") from None
+                time.sleep(0.05)
+        try:
+            yield
+        finally:
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def this_process() -> str:
+    """HOST:PID:START, which no other process ever has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_start_of(os.getpid())}"
+
+
+def process_is_gone(process: str) -> bool:
+    """Whether a process of this machine has ended; unknown and other machines' processes count as alive."""
+    host, _, rest = process.rpartition(":")[0].rpartition(":")
+    started = process.rpartition(":")[2]
+    if host != socket.gethostname() or not rest.isdigit():
+        return False
+    return _start_of(int(rest)) != started
+
+
+def _start_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return "gone"
+
+
+def _knock(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.scheme in {"http", "https"}:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=KNOCK_S).close()
