@@ -1,0 +1,26 @@
+"""Receptive fields: what the theory says, what a policy makes of it on the original image, what gradients show."""
+
+from fieldshift.receptive_field.conditions import Conditions, check_comparable
+from fieldshift.receptive_field.effective import EffectiveField, effective
+from fieldshift.receptive_field.measures import Ellipse, Measures, measures
+from fieldshift.receptive_field.probe import Support, probe
+from fieldshift.receptive_field.reshaped import Region, Reshaped, reshaped
+from fieldshift.receptive_field.theory import LayerField, feature_extractor, theory
+
+__all__ = [
+    "Conditions",
+    "EffectiveField",
+    "Ellipse",
+    "LayerField",
+    "Measures",
+    "Region",
+    "Reshaped",
+    "Support",
+    "check_comparable",
+    "effective",
+    "feature_extractor",
+    "measures",
+    "probe",
+    "reshaped",
+    "theory",
+]

@@ -1,0 +1,251 @@
+"""The effective receptive field: how strongly a unit depends on every pixel, measured by gradients (Luo et al., 2016).
+
+A gradient of 1 on the centre unit of the last feature map goes back through the network and, for a video network,
+through the motions to the original image; the map is the mean of its absolute value over images and channels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from fieldshift.errors import UserError
+from fieldshift.motions import Policy
+from fieldshift.receptive_field.conditions import Conditions
+from fieldshift.receptive_field.reshaped import reshaped
+from fieldshift.receptive_field.theory import LayerField, check_layers, feature_extractor, theory, video_frames
+from fieldshift.receptive_field.unit_gradient import UnitGradient, frozen
+
+_CHUNK_PIXELS = 8 * 224 * 224  # pixels in memory at once: about 1 GB for a ResNet-50
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectiveField:
+    """The map of mean absolute gradients over the original image, with the conditions it was measured under."""
+
+    values: Float[Tensor, "height width"]
+    """Mean |gradient| at every pixel, float64, on the CPU."""
+    standard_error: Float[Tensor, "height width"] | None
+    """Standard error over images of `values`; None for a single image."""
+    mass: float
+    """The sum of `values`."""
+    mass_standard_error: float | None
+    """Standard error over images of the mass; None for a single image."""
+    conditions: Conditions
+    theoretical_size: tuple[int, int] | None
+    """Rows and columns of the plain network's theoretical field, in pixels, unclipped; None where it is unbounded."""
+    theoretical_area: float | None
+    """Pixels of the image inside the theoretical field, reshaped by the policy if there is one; None as above."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to be warned of, such as a field larger than the image."""
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the map with its conditions as one .npz file; `load` reads it back."""
+        path = Path(path)
+        described = {
+            "conditions": self.conditions.to_json(),
+            "mass": self.mass,
+            "mass_standard_error": self.mass_standard_error,
+            "theoretical_size": self.theoretical_size,
+            "theoretical_area": self.theoretical_area,
+            "notes": self.notes,
+        }
+        arrays = {"values": self.values.numpy(), "described": np.array(json.dumps(described))}
+        if self.standard_error is not None:
+            arrays["standard_error"] = self.standard_error.numpy()
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        return partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The field in a file written by `save`; UserError for a file that is missing or something else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                described = json.loads(str(file["described"]))
+                arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "described"}
+            size = described["theoretical_size"]
+            return cls(
+                values=arrays["values"],
+                standard_error=arrays.get("standard_error"),
+                mass=described["mass"],
+                mass_standard_error=described["mass_standard_error"],
+                conditions=Conditions.from_json(described["conditions"]),
+                theoretical_size=None if size is None else (size[0], size[1]),
+                theoretical_area=described["theoretical_area"],
+                notes=tuple(described["notes"]),
+            )
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"'{path}' is no saved receptive field ({error}); give a file written by save.") from error
+
+
+def effective(
+    network: nn.Module,
+    images: Shaped[Tensor, "batch channels height width"],
+    *,
+    trained: bool,
+    policy: Policy | None = None,
+    layer: str | None = None,
+    unit: tuple[int, int] | None = None,
+    images_kind: str = "given images",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    chunk: int | None = None,
+) -> EffectiveField:
+    """The mean absolute gradient, over images and channels, of one unit with respect to the original image.
+
+    network: any network of images (B, C, H, W), or a video network with its `policy`; the gradient of every channel of
+    the unit is 1 (1 / T in every frame of a video: the mean over frames that fusion takes). images: uint8, or floats in
+    [0, 1], on any device; they go to the network's. mean, std: one value a channel, in [0, 1] units, applied after the
+    motions. trained, images_kind: said by the caller, since no tensor shows them. layer: the network's `feature_layer`
+    or its last bounded map by default. unit: (row, column), the centre (height // 2, width // 2) by default. chunk:
+    images in memory at once; by default as many as hold 400,000 pixels over all frames.
+    The network runs in evaluation mode and is left as it was. Raises UserError for no images, an unknown layer, a unit
+    outside the map, a policy that does not fit the network, and a gradient that is zero everywhere (with the reason).
+    """
+    images, frames = _checked(network, images, policy)
+    size = (images.shape[-2], images.shape[-1])
+    check_layers(network, [] if layer is None else [layer])
+    traced = theory(network, size)
+    wanted = layer or getattr(network, "feature_layer", None) or feature_extractor(traced).name
+    described = next((field for field in traced if field.name == wanted), None)
+    device, dtype = _home(network)
+    scale = _Normalise(mean, std, images.shape[1], device, dtype)
+    count = chunk or min(64, max(1, _CHUNK_PIXELS // (frames * size[0] * size[1])))
+
+    def read(part: Tensor) -> Tensor:
+        return _read(network, scale, policy, part, frames)
+
+    totals = np.zeros((2, *size))
+    masses: list[Tensor] = []
+    quiet = 0
+    with frozen(network), UnitGradient(network, wanted, unit) as probe:
+        probe.count_calls(read(_floats(images[:1], device, dtype)))
+        for start in range(0, len(images), count):
+            part = _floats(images[start : start + count], device, dtype).requires_grad_(True)
+            gradient, silent = probe.gradient(read(part), part)
+            quiet += silent
+            absolute = gradient.abs().mean(dim=1).double().cpu()  # (chunk, H, W)
+            if not bool(absolute.isfinite().all()):
+                raise UserError(f"The gradient of layer '{wanted}' is not finite; check the weights and mean and std.")
+            totals += np.stack([absolute.sum(dim=0).numpy(), absolute.square().sum(dim=0).numpy()])
+            masses.append(absolute.sum(dim=(1, 2)))
+    mass = torch.cat(masses)
+    if float(mass.sum()) == 0.0:
+        why = "its activations are all zero for every image" if quiet == len(images) else "no weight passes it on"
+        raise UserError(
+            f"The gradient of unit {probe.unit} of layer '{wanted}' is zero at every pixel: {why}; "
+            "choose another unit, an earlier layer or other images."
+        )
+    number = len(images)
+    values = totals[0] / number
+    spread = np.sqrt(np.maximum(totals[1] / number - values**2, 0.0) / max(number - 1, 1))
+    conditions = Conditions(
+        network=getattr(network, "name", type(network).__name__),
+        layer=wanted,
+        unit=probe.unit,
+        input_size=size,
+        trained=trained,
+        images=number,
+        images_kind=images_kind,
+        frames=frames,
+        temporal=getattr(network, "temporal", "none"),
+        policy=() if policy is None else tuple(policy.describe()),
+        policy_digest="" if policy is None else policy.digest(),
+    )
+    area, notes = _expected(described, policy, size, probe.unit)
+    return EffectiveField(
+        values=torch.from_numpy(values),
+        standard_error=torch.from_numpy(spread) if number > 1 else None,
+        mass=float(mass.mean()),
+        mass_standard_error=float(mass.std()) / number**0.5 if number > 1 else None,
+        conditions=conditions,
+        theoretical_size=None if described is None else described.size,
+        theoretical_area=area,
+        notes=notes,
+    )
+
+
+def _checked(network: nn.Module, images: Tensor, policy: Policy | None) -> tuple[Tensor, int]:
+    if images.dim() != 4:
+        raise UserError(f"The images have shape {tuple(images.shape)}; expected (B, C, H, W).")
+    if len(images) == 0:
+        raise UserError("There are no images to measure the receptive field on; give at least one, 50 are usual.")
+    frames = video_frames(network)
+    if policy is not None and frames != policy.frames:
+        reads = "single images" if frames is None else f"{frames} frames"
+        raise UserError(f"The policy makes {policy.frames} frames, but the network reads {reads}; give both the same.")
+    if policy is None and frames is not None and frames > 1:
+        raise UserError(f"The network reads {frames} frames; give the policy that makes them of an image.")
+    return images, frames or 1
+
+
+def _read(network: nn.Module, scale: _Normalise, policy: Policy | None, part: Tensor, frames: int) -> Tensor:
+    if policy is not None:
+        return scale(policy.video(part))
+    return scale(part[:, None] if video_frames(network) is not None and frames == 1 else part)
+
+
+def _floats(images: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    moved = images.detach().to(device=device, dtype=dtype)
+    return moved / 255 if images.dtype == torch.uint8 else moved.clone()
+
+
+def _home(network: nn.Module) -> tuple[torch.device, torch.dtype]:
+    for tensor in network.parameters():
+        if tensor.is_floating_point():
+            return tensor.device, tensor.dtype
+    return torch.device("cpu"), torch.float32
+
+
+def _expected(
+    field: LayerField | None, policy: Policy | None, size: tuple[int, int], unit: tuple[int, int]
+) -> tuple[float | None, tuple[str, ...]]:
+    """Pixels of the image inside the theoretical field, and what to warn of."""
+    if field is None or field.size is None or field.map_size is None:
+        return None, ("no theoretical field: the layer sees the whole image",)
+    notes: list[str] = [field.note] if field.note else []
+    if field.unbounded:
+        notes.append(f"the theoretical field is unbounded ({field.unbounded_by}); without it {_by(field.size)} px")
+    elif field.size[0] > size[0] or field.size[1] > size[1]:
+        notes.append(f"clipped: the theoretical field {_by(field.size)} px is larger than the image {_by(size)} px")
+    if field.unbounded:
+        return None, tuple(notes)
+    try:
+        region = reshaped(policy or Policy.replicate(1), field, size, unit=unit)
+    except UserError as error:  # a policy with colours has no region
+        return None, (*notes, str(error))
+    return region.fused.area, tuple(notes)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+class _Normalise:
+    """(images - mean) / std over the channel dimension, third from the end; nothing where neither is given."""
+
+    def __init__(
+        self, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int, device: Any, dtype: Any
+    ) -> None:
+        self.mean, self.std = (
+            None if values is None else torch.tensor(values, device=device, dtype=dtype)[:, None, None]
+            for values in (mean, std)
+        )
+        for name, values in (("mean", mean), ("std", std)):
+            if values is not None and len(values) != channels:
+                raise UserError(f"`{name}` has {len(values)} values, but the images have {channels} channels.")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self.mean is not None:
+            images = images - self.mean
+        return images if self.std is None else images / self.std

@@ -1,0 +1,291 @@
+"""Rules for operations that only move data: views, permutations, slices, concatenations, paddings, rolls.
+
+`write_back` is the other direction: what a tensor sees after something was written into a view of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+from torch import Tensor
+
+from fieldshift.receptive_field.calls import FRAME_AXIS, Call, Field, UntraceableError, rule, span_rule
+from fieldshift.receptive_field.spans import Indices, Numbers, Span, concatenated, gather, joined, rescaled
+
+RESHAPES = (
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "_reshape_alias",
+    "unsqueeze",
+    "squeeze",
+    "flatten",
+    "unflatten",
+    "alias",
+)
+_PERMUTATIONS = ("permute", "transpose", "t", "numpy_T")
+
+
+@span_rule(*RESHAPES)
+def _reshape(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    return reshaped_span(span, tuple(source.shape), tuple(call.outputs[0].shape))
+
+
+def reshaped_span(span: Span, old: tuple[int, ...], new: tuple[int, ...]) -> Span:
+    """The span after a view from shape `old` to shape `new` (real shapes; the span's arrays may be smaller)."""
+    groups = list(_groups(old, new))
+    dims: set[int] = set()
+
+    def moved(values: Numbers) -> Numbers:
+        for before, after in groups:
+            sizes = [values.shape[d] for d in before]
+            if all(size == 1 for size in sizes):
+                continue
+            target = list(values.shape)
+            for d in before:
+                target[d] = old[d]
+            values = np.broadcast_to(values, target)
+            if len(before) == 1 and len(after) == 1:
+                continue
+        shape: list[int] = []
+        for before, after in groups:
+            varies = any(values.shape[d] != 1 for d in before)
+            shape += [new[d] if varies else 1 for d in after]
+        return _compressed(values.reshape(shape))
+
+    low, high = moved(span.low), moved(span.high)
+    for before, after in groups:
+        if not span.dims & set(before):
+            continue
+        varying = {d for d in after if low.shape[d] > 1 or high.shape[d] > 1}
+        dims |= varying or set(after)
+    return replace(span, low=low, high=high, dims=frozenset(dims))
+
+
+def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> Iterable[tuple[list[int], list[int]]]:
+    """Pairs of runs of old and new dimensions with equal products, as short as they can be."""
+    i = j = 0
+    last: tuple[list[int], list[int]] | None = None
+    while i < len(old) and j < len(new):
+        before, after = [i], [j]
+        left, right = old[i], new[j]
+        while left != right:
+            if left < right:
+                i += 1
+                before.append(i)
+                left *= old[i]
+            else:
+                j += 1
+                after.append(j)
+                right *= new[j]
+        i, j = i + 1, j + 1
+        if last is not None:
+            yield last
+        last = (before, after)
+    rest = (list(range(i, len(old))), list(range(j, len(new))))
+    yield (rest if last is None else (last[0] + rest[0], last[1] + rest[1]))
+
+
+def _compressed(values: Numbers) -> Numbers:
+    for dim in range(values.ndim):
+        if values.shape[dim] > 1:
+            first = values.take([0], axis=dim)
+            if bool((values == first).all()):
+                values = first
+    return values
+
+
+@span_rule(*_PERMUTATIONS)
+def _permute(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    order = _order(call, source.dim())
+    return span.mapped(lambda a: a.transpose(order), (order.index(d) for d in span.dims))
+
+
+def _order(call: Call, rank: int) -> list[int]:
+    if call.name == "permute":
+        return list(call.dims("dims", rank))
+    if call.name in ("t", "numpy_T"):
+        return list(reversed(range(rank)))
+    order = list(range(rank))
+    a, b = call.dims("dim0", rank)[0], call.dims("dim1", rank)[0]
+    order[a], order[b] = order[b], order[a]
+    return order
+
+
+@span_rule("expand")
+def _expand(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    new = tuple(call.outputs[0].shape)
+    span = span.to_rank(len(new))
+    old = (1,) * (len(new) - source.dim()) + tuple(source.shape)
+    return span.mapped(lambda a: a, (d for d in span.dims if old[d] == new[d]))
+
+
+@span_rule("repeat")
+def _repeat(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    times = call.arguments["repeats"]
+    span = span.to_rank(len(times))
+    return span.mapped(lambda a: np.tile(a, [n if a.shape[d] > 1 else 1 for d, n in enumerate(times)]))
+
+
+def picked(span: Span, dim: int, length: int, index: Indices) -> Span:
+    """The span of the units at positions `index` along `dim`."""
+    return gather(span, dim, length, index[:, None])
+
+
+@span_rule("slice")
+def _slice(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    dim, index = _sliced(call, source)
+    step = int(call.arguments.get("step") or 1)
+    return rescaled(picked(span, dim, source.shape[dim], index), dim, Fraction(step))
+
+
+def _sliced(call: Call, source: Tensor) -> tuple[int, Indices]:
+    dim = call.dims("dim", source.dim())[0] if "dim" in call.arguments else 0
+    bounds = slice(call.arguments.get("start"), call.arguments.get("end"), call.arguments.get("step") or 1)
+    return dim, np.arange(source.shape[dim])[bounds]
+
+
+@span_rule("select")
+def _select(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    dim = call.dims("dim", source.dim())[0]
+    one = picked(span, dim, source.shape[dim], np.array([call.arguments["index"] % source.shape[dim]]))
+    return _dropped(one, dim)
+
+
+def _dropped(span: Span, dim: int) -> Span:
+    return span.mapped(lambda a: a.squeeze(dim), (d - (d > dim) for d in span.dims if d != dim))
+
+
+@rule("split", "split_with_sizes", "chunk", "unsafe_chunk", "unsafe_split", "unbind")
+def _split(call: Call) -> list[Field | None]:
+    source = call.tensor("self")
+    field = call.field_of(source)
+    if field is None:
+        raise UntraceableError(call.name)
+    dim, start, results = call.dims("dim", source.dim())[0] if "dim" in call.arguments else 0, 0, []
+    for output in call.outputs:
+        size = 1 if call.name == "unbind" else output.shape[dim]
+        index = np.arange(start, start + size)
+        part = {axis: picked(span, dim, source.shape[dim], index) for axis, span in field.items()}
+        results.append({a: _dropped(s, dim) for a, s in part.items()} if call.name == "unbind" else part)
+        start += size
+    return list(results)
+
+
+@rule("cat", "stack")
+def _cat(call: Call) -> list[Field | None]:
+    output, tensors = call.outputs[0], call.arguments["tensors"]
+    rank = output.dim()
+    dim = call.dims("dim", rank)[0] if "dim" in call.arguments else 0
+    stack = call.name == "stack"
+    fields = [call.field_of(tensor) for tensor in tensors]
+    axes = dict.fromkeys(axis for field in fields if field is not None for axis in field)
+    result: Field = {}
+    for axis in axes:
+        parts: list[tuple[Span | None, int]] = []
+        for tensor, field in zip(tensors, fields, strict=True):
+            span = None if field is None else field[axis]
+            if span is not None and stack:
+                span = span.mapped(lambda a: np.expand_dims(a, dim), (d + (d >= dim) for d in span.dims))
+            parts.append((span, 1 if stack else tensor.shape[dim]))
+        whole = concatenated(parts, dim, rank)
+        assert whole is not None
+        result[axis] = whole
+    return [result]
+
+
+@span_rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
+def _pad(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    pads = call.arguments.get("pad") or call.arguments["padding"]
+    for pair in range(len(pads) // 2):
+        dim, before = source.dim() - 1 - pair, pads[2 * pair]
+        units = call.outputs[0].shape[dim]
+        span = picked(span, dim, source.shape[dim], np.arange(units) - before)
+    return span
+
+
+@span_rule("roll")
+def _roll(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    if not call.arguments.get("dims"):
+        raise UntraceableError("roll without dims")
+    for dim, shift in zip(call.dims("dims", source.dim()), call.arguments["shifts"], strict=True):
+        length = source.shape[dim]
+        span = picked(span, dim, length, (np.arange(length) - shift) % length)
+    return span
+
+
+@span_rule("flip")
+def _flip(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    for dim in call.dims("dims", source.dim()):
+        span = picked(span, dim, source.shape[dim], np.arange(source.shape[dim])[::-1])
+    return span
+
+
+@span_rule("index_select")
+def _index_select(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    dim = call.dims("dim", source.dim())[0]
+    if dim not in span.dims and span.low.shape[dim] == 1:
+        return span
+    index: Tensor = call.arguments["index"]
+    if index.is_meta:
+        raise UntraceableError("index_select with an index known only when running")
+    return picked(span, dim, source.shape[dim], index.numpy(force=True))
+
+
+def write_back(call: Call, base: Tensor, before: Field | None, view: Tensor, written: Field | None) -> Field | None:
+    """What `base` sees after `written` (None: a constant) went into `view`, a view of it that `call` had made."""
+    if written is None and before is None:
+        return None
+    known = written if written is not None else before
+    assert known is not None
+    result: Field = {}
+    for axis, span in known.items():
+        new = written[axis] if written is not None else span.emptied(view.dim())
+        old = before[axis] if before is not None else new.emptied(base.dim())
+        result[axis] = _overwritten(call, base, old, view, new, exact=axis == FRAME_AXIS)
+    return result
+
+
+def _overwritten(call: Call, base: Tensor, old: Span, view: Tensor, new: Span, *, exact: bool) -> Span:
+    if call.name in RESHAPES:
+        return reshaped_span(new, tuple(view.shape), tuple(base.shape))
+    if call.name in _PERMUTATIONS:
+        order = _order(call, base.dim())
+        back = list(np.argsort(order))
+        return new.mapped(lambda a: a.transpose(back), (order[d] for d in new.dims))
+    if call.name == "select":
+        dim = call.dims("dim", base.dim())[0]
+        index = np.array([call.arguments["index"] % base.shape[dim]])
+        new = new.mapped(lambda a: np.expand_dims(a, dim), (d + (d >= dim) for d in new.dims))
+    elif call.name == "slice":
+        dim, index = _sliced(call, base)
+    else:
+        raise UntraceableError(f"a write into the result of {call.name}")
+    if not exact and dim not in old.dims | new.dims and new.low.shape[dim] == new.high.shape[dim] == 1:
+        # A write to some channels or frames: other channels keep the rows and columns, so theirs may stand for all.
+        return old if not np.isfinite(new.low).any() else joined([old, new], base.dim())
+    shape = list(np.broadcast_shapes(_one(old.low, dim), _one(new.low, dim)))
+    shape[dim] = base.shape[dim]
+
+    def put(target: Numbers, values: Numbers) -> Numbers:
+        whole = np.broadcast_to(target, shape).copy()
+        where = [slice(None)] * whole.ndim
+        where[dim] = index  # type: ignore[call-overload]  # numpy takes an index array beside slices
+        whole[tuple(where)] = np.broadcast_to(values, [len(index) if d == dim else n for d, n in enumerate(shape)])
+        return _compressed(whole)
+
+    stepped = old if old.step is not None and old.dims else new
+    return replace(
+        stepped,
+        low=put(old.low, new.low),
+        high=put(old.high, new.high),
+        dims=old.dims | new.dims,
+        unbounded_by=old.unbounded_by or new.unbounded_by,
+    )
+
+
+def _one(values: Numbers, dim: int) -> tuple[int, ...]:
+    return (*values.shape[:dim], 1, *values.shape[dim + 1 :])

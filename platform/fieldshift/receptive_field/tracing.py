@@ -1,0 +1,184 @@
+"""Runs a network once, on tensors without data where it can, and follows every operation's receptive field.
+
+The trace stands below Python, where each operation is a call of the tensor library, so control flow, wrappers and
+modules of any kind do not matter; only operations without a rule do, and those are named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdKeyDictionary
+
+from fieldshift.receptive_field import movements, operations
+from fieldshift.receptive_field.calls import FRAME_AXIS, Call, Field
+from fieldshift.receptive_field.spans import Span, gather, joined
+
+
+class FieldTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While active, keeps for every tensor that depends on the input what each of its positions sees of it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._fields: Any = WeakIdKeyDictionary()
+        self._views: Any = WeakIdKeyDictionary()
+
+    def start(self, tensor: Tensor, axes: Mapping[str, int]) -> None:
+        """Declares the input: `axes` maps "y", "x" and, for videos, "t" to its dimensions."""
+        self._fields[tensor] = {
+            axis: Span.of_axis(tensor.dim(), dim, tensor.shape[dim], clipped=axis == FRAME_AXIS)
+            for axis, dim in axes.items()
+        }
+
+    def field_of(self, tensor: Tensor) -> Field | None:
+        """What the tensor sees, None where it does not depend on the input."""
+        field: Field | None = self._fields.get(tensor)
+        return field
+
+    def replace(self, tensor: Tensor, field: Field) -> None:
+        """Sets what the tensor sees, for modules whose field is known from their definition."""
+        self._fields[tensor] = field
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        if func is torch.ops.aten.native_batch_norm.default and args[0].is_meta:  # its shape rule is half of the time
+            result = (torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0))
+        else:
+            result = func(*args, **(kwargs or {}))
+        schema = func._schema
+        arguments = {spec.name: spec.default_value for spec in schema.arguments if spec.has_default_value()}
+        arguments.update(zip((spec.name for spec in schema.arguments), args, strict=False))
+        arguments.update(kwargs or {})
+        outputs = tuple(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        name = func.overloadpacket.__name__
+        written = [s.name for s in schema.arguments if s.alias_info is not None and s.alias_info.is_write]
+        call = Call(name=name.removesuffix("_"), arguments=arguments, outputs=outputs, field_of=self.field_of)
+        if outputs:
+            self._follow(func, call, [arguments[key] for key in written])
+        return result
+
+    def _follow(self, func: Any, call: Call, written: list[Tensor]) -> None:
+        if not call.tracked():
+            if not written:
+                self._remember_view(func, call)
+            return
+        if written and call.name in ("copy", "fill", "zero"):
+            source = call.arguments.get("src", call.arguments.get("value"))
+            field = self.field_of(source) if isinstance(source, Tensor) else None
+            results = [None if field is None else pointwise_of(field, call.outputs[0].dim())]
+        elif call.name == "as_strided" and call.outputs[0].shape == call.tensor("self").shape:
+            results = [self.field_of(call.tensor("self"))]
+        else:
+            results = operations.rule_for(call.name, pointwise_tag=torch.Tag.pointwise in func.tags)(call)
+        for tensor, field in zip(written or call.outputs, results, strict=False):
+            self._store(tensor, field)
+        if not written:
+            self._remember_view(func, call)
+
+    def _remember_view(self, func: Any, call: Call) -> None:
+        aliased = [s.name for s in func._schema.arguments if s.alias_info is not None and not s.alias_info.is_write]
+        if aliased and isinstance(call.arguments.get(aliased[0]), Tensor):
+            for output in call.outputs:
+                self._views[output] = (call.arguments[aliased[0]], call)
+
+    def _store(self, tensor: Tensor, field: Field | None) -> None:
+        before = self._fields.get(tensor)
+        changed = field is None or before is None or any(field[axis] is not before.get(axis) for axis in field)
+        if field is None:
+            self._fields.pop(tensor, None)
+        else:
+            self._fields[tensor] = field
+        if changed and tensor in self._views:
+            base, call = self._views[tensor]
+            self._store(base, movements.write_back(call, base, self.field_of(base), tensor, field))
+
+
+def pointwise_of(field: Field, rank: int) -> Field:
+    """The same field for a tensor of a higher rank, as broadcasting makes it."""
+    return {axis: span.to_rank(rank) for axis, span in field.items()}
+
+
+def frame_neighbours(field: Field) -> Field:
+    """What a module sees that lets every frame read the frame before and the frame after at the same place."""
+    if FRAME_AXIS not in field:
+        return field
+    span = field[FRAME_AXIS]
+    for dim in span.dims:
+        length = span.low.shape[dim]
+        index = torch.arange(length).numpy()[:, None] + torch.tensor([-1, 0, 1]).numpy()[None, :]
+        span = joined([span, gather(span, dim, length, index)], span.rank)
+    return {**field, FRAME_AXIS: span}
+
+
+@contextlib.contextmanager
+def quiet_evaluation(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients for the time of a trace; every submodule gets its own mode back."""
+    modes = {part: part.training for part in module.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    module.eval()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def run_traced(
+    module: nn.Module,
+    example: Tensor,
+    axes: Mapping[str, int],
+    seen: Callable[[str, Tensor, Field], None],
+    *,
+    gated: tuple[type[nn.Module], ...] = (),
+    stand_ins: dict[str, Tensor] | None = None,
+) -> None:
+    """Runs `module` on `example` and calls `seen(layer name, output, field)` at the end of every named module.
+
+    stand_ins: tensors to run with in place of the module's parameters and buffers of these names.
+    A module of one of the `gated` types counts as reading each frame's neighbours at the same place and nothing more.
+    Raises UntraceableError naming the operation without a rule.
+    """
+    trace = FieldTrace()
+    inputs: dict[str, Field | None] = {}
+    handles: list[RemovableHandle] = []
+
+    def hooked(name: str, part: nn.Module) -> None:
+        def before(_: nn.Module, args: tuple[Any, ...]) -> None:
+            inputs[name] = trace.field_of(args[0]) if args and isinstance(args[0], Tensor) else None
+
+        def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            del args
+            known = [t for t in tree_leaves(output) if isinstance(t, Tensor) and trace.field_of(t) is not None]
+            if not known:
+                return
+            entered = inputs.get(name)
+            if isinstance(part, gated) and entered is not None:
+                trace.replace(known[0], frame_neighbours(entered))
+            field = trace.field_of(known[0])
+            assert field is not None
+            seen(name, known[0], field)
+
+        handles.append(part.register_forward_pre_hook(before))
+        handles.append(part.register_forward_hook(after))
+
+    for name, part in module.named_modules(remove_duplicate=False):
+        hooked(name, part)
+    try:
+        with quiet_evaluation(module), trace:
+            trace.start(example, axes)
+            torch.func.functional_call(module, stand_ins or {}, (example,))
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,86 @@
+"""The gradient of one unit of one layer, taken back to the images that the network was given."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from fieldshift.errors import UserError
+from fieldshift.receptive_field.theory import outside_map
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass at the layer that was wanted."""
+
+
+class UnitGradient:
+    """Takes the gradient of one unit of a layer back to the images, stopping the network at that layer."""
+
+    def __init__(self, network: nn.Module, layer: str, unit: tuple[int, int] | None) -> None:
+        self.network, self.layer = network, layer
+        self._wanted_unit = unit
+        self.unit = (0, 0)
+        self._calls, self._last = 0, 0
+        self._output: Any = None
+
+    def __enter__(self) -> Self:
+        self._handle = self.network.get_submodule(self.layer).register_forward_hook(self._keep)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handle.remove()
+
+    def _keep(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        del module, args
+        self._calls += 1
+        self._output = output
+        if self._calls == self._last:  # a module that is used several times counts by its last use, as in the theory
+            raise _ReachedError
+
+    def count_calls(self, example: Tensor) -> None:
+        """Runs once without gradients: how often the layer is used, and where its centre unit is."""
+        with torch.no_grad():
+            self.network(example)
+        self._last = self._calls
+        output = self._output
+        if not isinstance(output, Tensor) or output.dim() < 4:
+            raise UserError(
+                f"Layer '{self.layer}' gives no map (B, C, H, W) of units; choose a convolution or a block."
+            )
+        height, width = output.shape[-2:]
+        row, column = self._wanted_unit or (height // 2, width // 2)
+        if not (0 <= row < height and 0 <= column < width):
+            raise outside_map((row, column), (height, width), self.layer)
+        self.unit = (row, column)
+
+    def gradient(self, example: Tensor, images: Tensor) -> tuple[Tensor, int]:
+        """d(mean over frames of the sum over channels of the unit) / d images, and how many images left it at zero."""
+        self._calls = 0
+        with torch.enable_grad(), contextlib.suppress(_ReachedError):
+            self.network(example)
+        at_unit = self._output[..., self.unit[0], self.unit[1]]
+        self._output = None
+        per_image = at_unit.reshape(len(images), -1)
+        frames = at_unit[..., 0].numel() // len(images)
+        (gradient,) = torch.autograd.grad(per_image.sum() / frames, images, allow_unused=True)
+        silent = int((per_image == 0).all(dim=1).sum())
+        return torch.zeros_like(images) if gradient is None else gradient, silent
+
+
+@contextlib.contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode and no gradients for the weights, for the time of a measurement."""
+    modes = {part: part.training for part in network.modules()}
+    wanted = {parameter: parameter.requires_grad for parameter in network.parameters()}
+    network.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+        for parameter, flag in wanted.items():
+            parameter.requires_grad_(flag)

@@ -1,0 +1,78 @@
+"""What a study says in the end: statistics, tables, figures and one self-contained page.
+
+`summarise` turns trials into means, intervals and paired differences; `verdict` says what may be said; tables are
+`Sheet`s that a terminal, Markdown and the page print alike; figures (`fieldshift.report.figures`) are matplotlib
+Figures; `write_report` joins them into one HTML file.
+"""
+
+from __future__ import annotations
+
+from fieldshift.report.blocks import (
+    Code,
+    Definitions,
+    FigureBlock,
+    Heading,
+    KeyNumber,
+    KeyNumbers,
+    Paragraph,
+    Points,
+    Section,
+    TableBlock,
+)
+from fieldshift.report.conditions import conditions_section, hardware, headline, versions
+from fieldshift.report.figures import (
+    accuracy_bars,
+    decision_chart,
+    frame_curve,
+    frame_strip,
+    policy_graph,
+    search_history,
+)
+from fieldshift.report.html import render_report, write_report
+from fieldshift.report.intervals import Difference, Estimate, estimate, paired_difference
+from fieldshift.report.sheet import Sheet, show
+from fieldshift.report.statistics import READINGS, summarise
+from fieldshift.report.tables import comparison_sheets, cost_sheets, field_sheet, markdown, policy_sheet, sweep_sheet
+from fieldshift.report.verdict import caveats, outcomes, verdict
+
+__all__ = [
+    "READINGS",
+    "Code",
+    "Definitions",
+    "Difference",
+    "Estimate",
+    "FigureBlock",
+    "Heading",
+    "KeyNumber",
+    "KeyNumbers",
+    "Paragraph",
+    "Points",
+    "Section",
+    "Sheet",
+    "TableBlock",
+    "accuracy_bars",
+    "caveats",
+    "comparison_sheets",
+    "conditions_section",
+    "cost_sheets",
+    "decision_chart",
+    "estimate",
+    "field_sheet",
+    "frame_curve",
+    "frame_strip",
+    "hardware",
+    "headline",
+    "markdown",
+    "outcomes",
+    "paired_difference",
+    "policy_graph",
+    "policy_sheet",
+    "render_report",
+    "search_history",
+    "show",
+    "summarise",
+    "sweep_sheet",
+    "verdict",
+    "versions",
+    "write_report",
+]

@@ -1,0 +1,131 @@
+"""Under what conditions a study was measured: versions, machine, data, network, seeds and the commands to repeat it."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+
+import pandas as pd
+
+from fieldshift.report.blocks import Code, Definitions, Heading, KeyNumber, KeyNumbers, Points, Section
+from fieldshift.report.intervals import Estimate
+from fieldshift.report.tables import interval
+from fieldshift.report.verdict import caveats, outcomes, percent, points_of
+
+PACKAGES = ("fieldshift", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pandas", "matplotlib")
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """The version of Python and of every package, 'not installed' where it is missing."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def hardware() -> str:
+    """The machine in one line: the GPUs that torch sees, the processor, and the cores this process may use."""
+    import torch
+
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    counted = [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ", ".join([*(counted or ["no GPU"]), _processor(), f"{cores} CPU cores"])
+
+
+def conditions_section(
+    *,
+    conditions: Mapping[str, str],
+    commands: Sequence[str],
+    cautions: Sequence[str],
+    machine: str | None = None,
+    packages: Mapping[str, str] | None = None,
+    title: str = "Conditions and caveats",
+) -> Section:
+    """The section that says how the numbers came about and what they do not show.
+
+    conditions are names with values in the order given (data, protocol, network, recipe, seeds, ...); commands repeat
+    the study; cautions are whole sentences, those of `caveats(summary)` and more. machine and packages are read off
+    this process unless given: give them when the study ran elsewhere.
+    """
+    found = packages if packages is not None else versions()
+    items = [
+        *conditions.items(),
+        ("Hardware", machine if machine is not None else hardware()),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in found.items())),
+    ]
+    return Section(
+        title,
+        [
+            Definitions(items),
+            Heading("To repeat it"),
+            Code("\n".join(commands)),
+            Heading("What these numbers do not show"),
+            Points(list(cautions)),
+        ],
+    )
+
+
+def headline(summary: pd.DataFrame, score_name: str = "accuracy") -> KeyNumbers:
+    """The headline numbers of the last reading (equal compute where it was run): method, best baseline, difference."""
+    reading = list(dict.fromkeys(summary["reading"]))[-1]
+    part = summary[summary["reading"] == reading]
+    numbers = []
+    ours = part[part["arm"] == part["method"]]
+    if len(ours):
+        row = ours.iloc[0]
+        span = interval(float(row["low"]), float(row["high"]))
+        sure = f"95 % interval {span}, {int(row['n'])} seeds" if span != "-" else "1 run, no interval"
+        numbers.append(KeyNumber(f"{percent(float(row['mean']))} %", f"{row['arm']}, test {score_name}", sure))
+    best = part[part["is_reference"]]
+    if len(best):
+        row = best.iloc[0]
+        averaged = row["judged"] == "averaged"
+        score = float(row["tta_mean" if averaged else "mean"])
+        words = "best 2D baseline" + (", test-time averaging" if averaged else "")
+        numbers.append(KeyNumber(f"{percent(score)} %", str(row["arm"]), f"{words}, at {reading}"))
+    duels = outcomes(part)
+    for duel in duels[duels["is_reference"]].to_dict("records"):
+        span = interval(duel["low"], duel["high"], signed=True)
+        sure = f"95 % interval {span}: {part['method'].iloc[0]} {duel['outcome']}" if span != "-" else "no interval"
+        numbers.append(KeyNumber(points_of(duel["difference"]), "points, paired difference", sure))
+    if len(ours):
+        spent = _time(3600 * float(ours.iloc[0]["device_hours"]))
+        numbers.append(KeyNumber(spent, "device time of one run", f"{ours.iloc[0]['arm']}, training and search"))
+    return KeyNumbers(numbers)
+
+
+def estimate_words(value: Estimate) -> str:
+    """An estimate of scores in [0, 1] in words: "90.0 % (84.8 to 95.2, n = 3)"."""
+    span = interval(value.low, value.high)
+    return f"{percent(value.mean)} % ({'no interval' if span == '-' else span}, n = {value.n})"
+
+
+def summary_caveats(summary: pd.DataFrame, more: Sequence[str] = ()) -> list[str]:
+    """The caveats that follow from a summary, and the study's own after them."""
+    return [*caveats(summary), *more]
+
+
+def _time(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123
+            for line in stream:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

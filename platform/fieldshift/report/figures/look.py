@@ -1,0 +1,80 @@
+"""The look that all figures of a report share: sizes, inks, and colours that colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+OWN = "fieldshift"  # the gid of our figures: the report recolours their inks for a dark page, others it leaves alone
+WIDTH = 7.6  # inches, the width of the report's column
+INK = "#1c2024"
+MUTED = "#60666d"
+RULE = "#d5d8dc"
+PAPER = "#fefefe"
+BLUE, GREY, BROWN = "#0072b2", "#a3a8ae", "#7f6a3f"  # the three that a dark page needs in another shade
+ROLE_COLOURS = {"das": "#d55e00", "baseline": BLUE, "control": GREY}
+ROLE_LABELS = {"das": "video (das)", "baseline": "2D baseline", "control": "control"}
+SERIES = (BLUE, "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", BROWN, MUTED)
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+SMALL, NORMAL = 8.0, 9.0  # points
+
+
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """An empty figure of our look, in inches, drawn without pyplot: nothing to close, no window, no global state."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
+    figure.set_gid(OWN)
+    return figure
+
+
+def plain_axes(axes: Axes, *, grid: str | None = None) -> None:
+    """Axes with two thin spines, small ticks and, if asked ('x' or 'y'), light grid lines behind the data."""
+    axes.set_facecolor("none")
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in {"left", "bottom"})
+        spine.set_color(MUTED)
+        spine.set_linewidth(0.7)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=SMALL, width=0.7, length=3)
+    axes.xaxis.label.set(color=INK, fontsize=NORMAL)
+    axes.yaxis.label.set(color=INK, fontsize=NORMAL)
+    axes.title.set(color=INK, fontsize=NORMAL)
+    axes.set_axisbelow(True)
+    if grid == "x":
+        axes.xaxis.grid(True, color=RULE, linewidth=0.6)
+    elif grid == "y":
+        axes.yaxis.grid(True, color=RULE, linewidth=0.6)
+
+
+def legend(
+    figure: Figure,
+    handles: list[Artist],
+    labels: list[str],
+    columns: int | None = None,
+    place: str = "outside lower center",
+) -> None:
+    """A frameless legend under the figure, or at another of matplotlib's outside places."""
+    if not handles:
+        return
+    where: Any = place
+    box = figure.legend(
+        handles,
+        labels,
+        loc=where,
+        ncols=columns or min(len(labels), 5),
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+        handlelength=1.4,
+        columnspacing=1.6,
+    )
+    box.set_gid("legend")
+
+
+def shorten(name: str, limit: int = 28) -> str:
+    """The name, or its beginning and "..." where it is longer than `limit` characters."""
+    return name if len(name) <= limit else name[: limit - 3] + "..."

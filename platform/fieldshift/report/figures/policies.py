@@ -1,0 +1,221 @@
+"""A policy as a drawn graph, and as the frames that it makes of images."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from string import ascii_letters
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fieldshift.report.figures.look import INK, MUTED, NORMAL, PAPER, RULE, SERIES, SMALL, WIDTH, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from fieldshift.motions import Policy, Step
+
+NODE_RADIUS = 0.17  # inches
+RISE = 0.50  # inches that an arc gains for every node it spans
+LINE = 0.14  # inches, one line of a label
+KEY_LINE = 0.18  # inches, one line of the key under a graph
+MOST_TALL_LABELS = 6  # labels of several lines; with more of them the arcs carry letters and a key stands below
+
+
+def policy_graph(policy: Policy) -> Figure:
+    """The policy as a directed graph: images left, the output right, every edge labelled with motion and magnitude.
+
+    Nodes stand on one line and edges are arcs over it, the longer the higher, so that no two labels meet. Magnitudes
+    are those of the outer frames, in the motion's own unit; edges that nothing of the output depends on are dashed.
+    """
+    count = policy.inputs + policy.nodes
+    labels = [edge_label(edge.steps) for edge in policy.edges]
+    keys: list[str] = []
+    if len(labels) > MOST_TALL_LABELS and any("\n" in label for label in labels):
+        keys = [
+            f"{letter}  {label.replace(chr(10), ', ')}" for letter, label in zip(ascii_letters, labels, strict=False)
+        ]
+        labels = list(ascii_letters[: len(labels)])
+    spans = [edge.target - edge.source for edge in policy.edges]
+    tallest = max((label.count("\n") + 1 for label in labels), default=1)
+    step = max(RISE, LINE * tallest + 0.2)
+    spacing = (WIDTH - 1.7) / max(1, count - 1) if count > 1 else 0.0
+    spacing = min(spacing, 2.6)
+    top = step * (max(spans) - 0.28) + LINE * tallest / 2 + 0.08 if spans else NODE_RADIUS + 0.08
+    bottom = -0.68 - KEY_LINE * math.ceil(len(keys) / 2)
+    figure = new_figure(top - bottom)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    figure.set_layout_engine("none")
+    left = (WIDTH - spacing * (count - 1)) / 2
+    axes.set_xlim(-left, WIDTH - left)
+    axes.set_ylim(bottom, top)
+    axes.set_axis_off()
+    used = _used_nodes(policy)
+    for edge, label in zip(policy.edges, labels, strict=True):
+        still = all(step.op == "identity" for step in edge.steps)
+        ends = (edge.source * spacing, edge.target * spacing)
+        height = step * (edge.target - edge.source - 1) + step * 0.72
+        _arc(axes, ends, height, label, muted=still, dashed=edge.target not in used)
+    for node in range(count):
+        _node(axes, node * spacing, node, policy, node in used)
+    for place, key in enumerate(keys):
+        column, row = divmod(place, math.ceil(len(keys) / 2))
+        at = (0.35 - left + column * WIDTH / 2, -0.75 - KEY_LINE * row)
+        axes.text(*at, key, ha="left", va="center", fontsize=SMALL, color=INK)
+    return figure
+
+
+def frame_strip(policy: Policy, images: Tensor, labels: Sequence[str] | None = None) -> Figure:
+    """The policy's video of every image as a row of frames, the signed distance from the reference under each column.
+
+    images (B, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3; labels, one an image, stand left of the rows.
+    Distances are in frames where every step is a whole one: -1, 0 (the untouched reference, framed), +1.
+    """
+    video = policy.video(images).detach().cpu().clamp(0.0, 1.0).numpy()
+    rows, frames, channels, height, width = video.shape
+    assert channels in (1, 3), f"images of 1 or 3 channels can be shown, not {channels}"
+    cell = min(1.25, (WIDTH - (0.9 if labels else 0.1)) / frames - 0.05)
+    tall = cell * height / width
+    figure = new_figure(rows * (tall + 0.05) + 0.5, WIDTH)
+    figure.set_layout_engine("none")
+    s = [float(value) for value in policy.distances]
+    below = 0.46
+    breadth = frames * (cell + 0.05) - 0.05
+    start = 0.85 if labels else (WIDTH - breadth) / 2
+    page = float(figure.get_figheight())
+    for row in range(rows):
+        for frame in range(frames):
+            x, y = start + frame * (cell + 0.05), below + (rows - 1 - row) * (tall + 0.05)
+            axes = figure.add_axes((x / WIDTH, y / page, cell / WIDTH, tall / page))
+            _frame(axes, video[row, frame], reference=s[frame] == 0.0)
+            if row == rows - 1:
+                axes.set_xlabel(_distance(s, frame), fontsize=SMALL if cell > 0.38 else 7, color=INK, labelpad=4)
+            if labels and frame == 0:
+                words = textwrap.fill(labels[row], 12)
+                axes.set_ylabel(words, fontsize=SMALL, color=INK, rotation=0, ha="right", va="center", labelpad=6)
+    words = "distance from the reference frame (the farthest frame moves by the policy's whole magnitude)"
+    if frames == 1:
+        words = "one frame: the image itself"
+    middle = (start + breadth / 2) / WIDTH if breadth > 4.5 else 0.5
+    figure.text(middle, 0.06 / page, words, ha="center", va="bottom", fontsize=SMALL, color=MUTED)
+    return figure
+
+
+def edge_label(steps: Sequence[Step]) -> str:
+    """An edge's motions with their magnitudes, one a line: "translate_x +0.43"."""
+    return "\n".join(step_label(step) for step in steps)
+
+
+def step_label(step: Step) -> str:
+    """One motion with its magnitude, short: "rotate +30°", "zoom x1.5", "translate_x +0.43", "identity"."""
+    from fieldshift.motions import operation
+
+    unit = operation(step.op).unit
+    if step.op == "identity":
+        return "identity"
+    if "degree" in unit:
+        return f"{step.op} {step.magnitude:+.3g}°"
+    if step.op == "zoom":
+        return f"zoom \N{MULTIPLICATION SIGN}{step.magnitude:.3g}"
+    return f"{step.op} {step.magnitude:+.2g}"
+
+
+def _used_nodes(policy: Policy) -> set[int]:
+    used = {policy.inputs + policy.nodes - 1}
+    for edge in sorted(policy.edges, key=lambda edge: -edge.target):
+        if edge.target in used:
+            used.add(edge.source)
+    return used
+
+
+def _arc(axes: Axes, ends: tuple[float, float], height: float, label: str, *, muted: bool, dashed: bool) -> None:
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.path import Path
+
+    start, stop = ends
+    reach = stop - start
+    colour = MUTED if muted else SERIES[0]
+    lean = min(0.35 * reach, 0.9)
+    # A cubic with both handles at 4/3 of the height has its crown at the height.
+    points = [
+        (start + 0.10, 0.14),
+        (start + lean * 0.5, height * 4 / 3 - 0.05),
+        (stop - lean * 0.5, height * 4 / 3 - 0.05),
+        (stop - 0.10, 0.14),
+    ]
+    path = Path(points, [Path.MOVETO, Path.CURVE4, Path.CURVE4, Path.CURVE4])
+    style = (0, (4, 3)) if dashed else "solid"
+    arrow = FancyArrowPatch(
+        path=path, arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=1.1, linestyle=style, zorder=1
+    )
+    arrow.set_gid("edge")
+    axes.add_patch(arrow)
+    axes.text(
+        start + reach / 2,
+        height,
+        label,
+        ha="center",
+        va="center",
+        fontsize=SMALL,
+        color=MUTED if muted else INK,
+        linespacing=1.15,
+        zorder=3,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.6},
+    )
+
+
+def _node(axes: Axes, x: float, node: int, policy: Policy, used: bool) -> None:
+    from matplotlib.patches import Circle
+
+    last = policy.inputs + policy.nodes - 1
+    is_input, is_output = node < policy.inputs, node == last
+    face = RULE if is_input else PAPER
+    style = "solid" if used else "dashed"
+    width = 1.8 if is_output else 1.0
+    axes.add_patch(
+        Circle((x, 0), NODE_RADIUS, facecolor=face, edgecolor=INK, linewidth=width, linestyle=style, zorder=2)
+    )
+    axes.text(x, -0.005, str(node), ha="center", va="center", fontsize=NORMAL, color=INK, zorder=4)
+    words = []
+    if is_input:
+        words.append("image")
+    if is_output:
+        words.append(f"output\n{policy.frames} frame{'s' if policy.frames != 1 else ''}")
+    if words:
+        text = "\n".join(words)
+        axes.text(x, -NODE_RADIUS - 0.06, text, ha="center", va="top", fontsize=SMALL, color=MUTED, linespacing=1.15)
+
+
+def _frame(axes: Axes, pixels: NDArray[Any], reference: bool) -> None:
+    grey = pixels.shape[0] == 1
+    shown = pixels[0] if grey else np.moveaxis(pixels, 0, -1)
+    enlarged = max(shown.shape[:2]) <= 96
+    axes.imshow(
+        shown,
+        cmap="gray" if grey else None,
+        vmin=0.0,
+        vmax=1.0,
+        interpolation="nearest" if enlarged else "antialiased",
+        aspect="auto",
+    )
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(SERIES[1] if reference else RULE)
+        spine.set_linewidth(1.6 if reference else 0.6)
+
+
+def _distance(s: Sequence[float], frame: int) -> str:
+    """Frames from the reference, signed; a symmetric video's distances have no sign."""
+    steps = [abs(value) for value in s if value != 0]
+    if s[frame] == 0 or not steps:
+        return "0"
+    whole = s[frame] / min(steps)
+    if math.isclose(whole, round(whole), abs_tol=1e-6):
+        return f"{round(whole):+d}" if min(s) < 0 or whole < 0 else f"{round(whole)}"
+    return f"{s[frame]:+.2f}"

@@ -1,0 +1,183 @@
+"""How a search went: the mixture weights and losses over its passes, and what each decision rested on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.report.figures.look import (
+    GREY,
+    INK,
+    MARKS,
+    MUTED,
+    SERIES,
+    SMALL,
+    legend,
+    new_figure,
+    plain_axes,
+    shorten,
+)
+from fieldshift.report.figures.traces import Choice, Weights, choice, curve, losses, passes, weights_by_edge
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+KEPT, LOST = SERIES[1], GREY
+STILL = "identity"
+LOSS_WORDS = {"train/loss": "loss on the weights' half", "val/loss": "loss on alpha's half"}
+
+
+def search_history(history: Sequence[Mapping[str, Any]], *, supernet_epochs: int | None = None) -> Figure:
+    """A search's mixture weights by pass, one small panel an edge, and below them entropy, identity share and losses.
+
+    history has one mapping per pass, as `SearchResult.history`: pass, alpha/EDGE/CANDIDATE, search/entropy (of the open
+    edges, 1 = undecided), search/identity_share and names that end in "loss"; what is absent is not drawn. Other forms
+    that are read: see `traces`. A thin line marks the pass after which the selection began, where supernet_epochs says
+    it. With more candidates than colours, those with the smallest final weights share one grey.
+    """
+    assert history, "a search history has at least one pass"
+    at = passes(history)
+    weights = weights_by_edge(history)
+    rows = math.ceil(len(weights) / 4)
+    tall = 1.25 * rows if rows > 1 else 1.9 * rows
+    figure = new_figure(tall + 2.2)
+    lower: Figure | SubFigure = figure
+    if weights:
+        parts: Any = figure.subfigures(2, 1, height_ratios=(tall, 2.0))
+        upper, lower = parts
+        _weight_panels(upper, at, weights, figure)
+    state, loss = lower.subplots(1, 2)
+    _curves(
+        state,
+        at,
+        {
+            "entropy (1 = undecided)": curve(history, "search/entropy", "entropy"),
+            "share of identity": curve(history, "search/identity_share", "identity_share"),
+        },
+        from_zero=True,
+    )
+    named = {LOSS_WORDS.get(name, name.replace("_", " ")): values for name, values in losses(history).items()}
+    _curves(loss, at, named, from_zero=False)
+    if supernet_epochs is not None:
+        for axes in figure.axes:
+            if axes.axison:
+                axes.axvline(supernet_epochs, color=MUTED, linewidth=0.8, linestyle=":")
+    return figure
+
+
+def decision_chart(decisions: Sequence[Mapping[str, Any]]) -> Figure:
+    """What every decision of a selection rested on: how much was lost without each candidate.
+
+    decisions has one mapping per decision, in order, as `SearchResult.decisions`: at, harm ({candidate: loss added or
+    score lost when it is removed}) and chosen; or edge (or node), candidates and kept. The kept ones are coloured; a
+    bar to the left of zero says that the network did better without it. All panels share one scale.
+    """
+    from matplotlib.patches import Patch
+
+    assert decisions, "a decision chart has at least one decision"
+    choices = [choice(decision) for decision in decisions]
+    longest = max(len(name) for each in choices for name in each.harm)
+    columns = min(len(choices), 3 if longest <= 18 else 2)
+    rows = [choices[start : start + columns] for start in range(0, len(choices), columns)]
+    tallest = [max(len(each.harm) for each in row) for row in rows]
+    heights = [0.17 * bars + 0.42 for bars in tallest]
+    figure = new_figure(sum(heights) + 0.6)
+    panels = figure.subplots(len(rows), columns, squeeze=False, sharex=True, height_ratios=heights).ravel()
+    for number, (panel, each) in enumerate(zip(panels, choices, strict=False)):
+        _decision_panel(panel, each, f"{number + 1}. {each.at}", tallest[number // columns])
+    for panel in panels[len(choices) :]:
+        panel.set_axis_off()
+    for panel in panels[max(0, len(choices) - columns) : len(choices)]:
+        panel.tick_params(labelbottom=True)
+    legend(figure, [Patch(color=KEPT), Patch(color=LOST)], ["kept", "discarded"], place="outside upper left")
+    figure.supxlabel("lost when the candidate is removed (longer: missed more)", fontsize=SMALL, color=INK)
+    return figure
+
+
+def _weight_panels(upper: SubFigure, at: Sequence[int], weights: Weights, figure: Figure) -> None:
+    ops = list(dict.fromkeys(op for candidates in weights.values() for op in candidates))
+    looks = _looks(ops, weights)
+    columns = min(4, len(weights))
+    panels = upper.subplots(math.ceil(len(weights) / columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
+    handles: dict[str, Artist] = {}
+    for panel, (edge, candidates) in zip(panels, weights.items(), strict=False):
+        for op, values in candidates.items():
+            colour, mark = looks[op]
+            every = max(1, len(at) // 5)
+            style = (0, (3, 2)) if op == STILL else "solid"
+            line = panel.plot(at, values, color=colour, linestyle=style, linewidth=1.2)[0]
+            line.set_marker(mark)
+            line.set_markersize(3.2)
+            line.set_markevery(every)
+            handles.setdefault(op, line)
+        plain_axes(panel, grid="y")
+        panel.tick_params(labelsize=7)
+        panel.set_title(f"edge {edge}", fontsize=SMALL, color=INK, loc="left", pad=2)
+        _whole_passes(panel, at)
+    for place, panel in enumerate(panels):
+        if place >= len(weights):
+            panel.set_axis_off()
+        elif place + columns >= len(weights):
+            panel.tick_params(labelbottom=True)
+    found = [value for candidates in weights.values() for values in candidates.values() for value in values]
+    panels[0].set_ylim(0, min(1.0, 1.1 * max(value for value in found if not math.isnan(value))))
+    upper.supylabel("mixture weight", fontsize=SMALL, color=INK)
+    named = [(handles[op], shorten(op)) for op in ops if looks[op][0] != LOST]
+    grey = [handles[op] for op in ops if looks[op][0] == LOST]
+    named += [(grey[0], f"{len(grey)} others")] if grey else []
+    wide = max(len(name) for _, name in named) >= 16
+    legend(figure, [line for line, _ in named], [name for _, name in named], columns=3 if wide else 5)
+
+
+def _looks(ops: Sequence[str], weights: Weights) -> dict[str, tuple[str, str]]:
+    def final(op: str) -> float:
+        return max(candidates[op][-1] for candidates in weights.values() if op in candidates)
+
+    moving = sorted((op for op in ops if op != STILL), key=final, reverse=True)
+    coloured = moving if len(moving) <= len(SERIES) else moving[: len(SERIES) - 1]
+    in_order = [op for op in ops if op in coloured]
+    looks = {op: (SERIES[place], MARKS[place]) for place, op in enumerate(in_order)}
+    return {op: looks.get(op, (INK if op == STILL else LOST, "")) for op in ops}
+
+
+def _curves(panel: Axes, at: Sequence[int], named: Mapping[str, list[float] | None], *, from_zero: bool) -> None:
+    shown = {name: values for name, values in named.items() if values is not None}
+    if not shown:
+        panel.set_axis_off()
+        return
+    for number, (name, values) in enumerate(shown.items()):
+        style = ("-", "--", "-.", ":")[number % 4]
+        panel.plot(at, values, color=SERIES[number % len(SERIES)], linewidth=1.4, linestyle=style, label=name)
+    if from_zero:
+        panel.set_ylim(0, max(1.0, panel.get_ylim()[1]))
+    panel.set_xlabel("pass over the training halves")
+    plain_axes(panel, grid="y")
+    _whole_passes(panel, at)
+    panel.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="best")
+
+
+def _whole_passes(panel: Axes, at: Sequence[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    panel.set_xlim(at[0] - 0.5, at[-1] + 0.5)
+
+
+def _decision_panel(panel: Axes, each: Choice, title: str, places: int) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ranked = sorted(each.harm.items(), key=lambda item: -item[1])
+    colours = [KEPT if name in each.kept else LOST for name, _ in ranked]
+    panel.barh(range(len(ranked)), [harm for _, harm in ranked], height=0.72, color=colours, linewidth=0)
+    panel.set_yticks(range(len(ranked)), [shorten(name, 34) for name, _ in ranked])
+    panel.set_ylim(places - 0.4, -0.6)
+    panel.axvline(0, color=MUTED, linewidth=0.8)
+    panel.set_title(title, fontsize=SMALL, color=INK, loc="left", pad=3)
+    plain_axes(panel, grid="x")
+    panel.tick_params(labelsize=7)
+    panel.tick_params(axis="y", length=0)
+    panel.spines["left"].set_visible(False)
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=4))

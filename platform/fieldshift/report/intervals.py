@@ -1,0 +1,101 @@
+"""Student-t intervals of a mean and of a paired difference, with what they say when there are too few runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+CONFIDENCE = 0.95
+FEWEST_PAIRS_FOR_WILCOXON = 6  # 2 / 2 ** n, the smallest two-sided exact p, is under 0.05 from 6 pairs on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over runs with its 95 % interval; low, high and std are NaN for a single run."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+    std: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The mean of paired differences with its 95 % interval and two-sided p values.
+
+    p is the paired t test's; wilcoxon_p is NaN under 6 pairs, where the signed-rank test cannot reach 0.05.
+    All but pairs are NaN without a common key; all but pairs and mean are NaN with one.
+    """
+
+    pairs: int
+    mean: float
+    low: float
+    high: float
+    p: float
+    wilcoxon_p: float
+
+    @property
+    def outcome(self) -> str:
+        """One of 'wins', 'loses', 'cannot be told apart', and 'cannot be told' where there is no interval."""
+        if math.isnan(self.low):
+            return "cannot be told"
+        if self.low > 0:
+            return "wins"
+        return "loses" if self.high < 0 else "cannot be told apart"
+
+
+def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+    """The mean of runs with its Student-t interval: mean +- t(n - 1) * std / sqrt(n), std with n - 1.
+
+    Any NaN among the values makes every number NaN: a missing run is never left out unseen.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    if n == 0:
+        return Estimate(n=0, mean=math.nan, low=math.nan, high=math.nan, std=math.nan)
+    sample = np.asarray(values, dtype=np.float64)
+    mean = float(sample.mean())
+    if n == 1:
+        return Estimate(n=1, mean=mean, low=math.nan, high=math.nan, std=math.nan)
+    std = float(sample.std(ddof=1))
+    reach = float(t.ppf(0.5 + confidence / 2, n - 1)) * std / math.sqrt(n)
+    return Estimate(n=n, mean=mean, low=mean - reach, high=mean + reach, std=std)
+
+
+def paired_difference(
+    ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], confidence: float = CONFIDENCE
+) -> Difference:
+    """The difference ours - theirs over the keys (seeds) that both have, and whether it can be told from zero.
+
+    Differences that are all equal leave nothing to estimate a spread from: the interval is then that one value, and
+    p is 1 when it is zero and 0 when it is not.
+    """
+    from scipy.stats import t
+
+    gaps = [ours[key] - theirs[key] for key in ours if key in theirs]
+    gap = estimate(gaps, confidence)
+    if gap.n < 2 or math.isnan(gap.mean):
+        return Difference(pairs=gap.n, mean=gap.mean, low=gap.low, high=gap.high, p=math.nan, wilcoxon_p=math.nan)
+    # Equal differences come out of a subtraction of floats with a spread of rounding size, which is not evidence.
+    if gap.std <= 1e-12:
+        p = 1.0 if abs(gap.mean) <= 1e-12 else 0.0
+        exact = 0.0 if abs(gap.mean) <= 1e-12 else gap.mean
+        return Difference(pairs=gap.n, mean=exact, low=exact, high=exact, p=p, wilcoxon_p=math.nan)
+    statistic = gap.mean / (gap.std / math.sqrt(gap.n))
+    p = 2.0 * float(t.sf(abs(statistic), gap.n - 1))
+    return Difference(pairs=gap.n, mean=gap.mean, low=gap.low, high=gap.high, p=p, wilcoxon_p=_wilcoxon(gaps))
+
+
+def _wilcoxon(gaps: Sequence[float]) -> float:
+    from scipy.stats import wilcoxon
+
+    moved = [gap for gap in gaps if gap != 0]
+    if len(moved) < FEWEST_PAIRS_FOR_WILCOXON:
+        return math.nan
+    ties = len({round(abs(gap), 12) for gap in moved}) < len(moved)
+    return float(wilcoxon(moved, method="approx" if ties else "exact").pvalue)

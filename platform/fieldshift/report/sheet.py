@@ -1,0 +1,190 @@
+"""A table of finished words and numbers, which a terminal, a text file, Markdown and the report all print alike."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+GAP = "  "
+NARROWEST_WRAP = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A title, columns and rows of strings; `align` has 'left' or 'right' for every column, the first names the row.
+
+    On a page narrower than the table the columns go into blocks one below the other, each led by the first column:
+    no column is dropped; a block starts anew at the columns `breaks`. `notes` are printed under the table.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    breaks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert len(self.align) == len(self.columns), "one alignment for every column"
+        assert all(len(row) == len(self.columns) for row in self.rows), "one cell for every column"
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, title: str = "", notes: Sequence[str] = ()) -> Sheet:
+        """The sheet of a data frame, its index left out: numbers to the right with 4 significant digits, NaN as '-'."""
+        numeric = [
+            pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind) for kind in frame.dtypes
+        ]
+        rows = tuple(tuple(_cell(value) for value in row) for row in frame.itertuples(index=False, name=None))
+        return cls(
+            title=title,
+            columns=tuple(str(name) for name in frame.columns),
+            rows=rows,
+            align=tuple("right" if number else "left" for number in numeric),
+            notes=tuple(notes),
+        )
+
+    def text(self, width: int = 80) -> str:
+        """Plain fixed-width text of at most `width` characters a line; left-aligned cells wrap, numbers never do."""
+        lines = _wrap(self.title, width, "") if self.title else []
+        for block in self._blocks(width):
+            if lines:
+                lines.append("")
+            lines += self._block_lines(block, width)
+        lines += [line for note in self.notes for line in _wrap(note, width, "  ")]
+        return "\n".join(line.rstrip() for line in lines) + "\n"
+
+    def rich(self, width: int = 80) -> list[Table]:
+        """Rich tables for a terminal of `width` columns: one, or one for every block where the table is wider."""
+        from rich import box
+        from rich.table import Table
+
+        blocks = self._blocks(width)
+        tables = []
+        for index, block in enumerate(blocks):
+            # Cells and notes are data: as Text, not as markup, so that "[...]" in them is printed.
+            table = Table(
+                title=_plain(self.title) if index == 0 and self.title else None,
+                caption=_plain("\n".join(self.notes)) if index == len(blocks) - 1 and self.notes else None,
+                box=box.SIMPLE_HEAD,
+                pad_edge=False,
+                padding=(0, 1),
+                title_justify="left",
+                caption_justify="left",
+            )
+            for column in block:
+                table.add_column(
+                    _plain(self.columns[column]),
+                    justify="right" if self.align[column] == "right" else "left",
+                    no_wrap=self.align[column] == "right",
+                    overflow="fold",
+                )
+            for row in self.rows:
+                table.add_row(*(_plain(row[column]) for column in block))
+            tables.append(table)
+        return tables
+
+    def markdown(self) -> str:
+        """A GitHub-flavoured Markdown table with the title in bold and the notes below."""
+        heading = [f"**{_escape(self.title)}**", ""] if self.title else []
+        rules = ["---:" if side == "right" else ":---" for side in self.align]
+        table = [_pipes(map(_escape, self.columns)), _pipes(rules)]
+        table += [_pipes(map(_escape, row)) for row in self.rows]
+        notes = [line for note in self.notes for line in ("", _escape(note))]
+        return "\n".join([*heading, *table, *notes]) + "\n"
+
+    def _widths(self) -> list[int]:
+        return [max([len(name), *(len(row[i]) for row in self.rows)]) for i, name in enumerate(self.columns)]
+
+    def _blocks(self, width: int) -> list[list[int]]:
+        widths = self._widths()
+        key = min(widths[0], max(NARROWEST_WRAP, width // 3))
+        whole = key + sum(widths[1:]) + len(GAP) * (len(widths) - 1)
+        breaks = self.breaks if whole > width else ()
+        blocks: list[list[int]] = [[0]]
+        taken = key
+        for column in range(1, len(self.columns)):
+            if len(blocks[-1]) > 1 and (column in breaks or taken + len(GAP) + widths[column] > width):
+                blocks.append([0])
+                taken = key
+            blocks[-1].append(column)
+            taken += len(GAP) + widths[column]
+        return blocks
+
+    def _block_lines(self, block: Sequence[int], width: int) -> list[str]:
+        widths = self._widths()
+        if len(block) > 1:
+            widths[0] = min(widths[0], max(NARROWEST_WRAP, width // 3))
+        for column in block:
+            if self.align[column] == "left":
+                others = sum(widths[other] + len(GAP) for other in block if other != column)
+                widths[column] = min(widths[column], max(NARROWEST_WRAP, width - others))
+        header = [self.columns[column] for column in block]
+        lines = self._row_lines(header, block, widths)
+        lines.append(GAP.join("-" * widths[column] for column in block))
+        for row in self.rows:
+            lines += self._row_lines([row[column] for column in block], block, widths)
+        return lines
+
+    def _row_lines(self, cells: Sequence[str], block: Sequence[int], widths: Sequence[int]) -> list[str]:
+        wrapped = [textwrap.wrap(cell, widths[column]) or [""] for cell, column in zip(cells, block, strict=True)]
+        lines = []
+        for depth in range(max(len(parts) for parts in wrapped)):
+            parts = []
+            for column, cell in zip(block, wrapped, strict=True):
+                part = cell[depth] if depth < len(cell) else ""
+                parts.append(
+                    part.rjust(widths[column]) if self.align[column] == "right" else part.ljust(widths[column])
+                )
+            lines.append(GAP.join(parts))
+        return lines
+
+
+def show(sheet: Sheet, console: Console | None = None) -> None:
+    """Prints a sheet to the terminal as a rich table, and as plain text where the output is not a terminal."""
+    if console is None:
+        from fieldshift.console import console as standard_output
+
+        console = standard_output()
+    if not console.is_terminal:
+        console.file.write(sheet.text(console.width))
+        console.file.flush()
+        return
+    for table in sheet.rich(console.width):
+        console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)) or value is pd.NA:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _plain(words: str) -> Any:
+    from rich.text import Text
+
+    return Text(words)
+
+
+def _wrap(words: str, width: int, hang: str) -> list[str]:
+    return textwrap.wrap(words, width, subsequent_indent=hang) or [""]
+
+
+def _pipes(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(cell: str) -> str:
+    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

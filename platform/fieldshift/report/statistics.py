@@ -1,0 +1,170 @@
+"""One row per trial becomes one row per arm and reading: means, intervals, paired differences and what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from fieldshift.errors import UserError
+from fieldshift.report.intervals import Difference, Estimate, estimate, paired_difference
+
+READINGS = ("equal epochs", "equal compute")
+ROLES = ("das", "baseline", "control")
+REQUIRED = (
+    "arm",
+    "reading",
+    "seed",
+    "score",
+    "score_tta",
+    "parameters",
+    "flops",
+    "epochs",
+    "seconds",
+    "search_seconds",
+    "frames",
+)
+NO_DIFFERENCE = Difference(pairs=0, mean=math.nan, low=math.nan, high=math.nan, p=math.nan, wilcoxon_p=math.nan)
+
+
+def role_of(arm: str, baseline_arms: Iterable[str]) -> str:
+    """'baseline' for the arms named so, 'das' for `das` and its variants `das-...`, 'control' for every other arm."""
+    if arm in set(baseline_arms):
+        return "baseline"
+    return "das" if arm == "das" or arm.startswith("das-") else "control"
+
+
+def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str], method: str = "das") -> pd.DataFrame:
+    """Every arm of every reading gets its mean, 95 % t interval, paired differences and costs, best mean first.
+
+    rows has one row per trial with the columns of `REQUIRED`: score and score_tta (with test-time averaging, NaN
+    where it was not measured) in [0, 1], flops for one image forward, seconds of training and search_seconds of the
+    search, `devices` (optional, 1) the devices that these seconds held. An arm that belongs to both readings has its
+    rows under both.
+
+    Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('plain',
+    or 'averaged' where every run has a score_tta and its mean is higher; always 'plain' for the role das: the
+    opponents get the better of their two readings); reference (the best baseline by judged mean), is_reference;
+    difference, difference_low, difference_high, p, wilcoxon_p, pairs (this arm - reference over common seeds, judged
+    scores); method_difference, method_low, method_high, method_p, method_pairs (`method` - this arm, likewise);
+    parameters, flops, epochs, frames, seconds and search_seconds (means), device_hours (mean of (seconds +
+    search_seconds) * devices / 3600); seeds and scores (tuples, plain scores); note (what is missing, in words).
+    Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.
+    """
+    _check(rows)
+    baselines = tuple(baseline_arms)
+    parts = [_summarise_reading(part, str(reading), baselines, method) for reading, part in _readings(rows)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _check(rows: pd.DataFrame) -> None:
+    missing = [name for name in REQUIRED if name not in rows.columns]
+    if missing:
+        raise UserError(f"The trial rows lack the columns {', '.join(missing)}; one row per trial needs all of them.")
+    if rows.empty:
+        raise UserError("There is no finished trial to report on; run the comparison first.")
+    unknown = sorted(set(rows["reading"].astype(str)) - set(READINGS))
+    if unknown:
+        raise UserError(f"Unknown reading '{unknown[0]}'; a row is read at one of: {', '.join(READINGS)}.")
+    for name in ("score", "score_tta"):
+        values = pd.to_numeric(rows[name])
+        outside = rows[~(values.between(0.0, 1.0) | (values.isna() & (name == "score_tta")))]
+        if len(outside):
+            first = outside.iloc[0]
+            raise UserError(
+                f"{name} of arm '{first['arm']}', seed {first['seed']} is {first[name]}; it must lie in [0, 1]. "
+                "Leave failed trials out before reporting and say so."
+            )
+    twice = rows[rows.duplicated(["reading", "arm", "seed"])]
+    if len(twice):
+        first = twice.iloc[0]
+        raise UserError(
+            f"Arm '{first['arm']}' has seed {first['seed']} twice at {first['reading']}; one row per arm, reading "
+            "and seed."
+        )
+
+
+def _readings(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [(name, rows[rows["reading"] == name]) for name in READINGS if (rows["reading"] == name).any()]
+
+
+def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, ...], method: str) -> pd.DataFrame:
+    trials = {str(arm): part.sort_values("seed") for arm, part in rows.groupby("arm", sort=True)}
+    roles = {arm: role_of(arm, baselines) for arm in trials}
+    averaged = {arm: roles[arm] != "das" and _better_averaged(part) for arm, part in trials.items()}
+    judged = {
+        arm: dict(zip(part["seed"], part["score_tta" if averaged[arm] else "score"].astype(float), strict=True))
+        for arm, part in trials.items()
+    }
+    contenders = [arm for arm in trials if roles[arm] == "baseline"]
+    reference = max(contenders, key=lambda arm: estimate(list(judged[arm].values())).mean, default=None)
+    records = []
+    for arm, part in trials.items():
+        to_reference = NO_DIFFERENCE
+        if reference is not None and arm != reference:
+            to_reference = paired_difference(judged[arm], judged[reference])
+        of_method = NO_DIFFERENCE
+        if method in trials and arm != method:
+            of_method = paired_difference(judged[method], judged[arm])
+        plain = estimate([float(score) for score in part["score"]])
+        tested = part["score_tta"].dropna().astype(float)
+        records.append(
+            {
+                "reading": reading,
+                "arm": arm,
+                "role": roles[arm],
+                **_estimate_columns(plain),
+                **{f"tta_{key}": value for key, value in _estimate_columns(estimate(list(tested))).items()},
+                "judged": "averaged" if averaged[arm] else "plain",
+                "reference": reference,
+                "is_reference": arm == reference,
+                "difference": to_reference.mean,
+                "difference_low": to_reference.low,
+                "difference_high": to_reference.high,
+                "p": to_reference.p,
+                "wilcoxon_p": to_reference.wilcoxon_p,
+                "pairs": to_reference.pairs,
+                "method": method,
+                "method_difference": of_method.mean,
+                "method_low": of_method.low,
+                "method_high": of_method.high,
+                "method_p": of_method.p,
+                "method_pairs": of_method.pairs,
+                **_cost_columns(part),
+                "seeds": tuple(int(seed) for seed in part["seed"]),
+                "scores": tuple(float(score) for score in part["score"]),
+                "note": _note(plain.n, len(tested)),
+            }
+        )
+    return pd.DataFrame.from_records(records).sort_values(["mean", "arm"], ascending=[False, True], kind="stable")
+
+
+def _better_averaged(part: pd.DataFrame) -> bool:
+    if part["score_tta"].isna().any():
+        return False
+    return float(part["score_tta"].astype(float).mean()) > float(part["score"].astype(float).mean())
+
+
+def _estimate_columns(value: Estimate) -> dict[str, Any]:
+    return {"n": value.n, "mean": value.mean, "low": value.low, "high": value.high, "std": value.std}
+
+
+def _cost_columns(part: pd.DataFrame) -> dict[str, float]:
+    costs = {
+        name: float(pd.to_numeric(part[name]).mean(skipna=False))
+        for name in ("parameters", "flops", "epochs", "frames", "seconds", "search_seconds")
+    }
+    devices = part["devices"].astype(float) if "devices" in part.columns else 1.0
+    held = (part["seconds"].astype(float) + part["search_seconds"].astype(float)) * devices
+    return {**costs, "device_hours": float(held.mean(skipna=False)) / 3600.0}
+
+
+def _note(runs: int, averaged_runs: int) -> str:
+    notes = []
+    if runs == 1:
+        notes.append("1 run: no interval")
+    if 0 < averaged_runs < runs:
+        notes.append(f"test-time averaging measured in {averaged_runs} of {runs} runs, not judged by it")
+    return "; ".join(notes)

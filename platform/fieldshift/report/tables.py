@@ -1,0 +1,218 @@
+"""The tables of a study: the comparison, its costs, the frame sweep, the receptive fields and the policy in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from fieldshift.report.intervals import estimate
+from fieldshift.report.sheet import Sheet
+from fieldshift.report.verdict import p_words, percent, points_of
+
+if TYPE_CHECKING:
+    from fieldshift.motions.policy import Policy
+
+ROLE_WORDS = {"das": "video", "baseline": "2D", "control": "control"}
+
+
+def comparison_sheets(summary: pd.DataFrame, score_name: str = "accuracy") -> list[Sheet]:
+    """One sheet for every reading of a summary: scores in percent with intervals and paired differences, best first."""
+    columns = ("arm", "kind", "n", f"{score_name} %", "95 % interval", "averaged", "vs best 2D", "95 % interval", "p")
+    sheets = []
+    for reading, part in _by_reading(summary):
+        sheets.append(
+            Sheet(
+                title=f"{reading.capitalize()}, test {score_name}",
+                columns=columns,
+                rows=tuple(_comparison_row(row) for row in part.to_dict("records")),
+                align=("left", "left", *("right",) * (len(columns) - 2)),
+                notes=_comparison_notes(part),
+                breaks=(6,),
+            )
+        )
+    return sheets
+
+
+def cost_sheets(summary: pd.DataFrame) -> list[Sheet]:
+    """One sheet for every reading of a summary: parameters, FLOPs, epochs, seconds and device-hours of every arm."""
+    columns = ("arm", "frames", "parameters", "MFLOPs", "epochs", "train s", "search s", "device-h")
+    return [
+        Sheet(
+            title=f"{reading.capitalize()}, costs of one run",
+            columns=columns,
+            rows=tuple(_cost_row(row) for row in part.to_dict("records")),
+            align=("left", *("right",) * (len(columns) - 1)),
+            notes=(
+                "MFLOPs: one image forward, all its frames. Means over seeds; device-h: (training + search) in hours, "
+                "times devices.",
+            ),
+        )
+        for reading, part in _by_reading(summary)
+    ]
+
+
+def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy") -> Sheet:
+    """The score against the number of frames T: one row per T (and arm, where there are several), mean and interval.
+
+    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm, parameters and flops.
+    """
+    arms = "arm" in rows.columns and rows["arm"].nunique() > 1
+    records = []
+    named = rows if "arm" in rows.columns else rows.assign(arm="")
+    for (arm, frames), part in ((_pair(key), part) for key, part in named.groupby(["arm", "frames"], sort=True)):
+        value = estimate([float(score) for score in part["score"]])
+        flops = float(part["flops"].astype(float).mean()) if "flops" in part.columns else math.nan
+        names = [str(arm)] if arms else []
+        records.append(
+            (
+                *names,
+                str(int(frames)),
+                str(value.n),
+                percent(value.mean),
+                interval(value.low, value.high),
+                _seconds(float(part["seconds"].astype(float).mean())),
+                _mega(flops),
+            )
+        )
+    lead = ("arm", "frames T") if arms else ("frames T",)
+    columns = (*lead, "n", f"{score_name} %", "95 % interval", "train s", "MFLOPs")
+    align = (("left", "right") if arms else ("right",)) + ("right",) * 5
+    notes = ("1 run: no interval.",) if any(record[-5] == "1" for record in records) else ()
+    title = f"Frame sweep, test {score_name}"
+    return Sheet(title=title, columns=columns, rows=tuple(records), align=align, notes=notes)
+
+
+def field_sheet(
+    numbers: Mapping[str, Mapping[str, Any]], title: str = "Receptive field", notes: Sequence[str] = ()
+) -> Sheet:
+    """Receptive-field numbers side by side: {network: {measure: value}} with the measures as rows.
+
+    Put the unit into the measure's name ("area at 50 %, px^2") and the conditions (input size, layer, trained or not,
+    number of images) into notes.
+    """
+    measures = list(dict.fromkeys(name for values in numbers.values() for name in values))
+    frame = pd.DataFrame(
+        {
+            "measure": measures,
+            **{name: [_number(values.get(key)) for key in measures] for name, values in numbers.items()},
+        }
+    )
+    sheet = Sheet.from_frame(frame, title=title, notes=notes)
+    return Sheet(
+        title=title,
+        columns=sheet.columns,
+        rows=sheet.rows,
+        align=("left", *("right",) * len(numbers)),
+        notes=sheet.notes,
+    )
+
+
+def policy_sheet(policy: Policy) -> Sheet:
+    """A policy in words, one edge a row, with its frames, reference and fill in the title."""
+    rows = []
+    for line in policy.describe():
+        edge, colon, words = line.partition(": ")
+        rows.append((edge.removeprefix("edge "), words) if colon else ("", line))
+    fill = policy.fill if isinstance(policy.fill, str) else ", ".join(f"{value:.3g}" for value in policy.fill)
+    title = (
+        f"Policy {policy.digest()[:12]}: {policy.frames} frame{'s' if policy.frames != 1 else ''}, "
+        f"reference {policy.reference}, {'symmetric' if policy.symmetric else 'signed'} distances, fill {fill}"
+    )
+    return Sheet(title=title, columns=("edge", "motion"), rows=tuple(rows), align=("left", "left"))
+
+
+def markdown(sheets: Iterable[Sheet]) -> str:
+    """The sheets as Markdown, one after the other."""
+    return "\n".join(sheet.markdown() for sheet in sheets)
+
+
+def interval(low: float, high: float, signed: bool = False) -> str:
+    """An interval of scores in [0, 1] as "84.8 to 95.2" percent (or signed points); '-' where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return "-"
+    write = points_of if signed else percent
+    return f"{write(low)} to {write(high)}"
+
+
+def _comparison_row(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    reference = bool(row["is_reference"])
+    return (
+        str(row["arm"]),
+        ROLE_WORDS[str(row["role"])],
+        str(int(row["n"])),
+        percent(float(row["mean"])),
+        interval(float(row["low"]), float(row["high"])),
+        percent(float(row["tta_mean"])) + ("*" if row["judged"] == "averaged" else ""),
+        "best 2D" if reference else points_of(float(row["difference"])),
+        "" if reference else interval(float(row["difference_low"]), float(row["difference_high"]), signed=True),
+        "" if reference else p_words(float(row["p"])),
+    )
+
+
+def _cost_row(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    return (
+        str(row["arm"]),
+        _whole(float(row["frames"])),
+        _whole(float(row["parameters"])),
+        _mega(float(row["flops"])),
+        _whole(float(row["epochs"])),
+        _seconds(float(row["seconds"])),
+        _seconds(float(row["search_seconds"])),
+        _hours(float(row["device_hours"])),
+    )
+
+
+def _by_reading(summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    return [(str(name), summary[summary["reading"] == name]) for name in dict.fromkeys(summary["reading"])]
+
+
+def _comparison_notes(part: pd.DataFrame) -> tuple[str, ...]:
+    notes = ["n: runs, one a seed. averaged: with test-time averaging."]
+    if (part["judged"] == "averaged").any():
+        notes.append("* the differences use this score, the better of the arm's two.")
+    best = part[part["is_reference"]]
+    if len(best):
+        notes.append(
+            f"vs best 2D: points above {best.iloc[0]['arm']}, paired over common seeds; p of the paired t test."
+        )
+    else:
+        notes.append("No 2D baseline in this reading, so no differences.")
+    ranked = part[part["wilcoxon_p"].notna()]
+    if len(ranked):
+        values = ", ".join(f"{row['arm']} {p_words(float(row['wilcoxon_p']))}" for row in ranked.to_dict("records"))
+        notes.append(f"Wilcoxon signed-rank p: {values}.")
+    notes += [f"{row['arm']}: {row['note']}." for row in part.to_dict("records") if row["note"]]
+    return tuple(notes)
+
+
+def _pair(key: Any) -> tuple[str, int]:
+    return str(key[0]), int(key[1])
+
+
+def _number(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _whole(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:,.0f}"
+
+
+def _mega(flops: float) -> str:
+    if math.isnan(flops):
+        return "-"
+    return f"{flops / 1e6:,.1f}" if flops < 1e8 else f"{flops / 1e6:,.0f}"
+
+
+def _seconds(value: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _hours(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3g}"

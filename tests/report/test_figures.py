@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from fieldshift.motions import Policy
+from fieldshift.report import (
+    accuracy_bars,
+    decision_chart,
+    frame_curve,
+    frame_strip,
+    policy_graph,
+    search_history,
+    summarise,
+)
+from fieldshift.report.figures.look import MARKS, ROLE_COLOURS, SERIES
+from fieldshift.report.figures.policies import step_label
+from fieldshift.report.figures.traces import choice, weights_by_edge
+
+BASELINES = ("none", "affine")
+OPS = ("identity", "translate_x", "zoom")
+
+
+def drawn_texts(figure: Figure) -> list[tuple[str, Any]]:
+    """Every visible text with its box in pixels, after drawing; a figure that warns while drawing fails the test."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    texts = [found for found in figure.findobj(Text) if found.get_visible() and found.get_text().strip()]
+    return [(text.get_text(), text.get_window_extent(renderer)) for text in texts if _shown(text)]
+
+
+def _shown(text: Text) -> bool:
+    axes = text.axes
+    return axes is None or axes.axison or text in axes.texts
+
+
+def fits(figure: Figure, slack: float = 0.02) -> bool:
+    """Whether nothing that is drawn leaves the page, in inches."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box = figure.get_tightbbox(canvas.get_renderer())
+    width, height = figure.get_size_inches()
+    return bool(box.x0 >= -slack and box.y0 >= -slack and box.x1 <= width + slack and box.y1 <= height + slack)
+
+
+def overlap(one: Any, other: Any) -> bool:
+    wide = min(one.x1, other.x1) - max(one.x0, other.x0)
+    high = min(one.y1, other.y1) - max(one.y0, other.y0)
+    return bool(wide > 1 and high > 1)
+
+
+def bars(axes: Axes) -> list[Any]:
+    return [patch for patch in axes.patches if type(patch).__name__ == "Rectangle"]
+
+
+def many_arms() -> pd.DataFrame:
+    names = [f"an-arm-with-a-rather-long-name-{number}" for number in range(13)]
+    return pd.DataFrame(
+        [
+            {
+                "arm": arm,
+                "reading": reading,
+                "seed": seed,
+                "score": 0.3 + 0.04 * place + 0.01 * seed,
+                "score_tta": math.nan,
+                **dict.fromkeys(("parameters", "flops", "epochs", "seconds", "search_seconds", "frames"), 1.0),
+            }
+            for reading in ("equal epochs", "equal compute")
+            for place, arm in enumerate([*names, "das", "none"])
+            for seed in range(3)
+        ]
+    )
+
+
+def test_every_edge_of_a_policy_is_drawn_and_labelled_without_overlap(policy: Policy) -> None:
+    figure = policy_graph(policy)
+    texts = drawn_texts(figure)
+    arrows = [patch for patch in figure.axes[0].patches if patch.get_gid() == "edge"]
+    assert len(arrows) == len(policy.edges)
+    words = "\n".join(text for text, _ in texts)
+    for edge in policy.edges:
+        for step in edge.steps:
+            assert step_label(step) in words
+    assert words.count("image") == policy.inputs
+    assert words.count("output") == 1
+    assert fits(figure)
+    for (one, box), (other, other_box) in combinations(texts, 2):
+        assert not overlap(box, other_box), (one, other)
+
+
+def test_labels_say_the_magnitude_in_the_motions_unit() -> None:
+    labels = [
+        step_label(Policy.single(op, magnitude, frames=3).edges[0].steps[0])
+        for op, magnitude in (("identity", 0.0), ("rotate", -35.0), ("zoom", 1.5), ("translate_x", 0.43))
+    ]
+    assert labels == ["identity", "rotate -35°", "zoom \N{MULTIPLICATION SIGN}1.5", "translate_x +0.43"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_strip_shows_the_policys_video_with_a_distance_under_every_column(policy: Policy, channels: int) -> None:
+    images = torch.randint(0, 256, (2, channels, 12, 16), dtype=torch.uint8)
+    figure = frame_strip(policy, images, labels=["one", "another one with a long name"])
+    assert len(figure.axes) == 2 * policy.frames
+    video = policy.video(images)
+    for place, axes in enumerate(figure.axes):
+        row, frame = divmod(place, policy.frames)
+        shown = np.asarray(axes.images[0].get_array())
+        expected = video[row, frame].clamp(0, 1).permute(1, 2, 0).squeeze(-1).numpy()
+        np.testing.assert_allclose(shown, expected, atol=1e-6)
+    under = [axes.get_xlabel() for axes in figure.axes[policy.frames :]]
+    reference = policy.frames // 2
+    assert under == [f"{t - reference:+d}" if t != reference else "0" for t in range(policy.frames)]
+    assert fits(figure)
+
+
+def test_a_symmetric_strip_has_distances_without_a_sign() -> None:
+    figure = frame_strip(Policy.single("zoom", 0.5, frames=5, symmetric=True), torch.rand(1, 3, 8, 8))
+    assert [axes.get_xlabel() for axes in figure.axes] == ["2", "1", "0", "1", "2"]
+
+
+def test_bars_have_the_means_the_intervals_and_a_dot_for_every_seed(rows: pd.DataFrame) -> None:
+    summary = summarise(rows, baseline_arms=BASELINES)
+    figure = accuracy_bars(summary)
+    panels = figure.axes
+    assert [panel.get_title(loc="left") for panel in panels] == ["Equal epochs", "Equal compute"]
+    names = [label.get_text() for label in panels[0].get_yticklabels()]
+    compute = summary[summary["reading"] == "equal compute"].set_index("arm")
+    assert names == list(compute.index)
+    for panel, reading in zip(panels, ("equal epochs", "equal compute"), strict=True):
+        part = summary[summary["reading"] == reading].set_index("arm")
+        assert len(bars(panel)) == len(part)
+        for bar, arm in zip(bars(panel), names, strict=True):
+            assert bar.get_width() == pytest.approx(100 * part.loc[arm, "mean"])
+            assert bar.get_facecolor()[:3] == pytest.approx(to_rgb(ROLE_COLOURS[str(part.loc[arm, "role"])]))
+        dots = [line for line in panel.lines if line.get_marker() == "o"]
+        assert [len(line.get_xdata()) for line in dots] == [int(part.loc[arm, "n"]) for arm in names]
+        assert panel.get_xlim()[0] == 0
+    assert any(line.get_xdata()[-1] == 100.0 for line in panels[1].lines), "an interval over 100 % is cut at 100 %"
+
+
+def test_close_scores_get_markers_on_an_axis_that_says_it_does_not_start_at_zero(rows: pd.DataFrame) -> None:
+    close = rows.assign(score=0.93 + 0.05 * rows["score"])
+    figure = accuracy_bars(summarise(close, baseline_arms=BASELINES))
+    assert not any(bars(panel) for panel in figure.axes)
+    assert all("not from 0" in panel.get_xlabel() for panel in figure.axes)
+    forced = accuracy_bars(summarise(close, baseline_arms=BASELINES), from_zero=True)
+    assert all(panel.get_xlim()[0] == 0 for panel in forced.axes)
+
+
+def test_fifteen_long_names_fit_and_an_arm_that_was_not_run_is_said() -> None:
+    frame = many_arms()
+    frame = frame[~((frame["arm"] == "none") & (frame["reading"] == "equal compute"))]
+    figure = accuracy_bars(summarise(frame, baseline_arms=("none",)))
+    texts = drawn_texts(figure)
+    assert [text.strip() for text, _ in texts].count("not run") == 1
+    labels = [(text, box) for text, box in texts if text.startswith("an-arm")]
+    assert len(labels) == 13
+    assert fits(figure)
+    for (one, box), (other, other_box) in combinations(labels, 2):
+        assert not overlap(box, other_box), (one, other)
+
+
+def machado(colour: str, kind: str) -> np.ndarray[Any, Any]:
+    """The colour in CIE Lab as a dichromat sees it (Machado, Oliveira and Fernandes 2009, severity 1)."""
+    matrices = {
+        "normal": np.eye(3),
+        "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+        "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+        "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+    }
+    rgb = np.array(to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(matrices[kind]) @ linear, 0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = to_xyz @ seen / np.array([0.9505, 1.0, 1.089])
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("kind", ["normal", "protan", "deutan", "tritan"])
+def test_the_three_roles_can_be_told_apart_by_colour_blind_readers(kind: str) -> None:
+    for one, other in combinations(ROLE_COLOURS.values(), 2):
+        assert float(np.linalg.norm(machado(one, kind) - machado(other, kind))) > 20
+
+
+def test_series_differ_by_mark_as_well_as_by_colour() -> None:
+    assert len(set(SERIES)) == len(SERIES) == len(MARKS) == len(set(MARKS))
+
+
+@pytest.mark.parametrize("frames", [(1, 2, 3, 5, 8, 16), (1,)])
+@pytest.mark.parametrize("arms", [("das",), ("das", "das-gsf")])
+def test_the_curve_has_the_means_and_a_tick_for_every_number_of_frames(
+    frames: tuple[int, ...], arms: tuple[str, ...]
+) -> None:
+    runs = pd.DataFrame(
+        [
+            {"arm": arm, "frames": count, "score": 0.5 + 0.02 * count + 0.01 * seed, "seconds": 10.0 * count}
+            for arm in arms
+            for count in frames
+            for seed in range(3)
+        ]
+    )
+    figure = frame_curve(runs)
+    top, bottom = figure.axes
+    assert [label.get_text() for label in bottom.get_xticklabels()] == [str(count) for count in frames]
+    means = [line for line in top.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == len(frames)]
+    expected = [100 * (0.51 + 0.02 * count) for count in frames]
+    assert sum(np.allclose(line.get_ydata(), expected) for line in means) == len(arms)
+    assert len(bottom.lines) == len(arms)
+    assert len(figure.legends) == (len(arms) > 1)
+    assert fits(figure)
+
+
+def history(edges: int, passes: int = 4) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    for number in range(1, passes + 1):
+        row: dict[str, float] = {"pass": number, "train/loss": 1 / number, "train/accuracy": 0.5, "seconds": 1.0}
+        for edge in range(edges):
+            row |= {f"alpha/{edge}-{edge + 1}/{op}": 0.1 * place * number for place, op in enumerate(OPS)}
+        if number > 1:
+            row["val/loss"] = 1.2 / number
+        if number < passes:
+            row |= {"search/entropy": 1 - 0.1 * number, "search/identity_share": 0.2}
+        rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize(("edges", "passes"), [(14, 4), (1, 4), (3, 1)])
+def test_a_history_has_a_panel_for_every_edge_with_the_softmax_of_alpha(edges: int, passes: int) -> None:
+    rows = history(edges, passes)
+    figure = search_history(rows, supernet_epochs=2)
+    texts = drawn_texts(figure)
+    assert sum(text.startswith("edge ") for text, _ in texts) == edges
+    panel = next(axes for axes in figure.axes if axes.get_title(loc="left") == "edge 0->1")
+    powers = [math.exp(0.1 * place * passes) for place in range(3)]
+    last = [float(np.asarray(line.get_ydata())[-1]) for line in panel.lines[:3]]
+    assert last == pytest.approx([power / sum(powers) for power in powers])
+    assert fits(figure)
+    named = [text for text, _ in texts]
+    assert {"identity", "translate_x", "zoom", "loss on the weights' half"} <= set(named)
+
+
+def test_a_history_reads_ready_weights_and_groups_candidates_beyond_the_colours() -> None:
+    names = [f"rotate + translate_x at {number}" for number in range(17)]
+    rows = [
+        {"epoch": epoch, "weights": {"0->1": {name: (place + 1) / 153 for place, name in enumerate(names)}}}
+        for epoch in range(3)
+    ]
+    assert weights_by_edge(rows)["0->1"][names[16]] == [17 / 153] * 3
+    figure = search_history(rows)
+    assert "10 others" in [text for text, _ in drawn_texts(figure)]
+    assert search_history([{"epoch": 1, "train_loss": 0.5}]).axes
+
+
+def test_a_decision_chart_has_a_bar_for_every_candidate_and_marks_the_kept() -> None:
+    decisions = [
+        {
+            "kind": "option",
+            "at": f"edge 0->{n}",
+            "harm": dict(zip(OPS, (0.01, 0.2, -0.05), strict=True)),
+            "chosen": (OPS[1],),
+        }
+        for n in range(2, 16)
+    ]
+    decisions.append({"node": 5, "candidates": {"0->5 zoom": 0.1, "1->5 zoom": 0.3}, "kept": ["1->5 zoom"]})
+    figure = decision_chart(decisions)
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert len(panels) == 15
+    for panel, decision in zip(panels, decisions, strict=True):
+        read = choice(decision)
+        labels = [label.get_text() for label in panel.get_yticklabels()]
+        widths = dict(zip(labels, (bar.get_width() for bar in bars(panel)), strict=True))
+        assert widths == pytest.approx(read.harm)
+        kept = [
+            label
+            for label, bar in zip(labels, bars(panel), strict=True)
+            if bar.get_facecolor()[:3] == pytest.approx(to_rgb(SERIES[1]))
+        ]
+        assert set(kept) == read.kept
+    texts = drawn_texts(figure)
+    assert fits(figure)
+    foot = next(box for text, box in texts if text.startswith("lost when"))
+    assert not any(overlap(foot, box) for text, box in texts if not text.startswith("lost when"))

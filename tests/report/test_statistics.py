@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fieldshift.errors import UserError
+from fieldshift.report import caveats, estimate, outcomes, paired_difference, summarise, verdict
+
+# Two-sided 95 % points of Student's t by degrees of freedom, from a printed table.
+PRINTED_T = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 9: 2.2622, 29: 2.0452}
+BASELINES = ("none", "affine")
+
+
+def two_sided_p(t: float, df: int) -> float:
+    """Twice the upper tail of Student's t: Simpson's rule over its density, substituted to a finite interval."""
+    constant = math.gamma((df + 1) / 2) / (math.sqrt(df * math.pi) * math.gamma(df / 2))
+    grid = np.linspace(math.atan(abs(t)), math.pi / 2, 20_001)[:-1]  # x = tan(u), dx = 1 / cos(u)^2 du
+    x = np.tan(grid)
+    values = constant * (1 + x**2 / df) ** (-(df + 1) / 2) / np.cos(grid) ** 2
+    return float(2 * np.trapezoid(values, grid))
+
+
+@pytest.mark.parametrize("df", PRINTED_T)
+def test_the_interval_is_the_printed_t_times_the_standard_error(df: int) -> None:
+    values = np.random.default_rng(df).normal(0.7, 0.05, df + 1).tolist()
+    mean = sum(values) / len(values)
+    std = math.sqrt(sum((value - mean) ** 2 for value in values) / df)
+    found = estimate(values)
+    reach = PRINTED_T[df] * std / math.sqrt(df + 1)
+    assert found.n == df + 1
+    assert (found.mean, found.std) == pytest.approx((mean, std))
+    assert (found.low, found.high) == pytest.approx((mean - reach, mean + reach), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "outcome"), [((0.1, 0.12, 0.15), "wins"), ((-0.1, 0.12, 0.15), "cannot be told apart")]
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_p_is_the_tail_of_the_t_density_and_agrees_with_the_interval(
+    gaps: tuple[float, ...], outcome: str, sign: int
+) -> None:
+    theirs = {0: 0.5, 1: 0.4, 2: 0.6, 7: 0.1}
+    ours = {seed: theirs[seed] + sign * gap for seed, gap in enumerate(gaps)} | {8: 0.9}
+    found = paired_difference(ours, theirs)
+    signed = [sign * gap for gap in gaps]
+    std = math.sqrt(sum((gap - sum(signed) / 3) ** 2 for gap in signed) / 2)
+    assert found.pairs == 3
+    assert found.p == pytest.approx(two_sided_p(sum(signed) / 3 / (std / math.sqrt(3)), 2), rel=1e-3)
+    assert found.outcome == (outcome if sign > 0 or outcome != "wins" else "loses")
+    assert (found.p < 0.05) == (found.outcome != "cannot be told apart")
+    assert math.isnan(found.wilcoxon_p)
+
+
+def test_wilcoxon_counts_the_sign_patterns_once_there_are_six_pairs() -> None:
+    gaps = [0.01, 0.02, -0.03, 0.04, 0.05, 0.06, 0.07]
+    found = paired_difference(dict(enumerate(gaps)), dict.fromkeys(range(7), 0.0))
+    ranks = range(1, 8)
+    sums = [sum(rank for rank, up in zip(ranks, pattern, strict=True) if up) for pattern in np.ndindex(*(2,) * 7)]
+    smaller = 3  # the rank of the only negative difference
+    assert found.wilcoxon_p == pytest.approx(2 * sum(total <= smaller for total in sums) / 2**7)
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=8),
+    st.lists(st.floats(0, 1), min_size=8, max_size=8),
+)
+def test_a_difference_changes_sign_with_its_sides(ours: list[float], theirs: list[float]) -> None:
+    a, b = dict(enumerate(ours)), dict(enumerate(theirs))
+    one, other = paired_difference(a, b), paired_difference(b, a)
+    assert (one.mean, one.low, one.high, one.p) == pytest.approx((-other.mean, -other.high, -other.low, other.p))
+    assert one.low <= one.mean <= one.high
+
+
+def test_too_few_runs_give_no_interval_and_no_winner() -> None:
+    assert math.isnan(estimate([]).mean)
+    lone = estimate([0.5])
+    assert (lone.n, lone.mean) == (1, 0.5)
+    assert math.isnan(lone.low)
+    assert paired_difference({0: 0.5}, {1: 0.5}).pairs == 0
+    single = paired_difference({0: 0.5}, {0: 0.25})
+    assert (single.pairs, single.mean, single.outcome) == (1, 0.25, "cannot be told")
+
+
+def test_equal_differences_are_no_division_by_zero() -> None:
+    same = paired_difference({0: 0.3, 1: 0.1}, {0: 0.3, 1: 0.1})
+    assert (same.low, same.high, same.p, same.outcome) == (0.0, 0.0, 1.0, "cannot be told apart")
+    shifted = paired_difference({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1})
+    assert (shifted.p, shifted.outcome) == (0.0, "wins")
+
+
+def test_a_summary_has_one_row_per_arm_and_reading_with_the_numbers_of_its_trials(rows: pd.DataFrame) -> None:
+    summary = summarise(rows, baseline_arms=BASELINES)
+    assert len(summary) == 12
+    assert list(dict.fromkeys(summary["reading"])) == ["equal epochs", "equal compute"]
+    for row in summary.to_dict("records"):
+        part = rows[(rows["arm"] == row["arm"]) & (rows["reading"] == row["reading"])]
+        scores = part["score"].tolist()
+        assert row["n"] == len(scores)
+        assert row["scores"] == tuple(scores)
+        assert row["seeds"] == tuple(range(len(scores)))
+        assert row["mean"] == pytest.approx(sum(scores) / len(scores))
+        hours = (
+            sum(30 + seed + (39 if row["arm"].startswith("das") else 0) for seed in row["seeds"]) / len(scores) / 3600
+        )
+        assert row["device_hours"] == pytest.approx(hours)
+        assert row["reference"] == "affine"
+    roles = dict(zip(summary["arm"], summary["role"], strict=True))
+    assert roles == {
+        "none": "baseline",
+        "affine": "baseline",
+        "das": "das",
+        "das-gsf": "das",
+        "wide-field": "control",
+        "replicate": "control",
+    }
+    single = summary[summary["arm"] == "das-gsf"]
+    assert single["low"].isna().all()
+    assert set(single["note"]) == {"1 run: no interval"}
+    for _, part in summary.groupby("reading"):
+        assert part["mean"].is_monotonic_decreasing
+
+
+def test_paired_differences_are_those_of_common_seeds(rows: pd.DataFrame) -> None:
+    part = summarise(rows, baseline_arms=BASELINES).query("reading == 'equal compute'").set_index("arm")
+    gaps = [0.90 - 0.70, 0.88 - 0.71, 0.93 - 0.75, 0.91 - 0.72]
+    mean = sum(gaps) / 4
+    reach = PRINTED_T[3] * math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / 3 / 4)
+    das = part.loc["das"]
+    assert (das["difference"], das["difference_low"], das["difference_high"]) == pytest.approx(
+        (mean, mean - reach, mean + reach), rel=1e-4
+    )
+    assert das["pairs"] == 4
+    affine = part.loc["affine"]
+    assert bool(affine["is_reference"])
+    assert math.isnan(affine["difference"])
+    assert (affine["method_difference"], affine["method_low"]) == pytest.approx((mean, mean - reach), rel=1e-4)
+    assert part.loc["das-gsf", "pairs"] == 1
+
+
+def test_the_best_baseline_may_use_test_time_averaging_and_the_method_may_not(make_trial: Any) -> None:
+    trials = [
+        make_trial(arm, seed, score + 0.01 * seed, score_tta=tta)
+        for arm, score, tta in (("none", 0.60, 0.80), ("affine", 0.70, 0.65), ("das", 0.75, 0.99))
+        for seed in range(3)
+    ]
+    summary = summarise(pd.DataFrame(trials), baseline_arms=BASELINES).set_index("arm")
+    assert set(summary["reference"]) == {"none"}
+    assert dict(summary["judged"]) == {"none": "averaged", "affine": "plain", "das": "plain"}
+    assert summary.loc["none", "mean"] == pytest.approx(0.61)
+    assert summary.loc["none", "tta_mean"] == pytest.approx(0.80)
+    assert summary.loc["das", "difference"] == pytest.approx(0.76 - 0.80)
+    partial = pd.DataFrame(trials)
+    partial.loc[0, "score_tta"] = math.nan
+    found = summarise(partial, baseline_arms=BASELINES).set_index("arm")
+    assert found.loc["none", "judged"] == "plain"
+    assert "2 of 3" in str(found.loc["none", "note"])
+
+
+def test_devices_multiply_and_unknown_costs_stay_unknown(make_trial: Any) -> None:
+    frame = pd.DataFrame(
+        [make_trial("das", 0, 0.5, devices=4), make_trial("none", 0, 0.5, devices=1, search_seconds=None)]
+    )
+    summary = summarise(frame, baseline_arms=BASELINES).set_index("arm")
+    assert summary.loc["das", "device_hours"] == pytest.approx((30 + 39) * 4 / 3600)
+    assert math.isnan(float(str(summary.loc["none", "device_hours"])))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"score": 63.1}, "63.1"),
+        ({"score": math.nan}, "failed trials"),
+        ({"score_tta": -0.1}, "score_tta"),
+        ({"reading": "equal time"}, "equal time"),
+        ({"seed": 1}, "twice"),
+    ],
+)
+def test_wrong_rows_are_refused_in_one_line(rows: pd.DataFrame, change: dict[str, Any], words: str) -> None:
+    for name, value in change.items():
+        rows.loc[0, name] = value
+    with pytest.raises(UserError, match=words) as caught:
+        summarise(rows, baseline_arms=BASELINES)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_columns_and_no_rows_are_refused(rows: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="flops, frames"):
+        summarise(rows.drop(columns=["flops", "frames"]), baseline_arms=BASELINES)
+    with pytest.raises(UserError, match="no finished trial"):
+        summarise(rows.iloc[:0], baseline_arms=BASELINES)
+
+
+def test_the_verdict_says_wins_loses_and_cannot_be_told(rows: pd.DataFrame) -> None:
+    summary = summarise(rows, baseline_arms=BASELINES)
+    lines = verdict(summary).splitlines()
+    assert len(lines) == 2
+    assert (
+        "At equal compute, das (accuracy 90.5 %) wins against the best 2D baseline, affine (72.0 %): +18.5" in lines[1]
+    )
+    assert "it loses to replicate (-5.0, " in lines[1]
+    assert "it cannot be told apart from wide-field (+0.0, " in lines[1]
+    duels = outcomes(summary).query("reading == 'equal compute'").set_index("opponent")
+    assert dict(duels["outcome"]) == {
+        "replicate": "loses",
+        "das-gsf": "cannot be told",
+        "wide-field": "cannot be told apart",
+        "affine": "wins",
+        "none": "wins",
+    }
+
+
+def test_the_verdict_invents_no_winner_where_there_is_none(make_trial: Any) -> None:
+    lone = summarise(pd.DataFrame([make_trial("das", 0, 0.9), make_trial("none", 0, 0.1)]), baseline_arms=BASELINES)
+    assert "cannot be compared with the best 2D baseline" in verdict(lone)
+    assert "no interval" in verdict(lone)
+    assert "wins" not in verdict(lone)
+    assert "No control was run" in verdict(lone)
+    without = summarise(pd.DataFrame([make_trial("none", 0, 0.1)]), baseline_arms=BASELINES)
+    assert "das was not run" in verdict(without)
+    bare = summarise(pd.DataFrame([make_trial("das", 0, 0.1)]), baseline_arms=BASELINES)
+    assert "no 2D baseline" in verdict(bare)
+    apart = summarise(pd.DataFrame([make_trial("das", 0, 0.9), make_trial("none", 1, 0.1)]), baseline_arms=BASELINES)
+    assert "no common seed" in verdict(apart)
+
+
+def test_caveats_follow_from_the_summary(rows: pd.DataFrame) -> None:
+    text = " ".join(caveats(summarise(rows, baseline_arms=BASELINES)))
+    assert "only 1 run" in text
+    assert "das-gsf: 1 run: no interval." in text
+    assert "was not run" not in text
+    assert "No wide-field" not in text
+    lonely = rows[(rows["reading"] == "equal epochs") & (rows["arm"] != "wide-field")]
+    text = " ".join(caveats(summarise(lonely, baseline_arms=BASELINES)))
+    assert "equal compute was not run" in text
+    assert "No wide-field" in text
