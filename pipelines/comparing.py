@@ -60,7 +60,7 @@ def compare(
     temporal: str = "tsm",
     frames: int = 3,
     policy: str | None = None,
-    space: str = "affine-cell",
+    space: str = "affine-one",
     arms: list[str] | None = None,
     readings: list[str] | None = None,
     seed: int = 0,
@@ -209,13 +209,14 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
     """Prints the tables and the verdict of a comparison's result."""
     import pandas as pd
 
-    from fieldshift.report import comparison_sheets, show, summarise, verdict
+    from fieldshift.report import comparison_sheets, cost_sheets, show, summarise, verdict
 
     rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
     score_name = str(rows["score_name"].iloc[0])
     summary = summarise(rows, baseline_arms=result["baselines"])
-    for sheet in comparison_sheets(summary, score_name):
+    for sheet in (*comparison_sheets(summary, score_name), *cost_sheets(summary)):
         show(sheet)
+        say()
     sentence = verdict(summary, score_name)
     say(sentence)
     say(f"  {session.path / 'result.json'}")

@@ -74,7 +74,7 @@ def arm_policy(arm_name: str, policy: Policy | None, space: Space | None, frames
     if arm.frames == "replicated":
         return Policy.replicate(frames)
     if arm.frames == "random":
-        return random_policy(space or load_space("affine-cell"), frames=frames, seed=seed)
+        return random_policy(space or load_space("affine-one"), frames=frames, seed=seed)
     if not arm.needs_policy:
         return None
     if policy is None:

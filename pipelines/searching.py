@@ -10,7 +10,7 @@ from fieldshift.cluster import ClusterConfig, WorkerContext, run_workers
 from fieldshift.console import duration, progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.motions import Policy
-from fieldshift.search import SearchConfig, Space, explain, load_space
+from fieldshift.search import SearchConfig, Space, load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import check_batch
 from pipelines.problem import Problem
@@ -46,7 +46,7 @@ def search(
     network: str = "tiny-resnet",
     temporal: str = "tsm",
     frames: int = 3,
-    space: str = "affine-cell",
+    space: str = "affine-one",
     seed: int = 0,
     explain: str | None = None,
     out: str | None = None,
@@ -93,6 +93,8 @@ def explain_policy(path: str) -> int:
 
     policy = read_policy(path)
     assert policy is not None
+    from fieldshift.search.explain import explain
+
     for line in explain(policy):
         say(line)
     return 0

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 STAGES = ("search", "compare", "frames", "receptive-field", "report")
 
 # What fits into a quarter of an hour on two cores; `--arms all` has the rest.
-STUDY_ARMS = tuple(name for name in ARMS if name != "augmix")
+STUDY_ARMS = tuple(name for name in ARMS if name not in {"augmix", "policy-2d"})
+STUDY_RECIPE = Recipe(epochs=8)
 STUDY_FRAMES = (1, 2, 3, 5)
 
 
@@ -61,7 +62,7 @@ def study(
     network: str = "tiny-resnet",
     temporal: str = "tsm",
     frames: int = 3,
-    space: str = "affine-cell",
+    space: str = "affine-one",
     arms: list[str] | None = None,
     readings: list[str] | None = None,
     frame_counts: list[int] | None = None,
@@ -74,7 +75,7 @@ def study(
     out: str | None = None,
     resume: bool = False,
     search: SearchConfig = SearchConfig(),
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = STUDY_RECIPE,
     loading: LoadingConfig = LoadingConfig(),
     cluster: ClusterConfig = ClusterConfig(workers=1, trials_at_once=2),
     tracking: TrackingConfig = TrackingConfig(),
@@ -88,7 +89,7 @@ def study(
         temporal: temporal module of the video arms.
         frames: frames of the videos.
         space: search space: a name, or a TOML file.
-        arms: arms to compare, or "all"; by default all but augmix.
+        arms: arms to compare, or "all"; by default all but augmix and policy-2d.
         readings: "equal epochs", "equal compute", or both (default).
         frame_counts: numbers of frames in the frame sweep; by default 1 2 3 5.
         stages: which stages to run, by default all: search, compare, frames, receptive-field, report.
@@ -170,7 +171,7 @@ def study(
             say(f"  report        {report}")
         say(f"  policy        {session.path / 'policy.json'}")
         if session.store.uri:
-            say(f"  MLflow store  {session.store.uri}   (fieldshift ui --run {session.path})")
+            say(f"  MLflow store  {session.store.uri.partition('?')[0]}   (fieldshift ui --run {session.path})")
         return StudyResult(session.path, found.policy, found, comparison, sweep, fields, report)
 
 

@@ -36,7 +36,7 @@ def train(
     frames: int = 3,
     policy: str | None = None,
     arm: str | None = None,
-    space: str = "affine-cell",
+    space: str = "affine-one",
     seed: int = 0,
     average_copies: int = 0,
     align: bool = True,

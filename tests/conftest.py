@@ -6,10 +6,19 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import sys
+import types
+
+from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
+# A whole number is a float to Python's typing rules; beartype has to be told.
+checker = types.ModuleType("fieldshift_shape_checker")
+checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
+sys.modules[checker.__name__] = checker
+
 SHAPED = ("motions", "networks", "data", "receptive_field", "training", "search")
-install_import_hook([f"fieldshift.{name}" for name in SHAPED], "beartype.beartype")
+install_import_hook([f"fieldshift.{name}" for name in SHAPED], f"{checker.__name__}.check")
 
 import pytest
 import torch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from fieldshift.errors import UserError, unknown_name
+from fieldshift.errors import UserError
 
 Kind = Literal["flag", "list", "value"]
 
@@ -61,7 +62,9 @@ def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = 
             continue
         name, equals, value = word[2:].partition("=")
         if name not in kinds:
-            raise unknown_name("option", f"--{name}", (f"--{known}" for known in kinds))
+            nearest = difflib.get_close_matches(name, kinds, n=1, cutoff=0.4)
+            hint = f" Did you mean --{nearest[0]}?" if nearest else ""
+            raise UserError(f"Unknown option --{name}.{hint}")
         kind = kinds[name]
         if name in {"help", "print_config"}:
             out.append(word)

@@ -1,0 +1,184 @@
+"""A study's report: one self-contained page with its tables, figures, conditions and caveats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldshift.report import (
+    Code,
+    FigureBlock,
+    Paragraph,
+    Points,
+    Section,
+    TableBlock,
+    accuracy_bars,
+    caveats,
+    comparison_sheets,
+    conditions_section,
+    cost_sheets,
+    decision_chart,
+    field_sheet,
+    frame_curve,
+    frame_strip,
+    headline,
+    policy_graph,
+    policy_sheet,
+    search_history,
+    sweep_sheet,
+    write_report,
+)
+from fieldshift.training.frames import as_floats
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet
+    from fieldshift.training import Recipe
+    from pipelines.comparing import Comparison
+    from pipelines.fields import FieldResult
+    from pipelines.problem import Problem
+    from pipelines.searching import SearchResult
+    from pipelines.session import Session
+    from pipelines.sweeping import FrameSweep
+
+EXAMPLES = 4
+
+
+def write_study_report(
+    session: Session,
+    problem: Problem,
+    dataset: DataSet,
+    found: SearchResult,
+    comparison: Comparison | None,
+    sweep: FrameSweep | None,
+    fields: FieldResult | None,
+    *,
+    seeds: list[int],
+    recipe: Recipe,
+) -> Path:
+    """Writes report.html into the study's folder; stages that were not run are left out."""
+    where = f"{problem.data}, {problem.network} + {problem.temporal}, T = {problem.frames}"
+    score = "accuracy" if dataset.task == "classification" else "mIoU"
+    sections = [policy_section(dataset, found, where)]
+    if comparison is not None:
+        sections.insert(0, comparison_section(comparison, score, where, len(seeds)))
+    if sweep is not None:
+        sections.append(sweep_section(sweep, score, where))
+    if fields is not None:
+        sections.append(fields_section(fields, where))
+    sections.append(
+        conditions_section(
+            conditions={
+                "data": f"{problem.data} (digest {dataset.digest}): {len(dataset.train):,} training and "
+                f"{len(dataset.test):,} test images, {dataset.size[0]} x {dataset.size[1]} px",
+                "protocol": dataset.protocol,
+                "network": f"{problem.network}, temporal module {problem.temporal}, {problem.frames} frames",
+                "recipe": f"{recipe.epochs} epochs, batch {recipe.batch}, {recipe.optimizer} at "
+                f"{recipe.learning_rate:g}, {recipe.schedule}, weight decay {recipe.weight_decay:g}",
+                "seeds": ", ".join(str(seed) for seed in seeds),
+            },
+            commands=[f"fieldshift study --config {session.path.name}/config.yaml"],
+            cautions=[] if comparison is None else caveats(comparison.summary),
+        )
+    )
+    return write_report(
+        session.path / "report.html", title="FieldShift study", subtitle=where, sections=sections
+    )
+
+
+def comparison_section(comparison: Comparison, score: str, where: str, seeds: int) -> Section:
+    sheets = comparison_sheets(comparison.summary, score)
+    return Section(
+        "Does it help?",
+        [
+            Paragraph(comparison.verdict, lead=True),
+            headline(comparison.summary, score),
+            FigureBlock(
+                accuracy_bars(comparison.summary, score_name=score),
+                caption=f"Test {score} of every arm: mean over {seeds} seed(s), 95 % interval (t), dots are seeds. {where}.",
+                alt=f"Bars of test {score} for every arm, at equal epochs and at equal compute.",
+            ),
+            *(TableBlock(sheet, caption=f"{sheet.title}. {where}.", strong=["das"]) for sheet in sheets),
+            *(TableBlock(sheet, caption=f"{sheet.title}.", strong=["das"]) for sheet in cost_sheets(comparison.summary)),
+        ],
+    )
+
+
+def policy_section(dataset: DataSet, found: SearchResult, where: str) -> Section:
+    import torch
+
+    pictures, targets = dataset.train.gather(torch.arange(min(EXAMPLES, len(dataset.train))))
+    named = dataset.task == "classification"
+    labels = [dataset.classes[int(target)] for target in targets] if named else None
+    blocks = [
+        Paragraph(f"Found in {found.seconds:.0f} seconds on the training set; the test set was not read."),
+        TableBlock(policy_sheet(found.policy), caption="The policy, edge by edge."),
+        FigureBlock(
+            policy_graph(found.policy),
+            caption="The policy as a graph: inputs are the image itself, a node is the mean of its incoming edges.",
+            alt="Graph of the searched policy with a motion on every edge.",
+        ),
+        FigureBlock(
+            frame_strip(found.policy, as_floats(pictures), labels),
+            caption="Training images as videos under the policy; below each frame its signed distance.",
+            alt="Rows of frames: each image moved by the policy.",
+        ),
+        FigureBlock(
+            search_history(found.history.to_dict("records")),
+            caption=f"The search: weights of the operations, entropy, losses. {where}.",
+            alt="Curves of the search over its passes.",
+        ),
+    ]
+    if found.decisions:
+        blocks.append(
+            FigureBlock(
+                decision_chart(found.decisions),
+                caption="Every decision of the selection: what removing a candidate costs; the largest is kept.",
+                alt="For each decision, a bar for every candidate.",
+            )
+        )
+    return Section("What was found", blocks)
+
+
+def sweep_section(sweep: FrameSweep, score: str, where: str) -> Section:
+    return Section(
+        "How many frames?",
+        [
+            Paragraph("The same policy at every length: a magnitude is what the farthest frame gets."),
+            FigureBlock(
+                frame_curve(sweep.rows, score_name=score),
+                caption=f"Test {score} and training time against the number of frames. {where}.",
+                alt=f"Curve of test {score} against the number of frames.",
+            ),
+            TableBlock(sweep_sheet(sweep.rows, score), caption=f"The frame sweep. {where}."),
+        ],
+    )
+
+
+def fields_section(fields: FieldResult, where: str) -> Section:
+    from fieldshift.run_folder import read_result
+
+    assert fields.folder is not None
+    result = read_result(fields.folder)
+    notes = list(result["notes"])
+    return Section(
+        "What does the network see?",
+        [
+            FigureBlock(
+                fields.figures["png"],
+                caption=f"Effective receptive fields on a common scale. {' '.join(notes)}",
+                alt="Maps of the mean absolute gradient for every network, with radial profiles.",
+            ),
+            TableBlock(
+                field_sheet(result["sheet"], notes=notes),
+                caption=f"Receptive fields of the last feature map, by theory, reshaped and effective. {where}.",
+            ),
+            Points(
+                [
+                    "The theoretical side is that of the plain network; the reshaped area is the union, on the original "
+                    "image, of what the frames within temporal reach see.",
+                    "An effective field is the mean absolute gradient of the centre unit, taken back through the motions.",
+                ]
+            ),
+            Code(f"fieldshift receptive-field --runs {fields.folder.parent.name}/compare/trials/..."),
+        ],
+    )

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from fieldshift.data import TensorSplit, augmentation
+from fieldshift.errors import UserError
+from fieldshift.motions import Policy
+from fieldshift.networks import VideoNetwork, video_network
+from fieldshift.training import FramePlan, Recipe, evaluate_network, network_cost, objective_for, train_network
+from fieldshift.training.cost import device_hours, equal_compute_epochs
+from fieldshift.training.recipe import build_optimizer, check_batch
+
+CLASSES = 3
+
+
+def toy_split(count: int = 48, masks: bool = False) -> TensorSplit:
+    """Bright squares whose place is the class: something that a network can learn in a few steps."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 40, (count, 1, 20, 20), generator=generator, dtype=torch.uint8)
+    targets = torch.arange(count) % CLASSES
+    dense = torch.zeros(count, 20, 20, dtype=torch.uint8)
+    for index, target in enumerate(targets):
+        columns = slice(6 * int(target), 6 * int(target) + 5)
+        images[index, 0, 6:12, columns] = 230
+        dense[index, 6:12, columns] = int(target)
+    return TensorSplit(images, targets, dense) if masks else TensorSplit(images, targets)
+
+
+def toy_network(frames: int, temporal: str = "tsm", seed: int = 0) -> VideoNetwork:
+    torch.manual_seed(seed)
+    return video_network("tiny-resnet", temporal=temporal, frames=frames, num_classes=CLASSES, in_channels=1)
+
+
+def plan_of(policy: Policy | None = None, **settings: object) -> FramePlan:
+    return FramePlan(policy=policy, mean=(0.2,), std=(0.2,), **settings)  # type: ignore[arg-type]
+
+
+MOVED = Policy.single("translate_x", 0.3, frames=3)
+
+
+def trained(recipe: Recipe, plan: FramePlan, **options: object) -> tuple[VideoNetwork, list[dict[str, float]]]:
+    network = toy_network(plan.frames, "tsm" if plan.frames > 1 else "none")
+    done = train_network(
+        network, toy_split(), plan=plan, recipe=recipe, objective=objective_for("classification", CLASSES), seed=3, **options
+    )  # type: ignore[arg-type]
+    return network, done.history
+
+
+@pytest.mark.parametrize("plan", [plan_of(), plan_of(MOVED), plan_of(Policy.single("translate_y", 0.3, frames=3), as_images=True)], ids=["image", "video", "as-images"])
+def test_training_learns_and_scores(plan: FramePlan) -> None:
+    network, history = trained(Recipe(epochs=6, batch=16, learning_rate=1e-2), plan)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]
+    assert history[-1]["train/loss"] < history[0]["train/loss"]
+    found = evaluate_network(
+        network, toy_split(), plan=plan, objective=objective_for("classification", CLASSES), batch=7, copies=2
+    )
+    assert found.score > 0.8
+    assert found.score_tta is not None
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+def test_two_and_two_epochs_equal_four(tmp_path: Path, schedule: str) -> None:
+    recipe = Recipe(epochs=4, batch=16, schedule=schedule)  # type: ignore[arg-type]
+    plan = plan_of(MOVED, augmentation=augmentation("affine"))
+    whole, history = trained(recipe, plan)
+    checkpoint = tmp_path / "checkpoint.pt"
+
+    class StopError(Exception):
+        pass
+
+    def stop(_row: dict[str, float], epoch: int) -> None:
+        if epoch == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        trained(recipe, plan, checkpoint=checkpoint, report=stop)
+    resumed, rest = trained(recipe, plan, checkpoint=checkpoint, resume=True)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    losses = [row["train/loss"] for row in history]
+    assert [row["train/loss"] for row in rest] == losses
+
+
+def test_the_same_seed_gives_the_same_numbers_to_the_last_digit() -> None:
+    plan = plan_of(augmentation=augmentation("randaugment"))
+    first, second = (trained(Recipe(epochs=2, batch=16), plan) for _ in range(2))
+    assert [row["train/loss"] for row in first[1]] == [row["train/loss"] for row in second[1]]
+    for name, value in first[0].state_dict().items():
+        assert torch.equal(value, second[0].state_dict()[name])
+
+
+def test_evaluation_leaves_the_network_as_it_was() -> None:
+    network = toy_network(3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    evaluate_network(network, toy_split(), plan=plan_of(MOVED), objective=objective_for("classification", CLASSES))
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_images(tmp_path: Path) -> None:
+    network = toy_network(1, "none")
+    with torch.no_grad():
+        next(network.parameters()).fill_(float("nan"))
+    with pytest.raises(RuntimeError, match=r"nan at epoch 1, step 1 \(images \["):
+        train_network(
+            network, toy_split(), plan=plan_of(), recipe=Recipe(epochs=1, batch=16),
+            objective=objective_for("classification", CLASSES), seed=0, checkpoint=tmp_path / "c.pt",
+        )  # fmt: skip
+    assert not (tmp_path / "c.pt").exists()
+
+
+def test_segmentation_trains_with_alignment() -> None:
+    torch.manual_seed(0)
+    network = video_network(
+        "tiny-resnet-fcn", temporal="tsm", frames=3, num_classes=CLASSES, in_channels=1, task="segmentation"
+    )
+    objective = objective_for("segmentation", CLASSES, 255)
+    plan = plan_of(MOVED)
+    done = train_network(
+        network, toy_split(masks=True), plan=plan, recipe=Recipe(epochs=3, batch=16), objective=objective, seed=0
+    )
+    assert done.history[-1]["train/loss"] < done.history[0]["train/loss"]
+    aligned = evaluate_network(network, toy_split(masks=True), plan=plan, objective=objective)
+    unaligned = evaluate_network(network, toy_split(masks=True), plan=plan, objective=objective, align=False)
+    assert 0 <= aligned.score <= 1
+    assert aligned.loss != unaligned.loss
+
+
+def two_workers(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    network = toy_network(3)
+    # Batch statistics of halves differ from those of the whole batch: the comparison holds without them.
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum, module.track_running_stats = 0.0, True
+            module.forward = lambda x, m=module: x * m.weight[:, None, None] + m.bias[:, None, None]  # type: ignore[method-assign]
+    train_network(
+        network, toy_split(), plan=plan_of(MOVED), recipe=Recipe(epochs=2, batch=16),
+        objective=objective_for("classification", CLASSES), seed=0,
+    )  # fmt: skip
+    found = evaluate_network(
+        network, toy_split(47), plan=plan_of(MOVED), objective=objective_for("classification", CLASSES), batch=10
+    )
+    state = {name: value for name, value in network.state_dict().items() if value.dtype.is_floating_point}
+    torch.save({**state, "score": torch.tensor(found.score), "loss": torch.tensor(found.loss)}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_gloo_workers_train_and_score_like_one_process(tmp_path: Path) -> None:
+    mp.spawn(two_workers, args=(str(tmp_path),), nprocs=2)
+    first, second = torch.load(tmp_path / "0.pt"), torch.load(tmp_path / "1.pt")
+    network = toy_network(3)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.0
+            module.forward = lambda x, m=module: x * m.weight[:, None, None] + m.bias[:, None, None]  # type: ignore[method-assign]
+    train_network(
+        network, toy_split(), plan=plan_of(MOVED), recipe=Recipe(epochs=2, batch=16),
+        objective=objective_for("classification", CLASSES), seed=0,
+    )  # fmt: skip
+    found = evaluate_network(
+        network, toy_split(47), plan=plan_of(MOVED), objective=objective_for("classification", CLASSES), batch=10
+    )
+    for name, value in network.state_dict().items():
+        if value.dtype.is_floating_point:
+            assert torch.equal(first[name], second[name]), name
+            assert torch.allclose(first[name], value, atol=1e-5), name
+    assert first["score"].item() == second["score"].item() == pytest.approx(found.score)
+    assert first["loss"].item() == pytest.approx(found.loss, abs=1e-5)
+
+
+def test_cost_counts_what_the_layers_are() -> None:
+    network = toy_network(3)
+    cost = network_cost(network, 3, 1, (20, 20))
+    assert cost.parameters == sum(parameter.numel() for parameter in network.parameters())
+    single = network_cost(toy_network(1, "none"), 1, 1, (20, 20))
+    assert cost.flops == pytest.approx(3 * single.flops)
+    assert equal_compute_epochs(12, single.flops, cost.flops) == 36
+    assert device_hours(1800, 2) == 1.0
+
+
+def test_weight_decay_spares_biases_and_scales() -> None:
+    network = toy_network(1, "none")
+    decayed, spared = build_optimizer(network, Recipe(weight_decay=0.1)).param_groups
+    assert all(parameter.dim() > 1 for parameter in decayed["params"])
+    assert all(parameter.dim() <= 1 for parameter in spared["params"])
+    assert spared["weight_decay"] == 0.0
+    assert len(decayed["params"]) + len(spared["params"]) == len(list(network.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"epochs": 0}, "recipe.epochs is 0"),
+        ({"batch": 0}, "recipe.batch is 0"),
+        ({"learning_rate": 0.0}, "recipe.learning_rate is 0.0"),
+        ({"learning_rate": float("nan")}, "recipe.learning_rate is nan"),
+        ({"label_smoothing": 1.0}, "recipe.label_smoothing is 1.0"),
+        ({"weight_decay": -1.0}, "recipe.weight_decay is -1.0"),
+    ],
+)
+def test_bad_recipes_are_refused(settings: dict[str, float], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        Recipe(**settings)  # type: ignore[arg-type]
+
+
+def test_a_batch_that_workers_cannot_share_is_refused_with_one_that_they_can() -> None:
+    check_batch(64, 4)
+    with pytest.raises(UserError, match=r"A batch of 64 cannot be shared equally by 3 workers.*--recipe.batch 63"):
+        check_batch(64, 3)

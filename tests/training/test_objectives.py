@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fieldshift.errors import UserError
+from fieldshift.training.objectives import TASKS, objective_for
+
+
+def iou_by_counting(predicted: np.ndarray, target: np.ndarray, classes: int, ignore: int) -> float:
+    kept = target != ignore
+    overlaps = []
+    for label in range(classes):
+        union = ((predicted == label) | (target == label)) & kept
+        if union.any():
+            overlaps.append(((predicted == label) & (target == label) & kept).sum() / union.sum())
+    return float(np.mean(overlaps))
+
+
+def test_accuracy_is_the_share_of_right_answers() -> None:
+    logits, targets = torch.randn(64, 5), torch.randint(5, (64,))
+    score = objective_for("classification", 5).new_score()
+    for part in range(0, 64, 20):
+        score.update(logits[part : part + 20], targets[part : part + 20])
+    assert score.compute() == pytest.approx(float((logits.argmax(1) == targets).float().mean()))
+
+
+def test_mean_iou_agrees_with_counting_and_ignores_the_ignore_index() -> None:
+    torch.manual_seed(1)
+    logits, targets = torch.randn(6, 4, 9, 7), torch.randint(4, (6, 9, 7))
+    targets[:, :2] = 255
+    score = objective_for("segmentation", 4, 255).new_score()
+    score.update(logits[:3], targets[:3])
+    score.update(logits[3:], targets[3:])
+    expected = iou_by_counting(logits.argmax(1).numpy(), targets.numpy(), 4, 255)
+    assert score.compute() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_reductions_agree_with_torch(task: str) -> None:
+    dense = task == "segmentation"
+    logits = torch.randn(5, 3, 4, 4) if dense else torch.randn(5, 3)
+    targets = torch.randint(3, (5, 4, 4) if dense else (5,))
+    if dense:
+        targets[0, 0] = 255
+    objective = objective_for(task, 3, 255 if dense else None)
+    ignored = 255 if dense else -100
+    assert torch.allclose(objective.loss(logits, targets), F.cross_entropy(logits, targets, ignore_index=ignored))
+    total = F.cross_entropy(logits, targets, ignore_index=ignored, reduction="sum")
+    assert torch.allclose(objective.loss(logits, targets, "sum"), total)
+    each = [F.cross_entropy(logits[i : i + 1], targets[i : i + 1], ignore_index=ignored) for i in range(5)]
+    assert torch.allclose(objective.loss(logits, targets, "none"), torch.stack(each), atol=1e-6)
+
+
+def test_a_batch_of_ignored_pixels_has_no_loss_instead_of_nan() -> None:
+    objective = objective_for("segmentation", 3, 255)
+    assert objective.loss(torch.randn(2, 3, 4, 4), torch.full((2, 4, 4), 255)).item() == 0.0
+
+
+def test_unknown_task_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="Did you mean 'segmentation'"):
+        objective_for("segmentacion", 3)
