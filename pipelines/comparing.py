@@ -98,9 +98,7 @@ def compare(
         cluster: where it runs.
         tracking: where it is recorded.
     """
-    problem = Problem(
-        data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading
-    )
+    problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
     chosen = check_arms(arms)
     wanted = check_readings(readings)
     found, motion_space = read_policy(policy), load_space(space)
@@ -166,7 +164,9 @@ def train_arms(
     search_seconds: float,
 ) -> dict[str, Any]:
     """Trains every trial and writes the result: one row a trial and reading."""
-    tuned = tuned_randaugment(session, problem, dataset, recipe, cluster, tune_randaugment) if "randaugment" in arms else {}
+    tuned = (
+        tuned_randaugment(session, problem, dataset, recipe, cluster, tune_randaugment) if "randaugment" in arms else {}
+    )
     cards = {(name, seed): problem.card(dataset, name, policy, space, seed) for name in arms for seed in seeds}
     costs = {name: card_cost(cards[name, seeds[0]]) for name in arms}
     # The compute that the video arms spend, whichever of them are in this comparison.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say, table
 from fieldshift.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from fieldshift.data import CatalogueRow
 
 
 def describe(
@@ -31,8 +34,8 @@ def describe(
         size: height and width of the images in pixels.
         ratio: share of channels that the temporal module uses; by default the module's own.
     """
-    from fieldshift.networks import TEMPORAL, describe as describe_network
-    from fieldshift.networks import known_networks, video_network
+    from fieldshift.networks import TEMPORAL, describe_lines, known_networks, video_network
+    from fieldshift.networks import describe as describe_network
 
     if frames < 1:
         raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
@@ -43,19 +46,29 @@ def describe(
     built = video_network(
         network, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels, ratio=ratio
     )
+    for line in describe_lines(built, (size, size)):
+        say(line)
     return describe_network(built, (size, size))
 
 
-def datasets() -> list[dict[str, Any]]:
-    """Lists the data sets that --data knows, and where each is looked for."""
+def datasets(*, root: str | None = None) -> list[CatalogueRow]:
+    """Lists the data sets that --data knows, and where each is looked for.
+
+    Args:
+        root: folder that published data sets are looked for in; by default FIELDSHIFT_DATA, else the cache folder.
+    """
     from rich.table import Table
 
     from fieldshift.data import catalogue
 
-    rows = catalogue()
-    shown = Table(*rows[0], box=None, pad_edge=False)
+    rows = catalogue(root)
+    shown = Table("name", "task", "classes", "size", "samples", "present", "licence", box=None, pad_edge=False)
     for row in rows:
-        shown.add_row(*(str(value) for value in row.values()))
+        there = "yes" if row.present else "no, can be downloaded" if row.downloads else "no"
+        shown.add_row(row.name, row.task, str(row.classes), row.size, row.samples, there, row.licence)
     table(shown)
+    for row in rows:
+        if not row.present and row.looked_in:
+            say(f"{row.name} is looked for in {', '.join(row.looked_in)}")
     say("own data: folder:PATH (one folder a class), npz:PATH (MedMNIST names), voc:PATH (VOC layout with masks)")
     return rows

@@ -86,7 +86,9 @@ def receptive_field(
     cards = [card for _, card in loaded.values()]
     if len({(card.data, card.task) for card in cards}) > 1:
         raise UserError(
-            "The runs were trained on different data: " + ", ".join(f"{card.data} ({card.task})" for card in cards) + "; "
+            "The runs were trained on different data: "
+            + ", ".join(f"{card.data} ({card.task})" for card in cards)
+            + "; "
             "their effective fields are comparable on the same images only."
         )
     first = cards[0]
@@ -210,7 +212,12 @@ def compare_fields(
             run.close("FINISHED")
         notes = next(iter(fields.values())).conditions.lines()[1:2]
         finished = session.folder.write_result(
-            {"rows": rows, "sheet": sheets, "notes": notes, "figures": {name: str(path) for name, path in figures.items()}}
+            {
+                "rows": rows,
+                "sheet": sheets,
+                "notes": notes,
+                "figures": {name: str(path) for name, path in figures.items()},
+            }
         )
     show(field_sheet(finished["sheet"], title="Receptive field of the last feature map", notes=finished["notes"]))
     say(f"  {session.path}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fieldshift.data import DataSet, LoadingConfig, load_dataset
+from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
 from fieldshift.networks import TEMPORAL, known_networks
@@ -45,7 +46,15 @@ class Problem:
         return dataset
 
     def load(self) -> DataSet:
-        return load_dataset(self.data, task=self.task, loading=self.loading)
+        loading = self.loading
+        return load_dataset(
+            self.data,
+            task=cast("Task | None", self.task),
+            root=loading.root,
+            train_limit=loading.train_limit,
+            test_limit=loading.test_limit,
+            loading=loading,
+        )
 
     def plain(self) -> dict[str, Any]:
         from dataclasses import asdict
@@ -59,13 +68,13 @@ class Problem:
             loading["size"] = tuple(loading["size"])
         return Problem(**{**values, "loading": LoadingConfig(**loading)})
 
-    def card(self, dataset: DataSet, arm_name: str, policy: Policy | None, space: Space | None, seed: int) -> NetworkCard:
+    def card(
+        self, dataset: DataSet, arm_name: str, policy: Policy | None, space: Space | None, seed: int
+    ) -> NetworkCard:
         """The network that an arm trains, with the video it reads: T frames, or 1 where it reads plain images."""
         arm = arm_named(arm_name)
         frames = arm_policy(arm_name, policy, space, self.frames, seed)
-        return network_card(
-            dataset, self.data, arm, network=self.network, temporal=self.temporal, policy=frames
-        )
+        return network_card(dataset, self.data, arm, network=self.network, temporal=self.temporal, policy=frames)
 
 
 def arm_policy(arm_name: str, policy: Policy | None, space: Space | None, frames: int, seed: int) -> Policy | None:

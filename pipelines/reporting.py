@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.report import (
     Code,
@@ -28,9 +28,12 @@ from fieldshift.report import (
     sweep_sheet,
     write_report,
 )
+from fieldshift.report.blocks import Block
 from fieldshift.training.frames import as_floats
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from fieldshift.data import DataSet
     from fieldshift.training import Recipe
     from pipelines.comparing import Comparison
@@ -80,9 +83,7 @@ def write_study_report(
             cautions=[] if comparison is None else caveats(comparison.summary),
         )
     )
-    return write_report(
-        session.path / "report.html", title="FieldShift study", subtitle=where, sections=sections
-    )
+    return write_report(session.path / "report.html", title="FieldShift study", subtitle=where, sections=sections)
 
 
 def comparison_section(comparison: Comparison, score: str, where: str, seeds: int) -> Section:
@@ -98,7 +99,10 @@ def comparison_section(comparison: Comparison, score: str, where: str, seeds: in
                 alt=f"Bars of test {score} for every arm, at equal epochs and at equal compute.",
             ),
             *(TableBlock(sheet, caption=f"{sheet.title}. {where}.", strong=["das"]) for sheet in sheets),
-            *(TableBlock(sheet, caption=f"{sheet.title}.", strong=["das"]) for sheet in cost_sheets(comparison.summary)),
+            *(
+                TableBlock(sheet, caption=f"{sheet.title}.", strong=["das"])
+                for sheet in cost_sheets(comparison.summary)
+            ),
         ],
     )
 
@@ -109,7 +113,7 @@ def policy_section(dataset: DataSet, found: SearchResult, where: str) -> Section
     pictures, targets = dataset.train.gather(torch.arange(min(EXAMPLES, len(dataset.train))))
     named = dataset.task == "classification"
     labels = [dataset.classes[int(target)] for target in targets] if named else None
-    blocks = [
+    blocks: list[Block] = [
         Paragraph(f"Found in {found.seconds:.0f} seconds on the training set; the test set was not read."),
         TableBlock(policy_sheet(found.policy), caption="The policy, edge by edge."),
         FigureBlock(
@@ -123,7 +127,7 @@ def policy_section(dataset: DataSet, found: SearchResult, where: str) -> Section
             alt="Rows of frames: each image moved by the policy.",
         ),
         FigureBlock(
-            search_history(found.history.to_dict("records")),
+            search_history(records_of(found.history)),
             caption=f"The search: weights of the operations, entropy, losses. {where}.",
             alt="Curves of the search over its passes.",
         ),
@@ -182,3 +186,8 @@ def fields_section(fields: FieldResult, where: str) -> Section:
             Code(f"fieldshift receptive-field --runs {fields.folder.parent.name}/compare/trials/..."),
         ],
     )
+
+
+def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain dicts with text keys."""
+    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]

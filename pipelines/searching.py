@@ -166,7 +166,9 @@ def passes_of(config: SearchConfig, space: Space) -> int:
 
 def note(metrics: dict[str, float]) -> str:
     parts = [f"pass {int(metrics['pass'])}"]
-    parts += [f"{name.split('/')[-1]} {metrics[name]:.3f}" for name in ("train/loss", "search/entropy") if name in metrics]
+    parts += [
+        f"{name.split('/')[-1]} {metrics[name]:.3f}" for name in ("train/loss", "search/entropy") if name in metrics
+    ]
     return ", ".join(parts)
 
 

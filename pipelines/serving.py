@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fieldshift.console import say
 from fieldshift.errors import UserError, unknown_name
 
 
@@ -13,7 +14,7 @@ def submit(*, address: str, command: list[str] | None = None, follow: bool = Fal
         command: the command and its options, written after `--`.
         follow: print the job's output until it ends, and exit with its status.
     """
-    from fieldshift.cluster import submit as submit_job
+    from fieldshift.cluster.jobs import submit as submit_job
     from pipelines import HOMES
 
     if not command:
@@ -21,7 +22,14 @@ def submit(*, address: str, command: list[str] | None = None, follow: bool = Fal
     known = [name.replace("_", "-") for name in HOMES]
     if command[0] not in known:
         raise unknown_name("command", command[0], known)
-    return submit_job(address, ["python", "-m", "fieldshift.cli", *command], follow=follow)
+    import fieldshift
+    import pipelines
+    import search_spaces
+
+    packages = (fieldshift, pipelines, search_spaces)
+    outcome = submit_job(address, ["python", "-m", "fieldshift.cli", *command], follow=follow, modules=packages)
+    say(f"job {outcome.job_id}: {outcome.status}{f' ({outcome.message})' if outcome.message else ''}")
+    return outcome.exit_code or 0
 
 
 submit.positional = "command"  # type: ignore[attr-defined]
@@ -35,6 +43,7 @@ def ui(*, run: str = "runs/study", host: str = "127.0.0.1", port: int = 5000) ->
         host: address that the pages are served on; keep it local.
         port: its port.
     """
-    from fieldshift.tracking import serve
+    from fieldshift.tracking.server import serve
 
-    return serve(run, host=host, port=port)
+    serve(run, host=host, port=port)
+    return 0

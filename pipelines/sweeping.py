@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-
-
 @dataclass(frozen=True)
 class FrameSweep:
     """What a frame sweep found: one row a trial (frames, seed, score in [0, 1], parameters, FLOPs an image, seconds)."""
@@ -75,9 +73,7 @@ def sweep_frames(
         raise UserError("A frame sweep needs a policy; give --policy FILE (fieldshift search makes one).")
     check_seeds(seeds)
     check_batch(recipe.batch, cluster.trial_workers)
-    problem = Problem(
-        data=data, task=task, network=network, temporal=temporal, frames=max(counts), loading=loading
-    )
+    problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=max(counts), loading=loading)
     dataset = problem.check()
     config = {
         **problem.plain(), "policy": json.loads(found.to_json()), "frame_counts": counts, "seed": seed, "seeds": seeds,

@@ -63,7 +63,8 @@ class Trial:
 
 def card_from_plain(values: dict[str, Any]) -> NetworkCard:
     tuples = {"classes", "size", "mean", "std"}
-    return NetworkCard(**{name: tuple(value) if name in tuples else value for name, value in values.items()})
+    kept: dict[str, Any] = {name: tuple(value) if name in tuples else value for name, value in values.items()}
+    return NetworkCard(**kept)
 
 
 def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
@@ -82,8 +83,14 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     recipe = Recipe(**trial.recipe)
     objective = objective_for(dataset.task, len(dataset.classes), dataset.ignore_index, recipe.label_smoothing)
     plan = card.plan()
-    if trial.augmentation and plan.augmentation is not None:
-        plan = replace(plan, augmentation=augmentation(plan.augmentation.name, **trial.augmentation))
+    numbers = trial.augmentation
+    if numbers and plan.augmentation is not None:
+        plan = replace(
+            plan,
+            augmentation=augmentation(
+                plan.augmentation.name, num_ops=numbers["num_ops"], magnitude=numbers["magnitude"]
+            ),
+        )
 
     torch.manual_seed(trial.seed)
     network = card.build()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fieldshift.console import say, table
 from fieldshift.data import LoadingConfig
@@ -45,11 +45,12 @@ def evaluate(
         loading: how files are read.
     """
     from fieldshift.data import load_dataset
+    from fieldshift.data.split import Task
     from fieldshift.training import evaluate_network, load_network, objective_for
 
     device = best_device()
     network, card = load_network(Path(run), device)
-    dataset = load_dataset(data or card.data, task=card.task, loading=loading)
+    dataset = load_dataset(data or card.data, task=cast("Task", card.task), loading=loading)
     if len(dataset.classes) != len(card.classes) or dataset.channels != card.channels:
         raise UserError(
             f"The network of {run} has {len(card.classes)} classes and reads {card.channels} channel(s), the data set "
@@ -122,9 +123,10 @@ def print_predictions(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def read_picture(path: Path, channels: int, size: tuple[int, int]) -> Tensor:
     """A picture as uint8 (C, H, W), brought to the channels and size that the network was trained on."""
-    from fieldshift.data import read_image
+    from fieldshift.data.reading import Reader
 
-    return read_image(path, channels=channels, size=size)
+    limit = LoadingConfig().pixel_limit
+    return Reader(size=size, channels=channels, pixel_limit=limit, fitting="crop").image(path)
 
 
 def best_device() -> torch.device:

@@ -18,7 +18,7 @@ _HOMES = {
     "UserError": "fieldshift.errors",
 }
 
-__all__ = ["ImageToVideo", "Policy", "UserError", "__version__", "video_network"]  # noqa: F822 - loaded lazily
+__all__ = ["ImageToVideo", "Policy", "UserError", "__version__", "video_network"]
 
 
 def __getattr__(name: str) -> Any:

@@ -106,7 +106,9 @@ def explain(message: str) -> str:
         return text if text.endswith(".") else f"{text}."
     option, complaint = found.groups()
     value = re.search(r"(?:Got value|Given value): (.*)$", complaint)
-    allowed = re.findall(r"typing\.Literal\[([^\]]*)\]|Expected an? <class '(\w+)'>|Expected <class '(\w+)'>", complaint)
+    allowed = re.findall(
+        r"typing\.Literal\[([^\]]*)\]|Expected an? <class '(\w+)'>|Expected <class '(\w+)'>", complaint
+    )
     names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
     parts = [names.get(part, part.replace("'", "")) for match in allowed for part in match if part]
     parts = ["nothing" if part == "NoneType" else part for part in parts]

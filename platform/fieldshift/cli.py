@@ -108,7 +108,7 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
 
     from fieldshift.arguments import explain
 
-    class Parser(ArgumentParser):  # type: ignore[misc]
+    class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:
             if isinstance(ex, UserError):
                 raise ex

@@ -20,7 +20,12 @@ def by_formula(convolutions: list[nn.Conv2d]) -> int:
 
 @pytest.mark.parametrize(
     ("options", "field"),
-    [({}, 15), ({"wide_field": True}, 27), ({"small_images": True}, 9), ({"small_images": True, "wide_field": True}, 15)],
+    [
+        ({}, 15),
+        ({"wide_field": True}, 27),
+        ({"small_images": True}, 9),
+        ({"small_images": True, "wide_field": True}, 15),
+    ],
 )
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_the_receptive_field_is_exact(task: str, options: dict[str, bool], field: int) -> None:

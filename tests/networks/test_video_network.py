@@ -163,7 +163,9 @@ def test_places_by_pattern_in_a_network_of_ones_own() -> None:
     assert [placement.path for placement in network.placements] == ["2"]
     assert network(torch.rand(2, 3, 1, 9, 9)).shape == (2, 3, 5)
     assert network.feature_layer == "network.2"
-    assert video_network("resnet18", temporal="gsf", frames=2, num_classes=5, places="layer4.*.conv2").temporal_reach == 1
+    assert (
+        video_network("resnet18", temporal="gsf", frames=2, num_classes=5, places="layer4.*.conv2").temporal_reach == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted(
-    path for folder in ("platform", "pipelines", "search_spaces", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("platform", "pipelines", "search_spaces", "benchmarks", "tests")
+    for path in (ROOT / folder).rglob("*.py")
 )
 
 
@@ -36,7 +38,9 @@ def test_import_platform_from_the_root_is_the_standard_library() -> None:
 
 
 def test_no_file_is_longer_than_400_lines() -> None:
-    long = {str(path.relative_to(ROOT)): count for path in SOURCES if (count := len(path.read_text().splitlines())) > 400}
+    long = {
+        str(path.relative_to(ROOT)): count for path in SOURCES if (count := len(path.read_text().splitlines())) > 400
+    }
     assert long == {}
 
 
@@ -73,7 +77,9 @@ def test_the_wheel_installed_elsewhere_imports_and_answers_help(tmp_path: Path) 
     where = run(python, "-c", "import fieldshift, pipelines, search_spaces; print(fieldshift.__file__)", cwd=tmp_path)
     assert where.returncode == 0, where.stderr
     assert where.stdout.startswith(purelib)
-    spaces = run(python, "-c", "from fieldshift.search import load_space; print(load_space('affine-cell').name)", cwd=tmp_path)
+    spaces = run(
+        python, "-c", "from fieldshift.search import load_space; print(load_space('affine-cell').name)", cwd=tmp_path
+    )
     assert spaces.stdout.strip() == "affine-cell", spaces.stderr
     helped = run(python, "-m", "fieldshift.cli", "--help", cwd=tmp_path)
     assert helped.returncode == 0

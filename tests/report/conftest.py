@@ -39,7 +39,13 @@ def trial(arm: str, seed: int, score: float, reading: str = "equal compute", **m
 
 
 @pytest.fixture
-def rows() -> pd.DataFrame:
+def rows(trial_rows: pd.DataFrame) -> pd.DataFrame:
+    """`trial_rows`, to be changed at will."""
+    return trial_rows.copy()
+
+
+@pytest.fixture(scope="session")
+def trial_rows() -> pd.DataFrame:
     """Four seeds of six arms at both readings; `das-gsf` has one seed, 15 % less at equal epochs."""
     return pd.DataFrame(
         [

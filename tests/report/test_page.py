@@ -80,9 +80,10 @@ class Reader(HTMLParser):
         return [attributes for tag, attributes in self.elements if tag == name]
 
 
-@pytest.fixture
-def page(rows: pd.DataFrame, tmp_path: Path) -> str:
-    summary = summarise(rows, baseline_arms=BASELINES)
+@pytest.fixture(scope="module")
+def page(trial_rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> str:
+    tmp_path = tmp_path_factory.mktemp("page")
+    summary = summarise(trial_rows, baseline_arms=BASELINES)
     foreign = Figure(figsize=(3, 2))
     foreign.subplots().imshow([[0.0, 1.0]])
     picture = tmp_path / "field.png"

@@ -46,12 +46,22 @@ MOVED = Policy.single("translate_x", 0.3, frames=3)
 def trained(recipe: Recipe, plan: FramePlan, **options: object) -> tuple[VideoNetwork, list[dict[str, float]]]:
     network = toy_network(plan.frames, "tsm" if plan.frames > 1 else "none")
     done = train_network(
-        network, toy_split(), plan=plan, recipe=recipe, objective=objective_for("classification", CLASSES), seed=3, **options
+        network,
+        toy_split(),
+        plan=plan,
+        recipe=recipe,
+        objective=objective_for("classification", CLASSES),
+        seed=3,
+        **options,
     )  # type: ignore[arg-type]
     return network, done.history
 
 
-@pytest.mark.parametrize("plan", [plan_of(), plan_of(MOVED), plan_of(Policy.single("translate_y", 0.3, frames=3), as_images=True)], ids=["image", "video", "as-images"])
+@pytest.mark.parametrize(
+    "plan",
+    [plan_of(), plan_of(MOVED), plan_of(Policy.single("translate_y", 0.3, frames=3), as_images=True)],
+    ids=["image", "video", "as-images"],
+)
 def test_training_learns_and_scores(plan: FramePlan) -> None:
     network, history = trained(Recipe(epochs=6, batch=16, learning_rate=1e-2), plan)
     assert [row["epoch"] for row in history] == [1, 2, 3, 4, 5, 6]

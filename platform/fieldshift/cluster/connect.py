@@ -92,7 +92,7 @@ def resources() -> Resources:
     """What the connected cluster holds in all."""
     import ray
 
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    total: dict[str, float] = ray.cluster_resources()
     return Resources(cpus=float(total.get("CPU", 0.0)), gpus=float(total.get("GPU", 0.0)))
 
 

@@ -48,4 +48,3 @@ def plain_numbers(metrics: Mapping[str, float]) -> Metrics:
         if not isinstance(value, int | float):
             raise TypeError(f"A report holds plain numbers, but '{name}' is a {type(value).__name__}; use .item().")
     return {name: float(value) for name, value in metrics.items()}
-

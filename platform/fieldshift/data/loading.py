@@ -22,6 +22,9 @@ class LoadingConfig:
     skip_unreadable: go on without what cannot be used, and count it, instead of stopping at the first such file.
     pixel_limit: pixels above which an image is refused before it is decoded (a small file can unfold to gigabytes).
     download: fetch a named data set that is not there, where torchvision can.
+    root: folder that published data sets are looked for in; None takes FIELDSHIFT_DATA, else the cache folder.
+    train_limit: training images that are used, with the classes' shares (digit pairs: scenes made); None for all.
+    test_limit: test images that are used, likewise.
     """
 
     workers: int = 4
@@ -32,6 +35,9 @@ class LoadingConfig:
     skip_unreadable: bool = False
     pixel_limit: int = 89_478_485
     download: bool = False
+    root: str | None = None
+    train_limit: int | None = None
+    test_limit: int | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 0:

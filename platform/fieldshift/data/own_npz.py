@@ -113,6 +113,8 @@ def checked_part(path: str, part: str, arrays: dict[str, Array]) -> tuple[Array,
     images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     if images.dtype != np.uint8:
         raise UserError(f"{path}:{part}_images has the type {images.dtype}, but must be uint8 (0 to 255); convert it.")
+    if images.size == 0:
+        raise UserError(f"{path}:{part}_images has no sample ({images.shape}); add some, or take the part out.")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or min(images.shape[1:3]) < 2:

@@ -1,7 +1,7 @@
 """What can move: motions, one sampling pass, and the policies that join them.
 
 A motion is a pure function (magnitude, distance of the frame) -> matrix; a policy composes matrices and samples the
-image once. This package imports torch only; `ImageToVideo`, which is a torchvision transform, is loaded when it is used.
+image once. The package imports torch only; `ImageToVideo`, which is a torchvision transform, is loaded when it is used.
 """
 
 from __future__ import annotations
@@ -14,7 +14,17 @@ from fieldshift.motions.graph import Edge, Graph, Step, operation
 from fieldshift.motions.matrices import compose, distances, invert
 from fieldshift.motions.policy import Policy
 from fieldshift.motions.registry import MOTIONS, Motion, motion, register_motion
-from fieldshift.motions.warp import FILLS, MODES, Fill, sampling_grid, validity, warp, warp_frames, warp_masks, warp_mixture
+from fieldshift.motions.warp import (
+    FILLS,
+    MODES,
+    Fill,
+    sampling_grid,
+    validity,
+    warp,
+    warp_frames,
+    warp_masks,
+    warp_mixture,
+)
 
 if TYPE_CHECKING:
     from fieldshift.motions.video import ImageToVideo

@@ -1,9 +1,9 @@
 """Fixed warps as sparse linear maps over pixels, applied on the CPU to many images at once.
 
-Warps whose matrices need no gradient read each output pixel from a few input pixels ("taps") with weights that depend on
-neither image nor channel. With the pixels as rows of a table and images and channels side by side in a row, a tap is a
-contiguous run of numbers, and `embedding_bag` adds the weighted rows: about ten times less work than gathering numbers
-one by one. Tiles of output pixels are small enough to be turned back (pixels innermost) while they are in the cache.
+A warp whose matrix needs no gradient reads each output pixel from a few input pixels ("taps") with weights that depend
+on neither image nor channel. With the pixels as rows of a table and images and channels side by side in a row, a tap is
+a contiguous run of numbers, and `embedding_bag` adds weighted rows: a fraction of the work of gathering numbers one by
+one. Tiles of output pixels are small enough to be turned back (pixels innermost) while they are in the cache.
 
 Shape letters: B batch, F frames of the input, T frames of the output, C channels, K pixels of a frame (H * W), and one
 more input pixel for a background where there is one.
@@ -15,7 +15,7 @@ import contextlib
 import math
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -56,7 +56,7 @@ class PixelMap:
 
     def __call__(self, planes: Float[Tensor, "batch frames_in channels pixels_in"]) -> Tensor:
         """The mapped planes, (B, T, C, K); differentiable in the planes, any number of times."""
-        result: Tensor = _Apply.apply(planes, self)  # type: ignore[no-untyped-call]
+        result: Tensor = _Apply.apply(planes, self)
         return result
 
     @cached_property
@@ -80,6 +80,10 @@ class PixelMap:
             torch.cat(outputs)[order], torch.cat(weights)[order], counts.view(self.frames_in, -1), range(self.frames_in)
         )
         return PixelMap(self.frames_out, self.pixels_out, self.frames_in, self.pixels_in, tiles, ())
+
+    def to(self, dtype: torch.dtype) -> PixelMap:
+        """The map with weights of another dtype."""
+        return replace(self, tiles=tuple(replace(tile, weights=tile.weights.to(dtype)) for tile in self.tiles))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -119,7 +123,7 @@ class _Apply(torch.autograd.Function):
         ctx.pixel_map = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return ctx.pixel_map.transposed(gradient), None
 
 
@@ -140,7 +144,7 @@ def cut(taps: Tensor, weights: Tensor, counts: Tensor, frames: Sequence[int]) ->
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Uninitialised memory; a large tensor gets huge pages where the system has them, since page faults would dominate."""
+    """Uninitialised memory; a large tensor gets huge pages where there are any, as page faults would dominate."""
     size = math.prod(shape) * dtype.itemsize
     if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(shape, dtype=dtype)

@@ -30,11 +30,12 @@ _ANY_SIZE = (97, 131)
 class Policy:
     """A policy is a graph of motions over videos of `frames` frames, together with how frames are sampled.
 
-    Nodes 0 .. inputs - 1 show the image in every frame; each of the `nodes` intermediate nodes is the mean of its incoming
-    edges, and the last one is the output (with none, the image is replicated). A magnitude is what the farthest frame
-    gets; frame t gets it at the distance s(t) of `distances(frames, reference, symmetric)`. `fill` is what lies outside
-    the image: one of warp.FILLS or values in [0, 1], one a channel (the data set's mean, say); `interpolation` is one of
-    warp.MODES. `found` tells how the policy was found, in plain JSON values; it takes no part in `digest`.
+    Nodes 0 .. inputs - 1 show the image in every frame; each of the `nodes` intermediate nodes is the mean of its
+    incoming edges, and the last one is the output (with none, the image is replicated). A magnitude is what the
+    farthest frame gets; frame t gets it at the distance s(t) of `distances(frames, reference, symmetric)`. `fill` is
+    what lies outside the image: one of warp.FILLS or values in [0, 1], one a channel (the data set's mean, say);
+    `interpolation` is one of warp.MODES. `found` tells how the policy was found, in plain JSON values; it takes no part in
+    `digest`.
     Raises UserError for a value that is not allowed. Source: METHOD.md 2 and 3; node values are means, not sums [D].
     """
 

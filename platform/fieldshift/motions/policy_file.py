@@ -1,8 +1,8 @@
 """The policy file: JSON with a schema name and a version, checked whole before a policy is made of it.
 
 Version 1 is an object of "schema": "fieldshift.policy", "version": 1, "inputs", "nodes", "frames", "reference",
-"symmetric", "fill" (a name or numbers), "interpolation", "edges": [{"source", "target", "steps": [{"op", "magnitude"}]}]
-and "found" (how it was found, any JSON object). Nothing else is allowed in it, and only "found" may be missing.
+"symmetric", "fill" (a name or numbers), "interpolation", "found" (how it was found, any JSON object) and
+"edges": [{"source", "target", "steps": [{"op", "magnitude"}]}]. Nothing else may stand in it; only "found" may lack.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""From a policy's graph to a recipe for its video: geometry is gathered as matrices, pixels are sampled once at the end.
+"""From a policy's graph to a recipe for its video: geometry is gathered as matrices, pixels are sampled at the end.
 
-Warps are linear and they compose, so a node's value is a weighted sum of *paths*, each a base (the image, or a video that
-a colour op made) under one matrix a frame. Equal paths merge, and their weights are exact fractions, so that a frame
-which every path leaves alone is the image itself, bit for bit. Shape letters: B batch, T frames, P paths, C channels, H, W.
+Warps are linear and they compose, so a node's value is a weighted sum of *paths*, each a base (the image, or a video
+that a colour op made) under one matrix a frame. Equal paths merge, and their weights are exact fractions, so that a
+frame which every path leaves alone is the image itself, bit for bit.
+Shape letters: B batch, T frames, P paths, C channels, H, W.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fieldshift.motions.colour import colour
 from fieldshift.motions.graph import Edge, Graph, Step
 from fieldshift.motions.matrices import compose, identity_matrix
 from fieldshift.motions.registry import motion
-from fieldshift.motions.sampling import Mixture
+from fieldshift.motions.taps import Mixture
 from fieldshift.motions.warp import Fill, warp_mixture
 
 IMAGE = 0

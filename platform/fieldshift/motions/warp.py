@@ -25,7 +25,8 @@ from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions.matrices import compose, invert
-from fieldshift.motions.sampling import Mixture, mix, nearest_pixels, normalised, source_points
+from fieldshift.motions.sampling import mix
+from fieldshift.motions.taps import Lookup, Mixture, nearest_pixels, normalised, source_points
 
 __all__ = [
     "FILLS",
@@ -55,7 +56,7 @@ def sampling_grid(matrices: Float[Tensor, "matrices 2 3"], size: tuple[int, int]
 
 
 def validity(matrices: Float[Tensor, "matrices 2 3"], size: tuple[int, int]) -> Bool[Tensor, "matrices H W"]:
-    """True where an output pixel of the warp shows a place of the image: reads within its pixels, outer edges included."""
+    """True where an output pixel of the warp reads within the image's pixels, their outer edges included."""
     return (sampling_grid(matrices, size).abs() <= 1).all(-1)
 
 
@@ -85,8 +86,8 @@ def warp(
 ) -> Float[Tensor, "batch matrices channels H W"]:
     """Every image is moved by every matrix: (B, C, H, W) and (M, 2, 3) -> (B, M, C, H, W).
 
-    Images are floats, usually in [0, 1]; matrices are forward maps (see Convention) on any device. Differentiable in both;
-    a gradient is worked out only for what requires it. Exact identities are copied, not sampled.
+    Images are floats, usually in [0, 1]; matrices are forward maps (see Convention) on any device. Differentiable in
+    both; a gradient is worked out only for what requires it. Exact identities are copied, not sampled.
     Raises UserError for images that are not floats, an unknown fill or mode, or a wrong number of fill values, and
     ValueError for a matrix that is not finite and invertible.
     """
@@ -125,9 +126,9 @@ def warp_mixture(
     if not video.is_floating_point():
         raise UserError(f"Motions act on floats in [0, 1], but the images are {video.dtype}; convert them first.")
     _check_matrices(matrices)
-    padding = str(fill) if fill in ("border", "reflection") else "zeros"
-    outside = None if fill in ("zeros", "border", "reflection") else _outside(video, fill)
-    return mix(video, matrices, mixture, padding=padding, mode=mode, outside=outside)
+    if isinstance(fill, str) and fill != "mean":
+        return mix(video, matrices, mixture, Lookup(fill, mode), None)
+    return mix(video, matrices, mixture, Lookup("zeros", mode, background=True), _outside(video, fill))
 
 
 def warp_masks(
@@ -141,7 +142,7 @@ def warp_masks(
     limits = torch.iinfo(masks.dtype)
     if not limits.min <= outside <= limits.max:
         raise UserError(
-            f"The label outside is {outside}, but {masks.dtype} masks hold {limits.min} to {limits.max}; choose one inside."
+            f"The label outside is {outside}, but {masks.dtype} masks hold {limits.min} to {limits.max}; choose another."
         )
     pixels, inside = nearest_pixels(matrices.to(masks.device), (masks.shape[-2], masks.shape[-1]))
     moved = masks.flatten(1)[:, pixels]  # (B, M, H * W)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 from torchvision import models
-from torchvision.models import get_model, list_models  # type: ignore[attr-defined]
+from torchvision.models import get_model, list_models
 
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.tiny_resnet import LAST_BLOCK, STAGES, TinyResNet

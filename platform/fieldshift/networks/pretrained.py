@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import get_model_weights, list_models  # type: ignore[attr-defined]
+from torchvision.models import get_model_weights, list_models
 
 from fieldshift.errors import UserError, unknown_name
 

@@ -91,7 +91,7 @@ def shift_frames(
     The other channels stay. Linear, with an exact adjoint, differentiable any number of times; traced and exported as
     concatenations.
     """
-    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    tracing: bool = torch.jit.is_tracing()
     if tracing or torch.compiler.is_compiling():
         return _slabs(video, ahead, behind, reverse=False)
     shifted: Tensor = _Shift.apply(video, ahead, behind, False)

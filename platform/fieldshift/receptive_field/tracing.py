@@ -22,7 +22,7 @@ from fieldshift.receptive_field.calls import FRAME_AXIS, Call, Field
 from fieldshift.receptive_field.spans import Span, gather, joined
 
 
-class FieldTrace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class FieldTrace(TorchDispatchMode):
     """While active, keeps for every tensor that depends on the input what each of its positions sees of it."""
 
     def __init__(self) -> None:

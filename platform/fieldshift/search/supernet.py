@@ -35,7 +35,10 @@ class Supernet(nn.Module):
     cell: RelaxedCell
 
     def video(
-        self, images: Shaped[Tensor, "batch channels H W"], weights: Tensor | None = None, known: tuple[Tensor, ...] = ()
+        self,
+        images: Shaped[Tensor, "batch channels H W"],
+        weights: Tensor | None = None,
+        known: tuple[Tensor, ...] = (),
     ) -> Float[Tensor, "batch frames channels H W"]:
         """What the network reads: images (uint8, or floats in [0, 1]) through the cell, normalised."""
         return self.normalise(self.cell.video(as_floats(images), weights, known))

@@ -49,7 +49,9 @@ ARMS: dict[str, Arm] = {
         Arm(name="none", kind="baseline", summary="the 2D network on plain images"),
         Arm(name="affine", kind="baseline", augmentation="affine", summary="2D, random affine augmentation"),
         Arm(name="randaugment", kind="baseline", augmentation="randaugment", summary="2D, RandAugment"),
-        Arm(name="autoaugment", kind="baseline", augmentation="autoaugment", summary="2D, AutoAugment (CIFAR-10 policy)"),
+        Arm(
+            name="autoaugment", kind="baseline", augmentation="autoaugment", summary="2D, AutoAugment (CIFAR-10 policy)"
+        ),
         Arm(name="trivialaugment", kind="baseline", augmentation="trivialaugment", summary="2D, TrivialAugmentWide"),
         Arm(name="augmix", kind="baseline", augmentation="augmix", summary="2D, AugMix"),
         Arm(
@@ -58,9 +60,22 @@ ARMS: dict[str, Arm] = {
             frames="searched-as-images",
             summary="2D, the policy's frames as augmented images, averaged at test time",
         ),
-        Arm(name="das", kind="das", frames="searched", shift=True, summary="video of the searched policy, temporal shift"),
-        Arm(name="replicate", kind="control", frames="replicated", shift=True, summary="video of T equal frames, shift"),
-        Arm(name="no-shift", kind="control", frames="searched", summary="the policy's frames averaged, no temporal shift"),
+        Arm(
+            name="das",
+            kind="das",
+            frames="searched",
+            shift=True,
+            summary="video of the searched policy, temporal shift",
+        ),
+        Arm(
+            name="replicate", kind="control", frames="replicated", shift=True, summary="video of T equal frames, shift"
+        ),
+        Arm(
+            name="no-shift",
+            kind="control",
+            frames="searched",
+            summary="the policy's frames averaged, no temporal shift",
+        ),
         Arm(
             name="random-policy",
             kind="control",

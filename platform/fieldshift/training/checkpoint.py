@@ -27,7 +27,9 @@ def read_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dic
         raise UserError(f"No checkpoint at {path}; give the folder of a run that has one.") from None
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UserError(f"{path} is not a checkpoint that can be read ({reason}); delete it or give another.") from error
+        raise UserError(
+            f"{path} is not a checkpoint that can be read ({reason}); delete it or give another."
+        ) from error
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint; give the folder of a run.")
     return state

@@ -56,4 +56,6 @@ def assert_equal_across_workers(tensor: Tensor, name: str) -> None:
     differs = torch.tensor(float(not torch.equal(first, tensor.detach())), device=tensor.device)
     dist.all_reduce(differs)
     if differs.item() > 0:
-        raise RuntimeError(f"{name} differs between workers on {int(differs.item())} rank(s): the ranks have drifted apart.")
+        raise RuntimeError(
+            f"{name} differs between workers on {int(differs.item())} rank(s): the ranks have drifted apart."
+        )

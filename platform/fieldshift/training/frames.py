@@ -44,7 +44,7 @@ class FramePlan:
         return (video - mean) / std
 
     def training_video(
-        self, images: UInt8[Tensor, "batch channels height width"], targets: Int[Tensor, "batch *space"], seed: int
+        self, images: UInt8[Tensor, "batch channels height width"], targets: Int[Tensor, "batch ..."], seed: int
     ) -> tuple[Tensor, Tensor]:
         """The augmented, moved, normalised video and its targets; `seed` decides every random draw."""
         if self.augmentation is not None:

@@ -183,9 +183,7 @@ def evaluate_network(
     score, averaged = objective.new_score(device), objective.new_score(device)
     totals = torch.zeros(2, dtype=torch.float64, device=device)
     average_views = copies > 0 and network.task == "classification"
-    for images, targets, _ in batches(
-        split, batch, seed=0, epoch=0, shuffle=False, device=device, **share_of_worker()
-    ):
+    for images, targets, _ in batches(split, batch, seed=0, epoch=0, shuffle=False, device=device, **share_of_worker()):
         logits, _ = forward(network, network, plan.evaluation_video(images), plan if align else None)
         score.update(logits, targets)
         totals += torch.stack([objective.loss(logits, targets).double() * len(images), totals.new_tensor(len(images))])
@@ -229,7 +227,7 @@ def use_channels_last(network: nn.Module, wanted: bool) -> None:
         return
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)
 
 
 def plain_state(state: dict[str, Any]) -> dict[str, Any]:

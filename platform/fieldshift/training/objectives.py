@@ -25,7 +25,7 @@ class Score:
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
 
-    def update(self, logits: Float[Tensor, "batch classes *space"], targets: Int[Tensor, "batch *space"]) -> None:
+    def update(self, logits: Float[Tensor, "batch classes ..."], targets: Int[Tensor, "batch ..."]) -> None:
         self._metric.update(logits, targets)
 
     def compute(self) -> float:
@@ -48,8 +48,8 @@ class Objective:
 
     def loss(
         self,
-        logits: Float[Tensor, "batch classes *space"],
-        targets: Int[Tensor, "batch *space"],
+        logits: Float[Tensor, "batch classes ..."],
+        targets: Int[Tensor, "batch ..."],
         reduction: str = "mean",
     ) -> Tensor:
         """Cross-entropy of fused logits; pixels of `ignore_index` carry no loss.
