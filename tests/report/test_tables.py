@@ -51,6 +51,7 @@ def test_a_terminal_shows_every_number_too(sheets: list[Sheet], width: int) -> N
         for row in sheet.rows:
             for cell, side in zip(row, sheet.align, strict=True):
                 assert cell in text or side == "left"
+            assert row[0] in text or len(row[0]) > 24
 
 
 def test_without_a_terminal_the_table_is_plain_text(sheets: list[Sheet]) -> None:

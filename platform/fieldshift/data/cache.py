@@ -42,7 +42,7 @@ def cached_arrays(key: str, make: Callable[[], Arrays]) -> dict[str, NDArray[np.
     """
     path = cache_folder() / f"{key}.npz"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with path.open("rb") as source, np.load(source, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception:  # not there, or damaged: both mean that it has to be made
         arrays = dict(make())

@@ -1,7 +1,7 @@
 """Receptive fields: what the theory says, what a policy makes of it on the original image, what gradients show."""
 
-from fieldshift.receptive_field.conditions import Conditions, check_comparable
-from fieldshift.receptive_field.effective import EffectiveField, effective
+from fieldshift.receptive_field.effective import effective
+from fieldshift.receptive_field.effective_map import Conditions, EffectiveField, check_comparable
 from fieldshift.receptive_field.measures import Ellipse, Measures, measures
 from fieldshift.receptive_field.probe import Support, probe
 from fieldshift.receptive_field.reshaped import Region, Reshaped, reshaped

@@ -6,86 +6,22 @@ through the motions to the original image; the map is the mean of its absolute v
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
-from fieldshift.receptive_field.conditions import Conditions
+from fieldshift.receptive_field.effective_map import Conditions, EffectiveField
 from fieldshift.receptive_field.reshaped import reshaped
 from fieldshift.receptive_field.theory import LayerField, check_layers, feature_extractor, theory, video_frames
 from fieldshift.receptive_field.unit_gradient import UnitGradient, frozen
 
 _CHUNK_PIXELS = 8 * 224 * 224  # pixels in memory at once: about 1 GB for a ResNet-50
-
-
-@dataclass(frozen=True, kw_only=True)
-class EffectiveField:
-    """The map of mean absolute gradients over the original image, with the conditions it was measured under."""
-
-    values: Float[Tensor, "height width"]
-    """Mean |gradient| at every pixel, float64, on the CPU."""
-    standard_error: Float[Tensor, "height width"] | None
-    """Standard error over images of `values`; None for a single image."""
-    mass: float
-    """The sum of `values`."""
-    mass_standard_error: float | None
-    """Standard error over images of the mass; None for a single image."""
-    conditions: Conditions
-    theoretical_size: tuple[int, int] | None
-    """Rows and columns of the plain network's theoretical field, in pixels, unclipped; None where it is unbounded."""
-    theoretical_area: float | None
-    """Pixels of the image inside the theoretical field, reshaped by the policy if there is one; None as above."""
-    notes: tuple[str, ...] = ()
-    """What a reader has to be warned of, such as a field larger than the image."""
-
-    def save(self, path: str | Path) -> Path:
-        """Writes the map with its conditions as one .npz file; `load` reads it back."""
-        path = Path(path)
-        described = {
-            "conditions": self.conditions.to_json(),
-            "mass": self.mass,
-            "mass_standard_error": self.mass_standard_error,
-            "theoretical_size": self.theoretical_size,
-            "theoretical_area": self.theoretical_area,
-            "notes": self.notes,
-        }
-        arrays = {"values": self.values.numpy(), "described": np.array(json.dumps(described))}
-        if self.standard_error is not None:
-            arrays["standard_error"] = self.standard_error.numpy()
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        return partial.replace(path)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """The field in a file written by `save`; UserError for a file that is missing or something else."""
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                described = json.loads(str(file["described"]))
-                arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "described"}
-            size = described["theoretical_size"]
-            return cls(
-                values=arrays["values"],
-                standard_error=arrays.get("standard_error"),
-                mass=described["mass"],
-                mass_standard_error=described["mass_standard_error"],
-                conditions=Conditions.from_json(described["conditions"]),
-                theoretical_size=None if size is None else (size[0], size[1]),
-                theoretical_area=described["theoretical_area"],
-                notes=tuple(described["notes"]),
-            )
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"'{path}' is no saved receptive field ({error}); give a file written by save.") from error
 
 
 def effective(

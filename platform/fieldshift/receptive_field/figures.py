@@ -17,14 +17,15 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from fieldshift.errors import MissingFeatureError, UserError
-from fieldshift.receptive_field.conditions import check_comparable
-from fieldshift.receptive_field.effective import EffectiveField
+from fieldshift.receptive_field.effective_map import EffectiveField, check_comparable
 from fieldshift.receptive_field.measures import Measures, measures
 from fieldshift.receptive_field.reshaped import Region, Reshaped
 from fieldshift.receptive_field.spans import Numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+else:
+    Figure = Any  # matplotlib is loaded by the first figure, and shapes are checked in tests without it
 
 MAP_COLOURS, DIFFERENCE_COLOURS = "magma", "RdBu_r"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldshift.errors import UserError
+from fieldshift.receptive_field.effective_map import EffectiveField
 from fieldshift.receptive_field.spans import Numbers
-
-if TYPE_CHECKING:
-    from fieldshift.receptive_field.effective import EffectiveField
 
 FRACTIONS = (0.2, 0.3, 0.5, 0.99)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class UnitGradient:
         self._calls, self._last = 0, 0
         self._output: Any = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> UnitGradient:
         self._handle = self.network.get_submodule(self.layer).register_forward_hook(self._keep)
         return self
 

@@ -68,6 +68,7 @@ class Sheet:
         from rich.table import Table
 
         blocks = self._blocks(width)
+        key = self._key_width(width)
         tables = []
         for index, block in enumerate(blocks):
             # Cells and notes are data: as Text, not as markup, so that "[...]" in them is printed.
@@ -75,8 +76,9 @@ class Sheet:
                 title=_plain(self.title) if index == 0 and self.title else None,
                 caption=_plain("\n".join(self.notes)) if index == len(blocks) - 1 and self.notes else None,
                 box=box.SIMPLE_HEAD,
+                show_edge=False,
                 pad_edge=False,
-                padding=(0, 1),
+                padding=(0, 1, 0, 0),
                 title_justify="left",
                 caption_justify="left",
             )
@@ -85,6 +87,7 @@ class Sheet:
                     _plain(self.columns[column]),
                     justify="right" if self.align[column] == "right" else "left",
                     no_wrap=self.align[column] == "right",
+                    min_width=key if column == 0 and len(block) > 1 else None,
                     overflow="fold",
                 )
             for row in self.rows:
@@ -104,9 +107,12 @@ class Sheet:
     def _widths(self) -> list[int]:
         return [max([len(name), *(len(row[i]) for row in self.rows)]) for i, name in enumerate(self.columns)]
 
+    def _key_width(self, width: int) -> int:
+        return min(self._widths()[0], max(NARROWEST_WRAP, width // 3))
+
     def _blocks(self, width: int) -> list[list[int]]:
         widths = self._widths()
-        key = min(widths[0], max(NARROWEST_WRAP, width // 3))
+        key = self._key_width(width)
         whole = key + sum(widths[1:]) + len(GAP) * (len(widths) - 1)
         breaks = self.breaks if whole > width else ()
         blocks: list[list[int]] = [[0]]
@@ -122,7 +128,7 @@ class Sheet:
     def _block_lines(self, block: Sequence[int], width: int) -> list[str]:
         widths = self._widths()
         if len(block) > 1:
-            widths[0] = min(widths[0], max(NARROWEST_WRAP, width // 3))
+            widths[0] = self._key_width(width)
         for column in block:
             if self.align[column] == "left":
                 others = sum(widths[other] + len(GAP) for other in block if other != column)

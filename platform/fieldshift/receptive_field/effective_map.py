@@ -1,0 +1,158 @@
+"""A measured effective receptive field and the conditions it was measured under, which it never leaves behind.
+
+Maps of different conditions are not comparable, and `check_comparable` refuses them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldshift.errors import UserError
+
+_MUST_AGREE = {
+    "input_size": "input size",
+    "layer": "layer",
+    "unit": "unit",
+    "trained": "training",
+    "images": "number of images",
+    "images_kind": "kind of images",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What has to be said with every effective receptive field."""
+
+    network: str
+    """The network's name."""
+    layer: str
+    """The layer whose unit got the gradient."""
+    unit: tuple[int, int]
+    """Row and column of the unit in the layer's map."""
+    input_size: tuple[int, int]
+    """The image's height and width, in pixels."""
+    trained: bool
+    """Whether the weights are trained."""
+    images: int
+    """How many images the map is a mean over."""
+    images_kind: str
+    """Which images they are, in words."""
+    frames: int = 1
+    """The number of frames T; 1 for a plain network."""
+    temporal: str = "none"
+    """The temporal module."""
+    policy: tuple[str, ...] = ()
+    """The policy in words, one line an edge; empty without one."""
+    policy_digest: str = ""
+    """The policy's digest; empty without one."""
+
+    def lines(self) -> list[str]:
+        """The conditions in two or three short lines, as every figure prints them."""
+        height, width = self.input_size
+        state = "trained" if self.trained else "not trained"
+        video = f", T = {self.frames}, {self.temporal}" if self.frames > 1 else ""
+        images = f"{self.images} image{'s' * (self.images != 1)} ({self.images_kind})"
+        return [
+            f"{self.network}{video}, {state}, layer {self.layer}, unit ({self.unit[0]}, {self.unit[1]})",
+            f"input {height} x {width} px, {images}",
+            *([f"policy {self.policy_digest}: {'; '.join(self.policy) or 'replicate'}"] if self.policy_digest else []),
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """The conditions as plain values; `from_json` gives them back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Conditions:
+        """Conditions from the plain values of `to_json`."""
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectiveField:
+    """The map of mean absolute gradients over the original image, with the conditions it was measured under."""
+
+    values: Float[Tensor, "height width"]
+    """Mean |gradient| at every pixel, float64, on the CPU."""
+    standard_error: Float[Tensor, "height width"] | None
+    """Standard error over images of `values`; None for a single image."""
+    mass: float
+    """The sum of `values`."""
+    mass_standard_error: float | None
+    """Standard error over images of the mass; None for a single image."""
+    conditions: Conditions
+    theoretical_size: tuple[int, int] | None
+    """Rows and columns of the plain network's theoretical field, in pixels, unclipped; None where it is unbounded."""
+    theoretical_area: float | None
+    """Pixels of the image inside the theoretical field, reshaped by the policy if there is one; None as above."""
+    notes: tuple[str, ...] = ()
+    """What a reader has to be warned of, such as a field larger than the image."""
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the map with its conditions as one .npz file; `load` reads it back."""
+        path = Path(path)
+        described = {
+            "conditions": self.conditions.to_json(),
+            "mass": self.mass,
+            "mass_standard_error": self.mass_standard_error,
+            "theoretical_size": self.theoretical_size,
+            "theoretical_area": self.theoretical_area,
+            "notes": self.notes,
+        }
+        arrays = {"values": self.values.numpy(), "described": np.array(json.dumps(described))}
+        if self.standard_error is not None:
+            arrays["standard_error"] = self.standard_error.numpy()
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+        return partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> EffectiveField:
+        """The field in a file written by `save`; UserError for a file that is missing or something else."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                described = json.loads(str(file["described"]))
+                arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "described"}
+            size = described["theoretical_size"]
+            return cls(
+                values=arrays["values"],
+                standard_error=arrays.get("standard_error"),
+                mass=described["mass"],
+                mass_standard_error=described["mass_standard_error"],
+                conditions=Conditions.from_json(described["conditions"]),
+                theoretical_size=None if size is None else (size[0], size[1]),
+                theoretical_area=described["theoretical_area"],
+                notes=tuple(described["notes"]),
+            )
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise UserError(f"'{path}' is no saved receptive field ({error}); give a file written by save.") from error
+
+
+def check_comparable(fields: Sequence[EffectiveField]) -> None:
+    """Raises UserError, naming what differs, unless all maps were measured under the same conditions.
+
+    Input size, layer, unit, training, number and kind of images must agree; the network, its temporal module, the
+    frames and the policy may differ, since they are what is compared.
+    """
+    if not fields:
+        raise UserError("There is no receptive field to compare; give at least one.")
+    first = fields[0].conditions
+    for other in fields[1:]:
+        for name, words in _MUST_AGREE.items():
+            left, right = getattr(first, name), getattr(other.conditions, name)
+            if left != right:
+                raise UserError(
+                    f"These receptive fields cannot be compared: the {words} is {left!r} for {first.network} and "
+                    f"{right!r} for {other.conditions.network}; measure both under the same conditions."
+                )

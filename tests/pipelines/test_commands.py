@@ -1,0 +1,213 @@
+"""Single commands through the command line: what they print and write, and every mistake in one line with status 2."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fieldshift.cli import main
+from fieldshift.motions import Policy
+from fieldshift.networks import TEMPORAL
+from fieldshift.run_folder import read_result
+from fieldshift.training import ARMS
+
+SMALL = ["--loading.train_limit", "160", "--loading.test_limit", "80"]
+QUICK = [*SMALL, "--recipe.epochs", "1", "--recipe.batch", "32", "--tracking.enabled", "false"]
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("policy") / "policy.json"
+    Policy.single("translate_x", 0.4, frames=3).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    assert main(["train", "--policy", str(policy), "--out", str(out), *QUICK]) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    from fieldshift.data import load_dataset
+
+    folder = tmp_path_factory.mktemp("pictures")
+    images, _ = load_dataset("digit-pairs-left", test_limit=80, train_limit=160).test.gather(torch.arange(2))
+    paths = [folder / "one.png", folder / "zwei ä.png"]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image[0].numpy()).save(path)
+    return paths
+
+
+def test_train_leaves_a_network_that_evaluates_to_its_own_score(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = read_result(trained)["row"]
+    assert row["arm"] == "das"
+    assert main(["evaluate", "--run", str(trained), *SMALL]) == 0
+    assert f"accuracy {row['score']:.2%}" in capsys.readouterr().out
+
+
+def test_train_again_is_refused_and_resume_prints_the_result(
+    trained: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--policy", str(policy), "--out", str(trained), *QUICK]
+    assert main(words) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    assert "das: test accuracy" in capsys.readouterr().out
+
+
+def test_the_written_configuration_runs_again(trained: Path, tmp_path: Path) -> None:
+    import yaml
+
+    config = yaml.safe_load((trained / "config.yaml").read_text())
+    assert config["recipe"]["epochs"] == 1
+    assert config["loading"]["train_limit"] == 160
+
+
+def test_predict_gives_class_and_probability_a_file(
+    trained: Path, pictures: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", "--run", str(trained), "--top", "10", "--json", *map(str, pictures)]
+    assert main(words) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for path in pictures:
+        mine = [row for row in rows if row["file"] == str(path)]
+        assert [row["probability"] for row in mine] == sorted((row["probability"] for row in mine), reverse=True)
+        assert sum(row["probability"] for row in mine) == pytest.approx(1.0, abs=1e-5)
+        assert sorted(row["class"] for row in mine) == [str(digit) for digit in range(10)]
+
+
+def test_preview_draws_frames_and_says_the_policy(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "frames.png"
+    assert main(["preview", "--policy", str(policy), "--out", str(out)]) == 0
+    assert "translate_x by 0.4 of the width" in capsys.readouterr().out
+    assert Image.open(out).size[0] > 300
+
+
+@pytest.mark.parametrize("network", ["tiny-resnet", "resnet18"])
+def test_theory_as_json_needs_no_data(network: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["receptive-field", "--network", network, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["feature_extractor"]["size"] == {"tiny-resnet": [15, 15], "resnet18": [435, 435]}[network]
+    assert {"size", "stride", "temporal_reach"} <= found["layers"][0].keys()
+
+
+def test_fields_of_runs_are_compared(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = tmp_path / "plain"
+    assert main(["train", "--out", str(plain), *QUICK]) == 0
+    words = ["--images", "4", "--out", str(tmp_path / "fields"), "--tracking.enabled", "false", *SMALL]
+    assert main(["receptive-field", "--runs", str(trained), str(plain), *words]) == 0
+    assert "anisotropy" in capsys.readouterr().out
+    rows = {row["network"]: row for row in read_result(tmp_path / "fields")["rows"]}
+    assert rows["run"]["reshaped: width, px"] > rows["plain"]["reshaped: width, px"] == 15
+
+
+def test_describe_says_what_is_in_a_network(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["describe", "--network", "tiny-resnet", "--temporal", "gsf", "--size", "40", "--channels", "1"]) == 0
+    assert "GSF" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if not ARMS[name].needs_policy])
+def test_every_arm_without_a_policy_trains(name: str, tmp_path: Path) -> None:
+    assert main(["train", "--arm", name, "--out", str(tmp_path / "run"), *QUICK]) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if ARMS[name].needs_policy])
+def test_every_arm_with_a_policy_trains(name: str, policy: Path, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    assert main(["train", "--arm", name, "--policy", str(policy), "--average_copies", "2", *out, *QUICK]) == 0
+    assert read_result(tmp_path / "run")["row"]["score_tta"] is not None
+
+
+@pytest.mark.parametrize("name", [*TEMPORAL])
+def test_every_temporal_module_trains(name: str, policy: Path, tmp_path: Path) -> None:
+    words = ["train", "--policy", str(policy), "--temporal", name, "--out", str(tmp_path / "run"), *QUICK]
+    assert main(words) == 0
+
+
+def test_segmentation_trains_with_the_same_commands(policy: Path, tmp_path: Path) -> None:
+    words = ["train", "--task", "segmentation", "--network", "tiny-resnet-fcn", "--policy", str(policy)]
+    assert main([*words, "--out", str(tmp_path / "run"), *QUICK]) == 0
+    assert read_result(tmp_path / "run")["row"]["score_name"] == "mIoU"
+
+
+MISTAKES = {
+    "data set": (["train", "--data", "digit-pairs-lef"], "Did you mean 'digit-pairs-left'"),
+    "space": (["search", "--space", "affine-cel"], "Did you mean 'affine-cell'"),
+    "arm": (["compare", "--arms", "randaugmen"], "Did you mean 'randaugment'"),
+    "network": (["train", "--network", "tiny-resne"], "Did you mean 'tiny-resnet'"),
+    "temporal module": (["train", "--temporal", "tsn"], "Did you mean 'tsm'"),
+    "task": (["train", "--task", "segmentatio"], "Did you mean 'segmentation'"),
+    "stage": (["study", "--stages", "serch"], "Did you mean 'search'"),
+    "reading": (["compare", "--readings", "equal epoch"], "Did you mean 'equal epochs'"),
+    "frames": (["train", "--frames", "0"], "--frames is 0"),
+    "frame counts": (["study", "--frame_counts", "3", "0"], "--frame_counts holds 0"),
+    "seeds": (["study", "--seeds", "0"], "--seeds is 0"),
+    "batch": (["train", "--cluster.workers", "3"], "cannot be shared equally by 3 workers"),
+    "search batch": (["search", "--cluster.workers", "3"], "cannot be shared equally by 3 workers"),
+    "no policy": (["train", "--arm", "das"], "The arm 'das' needs a policy"),
+    "no policy file": (["train", "--policy", "nowhere.json"], "nowhere.json"),
+    "sweep without policy": (["sweep-frames"], "needs a policy"),
+    "number": (["train", "--recipe.epochs", "many"], "--recipe.epochs is 'many', but must be a whole number"),
+    "option": (["train", "--recipe.epoch", "3"], "Did you mean --recipe.epochs?"),
+    "no run": (["predict", "--run", "nowhere", "a.png"], "holds no trained network"),
+    "neither": (["receptive-field"], "either --network NAME"),
+    "nothing to submit": (["submit", "--address", "http://127.0.0.1:1"], "no command to submit"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, said = MISTAKES[name]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert said in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "empty"),
+        ("not json", "JSON"),
+        ("[]", ""),
+        ('{"schema": "fieldshift.policy", "version": 99}', "99"),
+    ],
+)
+def test_a_file_that_is_no_policy_is_refused(
+    content: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.json").write_text(content)
+    assert main(["train", "--policy", "bad.json"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "bad.json" in error
+    assert said in error
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_pictures_that_cannot_be_read_stop_predict_before_any_work(
+    content: bytes, trained: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(content)
+    assert main(["predict", "--run", str(trained), str(pictures[0]), str(bad)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert "bad.png" in shown.err

@@ -1,0 +1,115 @@
+"""The main job, in this process: every stage, what it leaves, going on, and the same numbers from the same seeds."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pipelines
+from fieldshift.errors import UserError
+from fieldshift.motions import Policy
+from fieldshift.run_folder import read_result
+from fieldshift.training import Recipe
+
+RunStudy = Callable[..., object]
+
+
+def test_a_study_leaves_policy_tables_fields_report_and_store(small_study: Path) -> None:
+    result = read_result(small_study)
+    policy = Policy.load(small_study / "policy.json")
+    assert result["words"] == policy.describe()
+    assert {row["arm"] for row in result["summary"]} == {"none", "affine", "das", "replicate"}
+    assert {row["frames"] for row in result["frames"]} == {1, 3}
+    assert {row["network"] for row in result["receptive_field"]} == {"none", "replicate", "das"}
+    assert (small_study / "mlflow.db").exists()
+    assert (small_study / "receptive-field" / "receptive-fields.png").exists()
+
+
+def test_equal_compute_trains_2d_arms_for_as_many_operations_as_the_video(small_study: Path) -> None:
+    rows = read_result(small_study / "compare")["rows"]
+    spent = {(row["arm"], row["reading"], row["seed"]): row["epochs"] * row["flops"] for row in rows}
+    for seed in (0, 1):
+        assert spent["none", "equal compute", seed] == pytest.approx(spent["das", "equal compute", seed], rel=0.01)
+        assert spent["none", "equal epochs", seed] < spent["das", "equal epochs", seed]
+
+
+def test_the_sweep_takes_the_comparisons_trial_instead_of_training_it_again(small_study: Path) -> None:
+    compared = {(row["arm"], row["seed"]): row for row in read_result(small_study / "compare")["rows"]}
+    swept = {row["frames"]: row for row in read_result(small_study / "frames")["rows"]}
+    assert swept[3]["score"] == compared["das", 0]["score"]
+    assert not (small_study / "frames" / "trials" / swept[3]["key"]).exists()
+
+
+class References(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+
+def test_the_report_needs_nothing_but_itself(small_study: Path) -> None:
+    page = (small_study / "report.html").read_text()
+    references = References()
+    references.feed(page)
+    assert [link for link in references.found if not link.startswith(("#", "data:"))] == []
+    assert read_result(small_study)["words"][0].split(": ")[1] in page
+
+
+def test_going_on_with_a_finished_study_trains_nothing(
+    run_study: RunStudy, small_study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in small_study.rglob("weights.safetensors")}
+    run_study(small_study, resume=True)
+    assert "(kept from before)" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in small_study.rglob("weights.safetensors")} == before
+
+
+def test_a_study_that_lost_a_stage_makes_only_that_again(run_study: RunStudy, small_study: Path) -> None:
+    frames = small_study / "frames" / "result.json"
+    kept = json.loads(frames.read_text())["rows"]
+    frames.unlink()
+    compared = (small_study / "compare" / "result.json").stat().st_mtime_ns
+    run_study(small_study, resume=True)
+    assert [row["score"] for row in json.loads(frames.read_text())["rows"]] == [row["score"] for row in kept]
+    assert (small_study / "compare" / "result.json").stat().st_mtime_ns == compared
+
+
+def test_the_same_command_gives_the_same_policy_and_numbers(
+    run_study: RunStudy, small_study: Path, tmp_path: Path
+) -> None:
+    run_study(tmp_path / "again")
+    policies = [(folder / "policy.json").read_bytes() for folder in (small_study, tmp_path / "again")]
+    assert policies[0] == policies[1]
+    for stage in ("compare", "frames"):
+        first, second = (read_result(folder / stage)["rows"] for folder in (small_study, tmp_path / "again"))
+        for name in ("key", "score", "score_tta", "loss"):
+            assert [row[name] for row in first] == [row[name] for row in second], (stage, name)
+
+
+def test_mlflow_has_one_child_a_trial_with_arm_seed_and_frames(small_study: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{small_study}/mlflow.db")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "fieldshift"]
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert len(parents) == 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    trials = {run.data.tags["mlflow.runName"] for run in runs if "reading" in run.data.tags}
+    kept = {path.parent.name for path in small_study.rglob("weights.safetensors")}
+    assert trials == kept
+    for run in runs:
+        if "reading" in run.data.tags:
+            assert {"arm", "seed", "frames"} <= run.data.tags.keys()
+            assert "test/accuracy" in run.data.metrics
+
+
+def test_another_configuration_is_refused_before_any_work(small_study: Path) -> None:
+    with pytest.raises(UserError, match="recipe.epochs is 1 there, 2 here"):
+        pipelines.study(out=str(small_study), recipe=Recipe(epochs=2, batch=32))

@@ -1,0 +1,103 @@
+"""The command line: words as people type them, errors in one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from fieldshift.arguments import explain, normalise, option_kinds
+from fieldshift.cli import commands, main, overview
+from fieldshift.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    fast: bool = False
+    kind: Literal["a", "b"] = "a"
+
+
+def command(
+    *,
+    frames: int = 3,
+    arms: list[str] | None = None,
+    size: tuple[int, int] | None = None,
+    resume: bool = False,
+    images: list[str] | None = None,
+    settings: Settings = Settings(),
+) -> None:
+    """Does nothing."""
+
+
+KINDS = option_kinds(command)
+
+
+def test_kinds_come_from_the_signature() -> None:
+    assert KINDS["frames"] == "value"
+    assert KINDS["arms"] == KINDS["images"] == KINDS["size"] == "list"
+    assert KINDS["resume"] == KINDS["settings.fast"] == "flag"
+    assert KINDS["settings.kind"] == "value"
+
+
+@pytest.mark.parametrize(
+    ("typed", "parsed"),
+    [
+        (["--resume"], ["--resume=true"]),
+        (["--resume", "false", "--frames", "5"], ["--resume=false", "--frames=5"]),
+        (["--resume", "--frames=5"], ["--resume=true", "--frames=5"]),
+        (["--arms", "none", "das", "--resume"], ['--arms=["none", "das"]', "--resume=true"]),
+        (["--arms=none,das"], ['--arms=["none", "das"]']),
+        (["--arms", '["none"]'], ['--arms=["none"]']),
+        (["--size", "64", "48"], ["--size=[64, 48]"]),
+        (["--settings.fast", "a.png", "b c.png"], ["--settings.fast=true", '--images=["a.png", "b c.png"]']),
+        (["a.png", "--frames", "-1"], ["--frames=-1", '--images=["a.png"]']),
+        (["--frames", "3", "--", "study", "--resume"], ["--frames=3", '--images=["study", "--resume"]']),
+    ],
+)
+def test_words_become_what_the_parser_reads(typed: list[str], parsed: list[str]) -> None:
+    assert normalise(typed, KINDS, "images") == parsed
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--frame", "3"], "Unknown option --frame. Did you mean --frames?"),
+        (["--frames"], "--frames needs a value"),
+        (["--frames", "--resume"], "--frames needs a value"),
+        (["loose"], "'loose' belongs to no option"),
+    ],
+)
+def test_mistakes_are_named(typed: list[str], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        normalise(typed, KINDS)
+    assert str(caught.value).startswith(said)
+
+
+def test_the_parsers_complaint_becomes_one_line() -> None:
+    text = "Parser key \"recipe.epochs\":\n  Expected a <class 'int'>. Got value: x"
+    assert explain(text) == "--recipe.epochs is 'x', but must be a whole number."
+
+
+def test_help_lists_every_command_with_a_summary() -> None:
+    text = overview()
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
+    for name in commands():
+        assert len(lines[name].split()) > 3, name
+
+
+@pytest.mark.parametrize("name", [*commands()])
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert f"usage: fieldshift {name}" in shown
+    assert "type: Any" not in shown
+
+
+def test_an_unknown_command_exits_with_2_and_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serch"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "Did you mean 'search'" in said

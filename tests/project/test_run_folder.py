@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fieldshift.errors import UserError
+from fieldshift.run_folder import config_digest, open_run_folder, plain, read_result
+
+CONFIG = {"data": "digits", "recipe": {"epochs": 3}, "cluster": {"workers": 0}}
+
+
+def test_a_run_is_written_and_read_back(tmp_path: Path) -> None:
+    folder = open_run_folder(tmp_path / "a", "train", CONFIG, resume=False)
+    assert folder.finished_result() is None
+    written = folder.write_result({"score": 0.5, "path": tmp_path, "bad": float("nan")})
+    assert read_result(folder.path) == json.loads(json.dumps(written))
+    assert written["bad"] is None
+    assert written["environment"]["versions"]["torch"]
+
+
+def test_the_same_run_goes_on_only_when_asked(tmp_path: Path) -> None:
+    open_run_folder(tmp_path, "train", CONFIG, resume=False).write_result({"score": 1.0})
+    with pytest.raises(UserError, match="already holds this run; add --resume"):
+        open_run_folder(tmp_path, "train", CONFIG, resume=False)
+    again = open_run_folder(tmp_path, "train", {**CONFIG, "cluster": {"workers": 4}}, resume=True)
+    assert again.resumed
+    assert again.finished_result()["score"] == 1.0  # type: ignore[index]
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path: Path, resume: bool) -> None:
+    open_run_folder(tmp_path, "train", CONFIG, resume=False).write_result({"score": 1.0})
+    other = {**CONFIG, "recipe": {"epochs": 4}}
+    with pytest.raises(UserError, match=r"another configuration \(recipe.epochs is 3 there, 4 here\)"):
+        open_run_folder(tmp_path, "train", other, resume=resume)
+    with pytest.raises(UserError, match="the command train"):
+        open_run_folder(tmp_path, "search", CONFIG, resume=resume)
+    assert read_result(tmp_path)["score"] == 1.0
+
+
+def test_default_folders_count_up_and_resume_takes_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = open_run_folder(None, "train", CONFIG, resume=False)
+    second = open_run_folder(None, "train", CONFIG, resume=False)
+    assert [first.path.name, second.path.name] == ["train", "train-2"]
+    assert open_run_folder(None, "train", CONFIG, resume=True).path == second.path
+
+
+def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file; give a folder"):
+        open_run_folder(tmp_path / "file", "train", CONFIG, resume=False)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "other"}'])
+def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(UserError):
+        read_result(tmp_path)
+
+
+def test_where_it_runs_takes_no_part_in_the_digest() -> None:
+    assert config_digest(CONFIG) == config_digest({**CONFIG, "cluster": {"workers": 2}, "out": "x"})
+    assert config_digest(CONFIG) != config_digest({**CONFIG, "data": "letters"})
+
+
+def test_plain_values_are_json() -> None:
+    import numpy as np
+    import torch
+
+    value = plain({"a": torch.tensor(1.5), "b": np.int64(3), "c": (1, Path("x")), "d": None})
+    assert value == {"a": 1.5, "b": 3, "c": [1, "x"], "d": None}
+    assert json.loads(json.dumps(value)) == value
