@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import Any
 
 from fieldshift.console import say, table
 from fieldshift.errors import UserError, unknown_name
-
-if TYPE_CHECKING:
-    from fieldshift.data import CatalogueRow
 
 
 def describe(
@@ -51,7 +49,7 @@ def describe(
     return describe_network(built, (size, size))
 
 
-def datasets(*, root: str | None = None) -> list[CatalogueRow]:
+def datasets(*, root: str | None = None) -> list[dict[str, Any]]:
     """Lists the data sets that --data knows, and where each is looked for.
 
     Args:
@@ -71,4 +69,4 @@ def datasets(*, root: str | None = None) -> list[CatalogueRow]:
         if not row.present and row.looked_in:
             say(f"{row.name} is looked for in {', '.join(row.looked_in)}")
     say("own data: folder:PATH (one folder a class), npz:PATH (MedMNIST names), voc:PATH (VOC layout with masks)")
-    return rows
+    return [asdict(row) for row in rows]

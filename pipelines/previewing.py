@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 from fieldshift.console import say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
-
-if TYPE_CHECKING:
-    from fieldshift.data.split import Task
 
 
 @dataclass(frozen=True)
@@ -47,10 +43,9 @@ def preview(
     """
     import torch
 
-    from fieldshift.data import load_dataset
     from fieldshift.report import frame_strip
     from fieldshift.training.frames import as_floats
-    from pipelines.problem import read_policy
+    from pipelines.problem import load_data, read_policy
     from pipelines.using import read_picture
 
     path = Path(out)
@@ -69,7 +64,7 @@ def preview(
         rows = [read_picture(Path(name), 3, loading.size or (224, 224)) for name in images]
         pixels = torch.stack(rows)
     else:
-        dataset = load_dataset(data, task=cast("Task | None", task), loading=loading)
+        dataset = load_data(data, task, loading)
         chosen = torch.arange(min(examples, len(dataset.train)))
         pixels, targets = dataset.train.gather(chosen)
         named = dataset.task == "classification"

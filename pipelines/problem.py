@@ -46,15 +46,7 @@ class Problem:
         return dataset
 
     def load(self) -> DataSet:
-        loading = self.loading
-        return load_dataset(
-            self.data,
-            task=cast("Task | None", self.task),
-            root=loading.root,
-            train_limit=loading.train_limit,
-            test_limit=loading.test_limit,
-            loading=loading,
-        )
+        return load_data(self.data, self.task, self.loading)
 
     def plain(self) -> dict[str, Any]:
         from dataclasses import asdict
@@ -75,6 +67,18 @@ class Problem:
         arm = arm_named(arm_name)
         frames = arm_policy(arm_name, policy, space, self.frames, seed)
         return network_card(dataset, self.data, arm, network=self.network, temporal=self.temporal, policy=frames)
+
+
+def load_data(data: str, task: str | None, loading: LoadingConfig) -> DataSet:
+    """The data set of this name, read as `loading` says."""
+    return load_dataset(
+        data,
+        task=cast("Task | None", task),
+        root=loading.root,
+        train_limit=loading.train_limit,
+        test_limit=loading.test_limit,
+        loading=loading,
+    )
 
 
 def arm_policy(arm_name: str, policy: Policy | None, space: Space | None, frames: int, seed: int) -> Policy | None:

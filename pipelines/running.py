@@ -42,7 +42,6 @@ def training_trial(
         copies=copies,
         align=align,
         folder=str(session.path / "trials" / key),
-        resume=session.resume,
     )
 
 

@@ -38,8 +38,7 @@ class Trial:
         augmentation: overrides of the arm's augmentation (num_ops, magnitude), mostly empty.
         copies: augmented copies averaged at test time; 0 for none.
         align: whether dense maps are fused in the reference frame.
-        folder: where weights and checkpoint go.
-        resume: go on from the checkpoint in `folder`, if there is one.
+        folder: where weights and checkpoint go; a checkpoint there is gone on with.
         holdout: share of the training images that is scored instead of the test split; 0 scores the test split.
     """
 
@@ -54,7 +53,6 @@ class Trial:
     copies: int
     align: bool
     folder: str
-    resume: bool = False
     holdout: float = 0.0
 
     def plain(self) -> dict[str, Any]:
@@ -122,7 +120,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         device=context.device,
         align=trial.align,
         checkpoint=folder / "checkpoint.pt",
-        resume=trial.resume,
+        resume=True,
         report=report,
     )
     started = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say, table
 from fieldshift.data import LoadingConfig
@@ -44,13 +44,12 @@ def evaluate(
         align: fuse a segmenter's maps in the reference frame.
         loading: how files are read.
     """
-    from fieldshift.data import load_dataset
-    from fieldshift.data.split import Task
     from fieldshift.training import evaluate_network, load_network, objective_for
+    from pipelines.problem import load_data
 
     device = best_device()
     network, card = load_network(Path(run), device)
-    dataset = load_dataset(data or card.data, task=cast("Task", card.task), loading=loading)
+    dataset = load_data(data or card.data, card.task, loading)
     if len(dataset.classes) != len(card.classes) or dataset.channels != card.channels:
         raise UserError(
             f"The network of {run} has {len(card.classes)} classes and reads {card.channels} channel(s), the data set "

@@ -119,7 +119,7 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
     usage = f"fieldshift {command} [OPTIONS]" + (f" {words.upper()} ..." if words else "")
     parser = Parser(prog=f"fieldshift {command}", usage=usage, description=about)
     parser.add_argument("--config", action="config", help="read options from a YAML file")
-    parser.add_function_arguments(function, fail_untyped=True)
+    parser.add_function_arguments(function, as_group=False, fail_untyped=True)
     return parser
 
 

@@ -44,8 +44,14 @@ def exif() -> bytes:
 
 def arrays() -> bytes:
     file = io.BytesIO()
-    images, labels = np.zeros((4, 5, 5), dtype=np.uint8), np.array([0, 1, 0, 1])
-    np.savez_compressed(file, train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    images, classes = np.zeros((4, 5, 5), dtype=np.uint8), np.array([0, 1, 0, 1])
+    np.savez_compressed(file, train_images=images, train_labels=classes, test_images=images, test_labels=classes)
+    return file.getvalue()
+
+
+def labels() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(picture("L")) // 86).save(file, "PPM")
     return file.getvalue()
 
 
@@ -64,9 +70,9 @@ def read_mask(path: Path) -> None:
 
 def read_arrays(path: Path) -> None:
     made = load_dataset(f"npz:{path}")
-    images, labels = made.train.gather(torch.arange(len(made.train)))
+    images, classes = made.train.gather(torch.arange(len(made.train)))
     assert images.dtype == torch.uint8
-    assert int(labels.max()) < len(made.classes) or made.task == "segmentation"
+    assert int(classes.max()) < len(made.classes) or made.task == "segmentation"
     inspect_data(f"npz:{path}")
 
 
@@ -92,7 +98,7 @@ SUBJECTS: dict[str, tuple[Callable[[], bytes], Callable[[Path], None]]] = {
     "tiff": (lambda: encoded("TIFF"), read_image),
     "webp": (lambda: encoded("WEBP", exif=exif()), read_image),
     "ppm": (lambda: encoded("PPM"), read_image),
-    "mask": (lambda: encoded("PNG", "P"), read_mask),
+    "mask": (labels, read_mask),
     "npz": (arrays, read_arrays),
     "list": (lambda: b"s0\ns1\n", read_list),
 }
@@ -128,6 +134,7 @@ def outcomes(name: str, folder: Path, seed: int, mutations: int) -> Counter[str]
     make, read = SUBJECTS[name]
     content, random = make(), np.random.default_rng([seed, *name.encode()])
     counts: Counter[str] = Counter()
+    lines: list[str] = []
     for _ in range(mutations):
         path = folder / f"{name}.bin"
         path.write_bytes(mutated(content, random))
@@ -135,9 +142,9 @@ def outcomes(name: str, folder: Path, seed: int, mutations: int) -> Counter[str]
             read(path)
             counts["read"] += 1
         except UserError as error:
-            assert len(str(error).splitlines()) == 1, error
-            assert len(str(error)) < 700, error
             counts["refused"] += 1
+            lines.append(str(error))
+    assert [line for line in lines if len(line.splitlines()) != 1 or len(line) > 700] == []
     return counts
 
 
@@ -145,7 +152,7 @@ def outcomes(name: str, folder: Path, seed: int, mutations: int) -> Counter[str]
 def test_mutated_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.bin"
     path.write_bytes(SUBJECTS[name][0]())
-    if name not in ("gif", "mask"):
+    if name != "gif":
         SUBJECTS[name][1](path)
     assert outcomes(name, tmp_path, seed=0, mutations=MUTATIONS)["refused"] > 0
 

@@ -12,16 +12,15 @@ from fieldshift.training import Recipe
 
 SMALL = LoadingConfig(train_limit=160, test_limit=80)
 HERE = ClusterConfig(workers=0, trials_at_once=0)
-QUICK = Recipe(epochs=1, batch=32)
 SEARCH = SearchConfig(epochs=1, tune_epochs=0, batch=32)
 
 
-def small(out: Path, *, resume: bool = False) -> object:
+def small(out: Path, *, resume: bool = False, epochs: int = 1) -> object:
     import pipelines
 
     return pipelines.study(
         out=str(out), resume=resume, arms=["none", "affine", "das", "replicate"], seeds=2, frame_counts=[1, 3],
-        average_copies=2, search=SEARCH, recipe=QUICK, loading=SMALL, cluster=HERE,
+        average_copies=2, search=SEARCH, recipe=Recipe(epochs=epochs, batch=32), loading=SMALL, cluster=HERE,
     )  # fmt: skip
 
 

@@ -91,7 +91,8 @@ def test_preview_draws_frames_and_says_the_policy(
     out = tmp_path / "frames.png"
     assert main(["preview", "--policy", str(policy), "--out", str(out)]) == 0
     assert "translate_x by 0.4 of the width" in capsys.readouterr().out
-    assert Image.open(out).size[0] > 300
+    with Image.open(out) as figure:
+        assert figure.size[0] > 300
 
 
 @pytest.mark.parametrize("network", ["tiny-resnet", "resnet18"])

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import pipelines
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.run_folder import read_result
-from fieldshift.training import Recipe
 
 RunStudy = Callable[..., object]
 
@@ -110,6 +108,6 @@ def test_mlflow_has_one_child_a_trial_with_arm_seed_and_frames(small_study: Path
             assert "test/accuracy" in run.data.metrics
 
 
-def test_another_configuration_is_refused_before_any_work(small_study: Path) -> None:
+def test_another_configuration_is_refused_before_any_work(run_study: RunStudy, small_study: Path) -> None:
     with pytest.raises(UserError, match="recipe.epochs is 1 there, 2 here"):
-        pipelines.study(out=str(small_study), recipe=Recipe(epochs=2, batch=32))
+        run_study(small_study, epochs=2)

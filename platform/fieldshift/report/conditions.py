@@ -11,9 +11,8 @@ from importlib import metadata
 import pandas as pd
 
 from fieldshift.report.blocks import Code, Definitions, Heading, KeyNumber, KeyNumbers, Points, Section
-from fieldshift.report.intervals import Estimate
 from fieldshift.report.tables import interval
-from fieldshift.report.verdict import caveats, outcomes, percent, points_of
+from fieldshift.report.verdict import outcomes, percent, points_of
 
 PACKAGES = ("fieldshift", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pandas", "matplotlib")
 
@@ -99,17 +98,6 @@ def headline(summary: pd.DataFrame, score_name: str = "accuracy") -> KeyNumbers:
         spent = _time(3600 * float(ours.iloc[0]["device_hours"]))
         numbers.append(KeyNumber(spent, "device time of one run", f"{ours.iloc[0]['arm']}, training and search"))
     return KeyNumbers(numbers)
-
-
-def estimate_words(value: Estimate) -> str:
-    """An estimate of scores in [0, 1] in words: "90.0 % (84.8 to 95.2, n = 3)"."""
-    span = interval(value.low, value.high)
-    return f"{percent(value.mean)} % ({'no interval' if span == '-' else span}, n = {value.n})"
-
-
-def summary_caveats(summary: pd.DataFrame, more: Sequence[str] = ()) -> list[str]:
-    """The caveats that follow from a summary, and the study's own after them."""
-    return [*caveats(summary), *more]
 
 
 def _time(seconds: float) -> str:

@@ -166,6 +166,7 @@ def show(sheet: Sheet, console: Console | None = None) -> None:
         return
     for table in sheet.rich(console.width):
         console.print(table)
+        console.print()
 
 
 def _cell(value: Any) -> str:

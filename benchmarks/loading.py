@@ -1,0 +1,157 @@
+"""How fast samples reach the network, next to torchvision's transforms under a plain DataLoader.
+
+    OMP_NUM_THREADS=1 python benchmarks/loading.py [--workers 1] [--images 50000] [--quick]
+
+Prints, side by side: samples per second for data the size of CIFAR-10 with each 2D arm (one worker on either side),
+samples per second from JPEG files (as many workers on either side), and the time to the first batch of 50,000 files.
+Each side runs in turn, several times; the median is shown. Both sides give normalised float batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from fieldshift.data import LoadingConfig, TensorSplit, augmentation, batches, known_augmentations, load_dataset
+
+BATCH = 128
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+TO_FLOAT = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+
+
+class PlainSet(Dataset):
+    """Images in memory and torchvision's transform on each, as most training scripts have it."""
+
+    def __init__(self, images: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(self.images[index]), 0
+
+
+def normalised(images: Tensor) -> Tensor:
+    mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
+    return (images.float() / 255 - mean) / std
+
+
+def seconds(work: Callable[[], Iterator[Tensor]], limit: int | None = None) -> tuple[float, int]:
+    start, count = time.perf_counter(), 0
+    for batch in work():
+        count += len(batch)
+        if limit is not None and count >= limit:
+            break
+    return time.perf_counter() - start, count
+
+
+def compare(
+    title: str, ours: Callable[[], Iterator[Tensor]], plain: Callable[[], Iterator[Tensor]], rounds: int
+) -> None:
+    speeds: dict[str, list[float]] = {"ours": [], "plain": []}
+    for _ in range(rounds):
+        for name, work in (("ours", ours), ("plain", plain)):
+            taken, count = seconds(work)
+            speeds[name].append(count / taken)
+    mine, other = (statistics.median(speeds[name]) for name in ("ours", "plain"))
+    print(f"{title:44} {mine:10,.0f} /s   plain {other:10,.0f} /s   ratio {mine / other:6.1f}", flush=True)
+
+
+def compare_arms(samples: int, rounds: int) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (samples, 3, 32, 32), dtype=np.uint8))
+    split = TensorSplit(images, torch.zeros(samples, dtype=torch.int64))
+    for name in known_augmentations():
+        arm = augmentation(name)
+
+        def ours(arm: Callable[[Tensor, int], Tensor] = arm) -> Iterator[Tensor]:
+            for number, (batch, _, _) in enumerate(batches(split, BATCH, seed=0, epoch=0)):
+                yield normalised(arm(batch, number))
+
+        steps = [*([arm.transform] if arm.transform else []), *TO_FLOAT]
+        plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
+        compare(f"{samples:,} of 32 x 32, {name}", ours, lambda plain=plain: (batch for batch, _ in plain), rounds)
+
+
+def write_pictures(folder: Path, count: int, side: int) -> list[Path]:
+    random = np.random.default_rng(0)
+    paths = []
+    for number in range(count):
+        path = folder / f"class{number % 10}" / f"{number:06}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (side // 4, side // 4, 3), dtype=np.uint8))
+        coarse.resize((side + number % 7, side), Image.Resampling.BICUBIC).save(path, quality=88)
+        paths.append(path)
+    return paths
+
+
+def compare_files(folder: Path, count: int, workers: int, rounds: int) -> None:
+    for part, amount in (("train", count), ("test", 20)):
+        write_pictures(folder / part, amount, 256)
+    steps = [v2.Resize(224), v2.CenterCrop(224), v2.PILToTensor(), *TO_FLOAT]
+    plain = DataLoader(ImageFolder(str(folder / "train"), v2.Compose(steps)), 64, shuffle=True, num_workers=workers)
+    for memory, title in ((0, "each epoch decoded"), (2048, "kept once decoded")):
+        loading = LoadingConfig(workers=workers, size=(224, 224), memory=memory)
+        split = load_dataset(f"folder:{folder}", loading=loading).train
+
+        def ours(split: object = split) -> Iterator[Tensor]:
+            return (normalised(batch) for batch, _, _ in batches(split, 64, seed=0, epoch=0))  # type: ignore[arg-type]
+
+        if memory:
+            seconds(ours)
+        compare(f"{count:,} JPEG to 224 x 224, {title}", ours, lambda: (batch for batch, _ in plain), rounds)
+
+
+def compare_first_batch(folder: Path, count: int, workers: int) -> None:
+    for part, amount in (("train", count), ("test", 10)):
+        for place, path in enumerate(write_pictures(folder / part, min(200, amount), 32)):
+            for copy in range(1, amount // 200):
+                os.link(path, path.with_name(f"{place:06}-{copy:04}.jpg"))
+    loading = LoadingConfig(workers=workers, size=(32, 32))
+
+    def ours() -> Iterator[Tensor]:
+        split = load_dataset(f"folder:{folder}", loading=loading).train
+        return (normalised(batch) for batch, _, _ in batches(split, BATCH, seed=0, epoch=0))
+
+    def plain() -> Iterator[Tensor]:
+        steps = [v2.Resize(32), v2.CenterCrop(32), v2.PILToTensor(), *TO_FLOAT]
+        files = ImageFolder(str(folder / "train"), v2.Compose(steps))
+        return (batch for batch, _ in DataLoader(files, BATCH, shuffle=True, num_workers=workers))
+
+    for name, work in (("ours", ours), ("plain", plain)):
+        times = sorted(seconds(work, limit=1)[0] for _ in range(3))
+        print(f"first batch of {count:,} files, {name:6} {times[1]:6.2f} s (median of 3)", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=1, help="decoding threads, and processes of the DataLoader")
+    parser.add_argument("--samples", type=int, default=10_000, help="images in memory")
+    parser.add_argument("--images", type=int, default=50_000, help="files for the time to the first batch")
+    parser.add_argument("--quick", action="store_true", help="small sizes, one round: only shows that it runs")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    samples, files, images, rounds = arguments.samples, 1000, arguments.images, 3
+    if arguments.quick:
+        samples, files, images, rounds = 512, 64, 1000, 1
+    compare_arms(samples, rounds)
+    with tempfile.TemporaryDirectory() as folder:
+        compare_files(Path(folder) / "jpeg", files, arguments.workers, rounds)
+        compare_first_batch(Path(folder) / "many", images, arguments.workers)
+
+
+if __name__ == "__main__":
+    main()
