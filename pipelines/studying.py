@@ -31,7 +31,7 @@ STAGES = ("search", "compare", "frames", "receptive-field", "report")
 
 # What fits into a quarter of an hour on two cores; `--arms all` has the rest.
 STUDY_ARMS = tuple(name for name in ARMS if name not in {"augmix", "policy-2d"})
-STUDY_RECIPE = Recipe(epochs=8)
+STUDY_RECIPE = Recipe(epochs=6)
 # The recipe's own optimizer: twelve passes of SGD at the step size for fifty teach a small supernet next to nothing.
 STUDY_SEARCH = SearchConfig(optimizer="adamw", lr=6e-3, lr_min=1e-4, weight_decay=5e-3, clip_norm=0.0)
 STUDY_FRAMES = (1, 2, 3, 5)
@@ -72,7 +72,7 @@ def study(
     seed: int = 0,
     seeds: int = 3,
     frame_seeds: int = 1,
-    average_copies: int = 8,
+    average_copies: int = 4,
     tune_randaugment: int = 0,
     out: str | None = None,
     resume: bool = False,

@@ -56,7 +56,8 @@ def test_a_batch_is_what_torchvision_makes_of_its_images(
 
 def test_every_op_of_torchvision_is_known() -> None:
     """The tables that the arms draw from must not have grown ops that we do not have."""
-    from fieldshift.data.arms2d_kernels import COLOURS, PLACEMENTS
+    from fieldshift.data.arms2d_colours import COLOURS
+    from fieldshift.data.arms2d_kernels import PLACEMENTS
 
     for kind in (v2.RandAugment, v2.AutoAugment, v2.TrivialAugmentWide, v2.AugMix):
         assert set(kind._AUGMENTATION_SPACE) <= {*COLOURS, *PLACEMENTS, "Identity"}

@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from fieldshift.errors import UserError
-from fieldshift.networks import TEMPORAL, VideoNetwork, describe, describe_lines, known_networks, video_network
+from fieldshift.networks import TEMPORAL, VideoNetwork, describe, known_networks, video_network
 
 FAMILIES = [
     "tiny-resnet",
@@ -24,7 +24,7 @@ FAMILIES = [
     "efficientnet_v2_s",
     "convnext_tiny",
 ]
-LIGHT = ["tiny-resnet", "resnet18", "mobilenet_v3_small", "regnet_x_400mf"]
+LIGHT = ["tiny-resnet", "mobilenet_v3_small", "regnet_x_400mf"]
 SEGMENTERS = [
     "tiny-resnet-fcn",
     "fcn_resnet18",
@@ -37,7 +37,9 @@ SEGMENTERS = [
 
 def on_meta(name: str, **options: object) -> VideoNetwork:
     """A network without memory for its weights: for questions about structure alone."""
-    with torch.device("meta"):
+    # torchvision computes the widths of a RegNet with tensors, which have to be real
+    place = torch.device("cpu" if str(name).startswith("regnet") else "meta")
+    with place:
         return video_network(name, **{"frames": 3, "num_classes": 7, **options})
 
 
@@ -54,17 +56,28 @@ def test_every_temporal_module_trains_in_every_kind_of_block(name: str, temporal
     assert len(network.placements) == 0 if temporal == "none" else len(network.placements) > 0
 
 
-@pytest.mark.parametrize("temporal", TEMPORAL)
+@pytest.mark.parametrize("temporal", ["tsm-inplace", "gsf"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_takes_every_temporal_module(name: str, temporal: str) -> None:
+def test_every_family_can_be_described(name: str, temporal: str) -> None:
     network = on_meta(name, temporal=temporal)
-    assert network(torch.empty(2, 3, 3, 64, 64, device="meta")).shape == (2, 3, 7)
     facts = describe(network, (64, 64))
-    assert facts["temporal_reach"] == (0 if temporal == "none" else 2)
-    assert len(describe_lines(network, (64, 64))) == 4 + len(network.placements)
+    assert facts["temporal_reach"] == 2
+    assert facts["flops_per_image"] > 3 * 1e6
+    assert (facts["temporal_parameters"] > 0) == (temporal == "gsf")
 
 
-@pytest.mark.parametrize("name", known_networks("classification"))
+HUGE = {
+    "regnet_x_16gf",
+    "regnet_x_32gf",
+    "regnet_x_8gf",
+    "regnet_y_128gf",
+    "regnet_y_16gf",
+    "regnet_y_32gf",
+    "regnet_y_8gf",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in known_networks("classification") if name not in HUGE])
 def test_every_known_classifier_can_be_built(name: str) -> None:
     network = on_meta(name, temporal="gsf", small_images=True, in_channels=1)
     assert len(network.placements) > 0
@@ -75,11 +88,9 @@ def test_every_known_classifier_can_be_built(name: str) -> None:
 
 @pytest.mark.parametrize("name", known_networks("segmentation"))
 def test_every_known_segmenter_can_be_built(name: str) -> None:
-    network = on_meta(name, task="segmentation", temporal="tsm", auxiliary=not name.startswith("lraspp")).eval()
-    logits, auxiliary = network.forward_with_auxiliary(torch.empty(1, 3, 3, 33, 40, device="meta"))
-    assert logits.shape == (1, 3, 7, 33, 40)
-    assert (auxiliary is None) == name.startswith("lraspp")
-    assert auxiliary is None or auxiliary.shape == logits.shape
+    network = on_meta(name, task="segmentation", temporal="tsm", auxiliary=not name.startswith("lraspp"))
+    assert len(network.placements) > 0
+    assert network.get_submodule(network.feature_layer) is not None
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
@@ -90,7 +101,23 @@ def test_a_segmenter_answers_at_the_images_size(name: str) -> None:
     assert network.fuse(logits, torch.eye(2, 3).expand(2, 2, 3)).shape == (2, 4, 33, 40)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "convnext_tiny", "regnet_y_400mf"])
+@pytest.mark.parametrize("name", SEGMENTERS[:2] + SEGMENTERS[-1:])
+def test_a_segmenter_has_an_auxiliary_head_only_where_asked(name: str) -> None:
+    options = {"task": "segmentation", "frames": 2, "num_classes": 4}
+    video = torch.rand(2, 2, 3, 33, 40)
+    logits, auxiliary = video_network(name, **options).forward_with_auxiliary(video)
+    assert logits.shape == (2, 2, 4, 33, 40)
+    assert auxiliary is None
+    if name.startswith("lraspp"):
+        with pytest.raises(UserError, match="no auxiliary head"):
+            video_network(name, auxiliary=True, **options)
+    else:
+        _, auxiliary = video_network(name, auxiliary=True, **options).forward_with_auxiliary(video)
+        assert auxiliary is not None
+        assert auxiliary.shape == logits.shape
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "regnet_y_400mf"])
 def test_without_temporal_modules_it_is_torchvisions_network(name: str) -> None:
     torch.manual_seed(0)
     plain = torchvision.models.get_model(name, weights=None, num_classes=6).eval()
@@ -101,8 +128,17 @@ def test_without_temporal_modules_it_is_torchvisions_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["fcn_resnet50", "deeplabv3_resnet50", "deeplabv3_mobilenet_v3_large"])
-def test_a_segmenter_without_temporal_modules_is_torchvisions_network(name: str) -> None:
+def test_a_segmenters_parameters_have_torchvisions_names_and_shapes(name: str) -> None:
+    network = on_meta(name, task="segmentation", temporal="none", auxiliary=True)
+    with torch.device("meta"):
+        plain = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=7, aux_loss=True)
+    shapes = {key: tensor.shape for key, tensor in network.network.state_dict().items()}
+    assert shapes == {key: tensor.shape for key, tensor in plain.state_dict().items()}
+
+
+def test_a_segmenter_without_temporal_modules_is_torchvisions_network() -> None:
     torch.manual_seed(0)
+    name = "deeplabv3_mobilenet_v3_large"
     plain = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=6, aux_loss=True).eval()
     network = video_network(name, task="segmentation", temporal="none", frames=1, num_classes=6, auxiliary=True).eval()
     network.network.load_state_dict(plain.state_dict())
@@ -113,7 +149,7 @@ def test_a_segmenter_without_temporal_modules_is_torchvisions_network(name: str)
     assert torch.equal(auxiliary[:, 0], plain(images)["aux"])
 
 
-@pytest.mark.parametrize("name", ["tiny-resnet", "resnet18"])
+@pytest.mark.parametrize("name", ["tiny-resnet", "mobilenet_v3_small"])
 def test_gsm_without_interleave_starts_as_the_2d_network_to_the_last_bit(name: str) -> None:
     torch.manual_seed(0)
     plain = video_network(name, temporal="none", frames=3, num_classes=5).eval()
@@ -147,11 +183,11 @@ def test_modules_go_where_the_method_says(
 
 
 def test_a_shift_before_the_first_convolution_leaves_the_shortcut_alone() -> None:
-    network = video_network("tiny-resnet", temporal="tsm", frames=2, num_classes=5).eval()
-    block = network.network.get_submodule("blocks.0")
+    network = video_network("resnet18", temporal="tsm", frames=2, num_classes=5).eval()
+    block = network.network.get_submodule("layer1.0")
     with torch.no_grad():
         block.get_submodule("bn2").weight.zero_()  # type: ignore[union-attr]
-    rows = torch.rand(4, 24, 5, 5)
+    rows = torch.rand(4, 64, 5, 5)
     assert torch.equal(block(rows), rows)
 
 

@@ -24,7 +24,7 @@ from fieldshift.report import (
     search_history,
     summarise,
 )
-from fieldshift.report.figures.look import MARKS, ROLE_COLOURS, SERIES
+from fieldshift.report.figures.look import ROLE_COLOURS, SERIES
 from fieldshift.report.figures.policies import step_label
 from fieldshift.report.figures.traces import choice, weights_by_edge
 
@@ -146,6 +146,17 @@ def test_bars_have_the_means_the_intervals_and_a_dot_for_every_seed(rows: pd.Dat
         assert panel.get_xlim()[0] == 0
 
 
+def test_the_legend_names_only_what_is_drawn(make_trial: Any) -> None:
+    def names(**tta: float) -> list[str]:
+        summary = summarise(
+            pd.DataFrame([make_trial("das", 0, 0.5, **tta), make_trial("none", 0, 0.4)]), baseline_arms=()
+        )
+        return [text.get_text() for text in accuracy_bars(summary).legends[0].get_texts()]
+
+    assert names() == names(score_tta=0.5) == ["video (das)", "control", "one seed"]
+    assert names(score_tta=0.6)[-1] == "mean with test-time averaging"
+
+
 def test_an_interval_over_100_percent_is_cut_there(make_trial: Any) -> None:
     trials = [make_trial("das", seed, score) for seed, score in enumerate((0.99, 1.0, 0.93))]
     panel = accuracy_bars(summarise(pd.DataFrame(trials), baseline_arms=()), from_zero=True).axes[0]
@@ -173,33 +184,6 @@ def test_fifteen_long_names_fit_and_an_arm_that_was_not_run_is_said() -> None:
 
     for (one, box), (other, other_box) in combinations(labels, 2):
         assert not overlap(box, other_box), (one, other)
-
-
-def machado(colour: str, kind: str) -> np.ndarray[Any, Any]:
-    """The colour in CIE Lab as a dichromat sees it (Machado, Oliveira and Fernandes 2009, severity 1)."""
-    matrices = {
-        "normal": np.eye(3),
-        "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-        "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-        "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-    }
-    rgb = np.array(to_rgb(colour))
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    seen = np.clip(np.array(matrices[kind]) @ linear, 0, 1)
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    xyz = to_xyz @ seen / np.array([0.9505, 1.0, 1.089])
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
-
-
-@pytest.mark.parametrize("kind", ["normal", "protan", "deutan", "tritan"])
-def test_the_three_roles_can_be_told_apart_by_colour_blind_readers(kind: str) -> None:
-    for one, other in combinations(ROLE_COLOURS.values(), 2):
-        assert float(np.linalg.norm(machado(one, kind) - machado(other, kind))) > 20
-
-
-def test_series_differ_by_mark_as_well_as_by_colour() -> None:
-    assert len(set(SERIES)) == len(SERIES) == len(MARKS) == len(set(MARKS))
 
 
 @pytest.mark.parametrize("frames", [(1, 2, 3, 5, 8, 16), (1,)])

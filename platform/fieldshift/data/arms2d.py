@@ -15,6 +15,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torchvision.transforms import v2 as torchvision_transforms
 
+from fieldshift.data.arms2d_colours import Images
 from fieldshift.data.arms2d_draws import (
     Dice,
     Mixture,
@@ -24,7 +25,7 @@ from fieldshift.data.arms2d_draws import (
     draw_randaugment,
     draw_trivialaugment,
 )
-from fieldshift.data.arms2d_kernels import Images, Masks, Op, Placement, apply_ops, place
+from fieldshift.data.arms2d_kernels import Masks, Op, Placement, apply_ops, place
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import UserError, unknown_name
 

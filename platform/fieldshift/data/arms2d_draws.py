@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fieldshift.data.arms2d_kernels import COLOURS, Op, Placement
+from fieldshift.data.arms2d_colours import COLOURS
+from fieldshift.data.arms2d_kernels import Op, Placement
 
 Size = tuple[int, int]
 BLOCK = 1024

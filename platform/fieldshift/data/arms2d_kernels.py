@@ -1,7 +1,6 @@
 """Torchvision's augmentation ops on a batch whose images each get their own op, bit for bit as image by image.
 
-Images with the same op and magnitude go through torchvision's own function together. The geometric ops, whose
-magnitudes differ from image to image, share one sampling instead; its arithmetic repeats torchvision's.
+Images with the same colour op go through it together, and all geometric ops share one sampling.
 """
 
 from __future__ import annotations
@@ -13,16 +12,17 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.functional import grid_sample
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from fieldshift.data.arms2d_colours import COLOURS, Images
+
 # Torchvision re-exports its functions in a way that strict type checkers do not follow.
 F: Any = functional
 
-Images = UInt8[Tensor, "batch channels height width"]
 Masks = Int64[Tensor, "batch height width"]
 
 
@@ -58,34 +58,6 @@ PLACEMENTS: dict[str, Callable[[float], Placement]] = {
     "Rotate": lambda size: Placement(angle=-(size % 360)),
 }
 
-COLOURS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "Brightness": lambda images, size: F.adjust_brightness(images, 1.0 + size),
-    "Color": lambda images, size: F.adjust_saturation(images, 1.0 + size),
-    "Contrast": lambda images, size: F.adjust_contrast(images, 1.0 + size),
-    "Sharpness": lambda images, size: sharpen(images, 1.0 + size),
-    "Posterize": lambda images, size: F.posterize(images, int(size)),
-    "Solarize": lambda images, size: F.solarize(images, 255 * size),
-    "AutoContrast": lambda images, size: F.autocontrast(images),  # noqa: ARG005 - one signature for all ops
-    "Equalize": lambda images, size: F.equalize(images),  # noqa: ARG005
-    "Invert": lambda images, size: F.invert(images),  # noqa: ARG005
-}
-
-
-def sharpen(images: Images, factor: float) -> Images:
-    """Torchvision's `adjust_sharpness`, with its 3 x 3 convolution as sums of integers, several times as fast.
-
-    The sums are exact, and a thirteenth of an integer is never half way between two: rounding gives the same.
-    """
-    if min(images.shape[-2:]) <= 2:
-        return images
-    values = images.float()
-    rows = values[..., :-2, :] + values[..., 1:-1, :] + values[..., 2:, :]
-    inner = values[..., 1:-1, 1:-1]
-    total = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + inner * 4
-    blurred = total.div_(13).round_()
-    inner.add_(blurred.sub_(inner), alpha=1.0 - factor)
-    return values.clamp_(0, 255).to(torch.uint8)
-
 
 def apply_ops(
     images: Images,
@@ -96,18 +68,20 @@ def apply_ops(
     masks: Masks | None = None,
     mask_fill: int = 255,
 ) -> tuple[Images, Masks | None]:
-    """Every image under its own op (None and "Identity" leave it), masks moved with their images; new tensors.
+    """Every image under its own op (None and "Identity" leave it), masks moved with their images.
 
     Pixels from outside get `fill` (per channel, 0 to 255; None is 0 without torchvision's blending at the edge), in
     masks `mask_fill`; masks are sampled "nearest", images with `interpolation` ("nearest" or "bilinear").
     """
     kept: list[int] = []
     placed: list[int] = []
-    groups: dict[Op, list[int]] = {}
+    groups: dict[str | Op, list[int]] = {}
     for position, op in enumerate(ops):
         if op is None or op.name == "Identity":
             kept.append(position)
-        elif op.name in COLOURS or (op.name == "Rotate" and op.magnitude % 90 == 0):
+        elif op.name in COLOURS:
+            groups.setdefault(op.name, []).append(position)
+        elif op.name == "Rotate" and op.magnitude % 90 == 0:
             groups.setdefault(op, []).append(position)
         else:
             placed.append(position)
@@ -115,10 +89,10 @@ def apply_ops(
         return images, masks
     # Images with one op stand side by side, so that each op gets a slice and there is one reordering, not one an op.
     order = torch.tensor([*kept, *placed, *(position for group in groups.values() for position in group)])
-    sizes = [len(kept), len(placed), *(len(group) for group in groups.values())]
+    counts = [len(kept), len(placed), *(len(group) for group in groups.values())]
     order = order.to(images.device)
-    parts = list(torch.split(images[order], sizes))
-    mask_parts = None if masks is None else list(torch.split(masks[order], sizes))
+    parts = list(torch.split(images[order], counts))
+    mask_parts = None if masks is None else list(torch.split(masks[order], counts))
     if placed:
         placements = [PLACEMENTS[op.name](op.magnitude) for op in map(ops.__getitem__, placed) if op is not None]
         grid = torch.cat(
@@ -130,15 +104,17 @@ def apply_ops(
         )  # fmt: skip
         if mask_parts is not None and moved_masks is not None:
             mask_parts[1] = moved_masks
-    for number, op in enumerate(groups, start=2):
-        if op.name == "Rotate":  # quarter turns, which torchvision does without sampling
+    for number, (key, members) in enumerate(groups.items(), start=2):
+        if isinstance(key, Op):  # quarter turns, which torchvision does without sampling
             mode = InterpolationMode(interpolation)
-            parts[number] = F.rotate(parts[number], op.magnitude, mode, fill=None if fill is None else list(fill))
+            parts[number] = F.rotate(parts[number], key.magnitude, mode, fill=None if fill is None else list(fill))
             if mask_parts is not None:
                 labels = mask_parts[number][:, None].float()
-                mask_parts[number] = F.rotate(labels, op.magnitude, fill=[float(mask_fill)])[:, 0].long()
+                mask_parts[number] = F.rotate(labels, key.magnitude, fill=[float(mask_fill)])[:, 0].long()
         else:
-            parts[number] = COLOURS[op.name](parts[number], op.magnitude)
+            magnitudes = [op.magnitude for op in map(ops.__getitem__, members) if op is not None]
+            strengths = torch.tensor(magnitudes, dtype=torch.float64, device=images.device)
+            parts[number] = COLOURS[key](parts[number], strengths)
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
     return torch.cat(parts)[back], None if mask_parts is None else torch.cat(mask_parts)[back]

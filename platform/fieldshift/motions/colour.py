@@ -43,7 +43,7 @@ class Colour:
     neutral: float = 0.0
 
     def apply(
-        self, frames: Float[Tensor, "*batch channels H W"], strength: Float[Tensor, ...]
+        self, frames: Float[Tensor, "*batch channels H W"], strength: Float[Tensor, "*strength"]
     ) -> Float[Tensor, "*batch channels H W"]:
         """Frames with the strength applied; the strength broadcasts against the dimensions before the channels."""
         return self.change(frames, strength[..., None, None, None])

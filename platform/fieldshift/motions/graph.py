@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions.colour import COLOURS, Colour
+from fieldshift.motions.finite import is_number
 from fieldshift.motions.matrices import REFERENCES, distances
 from fieldshift.motions.registry import MOTIONS, Motion
 
@@ -39,8 +40,10 @@ class Step:
     def __post_init__(self) -> None:
         if not isinstance(self.op, str):
             raise UserError(f"An op is {self.op!r}, but must be a name such as 'translate_x'; change it.")
-        if isinstance(self.magnitude, bool) or not isinstance(self.magnitude, (int, float)):
-            raise UserError(f"The magnitude of {self.op} is {self.magnitude!r}, but must be a number; change it.")
+        if not is_number(self.magnitude):
+            raise UserError(
+                f"The magnitude of {self.op} is {self.magnitude!r}, but must be a finite number; change it."
+            )
         object.__setattr__(self, "magnitude", float(self.magnitude))
         operation(self.op).check(self.magnitude)
 

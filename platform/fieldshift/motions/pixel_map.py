@@ -24,7 +24,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 TILE_PIXELS = 2048
-GROUP_CHANNELS = 64
+GROUP_CHANNELS = (16, 64)  # channels side by side in a row: at least, at most
+TABLE_BYTES = 32 * 2**20
 _HUGE = 32 * 2**20  # bytes from which the allocator returns memory to the system after every use
 
 
@@ -92,18 +93,21 @@ class PixelMap:
 
     @property
     def nbytes(self) -> int:
-        """The memory of the taps, in bytes."""
+        """The memory of the taps, in bytes, without the adjoint's."""
         return sum(t.taps.nbytes + t.firsts.nbytes + t.weights.nbytes for t in self.tiles)
 
     def run(self, planes: Tensor) -> Tensor:
         """The mapped planes, outside of autograd."""
         batch, _, channels, _ = planes.shape
         video = empty((batch, self.frames_out, channels, self.pixels_out), planes.dtype)
-        group = max(1, GROUP_CHANNELS // max(1, channels))
+        table_rows = self.frames_in * self.pixels_in
+        least, most = GROUP_CHANNELS
+        fitting = TABLE_BYTES // (table_rows * planes.dtype.itemsize)
+        group = max(1, min(most, max(least, fitting)) // max(1, channels))
         for b in range(0, batch, group):
             part, into = planes[b : b + group], video[b : b + group]
             if self.tiles:
-                rows = part.permute(1, 3, 0, 2).reshape(self.frames_in * self.pixels_in, -1)  # (F K', b C)
+                rows = part.permute(1, 3, 0, 2).reshape(table_rows, -1).contiguous()  # (F K', b C)
             for tile in self.tiles:
                 sums = torch.embedding_bag(rows, tile.taps, tile.firsts, False, 0, False, tile.weights)[0]
                 pixels = into[:, tile.frame, :, tile.start : tile.stop]

@@ -34,8 +34,8 @@ class Policy:
     incoming edges, and the last one is the output (with none, the image is replicated). A magnitude is what the
     farthest frame gets; frame t gets it at the distance s(t) of `distances(frames, reference, symmetric)`. `fill` is
     what lies outside the image: one of warp.FILLS or values in [0, 1], one a channel (the data set's mean, say);
-    `interpolation` is one of warp.MODES. `found` tells how the policy was found, in plain JSON values; it takes no part in
-    `digest`.
+    `interpolation` is one of warp.MODES. `found` tells how the policy was found, in plain JSON values; `digest` leaves
+    it out.
     Raises UserError for a value that is not allowed. Source: METHOD.md 2 and 3; node values are means, not sums [D].
     """
 
@@ -51,9 +51,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "edges", tuple(self.edges))
-        if not isinstance(self.fill, str):
-            object.__setattr__(self, "fill", tuple(self.fill))
         check_fill(self.fill)
+        if not isinstance(self.fill, str):
+            object.__setattr__(self, "fill", tuple(float(value) for value in self.fill))
         check_mode(self.interpolation)
         _ = self.graph
 
@@ -149,12 +149,18 @@ class Policy:
 
     def to_json(self) -> str:
         """The policy as JSON text; `from_json` gives the same policy back."""
-        return json.dumps(policy_file.to_document(self), indent=2, allow_nan=False) + "\n"
+        try:
+            return json.dumps(policy_file.to_document(self), indent=2, allow_nan=False) + "\n"
+        except (TypeError, ValueError) as error:
+            raise UserError(f"The policy's `found` must be plain JSON, but {error}; store plain values.") from None
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text") -> Policy:
         """The policy in a JSON text; UserError, naming the source, for whatever is not a valid policy."""
-        return cls(**policy_file.read(text, source))
+        try:
+            return cls(**policy_file.read(text))
+        except UserError as error:
+            raise policy_file.invalid(source, error) from None
 
     def save(self, path: str | Path) -> Path:
         """Write the policy file whole or not at all (temporary name, then rename) and return its path."""

@@ -61,7 +61,7 @@ def _keys(what: str, value: Any, needed: tuple[str, ...], optional: tuple[str, .
     unknown = [key for key in value if key not in needed and key not in optional]
     if unknown:
         raise UserError(
-            f"{what} has unknown keys {', '.join(map(repr, unknown))}; allowed: {', '.join(needed + optional)}."
+            f"{what} has unknown keys {', '.join(map(_short, unknown))}; allowed: {', '.join(needed + optional)}."
         )
     return value
 
@@ -118,8 +118,12 @@ def _parsed(text: str) -> dict[str, Any]:
 
     try:
         document = json.loads(text, parse_constant=refuse, object_pairs_hook=once)
+    except UserError:
+        raise
     except json.JSONDecodeError as error:
         raise UserError(f"It is not JSON (line {error.lineno}: {error.msg}); a policy file is JSON.") from None
+    except ValueError:  # whole numbers of thousands of digits
+        raise UserError("It holds a number that is too long to be read; give magnitudes within their limits.") from None
     except RecursionError:
         raise UserError("It is nested too deeply to be a policy.") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
@@ -128,20 +132,25 @@ def _parsed(text: str) -> dict[str, Any]:
     return document
 
 
-def read(text: str, source: str) -> dict[str, Any]:
-    """The fields of the policy in a JSON text, for the constructor; a UserError names the source and what is wrong."""
-    try:
-        document = _keys("It", _migrated(_parsed(text)), ("schema", "version", *_FIELDS), ("found",))
-        fields = {name: document[name] for name in _FIELDS}
-        fields["edges"] = tuple(_edge(edge, i) for i, edge in enumerate(_list("edges", document["edges"])))
-        if not isinstance(fields["fill"], str):
-            fields["fill"] = tuple(_list("fill", fields["fill"]))
-        fields["found"] = document.get("found", {})
-        if not isinstance(fields["found"], dict):
-            raise UserError(f"found is {_short(fields['found'])}, but must be an object.")
-    except UserError as error:
-        raise UserError(f"{source} is not a valid policy: {error}") from None
+def read(text: str) -> dict[str, Any]:
+    """The fields of the policy in a JSON text, for the constructor, which checks their values; else UserError."""
+    document = _keys("It", _migrated(_parsed(text)), ("schema", "version", *_FIELDS), ("found",))
+    fields = {name: document[name] for name in _FIELDS}
+    fields["edges"] = tuple(_edge(edge, i) for i, edge in enumerate(_list("edges", document["edges"])))
+    if not isinstance(fields["fill"], str):
+        fields["fill"] = tuple(_list("fill", fields["fill"]))
+    for name in ("reference", "interpolation"):
+        if not isinstance(fields[name], str):
+            raise UserError(f"{name} is {_short(fields[name])}, but must be a name.")
+    fields["found"] = document.get("found", {})
+    if not isinstance(fields["found"], dict):
+        raise UserError(f"found is {_short(fields['found'])}, but must be an object.")
     return fields
+
+
+def invalid(source: str, error: UserError) -> UserError:
+    """The error in one line that names its source, a file or "the text"."""
+    return UserError(f"{source} is not a valid policy: {' '.join(str(error).split())}")
 
 
 def text_of(path: Path) -> str:

@@ -28,18 +28,21 @@ class KeptMaps:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self._bytes = 0
         self._maps: OrderedDict[object, PixelMap] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: object, make: Callable[[], PixelMap]) -> PixelMap:
         """The map of that key, made if there is none."""
         with self._lock:
-            if key not in self._maps:
-                self._maps[key] = make()
-            self._maps.move_to_end(key)
-            while len(self._maps) > 1 and sum(kept.nbytes for kept in self._maps.values()) > self.limit:
-                self._maps.popitem(last=False)
-            return self._maps[key]
+            if key in self._maps:
+                self._maps.move_to_end(key)
+                return self._maps[key]
+            made = self._maps[key] = make()
+            self._bytes += made.nbytes
+            while len(self._maps) > 1 and self._bytes > self.limit:
+                self._bytes -= self._maps.popitem(last=False)[1].nbytes
+            return made
 
 
 _kept = KeptMaps(KEPT_BYTES)

@@ -16,7 +16,6 @@ Shape letters: B batch, M matrices, T frames, C channels, H, W.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -24,6 +23,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.motions.finite import is_number
 from fieldshift.motions.matrices import compose, invert
 from fieldshift.motions.sampling import mix
 from fieldshift.motions.taps import Lookup, Mixture, nearest_pixels, normalised, source_points
@@ -66,15 +66,14 @@ def check_fill(fill: Fill) -> None:
         if fill not in FILLS:
             raise unknown_name("fill", fill, FILLS)
         return
-    numbers = [not isinstance(v, bool) and isinstance(v, (int, float)) and math.isfinite(v) for v in fill]
-    if not numbers or not all(numbers):
+    if not isinstance(fill, Sequence) or not fill or not all(is_number(value) for value in fill):
         raise UserError(f"The fill is {fill!r}, but must be one of {', '.join(FILLS)} or one finite number a channel.")
 
 
 def check_mode(mode: str) -> None:
     """Raise UserError unless the interpolation is one of MODES."""
     if mode not in MODES:
-        raise unknown_name("interpolation", mode, MODES)
+        raise unknown_name("interpolation", str(mode), MODES)
 
 
 def warp(

@@ -90,7 +90,7 @@ def video_network(
             auxiliary=auxiliary,
         )
     network = backbone.network
-    if interleave is None and weights is not None:
+    if interleave is None and weights is not None and kind.takes_interleave:
         interleave = False
     placements = insert(network, kind, frames=frames, ratio=ratio, interleave=interleave, places=places)
     report = None

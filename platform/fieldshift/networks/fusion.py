@@ -114,9 +114,13 @@ class Fusion(nn.Module):
 
 def _average(maps: Tensor, weights: Tensor | None, valid: Tensor | None) -> Tensor:
     """The mean over frames, weighted and restricted to what is valid: (B, T, ...) -> (B, ...)."""
+    anchor = maps[:, maps.shape[1] // 2]
+    if valid is not None:
+        anchor = anchor * valid[valid.shape[0] // 2]
+    distances = maps - anchor[:, None]  # from one frame, so that the mean of equal frames is that frame to the bit
     if weights is None and valid is None:
-        return maps.mean(1)
+        return anchor + distances.mean(1)
     share = valid if weights is None else weights if valid is None else weights * valid
     assert share is not None
-    total = (maps * share).sum(1)
-    return total if valid is None else total / share.sum(0).clamp_min(1e-6)
+    total = (distances * share).sum(1)
+    return anchor + (total if valid is None else total / share.sum(0).clamp_min(1e-6))

@@ -84,7 +84,9 @@ class TemporalKind:
                     f"The temporal module '{self.name}' has no ratio, but ratio = {ratio} was given; omit it."
                 )
             options["ratio"] = ratio
-        if interleave is not None and self.takes_interleave:
+        if interleave is not None:
+            if not self.takes_interleave:
+                raise UserError(f"The temporal module '{self.name}' does not interleave channels; omit interleave.")
             options["interleave"] = interleave
         return self.module(channels, frames=frames, **options)
 

@@ -54,12 +54,11 @@ class VideoNetwork(nn.Module):
         """Whether a frame's features depend on later frames."""
         return temporal_kind(self.temporal).ahead
 
-    def forward(self, video: Float[Tensor, "batch frames channels height width"]) -> Tensor:
+    def forward(self, video: Tensor) -> Tensor:
+        """Logits per frame of a video (B, T, C, H, W); ValueError with both shapes where it is not one of T frames."""
         return split_frames(self.network(self._rows(video)), self.frames)
 
-    def forward_with_auxiliary(
-        self, video: Float[Tensor, "batch frames channels height width"]
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward_with_auxiliary(self, video: Tensor) -> tuple[Tensor, Tensor | None]:
         """The logits per frame and those of the auxiliary head, None where the network has no such head."""
         both = getattr(self.network, "forward_with_auxiliary", None)
         if both is None:

@@ -37,32 +37,27 @@ def _reshape(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa
 def reshaped_span(span: Span, old: tuple[int, ...], new: tuple[int, ...]) -> Span:
     """The span after a view from shape `old` to shape `new` (real shapes; the span's arrays may be smaller)."""
     groups = list(_groups(old, new))
+    low, high = _moved(span.low, groups, old, new), _moved(span.high, groups, old, new)
     dims: set[int] = set()
-
-    def moved(values: Numbers) -> Numbers:
-        for before, after in groups:
-            sizes = [values.shape[d] for d in before]
-            if all(size == 1 for size in sizes):
-                continue
-            target = list(values.shape)
-            for d in before:
-                target[d] = old[d]
-            values = np.broadcast_to(values, target)
-            if len(before) == 1 and len(after) == 1:
-                continue
-        shape: list[int] = []
-        for before, after in groups:
-            varies = any(values.shape[d] != 1 for d in before)
-            shape += [new[d] if varies else 1 for d in after]
-        return _compressed(values.reshape(shape))
-
-    low, high = moved(span.low), moved(span.high)
     for before, after in groups:
         if not span.dims & set(before):
             continue
         varying = {d for d in after if low.shape[d] > 1 or high.shape[d] > 1}
         dims |= varying or set(after)
     return replace(span, low=low, high=high, dims=frozenset(dims))
+
+
+def _moved(
+    values: Numbers, groups: list[tuple[list[int], list[int]]], old: tuple[int, ...], new: tuple[int, ...]
+) -> Numbers:
+    for before, after in groups:
+        if (len(before), len(after)) != (1, 1) and any(values.shape[d] != 1 for d in before):
+            values = np.broadcast_to(values, [old[d] if d in before else n for d, n in enumerate(values.shape)])
+    shape: list[int] = []
+    for before, after in groups:
+        varies = any(values.shape[d] != 1 for d in before)
+        shape += [new[d] if varies else 1 for d in after]
+    return _compressed(values.reshape(shape))
 
 
 def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> Iterable[tuple[list[int], list[int]]]:
@@ -270,21 +265,21 @@ def _overwritten(call: Call, base: Tensor, old: Span, view: Tensor, new: Span, *
     shape = list(np.broadcast_shapes(_one(old.low, dim), _one(new.low, dim)))
     shape[dim] = base.shape[dim]
 
-    def put(target: Numbers, values: Numbers) -> Numbers:
-        whole = np.broadcast_to(target, shape).copy()
-        where = [slice(None)] * whole.ndim
-        where[dim] = index  # type: ignore[call-overload]  # numpy takes an index array beside slices
-        whole[tuple(where)] = np.broadcast_to(values, [len(index) if d == dim else n for d, n in enumerate(shape)])
-        return _compressed(whole)
-
     stepped = old if old.step is not None and old.dims else new
     return replace(
         stepped,
-        low=put(old.low, new.low),
-        high=put(old.high, new.high),
+        low=_put(old.low, new.low, shape, dim, index),
+        high=_put(old.high, new.high, shape, dim, index),
         dims=old.dims | new.dims,
         unbounded_by=old.unbounded_by or new.unbounded_by,
     )
+
+
+def _put(target: Numbers, values: Numbers, shape: list[int], dim: int, index: Indices) -> Numbers:
+    whole = np.moveaxis(np.broadcast_to(target, shape).copy(), dim, 0)
+    new = np.broadcast_to(values, [len(index) if d == dim else n for d, n in enumerate(shape)])
+    whole[index] = np.moveaxis(new, dim, 0)
+    return _compressed(np.moveaxis(whole, 0, dim))
 
 
 def _one(values: Numbers, dim: int) -> tuple[int, ...]:

@@ -50,7 +50,8 @@ def positive_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     """A copy in double precision whose every path carries a positive gradient: positive weights, averages for maxima.
 
     Weights are drawn in [0.5, 1.5] / fan-in so that activations stay near their input; normalisation layers become the
-    identity; max pooling becomes average pooling of the same window, since a maximum passes the gradient to one pixel.
+    identity; max pooling becomes average pooling of the same window, since a maximum passes the gradient to one pixel, and
+    activations that saturate (ReLU6, hard sigmoid) become ones that do not.
     """
     twin = copy.deepcopy(module).double().eval()
     generator = torch.Generator().manual_seed(seed)
@@ -66,7 +67,11 @@ def positive_copy(module: nn.Module, seed: int = 0) -> nn.Module:
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.reset_running_stats()
         for name, child in list(part.named_children()):
-            if isinstance(child, nn.MaxPool2d) and child.dilation in (1, (1, 1)):
+            if isinstance(child, (nn.ReLU6, nn.Hardtanh)):
+                setattr(part, name, nn.ReLU())
+            elif isinstance(child, nn.Hardsigmoid):
+                setattr(part, name, nn.Sigmoid())
+            elif isinstance(child, nn.MaxPool2d) and child.dilation in (1, (1, 1)):
                 shape: tuple[Any, ...] = (child.kernel_size, child.stride, child.padding, child.ceil_mode)
                 setattr(part, name, nn.AvgPool2d(*shape))
     return twin.requires_grad_(False)

@@ -96,19 +96,26 @@ def gather(span: Span, dim: int, length: int, index: Indices, valid: np.ndarray 
         inside, shift = _continued(index, length, span.step, span.period)
     else:
         seen &= (index >= 0) & (index < length)
-    column = [1] * (span.rank + 1)
-    column[dim], column[dim + 1] = index.shape
-    shift, seen = shift.reshape(column), seen.reshape(column)
+    seen_low = np.where(_column(seen, dim, span.rank), _taps(span.low, dim, length, inside, shift), np.inf)
+    seen_high = np.where(_column(seen, dim, span.rank), _taps(span.high, dim, length, inside, shift), -np.inf)
+    return replace(span, low=seen_low.min(axis=dim + 1), high=seen_high.max(axis=dim + 1))
 
-    def taps(values: Numbers) -> Numbers:
-        if values.shape[dim] != length:
-            values = np.repeat(values, length, axis=dim)
-        picked = np.take(values, inside.reshape(-1), axis=dim)
-        return picked.reshape(values.shape[:dim] + index.shape + values.shape[dim + 1 :]) + shift
 
-    low = np.where(seen, taps(span.low), np.inf).min(axis=dim + 1)
-    high = np.where(seen, taps(span.high), -np.inf).max(axis=dim + 1)
-    return replace(span, low=low, high=high)
+def _taps(values: Numbers, dim: int, length: int, inside: Indices, shift: Numbers) -> Numbers:
+    """The values at positions `inside` (units, taps) along `dim`, plus shift; taps become the dimension after `dim`."""
+    if values.shape[dim] != length:
+        values = np.repeat(values, length, axis=dim)
+    picked = np.take(values, inside.reshape(-1), axis=dim)
+    shape = values.shape[:dim] + inside.shape + values.shape[dim + 1 :]
+    taps: Numbers = picked.reshape(shape) + _column(shift, dim, values.ndim)
+    return taps
+
+
+def _column(values: np.ndarray, dim: int, rank: int) -> np.ndarray:
+    """An array (units, taps) shaped to broadcast along dimensions `dim` and `dim` + 1 of rank + 1."""
+    shape = [1] * (rank + 1)
+    shape[dim], shape[dim + 1] = values.shape
+    return values.reshape(shape)
 
 
 def _continued(index: Indices, length: int, step: Fraction, period: int) -> tuple[Indices, Numbers]:
@@ -168,18 +175,17 @@ def concatenated(parts: list[tuple[Span | None, int]], dim: int, rank: int) -> S
     empty = known[0].emptied(rank)
     shape = np.broadcast_shapes(*[_without(span.low.shape, dim) for span in known])
 
-    def stacked(pick: Callable[[Span], Numbers]) -> Numbers:
-        pieces = []
-        for span, length in parts:
-            target = (*shape[:dim], length, *shape[dim + 1 :])
-            pieces.append(np.broadcast_to(pick(empty if span is None else span), target))
-        return np.concatenate(pieces, axis=dim)
-
-    low, high = stacked(lambda s: s.low), stacked(lambda s: s.high)
+    low = _stacked([((empty if span is None else span).low, length) for span, length in parts], shape, dim)
+    high = _stacked([((empty if span is None else span).high, length) for span, length in parts], shape, dim)
     whole = _merged(known)
     if dim not in whole.dims and _constant(low, dim) and _constant(high, dim):
         low, high = low.take([0], axis=dim), high.take([0], axis=dim)
     return replace(whole, low=low, high=high)
+
+
+def _stacked(parts: list[tuple[Numbers, int]], shape: tuple[int, ...], dim: int) -> Numbers:
+    pieces = [np.broadcast_to(values, (*shape[:dim], n, *shape[dim + 1 :])) for values, n in parts]
+    return np.concatenate(pieces, axis=dim)
 
 
 def reduced(span: Span, dims: Iterable[int], operation: str, *, keep: bool, clipped: bool) -> Span:

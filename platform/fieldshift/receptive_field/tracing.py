@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,10 +51,8 @@ class FieldTrace(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         del types
-        if func is torch.ops.aten.native_batch_norm.default and args[0].is_meta:  # its shape rule is half of the time
-            result = (torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0))
-        else:
-            result = func(*args, **(kwargs or {}))
+        shortcut = _shapes_only(func, args)
+        result = func(*args, **(kwargs or {})) if shortcut is None else shortcut
         schema = func._schema
         arguments = {spec.name: spec.default_value for spec in schema.arguments if spec.has_default_value()}
         arguments.update(zip((spec.name for spec in schema.arguments), args, strict=False))
@@ -100,6 +99,17 @@ class FieldTrace(TorchDispatchMode):
         if changed and tensor in self._views:
             base, call = self._views[tensor]
             self._store(base, movements.write_back(call, base, self.field_of(base), tensor, field))
+
+
+def _shapes_only(func: Any, args: tuple[Any, ...]) -> Any:
+    """The result of frequent operations on tensors without data, whose general shape rules are most of the time."""
+    if not args or not isinstance(args[0], Tensor) or not args[0].is_meta:
+        return None
+    if func is torch.ops.aten.native_batch_norm.default:
+        return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+    if torch.Tag.pointwise in func.tags and func.overloadpacket.__name__.endswith("_"):
+        return args[0]  # an operation in place keeps the shape
+    return None
 
 
 def pointwise_of(field: Field, rank: int) -> Field:
@@ -150,35 +160,45 @@ def run_traced(
     A module of one of the `gated` types counts as reading each frame's neighbours at the same place and nothing more.
     Raises UntraceableError naming the operation without a rule.
     """
-    trace = FieldTrace()
-    inputs: dict[str, Field | None] = {}
+    watch = _LayerWatch(FieldTrace(), seen, gated)
     handles: list[RemovableHandle] = []
-
-    def hooked(name: str, part: nn.Module) -> None:
-        def before(_: nn.Module, args: tuple[Any, ...]) -> None:
-            inputs[name] = trace.field_of(args[0]) if args and isinstance(args[0], Tensor) else None
-
-        def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            del args
-            known = [t for t in tree_leaves(output) if isinstance(t, Tensor) and trace.field_of(t) is not None]
-            if not known:
-                return
-            entered = inputs.get(name)
-            if isinstance(part, gated) and entered is not None:
-                trace.replace(known[0], frame_neighbours(entered))
-            field = trace.field_of(known[0])
-            assert field is not None
-            seen(name, known[0], field)
-
-        handles.append(part.register_forward_pre_hook(before))
-        handles.append(part.register_forward_hook(after))
-
     for name, part in module.named_modules(remove_duplicate=False):
-        hooked(name, part)
+        handles.append(part.register_forward_pre_hook(partial(watch.enter, name)))
+        handles.append(part.register_forward_hook(partial(watch.leave, name)))
     try:
-        with quiet_evaluation(module), trace:
-            trace.start(example, axes)
+        with quiet_evaluation(module), watch.trace:
+            watch.trace.start(example, axes)
             torch.func.functional_call(module, stand_ins or {}, (example,))
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _LayerWatch:
+    """Says at the end of every module what its first tracked output sees."""
+
+    def __init__(
+        self,
+        trace: FieldTrace,
+        seen: Callable[[str, Tensor, Field], None],
+        gated: tuple[type[nn.Module], ...],
+    ) -> None:
+        self.trace, self.seen, self.gated = trace, seen, gated
+        self.inputs: dict[str, Field | None] = {}
+
+    def enter(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if isinstance(module, self.gated):
+            self.inputs[name] = self.trace.field_of(args[0])
+
+    def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        del args
+        for tensor in tree_leaves(output):
+            field = self.trace.field_of(tensor) if isinstance(tensor, Tensor) else None
+            if field is None:
+                continue
+            entered = self.inputs.get(name)
+            if isinstance(module, self.gated) and entered is not None:
+                field = frame_neighbours(entered)
+                self.trace.replace(tensor, field)
+            self.seen(name, tensor, field)
+            return

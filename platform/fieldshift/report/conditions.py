@@ -55,7 +55,7 @@ def conditions_section(
     """
     found = packages if packages is not None else versions()
     items = [
-        *conditions.items(),
+        *((name[:1].upper() + name[1:], value) for name, value in conditions.items()),
         ("Hardware", machine if machine is not None else hardware()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in found.items())),
     ]

@@ -145,7 +145,7 @@ def _key_number(item: object) -> str:
 
     assert isinstance(item, KeyNumber)
     note = f'<span class="note">{_inline(item.note)}</span>' if item.note else ""
-    value, label = html.escape(item.value), _inline(item.label)
+    value, label = _minus(item.value), _inline(item.label)
     return f'<li><span class="value">{value}</span><span class="label">{label}</span>{note}</li>'
 
 
@@ -186,6 +186,7 @@ def _minus(cell: str) -> str:
 
 
 def _inline(words: str) -> str:
-    """Escaped text in which `backticks` set code and line ends are kept as spaces."""
+    """Escaped text in which `backticks` set code, and no line ends between a number and its percent sign."""
+    words = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", words)
     parts = re.split(r"`([^`]+)`", words)
     return "".join(f"<code>{html.escape(part)}</code>" if i % 2 else html.escape(part) for i, part in enumerate(parts))

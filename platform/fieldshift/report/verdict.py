@@ -61,7 +61,7 @@ def caveats(summary: pd.DataFrame) -> list[str]:
         words = "a single run has no interval" if runs == 1 else "the intervals are wide and rest on normality"
         points.append(f"Some arms have only {runs} run{'s' if runs > 1 else ''}: {words}.")
     duels = summary[summary["arm"] != summary["method"]].groupby("reading").size()
-    if len(duels):
+    if len(duels) and duels.max() > 1:
         points.append(
             f"Every interval stands on its own: none is corrected for the up to {int(duels.max())} comparisons "
             "of a reading."

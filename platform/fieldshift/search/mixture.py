@@ -71,21 +71,22 @@ def taps(inverses: Float[Tensor, "N 2 3"], size: tuple[int, int], fill: str) -> 
     height, width = size
     x = torch.arange(width, device=inverses.device).to(inverses.dtype) - (width - 1) / 2
     y = torch.arange(height, device=inverses.device).to(inverses.dtype) - (height - 1) / 2
-    (a, b, tx), (c, d, ty) = inverses[:, 0].unbind(-1), inverses[:, 1].unbind(-1)
-
-    def along(over_x: Tensor, over_y: Tensor, shift: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        start = over_y[:, None] * y + (shift + (side - 1) / 2)[:, None]
-        at = ((over_x[:, None] * x)[:, None, :] + start[:, :, None]).flatten(1)
-        if fill == "reflection":
-            at = ((at + 0.5) % (2 * side) - side).abs().neg() + (side - 0.5)
-        at = at.clamp(-1, side) if fill == "zeros" else at.clamp(0, side - 1)
-        floor = at.detach().floor()
-        return floor, at - floor
-
-    left, right = along(a, b, tx, width)
-    top, down = along(c, d, ty, height)
+    left, right = _read_at(inverses[:, 0], x, y, width, fill)
+    top, down = _read_at(inverses[:, 1], x, y, height, fill)
     row = width + BEFORE + BEHIND
     return Taps(((top + BEFORE) * row + left + BEFORE).int(), right, down, row)
+
+
+def _read_at(rows: Tensor, x: Tensor, y: Tensor, side: int, fill: str) -> tuple[Tensor, Tensor]:
+    """Along one axis: the whole pixel at or before where each output pixel reads, and the fraction beyond it."""
+    a, b, shift = rows.unbind(-1)
+    start = b[:, None] * y + (shift + (side - 1) / 2)[:, None]
+    at = (a[:, None, None] * x + start[:, :, None]).flatten(1)
+    if fill == "reflection":
+        at = ((at + 0.5) % (2 * side) - side).abs().neg() + (side - 0.5)
+    at = at.clamp(-1, side) if fill == "zeros" else at.clamp(0, side - 1)
+    floor = at.detach().floor()
+    return floor, at - floor
 
 
 def gather(

@@ -14,9 +14,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, urlencode
 
 from fieldshift.errors import MissingFeatureError, UserError
-from fieldshift.tracking.store import SQLITE_WAIT_S, quiet_mlflow
+from fieldshift.tracking.store import PARENT_TAG, SQLITE_WAIT_S, client_for, quiet_mlflow
 
 START_DEADLINE_S = 300.0
 STOP_DEADLINE_S = 10.0
@@ -60,11 +61,32 @@ def serving(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> 
 
 
 def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> None:
-    """Serves MLflow's pages on a store until Ctrl-C: prints the URL once it answers. See `serving`."""
+    """Serves MLflow's pages on a store until Ctrl-C: prints the charts' URL once it answers. See `serving`."""
     with serving(where, host=host, port=port) as url:
-        print(f"MLflow shows {where} at {url} (Ctrl-C ends it)", flush=True)
+        print(f"MLflow shows {where} (Ctrl-C ends it) at\n{charts_link(find_store(where)[0], url)}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             signal.pause()
+
+
+def charts_link(uri: str, url: str) -> str:
+    """The page with the charts of the newest experiment's children.
+
+    MLflow's own first page is about language models, and folds children away as long as runs are sorted by their age.
+    """
+    client = client_for(uri)
+    newest = client.search_experiments(order_by=["last_update_time DESC"], max_results=2)
+    written = [found for found in newest if client.search_runs([found.experiment_id], max_results=1)]
+    if not written:
+        return url
+    query = {
+        "workflowType": "machine_learning",
+        "compareRunsMode": "CHART",
+        "orderByKey": "tags.`mlflow.runName`",
+        "orderByAsc": "true",
+    }
+    if client.search_runs([written[0].experiment_id], f"tags.`{PARENT_TAG}` LIKE '%'", max_results=1):
+        query["searchFilter"] = f"tags.`{PARENT_TAG}` LIKE '%'"
+    return f"{url}/#/experiments/{written[0].experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
 def find_store(where: str | Path) -> tuple[str, str]:

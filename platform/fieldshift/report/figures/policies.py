@@ -86,7 +86,7 @@ def frame_strip(policy: Policy, images: Tensor, labels: Sequence[str] | None = N
     s = [float(value) for value in policy.distances]
     below = 0.46
     breadth = frames * (cell + 0.05) - 0.05
-    start = 0.85 if labels else (WIDTH - breadth) / 2
+    start = max(0.85 if labels else 0.0, (WIDTH - breadth) / 2)
     page = float(figure.get_figheight())
     for row in range(rows):
         for frame in range(frames):

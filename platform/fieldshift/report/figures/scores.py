@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", from_z
     The arms stand in one order in all panels: by the mean at equal compute where that was run, best first. Bars start
     at zero; where all scores are so close and high that bars would hide the differences, markers on a shortened axis
     take their place (from_zero=None decides, True and False force). A diamond marks the mean with test-time
-    averaging. summary comes from `summarise`.
+    averaging where it is another one. summary comes from `summarise`.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -45,7 +46,7 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", from_z
     readings = list(dict.fromkeys(summary["reading"]))
     order = _order(summary)
     scores = np.array([score for row in summary["scores"] for score in row], dtype=np.float64)
-    bars = from_zero if from_zero is not None else bool(scores.min() < 0.7 * scores.max())
+    bars = from_zero if from_zero is not None else bool(scores.min() < 0.85 * scores.max())
     figure = new_figure(0.95 + 0.29 * len(order))
     panels = figure.subplots(1, len(readings), sharey=True, squeeze=False)[0]
     span = _span(summary, bars)
@@ -58,9 +59,12 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", from_z
     roles = [role for role in ROLE_COLOURS if (summary["role"] == role).any()]
     handles: list[Artist] = [Patch(color=ROLE_COLOURS[role]) for role in roles]
     labels = [ROLE_LABELS[role] for role in roles]
-    handles += [Line2D([], [], color=INK, linewidth=1.3), _dot_handle("o")]
-    labels += ["95 % interval", "one seed"]
-    if summary["tta_mean"].notna().any():
+    if (summary["n"] > 1).any():
+        handles.append(Line2D([], [], color=INK, linewidth=1.3))
+        labels.append("95 % interval")
+    handles.append(_dot_handle("o"))
+    labels.append("one seed")
+    if any(_averaging_moved(row) for row in summary.to_dict("records")):
         handles.append(_dot_handle("D"))
         labels.append("mean with test-time averaging")
     legend(figure, handles, labels, columns=6)
@@ -107,8 +111,9 @@ def _span(summary: pd.DataFrame, bars: bool) -> tuple[float, float]:
     rows = summary.to_dict("records")
     tops = [100 * max(*row["scores"], _or_zero(row["high"]), _or_zero(row["tta_mean"])) for row in rows]
     lows = [100 * min(*row["scores"], row["low"] if row["n"] > 1 else 1.0) for row in rows]
+    below = 0.2 + 0.06 * (max(tops) - min(lows))  # room for half a marker
     # An interval may reach over 100 %: a score cannot, so the axis ends there and the interval is drawn cut.
-    return (0.0 if bars else max(0.0, math.floor(min(lows) - 0.2))), min(100.0, max(tops))
+    return (0.0 if bars else max(0.0, math.floor(min(lows) - below))), min(100.0, max(tops))
 
 
 def _score_panel(panel: Axes, part: pd.DataFrame, order: list[str], span: tuple[float, float], bars: bool) -> None:
@@ -129,12 +134,13 @@ def _score_panel(panel: Axes, part: pd.DataFrame, order: list[str], span: tuple[
         if int(row["n"]) > 1:
             low, high = max(start, 100 * float(row["low"])), min(100.0, 100 * float(row["high"]))
             # Paper under ink: the interval must be seen on the bar and on the page, in light and in dark.
-            panel.plot([low, high], [place, place], color=PAPER, linewidth=3.0, solid_capstyle="butt")
+            casing = 3.0 if bars else 0.0
+            panel.plot([low, high], [place, place], color=PAPER, linewidth=casing, solid_capstyle="butt")
             panel.plot([low, high], [place, place], color=INK, linewidth=1.3, solid_capstyle="butt")
         spread = np.linspace(-0.2, 0.2, len(row["scores"])) if len(row["scores"]) > 1 else [0.0]
         dots = [100 * score for score in row["scores"]]
         panel.plot(dots, place + np.asarray(spread), **_dot("o"))
-        if not math.isnan(row["tta_mean"]):
+        if _averaging_moved(row):
             panel.plot(100 * float(row["tta_mean"]), place, **_dot("D"))
         reach = max([mean, *dots, 100 * _or_zero(row["high"]), 100 * _or_zero(row["tta_mean"])])
         panel.annotate(
@@ -190,6 +196,10 @@ def _dot_handle(mark: str) -> Artist:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], **_dot(mark))
+
+
+def _averaging_moved(row: Mapping[Any, Any]) -> bool:
+    return abs(float(row["tta_mean"]) - float(row["mean"])) > 1e-9  # False for NaN
 
 
 def _or_zero(value: float) -> float:

@@ -144,13 +144,16 @@ def _looks(ops: Sequence[str], weights: Weights) -> dict[str, tuple[str, str]]:
 
 
 def _curves(panel: Axes, at: Sequence[int], named: Mapping[str, list[float] | None], *, from_zero: bool) -> None:
-    shown = {name: values for name, values in named.items() if values is not None}
+    shown = {name: values for name, values in named.items() if values is not None and not all(map(math.isnan, values))}
     if not shown:
         panel.set_axis_off()
         return
     for number, (name, values) in enumerate(shown.items()):
         style = ("-", "--", "-.", ":")[number % 4]
-        panel.plot(at, values, color=SERIES[number % len(SERIES)], linewidth=1.4, linestyle=style, label=name)
+        line = panel.plot(at, values, color=SERIES[number % len(SERIES)], linewidth=1.4, linestyle=style, label=name)[0]
+        if len(at) < 4:  # a value between two gaps is no line
+            line.set_marker("o")
+            line.set_markersize(3.2)
     if from_zero:
         panel.set_ylim(0, max(1.0, panel.get_ylim()[1]))
     panel.set_xlabel("pass over the training halves")

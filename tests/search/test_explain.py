@@ -1,0 +1,61 @@
+"""What is said about a policy."""
+
+from __future__ import annotations
+
+from fieldshift.motions import Policy
+from fieldshift.search import load_space, random_policy
+from fieldshift.search.explain import explain
+from fieldshift.search.journal import collapse_warning
+
+FOUND = {
+    "by": "fieldshift search",
+    "space": "affine-one",
+    "space_version": 1,
+    "data": "digit-pairs-left",
+    "seed": 3,
+    "settings": {"selection": "perturbation", "criterion": "loss"},
+    "decisions": [
+        {
+            "kind": "option",
+            "at": "edge 0->1",
+            "chosen": ["translate_x 0.45"],
+            "harm": {"identity": -0.01, "translate_x 0.45": 0.31, "zoom 2": 0.06, "rotate 30": 0.01, "rotate 60": 0.0},
+            "margin": 0.25,
+            "whole": {"loss": 1.9, "score": 0.4},
+        }
+    ],
+}
+
+
+def test_a_searched_policy_says_what_was_chosen_against_what_and_by_what_margin() -> None:
+    policy = Policy.single("translate_x", 0.45, frames=3, found=FOUND)
+    text = "\n".join(explain(policy))
+    assert "translate_x by 0.45 of the width" in text
+    assert "in the space affine-one (version 1), data digit-pairs-left, seed 3" in text
+    assert "loss added when taken away" in text
+    assert (
+        "translate_x 0.45 (0.31) against zoom 2 (0.06), rotate 30 (0.01), rotate 60 (0) and 1 more; margin 0.25" in text
+    )
+    assert "tie" not in text
+
+
+def test_a_tie_is_called_one() -> None:
+    decision = {"at": "edge 0->1", "chosen": ["zoom"], "harm": {"zoom": 0.2, "rotate": 0.2}, "margin": 0.0}
+    policy = Policy.single("zoom", 1.5, frames=3, found={**FOUND, "decisions": [decision]})
+    assert "(a tie)" in explain(policy)[-1]
+
+
+def test_policies_without_a_record_are_described_all_the_same() -> None:
+    assert "not recorded" in explain(Policy.single("zoom", 1.5, frames=3))[-1]
+    assert any("nothing moves" in line for line in explain(Policy.replicate(3)))
+    drawn = explain(random_policy(load_space("affine-one"), frames=3, seed=1))
+    assert "Found by random in the space affine-one" in "\n".join(drawn).replace(", in", " in")
+
+
+def test_a_collapse_to_the_identity_is_said_with_advice() -> None:
+    assert collapse_warning({"search/identity_share": 0.2}) is None
+    assert collapse_warning({}) is None
+    warning = collapse_warning({"search/identity_share": 0.8})
+    assert warning is not None
+    assert "80%" in warning
+    assert "search.alpha_lr" in warning

@@ -1,0 +1,173 @@
+"""Selection against brute force: every number measured again, one at a time, in plain words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fieldshift.search import RelaxedCell
+from fieldshift.search.selection import Judge, decide_edges, decide_option, is_open, next_edge, next_node
+from fieldshift.search.supernet import Supernet, batch_statistics
+
+CRITERIA = ["loss", "score"]
+
+
+@pytest.fixture
+def judge_of(toy_data, toy_network, toy_space, objective, normalise):
+    def build(config, space=toy_space) -> Judge:
+        cell = RelaxedCell(space, 3, seed=1)
+        with torch.no_grad():
+            cell.alpha.copy_(torch.randn(cell.alpha.shape, generator=torch.Generator().manual_seed(2)))
+        supernet = Supernet(toy_network(), cell, normalise).train()
+        supernet(supernet.video(toy_data().train.images[:8]))  # running statistics that are not the first ones
+        split = toy_data().train
+
+        def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            for indices in torch.arange(len(split)).split(12):
+                yield (*split.gather(indices), indices)
+
+        return Judge(supernet=supernet, batches=batches, objective=objective, config=config, seed=0)
+
+    return build
+
+
+def state_of(judge: Judge) -> dict[str, Any]:
+    network = judge.supernet.network
+    return {
+        "tensors": {name: tensor.clone() for name, tensor in network.state_dict().items()},
+        "modes": [module.training for module in network.modules()],
+        "alpha": judge.supernet.cell.alpha.detach().clone(),
+        "random": torch.get_rng_state(),
+    }
+
+
+def assert_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
+    assert before["modes"] == after["modes"]
+    assert torch.equal(before["alpha"], after["alpha"])
+    assert torch.equal(before["random"], after["random"])
+    for name, tensor in before["tensors"].items():
+        assert torch.equal(tensor, after["tensors"][name]), name
+
+
+def plainly_measured(judge: Judge, weights: Tensor | None) -> tuple[float, float]:
+    """(loss, accuracy) with the batch's statistics, on a copy of the network."""
+    network, cell = copy.deepcopy(judge.supernet.network).train(), judge.supernet.cell
+    losses, right = [], []
+    with torch.no_grad():
+        for images, targets, _ in judge.batches():
+            video = judge.supernet.normalise(cell.video(images.float() / 255, weights))
+            logits = network(video).mean(1)
+            losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+            right.append(logits.argmax(-1) == targets)
+    return float(torch.cat(losses).double().mean()), float(torch.cat(right).double().mean())
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_options_are_judged_by_what_their_removal_costs_without_renormalising(judge_of, quick, criterion) -> None:
+    judge = judge_of(quick(criterion=criterion))
+    cell = judge.supernet.cell
+    for edge in range(len(cell.edges)):
+        weights = cell.weights().detach()
+        whole = plainly_measured(judge, weights)
+        costs = {}
+        for o, option in enumerate(cell.options):
+            without = weights.clone()
+            without[edge, o] = 0.0
+            loss, score = plainly_measured(judge, without)
+            costs[option.label] = loss - whole[0] if criterion == "loss" else whole[1] - score
+        before = state_of(judge)
+        decision = decide_option(edge, judge)
+        assert_same_state(before, state_of(judge))
+        assert decision.harm == pytest.approx(costs, abs=1e-5)
+        assert decision.chosen == (max(decision.harm, key=lambda label: decision.harm[label]),)
+        ranked = sorted(decision.harm.values())
+        assert decision.margin == pytest.approx(ranked[-1] - ranked[-2])
+        assert decision.whole == pytest.approx({"loss": whole[0], "score": whole[1]}, abs=1e-5)
+        assert cell.options[cell.decided[edge]].label == decision.chosen[0]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("kept", [1, 2])
+def test_edges_are_judged_by_the_mean_of_the_others(judge_of, quick, toy_space, criterion, kept) -> None:
+    judge = judge_of(quick(criterion=criterion), toy_space.with_changes(inputs=2))
+    cell = judge.supernet.cell
+    cell.decided = [1, 2, 1, 0, 1]
+    whole = plainly_measured(judge, None)
+    costs = {}
+    for e, name in ((2, "0->3 translate_x"), (3, "1->3 identity"), (4, "2->3 translate_x")):
+        cell.kept[e] = False
+        loss, score = plainly_measured(judge, None)
+        cell.kept[e] = True
+        costs[name] = loss - whole[0] if criterion == "loss" else whole[1] - score
+    before = state_of(judge)
+    node = next_node(cell, kept)
+    assert node == 3
+    decision = decide_edges(node, kept, judge)
+    assert_same_state(before, state_of(judge))
+    assert decision.harm == pytest.approx(costs, abs=1e-5)
+    assert len(decision.chosen) == kept
+    assert min(decision.harm[name] for name in decision.chosen) >= max(
+        harm for name, harm in decision.harm.items() if name not in decision.chosen
+    )
+    assert sum(cell.kept[2:]) == kept
+
+
+def test_every_edge_comes_once_in_an_order_of_the_seed(judge_of, quick) -> None:
+    orders = []
+    for seed in (0, 0, 1, 2, 3):
+        cell = judge_of(quick()).supernet.cell
+        order = []
+        while (edge := next_edge(cell, seed)) is not None:
+            order.append(edge)
+            cell.decided[edge] = 0
+        assert sorted(order) == list(range(len(cell.edges)))
+        orders.append(tuple(order))
+    assert orders[0] == orders[1]
+    assert len(set(orders)) > 1
+
+
+def test_nodes_that_lead_nowhere_are_left_alone(toy_space) -> None:
+    cell = RelaxedCell(toy_space.with_changes(inputs=2), 3, seed=0)
+    cell.decided = [0] * 5
+    assert is_open(cell, 1)
+    cell.kept[3] = cell.kept[4] = False  # node 3 reads node 0 only, so node 2 leads nowhere
+    assert next_node(cell, 1) is None
+    assert not is_open(cell, 1)
+    assert cell.to_policy({}).nodes == 1
+
+
+def test_magnitude_takes_the_largest_weight_and_random_depends_on_the_seed(judge_of, quick) -> None:
+    judge = judge_of(quick(selection="magnitude"))
+    cell = judge.supernet.cell
+    largest = cell.alpha.argmax(-1).tolist()
+    for edge in range(len(cell.edges)):
+        decide_option(edge, judge)
+    assert cell.decided == largest
+    strengths = cell.alpha.detach().softmax(-1).amax(-1)
+    node = next_node(cell, 1)
+    incoming = [e for e, (_, target) in enumerate(cell.edges) if target == node]
+    decide_edges(node, 1, judge)
+    assert [e for e in incoming if cell.kept[e]] == [max(incoming, key=lambda e: float(strengths[e]))]
+
+    def drawn(seed: int) -> tuple[str, ...]:
+        other = judge_of(quick(selection="random"))
+        other = Judge(**{**vars(other), "seed": seed})
+        return tuple(decide_option(edge, other).chosen[0] for edge in range(3))
+
+    assert drawn(1) == drawn(1)
+    assert len({drawn(seed) for seed in range(8)}) > 2
+
+
+def test_state_is_put_back_also_when_measuring_fails(judge_of, quick) -> None:
+    judge = judge_of(quick())
+    before = state_of(judge)
+    network = judge.supernet.network
+    with pytest.raises(ZeroDivisionError), batch_statistics(network):
+        network(judge.supernet.video(next(judge.batches())[0]))
+        raise ZeroDivisionError
+    assert_same_state(before, state_of(judge))

@@ -1,0 +1,126 @@
+"""Spaces: every packaged file, their sizes by brute force, and errors that name file and key."""
+
+from __future__ import annotations
+
+from itertools import combinations, product
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fieldshift.errors import UserError
+from fieldshift.motions import MOTIONS, operation
+from fieldshift.search import RelaxedCell, load_space, random_policy
+from fieldshift.search.space import parse_space
+from search_spaces import motion_spaces
+
+GOOD = """
+name = "own"
+version = 1
+inputs = 1
+nodes = 1
+candidates = ["identity", "zoom + rotate"]
+[ranges]
+zoom = [0.5, 2.0]
+"""
+
+
+@pytest.mark.parametrize("name", motion_spaces.names())
+def test_every_packaged_space_is_named_as_its_file_and_lies_within_the_limits(name: str) -> None:
+    space = load_space(name)
+    assert space.name == name
+    assert space.summary
+    for ops in space.candidates:
+        for op in ops:
+            low, high = space.range_of(op)
+            assert operation(op).limits[0] <= low <= high <= operation(op).limits[1]
+    policy = random_policy(space, frames=3, seed=0)
+    assert policy.frames == 3
+    assert policy.to_json() == random_policy(space, frames=3, seed=0).to_json()
+
+
+def test_the_default_cell_is_the_papers_and_colour_is_beyond_a_million_million() -> None:
+    cell = load_space("affine-cell")
+    assert (cell.inputs, cell.nodes, len(cell.edges), len(cell.options)) == (2, 4, 14, 5)
+    assert {op for ops in cell.candidates for op in ops} == {"identity", "translate_x", "translate_y", "zoom", "rotate"}
+    colour = load_space("affine-colour")
+    assert len({op for ops in colour.candidates for op in ops}) >= 15
+    assert colour.size() > 10**12
+    for name in ("affine-cell", "affine-edge", "affine-learned"):
+        assert load_space(name).range_of("translate_x") == (-0.48, 0.48)
+
+
+@settings(max_examples=15, deadline=None)
+@given(inputs=st.integers(1, 2), nodes=st.integers(1, 2), kept=st.integers(1, 3), options=st.integers(1, 3))
+def test_the_size_is_what_counting_gives(inputs: int, nodes: int, kept: int, options: int) -> None:
+    candidates = tuple((op,) for op in list(MOTIONS)[:options])
+    changes = {"inputs": inputs, "nodes": nodes, "edges_per_node": kept, "candidates": candidates, "ranges": {}}
+    space = load_space("affine-cell").with_changes(**changes)
+    per_node = []
+    for node in range(inputs, inputs + nodes):
+        chosen = combinations(range(node), min(kept, node))
+        per_node.append([(edges, ops) for edges in chosen for ops in product(candidates, repeat=len(edges))])
+    assert space.size() == len(list(product(*per_node)))
+
+
+def test_a_grid_is_written_out_as_separate_options() -> None:
+    space = load_space("affine-one")
+    labels = [option.label for option in space.options]
+    assert "translate_x 0.45" in labels
+    assert len(set(labels)) == len(labels) == 1 + sum(len(values) for values in space.grid.values())
+    values = RelaxedCell(space, 3, seed=0).magnitudes()[0, :, 0].tolist()
+    assert values == pytest.approx([option.magnitudes[0] or 0.0 for option in space.options])
+
+
+def test_an_own_file_is_read_and_may_have_composites(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(GOOD)
+    space = load_space(path)
+    assert space.candidates == (("identity",), ("zoom", "rotate"))
+    assert space.range_of("zoom") == (0.5, 2.0)
+    assert space.range_of("rotate") == MOTIONS["rotate"].preset
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("nodes = 0", "'nodes' is 0"),
+        ("version = true", "'version' is True"),
+        ("node = 3", "Unknown key 'node'. Did you mean 'nodes'"),
+        ('candidates = ["zom"]', "Unknown operation 'zom'. Did you mean 'zoom'"),
+        ("candidates = []", "'candidates' must be a list"),
+        ('candidates = ["zoom", "zoom"]', "names one candidate twice"),
+        ('magnitudes = "fixed"', "must be one of frozen, learned, grid"),
+        ('magnitudes = "grid"', "needs a \\[grid\\] table"),
+        ('fill = "grey"', "'fill' is 'grey'"),
+        ('reference = "last"', "must be one of centre, first"),
+        ("frames = 0", "'frames' is 0"),
+        ("symmetric = 1", "must be true or false"),
+        ("ranges = 3", "'ranges' is 3"),
+        ("ranges = {zoom = [0.5, 200.0]}", "must lie within"),
+        ("ranges = {zoom = [2.0, 0.5]}", "low <= high"),
+        ("ranges = {zoom = [2.0]}", "must be \\[low, high\\]"),
+        ('ranges = {zoom = ["a", 1]}', "list of finite numbers"),
+        ("ranges = {zoom = [nan, 1.0]}", "list of finite numbers"),
+        ("ranges = {shear_x = [0.0, 1.0]}", "has no effect: no candidate uses 'shear_x'"),
+        ("grid = {zoom = [1.0]}", "'grid' has no effect"),
+        ("name = ", "is not TOML"),
+    ],
+)
+def test_mistakes_name_the_file_the_key_and_what_is_allowed(line: str, words: str) -> None:
+    key = line.split(" =", maxsplit=1)[0]
+    kept = [each for each in GOOD.split("[ranges]", maxsplit=1)[0].splitlines() if each.split(" =")[0] != key]
+    with pytest.raises(UserError, match=words) as caught:
+        parse_space("\n".join([*kept, line]), "mine.toml")
+    assert "mine.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_keys_files_and_names_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no 'inputs'; add it"):
+        parse_space('name = "a"\nversion = 1', "mine.toml")
+    with pytest.raises(UserError, match="No search space file at"):
+        load_space(tmp_path / "absent.toml")
+    with pytest.raises(UserError, match="Unknown search space 'affine-sell'. Did you mean 'affine-cell'"):
+        load_space("affine-sell")
