@@ -81,7 +81,8 @@ def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Itera
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     with environment({name: value for name, value in _QUIET.items() if name not in os.environ}):
-        _start(cluster, modules)
+        with _own_sigterm():
+            _start(cluster, modules)
         try:
             yield resources()
         finally:
@@ -180,7 +181,31 @@ def _start(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> None:
     port = _free_port()
     # The state API of trials asks this dashboard, not one that an older cluster left on the machine.
     with environment({"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "PYTHONPATH": _import_path()}):
-        ray.init(address="local", include_dashboard=True, dashboard_port=port, **quiet)
+        _start_local(dashboard_port=port, **quiet)
+
+
+def _start_local(**settings: Any) -> None:
+    """Starts a local cluster, a second time where the first takes longer than the half minute that Ray allows."""
+    import ray
+
+    for attempt in (1, 2):
+        try:
+            ray.init(address="local", include_dashboard=True, **settings)
+        except Exception as error:
+            ray.shutdown()
+            if "timed out" not in str(error) or attempt == 2:
+                raise RuntimeError(f"The local Ray cluster did not start: {_reason(error)}") from error
+        else:
+            return
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps this process's handler of SIGTERM, such as `terminate_like_interrupt`'s, which `ray.init` replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _reach(address: str) -> None:

@@ -1,0 +1,78 @@
+"""One real local Ray cluster for all tests of this file: workers that talk, trials side by side, what cannot start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_trials, run_workers
+from fieldshift.errors import UserError
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore")]
+
+WORKERS = ClusterConfig(workers=2)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[None]:
+    with connect(WORKERS):
+        yield
+
+
+def test_two_workers_share_a_process_group_and_a_users_mistake_comes_back(ray_cluster: None, tmp_path: Path) -> None:
+    def agree(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+        import torch
+        import torch.distributed as dist
+
+        from fieldshift.errors import UserError as Mistake
+
+        if payload["mistake"]:
+            raise Mistake("The value of x is 3, but must be 4.")
+        total = torch.tensor([float(context.rank + 1)])
+        dist.all_reduce(total)
+        context.report({"total": float(total)})
+        return {"total": float(total), "rank": context.rank, "world": context.world}
+
+    heard: list[dict[str, float]] = []
+    found = run_workers(
+        agree, {"mistake": False}, cluster=WORKERS, name="agree", storage=tmp_path, on_report=lambda m: heard.append(m)
+    )
+    assert found == {"total": 3.0, "rank": 0, "world": 2}
+    assert [metrics["total"] for metrics in heard] == [3.0]
+    with pytest.raises(UserError, match="The value of x is 3, but must be 4"):
+        run_workers(agree, {"mistake": True}, cluster=WORKERS, name="mistake", storage=tmp_path)
+
+
+def test_trials_run_through_tune_report_and_are_kept(ray_cluster: None, tmp_path: Path) -> None:
+    def halve(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+        context.report({"epoch": 1.0})
+        if payload["number"] == 3:
+            raise ValueError("odd")
+        return {"half": payload["number"] // 2}
+
+    heard: list[str] = []
+    asked = [{"key": f"n{number}", "number": number} for number in (2, 3, 4)]
+    results = run_trials(
+        halve, asked, cluster=ClusterConfig(trials_at_once=2), name="halve", storage=tmp_path,
+        on_report=lambda trial, metrics: heard.append(trial["key"]),
+    )  # fmt: skip
+    assert [result.value for result in results] == [{"half": 1}, None, {"half": 2}]
+    assert "odd" in str(results[1].error)
+    assert {"n2", "n4"} <= set(heard)
+    kept = run_trials(
+        halve, asked[::2], cluster=ClusterConfig(trials_at_once=2), name="halve", storage=tmp_path, resume=True
+    )
+    assert all(result.kept for result in kept)
+
+
+def test_more_than_the_cluster_has_is_said_before_anything_starts(ray_cluster: None, tmp_path: Path) -> None:
+    def never(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+        return {}
+
+    with pytest.raises(UserError, match=r"1000 worker\(s\) need 1000 CPU cores, but the cluster has"):
+        run_workers(never, {}, cluster=ClusterConfig(workers=1000), name="never", storage=tmp_path)
+    with pytest.raises(UserError, match=r"GPUs, but the cluster has 0"):
+        run_workers(never, {}, cluster=ClusterConfig(workers=1, gpus_per_worker=1), name="never", storage=tmp_path)
