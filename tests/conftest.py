@@ -17,7 +17,11 @@ checker = types.ModuleType("fieldshift_shape_checker")
 checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
 sys.modules[checker.__name__] = checker
 
-SHAPED = ("motions", "networks", "data", "receptive_field", "training", "search")
+# Of motions only what computes: policies and their files check what users give them themselves, in one line.
+SHAPED = (
+    *(f"motions.{name}" for name in ("colour", "matrices", "pixel_map", "sampling")),
+    *("networks", "data", "receptive_field", "training", "search"),
+)
 install_import_hook([f"fieldshift.{name}" for name in SHAPED], f"{checker.__name__}.check")
 
 import pytest

@@ -85,14 +85,15 @@ def slow_weighting(module: GSF, moved: Tensor, r: Tensor) -> Tensor:
     """w * moved + (1 - w) * r, w from the (channel x time) map of means of the pair, for each half by itself."""
     batch, frames, width = moved.shape[:3]
     mixed = torch.zeros_like(moved)
-    for half, convolution in enumerate(module.weigh):
+    for half in range(2):
+        kernel, bias = module.weigh.weight[half : half + 1], module.weigh.bias[half : half + 1]
         for b in range(batch):
             plane = torch.zeros(2, width // 2, frames, dtype=moved.dtype)
             for c in range(width // 2):
                 for t in range(frames):
                     plane[0, c, t] = moved[b, t, half * width // 2 + c].mean()
                     plane[1, c, t] = r[b, t, half * width // 2 + c].mean()
-            weight = torch.sigmoid(convolution(plane[None]))[0, 0]
+            weight = torch.sigmoid(functional.conv2d(plane[None], kernel, bias, padding=1))[0, 0]
             for c in range(width // 2):
                 channel = half * width // 2 + c
                 for t in range(frames):
@@ -101,17 +102,11 @@ def slow_weighting(module: GSF, moved: Tensor, r: Tensor) -> Tensor:
 
 
 def slow_conv3d(module: TemporalConv, features: Tensor) -> Tensor:
-    """torch's own Conv3d with a 3x1x1 kernel."""
-    channels, groups = module.channels, module.groups
-    weight = torch.zeros(channels, channels // groups, 3, 1, 1, dtype=features.dtype)
-    size = channels // groups
-    for group in range(groups):
-        for tap in range(3):
-            first = group * 3 * size + tap * size
-            weight[group * size : (group + 1) * size, :, tap] = module.taps.weight[first : first + size]
+    """torch's own Conv3d with a 3x1x1 kernel, taps t-1, t, t+1."""
+    following, previous, own = module.taps.weight.split(module.channels, dim=1)
+    weight = torch.stack([previous, own, following], dim=2)  # (C, C, 3, 1, 1)
     volume = features.unflatten(0, (-1, module.frames)).transpose(1, 2)
-    volume = functional.conv3d(volume, weight, padding=(1, 0, 0), groups=groups)
-    return volume.transpose(1, 2).flatten(0, 1)
+    return functional.conv3d(volume, weight, padding=(1, 0, 0)).transpose(1, 2).flatten(0, 1)
 
 
 def transcription(module: nn.Module, features: Tensor) -> Tensor:

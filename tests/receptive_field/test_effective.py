@@ -90,13 +90,13 @@ def test_the_mean_and_its_error_over_images_and_channels() -> None:
     assert effective(network, batch[:1], trained=False).mass_standard_error is None
 
 
-@pytest.mark.parametrize("chunk", [1, 3, None])
+@pytest.mark.parametrize("chunk", [1, None])
 def test_the_chunk_does_not_matter(chunk: int | None) -> None:
     torch.manual_seed(0)
     network = video_network("tiny-resnet", temporal="gsf", frames=3, num_classes=10)
     policy = Policy.single("zoom", 1.4, frames=3)
-    whole = effective(network, images(7), trained=False, policy=policy, chunk=7)
-    part = effective(network, images(7), trained=False, policy=policy, chunk=chunk)
+    whole = effective(network, images(3), trained=False, policy=policy, chunk=3)
+    part = effective(network, images(3), trained=False, policy=policy, chunk=chunk)
     torch.testing.assert_close(part.values, whole.values, atol=1e-7, rtol=1e-4)
 
 

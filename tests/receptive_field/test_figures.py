@@ -85,8 +85,7 @@ def test_a_comparison_refuses(fields: dict[str, EffectiveField], example: Tensor
         comparison_figure(fields, example=example[:, :20, :20])
 
 
-@pytest.mark.parametrize("frames", [3, 11])
-@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize(("frames", "clip"), [(3, True), (11, False)])
 def test_regions(frames: int, clip: bool, tmp_path: Path) -> None:
     network = video_network("tiny-resnet", frames=frames, num_classes=4)
     found = reshaped(Policy.single("rotate", 40.0, frames=frames), network, 24, clip=clip)

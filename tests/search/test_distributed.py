@@ -75,6 +75,7 @@ def run(folder: Path, order: str) -> None:
         batch=8,
         order=order,
         optimizer="sgd",
+        alpha_lr=0.3,
         lr=0.2,
         lr_min=0.01,
         channels_last=False,  # type: ignore[arg-type]

@@ -43,10 +43,7 @@ def test_a_search_ends_with_a_policy_and_tells_how(run, toy_space, tmp_path) -> 
     kinds = [each["kind"] for each in result.decisions]
     assert kinds == ["option"] * len(toy_space.edges) + ["edges"] * kinds.count("edges")
     assert kinds.count("edges") >= 1
-    assert (
-        result.policy.found["decisions"] == [{**each, "chosen": list(each["chosen"])} for each in result.decisions]
-        or result.policy.found["decisions"] == result.decisions
-    )
+    assert result.policy.found["decisions"] == result.decisions
     assert sorted(metrics) == list(range(1, len(result.history) + 1))
     assert {"search/entropy", "search/identity_share", "alpha/0-1/translate_x", "train/loss", "val/loss"} <= set(
         metrics[1]
@@ -64,8 +61,7 @@ def test_the_same_seed_gives_the_same_policy_bit_for_bit_and_alpha_too(run) -> N
     assert run(seed=4).policy.found["seed"] == 4
 
 
-@pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
-@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+@pytest.mark.parametrize(("relaxation", "stop_after"), [("softmax", 1), ("gumbel", 2), ("softmax", 3), ("softmax", 4)])
 def test_an_interrupted_and_resumed_search_equals_an_uninterrupted_one(
     run, quick, tmp_path, stop_after, relaxation
 ) -> None:
@@ -163,7 +159,7 @@ def test_frames_that_do_not_fit_the_network_are_a_users_mistake(run, toy_network
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("order", "third"), ("lr", 0.0), ("alpha_lr", float("nan")), ("warmup_epochs", 2), ("frames", 0)],
+    [("epochs", 0), ("lr", 0.0), ("alpha_lr", float("nan")), ("warmup_epochs", 2), ("frames", 0)],
 )
 def test_settings_out_of_range_name_themselves(quick, field, value) -> None:
     with pytest.raises(UserError, match=field):

@@ -84,7 +84,7 @@ def test_options_are_judged_by_what_their_removal_costs_without_renormalising(ju
         decision = decide_option(edge, judge)
         assert_same_state(before, state_of(judge))
         assert decision.harm == pytest.approx(costs, abs=1e-5)
-        assert decision.chosen == (max(decision.harm, key=lambda label: decision.harm[label]),)
+        assert decision.chosen == [max(decision.harm, key=lambda label: decision.harm[label])]
         ranked = sorted(decision.harm.values())
         assert decision.margin == pytest.approx(ranked[-1] - ranked[-2])
         assert decision.whole == pytest.approx({"loss": whole[0], "score": whole[1]}, abs=1e-5)
@@ -167,7 +167,12 @@ def test_state_is_put_back_also_when_measuring_fails(judge_of, quick) -> None:
     judge = judge_of(quick())
     before = state_of(judge)
     network = judge.supernet.network
-    with pytest.raises(ZeroDivisionError), batch_statistics(network):
-        network(judge.supernet.video(next(judge.batches())[0]))
-        raise ZeroDivisionError
+
+    def measure_and_fail() -> None:
+        with batch_statistics(network):
+            network(judge.supernet.video(next(judge.batches())[0]))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        measure_and_fail()
     assert_same_state(before, state_of(judge))

@@ -86,7 +86,9 @@ def test_an_own_file_is_read_and_may_have_composites(tmp_path: Path) -> None:
     ("line", "words"),
     [
         ("nodes = 0", "'nodes' is 0"),
-        ("version = true", "'version' is True"),
+        ("version = true", "'version' is True, but must be a whole number"),
+        ("name = 3", "'name' is 3, but must be a text"),
+        ("fill = 1", "'fill' is 1, but must be a list of finite numbers"),
         ("node = 3", "Unknown key 'node'. Did you mean 'nodes'"),
         ('candidates = ["zom"]', "Unknown operation 'zom'. Did you mean 'zoom'"),
         ("candidates = []", "'candidates' must be a list"),

@@ -178,19 +178,20 @@ def _start(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> None:
         except Exception as error:
             raise UserError(f"No Ray cluster answers at cluster.address {cluster.address}: {_reason(error)}") from error
         return
-    port = _free_port()
-    # The state API of trials asks this dashboard, not one that an older cluster left on the machine.
-    with environment({"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "PYTHONPATH": _import_path()}):
-        _start_local(dashboard_port=port, **quiet)
+    _start_local(**quiet)
 
 
-def _start_local(**settings: Any) -> None:
+def _start_local(**quiet: Any) -> None:
     """Starts a local cluster, a second time where the first takes longer than the half minute that Ray allows."""
     import ray
 
     for attempt in (1, 2):
+        port = _free_port()
+        # The state API of trials asks this dashboard, not one that an older cluster left on the machine.
+        inherited = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "PYTHONPATH": _import_path()}
         try:
-            ray.init(address="local", include_dashboard=True, **settings)
+            with environment(inherited):
+                ray.init(address="local", include_dashboard=True, dashboard_port=port, **quiet)
         except Exception as error:
             ray.shutdown()
             if "timed out" not in str(error) or attempt == 2:

@@ -104,7 +104,7 @@ def fit(
         run_config=RunConfig(  # type: ignore[arg-type]
             name=f"{name}-{digest(payload)}",
             storage_path=str((storage / "ray").resolve()),
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=2, max_preemption_failures=2),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=2),
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )

@@ -131,7 +131,7 @@ def split_kept(
     missing: list[Trial] = []
     for trial in trials:
         earlier = folder.kept(trial) if resume else None
-        if earlier is not None:
+        if earlier is not None and earlier.value is not None:
             finished[earlier.key] = earlier
         else:
             folder.forget(trial)

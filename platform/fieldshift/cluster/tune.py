@@ -116,8 +116,10 @@ def _run_on_ray(
     ended: set[str] = set()
 
     def end(result: TrialResult) -> None:
-        ended.add(result.key)
-        done(result)
+        # Nothing but Ctrl-C ends a trial of a comparison early.
+        if not result.stopped:
+            ended.add(result.key)
+            done(result)
 
     def trial_of(config: dict[str, Any]) -> Trial:
         return dict(config["trial"])

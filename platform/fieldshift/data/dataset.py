@@ -29,7 +29,7 @@ class DataSet:
     protocol: in words, what was trained on and what is tested on, and how images were brought to `size`.
     digest: changes when the samples, their order, or the way to prepare them change.
     background: per channel, the uint8 value to fill empty space with.
-    skipped: samples left out because their files could not be used (only with `skip_unreadable`).
+    skipped: files, samples and classes left out because they could not be used (only with `skip_unreadable`).
     """
 
     name: str

@@ -45,7 +45,8 @@ class Tile:
 class PixelMap:
     """A linear map from (B, F, C, K') to (B, T, C, K), the same for every image and channel.
 
-    `tiles` cover every output frame but those in `copies`, (output frame, input frame) pairs that are equal.
+    `tiles` cover every output frame but those in `copies`, (output frame, input frame) pairs that are equal. `dtype` is
+    that of the weights, which the planes must share; a map of copies alone has it too, for its adjoint.
     """
 
     frames_in: int
@@ -54,6 +55,7 @@ class PixelMap:
     pixels_out: int
     tiles: tuple[Tile, ...]
     copies: tuple[tuple[int, int], ...]
+    dtype: torch.dtype
 
     def __call__(self, planes: Float[Tensor, "batch frames_in channels pixels_in"]) -> Tensor:
         """The mapped planes, (B, T, C, K); differentiable in the planes, any number of times."""
@@ -80,16 +82,12 @@ class PixelMap:
         tiles = cut(
             torch.cat(outputs)[order], torch.cat(weights)[order], counts.view(self.frames_in, -1), range(self.frames_in)
         )
-        return PixelMap(self.frames_out, self.pixels_out, self.frames_in, self.pixels_in, tiles, ())
+        return PixelMap(self.frames_out, self.pixels_out, self.frames_in, self.pixels_in, tiles, (), self.dtype)
 
     def to(self, dtype: torch.dtype) -> PixelMap:
         """The map with weights of another dtype."""
-        return replace(self, tiles=tuple(replace(tile, weights=tile.weights.to(dtype)) for tile in self.tiles))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the weights, which the planes must share."""
-        return self.tiles[0].weights.dtype if self.tiles else torch.float32
+        tiles = tuple(replace(tile, weights=tile.weights.to(dtype)) for tile in self.tiles)
+        return replace(self, tiles=tiles, dtype=dtype)
 
     @property
     def nbytes(self) -> int:

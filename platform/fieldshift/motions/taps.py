@@ -112,4 +112,4 @@ def pixel_map_of(matrices: Tensor, mixture: Mixture, frames: int, size: tuple[in
         counts.append(kept.sum(-1))
     tiles = cut(torch.cat(taps), torch.cat(shares), torch.stack(counts), sampled) if sampled else ()
     equal = tuple((t, copy) for t, copy in enumerate(copies) if copy is not None)
-    return PixelMap(frames, plane, len(mixture), area, tiles, equal)
+    return PixelMap(frames, plane, len(mixture), area, tiles, equal, torch.float64)

@@ -38,11 +38,11 @@ class TemporalGate(nn.Module):
     ) -> Float[Tensor, "batch frames 2 height columns"]:
         frames = video.shape[1]
         planes = self.taps(torch.relu(self.norm(video.flatten(0, 1))))
-        planes = planes.view(-1, frames, 2, 3, *planes.shape[2:])  # (B, T, 2, 3, H, W)
-        edge = torch.zeros_like(planes[:, :1, :, 0])
-        before = torch.cat([edge, planes[:, :-1, :, 0]], dim=1)
-        after = torch.cat([planes[:, 1:, :, 2], edge], dim=1)
-        return torch.tanh(before + planes[:, :, :, 1] + after + self.bias[:, None, None])
+        planes = planes.reshape(-1, frames, 2, 3, *planes.shape[2:])  # (B, T, 2, 3, H, W)
+        before, own, after = planes.unbind(3)
+        edge = torch.zeros_like(own[:, :1])
+        shifted = torch.cat([edge, before[:, :-1]], dim=1) + torch.cat([after[:, 1:], edge], dim=1)
+        return torch.tanh(own + shifted + self.bias[:, None, None])
 
 
 def interleave(video: Float[Tensor, "batch frames width height columns"]) -> Tensor:
@@ -73,17 +73,22 @@ class GSM(nn.Module):
         self, features: Float[Tensor, "batch_frames channels height width"]
     ) -> Float[Tensor, "batch_frames channels height width"]:
         video = split_frames(features, self.frames, type(self).__name__)  # (B, T, C, H, W)
-        gated, passing = video[:, :, : self.width], video[:, :, self.width :]
-        gates = self.gate(gated).repeat_interleave(self.width // 2, dim=2)  # (B, T, F, H, W)
-        leaving = gates * gated
-        mixed = self.mix(shift_frames(leaving, self.width // 2, self.width // 2), gated - leaving)
+        gated, passing = video.split([self.width, self.channels - self.width], dim=2)  # type: ignore[no-untyped-call]
+        batch, frames, width, height, columns = gated.shape
+        halves = gated.reshape(batch, frames, 2, width // 2, height, columns)
+        leaving = (halves * self.gate(gated)[:, :, :, None]).flatten(2, 3)  # (B, T, F, H, W)
+        mixed = self.mix(gated, leaving)
         if self.interleave:
             mixed = interleave(mixed)
         return torch.cat([mixed, passing], dim=2).flatten(0, 1)
 
-    def mix(self, arrived: Tensor, remaining: Tensor) -> Tensor:
-        """Adds what arrived from the neighbours to what remained, both (B, T, F, H, W)."""
-        return arrived + remaining
+    def arrived(self, leaving: Tensor) -> Tensor:
+        """What left for the neighbours, at the neighbours: the first half from t + 1, the second from t - 1."""
+        return shift_frames(leaving, self.width // 2, self.width // 2)
+
+    def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
+        """Adds what arrived from the neighbours to what remained, (B, T, F, H, W)."""
+        return self.arrived(leaving) + (gated - leaving)
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, frames={self.frames}, width={self.width}, interleave={self.interleave}"
@@ -101,10 +106,13 @@ class GSF(GSM):
         self, channels: int, frames: int, ratio: float = 0.25, interleave: bool = True, zero_gate: bool = False
     ) -> None:
         super().__init__(channels, frames, ratio, interleave, zero_gate)
-        self.weigh = nn.ModuleList(nn.Conv2d(2, 1, 3, padding=1) for _ in range(2))
+        self.weigh = nn.Conv2d(4, 2, 3, padding=1, groups=2)  # inputs: (half, [shifted y, r]), outputs: half
 
-    def mix(self, arrived: Tensor, remaining: Tensor) -> Tensor:
-        means = torch.stack([arrived.mean((3, 4)), remaining.mean((3, 4))], dim=1).transpose(2, 3)  # (B, 2, F, T)
-        logits = [convolution(half) for convolution, half in zip(self.weigh, means.chunk(2, dim=2), strict=True)]
-        weight = torch.sigmoid(torch.cat(logits, dim=2)).squeeze(1).transpose(1, 2)[..., None, None]  # (B, T, F, 1, 1)
-        return weight * arrived + (1.0 - weight) * remaining
+    def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
+        """The weighted sum of what arrived and what remained, (B, T, F, H, W)."""
+        left, all_of_it = leaving.mean((3, 4), keepdim=True), gated.mean((3, 4), keepdim=True)  # (B, T, F, 1, 1)
+        means = torch.stack([self.arrived(left), all_of_it - left], dim=1)  # the mean of a shift is the shifted mean
+        batch, _, frames, width = means.shape[:4]
+        maps = means.reshape(batch, 2, frames, 2, width // 2).permute(0, 3, 1, 4, 2)  # (B, half, kind, F / 2, T)
+        weight = torch.sigmoid(self.weigh(maps.flatten(1, 2))).flatten(1, 2).transpose(1, 2)  # (B, T, F)
+        return torch.lerp(gated - leaving, self.arrived(leaving), weight[..., None, None])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.frames import check_frames, split_frames
 from fieldshift.networks.gate import GSF, GSM
-from fieldshift.networks.shift import TSM
+from fieldshift.networks.shift import TSM, shift_frames
 
 Place = Literal["nowhere", "before-first-conv", "before-block", "after-last-conv"]
 
@@ -22,36 +22,30 @@ Place = Literal["nowhere", "before-first-conv", "before-block", "after-last-conv
 class TemporalConv(nn.Module):
     """A 3x1x1 convolution over time that starts as the identity: what the shift modules are compared with.
 
-    (B * T, C, H, W) -> the same shape, zeros beyond the ends; 3 C * C / groups parameters, no bias. Starting as the
-    identity keeps a pretrained 2D function untouched [D].
+    (B * T, C, H, W) -> the same shape, zeros beyond the ends; 3 C * C parameters, no bias, computed as a 1x1
+    convolution over each frame beside its two neighbours. Starting as the identity keeps a pretrained 2D function
+    untouched [D].
     """
 
-    def __init__(self, channels: int, frames: int, groups: int = 1) -> None:
+    def __init__(self, channels: int, frames: int) -> None:
         super().__init__()
         check_frames(frames)
-        if channels % groups != 0:
-            raise UserError(f"The value of `groups` is {groups}, but must divide the {channels} channels.")
         self.channels, self.frames = channels, frames
-        self.taps = nn.Conv2d(channels, 3 * channels, 1, groups=groups, bias=False)  # outputs: (group, tap, channel)
-        self.groups = groups
+        self.taps = nn.Conv2d(3 * channels, channels, 1, bias=False)  # inputs: (next, previous, own frame)
         with torch.no_grad():
             self.taps.weight.zero_()
-            own = torch.eye(channels // groups)[..., None, None]  # (C / groups, C / groups, 1, 1)
-            size = channels // groups
-            self.taps.weight.view(groups, 3, size, size, 1, 1)[:, 1].copy_(own)
+            self.taps.weight[:, 2 * channels :, 0, 0] = torch.eye(channels)
 
     def forward(
         self, features: Float[Tensor, "batch_frames channels height width"]
     ) -> Float[Tensor, "batch_frames channels height width"]:
-        taps = split_frames(self.taps(features), self.frames, "TemporalConv")  # (B, T, 3 C, H, W)
-        taps = taps.reshape(*taps.shape[:2], self.groups, 3, self.channels // self.groups, *taps.shape[3:])
-        before, own, after = (taps[:, :, :, tap].flatten(2, 3) for tap in range(3))  # (B, T, C, H, W)
-        edge = torch.zeros_like(own[:, :1])
-        mixed: Tensor = own + torch.cat([edge, before[:, :-1]], dim=1) + torch.cat([after[:, 1:], edge], dim=1)
-        return mixed.flatten(0, 1)
+        video = split_frames(features, self.frames, "TemporalConv")  # (B, T, C, H, W)
+        following, previous = shift_frames(video, self.channels, 0), shift_frames(video, 0, self.channels)
+        mixed: Tensor = self.taps(torch.cat([following, previous, video], dim=2).flatten(0, 1))
+        return mixed
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, frames={self.frames}, groups={self.groups}"
+        return f"channels={self.channels}, frames={self.frames}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ to the 3 px of the stem: 3 + 2 * 2 + 2 * 4 = 15.
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 WIDTHS, STRIDES = (24, 48), (2, 1)
 STAGES = tuple(f"blocks.{index}" for index in range(len(WIDTHS)))
@@ -36,8 +36,8 @@ class TinyBlock(nn.Module):
     def forward(
         self, features: Float[Tensor, "rows channels height width"]
     ) -> Float[Tensor, "rows more_channels smaller_height smaller_width"]:
-        branch = torch.relu(self.bn1(self.conv1(features)))
-        return torch.relu(self.bn2(self.conv2(branch)) + self.shortcut(features))
+        branch = functional.relu(self.bn1(self.conv1(features)), inplace=True)
+        return functional.relu(self.bn2(self.conv2(branch)) + self.shortcut(features), inplace=True)
 
 
 class TinyFeatures(nn.Module):
@@ -58,7 +58,7 @@ class TinyFeatures(nn.Module):
         )
 
     def forward(self, images: Float[Tensor, "rows channels height width"]) -> dict[str, Tensor]:
-        features = torch.relu(self.bn1(self.conv1(images)))
+        features = functional.relu(self.bn1(self.conv1(images)), inplace=True)
         maps = []
         for block in self.blocks:
             features = block(features)

@@ -262,7 +262,7 @@ def _overwritten(call: Call, base: Tensor, old: Span, view: Tensor, new: Span, *
     if not exact and dim not in old.dims | new.dims and new.low.shape[dim] == new.high.shape[dim] == 1:
         # A write to some channels or frames: other channels keep the rows and columns, so theirs may stand for all.
         return old if not np.isfinite(new.low).any() else joined([old, new], base.dim())
-    shape = list(np.broadcast_shapes(_one(old.low, dim), _one(new.low, dim)))
+    shape = list(np.broadcast_shapes(*[_one(ends, dim) for ends in (old.low, old.high, new.low, new.high)]))
     shape[dim] = base.shape[dim]
 
     stepped = old if old.step is not None and old.dims else new

@@ -173,8 +173,7 @@ def concatenated(parts: list[tuple[Span | None, int]], dim: int, rank: int) -> S
     if not known:
         return None
     empty = known[0].emptied(rank)
-    shape = np.broadcast_shapes(*[_without(span.low.shape, dim) for span in known])
-
+    shape = np.broadcast_shapes(*[_without(ends.shape, dim) for span in known for ends in (span.low, span.high)])
     low = _stacked([((empty if span is None else span).low, length) for span, length in parts], shape, dim)
     high = _stacked([((empty if span is None else span).high, length) for span, length in parts], shape, dim)
     whole = _merged(known)

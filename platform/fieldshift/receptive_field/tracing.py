@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -123,8 +124,8 @@ def frame_neighbours(field: Field) -> Field:
         return field
     span = field[FRAME_AXIS]
     for dim in span.dims:
-        length = span.low.shape[dim]
-        index = torch.arange(length).numpy()[:, None] + torch.tensor([-1, 0, 1]).numpy()[None, :]
+        length = max(span.low.shape[dim], span.high.shape[dim])
+        index = np.arange(length)[:, None] + np.array([-1, 0, 1])[None, :]
         span = joined([span, gather(span, dim, length, index)], span.rank)
     return {**field, FRAME_AXIS: span}
 

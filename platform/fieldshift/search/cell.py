@@ -147,12 +147,14 @@ class RelaxedCell(nn.Module):
 
     def _live(self, weights: Tensor) -> list[list[int]]:
         """The options of each edge that count: those with weight, all of an open edge where a gradient is wanted."""
-        nonzero = (weights.detach() != 0).tolist()
         wanted = torch.is_grad_enabled() and weights.requires_grad
-        return [
-            [o for o, counts in enumerate(row) if counts or (wanted and self.kept[e] and self.decided[e] is None)]
-            for e, row in enumerate(nonzero)
-        ]
+        live = []
+        for e, row in enumerate((weights.detach() != 0).tolist()):
+            is_open = self.kept[e] and self.decided[e] is None
+            # One option without weight (a perturbed edge) is carried along: the taps that are kept stay the same.
+            whole = is_open and (wanted or sum(row) > 1)
+            live.append([o for o, counts in enumerate(row) if counts or whole])
+        return live
 
     def _background(self, images: Tensor) -> Float[Tensor, "batch channels 1 1"]:
         """What lies outside of each image; slabs hold the difference to it."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fieldshift.motions import COLOURS, compose, operation, warp_frames
 from fieldshift.motions.matrices import are_identities, invert
-from fieldshift.search.mixture import BEFORE, BEHIND, Mixing, from_slab, mix_warps, to_slab
+from fieldshift.search.mixture import BORDER, Mixing, from_slab, mix_warps, to_slab
 from fieldshift.search.space import Option
+from fieldshift.search.taps import Taps
 
 Pairs = list[tuple[int, int]]
+Moving = tuple[tuple[tuple[int, ...], ...], ...]
+BYTES_A_TAP = 48  # rows and shares of four neighbours, and their order for the transposed gather
+KEPT_BYTES = 2**26  # of one cell's taps; above, computing them costs less than it does to hold them
+KEPT_MIXTURES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,18 @@ class Geometry:
     still_on_host: list[list[list[bool]]]
     coloured: tuple[bool, ...]
     learned: bool
+    kept: dict[Hashable, dict[tuple[int, int], Taps]] = field(default_factory=dict, compare=False)
+
+    def mixing(self, fill: str, moving: Moving, pairs: Hashable) -> Mixing:
+        """How a node's (edge, option) pairs are mixed; taps that never change are kept where they need little memory."""
+        frames, learned = len(self.distances), self.learned
+        height, width = self.size
+        edges, options = self.still.shape[:2]
+        if learned or edges * options * frames * height * width * BYTES_A_TAP > KEPT_BYTES:
+            return Mixing(self.size, fill, frames, moving, learned)
+        if pairs not in self.kept and len(self.kept) >= KEPT_MIXTURES:
+            self.kept.pop(next(iter(self.kept)))
+        return Mixing(self.size, fill, frames, moving, learned, self.kept.setdefault(pairs, {}))
 
 
 def geometry_of(
@@ -84,17 +102,18 @@ def node_value(
     hold differences to `background`: where a perturbed edge takes the total weight from 1, the background fades too.
     """
     frames = len(geometry.distances)
-    sources, chosen, stills, inverses, moving = [], [], [], [], []
+    sources, chosen, stills, inverses, moving, index_of_pairs = [], [], [], [], [], []
     for place, pairs in sorted(by_slab.items()):
         plain = [pair for pair in pairs if not geometry.coloured[pair[1]]]
         index = tuple(torch.tensor([pair[side] for pair in plain], device=weights.device).long() for side in (0, 1))
+        index_of_pairs.append((place, *plain))
         sources.append(slabs[place])
         chosen.append(weights[index])
         stills.append((chosen[-1][:, None] * geometry.still[index]).sum(0))
         inverses.append(geometry.inverses[index].to(weights.dtype))
         still = geometry.still_on_host
         moving.append(tuple(tuple(n for n, (e, o) in enumerate(plain) if not still[e][o][f]) for f in range(frames)))
-    mixing = Mixing(geometry.size, fill, frames, tuple(moving), geometry.learned)
+    mixing = geometry.mixing(fill, tuple(moving), tuple(index_of_pairs))
     node = mix_warps(sources, chosen, stills, inverses, mixing)
     for place, pairs in sorted(by_slab.items()):
         for e, o in pairs:
@@ -139,5 +158,4 @@ def _coloured(
             pending.append(operation(op).matrix(magnitude, geometry.distances, geometry.size))  # type: ignore[union-attr]
     difference = moved(video) - background[:, None]
     flat = difference.transpose(0, 1).flatten(1, 2)
-    border = (0, 0, BEFORE, BEHIND, BEFORE, BEHIND)
-    return weight * torch.nn.functional.pad(flat.permute(0, 2, 3, 1), border)
+    return weight * F.pad(flat.permute(0, 2, 3, 1), BORDER)

@@ -48,7 +48,7 @@ class Decision:
 
     kind: str
     at: str
-    chosen: tuple[str, ...]
+    chosen: list[str]
     harm: dict[str, float]
     margin: float
     whole: dict[str, float]
@@ -147,7 +147,7 @@ def decision(
     return Decision(
         kind=kind,
         at=at,
-        chosen=tuple(labels[i] for i in sorted(ranked[:kept])),
+        chosen=[labels[i] for i in sorted(ranked[:kept])],
         harm=dict(zip(labels, harm, strict=True)),
         margin=harm[ranked[kept - 1]] - harm[ranked[kept]] if len(ranked) > kept else 0.0,
         whole={} if whole is None else {"loss": whole.loss, "score": whole.score},

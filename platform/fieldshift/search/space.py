@@ -18,6 +18,11 @@ from fieldshift.motions.registry import MOTIONS
 from fieldshift.motions.warp import FILLS
 
 MAGNITUDES = ("frozen", "learned", "grid")
+TYPES: tuple[tuple[str, type, str], ...] = (
+    *((key, int, "a whole number") for key in ("version", "inputs", "nodes", "edges_per_node", "frames")),
+    *((key, str, "a text") for key in ("name", "summary", "magnitudes", "reference")),
+    ("symmetric", bool, "true or false"),
+)
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,13 @@ def parse_space(text: str, file: str) -> Space:
         if not isinstance(rows, dict):
             raise UserError(f"{file}: '{key}' is {rows!r}, but must be a table of NAME = [numbers].")
         values[key] = {op: _numbers(row, file, f"{key}.{op}") for op, row in rows.items()}
-    if isinstance(values.get("fill"), list):
+    for op, pair in values["ranges"].items():
+        if len(pair) != 2 or pair[0] > pair[1]:
+            raise UserError(f"{file}: 'ranges.{op}' is {list(pair)}, but must be [low, high] with low <= high.")
+    for key, kind, words in TYPES:
+        if key in table and type(table[key]) is not kind:
+            raise UserError(f"{file}: '{key}' is {table[key]!r}, but must be {words}.")
+    if not isinstance(values.get("fill", ""), str):
         values["fill"] = _numbers(values["fill"], file, "fill")
     space = Space(**values)
     check_space(space, file)
@@ -180,15 +191,11 @@ def check_space(space: Space, file: str) -> None:
     """Raises UserError for the first value that is not allowed, naming `file`, the key and what is allowed."""
     for key, lowest in (("version", 1), ("inputs", 1), ("nodes", 1), ("edges_per_node", 1), ("frames", 1)):
         value = getattr(space, key)
-        if value is None and key == "frames":
-            continue
-        if type(value) is not int or value < lowest:
+        if value is not None and value < lowest:
             raise UserError(f"{file}: '{key}' is {value!r}, but must be a whole number of at least {lowest}.")
     for key, allowed in (("magnitudes", MAGNITUDES), ("reference", REFERENCES)):
         if getattr(space, key) not in allowed:
             raise UserError(f"{file}: '{key}' is {getattr(space, key)!r}, but must be one of {', '.join(allowed)}.")
-    if type(space.symmetric) is not bool:
-        raise UserError(f"{file}: 'symmetric' is {space.symmetric!r}, but must be true or false.")
     if isinstance(space.fill, str) and space.fill not in FILLS:
         raise UserError(
             f"{file}: 'fill' is '{space.fill}', but must be one of {', '.join(FILLS)} or a list of numbers."
@@ -211,9 +218,6 @@ def _check_magnitudes(space: Space, ops: set[str], file: str) -> None:
             low, high = operation(op).limits
             if not values or min(values) < low or max(values) > high:
                 raise UserError(f"{file}: '{key}.{op}' is {list(values)}, but must lie within [{low:g}, {high:g}].")
-    for op, pair in space.ranges.items():
-        if len(pair) != 2 or pair[0] > pair[1]:
-            raise UserError(f"{file}: 'ranges.{op}' is {list(pair)}, but must be [low, high] with low <= high.")
     if space.magnitudes != "grid" and space.grid:
         raise UserError(
             f"{file}: 'grid' has no effect with magnitudes = '{space.magnitudes}'; use magnitudes = 'grid'."

@@ -1,0 +1,186 @@
+"""Forward and backward of every temporal module against its direct transcription and against a tensor copy, in one run.
+
+    python benchmarks/temporal_modules.py                      # 8 frames x 32 images, 256 channels, 14x14 and 56x56
+    python benchmarks/temporal_modules.py --images 4 --sizes 14  # a small machine
+
+Prints milliseconds and two ratios: direct transcription / module (above 1: the module is faster) and module / copy (a
+copy is `clone` once forward and once backward: what touching every element once costs). On the CPU time is the
+process's own, so other programs disturb it less; on a GPU it is measured by events. The rows are interleaved and the
+best of the repeats counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fieldshift.networks import GSF, GSM, TEMPORAL, TSM
+
+
+class DirectTSM(nn.Module):
+    """TSM by writing slices into zeros, derivatives left to autograd."""
+
+    def __init__(self, module: TSM) -> None:
+        super().__init__()
+        self.frames, self.fold, self.both = module.frames, module.fold, module.direction == "both"
+
+    def forward(self, features: Tensor) -> Tensor:
+        video = features.unflatten(0, (-1, self.frames))
+        shifted = torch.zeros_like(video)
+        ahead = self.fold if self.both else 0
+        behind = ahead + self.fold
+        shifted[:, :-1, :ahead] = video[:, 1:, :ahead]
+        shifted[:, 1:, ahead:behind] = video[:, :-1, ahead:behind]
+        shifted[:, :, behind:] = video[:, :, behind:]
+        return shifted.flatten(0, 1)
+
+
+class DirectGSM(nn.Module):
+    """GSM and GSF as their equations stand, vectorised: Conv3d, BatchNorm3d and one operator for each sign."""
+
+    def __init__(self, module: GSM) -> None:
+        super().__init__()
+        self.frames, self.width = module.frames, module.width
+        self.norm = nn.BatchNorm3d(module.width)
+        self.gate = nn.Conv3d(module.width, 2, 3, padding=1, groups=2)
+        self.weigh = nn.ModuleList(nn.Conv2d(2, 1, 3, padding=1) for _ in range(2)) if isinstance(module, GSF) else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        video = features.unflatten(0, (-1, self.frames)).transpose(1, 2).contiguous()  # (B, C, T, H, W)
+        gated, half = video[:, : self.width], self.width // 2
+        gate = torch.tanh(self.gate(torch.relu(self.norm(gated))))
+        parts = []
+        for index, group in enumerate(gated.split(half, 1)):
+            y = gate[:, index : index + 1] * group
+            r = group - y
+            edge = torch.zeros_like(y[:, :, :1])
+            y = torch.cat([y[:, :, 1:], edge], 2) if index == 0 else torch.cat([edge, y[:, :, :-1]], 2)
+            if self.weigh is None:
+                mixed = y + r
+            else:
+                means = torch.stack([y.mean((3, 4)), r.mean((3, 4))], 1)
+                weight = torch.sigmoid(self.weigh[index](means)).squeeze(1)[..., None, None]
+                mixed = weight * y + (1 - weight) * r
+            batch, _, frames, height, columns = mixed.shape
+            mixed = mixed.view(batch, 2, half // 2, frames, height, columns).transpose(1, 2).flatten(1, 2)
+            parts.append(mixed)
+        return torch.cat([*parts, video[:, self.width :]], 1).transpose(1, 2).contiguous().flatten(0, 1)
+
+
+class DirectConv3d(nn.Module):
+    """torch's Conv3d with a 3x1x1 kernel."""
+
+    def __init__(self, channels: int, frames: int) -> None:
+        super().__init__()
+        self.frames, self.conv = frames, nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        video = features.unflatten(0, (-1, self.frames)).transpose(1, 2)
+        return self.conv(video).transpose(1, 2).flatten(0, 1)
+
+
+class Copy(nn.Module):
+    """Every element read once and written once, forward and backward."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return _Copy.apply(features)
+
+
+class _Copy(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: object, features: Tensor) -> Tensor:
+        return features.clone()
+
+    @staticmethod
+    def backward(_ctx: object, gradient: Tensor) -> Tensor:
+        return gradient.clone()
+
+
+def direct(module: nn.Module, channels: int, frames: int) -> nn.Module:
+    """The direct transcription of a module of the registry."""
+    if isinstance(module, TSM):
+        return DirectTSM(module)
+    return DirectGSM(module) if isinstance(module, GSM) else DirectConv3d(channels, frames)
+
+
+def seconds(step: Callable[[], None], device: torch.device) -> float:
+    """The time of one step: of this process on the CPU, between events on a GPU."""
+    if device.type == "cpu":
+        start = time.process_time()
+        step()
+        return time.process_time() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    step()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
+def stepper(module: nn.Module, features: Tensor, gradient: Tensor) -> Callable[[], None]:
+    """Forward and backward, to the input and to the parameters."""
+    inputs = [features, *module.parameters()]
+
+    def step() -> None:
+        torch.autograd.grad(module(features), inputs, gradient)
+
+    return step
+
+
+def measure(size: int, options: argparse.Namespace, device: torch.device) -> None:
+    """Measures all modules at one size and prints a row for each."""
+    shape = (options.images * options.frames, options.channels, size, size)
+    layout = torch.channels_last if options.channels_last else torch.contiguous_format
+    features = torch.randn(shape, device=device).to(memory_format=layout).requires_grad_()
+    gradient = torch.randn(shape, device=device).to(memory_format=layout)
+    steps = {"copy": stepper(Copy(), features, gradient)}
+    for name, kind in TEMPORAL.items():
+        if name == "none":
+            continue
+        module = kind.build(options.channels, frames=options.frames).to(device).to(memory_format=layout)
+        steps[name] = stepper(module, features, gradient)
+        transcription = direct(module, options.channels, options.frames).to(device)
+        steps[f"{name} direct"] = stepper(transcription, features, gradient)
+    best = dict.fromkeys(steps, float("inf"))
+    for repeat in range(options.repeats + 1):
+        for name, step in steps.items():
+            taken = seconds(step, device)
+            if repeat > 0:
+                best[name] = min(best[name], taken)
+    print(f"\n{size}x{size}: rows {shape}, copy {best['copy'] * 1e3:.2f} ms")
+    print(f"{'module':<12} {'ms':>9} {'direct ms':>10} {'direct / module':>16} {'module / copy':>14}")
+    for name in (name for name in TEMPORAL if name != "none"):
+        mine, theirs = best[name], best[f"{name} direct"]
+        print(
+            f"{name:<12} {mine * 1e3:>9.2f} {theirs * 1e3:>10.2f} {theirs / mine:>16.2f} {mine / best['copy']:>14.2f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=8, help="frames T")
+    parser.add_argument("--images", type=int, default=32, help="images, each of T frames")
+    parser.add_argument("--channels", type=int, default=256)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[14, 56], help="sides of the maps in pixels")
+    parser.add_argument("--repeats", type=int, default=5, help="the best of these counts")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--channels-last", action="store_true", help="memory format of the maps")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    print(
+        f"torch {torch.__version__}, {device}, {options.threads} thread(s), {options.frames} frames, "
+        f"{options.images} images, {options.channels} channels, {'channels_last' if options.channels_last else 'NCHW'}"
+    )
+    for size in options.sizes:
+        measure(size, options, device)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Taps: from which pixels of a slab the pixels of a warped frame are read, forwards and transposed.
+
+A bilinear warp reads four neighbouring pixels for each output pixel. N warps of one frame together are a sparse matrix
+with 4 * N taps in each of its P rows. Slabs have one row and column of zeros before the image and two behind it, so taps
+outside the image need no masks. Sampling is that of `fieldshift.motions.warp`; `tests/search/test_cell.py` holds the two
+together. Shape letters: N warps of one frame, P = H * W pixels, D numbers in a slab's pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+BEFORE, BEHIND = 1, 2
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Output pixel p of warp n reads `shares[p, n]` of the slab's pixels `rows[p, n]`; differentiable in the shares.
+
+    `width` is the slab's, `pixels` how many it has.
+    """
+
+    rows: Int[Tensor, "P N 4"]
+    shares: Float[Tensor, "P N 4"]
+    width: int
+    pixels: int
+
+    @cached_property
+    def by_first_row(self) -> tuple[Tensor, Tensor, Tensor]:
+        """(order, givers, offsets): warped pixels sorted by the first row they read, the output pixels they belong to,
+        and where each row of the slab starts among them. The four rows lie at fixed distances: one sort serves all.
+        """
+        first, order = torch.sort(self.rows[..., 0].flatten(), stable=True)
+        givers = torch.div(order, self.rows.shape[1], rounding_mode="floor").int()
+        starts = torch.arange(self.pixels, device=first.device, dtype=first.dtype)
+        return order, givers, torch.searchsorted(first, starts).int()
+
+
+def taps(inverses: Float[Tensor, "N 2 3"], size: tuple[int, int], fill: str) -> Taps:
+    """The taps of warps whose INVERSE matrices are given: output pixel q reads at A q + b, in pixels about the centre.
+
+    `fill` is zeros (what a slab has outside), border or reflection. Differentiable in the matrices.
+    """
+    height, width = size
+    x = torch.arange(width, device=inverses.device).to(inverses.dtype) - (width - 1) / 2
+    y = torch.arange(height, device=inverses.device).to(inverses.dtype) - (height - 1) / 2
+    left, right = _read_at(inverses[:, 0], x, y, width, fill)
+    top, down = _read_at(inverses[:, 1], x, y, height, fill)
+    row, column = width + BEFORE + BEHIND, height + BEFORE + BEHIND
+    first = (top * row).add_(left).int().add_(BEFORE * row + BEFORE)
+    steps = torch.tensor([0, 1, row, row + 1], dtype=torch.int32, device=inverses.device)
+    both = right * down
+    shares = torch.empty(*both.shape, 4, dtype=both.dtype, device=both.device)
+    shares[..., 0] = both + 1 - right - down
+    shares[..., 1] = right - both
+    shares[..., 2] = down - both
+    shares[..., 3] = both
+    return Taps(first.unsqueeze(-1) + steps, shares, row, row * column)
+
+
+def _read_at(rows: Tensor, x: Tensor, y: Tensor, side: int, fill: str) -> tuple[Tensor, Tensor]:
+    """Along one axis, (P, N): the whole pixel at or before where each output pixel reads, and the fraction beyond it."""
+    a, b, shift = rows.unbind(-1)
+    start = b * y[:, None] + (shift + (side - 1) / 2)
+    at = ((a * x[:, None]) + start[:, None]).flatten(0, 1)
+    if fill == "reflection":
+        at = ((at + 0.5) % (2 * side) - side).abs().neg() + (side - 0.5)
+    at = at.clamp(-1, side) if fill == "zeros" else at.clamp(0, side - 1)
+    floor = at.detach().floor()
+    return floor, at - floor
+
+
+def gather(slab: Float[Tensor, "Hp Wp D"], where: Taps, weights: Float[Tensor, " N"]) -> Float[Tensor, "P D"]:
+    """The weighted sum of all warps of a slab, every row read and added in one pass."""
+    shares = where.shares * weights[:, None]
+    return F.embedding_bag(where.rows.flatten(1), slab.flatten(0, 1), per_sample_weights=shares.flatten(1), mode="sum")
+
+
+def products(
+    slab: Float[Tensor, "Hp Wp D"], gradient: Float[Tensor, "P D"], where: Taps, budget: int
+) -> Float[Tensor, " N"]:
+    """The inner product of the gradient with each warp alone, in blocks of at most `budget` numbers."""
+    table, (pixels, warps, _) = slab.flatten(0, 1), where.rows.shape
+    block = max(1, budget // (warps * slab.shape[-1]))
+    total = gradient.new_zeros(warps)
+    for start in range(0, pixels, block):
+        part = slice(start, start + block)
+        rows, shares = where.rows[part].flatten(0, 1), where.shares[part].flatten(0, 1)
+        moved = F.embedding_bag(rows, table, per_sample_weights=shares, mode="sum").view(-1, warps, slab.shape[-1])
+        total += torch.bmm(moved, gradient[part, :, None]).sum((0, 2))
+    return total
+
+
+def scatter(
+    into: Float[Tensor, "Hp Wp D"], gradient: Float[Tensor, "P D"], where: Taps, weights: Float[Tensor, " N"]
+) -> None:
+    """Adds the transposed gather of `gradient` to `into`: every pixel gives its shares to those it was read from.
+
+    With the taps sorted by the row they start from, this too is a gather.
+    """
+    target = into.flatten(0, 1)
+    order, givers, offsets = where.by_first_row
+    given = (where.shares * weights[:, None]).flatten(0, 1)[order].t().contiguous()
+    for step, share in zip((0, 1, where.width, where.width + 1), given, strict=True):
+        moved = F.embedding_bag(givers, gradient, offsets, per_sample_weights=share, mode="sum")
+        target[step:].add_(moved[: len(target) - step])

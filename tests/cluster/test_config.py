@@ -1,0 +1,40 @@
+"""What may be asked of a cluster."""
+
+import dataclasses
+import re
+
+import pytest
+
+from fieldshift.cluster import ClusterConfig
+from fieldshift.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("workers", -1),
+        ("cpus_per_worker", 0),
+        ("gpus_per_worker", -0.5),
+        ("gpus_per_worker", 2),
+        ("trials_at_once", -1),
+        ("trial_workers", -2),
+        ("start_timeout_s", 0),
+        ("address", "ray://head:10001"),
+        ("address", "http://head:8265"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line(field: str, value: object) -> None:
+    with pytest.raises(UserError, match=re.escape(f"cluster.{field} is")) as caught:
+        ClusterConfig(**{field: value})
+    assert "\n" not in str(caught.value)
+    assert str(value) in str(caught.value)
+
+
+def test_every_field_has_its_line() -> None:
+    for field in dataclasses.fields(ClusterConfig):
+        assert re.search(rf"^ +{field.name}: \S", ClusterConfig.__doc__ or "", re.MULTILINE), field.name
+
+
+def test_the_default_runs_in_this_process() -> None:
+    assert ClusterConfig().workers == 0
+    assert ClusterConfig().address is None

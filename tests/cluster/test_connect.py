@@ -1,0 +1,129 @@
+"""Checks before any work, and what is put back afterwards."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+
+import pytest
+
+from fieldshift.cluster import ClusterConfig, connect, preflight, terminate_like_interrupt
+from fieldshift.cluster.connect import Resources, _import_path, environment, local_device, worker_gpus
+from fieldshift.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("cluster", "workers", "held", "wanted"),
+    [
+        (ClusterConfig(), 3, Resources(2, 0), "3 worker(s) need 3 CPU cores, but the cluster has 2"),
+        (ClusterConfig(cpus_per_worker=4), 2, Resources(6, 0), "2 worker(s) need 8 CPU cores, but the cluster has 6"),
+        (ClusterConfig(gpus_per_worker=1), 2, Resources(8, 1), "2 worker(s) need 2 GPUs, but the cluster has 1"),
+        (ClusterConfig(gpus_per_worker=1), 1, Resources(8, 0), "1 worker(s) need 1 GPUs, but the cluster has 0"),
+        (ClusterConfig(), 2, Resources(8, 1), "2 worker(s) need 2 GPUs, but the cluster has 1"),
+    ],
+)
+def test_more_than_the_cluster_has_is_refused_with_both_numbers(
+    cluster: ClusterConfig, workers: int, held: Resources, wanted: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        preflight(cluster, workers, held)
+    assert str(caught.value).startswith(wanted)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "workers", "held"),
+    [
+        (ClusterConfig(), 2, Resources(2, 0)),
+        (ClusterConfig(gpus_per_worker=0.5), 2, Resources(2, 1)),
+        (ClusterConfig(gpus_per_worker=0), 2, Resources(2, 1)),
+        (ClusterConfig(), 2, Resources(2, 2)),
+    ],
+)
+def test_what_fits_passes(cluster: ClusterConfig, workers: int, held: Resources) -> None:
+    preflight(cluster, workers, held)
+
+
+@pytest.mark.parametrize(("asked", "there", "given"), [(None, 0, 0), (None, 4, 1), (0, 4, 0), (0.25, 0, 0.25)])
+def test_a_worker_takes_a_gpu_where_there_is_one(asked: float | None, there: float, given: float) -> None:
+    assert worker_gpus(ClusterConfig(gpus_per_worker=asked), there) == given
+
+
+@pytest.mark.parametrize(
+    ("available", "asked", "device"), [(True, None, "cuda:0"), (True, 0, "cpu"), (False, None, "cpu")]
+)
+def test_the_device_of_this_process(
+    monkeypatch: pytest.MonkeyPatch, available: bool, asked: float | None, device: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: available)
+    assert local_device(ClusterConfig(gpus_per_worker=asked)) == device
+
+
+def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="this machine has 0 GPUs"):
+        local_device(ClusterConfig(gpus_per_worker=1))
+
+
+def test_an_address_where_nothing_answers_is_said_at_once() -> None:
+    with socket.socket() as held_back:
+        held_back.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{held_back.getsockname()[1]}"
+        with (
+            pytest.raises(UserError, match=f"Nothing answers at cluster.address {address}"),
+            connect(ClusterConfig(address=address)),
+        ):
+            pass
+
+
+@pytest.mark.parametrize("address", ["head", "head:port", "head:"])
+def test_an_address_without_a_port_is_refused(address: str) -> None:
+    with pytest.raises(UserError, match="must be HOST:PORT"), connect(ClusterConfig(address=address)):
+        pass
+
+
+def test_without_ray_the_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray.train", None)
+    with pytest.raises(UserError, match="needs Ray, which is not installed"), connect(ClusterConfig(workers=1)):
+        pass
+
+
+def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIELDSHIFT_TEST_KEPT", "before")
+    monkeypatch.delenv("FIELDSHIFT_TEST_NEW", raising=False)
+    with environment({"FIELDSHIFT_TEST_KEPT": "within", "FIELDSHIFT_TEST_NEW": "within"}):
+        assert (os.environ["FIELDSHIFT_TEST_KEPT"], os.environ["FIELDSHIFT_TEST_NEW"]) == ("within", "within")
+    assert os.environ["FIELDSHIFT_TEST_KEPT"] == "before"
+    assert "FIELDSHIFT_TEST_NEW" not in os.environ
+
+
+def test_workers_find_what_this_process_imports_from_outside_its_installation(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path), sys.prefix, *sys.path])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), "own"]))
+    entries = _import_path().split(os.pathsep)
+    assert entries.count(str(tmp_path)) == 1
+    assert sys.prefix not in entries
+    assert entries[-1] == "own"
+
+
+def test_sigterm_interrupts_and_its_handler_is_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_outside_the_main_thread_signals_are_left_alone() -> None:
+    passed = []
+
+    def run() -> None:
+        with terminate_like_interrupt():
+            passed.append(True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert passed == [True]

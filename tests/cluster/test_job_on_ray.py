@@ -1,0 +1,127 @@
+"""A cluster of its own with token authentication: a job is sent, followed, and refused without the token."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fieldshift
+
+ray = pytest.importorskip("ray")
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore")]
+
+PROGRAM = """
+import fieldshift, os, sys
+from pathlib import Path
+from fieldshift.cluster import ClusterConfig, run_trials
+
+def double(trial, context):
+    return {"twice": 2 * trial["number"]}
+
+if __name__ == "__main__":
+    trials = [{"key": "one", "number": 21}]
+    (result,) = run_trials(double, trials, cluster=ClusterConfig(), name="job", storage=Path(sys.argv[1]))
+    print("imported from", Path(fieldshift.__file__).parent)
+    print("twice is", result.value["twice"])
+    sys.exit(int(sys.argv[2]))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """URL and token of a head node; its processes are one group, which ends with the tests."""
+    token = secrets.token_hex(32)
+    port = free_port()
+    folder = Path(tmp_path_factory.mktemp("ray"))
+    # Unix sockets of a Ray session need a short path.
+    session = Path("/tmp") / f"fs-{secrets.token_hex(3)}"
+    command = [
+        *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"),
+        *(f"--port={free_port()}", f"--dashboard-port={port}", "--dashboard-host=127.0.0.1"),
+        *("--include-dashboard=true", f"--temp-dir={session}", f"--ray-client-server-port={free_port()}"),
+        f"--dashboard-agent-listen-port={free_port()}",
+    ]
+    variables = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
+    with (folder / "log").open("w") as log:
+        head = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+        try:
+            await_port(head, port, folder / "log")
+            yield f"http://127.0.0.1:{port}", token
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(head.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                head.wait(timeout=20)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(head.pid, signal.SIGKILL)
+            head.wait(timeout=20)
+            shutil.rmtree(session, ignore_errors=True)
+
+
+def await_port(head: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert head.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, f"no dashboard after 120 s: {log.read_text()}"
+            time.sleep(0.2)
+        else:
+            return
+
+
+def test_a_job_needs_the_token_brings_its_package_and_ends_with_its_status(
+    cluster: tuple[str, str], tmp_path: Path
+) -> None:
+    """In processes of their own, because Ray reads the way of authentication once."""
+    url, token = cluster
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    script = tmp_path / "send.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path[:0] = {[str(Path(fieldshift.__file__).parents[1])]!r}\n"
+        "import fieldshift\n"
+        "from fieldshift.cluster import submit\n"
+        "from fieldshift.errors import UserError\n"
+        "try:\n"
+        f"    outcome = submit({url!r}, sys.argv[1:], modules=[fieldshift], start_timeout_s=120)\n"
+        "except UserError as error:\n"
+        "    sys.exit(f'refused: {error}')\n"
+        "print('status', outcome.status)\n"
+        "sys.exit(outcome.exit_code)\n"
+    )
+
+    def run(variables: dict[str, str], code: int) -> subprocess.CompletedProcess[str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        argv = [sys.executable, str(script), sys.executable, str(program), str(tmp_path / "storage"), str(code)]
+        return subprocess.run(argv, env=clean | variables, capture_output=True, text=True, timeout=200, check=False)
+
+    without = run({"RAY_AUTH_MODE": "disabled"}, 0)
+    assert without.returncode == 1
+    assert "refuses this client's token" in without.stderr
+    assert "RAY_AUTH_MODE=token" in without.stderr
+    finished = run({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}, 3)
+    assert "twice is 42" in finished.stdout, finished.stdout + finished.stderr
+    assert "runtime_resources" in finished.stdout
+    assert "status FAILED" in finished.stdout
+    assert finished.returncode == 3

@@ -1,0 +1,126 @@
+"""Sending a job: what is said when a cluster is away or refuses, and how a job is followed."""
+
+import re
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fieldshift.cluster import jobs, submit
+from fieldshift.errors import UserError
+
+pytest.importorskip("ray.job_submission")
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    status = 401
+
+    def do_GET(self) -> None:
+        body = b"Unauthorized: Missing authentication token"
+        self.send_response(self.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture(params=[401, 500])
+def refusing(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
+    handler = type("Handler", (_Refusing,), {"status": request.param})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", request.param
+        server.shutdown()
+        thread.join()
+
+
+def test_a_cluster_that_refuses_is_one_line_of_advice(refusing: tuple[str, int]) -> None:
+    url, status = refusing
+    with pytest.raises(UserError) as caught:
+        submit(url, ["true"])
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.startswith(f"The cluster at {url}")
+    assert ("RAY_AUTH_MODE=token" in text) == (status == 401)
+
+
+def test_an_address_where_nothing_answers_is_said_at_once() -> None:
+    with socket.socket() as held_back:
+        held_back.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held_back.getsockname()[1]}"
+        with pytest.raises(UserError, match=re.escape(f"Nothing answers at {url}")):
+            submit(url, ["true"])
+
+
+@pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "", "http://"])
+def test_an_address_that_is_no_url_is_refused(address: str) -> None:
+    with pytest.raises(UserError, match="must be a dashboard's URL"):
+        submit(address, ["true"])
+
+
+def test_a_job_without_a_command_is_refused() -> None:
+    with pytest.raises(UserError, match="has no command"):
+        submit("http://127.0.0.1:1", [])
+
+
+class _Client:
+    """A job server whose stream breaks once and whose job then ends."""
+
+    def __init__(self, statuses: list[str], text: str, breaks_at: int, exit_code: int | None = None) -> None:
+        self.statuses, self.text, self.breaks_at, self.exit_code = statuses, text, breaks_at, exit_code
+        self.stopped: list[str] = []
+
+    def get_job_status(self, _job: str) -> str:
+        return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+
+    def get_job_info(self, job: str) -> Any:
+        return SimpleNamespace(status=self.get_job_status(job), driver_exit_code=self.exit_code, message="it\nfailed")
+
+    def get_job_logs(self, _job: str) -> str:
+        return self.text
+
+    def stop_job(self, job: str) -> None:
+        self.stopped.append(job)
+
+    async def tail_job_logs(self, _job: str) -> AsyncIterator[str]:
+        upto, self.breaks_at = self.breaks_at, len(self.text)
+        for start in range(0, upto, 4):
+            yield self.text[start : min(start + 4, upto)]
+        if upto < len(self.text):
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+
+
+@pytest.mark.parametrize("breaks_at", range(0, 22, 3))
+def test_a_broken_stream_is_taken_up_without_repeating_or_missing(
+    monkeypatch: pytest.MonkeyPatch, breaks_at: int
+) -> None:
+    monkeypatch.setattr(jobs, "POLL_S", 0)
+    text = "epoch 1\nepoch 2\nepoch 3\n"
+    heard: list[str] = []
+    jobs._follow(_Client(["RUNNING", "SUCCEEDED"], text, breaks_at), "job", heard.append)
+    assert "".join(heard) == text
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "wanted"),
+    [("SUCCEEDED", None, 0), ("FAILED", 2, 2), ("FAILED", None, 1), ("STOPPED", None, 130)],
+)
+def test_the_exit_code_is_the_jobs(status: str, code: int | None, wanted: int) -> None:
+    outcome = jobs._outcome(_Client([status], "", 0, code), "job")
+    assert (outcome.status, outcome.exit_code) == (status, wanted)
+    assert outcome.message == ("" if status == "SUCCEEDED" else "it failed")
+
+
+def test_a_job_that_does_not_start_is_stopped_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "POLL_S", 0)
+    client = _Client(["PENDING"], "", 0)
+    with pytest.raises(UserError, match="did not start within 0 seconds"):
+        jobs._await_start(client, "job", 0)
+    assert client.stopped == ["job"]

@@ -1,0 +1,103 @@
+"""One function in this process, and how reports and the wish to end travel."""
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fieldshift.cluster import ClusterConfig, WorkerContext, run_workers
+from fieldshift.cluster.reports import Mailbox, describe_failure, failure_text
+from fieldshift.cluster.train import digest
+from fieldshift.errors import UserError
+
+HERE = ClusterConfig(gpus_per_worker=0)
+
+
+def count(payload: dict, context: WorkerContext) -> dict:
+    for epoch in range(payload["epochs"]):
+        context.report({"epoch": epoch})
+        if context.stopping:
+            break
+    return {"epochs": epoch + 1, "place": (context.rank, context.world, context.device)}
+
+
+def test_no_workers_means_the_same_function_in_this_process(tmp_path: Path) -> None:
+    heard: list[dict[str, float]] = []
+    value = run_workers(count, {"epochs": 3}, cluster=HERE, name="here", storage=tmp_path, on_report=heard.append)
+    assert value == {"epochs": 3, "place": (0, 1, "cpu")}
+    assert heard == [{"epoch": 0.0}, {"epoch": 1.0}, {"epoch": 2.0}]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_callback_ends_the_run_at_a_report(tmp_path: Path) -> None:
+    def enough(metrics: dict[str, float]) -> bool:
+        return metrics["epoch"] >= 1
+
+    value = run_workers(count, {"epochs": 9}, cluster=HERE, name="here", storage=tmp_path, on_report=enough)
+    assert value["epochs"] == 2
+
+
+def test_errors_come_out_as_they_are(tmp_path: Path) -> None:
+    def fails(_payload: dict, _context: WorkerContext) -> dict:
+        raise UserError("recipe.epochs is 0, but must be 1 or more.")
+
+    with pytest.raises(UserError, match="recipe.epochs is 0"):
+        run_workers(fails, {}, cluster=HERE, name="here", storage=tmp_path)
+
+
+def test_reports_hold_plain_numbers_only() -> None:
+    torch = pytest.importorskip("torch")
+    heard: list[dict[str, float]] = []
+    context = WorkerContext(send=lambda metrics: bool(heard.append(metrics)))
+    context.report({"loss": math.nan, "steps": 3, "best": True})
+    assert math.isnan(heard[0]["loss"])
+    assert (heard[0]["steps"], heard[0]["best"]) == (3.0, 1.0)
+    with pytest.raises(TypeError, match=r"'loss' is a Tensor; use \.item"):
+        context.report({"loss": torch.tensor(1.0)})
+
+
+@given(st.lists(st.integers(0, 2), max_size=40), st.integers(0, 40))
+def test_every_rank_is_told_to_end_at_the_same_report(order: list[int], wish: int) -> None:
+    """In whatever order three ranks report and the wish arrives: one report number, and nobody is past it."""
+    mailbox, numbers = Mailbox(), [0, 0, 0]
+    ends: dict[int, int] = {}
+    for position, rank in enumerate([*order, *(rank for _ in range(60) for rank in range(3))]):
+        if position == wish:
+            mailbox.end()
+        if rank not in ends:
+            numbers[rank] += 1
+            if mailbox.post(rank, numbers[rank], {"number": float(numbers[rank])}):
+                ends[rank] = numbers[rank]
+    assert len(ends) == 3
+    assert len(set(ends.values())) == 1
+
+
+def test_the_mailbox_keeps_what_rank_0_says_until_it_is_taken() -> None:
+    mailbox = Mailbox()
+    mailbox.post(0, 1, {"loss": 1.0})
+    mailbox.post(1, 1, {"loss": 9.0})
+    mailbox.post(0, 2, {"loss": 0.5})
+    assert mailbox.take() == [{"loss": 1.0}, {"loss": 0.5}]
+    assert mailbox.take() == []
+
+
+def test_a_failure_is_one_line_and_plain_values() -> None:
+    try:
+        raise UserError("a\n  b")
+    except UserError as error:
+        failure = describe_failure(error, 3)
+    assert (failure["rank"], failure["user"], failure["text"]) == (3, True, "a b")
+    assert "test_workers.py" in failure["traceback"]
+    assert failure_text(RuntimeError("x")) == "RuntimeError: x"
+    assert failure_text(RuntimeError()) == "RuntimeError"
+
+
+def test_a_digest_follows_every_value_and_no_order(tmp_path: Path) -> None:
+    base = {"a": 1, "b": {"c": [1, 2], "d": tmp_path, "cluster": HERE}}
+    assert digest(base) == digest(dict(reversed(base.items())))
+    assert digest(base) != digest({**base, "a": 2})
+    assert digest(base) != digest({**base, "b": {**base["b"], "cluster": ClusterConfig(workers=2)}})
+    with pytest.raises(TypeError, match="plain values, but it has a function"):
+        digest({"a": count})

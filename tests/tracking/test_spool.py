@@ -1,0 +1,116 @@
+"""A store that is down: the run goes on, and a replay brings everything to where it belongs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fieldshift.errors import UserError
+from fieldshift.tracking import TrackingConfig, open_store, replay
+from fieldshift.tracking.spool import Spool
+from fieldshift.tracking.store import client_for
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run's folder whose store was down while a parent and a child were logged."""
+    config = TrackingConfig(uri="http://127.0.0.1:9")
+    store = open_store(config, tmp_path / "run")
+    (tmp_path / "report.txt").write_text("report")
+    parent = store.run("e", "study", key="study")
+    child = store.run("e", "das", parent_id=parent.id, key="das", tags={"arm": "das"})
+    child.log_params({"epochs": 2})
+    for step in (1, 2):
+        child.log_metrics({"train/loss": 1 / step}, step=step)
+    child.log_image("policy/frames", np.full((4, 6, 3), 9, np.uint8), 1)
+    child.log_table(pd.DataFrame({"a": [1]}), "table")
+    child.log_artifact(tmp_path / "report.txt")
+    child.close("FINISHED")
+    parent.close("KILLED")
+    return tmp_path / "run"
+
+
+def test_it_is_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert not caplog.records
+    open_store(TrackingConfig(uri="http://127.0.0.1:9"), folder).run("e", "x").log_metrics({"a": 1.0})
+    assert sum("does not answer" in record.getMessage() for record in caplog.records) == 0
+
+
+def test_a_replay_brings_everything_where_it_belongs(folder: Path, tmp_path: Path) -> None:
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    assert replay(folder, other.uri) == 10
+    client = client_for(other.uri)
+    runs = {run.info.run_name: run for run in client.search_runs([other.experiment_id("e")])}
+    assert set(runs) == {"study", "das"}
+    child = runs["das"]
+    assert child.data.tags["mlflow.parentRunId"] == runs["study"].info.run_id
+    assert (child.info.status, runs["study"].info.status) == ("FINISHED", "KILLED")
+    assert child.data.params == {"epochs": "2"}
+    history = client.get_metric_history(child.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5)]
+    files = {file.path for file in client.list_artifacts(child.info.run_id)}
+    assert files == {"images", "table.json", "report.txt"}
+    assert not (folder / "tracking-spool").exists()
+
+
+def test_a_replay_of_what_was_in_part_sent_makes_no_run_twice(folder: Path, tmp_path: Path) -> None:
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    (file,) = (folder / "tracking-spool").glob("*.jsonl")
+    lines = file.read_text().splitlines()
+    created = [json.loads(line)["what"] for line in lines].count("create")
+    whole = file.read_text()
+    file.write_text("\n".join(lines[:4]) + "\n")
+    replay(folder, other.uri)
+    file.parent.mkdir()
+    file.write_text(whole)
+    for line in lines:
+        if "picture" in (message := json.loads(line)):
+            from PIL import Image
+
+            Image.new("RGB", (6, 4)).save(file.parent / message["picture"])
+    replay(folder, other.uri)
+    assert len(client_for(other.uri).search_runs([other.experiment_id("e")])) == created == 2
+
+
+def test_a_store_that_is_still_down_leaves_the_spool_as_it_was(folder: Path) -> None:
+    (file,) = (folder / "tracking-spool").glob("*.jsonl")
+    before = file.read_text()
+    with pytest.raises(UserError, match="still does not answer"):
+        replay(folder)
+    assert file.read_text() == before
+
+
+def test_nothing_to_send_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to send"):
+        replay(tmp_path)
+
+
+def test_a_store_that_goes_down_in_the_middle_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(TrackingConfig(), tmp_path)
+    run = store.run("e", "r", key="r")
+    run.log_metrics({"loss": 1.0}, step=1)
+    client = client_for(store.uri)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConnectionError("refused")
+
+    with monkeypatch.context() as down:
+        down.setattr(client, "log_batch", refuse)
+        run.log_metrics({"loss": 0.5}, step=2)
+        run.log_metrics({"loss": 0.25}, step=3)
+    run.close()
+    assert sum("does not answer" in record.getMessage() for record in caplog.records) == 1
+    assert client.get_run(run.id).info.status == "RUNNING"
+    assert replay(tmp_path) == 3
+    history = client.get_metric_history(run.id, "loss")
+    assert sorted((point.step, point.value) for point in history) == [(1, 1.0), (2, 0.5), (3, 0.25)]
+    assert client.get_run(run.id).info.status == "FINISHED"
+    assert not Spool(tmp_path).is_down
