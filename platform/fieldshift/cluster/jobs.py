@@ -118,9 +118,11 @@ def _named_address_only() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _told_in_one_line(address: str) -> Iterator[None]:
+    from ray.exceptions import RayError
+
     try:
         yield
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RayError, RuntimeError, ValueError) as error:  # what requests raises is an OSError
         text = " ".join(str(error).split())
         if "401" in text or "403" in text or "uthentication" in text or "nauthorized" in text:
             raise UserError(f"The cluster at {address} refuses this client's token; {_TOKEN_ADVICE}.") from error

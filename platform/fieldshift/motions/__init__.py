@@ -1,7 +1,7 @@
 """What can move: motions, one sampling pass, and the policies that join them.
 
 A motion is a pure function (magnitude, distance of the frame) -> matrix; a policy composes matrices and samples the
-image once. The package imports torch only; `ImageToVideo`, which is a torchvision transform, is loaded when it is used.
+image once. The package imports torch only; `ImageToVideo`, a torchvision transform, and `VideoLayer` are loaded when used.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from fieldshift.motions.warp import (
 )
 
 if TYPE_CHECKING:
+    from fieldshift.motions.layer import VideoLayer
     from fieldshift.motions.video import ImageToVideo
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Motion",
     "Policy",
     "Step",
+    "VideoLayer",
     "colour",
     "compose",
     "distances",
@@ -58,8 +60,10 @@ __all__ = [
     "warp_mixture",
 ]
 
+_LATER = {"ImageToVideo": "fieldshift.motions.video", "VideoLayer": "fieldshift.motions.layer"}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "ImageToVideo":
-        return importlib.import_module("fieldshift.motions.video").ImageToVideo
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'fieldshift.motions' has no attribute '{name}'")

@@ -73,7 +73,7 @@ class GSM(nn.Module):
         self, features: Float[Tensor, "batch_frames channels height width"]
     ) -> Float[Tensor, "batch_frames channels height width"]:
         video = split_frames(features, self.frames, type(self).__name__)  # (B, T, C, H, W)
-        gated, passing = video.split([self.width, self.channels - self.width], dim=2)  # type: ignore[no-untyped-call]
+        gated, passing = video.split([self.width, self.channels - self.width], dim=2)
         batch, frames, width, height, columns = gated.shape
         halves = gated.reshape(batch, frames, 2, width // 2, height, columns)
         leaving = (halves * self.gate(gated)[:, :, :, None]).flatten(2, 3)  # (B, T, F, H, W)

@@ -22,7 +22,7 @@ from fieldshift.search.journal import collapse_warning, decision_line, pass_line
 from fieldshift.search.selection import Judge, decide_edges, decide_option, is_open, next_edge, next_node
 from fieldshift.search.session import ALPHA, STATE_FILE, WEIGHTS, Session
 from fieldshift.search.space import Space
-from fieldshift.search.supernet import Supernet, kept_buffers
+from fieldshift.search.supernet import kept_buffers
 from fieldshift.training import distributed
 from fieldshift.training.cost import device_hours
 from fieldshift.training.loop import use_channels_last
@@ -145,8 +145,8 @@ def learn_one_pass(session: Session, objective: Objective) -> dict[str, float]:
         if alpha_learns:  # alpha's step, on its own half: it leaves no trace in the network
             with kept_buffers(supernet.network):
                 gradients, outer_loss = outer_gradient(
-                    partial(loss_at, supernet, objective, alpha_batch, session.noise(step, ALPHA)),
-                    partial(loss_at, supernet, objective, batch, noise),
+                    partial(loss_at, session, objective, alpha_batch, session.noise(step, ALPHA)),
+                    partial(loss_at, session, objective, batch, noise),
                     parameters,
                     cell.outer_parameters,
                     order=config.order,
@@ -185,16 +185,16 @@ def learn_one_pass(session: Session, objective: Objective) -> dict[str, float]:
 
 
 def loss_at(
-    supernet: Supernet,
+    session: Session,
     objective: Objective,
     batch: tuple[Tensor, Tensor, Tensor],
     noise: int | None,
     parameters: Sequence[Tensor],
 ) -> Tensor:
     """The loss of a batch with the network's learned parameters replaced by `parameters`, with a graph to alpha."""
-    images, targets, _ = batch
+    supernet, (images, targets, _) = session.supernet, batch
     names = [f"network.{name}" for name, each in supernet.network.named_parameters() if each.requires_grad]
-    video = supernet.video(images, supernet.cell.weights(noise))
+    video = supernet.video(images, session.cell.weights(noise, session.config.temperature))
     logits = functional_call(supernet, dict(zip(names, parameters, strict=True)), (video,))
     return objective.loss(logits, targets)
 

@@ -21,7 +21,7 @@ from fieldshift.search.taps import Taps
 Pairs = list[tuple[int, int]]
 Moving = tuple[tuple[tuple[int, ...], ...], ...]
 BYTES_A_TAP = 48  # rows and shares of four neighbours, and their order for the transposed gather
-KEPT_BYTES = 2**26  # of one cell's taps; above, computing them costs less than it does to hold them
+KEPT_BYTES = 2**25  # of one cell's taps; above, computing them costs less than it does to hold them
 KEPT_MIXTURES = 16
 
 

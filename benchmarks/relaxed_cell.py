@@ -1,0 +1,101 @@
+"""What the relaxed cell costs against a plain loop of one warp an operation and frame.
+
+Forward and backward to alpha through `affine-cell` at T = 8, time and peak memory, each measured in a process of its own:
+
+    python benchmarks/relaxed_cell.py
+
+The plain loop is the definition of the cell written down with torch's `grid_sample`: every option of every edge warps
+every frame, and autograd keeps what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fieldshift.motions import distances, motion, sampling_grid
+from fieldshift.search import RelaxedCell, load_space
+
+CASES = ((32, 64), (224, 8))  # side in pixels, batch
+FRAMES, CHANNELS, REPEATS = 8, 3, 5
+
+
+def plain_video(cell: RelaxedCell, images: Tensor, weights: Tensor) -> Tensor:
+    """The cell's video, one `grid_sample` an option and frame. Returns (B, T, C, H, W)."""
+    space, s = cell.space, distances(cell.frames)
+    size = (images.shape[-2], images.shape[-1])
+    magnitudes = cell.magnitudes()
+    nodes = [[images] * cell.frames for _ in range(space.inputs)]
+    for node in range(space.inputs, space.inputs + space.nodes):
+        incoming = [e for e, (_, target) in enumerate(space.edges) if target == node]
+        frames = []
+        for t in range(cell.frames):
+            total = torch.zeros_like(images)
+            for e in incoming:
+                frame = nodes[space.edges[e][0]][t]
+                for o, option in enumerate(cell.options):
+                    matrix = motion(option.ops[0]).matrix(magnitudes[e, o, 0], s[t], size)
+                    grid = sampling_grid(matrix[None], size).float().expand(len(images), -1, -1, -1)
+                    total = total + weights[e, o] * F.grid_sample(frame, grid, align_corners=False)
+            frames.append(total / len(incoming))
+        nodes.append(frames)
+    return torch.stack(nodes[-1], dim=1)
+
+
+def peak_bytes() -> int:
+    """The largest memory that this process has had so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def measure(kind: str, side: int, batch: int) -> dict[str, float]:
+    """Median seconds of forward and backward, peak bytes above what was there before, and the gradient's norm."""
+    torch.set_num_threads(1)
+    cell = RelaxedCell(load_space("affine-cell"), FRAMES, seed=0)
+    images = torch.rand(batch, CHANNELS, side, side, generator=torch.Generator().manual_seed(0))
+    probe = torch.randn(batch, FRAMES, CHANNELS, side, side, generator=torch.Generator().manual_seed(1))
+    start, seconds = peak_bytes(), []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        weights = cell.weights()
+        video = cell.video(images, weights) if kind == "cell" else plain_video(cell, images, weights)
+        (gradient,) = torch.autograd.grad((video * probe).sum(), cell.alpha)
+        seconds.append(time.perf_counter() - begin)
+    return {
+        "seconds": sorted(seconds)[REPEATS // 2],
+        "bytes": float(peak_bytes() - start),
+        "gradient": float(gradient.double().norm()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--one", nargs=3, metavar=("KIND", "SIDE", "BATCH"), help="measure one case in this process")
+    chosen = parser.parse_args().one
+    if chosen:
+        print(json.dumps(measure(chosen[0], int(chosen[1]), int(chosen[2]))))
+        return
+    print(f"affine-cell, T = {FRAMES}, {CHANNELS} channels, one thread, median of {REPEATS}")
+    for side, batch in CASES:
+        rows = {}
+        for kind in ("plain", "cell"):
+            command = [sys.executable, __file__, "--one", kind, str(side), str(batch)]
+            rows[kind] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            row = rows[kind]
+            print(
+                f"{side} x {side}, batch {batch}, {kind:5}: {row['seconds'] * 1e3:8.0f} ms, "
+                f"{row['bytes'] / 2**20:6.0f} MiB above the start, |gradient| {row['gradient']:.6g}"
+            )
+        faster = rows["plain"]["seconds"] / rows["cell"]["seconds"]
+        print(f"    {faster:.1f} times as fast, {rows['cell']['bytes'] / rows['plain']['bytes']:.2f} of the memory")
+
+
+if __name__ == "__main__":
+    main()

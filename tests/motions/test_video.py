@@ -1,0 +1,115 @@
+"""A policy as a torchvision transform and as an exportable layer."""
+
+from __future__ import annotations
+
+import PIL.Image
+import pytest
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from fieldshift.errors import UserError
+from fieldshift.motions import ImageToVideo, Policy, VideoLayer
+from fieldshift.motions.graph import Edge, Step
+
+POLICY = Policy.chain([("translate_x", 0.25), ("rotate", 20)], frames=5)
+MIXED = Policy(
+    nodes=2,
+    edges=(
+        Edge(0, 1, (Step("zoom", 1.6),)),
+        Edge(0, 2, (Step("translate_y", -0.3),)),
+        Edge(1, 2, (Step("shear_x", 12),)),
+    ),
+    frames=3,
+    fill="border",
+)
+
+
+def image(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+
+
+def test_image_and_mask_of_a_sample_move_together() -> None:
+    sample = {
+        "image": tv_tensors.Image(image(3, 12, 16)),
+        "mask": tv_tensors.Mask(image(12, 16) // 13),
+        "label": 3,
+        "name": "one",
+    }
+    moved = ImageToVideo(POLICY)(sample)
+    assert isinstance(moved["image"], tv_tensors.Video)
+    assert moved["image"].shape == (5, 3, 12, 16)
+    assert moved["image"].dtype == torch.uint8
+    expected = (POLICY.video(sample["image"][None].as_subclass(torch.Tensor)) * 255).round().to(torch.uint8)
+    assert torch.equal(moved["image"].as_subclass(torch.Tensor), expected[0])
+    assert torch.equal(moved["image"][2].as_subclass(torch.Tensor), sample["image"].as_subclass(torch.Tensor))
+    assert isinstance(moved["mask"], tv_tensors.Mask)
+    assert torch.equal(moved["mask"], POLICY.video_masks(sample["mask"][None].as_subclass(torch.Tensor))[0])
+    assert (moved["label"], moved["name"]) == (3, "one")
+
+
+def test_every_kind_of_image() -> None:
+    transform = ImageToVideo(POLICY)
+    pixels = image(3, 12, 16)
+    expected = transform(pixels)
+    assert expected.shape == (5, 3, 12, 16)
+    picture = PIL.Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    assert torch.equal(transform(picture), expected)
+    assert torch.equal(transform(pixels.expand(2, 4, 3, 12, 16)), expected.expand(2, 4, 5, 3, 12, 16))
+    floats = transform(pixels / 255)
+    assert floats.dtype == torch.float32
+    assert torch.equal((floats * 255).round().to(torch.uint8), expected)
+    assert transform(tv_tensors.Mask(image(2, 12, 16))).shape == (2, 5, 12, 16)
+
+
+def test_inside_a_pipeline_of_v2() -> None:
+    pipeline = v2.Compose(
+        [v2.ToImage(), ImageToVideo(POLICY), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
+    )
+    video = pipeline(PIL.Image.new("RGB", (10, 8), (255, 0, 0)))
+    assert video.shape == (5, 3, 8, 10)
+    assert torch.equal(video[2, :, 0, 0].as_subclass(torch.Tensor), torch.tensor([1.0, -1, -1]))
+    assert "translate_x by 0.25 of the width" in repr(pipeline)
+
+
+def test_what_it_cannot_move_is_refused() -> None:
+    transform = ImageToVideo(POLICY)
+    boxes = tv_tensors.BoundingBoxes([[0, 0, 3, 3]], format="XYXY", canvas_size=(8, 8))
+    for sample, words in (
+        ({"image": image(3, 8, 8), "boxes": boxes}, "holds BoundingBoxes"),
+        (tv_tensors.Video(image(2, 3, 8, 8)), "holds Video"),
+        (image(8, 8), "must be \\(..., C, H, W\\)"),
+        (image(3, 8, 8).int(), "torch.int32, but must be uint8 or floats"),
+        (tv_tensors.Mask(image(8, 8) > 99), "torch.bool"),
+    ):
+        with pytest.raises(UserError, match=words):
+            transform(sample)
+    with pytest.raises(UserError, match="mixes 2 paths"):
+        ImageToVideo(MIXED)(tv_tensors.Mask(image(8, 8)))
+
+
+@pytest.mark.parametrize("policy", [POLICY, MIXED, Policy.replicate(3)], ids=["pure", "mixed", "replicate"])
+def test_the_layer_is_the_policy(policy) -> None:
+    layer = VideoLayer(policy, (12, 16))
+    images = image(4, 3, 12, 16) / 255
+    assert torch.allclose(layer(images), policy.video(images), atol=1e-5)
+    assert not list(layer.parameters())
+    with pytest.raises(ValueError, match=r"\(12, 16\), but received \(12, 12\)"):
+        layer(images[..., :12])
+
+
+def test_the_layer_exports_with_a_free_batch() -> None:
+    images = image(4, 3, 12, 16) / 255
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(VideoLayer(MIXED, (12, 16)), (images,), dynamic_shapes=({0: batch},))
+    for count in (1, 7):
+        some = image(count, 3, 12, 16) / 255
+        assert torch.allclose(program.module()(some), MIXED.video(some), atol=1e-5)
+
+
+def test_what_the_layer_cannot_hold_is_refused() -> None:
+    with pytest.raises(UserError, match="changes colours"):
+        VideoLayer(Policy.single("equalize", 1, frames=3), (8, 8))
+    for fill in ("mean", (0.5,)):
+        with pytest.raises(UserError, match="cannot be exported"):
+            VideoLayer(Policy.single("rotate", 9, frames=3, fill=fill), (8, 8))
