@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shlex
 import socket
 import time
@@ -124,7 +125,8 @@ def _told_in_one_line(address: str) -> Iterator[None]:
         yield
     except (OSError, RayError, RuntimeError, ValueError) as error:  # what requests raises is an OSError
         text = " ".join(str(error).split())
-        if "401" in text or "403" in text or "uthentication" in text or "nauthorized" in text:
+        # Whole numbers only: the text names the port as well.
+        if re.search(r"\b(401|403)\b|[Aa]uthentication|[Uu]nauthorized", text):
             raise UserError(f"The cluster at {address} refuses this client's token; {_TOKEN_ADVICE}.") from error
         raise UserError(f"The cluster at {address} does not take the job: {text[:300]}") from error
 
