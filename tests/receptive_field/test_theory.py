@@ -58,12 +58,14 @@ def on_cpu(network: nn.Module) -> nn.Module:
     return network.to_empty(device="cpu")
 
 
-FAMILIES = ["resnet18", "resnet50", "shufflenet_v2_x0_5", "mobilenet_v2", "squeezenet1_1"]  # slower: SLOW_FAMILIES
+FAMILIES = ["resnet18", "shufflenet_v2_x0_5", "mobilenet_v2", "squeezenet1_1"]  # slower: SLOW_FAMILIES
 
 
-SLOW_FAMILIES = ["googlenet", "densenet121", "inception_v3", "mnasnet1_0", "convnext_tiny"]
+SEGMENTERS = [("fcn_resnet50", "classifier")]
+SLOW_FAMILIES = ["resnet50", "googlenet", "densenet121", "inception_v3", "mnasnet1_0", "convnext_tiny"]
 if os.environ.get("FIELDSHIFT_SLOW_TESTS"):
     FAMILIES += SLOW_FAMILIES
+    SEGMENTERS += [("deeplabv3_resnet50", "backbone.layer3")]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -81,7 +83,7 @@ def test_classifier_families_against_the_probe(name: str) -> None:
     assert (measured.box[1], measured.box[3]) == (box[1], box[3])
 
 
-@pytest.mark.parametrize(("name", "layer"), [("fcn_resnet50", "classifier"), ("deeplabv3_resnet50", "backbone.layer3")])
+@pytest.mark.parametrize(("name", "layer"), SEGMENTERS)
 def test_segmentation_families_against_the_probe(name: str, layer: str) -> None:
     network = on_cpu(blank(name, segmentation=True))
     field = theory(network, (64, 16), [layer])[0]

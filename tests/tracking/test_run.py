@@ -85,7 +85,8 @@ def test_a_parameter_that_changes_is_said_and_ends_nothing(store: Store, caplog:
     assert client_for(store.uri).get_run(run.id).data.params == {"epochs": "3"}
 
 
-def test_a_table_is_written_in_place_of_an_earlier_one(store: Store) -> None:
+def test_a_table_is_written_in_place_of_an_earlier_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)  # `load_table` looks for runs there, whatever its client's is
     run = store.run("tables", "arms")
     for mean in (0.5, 0.75):
         run.log_table(pd.DataFrame({"arm": ["none", "das"], "mean": [0.25, mean]}), "comparison")

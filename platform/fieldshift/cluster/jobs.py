@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -78,7 +79,8 @@ def submit(
         from ray.job_submission import JobSubmissionClient
 
         client = JobSubmissionClient(address)
-        runtime_env: dict[str, Any] = {"py_modules": list(modules)} if modules else {}
+        folders = [str(Path(str(module.__file__)).parent) for module in modules]
+        runtime_env: dict[str, Any] = {"py_modules": folders} if folders else {}
         if env:
             runtime_env["env_vars"] = dict(env)
         job_id = str(client.submit_job(entrypoint=shlex.join(argv), runtime_env=runtime_env))

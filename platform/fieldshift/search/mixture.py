@@ -109,11 +109,11 @@ class _MixWarps(torch.autograd.Function):
                     continue
                 where, scale, to_inverse = mixing.taps(j, frame, inverses[j]), weights[j][columns], to_inverses[j]
                 if to_inverse is None:
-                    to_weights[j][columns] = products(source[at], gradient, where, BLOCK)
+                    to_weights[j][columns] += products(source[at], gradient, where, BLOCK)
                 else:
                     matrices = inverses[j][columns, frame]
-                    slopes = _products_and_slopes(source[at], gradient, matrices, scale, mixing)
-                    to_weights[j][columns], to_inverse[columns, frame] = slopes
+                    each, to_inverse[columns, frame] = _products_and_slopes(source[at], gradient, matrices, scale, mixing)
+                    to_weights[j][columns] += each
                 if to_source is not None:
                     scatter(to_source[at], gradient, where, scale)
         return None, *to_sources, *to_weights, *to_stills, *to_inverses
