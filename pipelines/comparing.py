@@ -24,7 +24,8 @@ from fieldshift.training import (
     equal_compute_epochs,
     network_cost,
 )
-from pipelines.problem import Problem, read_policy
+from pipelines.placement import check_trials_fit
+from pipelines.problem import PolicySource, Problem, read_policy
 from pipelines.running import run_training_trials, training_trial, with_epochs
 from pipelines.session import Session, open_session
 from pipelines.trials import Trial
@@ -59,7 +60,7 @@ def compare(
     network: str = "tiny-resnet",
     temporal: str = "tsm",
     frames: int = 3,
-    policy: str | None = None,
+    policy: PolicySource = None,
     space: str = "affine-one",
     arms: list[str] | None = None,
     readings: list[str] | None = None,
@@ -104,6 +105,7 @@ def compare(
     found, motion_space = read_policy(policy), load_space(space)
     check_seeds(seeds)
     check_batch(recipe.batch, cluster.trial_workers)
+    check_trials_fit(cluster)
     dataset = problem.check()
     for name in chosen:
         problem.card(dataset, name, found, motion_space, seed)

@@ -14,7 +14,7 @@ from fieldshift.motions import Policy
 from fieldshift.receptive_field import EffectiveField, effective, measures, reshaped, theory
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import load_network
-from pipelines.problem import Problem, read_policy
+from pipelines.problem import PolicySource, Problem, read_policy
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def receptive_field(
     network: str | None = None,
     temporal: str = "none",
     frames: int = 1,
-    policy: str | None = None,
+    policy: PolicySource = None,
     layers: list[str] | None = None,
     classes: int = 10,
     channels: int = 3,
@@ -81,7 +81,7 @@ def receptive_field(
         )
     if images < 1:
         raise UserError(f"--images is {images}, but an effective field needs at least 1 image.")
-    folders = {Path(run).name: Path(run) for run in runs or ()}
+    folders = named_folders(runs or [])
     loaded = {name: load_network(folder) for name, folder in folders.items()}
     cards = [card for _, card in loaded.values()]
     if len({(card.data, card.task) for card in cards}) > 1:
@@ -96,12 +96,18 @@ def receptive_field(
         data=first.data, task=first.task, network=first.network, temporal="none", frames=1, loading=loading
     )
     dataset = problem.load()
-    config = {"runs": {name: str(folder) for name, folder in folders.items()}, "images": images, "tracking": tracking}
+    config = {"runs": list(map(str, folders.values())), "images": images, "loading": loading, "tracking": tracking}
     tags = {"data": first.data}
     with open_session(
         "receptive-field", out=out, resume=resume, config=config, tracking=tracking, tags=tags
     ) as session:
         return compare_fields(session, dataset, folders, images=images)
+
+
+def named_folders(runs: list[str]) -> dict[str, Path]:
+    """Run folders by their last names, or by their whole paths where those are shared."""
+    names = [Path(run).name for run in runs]
+    return {name if names.count(name) == 1 else run: Path(run) for name, run in zip(names, runs, strict=True)}
 
 
 def network_theory(

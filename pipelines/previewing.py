@@ -8,6 +8,7 @@ from pathlib import Path
 from fieldshift.console import say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
+from pipelines.problem import PolicySource
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class PreviewResult:
 
 def preview(
     *,
-    policy: str,
+    policy: PolicySource,
     data: str = "digit-pairs-left",
     task: str | None = None,
     frames: int | None = None,
@@ -54,7 +55,8 @@ def preview(
     if examples < 1:
         raise UserError(f"--examples is {examples}, but must be at least 1.")
     found = read_policy(policy)
-    assert found is not None
+    if found is None:
+        raise UserError("A preview needs a policy; give --policy FILE (fieldshift search makes one).")
     if frames is not None:
         if frames < 1:
             raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +14,9 @@ from fieldshift.motions import Policy
 from fieldshift.networks import TEMPORAL, known_networks
 from fieldshift.search import Space, load_space, random_policy
 from fieldshift.training import NetworkCard, arm_named, network_card, objective_for
+
+PolicySource = str | dict[str, Any] | None
+"""A policy as commands take it: a file, a run folder that holds one, or what such a file holds (as in config.yaml)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +99,11 @@ def arm_policy(arm_name: str, policy: Policy | None, space: Space | None, frames
     return policy.with_frames(frames)
 
 
-def read_policy(path: str | Path | None) -> Policy | None:
-    """The policy of a file, or of a run folder that holds one."""
-    if path is None:
-        return None
-    file = Path(path)
+def read_policy(source: PolicySource | Path | Policy) -> Policy | None:
+    """The policy of a file, of a run folder that holds one, or of such a file's content."""
+    if source is None or isinstance(source, Policy):
+        return source
+    if isinstance(source, dict):
+        return Policy.from_json(json.dumps(source), "--policy")
+    file = Path(source)
     return Policy.load(file / "policy.json" if file.is_dir() else file)

@@ -10,6 +10,7 @@ from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
 from fieldshift.console import Progress, duration, progress, say
 from fieldshift.tracking import Run
 from fieldshift.training import NetworkCard, Recipe
+from pipelines.placement import placed, workers_of_trials
 from pipelines.problem import Problem
 from pipelines.session import Session
 from pipelines.trials import Trial, run_training_trial
@@ -66,7 +67,7 @@ def run_training_trials(
             runs[key].log_params({**tags, **{f"recipe.{name}": str(value) for name, value in trial.recipe.items()}})
         return runs[key]
 
-    with progress(title, sum(weights)) as bar:
+    with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress(title, sum(weights)) as bar:
 
         def reported(trial: dict[str, Any], metrics: dict[str, float]) -> None:
             key = trial["key"]

@@ -6,13 +6,14 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.cluster import ClusterConfig, WorkerContext, run_workers
+from fieldshift.cluster import ClusterConfig, WorkerContext, check_fits, run_workers
 from fieldshift.console import duration, progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.motions import Policy
 from fieldshift.search import SearchConfig, Space, load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import check_batch
+from pipelines.placement import placed
 from pipelines.problem import Problem
 from pipelines.session import Session, open_session
 
@@ -79,6 +80,7 @@ def search(
     problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
     motion_space = load_space(space)
     check_batch(search.batch, cluster.workers)
+    check_fits(cluster, cluster.workers)
     problem.check()
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
@@ -124,7 +126,7 @@ def run_search(
             "resume": session.resume,
         }
         run = session.child("search", {"arm": "search", "seed": str(seed), "frames": str(problem.frames)})
-        with progress("search", passes_of(config, space)) as bar:
+        with placed(cluster, on_ray=cluster.workers > 0), progress("search", passes_of(config, space)) as bar:
 
             def reported(metrics: dict[str, float]) -> None:
                 step = int(metrics["pass"])

@@ -16,18 +16,14 @@ def submit(*, address: str, command: list[str] | None = None, follow: bool = Fal
     """
     from fieldshift.cluster.jobs import submit as submit_job
     from pipelines import HOMES
+    from pipelines.placement import packages
 
     if not command:
         raise UserError("There is no command to submit; write it after --, such as: submit --address URL -- study.")
     known = [name.replace("_", "-") for name in HOMES]
     if command[0] not in known:
         raise unknown_name("command", command[0], known)
-    import fieldshift
-    import pipelines
-    import search_spaces
-
-    packages = (fieldshift, pipelines, search_spaces)
-    outcome = submit_job(address, ["python", "-m", "fieldshift.cli", *command], follow=follow, modules=packages)
+    outcome = submit_job(address, ["python", "-m", "fieldshift.cli", *command], follow=follow, modules=packages())
     say(f"job {outcome.job_id}: {outcome.status}{f' ({outcome.message})' if outcome.message else ''}")
     return outcome.exit_code or 0
 

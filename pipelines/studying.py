@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.cluster import ClusterConfig
+from fieldshift.cluster import ClusterConfig, check_fits
 from fieldshift.console import duration, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
@@ -18,6 +18,7 @@ from fieldshift.tracking import TrackingConfig
 from fieldshift.training import ARMS, Recipe, check_batch
 from pipelines.comparing import Comparison, check_arms, check_readings, check_seeds, run_comparison
 from pipelines.fields import FieldResult, run_fields
+from pipelines.placement import check_trials_fit, placed, workers_of_trials
 from pipelines.problem import Problem
 from pipelines.reporting import write_study_report
 from pipelines.searching import SearchResult, run_search
@@ -32,8 +33,6 @@ STAGES = ("search", "compare", "frames", "receptive-field", "report")
 # What fits into a quarter of an hour on two cores; `--arms all` has the rest.
 STUDY_ARMS = tuple(name for name in ARMS if name not in {"augmix", "policy-2d"})
 STUDY_RECIPE = Recipe(epochs=6)
-# The recipe's own optimizer: twelve passes of SGD at the step size for fifty teach a small supernet next to nothing.
-STUDY_SEARCH = SearchConfig(optimizer="adamw", lr=6e-3, lr_min=1e-4, weight_decay=5e-3, clip_norm=0.0)
 STUDY_FRAMES = (1, 2, 3, 5)
 
 
@@ -76,7 +75,7 @@ def study(
     tune_randaugment: int = 0,
     out: str | None = None,
     resume: bool = False,
-    search: SearchConfig = STUDY_SEARCH,
+    search: SearchConfig = SearchConfig(),
     recipe: Recipe = STUDY_RECIPE,
     loading: LoadingConfig = LoadingConfig(),
     cluster: ClusterConfig = ClusterConfig(workers=1, trials_at_once=2),
@@ -116,6 +115,8 @@ def study(
     check_seeds(frame_seeds)
     check_batch(recipe.batch, cluster.trial_workers)
     check_batch(search.batch, cluster.workers)
+    check_fits(cluster, cluster.workers)
+    check_trials_fit(cluster)
     motion_space = load_space(space)
     problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
     dataset = problem.check()
@@ -134,28 +135,35 @@ def study(
     tags = {"data": data, "network": network, "frames": str(frames)}
     started = time.perf_counter()
     with open_session("study", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
-        headline(session, "search", f"{motion_space.name} on {data} with {network} + {temporal}, T = {frames}")
-        found = run_search(
-            session.stage("search", parts["search"]), problem, motion_space, space, search, seed=seed, cluster=cluster
-        )
-        found.policy.save(session.path / "policy.json")
         comparison = sweep = fields = report = None
-        # Later stages stand on this very policy: it is part of what they were configured with.
-        policy_part = {"policy": json.loads(found.policy.to_json())}
-        if "compare" in wanted:
-            headline(session, "compare", f"{len(chosen)} arms, {seeds} seeds, {' and '.join(reading)}")
-            comparison = run_comparison(
-                session.stage("compare", {**parts["compare"], **policy_part}), problem, dataset, found.policy,
-                motion_space, arms=chosen, readings=reading, seeds=seed_list, recipe=recipe, cluster=cluster,
-                copies=average_copies, tune_randaugment=tune_randaugment, search_seconds=found.seconds,
-            )  # fmt: skip
-        if "frames" in wanted:
-            headline(session, "frames", f"T = {', '.join(map(str, counts))}, {frame_seeds} seed(s)")
-            sweep = run_sweep(
-                session.stage("frames", {**parts["frames"], **policy_part}), problem, dataset, found.policy,
-                counts=counts, seeds=seed_list[:frame_seeds], recipe=recipe, cluster=cluster,
-                known=known_rows(comparison),
-            )  # fmt: skip
+        with placed(cluster, on_ray=needs_ray(session, wanted, cluster)):
+            headline(session, "search", f"{motion_space.name} on {data} with {network} + {temporal}, T = {frames}")
+            found = run_search(
+                session.stage("search", parts["search"]),
+                problem,
+                motion_space,
+                space,
+                search,
+                seed=seed,
+                cluster=cluster,
+            )
+            found.policy.save(session.path / "policy.json")
+            # Later stages stand on this very policy: it is part of what they were configured with.
+            policy_part = {"policy": json.loads(found.policy.to_json())}
+            if "compare" in wanted:
+                headline(session, "compare", f"{len(chosen)} arms, {seeds} seeds, {' and '.join(reading)}")
+                comparison = run_comparison(
+                    session.stage("compare", {**parts["compare"], **policy_part}), problem, dataset, found.policy,
+                    motion_space, arms=chosen, readings=reading, seeds=seed_list, recipe=recipe, cluster=cluster,
+                    copies=average_copies, tune_randaugment=tune_randaugment, search_seconds=found.seconds,
+                )  # fmt: skip
+            if "frames" in wanted:
+                headline(session, "frames", f"T = {', '.join(map(str, counts))}, {frame_seeds} seed(s)")
+                sweep = run_sweep(
+                    session.stage("frames", {**parts["frames"], **policy_part}), problem, dataset, found.policy,
+                    counts=counts, seeds=seed_list[:frame_seeds], recipe=recipe, cluster=cluster,
+                    known=known_rows(comparison),
+                )  # fmt: skip
         if "receptive-field" in wanted:
             headline(session, "receptive-field", "theoretical, reshaped and effective")
             stage = session.stage("receptive-field", {**parts["receptive-field"], **policy_part})
@@ -177,8 +185,21 @@ def study(
         return StudyResult(session.path, found.policy, found, comparison, sweep, fields, report)
 
 
+def needs_ray(session: Session, wanted: list[str], cluster: ClusterConfig) -> bool:
+    """Whether a stage that is still to be run has workers or trials on Ray."""
+    on_ray = {
+        "search": cluster.workers > 0, "compare": workers_of_trials(cluster) > 0, "frames": workers_of_trials(cluster) > 0
+    }  # fmt: skip
+    return any(on_ray[stage] for stage in on_ray if stage in wanted and not is_kept(session, stage))
+
+
+def is_kept(session: Session, stage: str) -> bool:
+    """Whether an earlier run of this study has finished the stage."""
+    return session.resume and (session.path / stage / "result.json").exists()
+
+
 def headline(session: Session, stage: str, what: str) -> None:
-    kept = " (kept from before)" if session.resume and (session.path / stage / "result.json").exists() else ""
+    kept = " (kept from before)" if is_kept(session, stage) else ""
     say()
     say(f"[{STAGES.index(stage) + 1}/{len(STAGES)}] {stage}: {what}{kept}")
 

@@ -15,7 +15,8 @@ from fieldshift.motions import Policy
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, check_batch
 from pipelines.comparing import card_cost, check_seeds
-from pipelines.problem import Problem, read_policy
+from pipelines.placement import check_trials_fit
+from pipelines.problem import PolicySource, Problem, read_policy
 from pipelines.running import run_training_trials, training_trial
 from pipelines.session import Session, open_session
 from search_spaces.frame_sweep import FRAME_COUNTS
@@ -38,7 +39,7 @@ def sweep_frames(
     task: str | None = None,
     network: str = "tiny-resnet",
     temporal: str = "tsm",
-    policy: str | None = None,
+    policy: PolicySource = None,
     frame_counts: list[int] | None = None,
     seed: int = 0,
     seeds: int = 3,
@@ -73,10 +74,12 @@ def sweep_frames(
         raise UserError("A frame sweep needs a policy; give --policy FILE (fieldshift search makes one).")
     check_seeds(seeds)
     check_batch(recipe.batch, cluster.trial_workers)
+    check_trials_fit(cluster)
     problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=max(counts), loading=loading)
     dataset = problem.check()
+    plain = {name: value for name, value in problem.plain().items() if name != "frames"}
     config = {
-        **problem.plain(), "policy": json.loads(found.to_json()), "frame_counts": counts, "seed": seed, "seeds": seeds,
+        **plain, "policy": json.loads(found.to_json()), "frame_counts": counts, "seed": seed, "seeds": seeds,
         "recipe": recipe, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip
     tags = {"data": data, "network": network}

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fieldshift.cluster import ClusterConfig, run_workers
+from fieldshift.cluster import ClusterConfig, check_fits, run_workers
 from fieldshift.console import progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.search import load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, check_batch
-from pipelines.problem import Problem, read_policy
+from pipelines.placement import placed
+from pipelines.problem import PolicySource, Problem, read_policy
 from pipelines.running import final_metrics, training_trial
 from pipelines.session import open_session
 from pipelines.trials import run_training_trial
@@ -34,7 +35,7 @@ def train(
     network: str = "tiny-resnet",
     temporal: str = "tsm",
     frames: int = 3,
-    policy: str | None = None,
+    policy: PolicySource = None,
     arm: str | None = None,
     space: str = "affine-one",
     seed: int = 0,
@@ -72,6 +73,7 @@ def train(
     chosen = arm or ("none" if found is None else "das")
     problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
     check_batch(recipe.batch, cluster.workers)
+    check_fits(cluster, cluster.workers)
     dataset = problem.check()
     card = problem.card(dataset, chosen, found, load_space(space), seed)
     config = {
@@ -88,7 +90,7 @@ def train(
         trial = training_trial(
             session, problem, card, recipe, reading="equal epochs", seed=seed, copies=average_copies, align=align
         )
-        with progress(f"training {chosen}", recipe.epochs) as bar:
+        with placed(cluster, on_ray=cluster.workers > 0), progress(f"training {chosen}", recipe.epochs) as bar:
 
             def reported(metrics: dict[str, float]) -> None:
                 epoch = int(metrics["epoch"])

@@ -9,6 +9,7 @@ from fieldshift.cluster import ClusterConfig, WorkerContext, tune_trials
 from fieldshift.console import progress, say
 from fieldshift.data import DataSet
 from fieldshift.training import Recipe
+from pipelines.placement import placed, workers_of_trials
 from pipelines.problem import Problem
 from pipelines.running import training_trial
 from pipelines.session import Session
@@ -26,7 +27,7 @@ def tune_randaugment(
     trial = training_trial(session, problem, card, recipe, reading="equal epochs", seed=0)
     fixed = replace(trial, folder=str(session.path / "trials" / "tune-randaugment"), holdout=HELD_OUT).plain()
     del fixed["key"], fixed["augmentation"]
-    with progress("tuning RandAugment", samples) as bar:
+    with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress("tuning RandAugment", samples) as bar:
         tuning = tune_trials(
             run_tuning_trial,
             randaugment_space(),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say, table
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
+from fieldshift.run_folder import open_run_folder
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ def evaluate(
     data: str | None = None,
     average_copies: int = 0,
     align: bool = True,
+    out: str | None = None,
     loading: LoadingConfig = LoadingConfig(),
 ) -> EvaluationResult:
     """Scores a trained network on the test split of its data set, or of another one with the same classes.
@@ -42,6 +44,7 @@ def evaluate(
         data: data set; by default the one it was trained on.
         average_copies: augmented copies for test-time averaging; 0 leaves it out.
         align: fuse a segmenter's maps in the reference frame.
+        out: folder for the result; by default runs/evaluate.
         loading: how files are read.
     """
     from fieldshift.training import evaluate_network, load_network, objective_for
@@ -55,6 +58,14 @@ def evaluate(
             f"The network of {run} has {len(card.classes)} classes and reads {card.channels} channel(s), the data set "
             f"{data} has {len(dataset.classes)} and {dataset.channels}; give data with the same."
         )
+    config = {
+        "run": run,
+        "data": data or card.data,
+        "average_copies": average_copies,
+        "align": align,
+        "loading": loading,
+    }
+    folder = open_run_folder(out, "evaluate", config, resume=False)
     objective = objective_for(card.task, len(card.classes), card.ignore_index)
     found = evaluate_network(
         network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align, copies=average_copies
@@ -63,6 +74,8 @@ def evaluate(
     say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
     if result.score_averaged is not None:
         say(f"{result.score_name} with test-time averaging {result.score_averaged:.2%}")
+    folder.write_result({**asdict(result), "data": {"digest": dataset.digest, "protocol": dataset.protocol}})
+    say(f"  {folder.result_path}")
     return result
 
 

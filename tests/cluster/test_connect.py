@@ -8,8 +8,9 @@ import threading
 
 import pytest
 
-from fieldshift.cluster import ClusterConfig, connect, preflight, terminate_like_interrupt
-from fieldshift.cluster.connect import Resources, _import_path, environment, local_device, worker_gpus
+from fieldshift.cluster import ClusterConfig, check_fits, connect, terminate_like_interrupt
+from fieldshift.cluster.connect import _import_path, environment
+from fieldshift.cluster.room import Resources, local_device, preflight, worker_gpus
 from fieldshift.errors import UserError
 
 
@@ -127,3 +128,16 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert passed == [True]
+
+
+def test_what_does_not_fit_is_refused_without_starting_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("a check starts no cluster"))
+    cores = os.cpu_count() or 1
+    check_fits(ClusterConfig(gpus_per_worker=0), cores)
+    with pytest.raises(UserError, match=rf"^{cores + 1} worker\(s\) need {cores + 1} CPU cores, but .* has {cores};"):
+        check_fits(ClusterConfig(gpus_per_worker=0), cores + 1)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UserError, match=r"^1 worker\(s\) need 1 GPUs, but the cluster has 0;"):
+        check_fits(ClusterConfig(gpus_per_worker=1), 1)
+    check_fits(ClusterConfig(gpus_per_worker=0), 0)

@@ -18,6 +18,9 @@ from fieldshift.training import ARMS
 SMALL = ["--loading.train_limit", "160", "--loading.test_limit", "80"]
 QUICK = [*SMALL, "--recipe.epochs", "1", "--recipe.batch", "32", "--tracking.enabled", "false"]
 
+SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32", "--tracking.enabled", "false"]
+TRIED = [*QUICK[4:], "--cluster.trials_at_once", "0"]
+
 
 @pytest.fixture(scope="session")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -46,12 +49,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_train_leaves_a_network_that_evaluates_to_its_own_score(
-    trained: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     row = read_result(trained)["row"]
     assert row["arm"] == "das"
-    assert main(["evaluate", "--run", str(trained), *SMALL]) == 0
+    assert main(["evaluate", "--run", str(trained), "--out", str(tmp_path / "scored"), *SMALL]) == 0
     assert f"accuracy {row['score']:.2%}" in capsys.readouterr().out
+    assert read_result(tmp_path / "scored")["score"] == row["score"]
 
 
 def test_train_again_is_refused_and_resume_prints_the_result(
@@ -65,11 +69,27 @@ def test_train_again_is_refused_and_resume_prints_the_result(
 
 
 def test_the_written_configuration_runs_again(trained: Path, tmp_path: Path) -> None:
-    import yaml
+    assert main(["train", "--config", str(trained / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
+    first, second = read_result(trained), read_result(tmp_path / "again")
+    assert first["config"] == second["config"]
+    assert first["row"]["score"] == second["row"]["score"]
+    assert first["row"]["loss"] == second["row"]["loss"]
 
-    config = yaml.safe_load((trained / "config.yaml").read_text())
-    assert config["recipe"]["epochs"] == 1
-    assert config["loading"]["train_limit"] == 160
+
+def test_every_written_configuration_is_one_that_its_command_reads(
+    trained: Path, small_study: Path, tmp_path: Path
+) -> None:
+    """Found finished under --resume, so that nothing is trained again."""
+    assert main(["study", "--config", str(small_study / "config.yaml"), "--out", str(small_study), "--resume"]) == 0
+    out = ["--out", str(tmp_path / "fields")]
+    assert main(["receptive-field", "--runs", str(trained), "--images", "4", *SMALL, *out]) == 0
+    assert main(["receptive-field", "--config", str(tmp_path / "fields" / "config.yaml"), *out, "--resume"]) == 0
+    for command, more in (("search", SEARCHED), ("sweep-frames", ["--frame_counts", "1", "--seeds", "1", *TRIED]),
+                          ("compare", ["--arms", "none", "--seeds", "1", *TRIED])):  # fmt: skip
+        policy = [] if command == "search" else ["--policy", str(small_study)]
+        out = ["--out", str(tmp_path / command)]
+        assert main([command, *policy, *more, *SMALL, *out]) == 0
+        assert main([command, "--config", str(tmp_path / command / "config.yaml"), *out, "--resume"]) == 0
 
 
 def test_predict_gives_class_and_probability_a_file(
@@ -156,6 +176,14 @@ MISTAKES = {
     "seeds": (["study", "--seeds", "0"], "--seeds is 0"),
     "batch": (["train", "--cluster.workers", "3"], "cannot be shared equally by 3 workers"),
     "search batch": (["search", "--cluster.workers", "3"], "cannot be shared equally by 3 workers"),
+    "workers": (["train", "--cluster.workers", "4096", "--recipe.batch", "4096"], "4096 worker(s) need 4096 CPU cores"),
+    "search workers": (["search", "--cluster.workers", "4096", "--search.batch", "4096"], "need 4096 CPU cores"),
+    "trial workers": (
+        ["compare", "--arms", "none", "--cluster.trial_workers", "4096", "--recipe.batch", "4096"],
+        "need 4096 CPU cores",
+    ),
+    "study workers": (["study", "--cluster.workers", "4096", "--search.batch", "4096"], "need 4096 CPU cores"),
+    "GPUs": (["train", "--cluster.workers", "64", "--cluster.gpus_per_worker", "1"], "64 worker(s) need 64"),
     "no policy": (["train", "--arm", "das"], "The arm 'das' needs a policy"),
     "no policy file": (["train", "--policy", "nowhere.json"], "nowhere.json"),
     "sweep without policy": (["sweep-frames"], "needs a policy"),

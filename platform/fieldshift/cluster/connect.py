@@ -1,4 +1,4 @@
-"""Joining or starting a Ray cluster, and the check that it can hold what is asked of it."""
+"""Joining or starting a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
+from fieldshift.cluster.room import Resources, local_device, preflight, resources, this_machine
 from fieldshift.errors import MissingFeatureError, UserError
 
 REACH_DEADLINE_S = 5.0
@@ -30,14 +30,6 @@ _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a cluster holds in all: CPU cores and GPUs."""
-
-    cpus: float
-    gpus: float
 
 
 def has_ray() -> bool:
@@ -89,57 +81,24 @@ def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Itera
             ray.shutdown()
 
 
-def resources() -> Resources:
-    """What the connected cluster holds in all."""
+def check_fits(cluster: ClusterConfig, workers: int) -> None:
+    """Checks before any work that `workers` workers fit; 0 is a run in this process. No local cluster is started for it.
+
+    Raises:
+        UserError: They need more CPU cores or GPUs than there are, or the cluster does not answer.
+        MissingFeatureError: Workers are asked for and Ray is not installed.
+    """
+    if workers == 0:
+        local_device(cluster)
+        return
+    require_ray("cluster.address" if cluster.address else "Starting workers")
     import ray
 
-    total: dict[str, float] = ray.cluster_resources()
-    return Resources(cpus=float(total.get("CPU", 0.0)), gpus=float(total.get("GPU", 0.0)))
-
-
-def worker_gpus(cluster: ClusterConfig, gpus: float) -> float:
-    """GPUs each worker gets where there are `gpus` in all: what the user asked, else one where there is any."""
-    if cluster.gpus_per_worker is not None:
-        return cluster.gpus_per_worker
-    return 1.0 if gpus >= 1 else 0.0
-
-
-def preflight(cluster: ClusterConfig, workers: int, held: Resources) -> None:
-    """Checks that `workers` workers fit on the cluster, so that nothing waits for ever for what is not there.
-
-    Raises:
-        UserError: They need more CPU cores or GPUs than the cluster holds; the line gives both numbers.
-    """
-    gpus = worker_gpus(cluster, held.gpus)
-    needs = (
-        ("CPU cores", workers * cluster.cpus_per_worker, held.cpus, "cluster.cpus_per_worker"),
-        ("GPUs", workers * gpus, held.gpus, "cluster.gpus_per_worker"),
-    )
-    for what, needed, there, field in needs:
-        if needed > there:
-            raise UserError(
-                f"{workers} worker(s) need {needed:g} {what}, but the cluster has {there:g};"
-                f" ask for fewer workers, lower {field}, or give the cluster.address of a bigger cluster."
-            )
-
-
-def local_device(cluster: ClusterConfig) -> str:
-    """torch's name of the device that a run inside this process uses.
-
-    Raises:
-        UserError: A GPU is asked for and there is none.
-    """
-    try:
-        import torch
-    except ImportError:
-        return "cpu"
-    available = torch.cuda.is_available()
-    if cluster.gpus_per_worker and not available:
-        raise UserError(
-            f"cluster.gpus_per_worker is {cluster.gpus_per_worker:g}, but this machine has 0 GPUs that torch can use;"
-            " leave it out or set it to 0."
-        )
-    return "cuda:0" if available and cluster.gpus_per_worker != 0 else "cpu"
+    if cluster.address is None and "RAY_ADDRESS" not in os.environ and not ray.is_initialized():
+        preflight(cluster, workers, this_machine())
+        return
+    with connect(cluster) as held:
+        preflight(cluster, workers, held)
 
 
 @contextlib.contextmanager

@@ -14,9 +14,10 @@ from types import ModuleType
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
-from fieldshift.cluster.connect import connect, environment, local_device, preflight, resources, worker_gpus
+from fieldshift.cluster.connect import connect, environment
 from fieldshift.cluster.context import Metrics, WorkerContext
 from fieldshift.cluster.reports import Listener, OnReport, describe_failure, sender, start_mailbox
+from fieldshift.cluster.room import local_device, preflight, resources, worker_gpus
 from fieldshift.errors import UserError
 
 WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]

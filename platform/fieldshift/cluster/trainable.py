@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
-from fieldshift.cluster.connect import Resources, environment, worker_gpus
+from fieldshift.cluster.connect import environment
 from fieldshift.cluster.context import Metrics, WorkerContext
 from fieldshift.cluster.reports import describe_failure
+from fieldshift.cluster.room import Resources, worker_gpus
 from fieldshift.cluster.train import WorkerFunction, fit
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialResult
 

@@ -8,8 +8,9 @@ from types import ModuleType
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
-from fieldshift.cluster.connect import Resources, connect, has_ray, local_device, preflight, resources, worker_gpus
+from fieldshift.cluster.connect import connect, has_ray
 from fieldshift.cluster.context import Metrics
+from fieldshift.cluster.room import local_device, resources, room_for
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
 from fieldshift.cluster.trials import (
@@ -83,21 +84,6 @@ def run_trials(
         with connect(cluster, modules):
             _run_on_ray(function, missing, cluster=cluster, name=name, storage=storage, on_report=on_report, done=done)
     return [finished[str(trial["key"])] for trial in trials]
-
-
-def room_for(cluster: ClusterConfig, held: Resources) -> int:
-    """How many trials fit on the cluster at once.
-
-    Raises:
-        UserError: Not even one does.
-    """
-    workers = max(cluster.trial_workers, 1)
-    preflight(cluster, workers, held)
-    gpus = worker_gpus(cluster, held.gpus)
-    room = int(held.cpus // (workers * cluster.cpus_per_worker))
-    if gpus:
-        room = min(room, int(held.gpus / gpus + 1e-9) // workers)
-    return min(room, cluster.trials_at_once) if cluster.trials_at_once else room
 
 
 def _run_on_ray(

@@ -10,12 +10,12 @@ from types import ModuleType
 from typing import Any, Literal
 
 from fieldshift.cluster.config import ClusterConfig
-from fieldshift.cluster.connect import connect, local_device, require_ray, resources
+from fieldshift.cluster.connect import connect, require_ray
 from fieldshift.cluster.context import Metrics
+from fieldshift.cluster.room import local_device, resources, room_for
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialFolder, TrialResult, run_trial_here
-from fieldshift.cluster.tune import room_for
 from fieldshift.errors import UserError
 
 Mode = Literal["max", "min"]

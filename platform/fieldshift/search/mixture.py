@@ -112,7 +112,9 @@ class _MixWarps(torch.autograd.Function):
                     to_weights[j][columns] += products(source[at], gradient, where, BLOCK)
                 else:
                     matrices = inverses[j][columns, frame]
-                    each, to_inverse[columns, frame] = _products_and_slopes(source[at], gradient, matrices, scale, mixing)
+                    each, to_inverse[columns, frame] = _products_and_slopes(
+                        source[at], gradient, matrices, scale, mixing
+                    )
                     to_weights[j][columns] += each
                 if to_source is not None:
                     scatter(to_source[at], gradient, where, scale)

@@ -1,0 +1,43 @@
+"""Where the work of a command runs: checked before any of it, then one connection for all of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+from fieldshift.cluster import ClusterConfig, check_fits, connect, has_ray
+from fieldshift.console import say
+
+
+def packages() -> tuple[ModuleType, ...]:
+    """What travels to a cluster that is joined: this very code, so that its machines need only the requirements."""
+    import fieldshift
+    import pipelines
+    import search_spaces
+
+    return fieldshift, pipelines, search_spaces
+
+
+def workers_of_trials(cluster: ClusterConfig) -> int:
+    """Workers that one trial needs on Ray; 0 where trials run in this process."""
+    return 0 if cluster.trials_at_once == 0 or not has_ray() else max(cluster.trial_workers, 1)
+
+
+def check_trials_fit(cluster: ClusterConfig) -> None:
+    """Raises UserError when a trial of a comparison needs more than there is."""
+    check_fits(cluster, workers_of_trials(cluster))
+
+
+@contextmanager
+def placed(cluster: ClusterConfig, *, on_ray: bool) -> Iterator[None]:
+    """Holds one connection to Ray for the block, if it needs one, and says that it is being made: it takes seconds."""
+    if not on_ray:
+        yield
+        return
+    connected = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    if not connected:
+        say("  starting Ray on this machine" if cluster.address is None else f"  joining Ray at {cluster.address}")
+    with connect(cluster, modules=packages()):
+        yield

@@ -1,0 +1,94 @@
+"""What a cluster or this machine holds, and whether what is asked of it fits."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from fieldshift.cluster.config import ClusterConfig
+from fieldshift.errors import UserError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster holds in all: CPU cores and GPUs."""
+
+    cpus: float
+    gpus: float
+
+
+def resources() -> Resources:
+    """What the connected cluster holds in all."""
+    import ray
+
+    total: dict[str, float] = ray.cluster_resources()
+    return Resources(cpus=float(total.get("CPU", 0.0)), gpus=float(total.get("GPU", 0.0)))
+
+
+def this_machine() -> Resources:
+    """What a local cluster on this machine will hold, before it is started."""
+    try:
+        import torch
+    except ImportError:
+        return Resources(cpus=float(os.cpu_count() or 1), gpus=0.0)
+    return Resources(cpus=float(os.cpu_count() or 1), gpus=float(torch.cuda.device_count()))
+
+
+def worker_gpus(cluster: ClusterConfig, gpus: float) -> float:
+    """GPUs each worker gets where there are `gpus` in all: what the user asked, else one where there is any."""
+    if cluster.gpus_per_worker is not None:
+        return cluster.gpus_per_worker
+    return 1.0 if gpus >= 1 else 0.0
+
+
+def preflight(cluster: ClusterConfig, workers: int, held: Resources) -> None:
+    """Checks that `workers` workers fit on the cluster, so that nothing waits for ever for what is not there.
+
+    Raises:
+        UserError: They need more CPU cores or GPUs than the cluster holds; the line gives both numbers.
+    """
+    gpus = worker_gpus(cluster, held.gpus)
+    needs = (
+        ("CPU cores", workers * cluster.cpus_per_worker, held.cpus, "cluster.cpus_per_worker"),
+        ("GPUs", workers * gpus, held.gpus, "cluster.gpus_per_worker"),
+    )
+    for what, needed, there, field in needs:
+        if needed > there:
+            raise UserError(
+                f"{workers} worker(s) need {needed:g} {what}, but the cluster has {there:g};"
+                f" ask for fewer workers, lower {field}, or give the cluster.address of a bigger cluster."
+            )
+
+
+def local_device(cluster: ClusterConfig) -> str:
+    """torch's name of the device that a run inside this process uses.
+
+    Raises:
+        UserError: A GPU is asked for and there is none.
+    """
+    try:
+        import torch
+    except ImportError:
+        return "cpu"
+    available = torch.cuda.is_available()
+    if cluster.gpus_per_worker and not available:
+        raise UserError(
+            f"cluster.gpus_per_worker is {cluster.gpus_per_worker:g}, but this machine has 0 GPUs that torch can use;"
+            " leave it out or set it to 0."
+        )
+    return "cuda:0" if available and cluster.gpus_per_worker != 0 else "cpu"
+
+
+def room_for(cluster: ClusterConfig, held: Resources) -> int:
+    """How many trials fit on the cluster at once.
+
+    Raises:
+        UserError: Not even one does.
+    """
+    workers = max(cluster.trial_workers, 1)
+    preflight(cluster, workers, held)
+    gpus = worker_gpus(cluster, held.gpus)
+    room = int(held.cpus // (workers * cluster.cpus_per_worker))
+    if gpus:
+        room = min(room, int(held.gpus / gpus + 1e-9) // workers)
+    return min(room, cluster.trials_at_once) if cluster.trials_at_once else room
