@@ -108,7 +108,7 @@ def distances(frames: int, reference: str = "centre", symmetric: bool = False) -
 
     With d = t - reference, s = d / max|d|: for the centre (index T // 2) that is d / (T // 2), for "first" (index 0)
     d / (T - 1). symmetric=True gives |s|, away and back. T = 1 gives [0]. Returns float64 on the CPU, shape (T,).
-    Departure [D]: METHOD.md 2 divides by T // 2 only; dividing by the farthest keeps |s| <= 1 for "first" as well.
+    Departure [D]: a magnitude is what the farthest frame gets, so it means the same at every T (METHOD.md 2).
     Raises UserError for frames < 1 and for an unknown reference.
     """
     if frames < 1:
