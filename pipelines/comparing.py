@@ -12,6 +12,7 @@ from fieldshift.console import say
 from fieldshift.data import DataSet, LoadingConfig
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
+from fieldshift.networks import NetworkConfig
 from fieldshift.search import Space, load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import (
@@ -71,6 +72,7 @@ def compare(
     out: str | None = None,
     resume: bool = False,
     recipe: Recipe = Recipe(),
+    architecture: NetworkConfig = NetworkConfig(),
     loading: LoadingConfig = LoadingConfig(),
     cluster: ClusterConfig = ClusterConfig(),
     tracking: TrackingConfig = TrackingConfig(),
@@ -95,11 +97,20 @@ def compare(
         out: run folder; by default runs/compare.
         resume: go on with the run in that folder.
         recipe: training recipe.
+        architecture: how the network is built, beside its name.
         loading: how files are read.
         cluster: where it runs.
         tracking: where it is recorded.
     """
-    problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
+    problem = Problem(
+        data=data,
+        task=task,
+        network=network,
+        temporal=temporal,
+        frames=frames,
+        architecture=architecture,
+        loading=loading,
+    )
     chosen = check_arms(arms)
     wanted = check_readings(readings)
     found, motion_space = read_policy(policy), load_space(space)
@@ -241,7 +252,7 @@ def search_cost(arm: str, seconds: float) -> float:
 
 
 def card_cost(card: NetworkCard) -> NetworkCost:
-    return network_cost(card.build(), card.plan().frames, card.channels, card.size)
+    return network_cost(card.build(), card.frames, card.channels, card.size)
 
 
 def video_cost(problem: Problem, dataset: DataSet) -> NetworkCost:

@@ -93,7 +93,13 @@ def receptive_field(
         )
     first = cards[0]
     problem = Problem(
-        data=first.data, task=first.task, network=first.network, temporal="none", frames=1, loading=loading
+        data=first.data,
+        task=first.task,
+        network=first.network,
+        temporal="none",
+        frames=1,
+        architecture=first.architecture,
+        loading=loading,
     )
     dataset = problem.load()
     config = {"runs": list(map(str, folders.values())), "images": images, "loading": loading, "tracking": tracking}

@@ -11,7 +11,7 @@ from fieldshift.data import DataSet, LoadingConfig, load_dataset
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
-from fieldshift.networks import TEMPORAL, known_networks
+from fieldshift.networks import TEMPORAL, NetworkConfig, known_networks
 from fieldshift.search import Space, load_space, random_policy
 from fieldshift.training import NetworkCard, arm_named, network_card, objective_for
 
@@ -28,6 +28,7 @@ class Problem:
     network: str
     temporal: str
     frames: int
+    architecture: NetworkConfig
     loading: LoadingConfig
 
     def check(self) -> DataSet:
@@ -62,7 +63,8 @@ class Problem:
         loading = dict(values["loading"])
         if loading.get("size") is not None:
             loading["size"] = tuple(loading["size"])
-        return Problem(**{**values, "loading": LoadingConfig(**loading)})
+        architecture = NetworkConfig(**values["architecture"])
+        return Problem(**{**values, "architecture": architecture, "loading": LoadingConfig(**loading)})
 
     def card(
         self, dataset: DataSet, arm_name: str, policy: Policy | None, space: Space | None, seed: int
@@ -70,7 +72,20 @@ class Problem:
         """The network that an arm trains, with the video it reads: T frames, or 1 where it reads plain images."""
         arm = arm_named(arm_name)
         frames = arm_policy(arm_name, policy, space, self.frames, seed)
-        return network_card(dataset, self.data, arm, network=self.network, temporal=self.temporal, policy=frames)
+        card = network_card(
+            dataset, self.data, arm, network=self.network, temporal=self.temporal, policy=frames,
+            architecture=self.architecture,
+        )  # fmt: skip
+        check_builds(card)
+        return card
+
+
+def check_builds(card: NetworkCard) -> None:
+    """Raises UserError where a network has no such option or place; built without memory, so it takes no time."""
+    import torch
+
+    with torch.device("meta"):
+        card.build(pretrained=False)
 
 
 def load_data(data: str, task: str | None, loading: LoadingConfig) -> DataSet:

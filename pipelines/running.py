@@ -29,7 +29,7 @@ def training_trial(
     augmentation: dict[str, int] | None = None,
 ) -> Trial:
     """The trial of one card; its key names what is different between trials: arm, reading, frames, seed."""
-    frames = card.plan().frames
+    frames = card.frames
     key = f"{card.arm}-{reading.replace(' ', '-')}-T{frames}-seed{seed}"
     return Trial(
         key=key,
@@ -61,7 +61,7 @@ def run_training_trials(
     def run_of(key: str) -> Run:
         if key not in runs:
             trial = by_key[key]
-            frames = str(card_frames(trial))
+            frames = str(NetworkCard.from_plain(trial.card).frames)
             tags = {"arm": trial.arm, "reading": trial.reading, "seed": str(trial.seed), "frames": frames}
             runs[key] = session.child(key, tags)
             runs[key].log_params({**tags, **{f"recipe.{name}": str(value) for name, value in trial.recipe.items()}})
@@ -111,11 +111,6 @@ def run_training_trials(
 
 def show(bar: Progress, done: dict[str, float], note: str) -> None:
     bar.show(sum(done.values()), note)
-
-
-def card_frames(trial: Trial) -> int:
-    policy = trial.card["policy"]
-    return 1 if policy is None or trial.arm == "policy-2d" else int(policy["frames"])
 
 
 def final_metrics(row: dict[str, Any]) -> dict[str, float]:

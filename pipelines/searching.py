@@ -10,6 +10,7 @@ from fieldshift.cluster import ClusterConfig, WorkerContext, check_fits, run_wor
 from fieldshift.console import duration, progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.motions import Policy
+from fieldshift.networks import NetworkConfig
 from fieldshift.search import SearchConfig, Space, load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import check_batch
@@ -53,6 +54,7 @@ def search(
     out: str | None = None,
     resume: bool = False,
     search: SearchConfig = SearchConfig(),
+    architecture: NetworkConfig = NetworkConfig(),
     loading: LoadingConfig = LoadingConfig(),
     cluster: ClusterConfig = ClusterConfig(),
     tracking: TrackingConfig = TrackingConfig(),
@@ -71,17 +73,26 @@ def search(
         out: run folder; by default runs/search.
         resume: go on with the run in that folder.
         search: how the search is run.
+        architecture: how the network is built, beside its name.
         loading: how files are read.
         cluster: where it runs.
         tracking: where it is recorded.
     """
     if explain is not None:
         return explain_policy(explain)
-    problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
+    problem = Problem(
+        data=data,
+        task=task,
+        network=network,
+        temporal=temporal,
+        frames=frames,
+        architecture=architecture,
+        loading=loading,
+    )
     motion_space = load_space(space)
     check_batch(search.batch, cluster.workers)
     check_fits(cluster, cluster.workers)
-    problem.check()
+    problem.card(problem.check(), "replicate", None, None, seed)
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip
@@ -178,25 +189,17 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
     """The search inside one worker; returns plain values. The policy and the state are written into the folder."""
     import torch
 
-    from fieldshift.motions import Policy as MotionPolicy
-    from fieldshift.networks import video_network
     from fieldshift.search import search as search_policy
-    from fieldshift.training import FramePlan, objective_for
+    from fieldshift.training import objective_for
 
     problem = Problem.from_plain(payload["problem"])
     values = {field.name: payload["search"][field.name] for field in fields(SearchConfig)}
     config = SearchConfig(**{**values, "frames": problem.frames})
     dataset = problem.load()
     torch.manual_seed(payload["seed"])
-    network = video_network(
-        problem.network,
-        temporal=problem.temporal,
-        frames=problem.frames,
-        num_classes=len(dataset.classes),
-        task=dataset.task,
-        in_channels=dataset.channels,
-    )
-    plan = FramePlan(policy=MotionPolicy.replicate(problem.frames), mean=dataset.mean, std=dataset.std)
+    # The target network itself, as the arm of T equal frames builds it; the cell takes the place of its frames.
+    card = problem.card(dataset, "replicate", None, None, payload["seed"])
+    network = card.build()
     folder = Path(payload["folder"])
     warnings: list[str] = []
     found = search_policy(
@@ -205,7 +208,7 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
         load_space(payload["space"]),
         config,
         objective=objective_for(dataset.task, len(dataset.classes), dataset.ignore_index),
-        normalise=plan.normalise,
+        normalise=card.plan().normalise,
         device=context.device,
         seed=payload["seed"],
         folder=folder,

@@ -13,6 +13,7 @@ from fieldshift.console import duration, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
+from fieldshift.networks import NetworkConfig
 from fieldshift.search import SearchConfig, load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import ARMS, Recipe, check_batch
@@ -77,6 +78,7 @@ def study(
     resume: bool = False,
     search: SearchConfig = SearchConfig(),
     recipe: Recipe = STUDY_RECIPE,
+    architecture: NetworkConfig = NetworkConfig(),
     loading: LoadingConfig = LoadingConfig(),
     cluster: ClusterConfig = ClusterConfig(workers=1, trials_at_once=2),
     tracking: TrackingConfig = TrackingConfig(),
@@ -103,6 +105,7 @@ def study(
         resume: go on with the run in that folder: finished stages and trials are kept.
         search: how the search is run.
         recipe: training recipe, the same in every arm.
+        architecture: how the network is built, beside its name.
         loading: how files are read.
         cluster: where it runs.
         tracking: where it is recorded.
@@ -118,7 +121,15 @@ def study(
     check_fits(cluster, cluster.workers)
     check_trials_fit(cluster)
     motion_space = load_space(space)
-    problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
+    problem = Problem(
+        data=data,
+        task=task,
+        network=network,
+        temporal=temporal,
+        frames=frames,
+        architecture=architecture,
+        loading=loading,
+    )
     dataset = problem.check()
     seed_list = list(range(seed, seed + seeds))
     base = {**problem.plain(), "seed": seed, "cluster": cluster, "tracking": tracking}

@@ -12,6 +12,7 @@ from fieldshift.console import say
 from fieldshift.data import DataSet, LoadingConfig
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
+from fieldshift.networks import NetworkConfig
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, check_batch
 from pipelines.comparing import card_cost, check_seeds
@@ -46,6 +47,7 @@ def sweep_frames(
     out: str | None = None,
     resume: bool = False,
     recipe: Recipe = Recipe(),
+    architecture: NetworkConfig = NetworkConfig(),
     loading: LoadingConfig = LoadingConfig(),
     cluster: ClusterConfig = ClusterConfig(),
     tracking: TrackingConfig = TrackingConfig(),
@@ -64,6 +66,7 @@ def sweep_frames(
         out: run folder; by default runs/sweep-frames.
         resume: go on with the run in that folder.
         recipe: training recipe.
+        architecture: how the network is built, beside its name.
         loading: how files are read.
         cluster: where it runs.
         tracking: where it is recorded.
@@ -75,7 +78,15 @@ def sweep_frames(
     check_seeds(seeds)
     check_batch(recipe.batch, cluster.trial_workers)
     check_trials_fit(cluster)
-    problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=max(counts), loading=loading)
+    problem = Problem(
+        data=data,
+        task=task,
+        network=network,
+        temporal=temporal,
+        frames=max(counts),
+        architecture=architecture,
+        loading=loading,
+    )
     dataset = problem.check()
     plain = {name: value for name, value in problem.plain().items() if name != "frames"}
     config = {

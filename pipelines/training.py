@@ -10,6 +10,7 @@ from typing import Any
 from fieldshift.cluster import ClusterConfig, check_fits, run_workers
 from fieldshift.console import progress, say
 from fieldshift.data import LoadingConfig
+from fieldshift.networks import NetworkConfig
 from fieldshift.search import load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, check_batch
@@ -44,6 +45,7 @@ def train(
     out: str | None = None,
     resume: bool = False,
     recipe: Recipe = Recipe(),
+    architecture: NetworkConfig = NetworkConfig(),
     loading: LoadingConfig = LoadingConfig(),
     cluster: ClusterConfig = ClusterConfig(),
     tracking: TrackingConfig = TrackingConfig(),
@@ -65,13 +67,22 @@ def train(
         out: run folder; by default runs/train.
         resume: go on with the run in that folder.
         recipe: training recipe.
+        architecture: how the network is built, beside its name.
         loading: how files are read.
         cluster: where it runs.
         tracking: where it is recorded.
     """
     found = read_policy(policy)
     chosen = arm or ("none" if found is None else "das")
-    problem = Problem(data=data, task=task, network=network, temporal=temporal, frames=frames, loading=loading)
+    problem = Problem(
+        data=data,
+        task=task,
+        network=network,
+        temporal=temporal,
+        frames=frames,
+        architecture=architecture,
+        loading=loading,
+    )
     check_batch(recipe.batch, cluster.workers)
     check_fits(cluster, cluster.workers)
     dataset = problem.check()
@@ -81,7 +92,7 @@ def train(
         "seed": seed, "average_copies": average_copies, "align": align, "recipe": recipe, "cluster": cluster,
         "tracking": tracking,
     }  # fmt: skip
-    tags = {"arm": chosen, "seed": str(seed), "frames": str(card.plan().frames), "data": data, "network": network}
+    tags = {"arm": chosen, "seed": str(seed), "frames": str(card.frames), "data": data, "network": network}
     with open_session("train", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
         finished = session.folder.finished_result()
         if finished is not None:

@@ -59,12 +59,6 @@ class Trial:
         return asdict(self)
 
 
-def card_from_plain(values: dict[str, Any]) -> NetworkCard:
-    tuples = {"classes", "size", "mean", "std"}
-    kept: dict[str, Any] = {name: tuple(value) if name in tuples else value for name, value in values.items()}
-    return NetworkCard(**kept)
-
-
 def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
     """Trains one arm and scores it on the test split (or held-out images); returns plain values for one row of a comparison."""
     import torch
@@ -77,10 +71,10 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     if trial.holdout:
         kept, held = holdout(dataset.train, trial.holdout, seed=trial.seed)
         learned_from, scored_on = dataset.train.subset(kept), dataset.train.subset(held)
-    card = card_from_plain(trial.card)
+    card = NetworkCard.from_plain(trial.card)
     recipe = Recipe(**trial.recipe)
     objective = objective_for(dataset.task, len(dataset.classes), dataset.ignore_index, recipe.label_smoothing)
-    plan = card.plan()
+    plan = replace(card.plan(), basic=recipe.basic_augmentation(card.plan().outside))
     numbers = trial.augmentation
     if numbers and plan.augmentation is not None:
         plan = replace(

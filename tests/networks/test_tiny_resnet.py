@@ -53,11 +53,17 @@ def test_the_receptive_field_is_exact(task: str, options: dict[str, bool], field
     assert int(columns.max() - columns.min()) + 1 == field
 
 
-def test_wide_field_of_a_torchvision_resnet_enlarges_the_map_and_not_the_parameters() -> None:
+@pytest.mark.parametrize("name", ["resnet50", "resnet18"])
+def test_wide_field_of_a_torchvision_resnet_enlarges_the_map_and_not_the_parameters(name: str) -> None:
     with torch.device("meta"):
         plain, wide = (
-            video_network("resnet50", temporal="none", frames=1, num_classes=5, wide_field=wide)
-            for wide in (False, True)
+            video_network(name, temporal="none", frames=1, num_classes=5, wide_field=wide) for wide in (False, True)
         )
     assert describe(plain, (64, 64))["parameters"] == describe(wide, (64, 64))["parameters"]
     assert describe(plain, (64, 64))["flops_per_image"] < describe(wide, (64, 64))["flops_per_image"]
+    with torch.device("meta"):
+        images = torch.zeros(1, 3, 64, 64)
+    plain_map, wide_map = (
+        torch.nn.Sequential(*list(network.network.children())[:-2])(images) for network in (plain, wide)
+    )
+    assert (plain_map.shape[-2:], wide_map.shape[-2:]) == ((2, 2), (8, 8))

@@ -213,7 +213,7 @@ def test_places_by_pattern_in_a_network_of_ones_own() -> None:
         ({"fusion": "max"}, "mean-logits"),
         ({"task": "detection"}, "segmentation"),
         ({"frames": 0}, "frames = 0"),
-        ({"wide_field": True, "name": "resnet18"}, "wide_field"),
+        ({"wide_field": True, "name": "mobilenet_v2"}, "wide_field"),
         ({"wide_field": True, "name": "fcn_resnet50", "task": "segmentation"}, "dilated already"),
         ({"temporal": "none", "ratio": 0.5}, "no meaning"),
         ({"temporal": "conv3d", "ratio": 0.5}, "has no ratio"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fieldshift.data.arms2d import Augmentation, augmentation, known_augmentations
+from fieldshift.data.basic import BasicAugmentation
 from fieldshift.data.batching import Batch, batch_count, batches, epoch_order
 from fieldshift.data.catalogue import CatalogueRow, catalogue, known_datasets, load_dataset
 from fieldshift.data.dataset import DataSet
@@ -17,6 +18,7 @@ __all__ = [
     "IGNORE",
     "Augmentation",
     "BadFileError",
+    "BasicAugmentation",
     "Batch",
     "CatalogueRow",
     "DataReport",

@@ -1,5 +1,6 @@
 """Networks that read an image as a video: temporal modules inside 2D backbones, classifiers, segmenters, fusion."""
 
+from fieldshift.networks.config import NetworkConfig
 from fieldshift.networks.construction import known_networks, video_network
 from fieldshift.networks.description import count_parameters, describe, describe_lines, flops_per_image
 from fieldshift.networks.fusion import FUSIONS, Fusion, align, frame_validity
@@ -19,6 +20,7 @@ __all__ = [
     "TEMPORAL",
     "TSM",
     "Fusion",
+    "NetworkConfig",
     "Placement",
     "Stream",
     "TemporalConv",

@@ -51,7 +51,7 @@ def classifier(
     """Builds a 2D classifier with random weights.
 
     `wide_field` enlarges the receptive field: larger kernels in tiny-resnet, dilation instead of the last two strides
-    in torchvision's bottleneck ResNets; UserError elsewhere. `small_images` (32 x 32) replaces the stem by a 3x3
+    in torchvision's ResNets; UserError elsewhere. `small_images` (32 x 32) replaces the stem by a 3x3
     convolution of stride 1 and leaves out the max-pooling. UserError where the name is unknown.
     """
     if name not in known_classifiers():
@@ -61,13 +61,16 @@ def classifier(
         return Backbone(network=tiny, feature_layer=LAST_BLOCK, first_conv="conv1", stages=STAGES)
     options: dict[str, object] = {}
     if wide_field:
-        if not dilates(name):
+        if not has_wide_field(name):
             raise UserError(
-                f"wide_field=True cannot enlarge the field of '{name}': only tiny-resnet (larger kernels) and ResNets "
-                "with bottleneck blocks such as resnet50 (dilation) support it."
+                f"wide_field=True cannot enlarge the field of '{name}': only tiny-resnet (larger kernels) and "
+                "torchvision's ResNets (dilation) support it."
             )
-        options["replace_stride_with_dilation"] = [False, True, True]
+        if dilates(name):
+            options["replace_stride_with_dilation"] = [False, True, True]
     network: nn.Module = get_model(name, weights=None, num_classes=num_classes, **options)
+    if wide_field and not dilates(name):
+        dilate_basic_blocks(network)
     backbone = described(network)
     if small_images:
         shrink_stem(backbone)
@@ -79,6 +82,24 @@ def classifier(
 def dilates(name: str) -> bool:
     """Whether torchvision can replace the strides of this network by dilation: ResNets of bottleneck blocks."""
     return re.fullmatch(r"(wide_)?resne[x]?t\d+.*", name) is not None and name not in {"resnet18", "resnet34"}
+
+
+def has_wide_field(name: str) -> bool:
+    """Whether the network has a version with a larger receptive field of its own."""
+    return name == "tiny-resnet" or re.fullmatch(r"(wide_)?resne[x]?t\d+.*", name) is not None
+
+
+def dilate_basic_blocks(network: nn.Module) -> None:
+    """Dilation instead of the strides of layer3 and layer4, as torchvision does it for bottleneck blocks only."""
+    for stage, dilation in (("layer3", 2), ("layer4", 4)):
+        for place, block in enumerate(network.get_submodule(stage).children()):
+            for name in ("conv1", "conv2"):
+                convolution = block.get_submodule(name)
+                assert isinstance(convolution, nn.Conv2d)
+                reach = dilation // 2 if place == 0 and name == "conv1" else dilation
+                convolution.stride, convolution.dilation, convolution.padding = (1, 1), (reach, reach), (reach, reach)
+            if isinstance(block.downsample, nn.Sequential):
+                block.downsample[0].stride = (1, 1)  # type: ignore[union-attr, assignment]
 
 
 def described(network: nn.Module) -> Backbone:

@@ -50,7 +50,10 @@ ARMS: dict[str, Arm] = {
         Arm(name="affine", kind="baseline", augmentation="affine", summary="2D, random affine augmentation"),
         Arm(name="randaugment", kind="baseline", augmentation="randaugment", summary="2D, RandAugment"),
         Arm(
-            name="autoaugment", kind="baseline", augmentation="autoaugment", summary="2D, AutoAugment (CIFAR-10 policy)"
+            name="autoaugment",
+            kind="baseline",
+            augmentation="autoaugment",
+            summary="2D, AutoAugment (CIFAR-10's policy up to 64 px, else ImageNet's)",
         ),
         Arm(name="trivialaugment", kind="baseline", augmentation="trivialaugment", summary="2D, TrivialAugmentWide"),
         Arm(name="augmix", kind="baseline", augmentation="augmix", summary="2D, AugMix"),

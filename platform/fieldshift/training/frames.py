@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from fieldshift.data import Augmentation
+from fieldshift.data import Augmentation, BasicAugmentation
 from fieldshift.motions import Policy
 
 
@@ -20,6 +20,7 @@ class FramePlan:
         policy: the motions; None reads the image itself as a video of one frame.
         as_images: the policy's frames are ordinary augmented images: one random frame an image in training, the plain
             image in evaluation, all frames averaged at test time (`views`).
+        basic: the crop, flip and scale that every arm shares, first of all, in training only; None for none.
         augmentation: a 2D augmentation before the motions, in training only; None for none.
         mean: channel means, in [0, 1].
         std: channel standard deviations, in [0, 1].
@@ -28,6 +29,7 @@ class FramePlan:
 
     policy: Policy | None
     as_images: bool = False
+    basic: BasicAugmentation | None = None
     augmentation: Augmentation | None = None
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
@@ -47,6 +49,9 @@ class FramePlan:
         self, images: UInt8[Tensor, "batch channels height width"], targets: Int[Tensor, "batch ..."], seed: int
     ) -> tuple[Tensor, Tensor]:
         """The augmented, moved, normalised video and its targets; `seed` decides every random draw."""
+        if self.basic is not None:
+            images, masks = self.basic(images, seed, targets if targets.dim() > 1 else None)
+            targets = targets if masks is None else masks
         if self.augmentation is not None:
             if targets.dim() > 1:
                 images, targets = self.augmentation(images, seed, masks=targets)

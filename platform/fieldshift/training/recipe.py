@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
+from fieldshift.data import BasicAugmentation
 from fieldshift.errors import UserError
 
 
@@ -23,6 +24,9 @@ class Recipe:
         learning_rate: the peak step size.
         weight_decay: decoupled (adamw) or L2 (sgd); not applied to biases and normalisation.
         schedule: one-cycle, cosine or constant, over all steps.
+        flip: chance that a training image is flipped left to right, in [0, 1].
+        crop: pixels that a training image's random crop may be off the middle, to every side.
+        scale: largest factor of a training image's random scaling, both ways; 1 leaves the size.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         clip_norm: largest norm of the gradient; 0 leaves it.
         auxiliary_weight: weight of a segmenter's auxiliary head in the loss.
@@ -37,6 +41,9 @@ class Recipe:
     learning_rate: float = 6e-3
     weight_decay: float = 5e-3
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    flip: float = 0.0
+    crop: int = 0
+    scale: float = 1.0
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     auxiliary_weight: float = 0.4
@@ -53,9 +60,17 @@ class Recipe:
             raise UserError(f"recipe.learning_rate is {self.learning_rate}, but must be above 0.")
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"recipe.label_smoothing is {self.label_smoothing}, but must be in [0, 1).")
-        for name in ("weight_decay", "clip_norm", "auxiliary_weight"):
+        if not 0 <= self.flip <= 1:
+            raise UserError(f"recipe.flip is {self.flip}, but a chance is from 0 to 1.")
+        if not self.scale >= 1:
+            raise UserError(f"recipe.scale is {self.scale}, but the largest factor is at least 1.")
+        for name in ("crop", "weight_decay", "clip_norm", "auxiliary_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}, but must be 0 or more.")
+
+    def basic_augmentation(self, outside: int) -> BasicAugmentation:
+        """The augmentation that every arm shares; `outside` is the mask value where nothing was seen."""
+        return BasicAugmentation(flip=self.flip, crop=self.crop, scale=self.scale, outside=outside)
 
 
 def check_batch(batch: int, workers: int) -> None:

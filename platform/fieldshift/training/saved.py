@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fieldshift.data import DataSet, augmentation
+from fieldshift.data import Augmentation, DataSet, augmentation
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
-from fieldshift.networks import VideoNetwork, video_network
+from fieldshift.networks import TEMPORAL, NetworkConfig, VideoNetwork, video_network
+from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.training.arms import Arm, arm_named
 from fieldshift.training.frames import FramePlan
 
@@ -35,8 +36,7 @@ class NetworkCard:
         ignore_index: the label without a class in masks, or None.
         network: name for `video_network`.
         temporal: temporal module inside it.
-        ratio: share of channels the temporal module uses; None for its default.
-        fusion: how frames' logits become one.
+        architecture: how it is built; `small_images` is decided, not None.
         arm: the arm of `fieldshift.training.arms` it was trained as.
         policy: the motions, as the policy file's JSON object; None where it reads plain images.
     """
@@ -51,10 +51,25 @@ class NetworkCard:
     ignore_index: int | None = None
     network: str
     temporal: str
-    ratio: float | None = None
-    fusion: str = "mean-logits"
+    architecture: NetworkConfig = field(default_factory=NetworkConfig)
     arm: str = "none"
     policy: dict[str, Any] | None = None
+
+    @staticmethod
+    def from_plain(values: dict[str, Any]) -> NetworkCard:
+        """The card that `asdict` or JSON made plain; fields that this version does not know are left out."""
+        known = {each.name for each in fields(NetworkCard)}
+        kept = {name: value for name, value in values.items() if name in known}
+        for name in ("classes", "size", "mean", "std"):
+            kept[name] = tuple(kept[name])
+        kept["architecture"] = NetworkConfig(**kept.get("architecture", {}))
+        return NetworkCard(**kept)
+
+    @property
+    def frames(self) -> int:
+        """Frames in the video that the network reads."""
+        as_images = arm_named(self.arm).frames == "searched-as-images"
+        return 1 if self.policy is None or as_images else int(self.policy["frames"])
 
     def plan(self) -> FramePlan:
         """How images become what this network reads."""
@@ -62,26 +77,42 @@ class NetworkCard:
         return FramePlan(
             policy=None if self.policy is None else Policy.from_json(json.dumps(self.policy)),
             as_images=arm.frames == "searched-as-images",
-            augmentation=None if arm.augmentation == "none" else augmentation(arm.augmentation),
+            augmentation=arm_augmentation(arm, self.size),
             mean=self.mean,
             std=self.std,
             outside=255 if self.ignore_index is None else self.ignore_index,
         )
 
-    def build(self) -> VideoNetwork:
-        """The network with freshly drawn weights."""
-        arm = arm_named(self.arm)
+    def build(self, *, pretrained: bool = True) -> VideoNetwork:
+        """The network with freshly drawn weights, over which pretrained ones are laid where the card names some."""
+        arm, config = arm_named(self.arm), self.architecture
+        gated = TEMPORAL[self.temporal].takes_interleave
         return video_network(
             self.network,
             temporal=self.temporal,
-            frames=self.plan().frames,
+            frames=self.frames,
             num_classes=len(self.classes),
             task=self.task,
             in_channels=self.channels,
-            ratio=self.ratio,
-            fusion=self.fusion,
+            ratio=config.ratio if self.temporal != "none" else None,
+            fusion=config.fusion,
+            weights=config.weights if pretrained else None,
             wide_field=arm.wide_field,
+            small_images=bool(config.small_images),
+            auxiliary=config.auxiliary,
+            interleave=(config.interleave if config.weights is None else bool(config.interleave)) if gated else None,
+            places=config.places if self.temporal != "none" else None,
+            recompute=config.recompute,
         )
+
+
+def arm_augmentation(arm: Arm, size: tuple[int, int]) -> Augmentation | None:
+    """The arm's 2D augmentation; AutoAugment's policy is CIFAR-10's for images of at most 64 px, else ImageNet's."""
+    if arm.augmentation == "none":
+        return None
+    if arm.augmentation == "autoaugment":
+        return augmentation(arm.augmentation, policy="cifar10" if max(size) <= SMALL_SIDE else "imagenet")
+    return augmentation(arm.augmentation)
 
 
 def network_card(
@@ -92,23 +123,22 @@ def network_card(
     network: str,
     temporal: str,
     policy: Policy | None,
-    ratio: float | None = None,
-    fusion: str = "mean-logits",
+    architecture: NetworkConfig = NetworkConfig(),
 ) -> NetworkCard:
     """The card of a network that `arm` trains on `dataset`; the arm decides whether the temporal module is in."""
+    size = (dataset.size[0], dataset.size[1])
     return NetworkCard(
         data=spec,
         task=dataset.task,
         classes=tuple(dataset.classes),
         channels=dataset.channels,
-        size=(dataset.size[0], dataset.size[1]),
+        size=size,
         mean=tuple(dataset.mean),
         std=tuple(dataset.std),
         ignore_index=dataset.ignore_index,
         network=network,
         temporal=temporal if arm.shift else "none",
-        ratio=ratio if arm.shift else None,
-        fusion=fusion,
+        architecture=replace(architecture, small_images=architecture.takes_small_images(network, size)),
         arm=arm.name,
         policy=None if policy is None else json.loads(policy.to_json()),
     )
@@ -146,10 +176,7 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
             f"{card_path} has schema {schema} version {version}; this FieldShift reads {SCHEMA} up to version "
             f"{VERSION}: update FieldShift."
         )
-    known = {field.name for field in fields(NetworkCard)}
-    for name in ("classes", "size", "mean", "std"):
-        values[name] = tuple(values[name])
-    card = NetworkCard(**{name: value for name, value in values.items() if name in known})
-    network = card.build()
+    card = NetworkCard.from_plain(values)
+    network = card.build(pretrained=False)
     network.load_state_dict(load_file(folder / "weights.safetensors"))
     return network.to(device).eval(), card

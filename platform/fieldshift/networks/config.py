@@ -1,0 +1,47 @@
+"""What a person may set of a network, beside its name, its temporal module and its frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks.fusion import FUSIONS
+
+SMALL_SIDE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """How a network is built.
+
+    Attributes:
+        ratio: share of channels that the temporal module moves, in (0, 1]; None takes the module's own.
+        fusion: how the frames' logits become one: mean-logits, mean-probabilities or learned.
+        weights: pretrained 2D weights: a torchvision name such as DEFAULT, or a .pth or .safetensors file.
+        small_images: a 3x3 stem without pooling; None takes it for images of at most 64 px (tiny-resnet: never).
+        auxiliary: add a segmenter's auxiliary head.
+        interleave: channel interleave of gsm and gsf; None has it on from scratch and off with pretrained weights.
+        places: shell pattern of Conv2d names to put temporal modules at, instead of every residual block.
+        recompute: compute each stage's activations a second time in the backward pass instead of storing them.
+    """
+
+    ratio: float | None = None
+    fusion: str = "mean-logits"
+    weights: str | None = None
+    small_images: bool | None = None
+    auxiliary: bool = False
+    interleave: bool | None = None
+    places: str | None = None
+    recompute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fusion not in FUSIONS:
+            raise unknown_name("fusion", self.fusion, FUSIONS)
+        if self.ratio is not None and not 0 < self.ratio <= 1:
+            raise UserError(f"architecture.ratio is {self.ratio}, but must be above 0 and at most 1.")
+
+    def takes_small_images(self, name: str, size: tuple[int, int]) -> bool:
+        """Whether the network `name` gets the stem for small images, for images of `size` (H, W)."""
+        if self.small_images is not None:
+            return self.small_images
+        return max(size) <= SMALL_SIDE and not name.startswith("tiny-")

@@ -1,0 +1,83 @@
+"""The augmentation that every arm shares, against torchvision's own crop, flip and affine."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision.transforms.v2.functional as tvf
+from torch import Tensor
+
+from fieldshift.data import BasicAugmentation
+
+
+def some_images(batch: int = 40, channels: int = 3, size: tuple[int, int] = (9, 14)) -> Tensor:
+    return torch.randint(
+        0, 256, (batch, channels, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
+
+
+def test_nothing_asked_leaves_the_very_tensor() -> None:
+    images = some_images()
+    assert BasicAugmentation()(images, 3)[0] is images
+
+
+@pytest.mark.parametrize("size", [(9, 14), (8, 8), (1, 5)])
+def test_every_crop_is_one_of_torchvisions(size: tuple[int, int]) -> None:
+    images, reach = some_images(size=size), 2
+    moved, _ = BasicAugmentation(crop=reach, flip=0.5)(images, 7)
+    padded = tvf.pad(images, [reach])
+    crops = [
+        tvf.crop(tvf.horizontal_flip(padded) if flip else padded, top, left, *size)
+        for flip in (False, True)
+        for top in range(2 * reach + 1)
+        for left in range(2 * reach + 1)
+    ]
+    matches = torch.stack([(crop == moved).flatten(1).all(1) for crop in crops])
+    assert matches.any(0).all()
+    assert len(matches.nonzero()[:, 0].unique()) > 10  # crops and flips of many kinds were drawn
+
+
+@pytest.mark.parametrize(("flip", "share"), [(0.0, 0.0), (1.0, 1.0), (0.25, 0.25)])
+def test_the_chance_of_a_flip(flip: float, share: float) -> None:
+    images = torch.arange(4, dtype=torch.uint8).expand(4000, 1, 3, 4).contiguous()
+    moved, _ = BasicAugmentation(flip=flip)(images, 0)
+    flipped = (moved[:, 0, 0, 0] == 3).float().mean()
+    assert abs(float(flipped) - share) < 0.03
+
+
+def test_scaling_is_torchvisions_affine_about_the_middle() -> None:
+    images = some_images(batch=24, size=(21, 16))
+    augmentation = BasicAugmentation(scale=1.5)
+    moved, _ = augmentation(images, 11)
+    generator = torch.Generator().manual_seed(11)
+    torch.rand(24, generator=generator)
+    torch.randint(0, 1, (24, 2), generator=generator)
+    factors = 1.5 ** (2 * torch.rand(24, generator=generator) - 1)
+    assert factors.min() < 0.9
+    assert factors.max() > 1.1
+    for image, result, factor in zip(images, moved, factors, strict=True):
+        theirs = tvf.affine(
+            image.float(), 0.0, [0, 0], float(factor), [0.0, 0.0], interpolation=tvf.InterpolationMode.BILINEAR
+        )
+        assert (result.float() - theirs).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.4])
+def test_masks_move_with_their_images(scale: float) -> None:
+    labels = torch.randint(1, 6, (12, 10, 10), generator=torch.Generator().manual_seed(2)).repeat_interleave(4, 1)
+    labels = labels.repeat_interleave(4, 2)
+    images = (labels * 40).to(torch.uint8)[:, None]
+    moved, masks = BasicAugmentation(flip=0.5, crop=6, scale=scale)(images, 5, labels)
+    assert masks is not None
+    assert set(masks.unique().tolist()) <= {1, 2, 3, 4, 5, 255}
+    same = (moved[:, 0].long() == masks * 40) | ((masks == 255) & (moved[:, 0] < 220))
+    assert same.float().mean() > (0.999 if scale == 1 else 0.7)  # between two labels pixels are mixed
+
+
+def test_draws_depend_on_the_seed_alone() -> None:
+    images = some_images()
+    augmentation = BasicAugmentation(flip=0.5, crop=2, scale=1.2)
+    first, again, other = (augmentation(images, seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert augmentation(images[:0], 1)[0].shape == (0, 3, 9, 14)
