@@ -19,6 +19,8 @@ HOMES = {
     "evaluate": "pipelines.using",
     "predict": "pipelines.using",
     "preview": "pipelines.previewing",
+    "init": "pipelines.checking",
+    "check": "pipelines.checking",
     "describe": "pipelines.describing",
     "datasets": "pipelines.describing",
     "submit": "pipelines.serving",

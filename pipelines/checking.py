@@ -1,0 +1,125 @@
+"""A person's own data: what is in it, what is wrong with it, and a study made to fit it."""
+
+from __future__ import annotations
+
+import json as plain_json
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from fieldshift.console import say
+from fieldshift.data import DataReport, LoadingConfig, inspect_data
+from fieldshift.data.split import Task
+from fieldshift.errors import UserError
+from fieldshift.run_folder import write_whole
+from pipelines.problem import load_data
+
+
+def check(
+    *,
+    data: str,
+    task: str | None = None,
+    limit: int | None = None,
+    json: bool = False,
+    loading: LoadingConfig = LoadingConfig(),
+) -> DataReport:
+    """Looks a data set through: counts, sizes, class balance, unreadable files, samples in both train and test.
+
+    Args:
+        data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
+        task: classification or segmentation; by default the data set's own.
+        limit: look only at the first samples of train and of test, that many of each.
+        json: print everything that was found as one JSON object.
+        loading: how files are read.
+    """
+    report = inspect_data(data, task=cast("Task | None", task), root=loading.root, limit=limit, loading=loading)
+    if json:
+        say(plain_json.dumps(report.to_dict()))
+        return report
+    for line in report.lines():
+        say(line)
+    return report
+
+
+def init(
+    *,
+    data: str,
+    task: str | None = None,
+    out: str = "study.yaml",
+    limit: int | None = None,
+    force: bool = False,
+    loading: LoadingConfig = LoadingConfig(),
+) -> DataReport:
+    """Looks a data set through and writes a commented study.yaml with settings that suit it and this machine.
+
+    Args:
+        data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
+        task: classification or segmentation; by default the data set's own.
+        out: the file to write.
+        limit: look only at the first samples of train and of test, that many of each.
+        force: write over a file that is there.
+        loading: how files are read.
+    """
+    path = Path(out)
+    if path.exists() and not force:
+        raise UserError(f"--out {out} is there already; give another name, or --force to write over it.")
+    if path.suffix not in {".yaml", ".yml"}:
+        raise UserError(f"--out is '{out}', but settings are written as .yaml.")
+    report = check(data=data, task=task, limit=limit, loading=loading)
+    text = study_yaml(data, report, loading)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text)
+    say()
+    say(f"settings are in {path}; read them, then: fieldshift study --config {path}")
+    return report
+
+
+def study_yaml(data: str, report: DataReport, loading: LoadingConfig) -> str:
+    """The settings as YAML, each with the reason for it."""
+    from pipelines.suggesting import suggest
+
+    skips = loading.skip_unreadable or bool(report.problems)
+    dataset = load_data(data, report.task, replace(loading, skip_unreadable=skips))
+    chosen = suggest(report, dataset)
+    height, width = dataset.size
+    channels = {1: "grey", 3: "RGB"}.get(dataset.channels, f"{dataset.channels}-channel")
+    video = f"{chosen.an_image / 2**20:.1f} MiB"
+    problems = (
+        f"{len(report.problems)} file(s) cannot be used: `fieldshift check` names them" if report.problems else ""
+    )
+    resized = data.partition(":")[0] in {"folder", "voc"}
+    lines = [
+        f"# {report.name}: {report.counts['train']} train and {report.counts['test']} test samples, "
+        f"{len(report.classes)} classes, {height} x {width} {channels}.",
+        "# Run it: fieldshift study --config THIS_FILE. Options on the command line, written after, win over this file.",
+        f"data: {plain_json.dumps(data)}",
+        f"task: {report.task}",
+        "",
+        f"network: {chosen.network}  # `fieldshift describe --network NAME` tells what a network costs",
+        f"temporal: {chosen.temporal}  # tsm costs nothing; gsf learns what to shift",
+        f"frames: {chosen.frames}  # an image costs this many times the 2D network",
+        "space: affine-one  # which motions are searched; affine-cell and others are in search_spaces/",
+        "seeds: 3  # every arm is trained this often; fewer make intervals wide",
+        "",
+        "recipe:",
+        f"  epochs: {chosen.epochs}",
+        f"  batch: {chosen.batch}  # a video takes about {video} of {chosen.free / 2**30:.1f} GiB that were free",
+        "  flip: 0.0  # 0.5 for pictures that mean the same mirrored; wrong for letters, digits, left and right",
+        f"  crop: {chosen.crop}  # pixels that a training image may be off the middle",
+        f"  scale: {1.25 if report.task == 'segmentation' else 1.0}  # largest random scaling, both ways",
+        "",
+        "search:",
+        f"  epochs: {chosen.search_epochs}  # one half of the training set teaches the network, the other the motions",
+        f"  batch: {chosen.batch}",
+        "",
+        "loading:",
+        *([f"  size: [{height}, {width}]  # images are brought to this height and width"] if resized else []),
+        f"  skip_unreadable: {'true' if skips else 'false'}{f'  # {problems}' if problems else ''}",
+        "",
+        "cluster:",
+        "  workers: 1  # processes of the search through Ray Train; 0 searches in the command's own process",
+        f"  trials_at_once: {chosen.trials_at_once}  # trials side by side; each takes one core, and a GPU if there is one",
+    ]
+    if report.duplicates:
+        lines.insert(2, f"# {len(report.duplicates)} test sample(s) are in train too: scores would be too good.")
+    return "\n".join(lines) + "\n"

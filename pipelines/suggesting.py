@@ -1,0 +1,127 @@
+"""Settings that suit a person's own data, worked out from what is in it and from this machine."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fieldshift.data import DataReport, DataSet
+from fieldshift.motions import Policy
+from fieldshift.networks import NetworkConfig
+from fieldshift.networks.config import SMALL_SIDE
+from fieldshift.training import arm_named, network_card
+
+SMALLEST_BATCH, LARGEST_BATCH = 2, 256
+USED_MEMORY = 0.4  # share of the free memory that activations may take
+FEW_SAMPLES = 5000
+TINY_SIDE = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggestion:
+    """What `fieldshift init` writes.
+
+    Attributes:
+        network, temporal: names for `video_network`.
+        frames: frames of a video.
+        batch: images in one step; the largest power of two whose activations fit into memory, at most what helps.
+        epochs: passes that make about as many steps as a network of this kind needs.
+        search_epochs: passes of the supernet, likewise.
+        crop: pixels of the random crop.
+        trials_at_once: trials side by side on this machine.
+        free: bytes of memory that were free, of the GPU where there is one.
+        an_image: bytes that one image's video takes in a training step.
+    """
+
+    network: str
+    temporal: str
+    frames: int
+    batch: int
+    epochs: int
+    search_epochs: int
+    crop: int
+    trials_at_once: int
+    free: int
+    an_image: int
+
+
+def suggest(report: DataReport, dataset: DataSet) -> Suggestion:
+    """Settings for this data on this machine."""
+    on_gpu = torch.cuda.is_available()
+    network = network_for(dataset, report.counts["train"], on_gpu=on_gpu)
+    frames = 8 if on_gpu else 3
+    trials = 1 if on_gpu else max(1, min(2, os.cpu_count() or 1))
+    free = free_memory()
+    an_image = activation_bytes(dataset, network, frames)
+    fitting = int(USED_MEMORY * free / trials / max(an_image, 1))
+    wanted = LARGEST_BATCH if on_gpu else 64
+    batch = min(power_of_two(fitting), wanted, power_of_two(report.counts["train"] // 8))
+    steps = 20_000 if on_gpu else 1_500
+    epochs = passes(steps, report.counts["train"], batch, 5, 60)
+    return Suggestion(
+        network=network,
+        temporal="tsm",
+        frames=frames,
+        batch=max(SMALLEST_BATCH, batch),
+        epochs=epochs,
+        search_epochs=passes(steps // 2, report.counts["train"] // 2, batch, 5, 50),
+        crop=max(dataset.size) // 8 if max(dataset.size) <= SMALL_SIDE else 0,
+        trials_at_once=trials,
+        free=free,
+        an_image=an_image,
+    )
+
+
+def network_for(dataset: DataSet, samples: int, *, on_gpu: bool) -> str:
+    side = max(dataset.size)
+    if dataset.task == "segmentation":
+        if side <= SMALL_SIDE:
+            return "tiny-resnet-fcn"
+        return "deeplabv3_resnet50" if on_gpu else "lraspp_mobilenet_v3_large"
+    if side <= TINY_SIDE and samples <= FEW_SAMPLES:
+        return "tiny-resnet"
+    return "resnet50" if on_gpu and side > SMALL_SIDE else "resnet18"
+
+
+def passes(steps: int, samples: int, batch: int, least: int, most: int) -> int:
+    return max(least, min(most, round(steps * max(batch, 1) / max(samples, 1))))
+
+
+def power_of_two(value: int) -> int:
+    return 1 << max(value, 1).bit_length() - 1
+
+
+def free_memory() -> int:
+    """Bytes that are free on the GPU, else on this machine."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def activation_bytes(dataset: DataSet, network: str, frames: int) -> int:
+    """Bytes of float32 that the layers of a video network put out for one image, and their gradients: an upper estimate.
+
+    Nothing is computed: shapes alone go through the network.
+    """
+    card = network_card(
+        dataset, dataset.name, arm_named("replicate"), network=network, temporal="tsm",
+        policy=Policy.replicate(frames), architecture=NetworkConfig(),
+    )  # fmt: skip
+    counted = 0
+
+    def count(_module: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal counted
+        if isinstance(output, torch.Tensor):
+            counted += 4 * output.numel()
+
+    with torch.device("meta"):
+        built = card.build(pretrained=False).eval()
+        hooks = [module.register_forward_hook(count) for module in built.modules() if not list(module.children())]
+        with torch.no_grad():
+            built(torch.empty(1, frames, card.channels, *card.size))
+    for hook in hooks:
+        hook.remove()
+    return 2 * counted
