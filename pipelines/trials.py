@@ -63,13 +63,15 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     """Trains one arm and scores it on the test split (or held-out images); returns plain values for one row of a comparison."""
     import torch
 
-    from fieldshift.data import augmentation, holdout
+    from fieldshift.data import augmentation, holdout, write_parts
 
     trial = Trial(**{field.name: payload[field.name] for field in fields(Trial)})
     dataset = Problem.from_plain(trial.problem).load()
     learned_from, scored_on = dataset.train, dataset.test
     if trial.holdout:
         kept, held = holdout(dataset.train, trial.holdout, seed=trial.seed)
+        if context.rank == 0:
+            write_parts(Path(trial.folder) / "held_out.json", dataset.digest, learned_from=kept, scored_on=held)
         learned_from, scored_on = dataset.train.subset(kept), dataset.train.subset(held)
     card = NetworkCard.from_plain(trial.card)
     recipe = Recipe(**trial.recipe)

@@ -9,7 +9,7 @@ from fieldshift.data.catalogue import CatalogueRow, catalogue, known_datasets, l
 from fieldshift.data.dataset import DataSet
 from fieldshift.data.inspect import inspect_data
 from fieldshift.data.loading import LoadingConfig
-from fieldshift.data.partition import halves, holdout
+from fieldshift.data.partition import halves, holdout, write_parts
 from fieldshift.data.problems import BadFileError, Problem
 from fieldshift.data.report import DataReport
 from fieldshift.data.split import IGNORE, Split, TensorSplit
@@ -38,4 +38,5 @@ __all__ = [
     "known_augmentations",
     "known_datasets",
     "load_dataset",
+    "write_parts",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -35,6 +38,15 @@ def holdout(split: Split, fraction: float, seed: int) -> tuple[Int64[Tensor, " k
             " a fraction nearer to one half."
         )
     return kept, held
+
+
+def write_parts(path: Path, digest: str, **parts: Int64[Tensor, " _"]) -> None:
+    """Writes which training samples were used for what, by their indices in the data set of this digest, as JSON."""
+    values = {"data": digest, **{name: indices.tolist() for name, indices in parts.items()}}
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(values, separators=(",", ":")) + "\n")
+    temporary.replace(path)
 
 
 def limited(targets: Int64[Tensor, " samples"], limit: int | None, seed: int) -> Int64[Tensor, " kept"]:

@@ -67,13 +67,15 @@ def search(
 
     `network` is trained in place; `normalise` is applied to videos (B, T, C, H, W) on [0, 1]. Half of the training
     images teach the network, the other half alpha; then the selection decides edge by edge (METHOD.md 3 and 4). The
-    same seed gives the same policy. With `folder` the state (search.pt) and the policy of the moment (policy.json) are
-    written after every pass and decision, and `resume` goes on from there. `report` gets each pass's numbers and its
-    count, `progress` a line to read. Under several workers `config.batch` is shared out and all ranks end with one
-    policy. Raises UserError for settings that do not fit together, and RuntimeError when a loss is not finite, naming
-    the step and the images; the last state stays.
+    same seed gives the same policy. With `folder` the halves (halves.json) are written first, and the state (search.pt)
+    and the policy of the moment (policy.json) after every pass and decision, and `resume` goes on from there. `report`
+    gets each pass's numbers and its count, `progress` a line to read. Under several workers `config.batch` is shared
+    out and all ranks end with one policy. Raises UserError for settings that do not fit together, and RuntimeError when
+    a loss is not finite, naming the step and the images; the last state stays.
     """
-    session = Session.start(network, dataset, space, config, normalise=normalise, device=device, seed=seed)
+    session = Session.start(
+        network, dataset, space, config, normalise=normalise, device=device, seed=seed, folder=folder
+    )
     if resume and folder is not None and (folder / STATE_FILE).exists():
         session.restore(folder)
     session.synchronise()

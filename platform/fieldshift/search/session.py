@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fieldshift.data import DataSet, Split, batches, halves
+from fieldshift.data import DataSet, Split, batches, halves, write_parts
 from fieldshift.data.partition import limited
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
@@ -25,7 +25,7 @@ from fieldshift.search.supernet import Supernet
 from fieldshift.training import distributed
 from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
 
-POLICY_FILE, STATE_FILE = "policy.json", "search.pt"
+POLICY_FILE, STATE_FILE, HALVES_FILE = "policy.json", "search.pt", "halves.json"
 DEFAULT_FRAMES = 3
 MOMENTUM = 0.9
 WEIGHTS, ALPHA = 1, 2  # streams of random draws
@@ -66,8 +66,12 @@ class Session:
         normalise: Callable[[Tensor], Tensor],
         device: torch.device | str,
         seed: int,
+        folder: Path | None = None,
     ) -> Session:
-        """A fresh session. Raises UserError where network, space, settings and workers do not fit together."""
+        """A fresh session; halves.json in `folder` says which images it learns from.
+
+        Raises UserError where network, space, settings and workers do not fit together.
+        """
         device = torch.device(device)
         frames = config.frames or space.frames or DEFAULT_FRAMES
         if network.frames != frames:
@@ -78,10 +82,11 @@ class Session:
             raise UserError(
                 f"search.order is '{config.order}', which unrolls a step of sgd; set search.optimizer to sgd."
             )
-        train = dataset.train
-        if config.subset:
-            train = train.subset(limited(train.targets, config.subset, seed))
+        used = limited(dataset.train.targets, config.subset or None, seed)
+        train = dataset.train.subset(used) if config.subset else dataset.train
         on_weights, on_alpha = halves(train, seed)
+        if folder is not None and distributed.rank() == 0:
+            write_parts(folder / HALVES_FILE, dataset.digest, weights=used[on_weights], alpha=used[on_alpha])
         batch = min(config.batch, len(on_weights), len(on_alpha))
         workers = distributed.world_size()
         if batch < workers or (workers > 1 and batch % workers):
