@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,8 @@ def placed(cluster: ClusterConfig, *, on_ray: bool) -> Iterator[None]:
         yield
         return
     connected = "ray" in sys.modules and sys.modules["ray"].is_initialized()
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
     if not connected:
-        say("  starting Ray on this machine" if cluster.address is None else f"  joining Ray at {cluster.address}")
+        say(f"  joining Ray at {address}" if address else "  starting Ray on this machine")
     with connect(cluster, modules=packages()):
         yield

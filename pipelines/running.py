@@ -84,7 +84,7 @@ def run_training_trials(
                 run.close("FAILED")
                 show(bar, done, f"{key} failed")
                 return
-            run.log_metrics(final_metrics(result.value), step=int(result.value["epochs"]))
+            run.log_metrics(final_metrics(result.value), step=0)  # of one step: MLflow draws bars
             run.close("FINISHED")
             show(bar, done, f"{key} {result.value['score_name']} {result.value['score']:.1%}")
 

@@ -187,7 +187,9 @@ def _reach(address: str) -> None:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "auth" in text.lower():
-        return f"it wants a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH). {text[:160]}"
+        return f"it refuses this process's token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH). {text[:160]}"
+    if text.startswith("Failed to connect") and "RAY_AUTH_TOKEN" not in os.environ:
+        text += "; where it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
     return text[:300] or type(error).__name__
 
 

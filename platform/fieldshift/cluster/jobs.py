@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -78,6 +79,9 @@ def submit(
     with _named_address_only(), _told_in_one_line(address):
         from ray.job_submission import JobSubmissionClient
 
+        for name in list(logging.root.manager.loggerDict):
+            if name.startswith("ray"):  # their progress lines are no part of the job's output
+                logging.getLogger(name).setLevel(logging.ERROR)
         client = JobSubmissionClient(address)
         folders = [str(Path(str(module.__file__)).parent) for module in modules]
         runtime_env: dict[str, Any] = {"py_modules": folders} if folders else {}
@@ -180,5 +184,8 @@ def _outcome(client: Any, job_id: str) -> JobOutcome:
             break
         time.sleep(POLL_S)
     code = {"SUCCEEDED": 0, "STOPPED": 130}.get(status, info.driver_exit_code or 1)
-    message = "" if status == "SUCCEEDED" else " ".join((info.message or "").split())
+    # Ray repeats the end of the log in its message; what it says itself comes before.
+    message = (
+        "" if status == "SUCCEEDED" else " ".join((info.message or "").partition(", last available logs")[0].split())
+    )
     return JobOutcome(job_id, status, code, message)
