@@ -19,6 +19,7 @@ from fieldshift.cluster.room import Resources, local_device, preflight, resource
 from fieldshift.errors import MissingFeatureError, UserError
 
 REACH_DEADLINE_S = 5.0
+TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
 
 # Read by Ray in the driver and, through the local cluster's first process, in every worker.
 _QUIET = {
@@ -187,9 +188,9 @@ def _reach(address: str) -> None:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "auth" in text.lower():
-        return f"it refuses this process's token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH). {text[:160]}"
+        return f"it refuses this process's token; {TOKEN_ADVICE}. {text[:160]}"
     if text.startswith("Failed to connect") and "RAY_AUTH_TOKEN" not in os.environ:
-        text += "; where it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
+        text += f"; where it wants a token, {TOKEN_ADVICE}"
     return text[:300] or type(error).__name__
 
 

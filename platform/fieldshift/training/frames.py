@@ -77,6 +77,11 @@ class FramePlan:
             return self.normalise(pixels.unsqueeze(1))
         return self.normalise(self.policy.video(pixels))
 
+    @property
+    def has_views(self) -> bool:
+        """Whether there is anything to average at test time beside the plain view."""
+        return self.augmentation is not None or (self.as_images and self.policy is not None)
+
     def views(self, images: UInt8[Tensor, "batch channels height width"], copies: int) -> list[Tensor]:
         """The videos whose logits test-time averaging averages: the plain one and `copies` augmented ones.
 

@@ -154,7 +154,10 @@ def forward(
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A network's score on a split: `score` as it is; `score_tta` with test-time averaging, None where not asked."""
+    """A network's score on a split: `score` as it is; `score_tta` with test-time averaging.
+
+    The latter is None where it was not asked for, and where there are no other views to average.
+    """
 
     score: float
     loss: float
@@ -182,7 +185,7 @@ def evaluate_network(
     split = split.to(device)
     score, averaged = objective.new_score(device), objective.new_score(device)
     totals = torch.zeros(2, dtype=torch.float64, device=device)
-    average_views = copies > 0 and network.task == "classification"
+    average_views = copies > 0 and plan.has_views and network.task == "classification"
     for images, targets, _ in batches(split, batch, seed=0, epoch=0, shuffle=False, device=device, **share_of_worker()):
         logits, _ = forward(network, network, plan.evaluation_video(images), plan if align else None)
         score.update(logits, targets)
