@@ -14,6 +14,8 @@ from fieldshift.errors import UserError
 from fieldshift.run_folder import write_whole
 from pipelines.problem import load_data
 
+FEW_TESTS = 100
+
 
 def check(
     *,
@@ -38,6 +40,8 @@ def check(
         return report
     for line in report.lines():
         say(line)
+    if report.problems and not loading.skip_unreadable:
+        say("Training stops at such a file; mend it, or give --loading.skip_unreadable to go on without.")
     return report
 
 
@@ -69,6 +73,10 @@ def init(
     text = study_yaml(data, report, loading)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
+    if report.counts["test"] < FEW_TESTS:
+        say(
+            f"{report.counts['test']} test images are few: one of them is {100 / max(1, report.counts['test']):.1f} points."
+        )
     say()
     say(f"settings are in {path}; read them, then: fieldshift study --config {path}")
     return report
@@ -76,14 +84,16 @@ def init(
 
 def study_yaml(data: str, report: DataReport, loading: LoadingConfig) -> str:
     """The settings as YAML, each with the reason for it."""
-    from pipelines.suggesting import suggest
+    from pipelines.suggesting import STEPS_A_PASS, suggest
 
     skips = loading.skip_unreadable or bool(report.problems)
     dataset = load_data(data, report.task, replace(loading, skip_unreadable=skips))
     chosen = suggest(report, dataset)
     height, width = dataset.size
     channels = {1: "grey", 3: "RGB"}.get(dataset.channels, f"{dataset.channels}-channel")
-    video = f"{chosen.an_image / 2**20:.1f} MiB"
+    memory = f"a video takes about {chosen.an_image / 2**20:.1f} MiB of {chosen.free / 2**30:.1f} GiB that were free"
+    few = report.counts["train"] // STEPS_A_PASS < 2 * chosen.batch
+    why = f"so that few images make {STEPS_A_PASS} steps a pass" if few else memory
     problems = (
         f"{len(report.problems)} file(s) cannot be used: `fieldshift check` names them" if report.problems else ""
     )
@@ -103,7 +113,7 @@ def study_yaml(data: str, report: DataReport, loading: LoadingConfig) -> str:
         "",
         "recipe:",
         f"  epochs: {chosen.epochs}",
-        f"  batch: {chosen.batch}  # a video takes about {video} of {chosen.free / 2**30:.1f} GiB that were free",
+        f"  batch: {chosen.batch}  # {why}",
         "  flip: 0.0  # 0.5 for pictures that mean the same mirrored; wrong for letters, digits, left and right",
         f"  crop: {chosen.crop}  # pixels that a training image may be off the middle",
         f"  scale: {1.25 if report.task == 'segmentation' else 1.0}  # largest random scaling, both ways",

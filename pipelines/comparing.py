@@ -115,8 +115,8 @@ def compare(
     wanted = check_readings(readings)
     found, motion_space = read_policy(policy), load_space(space)
     check_seeds(seeds)
-    check_batch(recipe.batch, cluster.trial_workers)
     check_trials_fit(cluster)
+    check_batch(recipe.batch, cluster.trial_workers)
     dataset = problem.check()
     for name in chosen:
         problem.card(dataset, name, found, motion_space, seed)

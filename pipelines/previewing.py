@@ -13,7 +13,7 @@ from pipelines.problem import PolicySource
 
 @dataclass(frozen=True)
 class PreviewResult:
-    """Where the picture is, and the policy in words."""
+    """Where the picture is, and what stands under it: the policy in words and, for files, the size they were cut to."""
 
     path: Path
     words: list[str]
@@ -61,20 +61,23 @@ def preview(
         if frames < 1:
             raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
         found = found.with_frames(frames)
+    words = found.describe() or ["the image itself in every frame"]
     if images:
+        height, width = loading.size or (224, 224)
         labels = [Path(name).name for name in images]
-        rows = [read_picture(Path(name), 3, loading.size or (224, 224)) for name in images]
+        rows = [read_picture(Path(name), 3, (height, width)) for name in images]
         pixels = torch.stack(rows)
+        words = [*words, f"the pictures were scaled and cropped to their middle, {height} x {width} px"]
     else:
         dataset = load_data(data, task, loading)
         chosen = torch.arange(min(examples, len(dataset.train)))
         pixels, targets = dataset.train.gather(chosen)
         named = dataset.task == "classification"
-        labels = [dataset.classes[int(target)] for target in targets] if named else [str(int(i)) for i in chosen]
-    figure = frame_strip(found, as_floats(pixels), labels)
+        labels = [f"class {dataset.classes[int(label)]}" for label in targets] if named else []
+        labels = labels or [f"image {int(i)}" for i in chosen]
+    figure = frame_strip(found, as_floats(pixels), labels, notes=words)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, bbox_inches="tight")
-    words = found.describe()
     for line in words:
         say(line)
     say(str(path))

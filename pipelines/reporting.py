@@ -79,7 +79,7 @@ def write_study_report(
                 f"{recipe.learning_rate:g}, {recipe.schedule}, weight decay {recipe.weight_decay:g}",
                 "seeds": ", ".join(str(seed) for seed in seeds),
             },
-            commands=[f"fieldshift study --config {session.path.name}/config.yaml"],
+            commands=[f"fieldshift study --config {shown_path(session.path / 'config.yaml')}"],
             cautions=[] if comparison is None else caveats(comparison.summary),
         )
     )
@@ -179,11 +179,11 @@ def fields_section(fields: FieldResult, where: str) -> Section:
             Points(
                 [
                     "The theoretical side is that of the plain network; the reshaped area is the union, on the original "
-                    "image, of what the frames within temporal reach see.",
+                    "image, of what all frames see: what the fused output depends on.",
                     "An effective field is the mean absolute gradient of the centre unit, taken back through the motions.",
                 ]
             ),
-            Code(f"fieldshift receptive-field --runs {fields.folder.parent.name}/compare/trials/..."),
+            Code(f"fieldshift receptive-field --runs {shown_path(fields.folder.parent)}/compare/trials/..."),
         ],
     )
 
@@ -191,3 +191,8 @@ def fields_section(fields: FieldResult, where: str) -> Section:
 def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain dicts with text keys."""
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def shown_path(path: Path) -> str:
+    """A path as one types it from here, where it lies below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.cluster import ClusterConfig, WorkerContext, check_fits, run_workers
 from fieldshift.console import duration, progress, say
 from fieldshift.data import LoadingConfig
+from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import SearchConfig, Space, load_space
@@ -90,8 +91,10 @@ def search(
         loading=loading,
     )
     motion_space = load_space(space)
-    check_batch(search.batch, cluster.workers)
     check_fits(cluster, cluster.workers)
+    check_batch(search.batch, cluster.workers)
+    if search.frames not in (None, frames):
+        raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give --frames alone.")
     problem.card(problem.check(), "replicate", None, None, seed)
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,

@@ -53,6 +53,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Opens the run's folder and MLflow run; closes the latter FINISHED, FAILED, or KILLED on Ctrl-C."""
     folder = open_run_folder(out, command, config, resume)
+    if out is None and folder.path.name != command and not resume:
+        say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
     store = open_store(tracking, folder.path)
     name = folder.path.name
     run = store.run(tracking.experiment, name, key=str(folder.path), tags={"command": command, **tags})

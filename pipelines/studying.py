@@ -116,10 +116,10 @@ def study(
     counts = check_counts(list(STUDY_FRAMES) if frame_counts is None else frame_counts)
     check_seeds(seeds)
     check_seeds(frame_seeds)
-    check_batch(recipe.batch, cluster.trial_workers)
-    check_batch(search.batch, cluster.workers)
     check_fits(cluster, cluster.workers)
     check_trials_fit(cluster)
+    check_batch(recipe.batch, cluster.trial_workers)
+    check_batch(search.batch, cluster.workers)
     motion_space = load_space(space)
     problem = Problem(
         data=data,

@@ -14,9 +14,10 @@ from fieldshift.networks import NetworkConfig
 from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.training import arm_named, network_card
 
-SMALLEST_BATCH, LARGEST_BATCH = 2, 256
+SMALLEST_BATCH, LARGEST_BATCH = 4, 256
 USED_MEMORY = 0.4  # share of the free memory that activations may take
 FEW_SAMPLES = 5000
+STEPS_A_PASS = 4
 TINY_SIDE = 40
 
 
@@ -58,7 +59,7 @@ def suggest(report: DataReport, dataset: DataSet) -> Suggestion:
     an_image = activation_bytes(dataset, network, frames)
     fitting = int(USED_MEMORY * free / trials / max(an_image, 1))
     wanted = LARGEST_BATCH if on_gpu else 64
-    batch = min(power_of_two(fitting), wanted, power_of_two(report.counts["train"] // 8))
+    batch = min(power_of_two(fitting), wanted, power_of_two(report.counts["train"] // STEPS_A_PASS))
     steps = 20_000 if on_gpu else 1_500
     epochs = passes(steps, report.counts["train"], batch, 5, 60)
     return Suggestion(

@@ -76,8 +76,8 @@ def sweep_frames(
     if found is None:
         raise UserError("A frame sweep needs a policy; give --policy FILE (fieldshift search makes one).")
     check_seeds(seeds)
-    check_batch(recipe.batch, cluster.trial_workers)
     check_trials_fit(cluster)
+    check_batch(recipe.batch, cluster.trial_workers)
     problem = Problem(
         data=data,
         task=task,

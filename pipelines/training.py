@@ -10,10 +10,11 @@ from typing import Any
 from fieldshift.cluster import ClusterConfig, check_fits, run_workers
 from fieldshift.console import progress, say
 from fieldshift.data import LoadingConfig
+from fieldshift.errors import UserError
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import load_space
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import Recipe, check_batch
+from fieldshift.training import Recipe, arm_named, check_batch
 from pipelines.placement import placed
 from pipelines.problem import PolicySource, Problem, read_policy
 from pipelines.running import final_metrics, training_trial
@@ -83,9 +84,11 @@ def train(
         architecture=architecture,
         loading=loading,
     )
-    check_batch(recipe.batch, cluster.workers)
     check_fits(cluster, cluster.workers)
+    check_batch(recipe.batch, cluster.workers)
     dataset = problem.check()
+    if found is not None and not arm_named(chosen).needs_policy:
+        raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
     card = problem.card(dataset, chosen, found, load_space(space), seed)
     config = {
         **problem.plain(), "policy": None if found is None else json.loads(found.to_json()), "arm": chosen, "space": space,
@@ -128,6 +131,7 @@ def train(
 def outcome(row: dict[str, Any], data: str) -> str:
     averaged = "" if row["score_tta"] is None else f" ({row['score_tta']:.2%} with test-time averaging)"
     return (
-        f"{row['arm']}: test {row['score_name']} {row['score']:.2%}{averaged} on {data}, {row['parameters']:,} "
+        f"{row['arm']}: test {row['score_name']} {row['score']:.2%}{averaged} on {row['tested']} images of {data}, "
+        f"{row['parameters']:,} "
         f"parameters, {row['flops'] / 1e6:.1f} MFLOP an image, {row['seconds']:.0f} s of training"
     )

@@ -134,6 +134,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         "score": evaluation.score,
         "score_tta": evaluation.score_tta,
         "loss": evaluation.loss,
+        "tested": len(scored_on),
         "score_name": objective.score_name,
         "parameters": cost.parameters,
         "flops": cost.flops,

@@ -86,7 +86,7 @@ def predict(*, run: str, images: list[str] | None = None, top: int = 1, json: bo
         run: folder of `fieldshift train`, or of one trial of a comparison.
         images: picture files; written without an option's name, after the options.
         top: how many classes to print for each picture, the likeliest first.
-        json: print one JSON object a picture instead of a table.
+        json: print one JSON object a picture, its classes the likeliest first, instead of a table.
     """
     import torch
 
@@ -121,8 +121,9 @@ predict.positional = "images"  # type: ignore[attr-defined]
 
 def print_predictions(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        for row in rows:
-            say(json.dumps(row))
+        for name in dict.fromkeys(row["file"] for row in rows):
+            likeliest = [{"class": r["class"], "probability": r["probability"]} for r in rows if r["file"] == name]
+            say(json.dumps({"file": name, "classes": likeliest}))
         return
     from rich.table import Table
 
@@ -135,10 +136,14 @@ def print_predictions(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 def read_picture(path: Path, channels: int, size: tuple[int, int]) -> Tensor:
     """A picture as uint8 (C, H, W), brought to the channels and size that the network was trained on."""
+    from fieldshift.data import BadFileError
     from fieldshift.data.reading import Reader
 
-    limit = LoadingConfig().pixel_limit
-    return Reader(size=size, channels=channels, pixel_limit=limit, fitting="crop").image(path)
+    reader = Reader(size=size, channels=channels, pixel_limit=LoadingConfig().pixel_limit, fitting="crop", to_grey=True)
+    try:
+        return reader.image(path)
+    except BadFileError as error:
+        raise UserError(error.problem.line()) from None
 
 
 def best_device() -> torch.device:

@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -62,8 +62,7 @@ def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = 
             continue
         name, equals, value = word[2:].partition("=")
         if name not in kinds:
-            nearest = difflib.get_close_matches(name, kinds, n=1, cutoff=0.4)
-            hint = f" Did you mean --{nearest[0]}?" if nearest else ""
+            hint = nearest_option(name, kinds).replace("mean ", "mean --")
             raise UserError(f"Unknown option --{name}.{hint}")
         kind = kinds[name]
         if name in {"help", "print_config"}:
@@ -98,9 +97,21 @@ def list_text(items: list[str]) -> str:
     return json.dumps([int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words])
 
 
-def explain(message: str) -> str:
+def nearest_option(name: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f" Did you mean {nearest[0]}?" if nearest else ""
+
+
+def explain(message: str, known: Iterable[str] = ()) -> str:
     """The parser's complaint about a value, in one line with the option, the value and what is allowed."""
     text = " ".join(message.split())
+    if missing := re.search(r"following arguments are required: (.*)", text):
+        return f"--{missing.group(1)} is needed; give --{missing.group(1)} VALUE."
+    if strange := re.search(r"Option '(.+)' is not accepted", text):
+        return f"The configuration's '{strange.group(1)}' is no option.{nearest_option(strange.group(1), known)}"
+    if pair := re.search(r'key "([^"]+)".*tuple\[int, int\].*Given value: \[(.*)\]', text):
+        name, given = pair.groups()
+        return f"--{name} is '{given}', but must be two whole numbers, height and width, such as --{name} 48 64."
     found = re.search(r'[Pp]arser key "([^"]+)":? ?(.*)', text)
     if found is None:
         return text if text.endswith(".") else f"{text}."

@@ -71,7 +71,7 @@ def overview() -> str:
     lines += [
         "",
         "fieldshift COMMAND --help lists a command's options; --config FILE reads them from YAML, --print_config",
-        "writes them. Every command writes result.json and config.yaml into its folder (--out) and can --resume.",
+        "writes them. What trains, searches or measures writes result.json and config.yaml into its folder (--out).",
     ]
     return "\n".join(lines)
 
@@ -106,13 +106,13 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
     """The parser of one command: types, defaults and help come from the function."""
     from jsonargparse import ArgumentParser
 
-    from fieldshift.arguments import explain
+    from fieldshift.arguments import explain, option_kinds
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:
             if isinstance(ex, UserError):
                 raise ex
-            raise UserError(f"{explain(message)} See fieldshift {command} --help.")
+            raise UserError(f"{explain(message, option_kinds(function))} See fieldshift {command} --help.")
 
     about = inspect.cleandoc(function.__doc__ or "").split("\n\nArgs:")[0]
     words = getattr(function, "positional", None)

@@ -99,7 +99,7 @@ def test_predict_gives_class_and_probability_a_file(
     assert main(words) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for path in pictures:
-        mine = [row for row in rows if row["file"] == str(path)]
+        (mine,) = (row["classes"] for row in rows if row["file"] == str(path))
         assert [row["probability"] for row in mine] == sorted((row["probability"] for row in mine), reverse=True)
         assert sum(row["probability"] for row in mine) == pytest.approx(1.0, abs=1e-5)
         assert sorted(row["class"] for row in mine) == [str(digit) for digit in range(10)]
@@ -147,7 +147,8 @@ def test_every_arm_without_a_policy_trains(name: str, tmp_path: Path) -> None:
 def test_every_arm_with_a_policy_trains(name: str, policy: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "run")]
     assert main(["train", "--arm", name, "--policy", str(policy), "--average_copies", "2", *out, *QUICK]) == 0
-    assert read_result(tmp_path / "run")["row"]["score_tta"] is not None
+    averaged = read_result(tmp_path / "run")["row"]["score_tta"]
+    assert (averaged is not None) == (name == "policy-2d")  # the others have no other views
 
 
 @pytest.mark.parametrize("name", [*TEMPORAL])
@@ -174,8 +175,11 @@ MISTAKES = {
     "frames": (["train", "--frames", "0"], "--frames is 0"),
     "frame counts": (["study", "--frame_counts", "3", "0"], "--frame_counts holds 0"),
     "seeds": (["study", "--seeds", "0"], "--seeds is 0"),
-    "batch": (["train", "--cluster.workers", "3"], "cannot be shared equally by 3 workers"),
-    "search batch": (["search", "--cluster.workers", "3"], "cannot be shared equally by 3 workers"),
+    "batch": (["train", "--cluster.workers", "2", "--recipe.batch", "63"], "cannot be shared equally by 2 workers"),
+    "search batch": (
+        ["search", "--cluster.workers", "2", "--search.batch", "63"],
+        "cannot be shared equally by 2 workers",
+    ),
     "workers": (["train", "--cluster.workers", "4096", "--recipe.batch", "4096"], "4096 worker(s) need 4096 CPU cores"),
     "search workers": (["search", "--cluster.workers", "4096", "--search.batch", "4096"], "need 4096 CPU cores"),
     "trial workers": (
@@ -184,12 +188,16 @@ MISTAKES = {
     ),
     "study workers": (["study", "--cluster.workers", "4096", "--search.batch", "4096"], "need 4096 CPU cores"),
     "GPUs": (["train", "--cluster.workers", "64", "--cluster.gpus_per_worker", "1"], "64 worker(s) need 64"),
+    "policy unused": (["train", "--arm", "none", "--policy", "POLICY"], "reads no policy"),
+    "two frames": (["search", "--frames", "5", "--search.frames", "3"], "give --frames alone"),
+    "size": (["train", "--loading.size", "40"], "two whole numbers, height and width"),
+    "no run given": (["predict", "a.png"], "--run is needed"),
     "no policy": (["train", "--arm", "das"], "The arm 'das' needs a policy"),
     "no policy file": (["train", "--policy", "nowhere.json"], "nowhere.json"),
     "sweep without policy": (["sweep-frames"], "needs a policy"),
     "number": (["train", "--recipe.epochs", "many"], "--recipe.epochs is 'many', but must be a whole number"),
     "option": (["train", "--recipe.epoch", "3"], "Did you mean --recipe.epochs?"),
-    "no run": (["predict", "--run", "nowhere", "a.png"], "holds no trained network"),
+    "no run": (["predict", "--run", "nowhere", "a.png"], "There is no folder nowhere"),
     "neither": (["receptive-field"], "either --network NAME"),
     "nothing to submit": (["submit", "--address", "http://127.0.0.1:1"], "no command to submit"),
 }
@@ -197,11 +205,11 @@ MISTAKES = {
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_one_line_and_status_2(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words, said = MISTAKES[name]
-    assert main(words) == 2
+    assert main([str(policy) if word == "POLICY" else word for word in words]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
     assert said in error
@@ -229,6 +237,17 @@ def test_a_file_that_is_no_policy_is_refused(
     assert said in error
 
 
+def test_colour_is_predicted_by_a_network_that_reads_grey(
+    trained: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = Image.open(pictures[0])
+    for mode in ("RGB", "RGBA"):
+        grey.convert(mode).save(tmp_path / f"{mode}.png")
+    assert main(["predict", "--run", str(trained), "--json", str(pictures[0]), *map(str, tmp_path.glob("*.png"))]) == 0
+    first, *others = (json.loads(line)["classes"] for line in capsys.readouterr().out.splitlines())
+    assert others == [first, first]
+
+
 @pytest.mark.parametrize("content", [b"", b"no picture"])
 def test_pictures_that_cannot_be_read_stop_predict_before_any_work(
     content: bytes, trained: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -240,3 +259,4 @@ def test_pictures_that_cannot_be_read_stop_predict_before_any_work(
     assert shown.out == ""
     assert shown.err.count("\n") == 1
     assert "bad.png" in shown.err
+    assert "loading." not in shown.err  # an option that predict does not have

@@ -14,17 +14,18 @@ LARGEST_PIXEL_LIMIT = 178_956_970
 class LoadingConfig:
     """How the files of a data set are read.
 
-    workers: threads that decode images, beside the one that trains; 0 decodes in that one.
-    size: height and width in pixels that images are brought to; None leaves it to the data set.
-    channels: 1 (grey) or 3 (RGB); None takes 1 only where every image looked at is grey.
-    memory: MiB of decoded images kept, for train and for test; what fits is decoded once. 0 keeps none.
-    test_share: part of the samples, in (0, 1), that becomes the test set where own data names none.
-    skip_unreadable: go on without what cannot be used, and count it, instead of stopping at the first such file.
-    pixel_limit: pixels above which an image is refused before it is decoded (a small file can unfold to gigabytes).
-    download: fetch a named data set that is not there, where torchvision can.
-    root: folder that published data sets are looked for in; None takes FIELDSHIFT_DATA, else the cache folder.
-    train_limit: training images that are used, with the classes' shares (digit pairs: scenes made); None for all.
-    test_limit: test images that are used, likewise.
+    Attributes:
+        workers: threads that decode images, beside the one that trains; 0 decodes in that one.
+        size: height and width in pixels that images are brought to; None leaves it to the data set.
+        channels: 1 (grey) or 3 (RGB); None takes 1 only where every image looked at is grey.
+        memory: MiB of decoded images kept, for train and for test; what fits is decoded once. 0 keeps none.
+        test_share: part of the samples, in (0, 1), that becomes the test set where own data names none.
+        skip_unreadable: go on without what cannot be used, and count it, instead of stopping at the first such file.
+        pixel_limit: pixels above which an image is refused before it is decoded (a small file can unfold to gigabytes).
+        download: fetch a named data set that is not there, where torchvision can.
+        root: folder that published data sets are looked for in; None takes FIELDSHIFT_DATA, else the cache folder.
+        train_limit: training images that are used, with the classes' shares (digit pairs: scenes made); None for all.
+        test_limit: test images that are used, likewise.
     """
 
     workers: int = 4

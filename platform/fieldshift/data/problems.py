@@ -24,7 +24,7 @@ class BadFileError(UserError):
     """A file of a data set cannot be used; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.line() + " Or set loading.skip_unreadable to go on without such files.")
+        super().__init__(problem.line() + " Or give --loading.skip_unreadable to go on without such files.")
         self.problem = problem
 
     def __reduce__(self) -> tuple[type[BadFileError], tuple[Problem]]:

@@ -46,7 +46,7 @@ def open_image(path: str | Path, pixel_limit: int) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise too_large(path, pixel_limit) from None
     except FileNotFoundError:
-        raise bad("missing file", path, "is not there", "put it back or take it out of the list") from None
+        raise bad("missing file", path, "is not there", "put it back, or name another") from None
     except Exception as error:
         raise unreadable(path, error) from error
     try:
@@ -84,7 +84,7 @@ def is_deep(image: Image.Image) -> bool:
 
 def too_large(path: str | Path, limit: int, size: str = "more pixels than Pillow reads") -> BadFileError:
     return bad("too large", path, f"has {size}, over the limit of {limit}",
-               "make it smaller, or raise loading.pixel_limit if you trust it")  # fmt: skip
+               "make it smaller, or raise --loading.pixel_limit if you trust it")  # fmt: skip
 
 
 def unreadable(path: str | Path, error: Exception) -> BadFileError:
@@ -103,22 +103,24 @@ def decoded(path: str | Path, pixel_limit: int, finish: Callable[[Image.Image], 
             raise unreadable(path, error) from error
 
 
-def load_upright(path: str | Path, channels: int, pixel_limit: int) -> Image.Image:
-    """The image as "L" (`channels` 1) or "RGB" (3), turned upright. Raises BadFileError; colour is not made grey."""
+def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: bool = False) -> Image.Image:
+    """The image as "L" (`channels` 1) or "RGB" (3), turned upright; colour is made grey only with `to_grey`.
+
+    Raises BadFileError.
+    """
 
     def finish(image: Image.Image) -> Image.Image:
         image.load()
         if image.info.get("exif"):
             image = ImageOps.exif_transpose(image)
-        if channels == 1:
-            if image.mode not in ("L", "1"):
-                raise bad("colour", path, f"is not grey (mode {image.mode}) as the images looked at first are",
-                          "set loading.channels to 3, or save it as grey")  # fmt: skip
-            return image.convert("L")
+        if channels == 1 and image.mode not in ("L", "1") and not to_grey:
+            raise bad("colour", path, f"is not grey (mode {image.mode}) as the images looked at first are",
+                      "give --loading.channels 3, or save it as grey")  # fmt: skip
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
-            return Image.composite(rgba.convert("RGB"), Image.new("RGB", rgba.size), rgba.getchannel("A"))
-        return image if image.mode == "RGB" else image.convert("RGB")
+            image = Image.composite(rgba.convert("RGB"), Image.new("RGB", rgba.size), rgba.getchannel("A"))
+        wanted = "L" if channels == 1 else "RGB"
+        return image if image.mode == wanted else image.convert("RGB").convert(wanted)
 
     return decoded(path, pixel_limit, finish)
 
@@ -144,6 +146,7 @@ class Reader:
     fitting: "crop" scales an image to cover `size` and cuts out its centre; "pad" scales it down to fit, never up, and
     fills the right and lower rest with black (masks: 255, ignored). An image of `size` stays as it is.
     cover: with "crop", how much of the shorter side the cut keeps (0.875 is the custom for ImageNet: 224 of 256).
+    to_grey: whether coloured images are made grey where `channels` is 1; else they are refused.
     label_map: 256 numbers, the class of every value a mask may hold; 254 marks a value that it may not.
     """
 
@@ -152,11 +155,13 @@ class Reader:
     pixel_limit: int
     fitting: Fitting
     cover: float = 1.0
+    to_grey: bool = False
     label_map: tuple[int, ...] | None = None
 
     def image(self, path: str | Path) -> UInt8[Tensor, "channels height width"]:
         """The image at `path` as uint8 (C, H, W). Raises BadFileError."""
-        return as_tensor(self.fitted(load_upright(path, self.channels, self.pixel_limit), Image.Resampling.BILINEAR, 0))
+        image = load_upright(path, self.channels, self.pixel_limit, to_grey=self.to_grey)
+        return as_tensor(self.fitted(image, Image.Resampling.BILINEAR, 0))
 
     def scene(
         self, path: str | Path, mask_path: str | Path

@@ -9,6 +9,7 @@ from typing import Any
 from fieldshift.data.problems import Problem
 
 SHOWN = 5
+FEW_CLASSES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,14 @@ class DataReport:
         lines = [
             f"{self.name}: {self.task}, {len(self.classes)} classes, {self.counts['train']} train and"
             f" {self.counts['test']} test samples, {self.channels} channel(s)",
-            f"sizes: {sizes}" + (f" and {len(self.sizes) - SHOWN} more" if len(self.sizes) > SHOWN else ""),
+            f"height x width (images): {sizes}"
+            + (f" and {len(self.sizes) - SHOWN} more" if len(self.sizes) > SHOWN else ""),
             f"mean {rounded(self.mean)}, std {rounded(self.std)}",
             f"largest class over smallest: {self.balance():.1f} ({unit})",
         ]
+        if len(self.classes) <= FEW_CLASSES:
+            parts = ", ".join(f"{name} {train} + {test}" for name, (train, test) in self.classes.items())
+            lines.append(f"{unit} of each class, train + test: {parts}")
         if self.task == "segmentation":
             lines.append(f"pixels without a class: {100 * self.ignored:.1f} %")
         if self.looked_at[0] < self.looked_at[1]:

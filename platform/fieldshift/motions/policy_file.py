@@ -128,7 +128,8 @@ def _parsed(text: str) -> dict[str, Any]:
         raise UserError("It is nested too deeply to be a policy.") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         found = document.get("schema") if isinstance(document, dict) else document
-        raise UserError(f'It says "schema": {_short(found)}, but a policy file says "schema": "{SCHEMA}".')
+        says = "no schema" if found is None else f'"schema": {_short(found)}'
+        raise UserError(f'It says {says}, but a policy file (fieldshift search writes them) says "schema": "{SCHEMA}".')
     return document
 
 

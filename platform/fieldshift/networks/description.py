@@ -44,9 +44,10 @@ def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
 def describe(network: VideoNetwork, size: tuple[int, int]) -> dict[str, Any]:
     """All that a report says of a network, for images of `size` (H, W) pixels, as plain values.
 
-    Keys: name, task, temporal, frames, fusion, parameters, temporal_parameters, flops_per_image (all frames),
-    flops_per_frame, temporal_reach (frames to a side, later ones only where sees_later_frames), feature_layer,
-    inserted (a list of module, place, channels, parameters), weights (one line, or None).
+    Keys: name, task, temporal, frames, fusion, size, channels, classes, parameters, temporal_parameters,
+    flops_per_image (all frames), flops_per_frame, temporal_reach (frames to a side, later ones only where
+    sees_later_frames), feature_layer, inserted (a list of module, place, channels, parameters), weights (one line, or
+    None).
     """
     wrappers = [module for module in network.network.modules() if isinstance(module, Inserted)]
     by_path = {wrapper.path: wrapper for wrapper in wrappers}
@@ -67,6 +68,8 @@ def describe(network: VideoNetwork, size: tuple[int, int]) -> dict[str, Any]:
         "frames": network.frames,
         "fusion": network.fusion,
         "size": list(size),
+        "channels": image_channels(network),
+        "classes": network.num_classes,
         "parameters": count_parameters(network),
         "temporal_parameters": sum(entry["parameters"] for entry in inserted),
         "flops_per_image": flops,
@@ -85,9 +88,10 @@ def describe_lines(network: VideoNetwork, size: tuple[int, int]) -> list[str]:
     height, width = size
     side = "to either side" if facts["sees_later_frames"] else "back"
     lines = [
-        f"{facts['name']} ({facts['task']}), temporal {facts['temporal']}, {facts['frames']} frames, {facts['fusion']}",
+        f"{facts['name']} ({facts['task']}), temporal {facts['temporal']}, {facts['frames']} frames, "
+        f"{facts['fusion']}, {facts['classes']} classes",
         f"parameters {facts['parameters']:,}, of which temporal {facts['temporal_parameters']:,}",
-        f"FLOPs per image {facts['flops_per_image'] / 1e9:.3f} G at {height} x {width}, all frames",
+        f"FLOPs per image {facts['flops_per_image'] / 1e9:.3f} G at {height} x {width} x {facts['channels']}, all frames",
         f"temporal reach {facts['temporal_reach']} frame(s) {side}, {len(facts['inserted'])} module(s) inserted",
         *(f"  {entry['module']} {entry['place']}, {entry['channels']} channels" for entry in facts["inserted"]),
     ]

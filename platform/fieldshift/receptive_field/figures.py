@@ -9,6 +9,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from fieldshift.errors import MissingFeatureError, UserError
 from fieldshift.receptive_field.effective_map import EffectiveField, check_comparable
-from fieldshift.receptive_field.measures import Measures, measures
+from fieldshift.receptive_field.measures import Measures, measures, unit_position
 from fieldshift.receptive_field.reshaped import Region, Reshaped
 from fieldshift.receptive_field.spans import Numbers
 
@@ -32,6 +33,9 @@ LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 _STYLES = ("-", "--", "-.", ":")
 _DECADES = 4
 _FORMATS = ("png", "svg", "pdf")
+_BOTH_LEVELS = 3  # maps at most that are drawn with two contours each; more would hide each other
+_PANEL, _PANEL_HEIGHT, _FOOTER_LINE = 3.1, 3.3, 0.14  # inches
+Position = tuple[float, float]
 
 
 def effective_figure(
@@ -39,64 +43,72 @@ def effective_figure(
     *,
     example: Shaped[Tensor, "channels height width"] | None = None,
     region: Region | None = None,
+    position: Position | None = None,
 ) -> Figure:
     """One effective field: its map on a log scale, its radial profile and, on an example image, its contours.
 
     example: an image (C, H, W) of the field's size, uint8 or floats in [0, 1]. region: a theoretical field to outline.
+    position: as in `comparison_figure`.
     """
     columns = 2 if example is None else 3
-    figure = _figure(4.1 * columns, 4.3)
-    axes = figure.subplots(1, columns, squeeze=False)[0]
+    lines = [*field.conditions.lines(), *field.notes, *_border_note(field)]
+    figure, (top,) = _figure(4.1 * columns, [4.0], lines)
+    axes = top.subplots(1, columns, squeeze=False)[0]
     shares = _shares(field)
-    found = measures(field)
+    position = position or unit_position([field])
+    found = measures(field, position=position)
     image = _draw_map(axes[0], shares, _log_norm([shares]))
     _outline(axes[0], region, "white")
     axes[0].set_title(_summary(found), fontsize=9)
-    _colour_bar(figure, image, axes[0], extend="min")
-    _draw_profiles(axes[1], {field.conditions.network: found})
+    _colour_bar(top, image, axes[0], extend="min")
+    _draw_profiles(axes[1], [found], known=position is not None)
     if example is not None:
-        _draw_contours(axes[2], {field.conditions.network: field}, example)
-    _footer(figure, [*field.conditions.lines(), *field.notes])
+        _draw_contours(axes[2], [field], example)
     return figure
 
 
 def comparison_figure(
-    fields: Mapping[str, EffectiveField], *, example: Shaped[Tensor, "channels height width"] | None = None
+    fields: Mapping[str, EffectiveField],
+    *,
+    example: Shaped[Tensor, "channels height width"] | None = None,
+    position: Position | None = None,
 ) -> Figure:
     """Several effective fields on one scale: maps, radial profiles, contours, and the last map minus the first.
 
     fields: name in the figure -> field, at least two, all of the same conditions, else UserError. Every map is divided
-    by its mass, so the scale is the share of the mass per pixel.
+    by its mass, so the scale is the share of the mass per pixel. The fields get letters, colours and dashes by their
+    order. position: row and column of the unit on the image, the centre of its theoretical field, from which radial
+    profiles are measured; by default what `unit_position` finds, else each map's centre of mass.
     """
     if len(fields) < 2:
         raise UserError(f"A comparison needs at least 2 receptive fields, but {len(fields)} was given.")
-    check_comparable(list(fields.values()))
-    shares = {name: _shares(field) for name, field in fields.items()}
-    found = {name: measures(field) for name, field in fields.items()}
-    wide = min(len(fields), 4)
-    deep = -(-len(fields) // wide)
-    figure = _figure(max(3.1 * wide, 10.5), 3.2 * deep + 4.3)
-    halves: Any = figure.subfigures(2, 1, height_ratios=[3.2 * deep, 3.6])
-    top, bottom = halves
+    maps = list(fields.values())
+    check_comparable(maps)
+    position = position or unit_position(maps)
+    shares = [_shares(field) for field in maps]
+    found = [measures(field, position=position) for field in maps]
+    wide = _columns(len(maps))
+    deep = -(-len(maps) // wide)
+    names = [f"{_letter(i)}: {name}" for i, name in enumerate(fields)]
+    width = max(_PANEL * wide, 10.5)
+    titles = [textwrap.fill(name, int(width / wide * 12)) for name in names]
+    tallest = max(title.count("\n") for title in titles)
+    key_columns = max(1, min(len(names), int(width * 12 / (max(map(len, names)) + 8))))
+    heights = [(_PANEL + 0.15 * tallest) * deep + 0.75, _PANEL_HEIGHT, 0.2 * -(-len(names) // key_columns) + 0.1]
+    figure, (top, middle, key) = _figure(width, heights, _comparison_lines(fields))
     axes = top.subplots(deep, wide, squeeze=False).reshape(-1)
-    norm = _log_norm(list(shares.values()))
-    for axis, name in zip(axes, fields, strict=False):
-        image = _draw_map(axis, shares[name], norm)
-        axis.set_title(f"{name}\n{_summary(found[name])}", fontsize=9)
-    for axis in axes[len(fields) :]:
+    norm = _log_norm(shares)
+    for i, title in enumerate(titles):
+        image = _draw_map(axes[i], shares[i], norm)
+        axes[i].set_title(f"{title}\n{_summary(found[i])}", fontsize=9)
+    for axis in axes[len(maps) :]:
         axis.set_axis_off()
-    _colour_bar(top, image, list(axes), extend="min")
-    panels = bottom.subplots(1, 3)
-    _draw_profiles(panels[0], found)
-    _draw_contours(panels[1], fields, example)
-    names = list(fields)
-    _draw_difference(bottom, panels[2], shares[names[-1]] - shares[names[0]], f"{names[-1]} - {names[0]}")
-    first = next(iter(fields.values()))
-    lines = [first.conditions.lines()[1]]
-    for name, field in fields.items():
-        own = field.conditions.lines()
-        lines.append("; ".join([f"{name}: {own[0]}", *own[2:], *field.notes]))
-    _footer(figure, lines)
+    _colour_bar(top, image, list(axes), extend="min", location="bottom", aspect=40)
+    panels = middle.subplots(1, 3)
+    _draw_profiles(panels[0], found, known=position is not None)
+    _draw_contours(panels[1], maps, example)
+    _draw_difference(middle, panels[2], shares[-1] - shares[0], f"{_letter(len(maps) - 1)} minus {_letter(0)}")
+    _draw_key(key, names, key_columns)
     return figure
 
 
@@ -107,11 +119,18 @@ def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels heig
         step = (len(shown) - 1) / 6
         shown = [shown[round(i * step)] for i in range(7)]
     shown.append(("fused", regions.fused))
-    wide = min(len(shown), 4)
+    wide = _columns(len(shown))
     deep = -(-len(shown) // wide)
     rows, columns = regions.plain.mask.shape
-    figure = _figure(2.9 * wide, (2.5 * min(rows / columns, 2.0) + 0.95) * deep + 0.5)
-    axes = figure.subplots(deep, wide, squeeze=False).reshape(-1)
+    height, width = regions.size
+    cut = "; cut at the image's border" if regions.clipped else ""
+    lines = [
+        f"theoretical field of unit {regions.unit} of layer {regions.layer}, image {height} x {width} px{cut}",
+        f"policy {regions.policy}; outlined: the plain network's {regions.plain.area:.0f} px\N{SUPERSCRIPT TWO}; "
+        "above each: its area, long : short axis, angle",
+    ]
+    figure, (top,) = _figure(2.9 * wide, [(2.5 * min(rows / columns, 2.0) + 0.95) * deep], lines)
+    axes = top.subplots(deep, wide, squeeze=False).reshape(-1)
     for axis, (title, region) in zip(axes, shown, strict=False):
         _backdrop(axis, region, example)
         filled = np.where(region.mask.numpy(), 1.0, np.nan)
@@ -120,18 +139,11 @@ def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels heig
         )
         _outline(axis, regions.plain, LINES[1])
         turn = f", {_degrees(region.angle)}" if region.anisotropy > 1.01 else ""
-        axis.set_title(f"{title}: {region.area:.0f} px\n{region.anisotropy:.2f} : 1{turn}", fontsize=9)
+        area = f"{region.area:.0f} px\N{SUPERSCRIPT TWO}"
+        axis.set_title(f"{title}: {area}\n{region.anisotropy:.2f} : 1{turn}", fontsize=9)
         _pixels(axis)
     for axis in axes[len(shown) :]:
         axis.set_axis_off()
-    height, width = regions.size
-    cut = "; cut at the image's border" if regions.clipped else ""
-    lines = [
-        f"theoretical field of unit {regions.unit} of layer {regions.layer}, image {height} x {width} px{cut}",
-        f"policy {regions.policy}; outlined: the plain network's {regions.plain.area:.0f} px; "
-        "above each: its area, long : short axis, angle",
-    ]
-    _footer(figure, lines)
     return figure
 
 
@@ -149,12 +161,41 @@ def save_figure(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png
     return paths
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, heights: Sequence[float], lines: Sequence[str]) -> tuple[Figure, list[Any]]:
+    """A figure of rows of the heights in inches over a footer of the lines, and the rows as subfigures."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingFeatureError("Figures need the package matplotlib, which is not installed; install it.") from error
-    return Figure(figsize=(width, height), layout="constrained")
+    text = [piece for line in lines for piece in textwrap.wrap(line, int(width * 19))]
+    every = [*heights, _FOOTER_LINE * len(text) + 0.1]
+    figure = Figure(figsize=(width, sum(every)), layout="constrained")
+    rows: Any = figure.subfigures(len(every), 1, height_ratios=every)
+    rows[-1].text(0.01, 1.0, "\n".join(text), fontsize=7, ha="left", va="top", color="0.25", gid="footer")
+    return figure, list(rows[:-1])
+
+
+def _columns(count: int) -> int:
+    """Columns that leave no panel alone in the last row if they can, then few cells empty: 5 panels stand as 3 + 2."""
+    if count <= 4:
+        return count
+    return min((4, 3, 5), key=lambda columns: (-count % columns == columns - 1, columns == 5, -count % columns))
+
+
+def _comparison_lines(fields: Mapping[str, EffectiveField]) -> list[str]:
+    lines = [next(iter(fields.values())).conditions.lines()[1]]
+    for i, (name, field) in enumerate(fields.items()):
+        own = field.conditions.lines()
+        lines.append("; ".join([f"{_letter(i)}: {name}: {own[0]}", *own[2:], *field.notes, *_border_note(field)]))
+    return lines
+
+
+def _border_note(field: EffectiveField) -> list[str]:
+    """What to say where the boxes of moved frames reach the image's border, beyond which there are no pixels."""
+    mass = field.values > 0
+    at_border = bool(mass[[0, -1]].any()) or bool(mass[:, [0, -1]].any())
+    reaches = "boxes of moved frames reach the image's border, which cuts off what lies outside"
+    return [reaches] if field.conditions.policy and at_border else []
 
 
 def _shares(field: EffectiveField) -> Numbers:
@@ -166,7 +207,7 @@ def _shares(field: EffectiveField) -> Numbers:
 def _summary(found: Measures) -> str:
     spread = found.moments
     turn = f" at {_degrees(spread.angle)}" if spread.anisotropy > 1.1 else ""
-    half = f"50 % in {found.area[0.5]:.0f} px, " if 0.5 in found.area else ""
+    half = f"50 % in {found.area[0.5]:.0f} px\N{SUPERSCRIPT TWO}, " if 0.5 in found.area else ""
     return f"{half}\N{GREEK SMALL LETTER SIGMA} {spread.along:.1f} x {spread.across:.1f} px{turn}"
 
 
@@ -191,37 +232,46 @@ def _draw_map(axis: Any, shares: Numbers, norm: Any) -> Any:
     return image
 
 
-def _draw_profiles(axis: Any, found: Mapping[str, Measures]) -> None:
-    highest = max(max(one.profile) for one in found.values())
-    for i, (name, one) in enumerate(found.items()):
-        axis.plot(one.radii, one.profile, color=_colour(i), linestyle=_STYLES[i % 4], label=name)
+def _draw_profiles(axis: Any, found: Sequence[Measures], *, known: bool) -> None:
+    """Radial profiles; known: whether they are measured from the unit's position or from each centre of mass."""
+    highest = max(max(one.profile) for one in found)
+    for i, one in enumerate(found):
+        axis.plot(one.radii, one.profile, **_line(i))
     axis.set_yscale("log")
     axis.set_ylim(highest * 10.0 ** -(_DECADES + 1), highest * 2)
     axis.set_xlim(left=0)
-    axis.set_xlabel("distance from the centre of mass (px)", fontsize=8)
+    axis.set_xlabel(f"distance from {'the unit' if known else 'the centre of mass'} (px)", fontsize=8)
     axis.set_ylabel("mean share of the mass per pixel", fontsize=8)
     axis.tick_params(labelsize=7)
-    axis.set_title("radial profile", fontsize=9)
+    centre = _place(found[0].profile_centre)
+    axis.set_title(f"radial profile about\n{f'the unit, {centre}' if known else 'the centre of mass'}", fontsize=9)
     axis.grid(alpha=0.25)
-    if len(found) > 1:
-        axis.legend(fontsize=7, frameon=False)
 
 
-def _draw_contours(axis: Any, fields: Mapping[str, EffectiveField], example: Tensor | None) -> None:
-    """The smallest regions that hold half (thick) and 99 % (thin) of each map's mass, on the example image."""
-    shape = next(iter(fields.values())).values.shape
+def _draw_contours(axis: Any, fields: Sequence[EffectiveField], example: Tensor | None) -> None:
+    """The smallest region that holds half of each map's mass and, of few maps, 99 % (thin), on the example image."""
+    shape = fields[0].values.shape
     axis.imshow(np.ones((*shape, 3)) if example is None else _picture(example, shape), alpha=0.75)
-    for i, (name, field) in enumerate(fields.items()):
+    few = len(fields) <= _BOTH_LEVELS
+    for i, field in enumerate(fields):
         shares = _shares(field)
-        for fraction, width in ((0.99, 0.8), (0.5, 2.0)):
+        line = _line(i)
+        for fraction, width in ((0.99, 0.8), (0.5, 2.0)) if few else ((0.5, 1.6),):
             level = _level(shares, fraction)
             if float(shares.min()) < level < float(shares.max()):
-                axis.contour(shares, levels=[level], colors=[_colour(i)], linewidths=width, linestyles=[_STYLES[i % 4]])
-        axis.plot([], [], color=_colour(i), linestyle=_STYLES[i % 4], label=name)
-    axis.set_title("50 % (thick) and 99 % (thin) of the mass", fontsize=9)
-    if len(fields) > 1:
-        axis.legend(fontsize=7, loc="upper right", framealpha=0.85)
+                style = {"colors": [line["color"]], "linestyles": [line["linestyle"]]}
+                axis.contour(shares, levels=[level], linewidths=width, **style)
+    levels = "50 % (thick) and 99 % (thin)" if few else "50 %"
+    axis.set_title(f"regions that hold\n{levels} of the mass", fontsize=9)
     _pixels(axis)
+
+
+def _draw_key(figure: Any, names: Sequence[str], columns: int) -> None:
+    """The lines of all maps with their names, in a row of its own."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=name, **_line(i)) for i, name in enumerate(names)]
+    figure.legend(handles=handles, loc="center", ncols=columns, fontsize=8, frameon=False, handlelength=3)
 
 
 def _level(shares: Numbers, fraction: float) -> float:
@@ -236,14 +286,15 @@ def _draw_difference(figure: Any, axis: Any, difference: Numbers, title: str) ->
     largest = float(np.abs(difference).max()) or 1.0
     norm = SymLogNorm(linthresh=largest * 0.02, linscale=0.5, vmin=-largest, vmax=largest)
     image = axis.imshow(difference, cmap=DIFFERENCE_COLOURS, norm=norm, interpolation="nearest")
-    axis.set_title(f"difference: {title}", fontsize=9)
+    axis.set_title(f"difference: {title}\nred: {title[0]} has the larger share", fontsize=9)
     decade = 10.0 ** math.floor(math.log10(largest))
     _colour_bar(figure, image, axis).set_ticks([-decade, -decade / 10, 0.0, decade / 10, decade])
     _pixels(axis)
 
 
 def _colour_bar(figure: Any, image: Any, axes: Any, **settings: Any) -> Any:
-    bar = figure.colorbar(image, ax=axes, shrink=0.85, **settings)
+    shrink = 0.5 if settings.get("location") == "bottom" else 0.85
+    bar = figure.colorbar(image, ax=axes, shrink=shrink, **settings)
     bar.set_label("share of the mass per pixel", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return bar
@@ -289,11 +340,14 @@ def _pixels(axis: Any) -> None:
     axis.tick_params(labelsize=7)
 
 
-def _colour(index: int) -> str:
-    return LINES[index % len(LINES)]
+def _line(index: int) -> dict[str, Any]:
+    """Colour and dash of the map at that place: the same in every panel, no pair twice among the first 28."""
+    return {"color": LINES[index % len(LINES)], "linestyle": _STYLES[index % len(_STYLES)]}
 
 
-def _footer(figure: Any, lines: Sequence[str]) -> None:
-    width = int(figure.get_figwidth() * 15)
-    text = "\n".join(piece for line in lines for piece in textwrap.wrap(line, width))
-    figure.supxlabel(text, fontsize=7, x=0.01, ha="left", color="0.25")
+def _letter(index: int) -> str:
+    return ascii_uppercase[index] if index < len(ascii_uppercase) else str(index + 1)
+
+
+def _place(position: Position) -> str:
+    return f"x {position[1]:.4g}, y {position[0]:.4g} px"

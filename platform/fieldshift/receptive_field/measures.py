@@ -56,8 +56,10 @@ class Measures:
     """Centre and spread by a least-squares fit of a 2D Gaussian; None where it cannot be fitted."""
     gaussian_note: str
     """Why there is no fit; empty when there is one."""
+    profile_centre: tuple[float, float]
+    """Row and column that the radial profile is measured from: the unit's position if given, else the centre of mass."""
     radii: tuple[float, ...]
-    """Distances from the centre of mass in pixels, the middles of rings one pixel wide."""
+    """Distances from `profile_centre` in pixels, the middles of rings one pixel wide."""
     profile: tuple[float, ...]
     """Mean mass per pixel in each ring, as a share of the whole."""
     ratio_to_theory: float | None
@@ -71,7 +73,7 @@ class Measures:
         for key in ("moments", "gaussian"):
             if plain[key] is not None:
                 plain[key]["centre"] = list(plain[key]["centre"])
-        return {**plain, "radii": list(self.radii), "profile": list(self.profile)}
+        return {**plain, **{key: list(getattr(self, key)) for key in ("profile_centre", "radii", "profile")}}
 
 
 def measures(
@@ -79,11 +81,14 @@ def measures(
     *,
     fractions: Sequence[float] = FRACTIONS,
     theoretical_area: float | None = None,
+    position: tuple[float, float] | None = None,
 ) -> Measures:
     """All measures of an effective field, or of a map (H, W) of non-negative mass.
 
     fractions: shares of the mass in (0, 1]. theoretical_area: pixels of the theoretical field inside the image; an
-    effective field brings its own. Raises UserError for a map with no mass or with negative or infinite values.
+    effective field brings its own. position: row and column that the radial profile is measured from, such as
+    `unit_position`; the centre of mass by default, which may lie between the boxes of a video network.
+    Raises UserError for a map with no mass or with negative or infinite values.
     """
     if isinstance(field, Tensor):
         values = _mass(field)
@@ -92,7 +97,8 @@ def measures(
         theoretical_area = field.theoretical_area if theoretical_area is None else theoretical_area
     ellipse = ellipse_of(values)
     gaussian, note = fit_gaussian(values)
-    radii, profile = radial_profile(values, ellipse.centre)
+    about = ellipse.centre if position is None else position
+    radii, profile = radial_profile(values, about)
     reached = area_holding(values, 0.99)
     return Measures(
         side={fraction: side_holding(values, fraction, ellipse.centre) for fraction in fractions},
@@ -100,6 +106,7 @@ def measures(
         moments=ellipse,
         gaussian=gaussian,
         gaussian_note=note,
+        profile_centre=about,
         radii=tuple(radii.tolist()),
         profile=tuple((profile / values.sum()).tolist()),
         ratio_to_theory=None if theoretical_area is None else reached / theoretical_area,
@@ -201,6 +208,28 @@ def radial_profile(values: Tensor | Numbers, centre: tuple[float, float] | None 
     filled = np.flatnonzero(pixels)
     means: Numbers = sums[filled] / pixels[filled]
     return filled.astype(np.float64) + 0.5, means
+
+
+def unit_position(fields: Sequence[EffectiveField]) -> tuple[float, float] | None:
+    """Row and column of the unit on the image, the centre of its theoretical field, for fields of one unit.
+
+    It is read from a field without a policy whose map fills its theoretical field to all four sides, so that the two
+    are one box. None where no field shows it (every one is moved, unbounded or cut by the image's border), and where
+    fields show different positions.
+    """
+    shown = {centre for field in fields if (centre := _box_centre(field)) is not None}
+    return shown.pop() if len(shown) == 1 else None
+
+
+def _box_centre(field: EffectiveField) -> tuple[float, float] | None:
+    if field.conditions.policy or field.theoretical_area is None:
+        return None
+    mass = field.values.numpy() > 0
+    rows, columns = np.flatnonzero(mass.any(axis=1)), np.flatnonzero(mass.any(axis=0))
+    reached = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+    if reached != field.theoretical_size:
+        return None
+    return float(rows[0] + rows[-1]) / 2, float(columns[0] + columns[-1]) / 2
 
 
 def _overlap(length: int, centre: float, half: float) -> Numbers:

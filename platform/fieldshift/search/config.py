@@ -17,7 +17,7 @@ class SearchConfig:
     clip_norm=5, epochs=50, alpha_lr=3e-4`.
 
     Attributes:
-        frames: frames of the videos; None takes the space's number, or 3.
+        frames: frames of the videos; None takes the command's --frames, in Python the space's number, or 3.
         epochs: passes over the halves of the training set before the selection.
         tune_epochs: passes between two decisions of the selection.
         batch: images in one step, over all workers together.

@@ -164,8 +164,12 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
     from safetensors.torch import load_file
 
     card_path = folder / "network.json"
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; give one of `fieldshift train`, or a trial's of a comparison.")
     if not card_path.exists():
-        raise UserError(f"{folder} holds no trained network (no network.json); give the folder of `fieldshift train`.")
+        trial = next((path.parent for path in sorted(folder.glob("**/trials/*/network.json"))), None)
+        such = f"such as {trial}" if trial else "of `fieldshift train` or of a comparison's trial"
+        raise UserError(f"{folder} holds no trained network (no network.json); give a folder {such}.")
     try:
         values = json.loads(card_path.read_text())
         schema, version = values.pop("schema"), values.pop("version")

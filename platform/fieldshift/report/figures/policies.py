@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from string import ascii_letters
 from typing import TYPE_CHECKING, Any
 
@@ -70,39 +71,46 @@ def policy_graph(policy: Policy) -> Figure:
     return figure
 
 
-def frame_strip(policy: Policy, images: Tensor, labels: Sequence[str] | None = None) -> Figure:
-    """The policy's video of every image as a row of frames, the signed distance from the reference under each column.
+def frame_strip(
+    policy: Policy, images: Tensor, labels: Sequence[str] | None = None, *, notes: Sequence[str] = ()
+) -> Figure:
+    """The policy's video of every image as a row of frames, what each frame is under its column, notes below all.
 
     images (B, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3; labels, one an image, stand left of the rows.
-    Distances are in frames where every step is a whole one: -1, 0 (the untouched reference, framed), +1.
+    Under a column stand the frame's number, its signed distance from the reference frame (the untouched one, framed)
+    and, for a policy of a single motion, how far this frame is moved. What lies outside of the moved image is hatched
+    in the figure only; the network sees the policy's fill there.
     """
     video = policy.video(images).detach().cpu().clamp(0.0, 1.0).numpy()
     rows, frames, channels, height, width = video.shape
     assert channels in (1, 3), f"images of 1 or 3 channels can be shown, not {channels}"
+    shown = _shown_share(policy, (height, width))
     cell = min(1.25, (WIDTH - (0.9 if labels else 0.1)) / frames - 0.05)
     tall = cell * height / width
-    figure = new_figure(rows * (tall + 0.05) + 0.5, WIDTH)
-    figure.set_layout_engine("none")
     s = [float(value) for value in policy.distances]
-    below = 0.46
+    step = _only_step(policy)
+    under = _under_frames(s, step, roomy=cell >= 1.2)
+    lines = _strip_notes(policy, step, bool((shown < 1.0).any())) + list(notes)
+    words = "\n".join(piece for line in lines for piece in textwrap.wrap(line, 108))
+    foot = LINE * (words.count("\n") + 1) + 0.1
+    below = LINE * (max(label.count("\n") for label in under) + 1) + 0.12 + foot
+    page = rows * (tall + 0.05) + below
+    figure = new_figure(page, WIDTH)
+    figure.set_layout_engine("none")
     breadth = frames * (cell + 0.05) - 0.05
     start = max(0.85 if labels else 0.0, (WIDTH - breadth) / 2)
-    page = float(figure.get_figheight())
+    every = math.ceil(0.4 / (cell + 0.05))
     for row in range(rows):
         for frame in range(frames):
             x, y = start + frame * (cell + 0.05), below + (rows - 1 - row) * (tall + 0.05)
             axes = figure.add_axes((x / WIDTH, y / page, cell / WIDTH, tall / page))
-            _frame(axes, video[row, frame], reference=s[frame] == 0.0)
-            if row == rows - 1:
-                axes.set_xlabel(_distance(s, frame), fontsize=SMALL if cell > 0.38 else 7, color=INK, labelpad=4)
+            _frame(axes, video[row, frame], shown[frame], reference=s[frame] == 0.0)
+            if row == rows - 1 and (frame - s.index(0.0)) % every == 0:
+                axes.set_xlabel(under[frame], fontsize=SMALL if cell > 0.5 else 7, color=INK, labelpad=4)
             if labels and frame == 0:
-                words = textwrap.fill(labels[row], 12)
-                axes.set_ylabel(words, fontsize=SMALL, color=INK, rotation=0, ha="right", va="center", labelpad=6)
-    words = "distance from the reference frame (the farthest frame moves by the policy's whole magnitude)"
-    if frames == 1:
-        words = "one frame: the image itself"
-    middle = (start + breadth / 2) / WIDTH if breadth > 4.5 else 0.5
-    figure.text(middle, 0.06 / page, words, ha="center", va="bottom", fontsize=SMALL, color=MUTED)
+                named = textwrap.fill(labels[row], 12)
+                axes.set_ylabel(named, fontsize=SMALL, color=INK, rotation=0, ha="right", va="center", labelpad=6)
+    figure.text(0.5, foot / page, words, ha="center", va="top", fontsize=SMALL, color=MUTED)
     return figure
 
 
@@ -191,15 +199,17 @@ def _node(axes: Axes, x: float, node: int, policy: Policy, used: bool) -> None:
         axes.text(x, -NODE_RADIUS - 0.06, text, ha="center", va="top", fontsize=SMALL, color=MUTED, linespacing=1.15)
 
 
-def _frame(axes: Axes, pixels: NDArray[Any], reference: bool) -> None:
+def _frame(axes: Axes, pixels: NDArray[Any], shown: NDArray[Any], reference: bool) -> None:
     grey = pixels.shape[0] == 1
-    shown = pixels[0] if grey else np.moveaxis(pixels, 0, -1)
-    enlarged = max(shown.shape[:2]) <= 96
+    picture = pixels[0] if grey else np.moveaxis(pixels, 0, -1)
+    enlarged = max(picture.shape[:2]) <= 96
+    axes.patch.set(facecolor=PAPER, edgecolor=RULE, hatch="/////")
     axes.imshow(
-        shown,
+        picture,
         cmap="gray" if grey else None,
         vmin=0.0,
         vmax=1.0,
+        alpha=shown,
         interpolation="nearest" if enlarged else "antialiased",
         aspect="auto",
     )
@@ -210,12 +220,73 @@ def _frame(axes: Axes, pixels: NDArray[Any], reference: bool) -> None:
         spine.set_linewidth(1.6 if reference else 0.6)
 
 
-def _distance(s: Sequence[float], frame: int) -> str:
-    """Frames from the reference, signed; a symmetric video's distances have no sign."""
-    steps = [abs(value) for value in s if value != 0]
-    if s[frame] == 0 or not steps:
-        return "0"
-    whole = s[frame] / min(steps)
-    if math.isclose(whole, round(whole), abs_tol=1e-6):
-        return f"{round(whole):+d}" if min(s) < 0 or whole < 0 else f"{round(whole)}"
-    return f"{s[frame]:+.2f}"
+def _shown_share(policy: Policy, size: tuple[int, int]) -> NDArray[Any]:
+    """How opaque each pixel of each frame is drawn, (T, H, W): 1 where the moved image lies, less outside of it.
+
+    A fill of one value is hidden (0); one that continues the image, as "border" and "reflection" do, shines through.
+    """
+    import torch
+
+    from fieldshift.motions import Step
+
+    still = Step("identity", 0.0)
+    edges = tuple(
+        replace(edge, steps=tuple(still if step.is_colour else step for step in edge.steps)) for edge in policy.edges
+    )
+    reached = replace(policy, edges=edges, fill="zeros").video(torch.ones(1, 1, *size))[0, :, 0].numpy()
+    outside = 0.35 if policy.fill in ("border", "reflection") else 0.0
+    return np.where(reached > 0.01, 1.0, outside)
+
+
+def _strip_notes(policy: Policy, step: Step | None, hatched: bool) -> list[str]:
+    """What the labels under the frames and the hatching mean."""
+    from fieldshift.motions import operation
+
+    if policy.frames == 1:
+        return ["one frame: the image itself"]
+    parts = ["its number", "its distance from the reference frame (framed)"]
+    if step is not None:
+        parts.append(f"its {step.op} ({operation(step.op).unit})")
+    lines = ["under each frame: " + ", ".join(parts[:-1]) + " and " + parts[-1]]
+    if hatched:
+        filled = policy.fill if isinstance(policy.fill, str) else "the colour " + str(policy.fill)
+        lines.append(f"hatched: outside of the moved image; the network sees the fill there ({filled})")
+    return lines
+
+
+def _under_frames(s: Sequence[float], step: Step | None, *, roomy: bool) -> list[str]:
+    """For each frame its number, its distance and, where one motion makes the video, its amount, a line each."""
+    signed = min(s) < 0
+    labels = []
+    for frame, value in enumerate(s):
+        distance = f"{value:.2f}".removesuffix("0") if value else "0"
+        lines = [str(frame), f"+{distance}" if signed and value > 0 else distance]
+        if roomy:
+            lines = ["frame " + ", ".join(lines)]
+        if step is not None:
+            amount = _amount(step, value) if value else "the image itself"
+            lines += textwrap.wrap(amount, 18) if roomy else [amount.split(" ")[1] if value else "0"]
+        labels.append("\n".join(lines))
+    return labels
+
+
+def _only_step(policy: Policy) -> Step | None:
+    """The step that alone makes the video, or None where there are several, none, or one of an unknown scale."""
+    from fieldshift.motions import operation
+
+    used = _used_nodes(policy)
+    edges = [edge for edge in policy.edges if edge.target in used]
+    steps = [step for edge in edges for step in edge.steps if step.op != "identity"]
+    if policy.frames == 1 or len(steps) != 1 or len(edges) != len({edge.target for edge in edges}):
+        return None
+    linear = operation(steps[0].op).neutral == 0.0
+    return steps[0] if linear or steps[0].op == "zoom" else None
+
+
+def _amount(step: Step, s: float) -> str:
+    """What a frame at the distance s gets of the step, in words: "translate_x -0.45 of the width"."""
+    from fieldshift.motions import operation
+
+    magnitude = step.magnitude**s if step.op == "zoom" else step.magnitude * s
+    words, unit = step_label(replace(step, magnitude=magnitude)), operation(step.op).unit
+    return words + unit.removeprefix("fraction") if unit.startswith("fraction of") else words
