@@ -99,7 +99,7 @@ def dilate_basic_blocks(network: nn.Module) -> None:
                 reach = dilation // 2 if place == 0 and name == "conv1" else dilation
                 convolution.stride, convolution.dilation, convolution.padding = (1, 1), (reach, reach), (reach, reach)
             if isinstance(block.downsample, nn.Sequential):
-                block.downsample[0].stride = (1, 1)  # type: ignore[union-attr, assignment]
+                block.downsample[0].stride = (1, 1)  # type: ignore[assignment]
 
 
 def described(network: nn.Module) -> Backbone:
