@@ -167,7 +167,12 @@ def network_theory(
     if as_json:
         say(jsonlib.dumps(values, indent=2))
     else:
-        show(Sheet.from_frame(frame.assign(layer=[*frame["layer"][:-1], "feature extractor"]), title=f"{name} at {size} x {size}, theory"))
+        show(
+            Sheet.from_frame(
+                frame.assign(layer=[*frame["layer"][:-1], "feature extractor"]),
+                title=f"{name} at {size} x {size}, theory",
+            )
+        )
     return FieldResult(None, frame, {})
 
 

@@ -112,7 +112,7 @@ def policy_section(dataset: DataSet, found: SearchResult, where: str) -> Section
 
     pictures, targets = dataset.train.gather(torch.arange(min(EXAMPLES, len(dataset.train))))
     named = dataset.task == "classification"
-    labels = [dataset.classes[int(target)] for target in targets] if named else None
+    labels = [f"class {dataset.classes[int(target)]}" for target in targets] if named else None
     blocks: list[Block] = [
         Paragraph(f"Found in {found.seconds:.0f} seconds on the training set; the test set was not read."),
         TableBlock(policy_sheet(found.policy), caption="The policy, edge by edge."),
@@ -123,7 +123,7 @@ def policy_section(dataset: DataSet, found: SearchResult, where: str) -> Section
         ),
         FigureBlock(
             frame_strip(found.policy, as_floats(pictures), labels),
-            caption="Training images as videos under the policy; below each frame its signed distance.",
+            caption="Training images as videos under the policy; hatched: outside of the moved image.",
             alt="Rows of frames: each image moved by the policy.",
         ),
         FigureBlock(

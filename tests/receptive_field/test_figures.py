@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
 from torch import Tensor
 
 from fieldshift.errors import UserError
@@ -31,9 +37,29 @@ def example() -> Tensor:
     return (torch.rand(1, 24, 24) * 255).to(torch.uint8)
 
 
-def footer(figure: object) -> str:
-    text: str = figure.get_supxlabel()  # type: ignore[attr-defined]
-    return text
+def footer(figure: Any) -> str:
+    (found,) = figure.findobj(lambda artist: artist.get_gid() == "footer")
+    return " ".join(found.get_text().split())
+
+
+def text_boxes(figure: Any) -> list[tuple[str, Any]]:
+    """Draws the figure and returns titles, axis labels, key and footer with their boxes in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = [text for axes in figure.findobj(lambda artist: hasattr(artist, "get_title")) for text in _words(axes)]
+    texts += figure.findobj(lambda artist: artist.get_gid() == "footer")
+    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts if text.get_text()]
+
+
+def _words(owner: Any) -> list[Text]:
+    if hasattr(owner, "get_texts"):
+        return list(owner.get_texts())
+    return [owner.title, owner.xaxis.label, owner.yaxis.label] if hasattr(owner, "xaxis") and owner.axison else []
+
+
+def lines_by_letter(figure: Any) -> dict[str, tuple[str, str]]:
+    (key,) = figure.subfigs[2].legends
+    return {line.get_label()[0]: (line.get_color(), line.get_linestyle()) for line in key.get_lines()}
 
 
 def test_one_field(fields: dict[str, EffectiveField], example: Tensor, tmp_path: Path) -> None:
@@ -65,9 +91,82 @@ def test_a_comparison_has_one_scale(fields: dict[str, EffectiveField]) -> None:
     norms = {id(image.norm) for panel in figure.subfigs[0].axes for image in panel.images}
     assert len(norms) == 1
     titles = [panel.get_title() for panel in figure.subfigs[1].axes]
-    assert "difference: video - 2D" in titles
-    assert "2D: tiny-resnet" in footer(figure)
-    assert "video: tiny-resnet" in footer(figure)
+    assert "difference: B minus A\nred: B has the larger share" in titles
+    assert [panel.get_title()[:4] for panel in figure.subfigs[0].axes[:2]] == ["A: 2", "B: v"]
+    assert all("px\N{SUPERSCRIPT TWO}, " in panel.get_title() for panel in figure.subfigs[0].axes[:2])
+    assert "A: 2D: tiny-resnet" in footer(figure)
+    assert "B: video: tiny-resnet" in footer(figure)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_long_names_stay_on_the_page_and_apart(fields: dict[str, EffectiveField], example: Tensor, count: int) -> None:
+    both = list(fields.values())
+    named = {f"a-run-whose-name-says-all-of-its-settings-equal-epochs-T3-seed{i}": both[i % 2] for i in range(count)}
+    figure = comparison_figure(named, example=example)
+    found = text_boxes(figure)
+    width, height = figure.canvas.get_width_height()
+    for text, box in found:
+        assert min(box.x0, box.y0) >= 0, text
+        assert box.x1 <= width, text
+        assert box.y1 <= height, text
+    for (one, box), (other, other_box) in combinations(found, 2):
+        assert not box.overlaps(other_box), (one, other)
+
+
+@pytest.mark.parametrize(("count", "columns"), [(2, 2), (4, 4), (5, 3), (6, 3), (7, 4), (8, 4), (9, 3), (13, 5)])
+def test_no_map_stands_alone_in_its_row(fields: dict[str, EffectiveField], count: int, columns: int) -> None:
+    both = list(fields.values())
+    figure = comparison_figure({str(i): both[i % 2] for i in range(count)})
+    grid: Any = figure.subfigs[0].axes[0].get_subplotspec()
+    assert grid.get_gridspec().ncols == columns
+
+
+def test_more_than_three_maps_have_one_contour_each_and_the_key_stands_outside(
+    fields: dict[str, EffectiveField], example: Tensor
+) -> None:
+    both = list(fields.values())
+    for count, levels in ((3, 2), (4, 1)):
+        figure = comparison_figure({str(i): both[i % 2] for i in range(count)}, example=example)
+        panel = figure.subfigs[1].axes[1]
+        assert len(panel.collections) == levels * count
+        assert ("99 %" in panel.get_title()) == (levels == 2)
+        assert not any(axes.get_legend() for axes in figure.subfigs[1].axes)
+
+
+def test_a_map_has_one_colour_and_dash_by_its_place(fields: dict[str, EffectiveField]) -> None:
+    both = list(fields.values())
+    few, many = (comparison_figure({str(i): both[i % 2] for i in range(count)}) for count in (2, 9))
+    key = lines_by_letter(many)
+    assert len(set(key.values())) == 9
+    assert lines_by_letter(few) == {letter: key[letter] for letter in "AB"}
+    profiles, contours = many.subfigs[1].axes[:2]
+    assert [(line.get_color(), line.get_linestyle()) for line in profiles.lines] == list(key.values())
+    assert [to_hex(drawn.get_edgecolor()[0]).upper() for drawn in contours.collections] == [c for c, _ in key.values()]
+
+
+def test_profiles_are_measured_from_the_unit_where_it_is_known(fields: dict[str, EffectiveField]) -> None:
+    def profile(figure: Any) -> tuple[str, str]:
+        panel = next(axes for axes in figure.findobj(lambda a: hasattr(a, "get_xlabel")) if "distance" in a_label(axes))
+        return " ".join(panel.get_title().split()), a_label(panel)
+
+    def a_label(axes: Any) -> str:
+        return str(axes.get_xlabel())
+
+    about = "radial profile about the unit, x 12, y 12 px"
+    assert profile(comparison_figure(fields)) == (about, "distance from the unit (px)")
+    assert profile(effective_figure(fields["2D"])) == (about, "distance from the unit (px)")
+    mass = ("radial profile about the centre of mass", "distance from the centre of mass (px)")
+    assert profile(effective_figure(fields["video"])) == mass
+    assert profile(effective_figure(fields["video"], position=(12.0, 12.0)))[0] == about
+
+
+def test_boxes_that_the_border_cuts_are_said(fields: dict[str, EffectiveField]) -> None:
+    words = "boxes of moved frames reach the image's border, which cuts off what lies outside"
+    assert footer(comparison_figure(fields)).count(words) == 1
+    inside = torch.zeros(24, 24, dtype=torch.float64)
+    inside[5:20, 5:20] = 1.0
+    assert words not in footer(effective_figure(replace(fields["video"], values=inside)))
+    assert words not in footer(effective_figure(fields["2D"]))
 
 
 def test_a_comparison_refuses(fields: dict[str, EffectiveField], example: Tensor) -> None:
@@ -94,6 +193,7 @@ def test_regions(frames: int, clip: bool, tmp_path: Path) -> None:
     assert shown[0] == "frame 0"
     assert shown[-1] == "fused"
     assert len(shown) == min(frames, 7) + 1
+    assert all("px\N{SUPERSCRIPT TWO}" in panel.get_title() for panel in figure.axes if panel.get_title())
     assert found.policy in footer(figure)
     assert save_figure(figure, tmp_path / "regions", ["png"])[0].stat().st_size > 5000
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fieldshift.errors import UserError
-from fieldshift.receptive_field import measures
+from fieldshift.receptive_field import Conditions, EffectiveField, measures
 from fieldshift.receptive_field.measures import (
     area_holding,
     ellipse_of,
     fit_gaussian,
     radial_profile,
     side_holding,
+    unit_position,
 )
 
 
@@ -131,6 +132,50 @@ def test_the_radial_profile_of_a_ring() -> None:
     values = ((x**2 + y**2).double().sqrt().floor() == 12).double()
     radii, means = radial_profile(values, (20, 20))
     assert {float(radius): float(mean) for radius, mean in zip(radii, means, strict=True) if mean > 0} == {12.5: 1.0}
+
+
+def test_the_profile_of_two_boxes_is_taken_from_the_position_given() -> None:
+    values = box(40, slice(18, 21), slice(8, 11)) + box(40, slice(18, 21), slice(28, 31))
+    by_mass, by_unit = measures(values), measures(values, position=(19.0, 9.0))
+    assert by_mass.profile_centre == pytest.approx((19.0, 19.0))
+    assert by_mass.profile[0] == 0.0
+    assert by_unit.profile_centre == (19.0, 9.0)
+    assert by_unit.profile[0] == pytest.approx(1 / 18)
+    assert by_unit.moments == by_mass.moments
+    assert json.loads(json.dumps(by_unit.to_json()))["profile_centre"] == [19.0, 9.0]
+
+
+def field(values: Tensor, size: tuple[int, int] | None, *, moved: bool = False, bounded: bool = True) -> EffectiveField:
+    return EffectiveField(
+        values=values,
+        standard_error=None,
+        mass=float(values.sum()),
+        mass_standard_error=None,
+        conditions=Conditions(
+            network="made up",
+            layer="last",
+            unit=(4, 5),
+            input_size=(40, 40),
+            trained=True,
+            images=1,
+            images_kind="none",
+            policy=("edge 0->1: translate_x by 0.4 of the width",) * moved,
+        ),
+        theoretical_size=size,
+        theoretical_area=80.0 if bounded else None,
+    )
+
+
+def test_the_units_position_is_read_from_a_whole_box_that_nothing_moved() -> None:
+    values = box(40, slice(10, 18), slice(5, 15))
+    values[11, 7:9] = 0.0  # a hole does not matter
+    plain = field(values, (8, 10))
+    moved = field(values, (8, 10), moved=True)
+    assert unit_position([plain]) == unit_position([moved, plain, plain]) == (13.5, 9.5)
+    assert unit_position([moved]) is None
+    assert unit_position([field(values, (9, 10))]) is None
+    assert unit_position([field(values, (8, 10), bounded=False)]) is None
+    assert unit_position([plain, field(values.roll(1, 0), (8, 10))]) is None
 
 
 def test_plain_values() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
-from fieldshift.motions import Policy
+from fieldshift.data import LoadingConfig
+from fieldshift.motions import Edge, Policy, Step
 from fieldshift.report import (
     accuracy_bars,
     decision_chart,
@@ -27,6 +30,7 @@ from fieldshift.report import (
 from fieldshift.report.figures.look import ROLE_COLOURS, SERIES
 from fieldshift.report.figures.policies import step_label
 from fieldshift.report.figures.traces import choice, weights_by_edge
+from pipelines.previewing import preview
 
 BASELINES = ("none", "affine")
 OPS = ("identity", "translate_x", "zoom")
@@ -106,7 +110,9 @@ def test_labels_say_the_magnitude_in_the_motions_unit() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_strip_shows_the_policys_video_with_a_distance_under_every_column(policy: Policy, channels: int) -> None:
+def test_a_strip_shows_the_policys_video_with_number_and_distance_under_every_column(
+    policy: Policy, channels: int
+) -> None:
     images = torch.randint(0, 256, (2, channels, 12, 16), dtype=torch.uint8)
     figure = frame_strip(policy, images, labels=["one", "another one with a long name"])
     assert len(figure.axes) == 2 * policy.frames
@@ -116,15 +122,72 @@ def test_a_strip_shows_the_policys_video_with_a_distance_under_every_column(poli
         shown = np.asarray(axes.images[0].get_array())
         expected = video[row, frame].clamp(0, 1).permute(1, 2, 0).squeeze(-1).numpy()
         np.testing.assert_allclose(shown, expected, atol=1e-6)
-    under = [axes.get_xlabel() for axes in figure.axes[policy.frames :]]
-    reference = policy.frames // 2
-    assert under == [f"{t - reference:+d}" if t != reference else "0" for t in range(policy.frames)]
+    under = [axes.get_xlabel().removeprefix("frame ").replace("\n", ", ") for axes in figure.axes[policy.frames :]]
+    for t, s in enumerate(policy.distances.tolist()):
+        number, distance = under[t].split(", ")[:2]
+        assert (int(number), float(distance)) == (t, pytest.approx(s, abs=0.006))
     draw(figure)
 
 
+def under_of(policy: Policy) -> list[str]:
+    return [axes.get_xlabel() for axes in frame_strip(policy, torch.rand(1, 3, 8, 8)).axes]
+
+
+def test_a_strip_of_a_single_motion_says_what_every_frame_gets() -> None:
+    assert under_of(Policy.single("translate_x", 0.45, frames=3)) == [
+        "frame 0, -1.0\ntranslate_x -0.45\nof the width",
+        "frame 1, 0\nthe image itself",
+        "frame 2, +1.0\ntranslate_x +0.45\nof the width",
+    ]
+    assert under_of(Policy.single("rotate", 30.0, frames=9))[:2] == ["0\n-1.0\n-30°", "1\n-0.75\n-22.5°"]
+    mixed = (Edge(0, 2, (Step("rotate", 30.0),)), Edge(1, 2, (Step("identity", 0.0),)))
+    assert under_of(Policy(inputs=2, nodes=1, edges=mixed, frames=3))[0] == "frame 0, -1.0"
+
+
 def test_a_symmetric_strip_has_distances_without_a_sign() -> None:
-    figure = frame_strip(Policy.single("zoom", 0.5, frames=5, symmetric=True), torch.rand(1, 3, 8, 8))
-    assert [axes.get_xlabel() for axes in figure.axes] == ["2", "1", "0", "1", "2"]
+    under = under_of(Policy.single("zoom", 0.5, frames=5, symmetric=True))
+    assert [words.split("\n")[0] for words in under] == [
+        f"frame {t}, {s}" for t, s in enumerate(("1.0", "0.5", "0", "0.5", "1.0"))
+    ]
+    assert under[1].endswith("zoom \N{MULTIPLICATION SIGN}0.707")
+
+
+@pytest.mark.parametrize(("fill", "outside"), [("zeros", 0.0), ((0.5, 0.5, 0.5), 0.0), ("reflection", 0.35)])
+def test_a_strip_hatches_what_lies_outside_of_the_moved_image(fill: Any, outside: float) -> None:
+    steps = [("translate_x", 0.25), ("brightness", 0.9)]
+    figure = frame_strip(Policy.chain(steps, frames=3, fill=fill), torch.zeros(1, 3, 6, 8), notes=["in words"])
+    left, middle, right = (np.asarray(axes.images[0].get_alpha()) for axes in figure.axes)
+    np.testing.assert_array_equal(left, [[1.0] * 6 + [outside] * 2] * 6)
+    np.testing.assert_array_equal(middle, np.ones((6, 8)))
+    np.testing.assert_array_equal(right, [[outside] * 2 + [1.0] * 6] * 6)
+    assert all(axes.patch.get_hatch() for axes in figure.axes)
+    words = "\n".join(text for text, _ in draw(figure))
+    assert "hatched: outside of the moved image" in words
+    assert words.endswith("in words")
+    still = frame_strip(Policy.replicate(3), torch.zeros(1, 3, 6, 8))
+    assert "hatched" not in "\n".join(text for text, _ in draw(still))
+
+
+@pytest.mark.parametrize("size", [None, (20, 30)])
+def test_a_preview_of_pictures_says_what_they_were_cropped_to(
+    size: tuple[int, int] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (50, 40), "red").save(tmp_path / "red.png")
+    policy, out = Policy.single("zoom", 0.5, frames=3).save(tmp_path / "policy.json"), tmp_path / "frames.svg"
+    loading = LoadingConfig(size=size)
+    found = preview(policy=str(policy), images=[str(tmp_path / "red.png")], out=str(out), loading=loading)
+    height, width = size or (224, 224)
+    note = f"the pictures were scaled and cropped to their middle, {height} x {width} px"
+    assert found.words == ["edge 0->1: zoom by a factor of 0.5 at the outer frames", note]
+    assert note in capsys.readouterr().out
+    drawn = out.read_text()
+    assert all(f"<!-- {words} -->" in drawn for words in (note, "red.png", "frame 0, -1.0"))
+
+
+def test_a_preview_names_classes(tmp_path: Path) -> None:
+    policy, out = Policy.replicate(2).save(tmp_path / "policy.json"), tmp_path / "frames.svg"
+    assert preview(policy=str(policy), examples=2, out=str(out)).words == ["the image itself in every frame"]
+    assert out.read_text().count("<!-- class ") == 2
 
 
 def test_bars_have_the_means_the_intervals_and_a_dot_for_every_seed(rows: pd.DataFrame) -> None:
