@@ -43,8 +43,9 @@ def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
 def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = None) -> list[str]:
     """`argv` as the parser reads it: `--resume` becomes `--resume=true`, `--arms none das` becomes `--arms=["none", ...]`.
 
-    Words that belong to no option, and all words after `--`, are collected into the list option `positional`. Raises
-    UserError for an option that does not exist (the nearest one is named), and for words that belong nowhere.
+    An option of a group may be named alone where no other is called so, and with dashes: `--skip-unreadable`. Words that
+    belong to no option, and all words after `--`, are collected into the list option `positional`. Raises UserError for
+    an option that does not exist (the nearest one is named), and for words that belong nowhere.
     """
     out: list[str] = []
     loose: list[str] = []
@@ -61,12 +62,13 @@ def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = 
             loose.append(word)
             continue
         name, equals, value = word[2:].partition("=")
+        name = whole_name(name.replace("-", "_"), kinds)
         if name not in kinds:
             hint = nearest_option(name, kinds).replace("mean ", "mean --")
             raise UserError(f"Unknown option --{name}.{hint}")
         kind = kinds[name]
         if name in {"help", "print_config"}:
-            out.append(word)
+            out.append(f"--{name}")
         elif kind == "flag":
             follows = not equals and rest and rest[0].lower() in {"true", "false"}
             chosen = rest.pop(0).lower() if follows else (value or "true").lower()
@@ -77,7 +79,7 @@ def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = 
                 items.append(rest.pop(0))
             out.append(f"--{name}={list_text(items)}")
         elif equals:
-            out.append(word)
+            out.append(f"--{name}={value}")
         elif rest and not (rest[0].startswith("--") and rest[0] != "--"):
             out.append(f"--{name}={rest.pop(0)}")
         else:
@@ -87,6 +89,19 @@ def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = 
     if loose:
         out.append(f"--{positional}={json.dumps(loose)}")
     return out
+
+
+def whole_name(name: str, kinds: Iterable[str]) -> str:
+    """`skip_unreadable` as `loading.skip_unreadable`: an option of a group may be named alone where only one is called so.
+
+    Raises UserError where several are.
+    """
+    if name in kinds or "." in name:
+        return name
+    groups = [kind for kind in kinds if kind.endswith(f".{name}")]
+    if len(groups) > 1:
+        raise UserError(f"--{name} is short for {' and for '.join(f'--{kind}' for kind in groups)}; write which.")
+    return groups[0] if groups else name
 
 
 def list_text(items: list[str]) -> str:

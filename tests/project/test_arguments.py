@@ -16,6 +16,12 @@ from fieldshift.errors import UserError
 class Settings:
     fast: bool = False
     kind: Literal["a", "b"] = "a"
+    shared_name: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class More:
+    kind: int = 0
 
 
 def command(
@@ -26,6 +32,7 @@ def command(
     resume: bool = False,
     images: list[str] | None = None,
     settings: Settings = Settings(),
+    more: More = More(),
 ) -> None:
     """Does nothing."""
 
@@ -51,6 +58,9 @@ def test_kinds_come_from_the_signature() -> None:
         (["--arms", '["none"]'], ['--arms=["none"]']),
         (["--size", "64", "48"], ["--size=[64, 48]"]),
         (["--settings.fast", "a.png", "b c.png"], ["--settings.fast=true", '--images=["a.png", "b c.png"]']),
+        (["--fast"], ["--settings.fast=true"]),
+        (["--shared-name", "4"], ["--settings.shared_name=4"]),
+        (["--settings.shared-name=4"], ["--settings.shared_name=4"]),
         (["a.png", "--frames", "-1"], ["--frames=-1", '--images=["a.png"]']),
         (["--frames", "3", "--", "study", "--resume"], ["--frames=3", '--images=["study", "--resume"]']),
     ],
@@ -62,6 +72,7 @@ def test_words_become_what_the_parser_reads(typed: list[str], parsed: list[str])
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
+        (["--kind", "a"], "--kind is short for --settings.kind and for --more.kind; write which."),
         (["--frame", "3"], "Unknown option --frame. Did you mean --frames?"),
         (["--frames"], "--frames needs a value"),
         (["--frames", "--resume"], "--frames needs a value"),
