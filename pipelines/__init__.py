@@ -18,6 +18,7 @@ HOMES = {
     "train": "pipelines.training",
     "evaluate": "pipelines.using",
     "predict": "pipelines.using",
+    "export": "pipelines.exporting",
     "preview": "pipelines.previewing",
     "init": "pipelines.checking",
     "check": "pipelines.checking",

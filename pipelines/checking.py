@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json as plain_json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import cast
 
 from fieldshift.console import say
-from fieldshift.data import DataReport, LoadingConfig, inspect_data
+from fieldshift.data import DataReport, DataSet, LoadingConfig, inspect_data
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError
 from fieldshift.run_folder import write_whole
@@ -70,36 +70,35 @@ def init(
     if path.suffix not in {".yaml", ".yml"}:
         raise UserError(f"--out is '{out}', but settings are written as .yaml.")
     report = check(data=data, task=task, limit=limit, loading=loading)
-    text = study_yaml(data, report, loading)
+    skips = loading.skip_unreadable or bool(report.problems)
+    loading = replace(loading, skip_unreadable=skips)
+    dataset = load_data(data, report.task, loading)
+    text = study_yaml(data, report, dataset, loading)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
-    if report.counts["test"] < FEW_TESTS:
-        say(
-            f"{report.counts['test']} test images are few: one of them is {100 / max(1, report.counts['test']):.1f} points."
-        )
+    if len(dataset.test) < FEW_TESTS:
+        say(f"{len(dataset.test)} test images are few: one of them is {100 / len(dataset.test):.1f} points.")
     say()
     say(f"settings are in {path}; read them, then: fieldshift study --config {path}")
     return report
 
 
-def study_yaml(data: str, report: DataReport, loading: LoadingConfig) -> str:
+def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: LoadingConfig) -> str:
     """The settings as YAML, each with the reason for it."""
     from pipelines.suggesting import STEPS_A_PASS, suggest
 
-    skips = loading.skip_unreadable or bool(report.problems)
-    dataset = load_data(data, report.task, replace(loading, skip_unreadable=skips))
-    chosen = suggest(report, dataset)
+    chosen = suggest(dataset)
     height, width = dataset.size
     channels = {1: "grey", 3: "RGB"}.get(dataset.channels, f"{dataset.channels}-channel")
     memory = f"a video takes about {chosen.an_image / 2**20:.1f} MiB of {chosen.free / 2**30:.1f} GiB that were free"
-    few = report.counts["train"] // STEPS_A_PASS < 2 * chosen.batch
+    few = len(dataset.train) // STEPS_A_PASS < 2 * chosen.batch
     why = f"so that few images make {STEPS_A_PASS} steps a pass" if few else memory
     problems = (
         f"{len(report.problems)} file(s) cannot be used: `fieldshift check` names them" if report.problems else ""
     )
     resized = data.partition(":")[0] in {"folder", "voc"}
     lines = [
-        f"# {report.name}: {report.counts['train']} train and {report.counts['test']} test samples, "
+        f"# {report.name}: {len(dataset.train)} train and {len(dataset.test)} test samples, "
         f"{len(report.classes)} classes, {height} x {width} {channels}.",
         "# Run it: fieldshift study --config THIS_FILE. Options on the command line, written after, win over this file.",
         f"data: {plain_json.dumps(data)}",
@@ -124,7 +123,8 @@ def study_yaml(data: str, report: DataReport, loading: LoadingConfig) -> str:
         "",
         "loading:",
         *([f"  size: [{height}, {width}]  # images are brought to this height and width"] if resized else []),
-        f"  skip_unreadable: {'true' if skips else 'false'}{f'  # {problems}' if problems else ''}",
+        *(f"  {name}: {plain_json.dumps(value)}" for name, value in changed(loading).items()),
+        f"  skip_unreadable: {'true' if loading.skip_unreadable else 'false'}{f'  # {problems}' if problems else ''}",
         "",
         "cluster:",
         "  workers: 1  # processes of the search through Ray Train; 0 searches in the command's own process",
@@ -133,3 +133,13 @@ def study_yaml(data: str, report: DataReport, loading: LoadingConfig) -> str:
     if report.duplicates:
         lines.insert(2, f"# {len(report.duplicates)} test sample(s) are in train too: scores would be too good.")
     return "\n".join(lines) + "\n"
+
+
+def changed(loading: LoadingConfig) -> dict[str, object]:
+    """The settings of reading that someone gave, apart from those that are written with a reason."""
+    usual, given = asdict(LoadingConfig()), asdict(loading)
+    return {
+        name: value
+        for name, value in given.items()
+        if value != usual[name] and name not in {"size", "skip_unreadable", "download"}
+    }

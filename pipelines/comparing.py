@@ -118,6 +118,7 @@ def compare(
     check_trials_fit(cluster)
     check_batch(recipe.batch, cluster.trial_workers)
     dataset = problem.check()
+    chosen = arms_that_build(problem, dataset, chosen, named=arms is not None)
     for name in chosen:
         problem.card(dataset, name, found, motion_space, seed)
     config = {
@@ -252,7 +253,7 @@ def search_cost(arm: str, seconds: float) -> float:
 
 
 def card_cost(card: NetworkCard) -> NetworkCost:
-    return network_cost(card.build(), card.frames, card.channels, card.size)
+    return network_cost(card.build(pretrained=False), card.frames, card.channels, card.size)
 
 
 def video_cost(problem: Problem, dataset: DataSet) -> NetworkCost:
@@ -267,6 +268,21 @@ def check_arms(arms: list[str] | None) -> list[str]:
     if not chosen:
         raise UserError(f"--arms is empty; give one or more of {', '.join(ARMS)}.")
     return chosen
+
+
+def arms_that_build(problem: Problem, dataset: DataSet, arms: list[str], *, named: bool) -> list[str]:
+    """The arms that this network has. Raises UserError for one that was named; others are left out, which is said."""
+    kept = []
+    for name in arms:
+        try:
+            problem.card(dataset, name, Policy.replicate(problem.frames), None, 0)
+        except UserError as error:
+            if named or name != "wide-field":
+                raise
+            say(f"without the arm wide-field: {error}")
+        else:
+            kept.append(name)
+    return kept
 
 
 def check_readings(readings: list[str] | None) -> list[str]:

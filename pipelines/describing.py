@@ -32,7 +32,7 @@ def describe(
         size: height and width of the images in pixels.
         ratio: share of channels that the temporal module uses; by default the module's own.
     """
-    from fieldshift.networks import TEMPORAL, describe_lines, known_networks, video_network
+    from fieldshift.networks import TEMPORAL, NetworkConfig, describe_lines, known_networks, video_network
     from fieldshift.networks import describe as describe_network
 
     if frames < 1:
@@ -42,8 +42,9 @@ def describe(
     if temporal not in TEMPORAL:
         raise unknown_name("temporal module", temporal, TEMPORAL)
     built = video_network(
-        network, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels, ratio=ratio
-    )
+        network, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels, ratio=ratio,
+        small_images=NetworkConfig().takes_small_images(network, (size, size)),
+    )  # fmt: skip
     for line in describe_lines(built, (size, size)):
         say(line)
     return describe_network(built, (size, size))

@@ -11,6 +11,7 @@ from fieldshift.console import say
 from fieldshift.data import DataSet, LoadingConfig
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
+from fieldshift.networks import NetworkConfig
 from fieldshift.receptive_field import EffectiveField, effective, measures, reshaped, theory
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import load_network
@@ -112,6 +113,8 @@ def receptive_field(
 
 def named_folders(runs: list[str]) -> dict[str, Path]:
     """Run folders by their last names, or by their whole paths where those are shared."""
+    if len(set(runs)) < len(runs):
+        raise UserError("--runs names a folder twice; give each once.")
     names = [Path(run).name for run in runs]
     return {name if names.count(name) == 1 else run: Path(run) for name, run in zip(names, runs, strict=True)}
 
@@ -141,7 +144,10 @@ def network_theory(
         raise unknown_name("network", name, known)
     if policy is not None:
         frames, temporal = policy.frames, "tsm" if temporal == "none" else temporal
-    built = video_network(name, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels)
+    built = video_network(
+        name, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels,
+        small_images=NetworkConfig().takes_small_images(name, (size, size)),
+    )  # fmt: skip
     found = theory(built, size, layers=layers)
     whole = next((field for field in found if field.name == built.feature_layer), None) or feature_extractor(found)
     values: dict[str, Any] = {
@@ -213,7 +219,7 @@ def compare_fields(
         for name, folder in folders.items():
             field, numbers = measured(folder, pictures, dataset.name, trained)
             fields[name] = field
-            field.save(session.path / f"{name}.npz")
+            field.save(session.path / f"{name.strip('/').replace('/', '-')}.npz")
             sheets[name] = numbers
             rows.append({"network": name, **numbers})
         figures = drawn(session.path, fields, pictures[0])

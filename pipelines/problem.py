@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ from fieldshift.data import DataSet, LoadingConfig, load_dataset
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
-from fieldshift.networks import TEMPORAL, NetworkConfig, known_networks
+from fieldshift.networks import TEMPORAL, NetworkConfig, backbone_of, check_weights, known_networks
 from fieldshift.search import Space, load_space, random_policy
 from fieldshift.training import NetworkCard, arm_named, network_card, objective_for
 
@@ -39,6 +39,7 @@ class Problem:
             raise unknown_name("temporal module", self.temporal, TEMPORAL)
         if self.task is not None:
             objective_for(self.task, 1)
+        self.architecture.check_temporal(self.temporal, TEMPORAL[self.temporal].takes_interleave)
         known = known_networks(self.task or "classification")
         if self.network not in known:
             raise unknown_name("network", self.network, known)
@@ -49,6 +50,10 @@ class Problem:
                 f"{', '.join(known_networks(dataset.task))}."
             )
         return dataset
+
+    def without_auxiliary(self) -> Problem:
+        """The same problem for a search, which learns from the reference frame's answer alone."""
+        return replace(self, architecture=replace(self.architecture, auxiliary=False))
 
     def load(self) -> DataSet:
         return load_data(self.data, self.task, self.loading)
@@ -86,6 +91,9 @@ def check_builds(card: NetworkCard) -> None:
 
     with torch.device("meta"):
         card.build(pretrained=False)
+    if card.architecture.weights is not None:
+        body = backbone_of(card.network) if card.task == "segmentation" else card.network
+        check_weights(card.architecture.weights, card.network, body)
 
 
 def load_data(data: str, task: str | None, loading: LoadingConfig) -> DataSet:

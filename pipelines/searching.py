@@ -93,8 +93,7 @@ def search(
     motion_space = load_space(space)
     check_fits(cluster, cluster.workers)
     check_batch(search.batch, cluster.workers)
-    if search.frames not in (None, frames):
-        raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give --frames alone.")
+    check_frames(search, frames)
     problem.card(problem.check(), "replicate", None, None, seed)
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
@@ -102,6 +101,11 @@ def search(
     tags = {"data": data, "network": network, "space": space, "seed": str(seed)}
     with open_session("search", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
         return run_search(session, problem, motion_space, space, search, seed=seed, cluster=cluster)
+
+
+def check_frames(search: SearchConfig, frames: int) -> None:
+    if search.frames not in (None, frames):
+        raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give --frames alone.")
 
 
 def explain_policy(path: str) -> int:
@@ -201,7 +205,7 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
     dataset = problem.load()
     torch.manual_seed(payload["seed"])
     # The target network itself, as the arm of T equal frames builds it; the cell takes the place of its frames.
-    card = problem.card(dataset, "replicate", None, None, payload["seed"])
+    card = problem.without_auxiliary().card(dataset, "replicate", None, None, payload["seed"])
     network = card.build()
     folder = Path(payload["folder"])
     warnings: list[str] = []

@@ -17,12 +17,12 @@ from fieldshift.networks import NetworkConfig
 from fieldshift.search import SearchConfig, load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import ARMS, Recipe, check_batch
-from pipelines.comparing import Comparison, check_arms, check_readings, check_seeds, run_comparison
+from pipelines.comparing import Comparison, arms_that_build, check_arms, check_readings, check_seeds, run_comparison
 from pipelines.fields import FieldResult, run_fields
 from pipelines.placement import check_trials_fit, placed, workers_of_trials
 from pipelines.problem import Problem
 from pipelines.reporting import write_study_report
-from pipelines.searching import SearchResult, run_search
+from pipelines.searching import SearchResult, check_frames, run_search
 from pipelines.session import Session, open_session
 from pipelines.sweeping import FrameSweep, check_counts, run_sweep
 
@@ -120,6 +120,7 @@ def study(
     check_trials_fit(cluster)
     check_batch(recipe.batch, cluster.trial_workers)
     check_batch(search.batch, cluster.workers)
+    check_frames(search, frames)
     motion_space = load_space(space)
     problem = Problem(
         data=data,
@@ -131,6 +132,7 @@ def study(
         loading=loading,
     )
     dataset = problem.check()
+    chosen = arms_that_build(problem, dataset, chosen, named=arms is not None)
     seed_list = list(range(seed, seed + seeds))
     base = {**problem.plain(), "seed": seed, "cluster": cluster, "tracking": tracking}
     parts: dict[str, dict[str, Any]] = {

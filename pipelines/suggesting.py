@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from fieldshift.data import DataReport, DataSet
+from fieldshift.data import DataSet
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.networks.config import SMALL_SIDE
@@ -49,26 +52,26 @@ class Suggestion:
     an_image: int
 
 
-def suggest(report: DataReport, dataset: DataSet) -> Suggestion:
+def suggest(dataset: DataSet) -> Suggestion:
     """Settings for this data on this machine."""
     on_gpu = torch.cuda.is_available()
-    network = network_for(dataset, report.counts["train"], on_gpu=on_gpu)
+    network = network_for(dataset, len(dataset.train), on_gpu=on_gpu)
     frames = 8 if on_gpu else 3
     trials = 1 if on_gpu else max(1, min(2, os.cpu_count() or 1))
     free = free_memory()
     an_image = activation_bytes(dataset, network, frames)
     fitting = int(USED_MEMORY * free / trials / max(an_image, 1))
     wanted = LARGEST_BATCH if on_gpu else 64
-    batch = min(power_of_two(fitting), wanted, power_of_two(report.counts["train"] // STEPS_A_PASS))
+    batch = min(power_of_two(fitting), wanted, power_of_two(len(dataset.train) // STEPS_A_PASS))
     steps = 20_000 if on_gpu else 1_500
-    epochs = passes(steps, report.counts["train"], batch, 5, 60)
+    epochs = passes(steps, len(dataset.train), batch, 5, 60)
     return Suggestion(
         network=network,
         temporal="tsm",
         frames=frames,
         batch=max(SMALLEST_BATCH, batch),
         epochs=epochs,
-        search_epochs=passes(steps // 2, report.counts["train"] // 2, batch, 5, 50),
+        search_epochs=passes(steps // 2, len(dataset.train) // 2, batch, 5, 50),
         crop=max(dataset.size) // 8 if max(dataset.size) <= SMALL_SIDE else 0,
         trials_at_once=trials,
         free=free,
@@ -99,11 +102,15 @@ def free_memory() -> int:
     """Bytes that are free on the GPU, else on this machine."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError):
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+        if found:
+            return 1024 * int(found.group(1))
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def activation_bytes(dataset: DataSet, network: str, frames: int) -> int:
-    """Bytes of float32 that the layers of a video network put out for one image, and their gradients: an upper estimate.
+    """Bytes of float32 that the layers of a video network put out for one image, and their gradients; an estimate.
 
     Nothing is computed: shapes alone go through the network.
     """

@@ -35,6 +35,7 @@ def evaluate(
     average_copies: int = 0,
     align: bool = True,
     out: str | None = None,
+    resume: bool = False,
     loading: LoadingConfig = LoadingConfig(),
 ) -> EvaluationResult:
     """Scores a trained network on the test split of its data set, or of another one with the same classes.
@@ -45,13 +46,16 @@ def evaluate(
         average_copies: augmented copies for test-time averaging; 0 leaves it out.
         align: fuse a segmenter's maps in the reference frame.
         out: folder for the result; by default runs/evaluate.
-        loading: how files are read.
+        resume: score again into a folder that holds this very evaluation.
+        loading: how files are read; where nothing is given, as in training.
     """
     from fieldshift.training import evaluate_network, load_network, objective_for
     from pipelines.problem import load_data
 
     device = best_device()
     network, card = load_network(Path(run), device)
+    if loading == LoadingConfig():
+        loading = loading_of(Path(run)) if data is None else LoadingConfig(size=file_size(data, card.size))
     dataset = load_data(data or card.data, card.task, loading)
     if len(dataset.classes) != len(card.classes) or dataset.channels != card.channels:
         raise UserError(
@@ -65,7 +69,7 @@ def evaluate(
         "align": align,
         "loading": loading,
     }
-    folder = open_run_folder(out, "evaluate", config, resume=False)
+    folder = open_run_folder(out, "evaluate", config, resume=resume)
     objective = objective_for(card.task, len(card.classes), card.ignore_index)
     found = evaluate_network(
         network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align, copies=average_copies
@@ -112,18 +116,19 @@ def predict(*, run: str, images: list[str] | None = None, top: int = 1, json: bo
             {"file": name, "class": card.classes[int(index)], "probability": float(value)}
             for value, index in zip(likeliest.values, likeliest.indices, strict=True)
         ]
-    print_predictions(rows, as_json=json)
+    print_predictions(rows, top, as_json=json)
     return rows
 
 
 predict.positional = "images"  # type: ignore[attr-defined]
 
 
-def print_predictions(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) -> None:
     if as_json:
-        for name in dict.fromkeys(row["file"] for row in rows):
-            likeliest = [{"class": r["class"], "probability": r["probability"]} for r in rows if r["file"] == name]
-            say(json.dumps({"file": name, "classes": likeliest}))
+        for start in range(0, len(rows), top):
+            picture = rows[start : start + top]
+            likeliest = [{"class": row["class"], "probability": row["probability"]} for row in picture]
+            say(json.dumps({"file": picture[0]["file"], "classes": likeliest}))
         return
     from rich.table import Table
 
@@ -144,6 +149,28 @@ def read_picture(path: Path, channels: int, size: tuple[int, int]) -> Tensor:
         return reader.image(path)
     except BadFileError as error:
         raise UserError(error.problem.line()) from None
+
+
+def loading_of(run: Path) -> LoadingConfig:
+    """How the data of a run were read, from the configuration in its folder or, for a trial, above it."""
+    import yaml
+
+    for folder in (run, *run.absolute().parents[:3]):
+        file = folder / "config.yaml"
+        if file.is_file():
+            values = (yaml.safe_load(file.read_text()) or {}).get("loading") or {}
+            size = values.get("size")
+            return LoadingConfig(**{**values, "size": None if size is None else tuple(size)})
+    return LoadingConfig()
+
+
+def file_size(data: str, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The size that files are brought to for a network trained on `size`; arrays and built-in scenes have their own."""
+    return (
+        size
+        if data.partition(":")[0] in {"folder", "voc", "imagenet", "tiny-imagenet", "voc2012", "cityscapes"}
+        else None
+    )
 
 
 def best_device() -> torch.device:

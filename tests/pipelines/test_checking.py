@@ -65,6 +65,20 @@ def test_init_writes_a_study_that_runs(
     assert (tmp_path / "run" / "policy.json").exists()
 
 
+def test_settings_of_reading_are_written_and_the_whole_set_counts(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["init", "--data", f"folder:{pictures}", "--limit", "3", "--skip-unreadable", "--channels", "1"]
+    assert main(words) == 2  # the pictures are coloured
+    words[-1] = "3"
+    assert main([*words, "--test-share", "0.4"]) == 0
+    text = (tmp_path / "study.yaml").read_text()
+    assert "47 train and 16 test samples" in text
+    reading = yaml.safe_load(text)["loading"]
+    assert (reading["channels"], reading["test_share"], reading["skip_unreadable"]) == (3, 0.4, True)
+
+
 @pytest.mark.parametrize("out", ["study.txt", "study"])
 def test_settings_are_yaml(out: str, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--data", f"folder:{pictures}", "--out", out]) == 2

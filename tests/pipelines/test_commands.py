@@ -10,10 +10,13 @@ import torch
 from PIL import Image
 
 from fieldshift.cli import main
+from fieldshift.data import LoadingConfig
 from fieldshift.motions import Policy
-from fieldshift.networks import TEMPORAL
+from fieldshift.networks import TEMPORAL, NetworkConfig
 from fieldshift.run_folder import read_result
 from fieldshift.training import ARMS
+from pipelines.comparing import arms_that_build
+from pipelines.problem import Problem
 
 SMALL = ["--loading.train_limit", "160", "--loading.test_limit", "80"]
 QUICK = [*SMALL, "--recipe.epochs", "1", "--recipe.batch", "32", "--tracking.enabled", "false"]
@@ -188,6 +191,15 @@ MISTAKES = {
     ),
     "study workers": (["study", "--cluster.workers", "4096", "--search.batch", "4096"], "need 4096 CPU cores"),
     "GPUs": (["train", "--cluster.workers", "64", "--cluster.gpus_per_worker", "1"], "64 worker(s) need 64"),
+    "weights": (["train", "--network", "resnet18", "--architecture.weights", "DEFALT"], "Did you mean 'DEFAULT'"),
+    "weights file": (["train", "--architecture.weights", "nowhere.pth"], "nowhere.pth"),
+    "interleave": (["train", "--architecture.interleave", "true"], "has no interleave"),
+    "places": (["train", "--policy", "POLICY", "--architecture.places", "nowhere*"], "matches no Conv2d"),
+    "swept places": (["sweep-frames", "--policy", "POLICY", "--architecture.places", "nowhere*"], "matches no Conv2d"),
+    "second order": (["search", "--search.order", "second"], "give --search.optimizer sgd"),
+    "study frames": (["study", "--frames", "5", "--search.frames", "3"], "give --frames alone"),
+    "unbuilt arm": (["study", "--network", "mobilenet_v3_small", "--arms", "wide-field"], "wide_field"),
+    "twice": (["receptive-field", "--runs", "a", "a"], "names a folder twice"),
     "policy unused": (["train", "--arm", "none", "--policy", "POLICY"], "reads no policy"),
     "two frames": (["search", "--frames", "5", "--search.frames", "3"], "give --frames alone"),
     "size": (["train", "--loading.size", "40"], "two whole numbers, height and width"),
@@ -235,6 +247,28 @@ def test_a_file_that_is_no_policy_is_refused(
     assert error.count("\n") == 1
     assert "bad.json" in error
     assert said in error
+
+
+def test_an_arm_that_a_network_does_not_have_is_left_out_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = Problem(
+        data="digit-pairs-left", task=None, network="mobilenet_v3_small", temporal="tsm", frames=3,
+        architecture=NetworkConfig(), loading=LoadingConfig(train_limit=160, test_limit=80),
+    )  # fmt: skip
+    assert arms_that_build(problem, problem.load(), ["none", "wide-field", "das"], named=False) == ["none", "das"]
+    assert "without the arm wide-field" in capsys.readouterr().out
+
+
+def test_runs_of_one_name_are_compared_by_their_paths(trained: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folders = [tmp_path / part / "run" for part in ("a", "b")]
+    for folder in folders:
+        shutil.copytree(trained, folder)
+    out = tmp_path / "fields"
+    words = ["receptive-field", "--runs", *map(str, folders), "--images", "4", "--tracking.enabled", "false", *SMALL]
+    assert main([*words, "--out", str(out)]) == 0
+    assert len(list(out.glob("*.npz"))) == 2
+    assert not list(tmp_path.glob("?/*.npz"))
 
 
 def test_colour_is_predicted_by_a_network_that_reads_grey(

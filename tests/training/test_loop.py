@@ -223,3 +223,31 @@ def test_a_batch_that_workers_cannot_share_is_refused_with_one_that_they_can() -
     check_batch(64, 4)
     with pytest.raises(UserError, match=r"A batch of 64 cannot be shared equally by 3 workers.*--recipe.batch 63"):
         check_batch(64, 3)
+
+
+def test_the_auxiliary_head_learns() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (16, 1, 16, 16), generator=generator, dtype=torch.uint8)
+    masks = (images[:, 0] > 127).to(torch.uint8)
+    split = TensorSplit(images, torch.zeros(16, dtype=torch.int64), masks)
+    weights = []
+    for share in (0.0, 0.4):
+        torch.manual_seed(0)
+        network = video_network(
+            "tiny-resnet-fcn",
+            task="segmentation",
+            temporal="tsm",
+            frames=3,
+            num_classes=2,
+            in_channels=1,
+            auxiliary=True,
+        )
+        before = network.network.aux_classifier.weight.detach().clone()
+        train_network(
+            network, split, plan=plan_of(MOVED), recipe=Recipe(epochs=1, batch=8, auxiliary_weight=share, weight_decay=0),
+            objective=objective_for("segmentation", 2, 255), seed=0,
+        )  # fmt: skip
+        weights.append((network.network.aux_classifier.weight - before).abs().max())
+        assert isinstance(network.eval()(torch.rand(1, 3, 1, 16, 16)), torch.Tensor)
+    assert weights[0] == 0
+    assert weights[1] > 1e-4

@@ -36,7 +36,7 @@ def inspect_data(
     loading = replace(loading or LoadingConfig(), skip_unreadable=True)
     findings = Findings(skip=True)
     if spec in [f"digit-pairs-{axis}" for axis in AXES]:
-        made = load_dataset(spec, task=task, seed=seed)
+        made = load_dataset(spec, task=task, seed=seed, train_limit=loading.train_limit, test_limit=loading.test_limit)
         parts: dict[str, Split] = {"train": made.train, "test": made.test}
         kind, classes = made.task, made.classes
     else:

@@ -6,8 +6,9 @@ from fieldshift.networks.description import count_parameters, describe, describe
 from fieldshift.networks.fusion import FUSIONS, Fusion, align, frame_validity
 from fieldshift.networks.gate import GSF, GSM
 from fieldshift.networks.insertion import Placement, insert
-from fieldshift.networks.pretrained import WeightsReport
+from fieldshift.networks.pretrained import WeightsReport, check_weights
 from fieldshift.networks.recomputation import recompute_stages
+from fieldshift.networks.segmenters import backbone_of
 from fieldshift.networks.shift import TSM
 from fieldshift.networks.streaming import Stream, predict_in_chunks
 from fieldshift.networks.temporal import TEMPORAL, TemporalConv, TemporalKind, temporal_kind
@@ -28,6 +29,8 @@ __all__ = [
     "VideoNetwork",
     "WeightsReport",
     "align",
+    "backbone_of",
+    "check_weights",
     "count_parameters",
     "describe",
     "describe_lines",

@@ -40,6 +40,15 @@ class NetworkConfig:
         if self.ratio is not None and not 0 < self.ratio <= 1:
             raise UserError(f"architecture.ratio is {self.ratio}, but must be above 0 and at most 1.")
 
+    def check_temporal(self, temporal: str, takes_interleave: bool) -> None:
+        """Raises UserError for a setting that the temporal module does not have."""
+        if temporal == "none" and (self.ratio is not None or self.places is not None):
+            raise UserError(
+                "--temporal none inserts nothing; leave out --architecture.ratio and --architecture.places."
+            )
+        if self.interleave is not None and not takes_interleave:
+            raise UserError(f"--temporal {temporal} has no interleave; leave out --architecture.interleave.")
+
     def takes_small_images(self, name: str, size: tuple[int, int]) -> bool:
         """Whether the network `name` gets the stem for small images, for images of `size` (H, W)."""
         if self.small_images is not None:

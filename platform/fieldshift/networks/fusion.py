@@ -98,6 +98,10 @@ class Fusion(nn.Module):
             matrices = matrices.to(frame_logits.device)
             valid = frame_validity(matrices, (height, width))[:, None].to(frame_logits.dtype)  # (T, 1, H, W)
             frame_logits = align(frame_logits, matrices)
+        return self.combine(frame_logits, valid)
+
+    def combine(self, frame_logits: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Fuses logits that lie on one another already, dense ones where `valid` (T, 1, H, W) is 1."""
         weights = self._weights(frame_logits)
         if self.name == "mean-probabilities":
             return _average(frame_logits.softmax(2), weights, valid).clamp_min(1e-12).log()

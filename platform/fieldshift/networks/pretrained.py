@@ -99,8 +99,29 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def check_weights(weights: str, name: str, body: str) -> None:
+    """Raises UserError where `weights` is neither a file that is there nor an entry of torchvision's; loads nothing."""
+    if weights.endswith(SUFFIXES) or Path(weights).exists():
+        if not Path(weights).is_file():
+            read_weights(Path(weights))
+        return
+    torchvision_entry(weights, name, body)
+
+
 def torchvision_weights(entry: str, name: str, body: str) -> tuple[str, dict[str, Tensor]]:
     """The tensors of a torchvision entry of the network `name`, or else of its body, and the entry's full name."""
+    chosen = torchvision_entry(entry, name, body)
+    try:
+        return str(chosen), chosen.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        raise UserError(
+            f"The weights {chosen} cannot be downloaded from {chosen.url} ({error}); fetch that file where there is a "
+            "connection and give its path."
+        ) from error
+
+
+def torchvision_entry(entry: str, name: str, body: str) -> Any:
+    """A member of torchvision's enumerations of weights. Raises UserError for one that is not there."""
     known: dict[str, Any] = {}
     for owner in (body, name):  # the network's own entries win
         if owner in list_models():
@@ -112,14 +133,7 @@ def torchvision_weights(entry: str, name: str, body: str) -> tuple[str, dict[str
         )
     if entry not in known:
         raise unknown_name(f"weights of {name}", entry, known)
-    chosen = known[entry]
-    try:
-        return str(chosen), chosen.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:
-        raise UserError(
-            f"The weights {chosen} cannot be downloaded from {chosen.url} ({error}); fetch that file where there is a "
-            "connection and give its path."
-        ) from error
+    return known[entry]
 
 
 def _best_prefix(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -54,15 +54,22 @@ class VideoNetwork(nn.Module):
         """Whether a frame's features depend on later frames."""
         return temporal_kind(self.temporal).ahead
 
-    def forward(self, video: Tensor) -> Tensor:
-        """Logits per frame of a video (B, T, C, H, W); ValueError with both shapes where it is not one of T frames."""
+    def forward(self, video: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Logits per frame of a video (B, T, C, H, W); ValueError with both shapes where it is not one of T frames.
+
+        While a segmenter with an auxiliary head is training: (logits, logits of that head).
+        """
+        if self.training and getattr(self.network, "aux_classifier", None) is not None:
+            logits, auxiliary = self.forward_with_auxiliary(video)
+            assert auxiliary is not None
+            return logits, auxiliary
         return split_frames(self.network(self._rows(video)), self.frames)
 
     def forward_with_auxiliary(self, video: Tensor) -> tuple[Tensor, Tensor | None]:
         """The logits per frame and those of the auxiliary head, None where the network has no such head."""
         both = getattr(self.network, "forward_with_auxiliary", None)
         if both is None:
-            return self(video), None
+            return split_frames(self.network(self._rows(video)), self.frames), None
         logits, auxiliary = both(self._rows(video))
         return (
             split_frames(logits, self.frames),

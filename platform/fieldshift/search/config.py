@@ -84,6 +84,11 @@ class SearchConfig:
         for name in ("lr_min", "weight_decay", "alpha_weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"search.{name} is {getattr(self, name)}, but must be 0 or more.")
+        if self.order != "first" and self.optimizer != "sgd":
+            raise UserError(
+                f"search.order is '{self.order}', which unrolls a step of sgd, but search.optimizer is '{self.optimizer}'; "
+                "give --search.optimizer sgd and its step size, such as --search.lr 0.025."
+            )
         if self.warmup_epochs >= self.epochs:
             raise UserError(
                 f"search.warmup_epochs is {self.warmup_epochs}, but must be below search.epochs ({self.epochs}): "

@@ -73,11 +73,11 @@ def search(
     out and all ranks end with one policy. Raises UserError for settings that do not fit together, and RuntimeError when
     a loss is not finite, naming the step and the images; the last state stays.
     """
-    session = Session.start(
-        network, dataset, space, config, normalise=normalise, device=device, seed=seed, folder=folder
-    )
+    session = Session.start(network, dataset, space, config, normalise=normalise, device=device, seed=seed)
     if resume and folder is not None and (folder / STATE_FILE).exists():
         session.restore(folder)
+    if folder is not None:
+        session.write_halves(folder)
     session.synchronise()
     use_channels_last(network, config.channels_last)
     cell, supernet, state = session.cell, session.supernet, session.state

@@ -47,6 +47,7 @@ class Session:
     space: Space
     device: torch.device
     supernet: Supernet
+    halves: tuple[str, Tensor, Tensor]  # the data's digest, and the indices of both halves in its training set
     weight_half: Split
     alpha_half: Split
     batch: int
@@ -66,27 +67,17 @@ class Session:
         normalise: Callable[[Tensor], Tensor],
         device: torch.device | str,
         seed: int,
-        folder: Path | None = None,
     ) -> Session:
-        """A fresh session; halves.json in `folder` says which images it learns from.
-
-        Raises UserError where network, space, settings and workers do not fit together.
-        """
+        """A fresh session. Raises UserError where network, space, settings and workers do not fit together."""
         device = torch.device(device)
         frames = config.frames or space.frames or DEFAULT_FRAMES
         if network.frames != frames:
             raise UserError(
                 f"The network reads {network.frames} frames, but the search makes {frames}; give both the same number."
             )
-        if config.order != "first" and config.optimizer != "sgd":
-            raise UserError(
-                f"search.order is '{config.order}', which unrolls a step of sgd; set search.optimizer to sgd."
-            )
         used = limited(dataset.train.targets, config.subset or None, seed)
         train = dataset.train.subset(used) if config.subset else dataset.train
         on_weights, on_alpha = halves(train, seed)
-        if folder is not None and distributed.rank() == 0:
-            write_parts(folder / HALVES_FILE, dataset.digest, weights=used[on_weights], alpha=used[on_alpha])
         batch = min(config.batch, len(on_weights), len(on_alpha))
         workers = distributed.world_size()
         if batch < workers or (workers > 1 and batch % workers):
@@ -118,6 +109,7 @@ class Session:
             space=space,
             device=device,
             supernet=supernet,
+            halves=(dataset.digest, used[on_weights], used[on_alpha]),
             weight_half=train.subset(on_weights).to(device),
             alpha_half=train.subset(on_alpha).to(device),
             batch=batch,
@@ -209,6 +201,12 @@ class Session:
         if distributed.rank() == 0:
             write_checkpoint(folder / STATE_FILE, state.to_values())
             self.policy(edges_per_node).save(folder / POLICY_FILE)
+
+    def write_halves(self, folder: Path) -> None:
+        """Writes which training images teach the network and which alpha, by the first worker only."""
+        digest, weights, alpha = self.halves
+        if distributed.rank() == 0:
+            write_parts(folder / HALVES_FILE, digest, weights=weights, alpha=alpha)
 
     def restore(self, folder: Path) -> None:
         """Takes up the state in `folder`. Raises UserError when it belongs to another search."""

@@ -62,7 +62,9 @@ class NetworkCard:
         kept = {name: value for name, value in values.items() if name in known}
         for name in ("classes", "size", "mean", "std"):
             kept[name] = tuple(kept[name])
-        kept["architecture"] = NetworkConfig(**kept.get("architecture", {}))
+        settings = {each.name for each in fields(NetworkConfig)}
+        given = kept.get("architecture", {})
+        kept["architecture"] = NetworkConfig(**{name: value for name, value in given.items() if name in settings})
         return NetworkCard(**kept)
 
     @property

@@ -1,0 +1,181 @@
+"""A trained network as one model of plain images, motions included: nothing of ours is needed to run it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldshift.errors import MissingFeatureError, unknown_name
+from fieldshift.motions import Policy
+from fieldshift.motions.matrices import are_identities
+from fieldshift.motions.taps import normalised, source_points
+from fieldshift.networks import VideoNetwork, frame_validity
+from fieldshift.networks.fusion import frame_positions
+from fieldshift.training.saved import NetworkCard
+
+Format = Literal["torch", "onnx", "safetensors"]
+FORMATS: tuple[Format, ...] = ("torch", "onnx", "safetensors")
+EXAMPLES = 2
+
+
+class PlainImageModel(nn.Module):
+    """Images (B, C, H, W), floats in [0, 1], to logits (B, K), or (B, K, H, W) of a segmenter.
+
+    Motions, normalisation and fusion are inside; they are written with `grid_sample` on fixed grids, which every
+    runtime knows, so the size is fixed and the batch is free. Raises UserError for a policy with colour operations.
+    """
+
+    def __init__(self, network: VideoNetwork, card: NetworkCard, *, align: bool = True) -> None:
+        super().__init__()
+        plan = card.plan()
+        self.network = network
+        self.policy = None if plan.policy is None or plan.as_images else plan.policy
+        self.register_buffer("mean", torch.tensor(card.mean).view(1, 1, -1, 1, 1).clone())
+        self.register_buffer("std", torch.tensor(card.std).view(1, 1, -1, 1, 1).clone())
+        self.shares: list[float] = []
+        self.still: list[list[bool]] = []
+        self.align = align and card.task == "segmentation" and self.policy is not None
+        if self.policy is not None:
+            self._place(self.policy, card.size)
+
+    def _place(self, policy: Policy, size: tuple[int, int]) -> None:
+        shares, matrices = policy.paths(size)
+        self.shares = shares.tolist()
+        self.still = are_identities(matrices).tolist()
+        grids = torch.stack([normalised(source_points(path.double(), size)) for path in matrices])
+        self.register_buffer("grids", grids.float())  # (paths, T, H, W, 2)
+        if self.align:
+            forward = policy.matrices(size)
+            scale = torch.tensor([2 / size[1], 2 / size[0]])
+            self.register_buffer("back", (frame_positions(forward, size) * scale).contiguous())  # (T, H, W, 2)
+            self.register_buffer("valid", frame_validity(forward, size)[:, None].clone())
+
+    def forward(self, images: Float[Tensor, "batch channels H W"]) -> Tensor:
+        logits = self.network((self._video(images) - self.mean) / self.std)
+        if not self.align:
+            return self.network.fuser.combine(logits)
+        frames = [self._sampled(logits[:, t], self.back[t], "bilinear", "zeros") for t in range(logits.shape[1])]
+        aligned = [logits[:, t] if self.still[0][t] else frame for t, frame in enumerate(frames)]
+        return self.network.fuser.combine(torch.stack(aligned, dim=1), self.valid)
+
+    def _video(self, images: Tensor) -> Tensor:
+        policy = self.policy
+        if policy is None:
+            return images[:, None]
+        padding = policy.fill if policy.fill in ("border", "reflection") else "zeros"
+        behind = torch.zeros_like(images[:, :, :1, :1])
+        if policy.fill == "mean":
+            behind = images.mean((-2, -1), keepdim=True)
+        elif not isinstance(policy.fill, str):
+            behind = behind + torch.tensor(policy.fill, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+        difference = images - behind
+        frames = []
+        for t in range(policy.frames):
+            parts = [
+                share
+                * (
+                    difference
+                    if self.still[p][t]
+                    else self._sampled(difference, self.grids[p, t], policy.interpolation, str(padding))
+                )
+                for p, share in enumerate(self.shares)
+            ]
+            frames.append(torch.stack(parts).sum(0) + behind)
+        return torch.stack(frames, dim=1)
+
+    @staticmethod
+    def _sampled(images: Tensor, grid: Float[Tensor, "H W 2"], mode: str, padding: str) -> Tensor:
+        repeated = grid[None].expand(images.shape[0], -1, -1, -1)
+        return F.grid_sample(images, repeated, mode=mode, padding_mode=padding, align_corners=False)
+
+
+def export_network(network: VideoNetwork, card: NetworkCard, out: Path, form: str, *, align: bool = True) -> list[Path]:
+    """Writes the model into the folder `out` with a README and `classes.json`, and returns the files.
+
+    `torch` is a torch.export program (model.pt2), `onnx` a model for onnxruntime and others (model.onnx); both hold the
+    motions. `safetensors` are the weights alone, with the card that tells what they belong to.
+    Raises UserError for another form, and MissingFeatureError where onnx is not installed.
+    """
+    if form not in FORMATS:
+        raise unknown_name("format", form, FORMATS)
+    out.mkdir(parents=True, exist_ok=True)
+    model = PlainImageModel(network.cpu().eval(), card, align=align).eval()
+    if form == "safetensors":
+        files = [save_weights(model, card, out)]
+    else:
+        images = torch.rand(EXAMPLES, card.channels, *card.size)
+        files = [save_program(model, images, out) if form == "torch" else save_onnx(model, images, out)]
+    classes, readme = out / "classes.json", out / "README.md"
+    classes.write_text(json.dumps(list(card.classes), indent=2) + "\n")
+    readme.write_text(readme_of(card, files[0].name, form))
+    return [*files, classes, readme]
+
+
+def save_program(model: nn.Module, images: Tensor, out: Path) -> Path:
+    path = out / "model.pt2"
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    with torch.no_grad():
+        program = torch.export.export(model, (images,), dynamic_shapes=({0: batch},))
+    torch.export.save(program, path)
+    return path
+
+
+def save_onnx(model: nn.Module, images: Tensor, out: Path) -> Path:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise MissingFeatureError("ONNX export needs onnx and onnxscript: pip install 'fieldshift[export]'.") from None
+    path = out / "model.onnx"
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    options: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "dynamo": True, "verbose": False}
+    with torch.no_grad():
+        torch.onnx.export(model, (images,), path, dynamic_shapes=({0: batch},), external_data=False, **options)
+    return path
+
+
+def save_weights(model: PlainImageModel, card: NetworkCard, out: Path) -> Path:
+    from fieldshift.training.saved import save_network
+
+    save_network(out, model.network, card)
+    return out / "weights.safetensors"
+
+
+def readme_of(card: NetworkCard, file: str, form: str) -> str:
+    """What someone has to know who has the file and nothing else."""
+    height, width = card.size
+    shape = "(batch, classes)" if card.task == "classification" else "(batch, classes, height, width)"
+    frames = f"{card.frames} moved frames of the image are made inside" if card.frames > 1 else "no frames are made"
+    runs = {
+        "torch": 'import torch\nmodel = torch.export.load("model.pt2").module()\nlogits = model(images)',
+        "onnx": 'import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n'
+        'logits = session.run(None, {"images": images})[0]  # images: a float32 numpy array',
+        "safetensors": "from pathlib import Path\nfrom fieldshift.training import load_network\n"
+        'network, card = load_network(Path("."))  # the weights alone: this form needs FieldShift',
+    }[form]
+    return "\n".join(
+        [
+            f"# {card.network} with {card.temporal}, {card.task}",
+            "",
+            f"`{file}` reads images as float32 (batch, {card.channels}, {height}, {width}) with values from 0 to 1, neither",
+            f"normalised nor moved: {frames}, and the mean {rounded(card.mean)} and deviation {rounded(card.std)}",
+            f"of every channel are taken off inside. It gives logits {shape}; softmax over the classes makes them",
+            f"probabilities. `classes.json` names the {len(card.classes)} classes in the order of the logits.",
+            f"Trained on {card.data}.",
+            "",
+            "```python",
+            runs,
+            "```",
+            "",
+        ]
+    )
+
+
+def rounded(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
