@@ -31,6 +31,12 @@ class PlainImageModel(nn.Module):
     runtime knows, so the size is fixed and the batch is free. Raises UserError for a policy with colour operations.
     """
 
+    mean: Tensor
+    std: Tensor
+    grids: Tensor
+    back: Tensor
+    valid: Tensor
+
     def __init__(self, network: VideoNetwork, card: NetworkCard, *, align: bool = True) -> None:
         super().__init__()
         plan = card.plan()
