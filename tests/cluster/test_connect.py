@@ -110,7 +110,11 @@ def test_workers_find_what_this_process_imports_from_outside_its_installation(
     assert entries[-1] == "own"
 
 
-def test_sigterm_interrupts_and_its_handler_is_put_back() -> None:
+@pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
+def test_sigterm_interrupts_and_its_handler_is_put_back(on_ctrl_c: object, request: pytest.FixtureRequest) -> None:
+    """Also where Ctrl-C is ignored, as in what a shell starts in the background."""
+    ours = signal.signal(signal.SIGINT, on_ctrl_c)  # type: ignore[arg-type]
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
         os.kill(os.getpid(), signal.SIGTERM)

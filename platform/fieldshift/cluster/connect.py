@@ -113,6 +113,8 @@ def terminate_like_interrupt() -> Iterator[None]:
         return
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, interrupt)
