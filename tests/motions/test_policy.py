@@ -93,7 +93,7 @@ def test_one_frame_and_no_nodes_show_the_image() -> None:
 
 def brute_force_paths(policy: Policy, size: tuple[int, int]) -> list[tuple[float, np.ndarray]]:
     """Every way through the graph, with 3 x 3 products in numpy."""
-    s = policy.distances.numpy()
+    s = policy.distances
 
     def ways(node: int) -> list[tuple[float, list[np.ndarray]]]:
         if node < policy.inputs:
@@ -105,7 +105,7 @@ def brute_force_paths(policy: Policy, size: tuple[int, int]) -> list[tuple[float
                 moved = []
                 for t, frame in enumerate(frames):
                     for step in edge.steps:
-                        m = MOTIONS[step.op].matrix(torch.tensor(step.magnitude).double(), torch.tensor(s[t]), size)
+                        m = MOTIONS[step.op].matrix(torch.tensor(step.magnitude, dtype=s.dtype), s[t], size)
                         frame = np.vstack([m.numpy(), [0, 0, 1]]) @ frame
                     moved.append(frame)
                 found.append((weight / len(incoming), moved))
