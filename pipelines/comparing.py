@@ -118,9 +118,7 @@ def compare(
     check_trials_fit(cluster)
     check_batch(recipe.batch, cluster.trial_workers)
     dataset = problem.check()
-    chosen = arms_that_build(problem, dataset, chosen, named=arms is not None)
-    for name in chosen:
-        problem.card(dataset, name, found, motion_space, seed)
+    chosen = arms_that_build(problem, dataset, chosen, found, motion_space, seed=seed, named=arms is not None)
     config = {
         **problem.plain(), "policy": None if found is None else json.loads(found.to_json()), "space": space, "arms": chosen,
         "readings": wanted, "seed": seed, "seeds": seeds, "average_copies": average_copies,
@@ -270,12 +268,21 @@ def check_arms(arms: list[str] | None) -> list[str]:
     return chosen
 
 
-def arms_that_build(problem: Problem, dataset: DataSet, arms: list[str], *, named: bool) -> list[str]:
+def arms_that_build(
+    problem: Problem,
+    dataset: DataSet,
+    arms: list[str],
+    policy: Policy | None,
+    space: Space,
+    *,
+    seed: int,
+    named: bool,
+) -> list[str]:
     """The arms that this network has. Raises UserError for one that was named; others are left out, which is said."""
     kept = []
     for name in arms:
         try:
-            problem.card(dataset, name, Policy.replicate(problem.frames), None, 0)
+            problem.checked_card(dataset, name, policy, space, seed)
         except UserError as error:
             if named or name != "wide-field":
                 raise

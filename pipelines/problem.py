@@ -65,11 +65,8 @@ class Problem:
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> Problem:
-        loading = dict(values["loading"])
-        if loading.get("size") is not None:
-            loading["size"] = tuple(loading["size"])
         architecture = NetworkConfig(**values["architecture"])
-        return Problem(**{**values, "architecture": architecture, "loading": LoadingConfig(**loading)})
+        return Problem(**{**values, "architecture": architecture, "loading": loading_from_plain(values["loading"])})
 
     def card(
         self, dataset: DataSet, arm_name: str, policy: Policy | None, space: Space | None, seed: int
@@ -77,10 +74,16 @@ class Problem:
         """The network that an arm trains, with the video it reads: T frames, or 1 where it reads plain images."""
         arm = arm_named(arm_name)
         frames = arm_policy(arm_name, policy, space, self.frames, seed)
-        card = network_card(
+        return network_card(
             dataset, self.data, arm, network=self.network, temporal=self.temporal, policy=frames,
             architecture=self.architecture,
         )  # fmt: skip
+
+    def checked_card(
+        self, dataset: DataSet, arm_name: str, policy: Policy | None, space: Space | None, seed: int
+    ) -> NetworkCard:
+        """The card, once it is known that its network can be built: for the checks before any work."""
+        card = self.card(dataset, arm_name, policy, space, seed)
         check_builds(card)
         return card
 
@@ -94,6 +97,12 @@ def check_builds(card: NetworkCard) -> None:
     if card.architecture.weights is not None:
         body = backbone_of(card.network) if card.task == "segmentation" else card.network
         check_weights(card.architecture.weights, card.network, body)
+
+
+def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
+    """The settings that JSON or YAML made plain, or none of them."""
+    size = values.get("size")
+    return LoadingConfig(**{**values, "size": None if size is None else tuple(size)})
 
 
 def load_data(data: str, task: str | None, loading: LoadingConfig) -> DataSet:

@@ -94,7 +94,7 @@ def search(
     check_fits(cluster, cluster.workers)
     check_batch(search.batch, cluster.workers)
     check_frames(search, frames)
-    problem.card(problem.check(), "replicate", None, None, seed)
+    problem.checked_card(problem.check(), "replicate", None, None, seed)
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip

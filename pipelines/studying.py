@@ -132,7 +132,9 @@ def study(
         loading=loading,
     )
     dataset = problem.check()
-    chosen = arms_that_build(problem, dataset, chosen, named=arms is not None)
+    # The policy is still to be found; what a network can be built of does not depend on which it is.
+    any_policy = Policy.replicate(frames)
+    chosen = arms_that_build(problem, dataset, chosen, any_policy, motion_space, seed=seed, named=arms is not None)
     seed_list = list(range(seed, seed + seeds))
     base = {**problem.plain(), "seed": seed, "cluster": cluster, "tracking": tracking}
     parts: dict[str, dict[str, Any]] = {

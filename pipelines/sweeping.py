@@ -89,7 +89,7 @@ def sweep_frames(
     )
     dataset = problem.check()
     for count in counts:
-        replace(problem, frames=count).card(dataset, "das", found, None, seed)
+        replace(problem, frames=count).checked_card(dataset, "das", found, None, seed)
     plain = {name: value for name, value in problem.plain().items() if name != "frames"}
     config = {
         **plain, "policy": json.loads(found.to_json()), "frame_counts": counts, "seed": seed, "seeds": seeds,

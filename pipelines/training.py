@@ -89,7 +89,7 @@ def train(
     dataset = problem.check()
     if found is not None and not arm_named(chosen).needs_policy:
         raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
-    card = problem.card(dataset, chosen, found, load_space(space), seed)
+    card = problem.checked_card(dataset, chosen, found, load_space(space), seed)
     config = {
         **problem.plain(), "policy": None if found is None else json.loads(found.to_json()), "arm": chosen, "space": space,
         "seed": seed, "average_copies": average_copies, "align": align, "recipe": recipe, "cluster": cluster,

@@ -76,7 +76,8 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     card = NetworkCard.from_plain(trial.card)
     recipe = Recipe(**trial.recipe)
     objective = objective_for(dataset.task, len(dataset.classes), dataset.ignore_index, recipe.label_smoothing)
-    plan = replace(card.plan(), basic=recipe.basic_augmentation(card.plan().outside))
+    plan = card.plan()
+    plan = replace(plan, basic=recipe.basic_augmentation(plan.outside))
     numbers = trial.augmentation
     if numbers and plan.augmentation is not None:
         plan = replace(

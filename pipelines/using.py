@@ -155,12 +155,12 @@ def loading_of(run: Path) -> LoadingConfig:
     """How the data of a run were read, from the configuration in its folder or, for a trial, above it."""
     import yaml
 
+    from pipelines.problem import loading_from_plain
+
     for folder in (run, *run.absolute().parents[:3]):
         file = folder / "config.yaml"
         if file.is_file():
-            values = (yaml.safe_load(file.read_text()) or {}).get("loading") or {}
-            size = values.get("size")
-            return LoadingConfig(**{**values, "size": None if size is None else tuple(size)})
+            return loading_from_plain((yaml.safe_load(file.read_text()) or {}).get("loading") or {})
     return LoadingConfig()
 
 

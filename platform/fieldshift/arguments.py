@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import re
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, nearest_name
 
 Kind = Literal["flag", "list", "value"]
 
@@ -64,7 +63,8 @@ def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = 
         name, equals, value = word[2:].partition("=")
         name = whole_name(name.replace("-", "_"), kinds)
         if name not in kinds:
-            hint = nearest_option(name, kinds).replace("mean ", "mean --")
+            nearest = nearest_name(name, kinds)
+            hint = f" Did you mean --{nearest}?" if nearest else ""
             raise UserError(f"Unknown option --{name}.{hint}")
         kind = kinds[name]
         if name in {"help", "print_config"}:
@@ -112,18 +112,15 @@ def list_text(items: list[str]) -> str:
     return json.dumps([int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words])
 
 
-def nearest_option(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f" Did you mean {nearest[0]}?" if nearest else ""
-
-
 def explain(message: str, known: Iterable[str] = ()) -> str:
     """The parser's complaint about a value, in one line with the option, the value and what is allowed."""
     text = " ".join(message.split())
     if missing := re.search(r"following arguments are required: (.*)", text):
         return f"--{missing.group(1)} is needed; give --{missing.group(1)} VALUE."
     if strange := re.search(r"Option '(.+)' is not accepted", text):
-        return f"The configuration's '{strange.group(1)}' is no option.{nearest_option(strange.group(1), known)}"
+        nearest = nearest_name(strange.group(1), known)
+        hint = f" Did you mean {nearest}?" if nearest else ""
+        return f"The configuration's '{strange.group(1)}' is no option.{hint}"
     if pair := re.search(r'key "([^"]+)".*tuple\[int, int\].*Given value: \[(.*)\]', text):
         name, given = pair.groups()
         return f"--{name} is '{given}', but must be two whole numbers, height and width, such as --{name} 48 64."

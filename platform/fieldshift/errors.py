@@ -14,9 +14,14 @@ class MissingFeatureError(UserError):
     """A feature needs a package that is not installed here; the line names the package."""
 
 
+def nearest_name(value: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like the value, None where none is like it."""
+    return next(iter(difflib.get_close_matches(value, list(known), n=1, cutoff=0.4)), None)
+
+
 def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a registry: lists the known names and the nearest one first."""
     names = sorted(known)
-    nearest = difflib.get_close_matches(value, names, n=1, cutoff=0.4)
-    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    nearest = nearest_name(value, names)
+    hint = f" Did you mean '{nearest}'?" if nearest else ""
     return UserError(f"Unknown {kind} '{value}'.{hint} Known: {', '.join(names)}.")

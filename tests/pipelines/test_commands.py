@@ -14,6 +14,7 @@ from fieldshift.data import LoadingConfig
 from fieldshift.motions import Policy
 from fieldshift.networks import TEMPORAL, NetworkConfig
 from fieldshift.run_folder import read_result
+from fieldshift.search import load_space
 from fieldshift.training import ARMS
 from pipelines.comparing import arms_that_build
 from pipelines.problem import Problem
@@ -254,7 +255,8 @@ def test_an_arm_that_a_network_does_not_have_is_left_out_and_said(capsys: pytest
         data="digit-pairs-left", task=None, network="mobilenet_v3_small", temporal="tsm", frames=3,
         architecture=NetworkConfig(), loading=LoadingConfig(train_limit=160, test_limit=80),
     )  # fmt: skip
-    assert arms_that_build(problem, problem.load(), ["none", "wide-field", "das"], named=False) == ["none", "das"]
+    given = (["none", "wide-field", "das"], Policy.replicate(3), load_space("affine-one"))
+    assert arms_that_build(problem, problem.load(), *given, seed=0, named=False) == ["none", "das"]
     assert "without the arm wide-field" in capsys.readouterr().out
 
 

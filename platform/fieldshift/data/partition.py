@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fieldshift.data.split import Split
 from fieldshift.errors import UserError
+from fieldshift.run_folder import write_whole
 
 
 def halves(split: Split, seed: int) -> tuple[Int64[Tensor, " first"], Int64[Tensor, " second"]]:
@@ -43,10 +44,8 @@ def holdout(split: Split, fraction: float, seed: int) -> tuple[Int64[Tensor, " k
 def write_parts(path: Path, digest: str, **parts: Int64[Tensor, " _"]) -> None:
     """Writes which training samples were used for what, by their indices in the data set of this digest, as JSON."""
     values = {"data": digest, **{name: indices.tolist() for name, indices in parts.items()}}
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(values, separators=(",", ":")) + "\n")
-    temporary.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(values, separators=(",", ":")) + "\n")
 
 
 def limited(targets: Int64[Tensor, " samples"], limit: int | None, seed: int) -> Int64[Tensor, " kept"]:

@@ -17,7 +17,7 @@ from fieldshift.motions.matrices import are_identities
 from fieldshift.motions.taps import normalised, source_points
 from fieldshift.networks import VideoNetwork, frame_validity
 from fieldshift.networks.fusion import frame_positions
-from fieldshift.training.saved import NetworkCard
+from fieldshift.training.saved import NetworkCard, save_network
 
 Format = Literal["torch", "onnx", "safetensors"]
 FORMATS: tuple[Format, ...] = ("torch", "onnx", "safetensors")
@@ -147,8 +147,6 @@ def save_onnx(model: nn.Module, images: Tensor, out: Path) -> Path:
 
 
 def save_weights(model: PlainImageModel, card: NetworkCard, out: Path) -> Path:
-    from fieldshift.training.saved import save_network
-
     save_network(out, model.network, card)
     return out / "weights.safetensors"
 
