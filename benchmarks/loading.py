@@ -25,7 +25,15 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from fieldshift.data import LoadingConfig, TensorSplit, augmentation, batches, known_augmentations, load_dataset
+from fieldshift.data import (
+    BasicAugmentation,
+    LoadingConfig,
+    TensorSplit,
+    augmentation,
+    batches,
+    known_augmentations,
+    load_dataset,
+)
 
 BATCH = 128
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -74,6 +82,15 @@ def compare(
 def compare_arms(samples: int, rounds: int) -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (samples, 3, 32, 32), dtype=np.uint8))
     split = TensorSplit(images, torch.zeros(samples, dtype=torch.int64))
+    basic = BasicAugmentation(flip=0.5, crop=4)
+
+    def ours_basic() -> Iterator[Tensor]:
+        for number, (batch, _, _) in enumerate(batches(split, BATCH, seed=0, epoch=0)):
+            yield normalised(basic(batch, number)[0])
+
+    steps = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), *TO_FLOAT]
+    plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
+    compare(f"{samples:,} of 32 x 32, crop and flip", ours_basic, lambda: (batch for batch, _ in plain), rounds)
     for name in known_augmentations():
         arm = augmentation(name)
 

@@ -212,7 +212,7 @@ def train_arms(
             "rows": rows,
             "baselines": [name for name in arms if ARMS[name].kind == "baseline"],
             "randaugment": tuned,
-            "data": {"digest": dataset.digest, "protocol": dataset.protocol},
+            "data": dataset.record(),
         }
     )
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say, table
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks import NetworkConfig
+
+if TYPE_CHECKING:
+    from fieldshift.networks import VideoNetwork
 
 
 def describe(
@@ -18,9 +22,10 @@ def describe(
     classes: int = 10,
     channels: int = 3,
     size: int = 224,
-    ratio: float | None = None,
+    speed: bool = True,
+    architecture: NetworkConfig = NetworkConfig(),
 ) -> dict[str, Any]:
-    """Says what a video network consists of: parameters, FLOPs, temporal modules, receptive field.
+    """Says what a video network consists of: parameters, FLOPs, temporal modules, receptive field, images a second.
 
     Args:
         network: network name.
@@ -30,24 +35,71 @@ def describe(
         classes: number of classes.
         channels: image channels.
         size: height and width of the images in pixels.
-        ratio: share of channels that the temporal module uses; by default the module's own.
+        speed: measure images a second, of this network and of the 2D network (some seconds).
+        architecture: how the network is built, beside its name.
     """
-    from fieldshift.networks import TEMPORAL, NetworkConfig, describe_lines, known_networks, video_network
+    from fieldshift.networks import TEMPORAL, describe_lines, known_networks, video_network
     from fieldshift.networks import describe as describe_network
 
     if frames < 1:
         raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
+    if size < 1:
+        raise UserError(f"--size is {size}, but an image has at least 1 pixel a side.")
     if network not in known_networks(task):
         raise unknown_name("network", network, known_networks(task))
     if temporal not in TEMPORAL:
         raise unknown_name("temporal module", temporal, TEMPORAL)
-    built = video_network(
-        network, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels, ratio=ratio,
-        small_images=NetworkConfig().takes_small_images(network, (size, size)),
-    )  # fmt: skip
+    architecture.check_temporal(temporal, TEMPORAL[temporal].takes_interleave)
+
+    def build(module: str, length: int, config: NetworkConfig) -> VideoNetwork:
+        return video_network(
+            network, temporal=module, frames=length, num_classes=classes, task=task, in_channels=channels,
+            ratio=config.ratio, fusion=config.fusion, weights=config.weights, auxiliary=config.auxiliary,
+            interleave=config.interleave, places=config.places, recompute=config.recompute,
+            small_images=config.takes_small_images(network, (size, size)),
+        )  # fmt: skip
+
+    built = build(temporal, frames, architecture)
+    facts = describe_network(built, (size, size)) | {"receptive_field": field_of(built, size)}
     for line in describe_lines(built, (size, size)):
         say(line)
-    return describe_network(built, (size, size))
+    say(f"receptive field of {built.feature_layer}: {facts['receptive_field']}")
+    if speed:
+        plain = NetworkConfig(small_images=architecture.small_images, auxiliary=architecture.auxiliary)
+        facts["speed"] = measured_speed(built, build("none", 1, plain), size)
+    return facts
+
+
+def field_of(network: VideoNetwork, size: int) -> str:
+    """The theoretical field of the last feature map, in words."""
+    from fieldshift.receptive_field import theory
+
+    field = theory(network, size, layers=[network.feature_layer])[0]
+    beside = f", and the whole image through {field.unbounded_by}" if field.unbounded_by else ""
+    if field.size is None:
+        return f"unbounded, by {field.unbounded_by}"
+    stride = "" if field.stride is None else f", stride {field.stride[0]:g} px"
+    return f"{field.size[0]} x {field.size[1]} px{stride}{beside}"
+
+
+def measured_speed(network: VideoNetwork, plain: VideoNetwork, size: int) -> dict[str, Any]:
+    """Images a second of the fused video network beside the 2D network's, printed and returned with both FLOPs."""
+    import torch
+
+    from fieldshift.networks import flops_per_image, images_per_second
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = torch.cuda.get_device_name() if device.type == "cuda" else f"the CPU, {torch.get_num_threads()} thread(s)"
+    rows = {
+        "video": (network.to(device), f"{network.frames} frames fused"),
+        "image": (plain.to(device), "the 2D network, 1 frame"),
+    }
+    found: dict[str, Any] = {"device": place}
+    for name, (each, words) in rows.items():
+        rate, flops = images_per_second(each, (size, size)), flops_per_image(each, (size, size))
+        found |= {f"{name}_images_per_second": rate, f"{name}_flops": flops}
+        say(f"{rate:.4g} images/s at {flops / 1e9:.3f} GFLOP an image: {words}, one image at a time on {place}")
+    return found
 
 
 def datasets(*, root: str | None = None) -> list[dict[str, Any]]:
@@ -59,15 +111,18 @@ def datasets(*, root: str | None = None) -> list[dict[str, Any]]:
     from rich.table import Table
 
     from fieldshift.data import catalogue
+    from fieldshift.data.cache import data_root
 
     rows = catalogue(root)
-    shown = Table("name", "task", "classes", "size", "samples", "present", "licence", box=None, pad_edge=False)
+    shown = Table("name", "task", "classes", "size", "samples", "here", "licence", box=None, pad_edge=False)
     for row in rows:
-        there = "yes" if row.present else "no, can be downloaded" if row.downloads else "no"
+        there = "yes" if row.present else "no *" if row.downloads else "no"
         shown.add_row(row.name, row.task, str(row.classes), row.size, row.samples, there, row.licence)
     table(shown)
+    say("* fetched with --loading.download")
+    say(f"published sets are looked for below {data_root(root)} (--loading.root, or FIELDSHIFT_DATA):")
     for row in rows:
-        if not row.present and row.looked_in:
-            say(f"{row.name} is looked for in {', '.join(row.looked_in)}")
+        if row.looked_in:
+            say(f"  {row.name}: {' or '.join(row.looked_in)}")
     say("own data: folder:PATH (one folder a class), npz:PATH (MedMNIST names), voc:PATH (VOC layout with masks)")
     return [asdict(row) for row in rows]

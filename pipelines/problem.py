@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from fieldshift.console import say
 from fieldshift.data import DataSet, LoadingConfig, load_dataset
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
@@ -44,6 +45,9 @@ class Problem:
         if self.network not in known:
             raise unknown_name("network", self.network, known)
         dataset = self.load()
+        if dataset.leaked:
+            say(f"{dataset.leaked} test image(s) of {self.data} are in train too, so scores will be too good; "
+                f"`fieldshift check --data {self.data}` names them.")  # fmt: skip
         if self.network not in known_networks(dataset.task):
             raise UserError(
                 f"The network {self.network} is not one for {dataset.task}; known for it: "

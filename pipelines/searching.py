@@ -233,5 +233,5 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
         "seconds": found.seconds,
         "device_hours": found.device_hours,
         "warnings": warnings,
-        "data": {"digest": dataset.digest, "protocol": dataset.protocol},
+        "data": dataset.record(),
     }

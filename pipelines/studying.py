@@ -267,6 +267,6 @@ def write_summary(
             "report": report,
             "mlflow": session.store.uri,
             "seconds": seconds,
-            "data": {"digest": dataset.digest, "protocol": dataset.protocol},
+            "data": dataset.record(),
         }
     )

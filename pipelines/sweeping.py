@@ -125,7 +125,7 @@ def run_sweep(
         rows = [row for row in known or [] if row["frames"] in counts and row["seed"] in seeds]
         rows += train_lengths(session, problem, dataset, policy, counts, seeds, recipe, cluster, have=rows)
         rows.sort(key=lambda row: (row["frames"], row["seed"]))
-        data = {"digest": dataset.digest, "protocol": dataset.protocol}
+        data = dataset.record()
         finished = session.folder.write_result({"rows": rows, "data": data})
     frame = pd.DataFrame(finished["rows"]).drop(columns=["history"], errors="ignore")
     show(sweep_sheet(frame, str(frame["score_name"].iloc[0])))

@@ -120,9 +120,7 @@ def train(
                 on_report=reported,
             )
         session.run.log_metrics(final_metrics(row), step=0)
-        session.folder.write_result(
-            {"row": row, "data": {"digest": dataset.digest, "protocol": dataset.protocol}, "seconds": row["seconds"]}
-        )
+        session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
         say(outcome(row, data))
         say(f"weights and result: {session.path}")
         return TrainResult(session.path, row)

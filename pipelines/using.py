@@ -78,7 +78,7 @@ def evaluate(
     say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
     if result.score_averaged is not None:
         say(f"{result.score_name} with test-time averaging {result.score_averaged:.2%}")
-    folder.write_result({**asdict(result), "data": {"digest": dataset.digest, "protocol": dataset.protocol}})
+    folder.write_result({**asdict(result), "data": dataset.record()})
     say(f"  {folder.result_path}")
     return result
 

@@ -99,3 +99,22 @@ def test_tensors_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises((ValueError, TypeError)):
         TensorSplit(images, targets, masks)
+
+
+def test_a_subset_shares_the_pixels_of_the_whole() -> None:
+    images = torch.randint(256, (20, 3, 4, 5), dtype=torch.uint8)
+    masks = torch.randint(4, (20, 4, 5), dtype=torch.uint8)
+    whole = TensorSplit(images, torch.arange(20), masks)
+    part = whole.subset(torch.arange(1, 20, 2)).subset(torch.tensor([4, 0, 7]))
+    assert part.pixels.data_ptr() == images.data_ptr()
+    assert part.to("cpu").pixels.data_ptr() == images.data_ptr()
+    chosen = torch.tensor([9, 1, 15])
+    assert torch.equal(part.targets, chosen)
+    assert torch.equal(part.images, images[chosen])
+    found, labels = part.gather(torch.tensor([2, 2, 0]))
+    assert torch.equal(found, images[[15, 15, 9]])
+    assert torch.equal(labels, masks[[15, 15, 9]].long())
+    moved = part.to("meta")
+    assert moved.pixels.shape == (3, 3, 4, 5)
+    assert moved.masks is not None
+    assert moved.masks.shape == (3, 4, 5)

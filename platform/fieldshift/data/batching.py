@@ -71,4 +71,7 @@ def gathered(split: Split, parts: list[Tensor], device: torch.device) -> Iterato
             for coming in parts[number : number + 1 + LOOK_AHEAD]:
                 split.prefetch(coming)
         images, targets = split.gather(indices)
+        if device.type == "cuda" and not images.is_cuda:
+            # Only from pinned memory does the copy go on while the GPU computes.
+            images, targets = images.pin_memory(), targets.pin_memory()
         yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True), indices.to(device)

@@ -29,7 +29,11 @@ TASKS: tuple[Task, ...] = ("classification", "segmentation")
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueRow:
-    """A line of the catalogue: what a data set is, and whether and where it is to be found on this machine."""
+    """A line of the catalogue: what a data set is, and whether it is on this machine.
+
+    task: "both" for sets that can be classified and segmented. looked_in: the files or folders below the data root by
+    which it is known to be there; none for what is built in. downloads: whether torchvision can fetch it.
+    """
 
     name: str
     task: str
@@ -51,15 +55,14 @@ def catalogue(root: Path | str | None = None) -> list[CatalogueRow]:
     """One row for each named data set; published ones are looked for below `root` (see `load_dataset`)."""
     rows = [
         CatalogueRow(
-            name=f"digit-pairs-{axis}", task="classification, segmentation", classes=10, size="40 x 40 grey",
-            samples="2,000 + 2,000", licence="digits of UCI through scikit-learn, CC BY 4.0", present=True,
-            looked_in=("built in",), downloads=False,
+            name=f"digit-pairs-{axis}", task="both", classes=10, size="40 x 40 grey",
+            samples="2,000 + 2,000", licence="CC BY 4.0", present=True,
+            looked_in=(), downloads=False,
         )
         for axis in AXES
     ]  # fmt: skip
     base = data_root(root)
     for name, published in PUBLISHED.items():
-        places = tuple(str(base / place) for place in published.places)
         rows.append(
             CatalogueRow(
                 name=name,
@@ -68,8 +71,8 @@ def catalogue(root: Path | str | None = None) -> list[CatalogueRow]:
                 size=published.size,
                 samples=published.samples,
                 licence=published.licence,
-                looked_in=places,
-                present=any(Path(place).exists() for place in places),
+                looked_in=published.places,
+                present=any((base / place).exists() for place in published.places),
                 downloads=published.downloads,
             )
         )

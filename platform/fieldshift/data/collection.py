@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -22,7 +21,8 @@ from fieldshift.data.dataset import (
     digest_of_split,
     ignore_index_of,
 )
-from fieldshift.data.listing import Listing
+from fieldshift.data.leaks import equal_files, equal_images
+from fieldshift.data.listing import Listing, facts
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.partition import limited
 from fieldshift.data.problems import BadFileError, Findings, Problem
@@ -73,8 +73,7 @@ class FileCollection:
             usable = usable_part(listing, reader, loading, findings) if loading.skip_unreadable else listing
             if not len(usable):
                 raise UserError(f"The {part} part of {self.name} has no image that can be used; see inspect_data.")
-            kept = limited(torch.tensor(usable.targets, dtype=torch.int64), limit, seed)
-            chosen[part] = usable.kept(kept.tolist())
+            chosen[part] = files_at_most(usable, limit, seed)
         train, test = (streamed(chosen[part], reader, loading) for part in ("train", "test"))
         mean, std = self.statistics or measure(train, seed)
         skipped = len(findings.problems)
@@ -94,12 +93,13 @@ class FileCollection:
             digest=digest_of(reader, self.content(chosen["train"]), self.content(chosen["test"])),
             background=black(reader.channels),
             skipped=skipped,
+            leaked=equal_files(chosen["train"], chosen["test"], loading.workers) if self.is_own else None,
         )
 
     def content(self, listing: Listing) -> str:
         """A digest of which files are used and how large they are; not of every pixel, which would cost an epoch."""
-        base = os.path.commonpath([str(Path(path).parent) for path in listing.images])
-        named = [os.path.relpath(path, base) for path in listing.images]
+        base = os.path.commonpath(list({path.rpartition(os.sep)[0] for path in listing.images}))
+        named = [path[len(base) :] for path in listing.images]
         # Published sets do not change under their names; own data does.
         sizes = [facts(path)[0] for path in listing.images] if self.is_own else []
         return digest_of(named, listing.targets, sizes)
@@ -144,6 +144,7 @@ class ArrayCollection:
             digest=digest_of(self.task, digest_of_split(train), digest_of_split(test)),
             background=black(channels),
             skipped=skipped,
+            leaked=equal_images(train.images.numpy(), test.images.numpy()),
         )
 
 
@@ -152,6 +153,10 @@ Collection = FileCollection | ArrayCollection
 
 def at_most(split: TensorSplit, limit: int | None, seed: int) -> TensorSplit:
     return split if limit is None else split.subset(limited(split.targets, limit, seed))
+
+
+def files_at_most(listing: Listing, limit: int | None, seed: int) -> Listing:
+    return listing.kept(limited(torch.tensor(listing.targets, dtype=torch.int64), limit, seed).tolist())
 
 
 def described(reader: Reader) -> str:
@@ -235,12 +240,3 @@ def usable_part(listing: Listing, reader: Reader, loading: LoadingConfig, findin
         findings.keep(Problem(*row))
     refused = set(stored["places"].tolist())
     return listing.kept([place for place in range(len(listing)) if place not in refused])
-
-
-def facts(path: str) -> tuple[int, int]:
-    """The size in bytes and the time of the last change in ns; zeros where there is no such file."""
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Int64, UInt8
@@ -30,6 +31,7 @@ class DataSet:
     digest: changes when the samples, their order, or the way to prepare them change.
     background: per channel, the uint8 value to fill empty space with.
     skipped: files, samples and classes left out because they could not be used (only with `skip_unreadable`).
+    leaked: test samples that are in train too, byte for byte; None where that was not looked at (see `inspect_data`).
     """
 
     name: str
@@ -46,6 +48,11 @@ class DataSet:
     digest: str
     background: tuple[int, ...]
     skipped: int = 0
+    leaked: int | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What every result says about its data, as plain JSON values."""
+        return {"digest": self.digest, "protocol": self.protocol, "leaked": self.leaked}
 
 
 def ignore_index_of(task: Task) -> int | None:

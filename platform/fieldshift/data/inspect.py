@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from fieldshift.data.catalogue import collect, load_dataset
-from fieldshift.data.collection import FileCollection
+from fieldshift.data.collection import FileCollection, at_most, files_at_most
 from fieldshift.data.dataset import statistics_of
 from fieldshift.data.digit_pairs import AXES
+from fieldshift.data.leaks import almost_equal, stacked
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.looking import PartLook, look_at_arrays, look_at_files
 from fieldshift.data.problems import Findings
@@ -38,39 +39,50 @@ def inspect_data(
     if spec in [f"digit-pairs-{axis}" for axis in AXES]:
         made = load_dataset(spec, task=task, seed=seed, train_limit=loading.train_limit, test_limit=loading.test_limit)
         parts: dict[str, Split] = {"train": made.train, "test": made.test}
-        kind, classes = made.task, made.classes
+        kind, classes, protocol = made.task, made.classes, made.protocol
     else:
         collection = collect(spec, loading, findings, seed=seed, root=root)
-        kind, classes = collection.task, collection.classes
+        kind, classes, protocol = collection.task, collection.classes, collection.protocol
         if task is not None and task != kind:
             raise UserError(f"{spec} is for {kind}, not for {task}; leave the task out or take other data.")
         if isinstance(collection, FileCollection):
             reader = collection.reader(loading)
+            listings = (
+                files_at_most(collection.train, loading.train_limit, seed),
+                files_at_most(collection.test, loading.test_limit, seed),
+            )
             train, test = (
                 look_at_files(listing, reader, len(classes), loading.workers, findings, limit=limit)
-                for listing in (collection.train, collection.test)
+                for listing in listings
             )
-            return report_on(spec, kind, classes, {"train": train, "test": test}, findings)
-        parts = {"train": collection.train, "test": collection.test}
+            return report_on(spec, kind, classes, {"train": train, "test": test}, findings, protocol)
+        parts = {
+            "train": at_most(collection.train, loading.train_limit, seed),
+            "test": at_most(collection.test, loading.test_limit, seed),
+        }
     looks = {}
     for name, split in parts.items():
         assert isinstance(split, TensorSplit)
         looks[name] = look_at_arrays(name, split, len(classes), limit=limit)
-    return report_on(spec, kind, classes, looks, findings)
+    return report_on(spec, kind, classes, looks, findings, protocol)
 
 
 def report_on(
-    spec: str, task: Task, classes: tuple[str, ...], looks: dict[str, PartLook], findings: Findings
+    spec: str, task: Task, classes: tuple[str, ...], looks: dict[str, PartLook], findings: Findings, protocol: str
 ) -> DataReport:
     train, test = looks["train"], looks["test"]
     first: dict[bytes, str] = {}
     for pixels, name in train.samples:
         first.setdefault(pixels, name)
+    equal = {name for pixels, name in test.samples if pixels in first}
+    near = almost_equal(stacked(train.thumbs), stacked(test.thumbs))
+    named = ((train.samples[kept][1], test.samples[held][1]) for kept, held in near)
     mean, std = statistics_of(train.levels if train.samples else train.levels + 1)
     amounts = train.amounts + test.amounts
     ignored = float(amounts[IGNORE] / amounts.sum().clamp(min=1)) if task == "segmentation" else 0.0
     return DataReport(
         name=spec,
+        protocol=protocol,
         task=task,
         counts={"train": len(train.samples), "test": len(test.samples)},
         classes={name: (int(train.amounts[label]), int(test.amounts[label])) for label, name in enumerate(classes)},
@@ -82,6 +94,7 @@ def report_on(
         problems=tuple(findings.problems),
         notes=tuple(findings.notes),
         duplicates=tuple((first[pixels], name) for pixels, name in test.samples if pixels in first),
+        near=tuple(pair for pair in named if pair[1] not in equal),
         repeated=len(train.samples) - len(first),
         looked_at=(train.looked_at + test.looked_at, train.total + test.total),
     )

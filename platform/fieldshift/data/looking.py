@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from fieldshift.data.dataset import grey_levels
+from fieldshift.data.leaks import Thumbnails, hashed, thumbnails
 from fieldshift.data.listing import Listing
 from fieldshift.data.problems import BadFileError, Findings, Problem
 from fieldshift.data.reading import Reader, as_tensor, load_upright, open_image
@@ -31,9 +31,10 @@ CONVERSIONS = {
 class PartLook:
     """What is in one part (train or test) of a data set.
 
-    samples: for each usable one, a hash of its pixels and its name. amounts: samples of each class (K,), to segment
-    pixels of each mask value (256,). levels: (C, 256) counts of grey values, as a network sees the images. sizes: how
-    many images are stored with each (H, W). total: samples there are; looked_at: those decoded or found unusable.
+    samples: for each usable one, a hash of its pixels and its name. thumbs: their thumbnails. amounts: samples of each
+    class (K,), to segment pixels of each mask value (256,). levels: (C, 256) counts of grey values, as a network sees
+    the images. sizes: how many images are stored with each (H, W). total: samples there are; looked_at: those decoded
+    or found unusable.
     """
 
     amounts: Int64[Tensor, " labels"]
@@ -41,6 +42,7 @@ class PartLook:
     total: int
     looked_at: int
     samples: list[tuple[bytes, str]] = field(default_factory=list)
+    thumbs: list[Thumbnails] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
 
@@ -49,6 +51,7 @@ class FileLook:
     pixels: bytes
     size: tuple[int, int]
     levels: Int64[Tensor, "channels 256"]
+    thumb: Thumbnails
     labels: Int64[Tensor, " 256"] | None
     notes: tuple[Problem, ...]
 
@@ -76,6 +79,7 @@ def look_at_files(
                     continue
                 findings.notes.extend(look.notes)
                 part.samples.append((look.pixels, listing.images[place]))
+                part.thumbs.append(look.thumb)
                 part.sizes[look.size] += 1
                 part.levels += look.levels
                 if look.labels is None:
@@ -98,7 +102,7 @@ def look_at_file(listing: Listing, place: int, reader: Reader) -> FileLook | Pro
     seen = as_tensor(reader.fitted(image, Image.Resampling.BILINEAR, 0))
     labels = None if mask is None else torch.bincount(as_tensor(mask).flatten(), minlength=256)
     pixels = hashed(f"{image.mode}{image.size}".encode() + image.tobytes())
-    return FileLook(pixels, image.size[::-1], grey_levels(seen[None]), labels, notes)
+    return FileLook(pixels, image.size[::-1], grey_levels(seen[None]), thumbnails(seen[None]), labels, notes)
 
 
 def look_at_arrays(name: str, split: TensorSplit, classes: int, *, limit: int | None) -> PartLook:
@@ -114,12 +118,9 @@ def look_at_arrays(name: str, split: TensorSplit, classes: int, *, limit: int | 
         total=len(split),
         looked_at=len(images),
         samples=[(hashed(image.tobytes()), f"{name}[{place}]") for place, image in enumerate(images.numpy())],
+        thumbs=[thumbnails(images)],
         sizes=Counter({(images.shape[2], images.shape[3]): len(images)}),
     )
-
-
-def hashed(content: bytes) -> bytes:
-    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from fieldshift.data.cache import cached_arrays
-from fieldshift.data.collection import FileCollection, facts
+from fieldshift.data.collection import FileCollection
 from fieldshift.data.dataset import digest_of, names_of
-from fieldshift.data.listing import Listing, existing_folder, image_files, subfolders
+from fieldshift.data.listing import Listing, existing_folder, facts, image_files, subfolders
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import BadFileError, Findings

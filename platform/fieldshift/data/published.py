@@ -200,12 +200,12 @@ def cityscapes_labels() -> tuple[int, ...]:
 PUBLISHED: dict[str, Published] = {
     "cifar10": Published(
         task="classification", class_count=10, size="32 x 32 RGB", samples="50,000 + 10,000",
-        licence="none stated; research use is the custom", places=("cifar-10-batches-py", "cifar10.npz"),
+        licence="none stated", places=("cifar-10-batches-py", "cifar10.npz"),
         collect=collect_cifar("cifar10", datasets.CIFAR10, "cifar-10-batches-py"), downloads=True,
     ),
     "cifar100": Published(
         task="classification", class_count=100, size="32 x 32 RGB", samples="50,000 + 10,000",
-        licence="none stated; research use is the custom", places=("cifar-100-python", "cifar100.npz"),
+        licence="none stated", places=("cifar-100-python", "cifar100.npz"),
         collect=collect_cifar("cifar100", datasets.CIFAR100, "cifar-100-python"), downloads=True,
     ),
     "fashion-mnist": Published(
@@ -214,20 +214,20 @@ PUBLISHED: dict[str, Published] = {
     ),
     "tiny-imagenet": Published(
         task="classification", class_count=200, size="64 x 64 RGB", samples="100,000 + 10,000",
-        licence="ImageNet's terms: non-commercial research", places=("tiny-imagenet-200",),
+        licence="non-commercial research", places=("tiny-imagenet-200",),
         collect=collect_tiny_imagenet,
     ),
     "imagenet": Published(
-        task="classification", class_count=1000, size="224 x 224 RGB (cut)", samples="1,281,167 + 50,000",
-        licence="registration; non-commercial research", places=("imagenet/train",), collect=collect_imagenet,
+        task="classification", class_count=1000, size="224 x 224 RGB", samples="1,281,167 + 50,000",
+        licence="non-commercial", places=("imagenet/train",), collect=collect_imagenet,
     ),
     "voc2012": Published(
-        task="segmentation", class_count=21, size="up to 500 x 500 RGB", samples="1,464 + 1,449",
-        licence="the photographs' own terms; research use", places=("VOCdevkit/VOC2012",), collect=collect_voc,
+        task="segmentation", class_count=21, size="to 500 x 500 RGB", samples="1,464 + 1,449",
+        licence="as each photograph's", places=("VOCdevkit/VOC2012",), collect=collect_voc,
         downloads=True,
     ),
     "cityscapes": Published(
         task="segmentation", class_count=19, size="1024 x 2048 RGB", samples="2,975 + 500",
-        licence="registration; non-commercial use", places=("cityscapes/leftImg8bit",), collect=collect_cityscapes,
+        licence="non-commercial", places=("cityscapes/leftImg8bit",), collect=collect_cityscapes,
     ),
 }  # fmt: skip

@@ -16,15 +16,17 @@ FEW_CLASSES = 20
 class DataReport:
     """What is in a data set and what is wrong with it.
 
-    counts: usable samples of "train" and "test". classes: samples of each class in (train, test); to segment, pixels.
-    ignored: to segment, the share of pixels that carry no class, in [0, 1]. sizes: how many images have each (H, W),
-    the frequent ones first. mean, std: per channel of train in units of [0, 1], as a network sees it.
-    problems: what cannot be used. notes: what is used, but not quite as it lies there, or not looked at.
-    duplicates: pairs (train, test) of samples with the same pixels; repeated: samples that come again within train.
+    protocol: what is trained on and what is tested on, in words. counts: usable samples of "train" and "test". classes:
+    samples of each class in (train, test); to segment, pixels. ignored: to segment, the share of pixels that carry no
+    class, in [0, 1]. sizes: how many images have each (H, W), the frequent ones first. mean, std: per channel of train
+    in units of [0, 1], as a network sees it. problems: what cannot be used. notes: what is used, but not quite as it
+    lies there, or not looked at. duplicates: pairs (train, test) of samples with the same pixels. near: pairs that look
+    almost the same. repeated: samples that come again within train.
     looked_at: how many samples were decoded, of how many.
     """
 
     name: str
+    protocol: str
     task: str
     counts: dict[str, int]
     classes: dict[str, tuple[int, int]]
@@ -36,6 +38,7 @@ class DataReport:
     problems: tuple[Problem, ...]
     notes: tuple[Problem, ...]
     duplicates: tuple[tuple[str, str], ...]
+    near: tuple[tuple[str, str], ...]
     repeated: int
     looked_at: tuple[int, int]
 
@@ -67,6 +70,7 @@ class DataReport:
         lines = [
             f"{self.name}: {self.task}, {len(self.classes)} classes, {self.counts['train']} train and"
             f" {self.counts['test']} test samples, {self.channels} channel(s)",
+            self.protocol,
             f"height x width (images): {sizes}"
             + (f" and {len(self.sizes) - SHOWN} more" if len(self.sizes) > SHOWN else ""),
             f"mean {rounded(self.mean)}, std {rounded(self.std)}",
@@ -85,6 +89,11 @@ class DataReport:
             first = " = ".join(self.duplicates[0])
             lines.append(
                 f"{len(self.duplicates)} test sample(s) are in train too ({first}): take them out of one of them"
+            )
+        if self.near:
+            first = ", ".join(" ~ ".join(pair) for pair in self.near[:SHOWN])
+            lines.append(
+                f"{len(self.near)} test sample(s) look almost like one in train; copies flatter scores ({first})"
             )
         for title, entries in (("problem", self.problems), ("note", self.notes)):
             for kind, count in Counter(entry.kind for entry in entries).most_common():

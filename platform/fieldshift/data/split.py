@@ -5,6 +5,7 @@ Shapes: B batch, N samples of the split, C channels, H, W.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -55,7 +56,8 @@ class Split(ABC):
 class TensorSplit(Split):
     """A split held as one uint8 tensor, so that a batch is one indexing operation.
 
-    `images` is (N, C, H, W) uint8, `targets` (N,) int64, `masks` (N, H, W) uint8 or None; all on one device.
+    `images` is (N, C, H, W) uint8, `targets` (N,) int64, `masks` (N, H, W) uint8 or None; all on one device. A subset
+    shares the pixels of the whole; they are copied only when it goes to another device.
     """
 
     def __init__(
@@ -72,21 +74,35 @@ class TensorSplit(Split):
             raise ValueError(
                 f"Masks must be ({images.shape[0]}, {images.shape[2]}, {images.shape[3]}), got {tuple(masks.shape)}."
             )
-        self.images, self.targets, self.masks = images, targets, masks
+        self.pixels, self.targets, self.labels = images, targets, masks
+        self.places: Int64[Tensor, " samples"] | None = None
+
+    @property
+    def images(self) -> UInt8[Tensor, "samples channels height width"]:
+        return self.pixels if self.places is None else self.pixels[self.places]
+
+    @property
+    def masks(self) -> UInt8[Tensor, "samples height width"] | None:
+        return self.labels if self.places is None or self.labels is None else self.labels[self.places]
 
     def gather(
         self, indices: Int64[Tensor, " batch"]
     ) -> tuple[UInt8[Tensor, "batch channels height width"], Int64[Tensor, "batch ..."]]:
-        place = indices.to(self.images.device)
-        if self.masks is None:
-            return self.images[place], self.targets[place]
-        return self.images[place], self.masks[place].long()
+        chosen = indices.to(self.pixels.device)
+        places = chosen if self.places is None else self.places[chosen]
+        if self.labels is None:
+            return self.pixels[places], self.targets[chosen]
+        return self.pixels[places], self.labels[places].long()
 
     def subset(self, indices: Int64[Tensor, " kept"]) -> TensorSplit:
-        place = indices.to(self.images.device)
-        masks = None if self.masks is None else self.masks[place]
-        return TensorSplit(self.images[place], self.targets[place], masks)
+        chosen = indices.to(self.pixels.device)
+        part = copy.copy(self)
+        part.targets = self.targets[chosen]
+        part.places = chosen if self.places is None else self.places[chosen]
+        return part
 
     def to(self, device: torch.device | str) -> TensorSplit:
-        masks = None if self.masks is None else self.masks.to(device)
-        return TensorSplit(self.images.to(device), self.targets.to(device), masks)
+        if torch.empty(0, device=device).device == self.pixels.device:
+            return self
+        masks = self.masks
+        return TensorSplit(self.images.to(device), self.targets.to(device), None if masks is None else masks.to(device))

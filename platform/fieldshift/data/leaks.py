@@ -1,0 +1,121 @@
+"""Test samples that are in train too: equal ones by a hash of their content, almost equal ones by their thumbnails."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from fieldshift.data.listing import Listing, facts
+
+SIDE = 16
+COARSE_SIDE = 4
+LEAST_CORRELATION = 0.998
+FLAT = 1.0
+CHUNK = 1024
+MOST_FILES = 10_000
+Thumbnails = UInt8[Tensor, "_ 256"]
+
+
+def hashed(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def thumbnails(images: UInt8[Tensor, "samples channels height width"]) -> Thumbnails:
+    """Every image as 16 x 16 grey means, (N, 256) uint8."""
+    return stacked(
+        F.adaptive_avg_pool2d(part.float().mean(1, keepdim=True), SIDE).round().to(torch.uint8).flatten(1)
+        for part in torch.split(images, CHUNK)
+    )
+
+
+def stacked(parts: Iterable[Thumbnails]) -> Thumbnails:
+    return torch.cat([torch.empty(0, SIDE * SIDE, dtype=torch.uint8), *parts])
+
+
+def almost_equal(train: Thumbnails, test: Thumbnails) -> list[tuple[int, int]]:
+    """Pairs (train, test) whose thumbnails correlate by 0.998 or more; the best one of each test sample.
+
+    A copy that was stored anew as JPEG, scaled, or made brighter is found; a mirrored or cut one is not. Images without
+    structure are left out, since nothing tells them apart. Measured: of CIFAR-10's first 5,000 test images none is
+    paired with a train image as they come; of copies stored anew at JPEG quality 95 more than 99 of 100 are, at
+    quality 75 more than half.
+    """
+    first, second = standardised(train), standardised(test)
+    # Coarse means are a projection, so what is near in full is near in them: the tree loses nothing.
+    radius = float(np.sqrt(2 - 2 * LEAST_CORRELATION)) + 1e-6
+    tree = cKDTree(coarse(first))
+    pairs = []
+    for begin in range(0, len(second), CHUNK):
+        part = second[begin : begin + CHUNK]
+        around = cast("list[list[int]]", tree.query_ball_point(coarse(part), radius))
+        for place, candidates in enumerate(around):
+            if not candidates or not part[place].any():
+                continue
+            agreement = first[candidates] @ part[place]
+            best = int(agreement.argmax())
+            if agreement[best] >= LEAST_CORRELATION:
+                pairs.append((int(candidates[best]), begin + place))
+    return pairs
+
+
+def standardised(thumbs: Thumbnails) -> NDArray[np.float32]:
+    """Mean 0 and length 1, so that a product of two is their correlation; zeros where there is no structure."""
+    values = thumbs.numpy().astype(np.float32)
+    values -= values.mean(1, keepdims=True)
+    flat = values.std(1) < FLAT
+    values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
+    values[flat] = 0
+    return values
+
+
+def coarse(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    step = SIDE // COARSE_SIDE
+    blocks = values.reshape(-1, COARSE_SIDE, step, COARSE_SIDE, step)
+    projected: NDArray[np.float32] = blocks.sum((2, 4)).reshape(-1, COARSE_SIDE**2) / step
+    return projected
+
+
+def equal_images(train: Iterable[NDArray[np.uint8]], test: Iterable[NDArray[np.uint8]]) -> int:
+    """How many of the `test` images have exactly the pixels of one in `train`."""
+    seen = {hashed(image.tobytes()) for image in train}
+    return sum(hashed(image.tobytes()) in seen for image in test)
+
+
+def equal_files(train: Listing, test: Listing, workers: int) -> int | None:
+    """How many image files of `test` have the bytes of one of `train`; only files of equal length are read.
+
+    None where there are more than 10,000 files: that takes longer than a start should, and `inspect_data` does it.
+    """
+    if len(train) + len(test) > MOST_FILES:
+        return None
+    by_size: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for side, listing in enumerate((train, test)):
+        for path in listing.images:
+            by_size[facts(path)[0]][side].append(path)
+    alike = [sides for sides in by_size.values() if sides[0] and sides[1]]
+    paths = [path for sides in alike for side in sides for path in side]
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        content = dict(zip(paths, pool.map(content_hash, paths), strict=True))
+    known = [({content[path] for path in sides[0]}, sides[1]) for sides in alike]
+    return sum(content[path] in there for there, tested in known for path in tested)
+
+
+def content_hash(path: str) -> bytes:
+    """Of the file's bytes; a file that cannot be read is equal to none."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+    except OSError:
+        return hashed(path.encode("utf-8", "surrogateescape") + b"\0unreadable")
