@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,44 @@ def test_why_a_gradient_is_zero() -> None:
         dead[0].weight.zero_()
     with pytest.raises(UserError, match="no weight passes it on"):
         effective(dead, images(2, 1, 12), trained=False)
+
+
+class _Detaching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.first(x)
+        result: Tensor = self.last(x)
+        return result
+
+
+def test_a_detached_layer_is_said_to_be_one() -> None:
+    for measure in (
+        lambda: effective(_Detaching(), images(2, 1, 12), trained=False),
+        lambda: probe(_Detaching(), torch.zeros(1, 1, 12, 12), "last"),
+    ):
+        with pytest.raises(UserError, match="layer 'last' is zero at every pixel: its output is detached"):
+            measure()
+
+
+def test_more_images_make_the_standard_error_smaller() -> None:
+    """Of independent images it falls as one over the root of their number; the mass itself stays."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.Tanh(), nn.Conv2d(8, 4, 3, padding=1))
+    batch = torch.randn(1024, 1, 12, 12, generator=torch.Generator().manual_seed(1)) * 3
+    found = [effective(network, batch[:count], trained=False) for count in (16, 64, 256, 1024)]
+    errors = [field.mass_standard_error for field in found]
+    for few, many in itertools.pairwise(errors):
+        assert few is not None
+        assert many is not None
+        assert many / few == pytest.approx(0.5, rel=0.35)
+    whole = found[-1].mass
+    for field, error in zip(found, errors, strict=True):
+        assert error is not None
+        assert abs(field.mass - whole) < 4 * error
 
 
 def test_the_probe_names_a_layer_without_a_map_and_one_that_ignores_the_image() -> None:

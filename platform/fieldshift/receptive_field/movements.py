@@ -39,12 +39,17 @@ def reshaped_span(span: Span, old: tuple[int, ...], new: tuple[int, ...]) -> Spa
     groups = list(_groups(old, new))
     low, high = _moved(span.low, groups, old, new), _moved(span.high, groups, old, new)
     dims: set[int] = set()
+    folded = span.folded
     for before, after in groups:
         if not span.dims & set(before):
             continue
         varying = {d for d in after if low.shape[d] > 1 or high.shape[d] > 1}
+        if not varying and len(before) > len(after):
+            folded = tuple(old[d] for d in before), frozenset(before.index(d) for d in span.dims & set(before))
+        elif not varying and span.folded is not None and span.folded[0] == tuple(new[d] for d in after):
+            varying = {after[i] for i in span.folded[1]}
         dims |= varying or set(after)
-    return replace(span, low=low, high=high, dims=frozenset(dims))
+    return replace(span, low=low, high=high, dims=frozenset(dims), folded=folded)
 
 
 def _moved(
@@ -61,7 +66,10 @@ def _moved(
 
 
 def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> Iterable[tuple[list[int], list[int]]]:
-    """Pairs of runs of old and new dimensions with equal products, as short as they can be."""
+    """Pairs of runs of old and new dimensions with equal products, as short as they can be.
+
+    Dimensions of size 1 without a counterpart go with those before them.
+    """
     i = j = 0
     last: tuple[list[int], list[int]] | None = None
     while i < len(old) and j < len(new):
@@ -77,6 +85,12 @@ def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> Iterable[tuple[list[i
                 after.append(j)
                 right *= new[j]
         i, j = i + 1, j + 1
+        while i < len(old) and old[i] == 1 and j < len(new) and new[j] != 1:
+            before.append(i)
+            i += 1
+        while j < len(new) and new[j] == 1 and i < len(old) and old[i] != 1:
+            after.append(j)
+            j += 1
         if last is not None:
             yield last
         last = (before, after)

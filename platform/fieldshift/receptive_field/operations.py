@@ -246,10 +246,15 @@ def _pixel_unshuffle(call: Call, source: Tensor, span: Span, axis: str) -> Span:
 
 
 def _product(*operands: tuple[str, int]) -> Callable[[Call], list[Field | None]]:
-    """A sum of products: each named operand is mixed along its contracted dimension, then all are joined."""
+    """A sum of products: each named operand is mixed along its contracted dimension, then all are joined.
+
+    A product of two operands that both depend on the image is the attention of one to the other.
+    """
 
     def apply(call: Call) -> list[Field | None]:
         rank = call.outputs[0].dim()
+        both = sum(call.field_of(call.arguments[name]) is not None for name, contracted in operands if contracted)
+        operation = "attention" if both > 1 else call.name
         fields = []
         for name, contracted in operands:
             tensor = call.arguments[name]
@@ -260,7 +265,7 @@ def _product(*operands: tuple[str, int]) -> Callable[[Call], list[Field | None]]
                 {
                     axis: span
                     if contracted == 0
-                    else reduced(span, [contracted % tensor.dim()], call.name, keep=True, clipped=axis == FRAME_AXIS)
+                    else reduced(span, [contracted % tensor.dim()], operation, keep=True, clipped=axis == FRAME_AXIS)
                     for axis, span in field.items()
                 }
             )

@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
-from fieldshift.receptive_field.theory import LayerField, check_layers, outside_map
+from fieldshift.receptive_field.theory import LayerField, check_layers, detached, outside_map
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -49,8 +49,8 @@ class Support:
 def positive_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     """A copy in double precision whose every path carries a positive gradient: positive weights, averages for maxima.
 
-    Weights are drawn in [0.5, 1.5] / fan-in so that activations stay near their input; normalisation layers become the
-    identity; max pooling becomes average pooling of the same window, since a maximum passes the gradient to one pixel, and
+    Weights are drawn in [0.5, 1.5] / fan-in so that activations stay near their input; batch normalisation becomes the
+    identity and other normalisations lose their scales; max pooling becomes average pooling of the same window, since a maximum passes the gradient to one pixel, and
     activations that saturate (ReLU6, hard sigmoid) become ones that do not.
     """
     twin = copy.deepcopy(module).double().eval()
@@ -112,7 +112,10 @@ def probe(
     row, column = (height // 2, width // 2) if unit is None else unit
     if not (0 <= row < height and 0 <= column < width):
         raise outside_map((row, column), (height, width), layer)
-    (gradient,) = torch.autograd.grad(features[len(features) // 2, :, row, column].sum(), pixels)
+    at_unit = features[len(features) // 2, :, row, column].sum()
+    if not at_unit.requires_grad:
+        raise detached(layer)
+    (gradient,) = torch.autograd.grad(at_unit, pixels)
     return _support(gradient, layer, (row, column), (height, width))
 
 
@@ -168,7 +171,7 @@ def _probed(module: nn.Module, example: Tensor, name: str, note: str) -> LayerFi
         name=name,
         kind=type(module.get_submodule(name)).__name__,
         size=centre.size,
-        stride=stride,
+        stride=stride if min(stride) > 0 else None,
         start=(rows[0][0], columns[0][0]),
         map_size=centre.map_size,
         temporal_reach=max(back, ahead),

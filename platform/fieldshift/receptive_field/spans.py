@@ -31,6 +31,8 @@ class Span:
     period: units after which the pattern of `low` repeats, shifted by period * step (above 1 after upsampling).
     unbounded_by: the operation that let a unit see the whole axis, empty when none did; low..high then holds only
         what is seen through windows.
+    folded: after a view that merged dimensions over which nothing varies (a map of one row, say): their shape and
+        which of them the axis ran along, so that the view back finds it again. None otherwise.
     """
 
     low: Numbers
@@ -39,6 +41,7 @@ class Span:
     step: Fraction | None
     period: int = 1
     unbounded_by: str = ""
+    folded: tuple[tuple[int, ...], frozenset[int]] | None = None
 
     @classmethod
     def of_axis(cls, rank: int, dim: int, length: int, *, clipped: bool) -> Span:

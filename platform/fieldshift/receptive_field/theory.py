@@ -170,6 +170,14 @@ def example_like(module: nn.Module, example_input: Tensor | int | tuple[int, int
     return torch.zeros(shape, device=first.device, dtype=dtype)
 
 
+def detached(layer: str) -> UserError:
+    """The error for a layer whose output carries no gradient back to the image."""
+    return UserError(
+        f"The gradient of layer '{layer}' is zero at every pixel: its output is detached from the image (detach, "
+        "no_grad, or an operation without a gradient before it); choose an earlier layer."
+    )
+
+
 def video_frames(module: nn.Module) -> int | None:
     """The number of frames T of a video network, None for a network of images."""
     frames = getattr(module, "frames", None)

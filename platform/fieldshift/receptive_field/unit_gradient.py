@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
-from fieldshift.receptive_field.theory import outside_map
+from fieldshift.receptive_field.theory import detached, outside_map
 
 
 class _ReachedError(Exception):
@@ -58,7 +58,10 @@ class UnitGradient:
         self.unit = (row, column)
 
     def gradient(self, example: Tensor, images: Tensor) -> tuple[Tensor, int]:
-        """d(mean over frames of the sum over channels of the unit) / d images, and how many images left it at zero."""
+        """d(mean over frames of the sum over channels of the unit) / d images, and how many images left it at zero.
+
+        Raises UserError where nothing connects the layer to the images.
+        """
         self._calls = 0
         with torch.enable_grad(), contextlib.suppress(_ReachedError):
             self.network(example)
@@ -66,9 +69,12 @@ class UnitGradient:
         self._output = None
         per_image = at_unit.reshape(len(images), -1)
         frames = at_unit[..., 0].numel() // len(images)
+        if not per_image.requires_grad:
+            raise detached(self.layer)
         (gradient,) = torch.autograd.grad(per_image.sum() / frames, images, allow_unused=True)
-        silent = int((per_image == 0).all(dim=1).sum())
-        return torch.zeros_like(images) if gradient is None else gradient, silent
+        if gradient is None:
+            raise detached(self.layer)
+        return gradient, int((per_image == 0).all(dim=1).sum())
 
 
 @contextlib.contextmanager
