@@ -142,8 +142,32 @@ def test_a_file_that_is_no_weights_is_one_line(tmp_path: Path, name: str, conten
     assert "\n" not in str(caught.value)
 
 
+def test_weights_of_another_shape_name_the_tensors_and_both_shapes(tmp_path: Path) -> None:
+    state = plain_state()
+    state["blocks.1.conv1.weight"] = torch.zeros(48, 24, 5, 5)
+    with pytest.raises(
+        UserError, match=r"blocks\.1\.conv1\.weight \(48, 24, 5, 5\) instead of \(48, 24, 3, 3\)"
+    ) as caught:
+        tiny(saved(state, tmp_path / "w.pth", None))
+    assert "\n" not in str(caught.value)
+    gated = video_network("tiny-resnet", temporal="gsf", frames=2, num_classes=5).state_dict()
+    with pytest.raises(UserError, match=r"gate\.norm\.weight \(4,\) instead of \(12,\).*another ratio"):
+        tiny(saved(gated, tmp_path / "g.pth", None), temporal="gsf", ratio=0.5)
+
+
+def test_a_stem_for_small_images_is_reported_and_not_refused(tmp_path: Path) -> None:
+    plain = torchvision.models.mobilenet_v3_small(weights=None, num_classes=5)
+    plain.features[0][0] = nn.Conv2d(3, 16, 5, 2, 2, bias=False)
+    path = saved(plain.state_dict(), tmp_path / "w.safetensors", None)
+    report = video_network(
+        "mobilenet_v3_small", frames=2, num_classes=5, weights=path, small_images=True, temporal="none"
+    ).weights_report
+    assert report is not None
+    assert report.reshaped == ("features.0.0.weight",)
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="made for another network"):
+    with pytest.raises(UserError, match=r"made for another network: it holds a, the network conv1\.weight"):
         tiny(saved({"a": torch.zeros(2)}, tmp_path / "w.pth", None))
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
     with pytest.raises(UserError, match="holds no tensors"):

@@ -51,11 +51,48 @@ def test_a_stream_leaves_the_network_alone_and_keeps_one_frame(causal: VideoNetw
         stream(torch.rand(2, 1, 3, 24, 24))
 
 
+def open_gates(network: VideoNetwork) -> None:
+    """Weights that let every module mix its frames strongly."""
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.4)
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 40])
+@pytest.mark.parametrize("temporal", TEMPORAL)
+def test_any_network_in_chunks_equals_the_whole_video(temporal: str, chunk: int) -> None:
+    torch.manual_seed(1)
+    network = video_network("tiny-resnet", temporal=temporal, frames=17, num_classes=5).double().eval()
+    open_gates(network)
+    lengths: list[int] = []
+    hook = network.get_submodule("network.conv1").register_forward_hook(
+        lambda _m, rows, _o: lengths.append(len(rows[0]))
+    )
+    video = 3 * torch.randn(1, 17, 3, 12, 12, dtype=torch.float64)
+    logits = predict_in_chunks(network, video, chunk)
+    hook.remove()
+    with torch.no_grad():
+        torch.testing.assert_close(logits, network(video), rtol=0, atol=1e-10)
+    assert max(lengths) <= min(17, chunk + 2 * network.frames_needed)
+
+
+def test_fewer_frames_than_needed_do_not_give_the_whole_videos_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    network = video_network("tiny-resnet", temporal="gsf", frames=17, num_classes=5).double().eval()
+    open_gates(network)
+    video = 3 * torch.randn(1, 17, 3, 12, 12, dtype=torch.float64)
+    with torch.no_grad():
+        whole = network(video)
+    monkeypatch.setattr(VideoNetwork, "frames_needed", 2)
+    assert (predict_in_chunks(network, video, 4) - whole).abs().max() > 1e-6
+
+
 def test_what_cannot_be_streamed_says_so(causal: VideoNetwork) -> None:
     with pytest.raises(UserError, match="tsm-causal"):
         Stream(video_network("tiny-resnet", temporal="tsm", frames=3, num_classes=5).eval())
     with pytest.raises(UserError, match="eval"):
         Stream(video_network("tiny-resnet", temporal="tsm-causal", frames=3, num_classes=5))
+    with pytest.raises(UserError, match="eval"):
+        predict_in_chunks(video_network("tiny-resnet", frames=3, num_classes=5), torch.rand(1, 3, 3, 24, 24), 1)
     with pytest.raises(UserError, match="at least 1"):
         predict_in_chunks(causal, torch.rand(1, 2, 3, 24, 24), 0)
 

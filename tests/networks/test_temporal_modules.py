@@ -55,7 +55,7 @@ def test_equals_the_slow_transcription(slow: Slow, name: str, shape: tuple[int, 
 )
 def test_any_width_and_ratio_fits(slow: Slow, shape: tuple[int, int, int], ratio: float, name: str) -> None:
     batch, frames, channels = shape
-    if name in ("gsm", "gsf") and round(ratio * channels) < 4:
+    if name in ("gsm", "gsf") and int(ratio * channels + 1e-9) < 4:
         with pytest.raises(UserError, match="moves no channel"):
             build(name, channels, frames, ratio=ratio)
         return
@@ -130,6 +130,17 @@ def test_later_frames_are_seen_exactly_where_the_registry_says_so(name: str) -> 
 
 
 @pytest.mark.parametrize("name", MOVING)
+def test_a_frame_depends_on_as_many_frames_as_the_registry_says(name: str) -> None:
+    module, kind = build(name, 16, 9).eval(), TEMPORAL[name]
+    x = features(1, 9, 16, (3, 3))
+    changed = x.clone()
+    changed[4] += 1.0
+    touched = (module(changed) - module(x)).abs().flatten(1).amax(1).nonzero().flatten() - 4
+    first = -kind.depends_on if kind.ahead else 0
+    assert touched.tolist() == list(range(first, kind.depends_on + 1))
+
+
+@pytest.mark.parametrize("name", MOVING)
 def test_one_frame_sees_only_itself(name: str) -> None:
     module = build(name, 16, 1).eval()
     x = features(2, 1, 16)
@@ -168,11 +179,28 @@ def test_parameter_counts_are_the_published_ones(channels: int) -> None:
     def count(module: nn.Module) -> int:
         return sum(parameter.numel() for parameter in module.parameters())
 
-    width = round(0.25 * channels) // 4 * 4
+    width = int(0.25 * channels) // 4 * 4
     assert count(TSM(channels, frames=3)) == 0
     assert count(GSM(channels, frames=3)) == 29 * width + 2
     assert count(GSF(channels, frames=3)) == 29 * width + 40
     assert count(TemporalConv(channels, frames=3)) == 3 * channels * channels
+
+
+@pytest.mark.parametrize(
+    ("make", "width", "words"),
+    [
+        (lambda: GSF(30, frames=2), 4, "4 gated (the ratio asks for 7.5, lowered to fit)"),
+        (lambda: GSM(31, frames=2), 4, "4 gated (the ratio asks for 7.75, lowered to fit)"),
+        (lambda: GSF(64, frames=2), 16, "16 gated"),
+        (lambda: TSM(20, frames=2), 2, "2 shifted each way (the ratio asks for 2.5, lowered to fit)"),
+        (lambda: TSM(16, frames=2, direction="past"), 2, "2 shifted in from the past"),
+    ],
+)
+def test_a_width_that_does_not_divide_is_lowered_and_said(
+    make: Callable[[], GSM | TSM], width: int, words: str
+) -> None:
+    assert make().moved.width == width
+    assert str(make().moved) == words
 
 
 def test_gsf_with_a_zero_gate_scales_by_one_minus_the_weight() -> None:

@@ -63,7 +63,7 @@ def test_every_family_can_be_described(name: str) -> None:
     assert facts["temporal_reach"] == 2
     assert facts["flops_per_image"] > 3 * 1e6
     assert facts["temporal_parameters"] == sum(
-        29 * (round(0.25 * placement.channels) // 4 * 4) + 40 for placement in network.placements
+        29 * (int(0.25 * placement.channels) // 4 * 4) + 40 for placement in network.placements
     )
 
 
@@ -205,6 +205,55 @@ def test_places_by_pattern_in_a_network_of_ones_own() -> None:
     )
 
 
+class Scenes(nn.Module):
+    """A network of one's own, of no known family."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.encoder = nn.ModuleDict({
+            "near": nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 24, 3, padding=1)),
+            "far": nn.Sequential(nn.Conv2d(24, 8, 3, padding=1), nn.ReLU()),
+        })  # fmt: skip
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder["far"](self.encoder["near"](self.stem(images))).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("places", "temporal", "paths", "channels"),
+    [
+        ("encoder.near.2", "gsf", ["encoder.near.2"], [24]),
+        ("encoder.near", "tsm", ["encoder.near"], [8]),
+        ("encoder.near", "gsm", ["encoder.near"], [24]),
+        ("encoder.*.0", "conv3d", ["encoder.near.0", "encoder.far.0"], [8, 24]),
+        ("encoder.near.2, encoder.far", "tsm-inplace", ["encoder.near.2", "encoder.far"], [16, 24]),
+    ],
+)
+def test_a_network_of_ones_own_takes_modules_by_name_and_by_pattern(
+    places: str, temporal: str, paths: list[str], channels: list[int]
+) -> None:
+    network = video_network(Scenes(), temporal=temporal, frames=3, num_classes=5, places=places)
+    assert [placement.path for placement in network.placements] == paths
+    assert [placement.channels for placement in network.placements] == channels
+    logits = network(torch.rand(2, 3, 1, 9, 9))
+    assert logits.shape == (2, 3, 5)
+    assert [entry["channels"] for entry in describe(network, (9, 9))["inserted"]] == channels
+
+
+@pytest.mark.parametrize("places", [None, "decoder.*", "head"])
+def test_where_no_place_is_found_the_names_that_there_are_are_said(places: str | None) -> None:
+    with pytest.raises(UserError, match=r"stem, encoder, encoder\.near, encoder\.near\.0") as caught:
+        video_network(Scenes(), temporal="tsm", frames=3, num_classes=5, places=places)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_and_the_one_around_it_are_not_both_taken() -> None:
+    with pytest.raises(UserError, match=r"encoder\.near\.0"):
+        video_network(Scenes(), temporal="gsm", frames=3, num_classes=5, places="encoder.near,encoder.near.0")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -218,7 +267,7 @@ def test_places_by_pattern_in_a_network_of_ones_own() -> None:
         ({"temporal": "none", "ratio": 0.5}, "no meaning"),
         ({"temporal": "conv3d", "ratio": 0.5}, "has no ratio"),
         ({"temporal": "tsm", "interleave": True}, "interleave"),
-        ({"places": "layer9.*"}, "matches no Conv2d"),
+        ({"places": "layer9.*"}, "No place was found"),
         ({"auxiliary": True}, "auxiliary"),
         ({"feature_layer": "layer4"}, "networks of your own"),
         ({"name": nn.Linear(2, 2)}, "no Conv2d"),

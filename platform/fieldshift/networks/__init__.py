@@ -10,6 +10,7 @@ from fieldshift.networks.pretrained import WeightsReport, check_weights
 from fieldshift.networks.recomputation import recompute_stages
 from fieldshift.networks.segmenters import backbone_of
 from fieldshift.networks.shift import TSM
+from fieldshift.networks.speed import images_per_second
 from fieldshift.networks.streaming import Stream, predict_in_chunks
 from fieldshift.networks.temporal import TEMPORAL, TemporalConv, TemporalKind, temporal_kind
 from fieldshift.networks.video import VideoNetwork
@@ -36,6 +37,7 @@ __all__ = [
     "describe_lines",
     "flops_per_image",
     "frame_validity",
+    "images_per_second",
     "insert",
     "known_networks",
     "predict_in_chunks",

@@ -21,7 +21,7 @@ class NetworkConfig:
         small_images: a 3x3 stem without pooling; None takes it for images of at most 64 px (tiny-resnet: never).
         auxiliary: add a segmenter's auxiliary head.
         interleave: channel interleave of gsm and gsf; None has it on from scratch and off with pretrained weights.
-        places: shell pattern of Conv2d names to put temporal modules at, instead of every residual block.
+        places: shell pattern of names of modules to put temporal modules at, instead of every residual block.
         recompute: compute each stage's activations a second time in the backward pass instead of storing them.
     """
 

@@ -47,8 +47,8 @@ def video_network(
 
     `name` is one of `known_networks(task)` or a network of your own, (N, C, H, W) -> (N, K) or (N, K, H, W), which is
     then changed in place. `temporal` names an entry of `TEMPORAL`, `ratio` the share of channels it moves (1/8 a
-    direction for TSM, 1/4 for GSM and GSF), `places` a shell pattern of Conv2d names to insert at instead of every
-    residual block ("layer3.*.conv1"), `interleave` the channel interleave of GSM and GSF (by default on without and
+    direction for TSM, 1/4 for GSM and GSF), `places` a shell pattern of module names to insert at instead of
+    every residual block ("layer3.*.conv1"), `interleave` the channel interleave of GSM and GSF (by default on without and
     off with pretrained `weights` [D]). `weights` is an entry of torchvision ("DEFAULT") or a file; what matched stands
     in `.weights_report`. `wide_field` enlarges the receptive field and `small_images` fits the stem to 32 x 32;
     `auxiliary` adds a segmenter's auxiliary head; `recompute` trades a second forward pass for the activations'
@@ -95,7 +95,9 @@ def video_network(
     placements = insert(network, kind, frames=frames, ratio=ratio, interleave=interleave, places=places)
     report = None
     if weights is not None:
-        report = load_weights(network, weights, name=name, body=body, first_conv=backbone.first_conv)
+        report = load_weights(
+            network, weights, name=name, body=body, first_conv=backbone.first_conv, num_classes=num_classes
+        )
     if recompute:
         recompute_stages(network, backbone.stages)
     return VideoNetwork(

@@ -8,18 +8,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fieldshift.networks.insertion import Inserted
+from fieldshift.networks.insertion import Inserted, Placement
+from fieldshift.networks.shift import MovedChannels
 from fieldshift.networks.video import VideoNetwork
 
 
 def count_parameters(module: nn.Module) -> int:
     """The number of parameters of a module, each counted once."""
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def image_channels(network: VideoNetwork) -> int:
-    """The number of channels of the images that a network reads: those of its first convolution."""
-    return next(module.in_channels for module in network.network.modules() if isinstance(module, nn.Conv2d))
 
 
 def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
@@ -29,7 +25,7 @@ def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
     elementwise work and the shift are not. Nothing is computed: shapes alone go through the network.
     """
     state = {name: tensor.to("meta") for name, tensor in network.state_dict(keep_vars=True).items()}
-    video = torch.empty(1, network.frames, image_channels(network), *size, device="meta")
+    video = torch.empty(1, network.frames, network.image_channels, *size, device="meta")
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -41,25 +37,31 @@ def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
     return int(counter.get_total_flops())
 
 
+def entry_of(placement: Placement, module: nn.Module) -> dict[str, Any]:
+    """One inserted module, as plain values."""
+    moved = module.moved
+    assert isinstance(moved, MovedChannels)
+    return {
+        "module": type(module).__name__,
+        "place": f"{'before' if placement.before else 'after'} {placement.path}",
+        "channels": placement.channels,
+        "moved": moved.width,
+        "how": str(moved),
+        "parameters": count_parameters(module),
+    }
+
+
 def describe(network: VideoNetwork, size: tuple[int, int]) -> dict[str, Any]:
     """All that a report says of a network, for images of `size` (H, W) pixels, as plain values.
 
     Keys: name, task, temporal, frames, fusion, size, channels, classes, parameters, temporal_parameters,
     flops_per_image (all frames), flops_per_frame, temporal_reach (frames to a side, later ones only where
-    sees_later_frames), feature_layer, inserted (a list of module, place, channels, parameters), weights (one line, or
-    None).
+    sees_later_frames), feature_layer, inserted (a list of module, place, channels, moved, how, parameters), weights (one
+    line, or None). `how` says in words which of the channels are moved, and where the ratio had to be lowered to fit.
     """
     wrappers = [module for module in network.network.modules() if isinstance(module, Inserted)]
-    by_path = {wrapper.path: wrapper for wrapper in wrappers}
-    inserted = [
-        {
-            "module": type(by_path[placement.path].temporal).__name__,
-            "place": f"{'before' if placement.before else 'after'} {placement.path}",
-            "channels": placement.channels,
-            "parameters": count_parameters(by_path[placement.path].temporal),
-        }
-        for placement in network.placements
-    ]
+    temporal = {wrapper.path: wrapper.temporal for wrapper in wrappers}
+    inserted = [entry_of(placement, temporal[placement.path]) for placement in network.placements]
     flops = flops_per_image(network, size)
     return {
         "name": network.name,
@@ -68,7 +70,7 @@ def describe(network: VideoNetwork, size: tuple[int, int]) -> dict[str, Any]:
         "frames": network.frames,
         "fusion": network.fusion,
         "size": list(size),
-        "channels": image_channels(network),
+        "channels": network.image_channels,
         "classes": network.num_classes,
         "parameters": count_parameters(network),
         "temporal_parameters": sum(entry["parameters"] for entry in inserted),
@@ -93,7 +95,10 @@ def describe_lines(network: VideoNetwork, size: tuple[int, int]) -> list[str]:
         f"parameters {facts['parameters']:,}, of which temporal {facts['temporal_parameters']:,}",
         f"FLOPs per image {facts['flops_per_image'] / 1e9:.3f} G at {height} x {width} x {facts['channels']}, all frames",
         f"temporal reach {facts['temporal_reach']} frame(s) {side}, {len(facts['inserted'])} module(s) inserted",
-        *(f"  {entry['module']} {entry['place']}, {entry['channels']} channels" for entry in facts["inserted"]),
+        *(
+            f"  {entry['module']} {entry['place']}, {entry['channels']} channels, {entry['how']}"
+            for entry in facts["inserted"]
+        ),
     ]
     if facts["weights"]:
         lines.append(f"weights {facts['weights']}")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldshift.networks.frames import check_frames, split_frames
-from fieldshift.networks.shift import fitting_width, shift_frames
+from fieldshift.networks.shift import MovedChannels, fitting_width, shift_frames
 
 
 class TemporalGate(nn.Module):
@@ -67,6 +67,7 @@ class GSM(nn.Module):
         check_frames(frames)
         self.channels, self.frames, self.interleave = channels, frames, interleave
         self.width = fitting_width(channels, ratio, 4, type(self).__name__)
+        self.moved = MovedChannels(self.width, ratio * channels, "gated")
         self.gate = TemporalGate(self.width, zero=zero_gate)
 
     def forward(

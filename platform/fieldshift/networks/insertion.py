@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from fieldshift.networks.temporal import TemporalKind
 from fieldshift.networks.tiny_resnet import TinyBlock
 
 DEEP_STAGE = 23  # blocks from which on only every second block of a stage is shifted
+SHOWN_NAMES = 24  # modules that an error line names
 
 
 class Inserted(nn.Module):
@@ -129,7 +130,7 @@ def placements_by_family(network: nn.Module, kind: TemporalKind) -> list[Placeme
     if not branches:
         raise UserError(
             f"No residual block of a known family in {type(network).__name__}, so '{kind.name}' has no default place; "
-            "name the modules to insert at with places='pattern', such as places='layer*.conv1'."
+            f"name the modules to insert at with places='pattern'. {_names(_with_convolutions(network))}"
         )
     if kind.thins_deep_stages:
         branches = _thinned(branches)
@@ -148,27 +149,54 @@ def _thinned(branches: list[tuple[str, _Branch]]) -> list[tuple[str, _Branch]]:
 
 
 def placements_by_pattern(network: nn.Module, kind: TemporalKind, pattern: str) -> list[Placement]:
-    """A temporal module at every convolution whose dotted name matches the shell pattern (several: comma-separated).
+    """A temporal module at every module whose dotted name matches the shell pattern (several: comma-separated).
 
-    Before the convolution for the shifts and conv3d, after it for GSM and GSF. Raises UserError where a pattern
-    matches no Conv2d.
+    Before the module for the shifts and conv3d, after it for GSM and GSF. A pattern takes the Conv2d it matches; where
+    it matches none, the outermost modules with convolutions inside, whose channels are those of their first or last
+    one. Raises UserError, with the names there are, where a pattern matches neither.
     """
     before = kind.place != "after-last-conv"
-    convolutions = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
-    chosen: dict[str, nn.Conv2d] = {}
+    holders = _with_convolutions(network)
+    chosen: dict[str, list[nn.Conv2d]] = {}
     for part in (part.strip() for part in pattern.split(",")):
-        matching = {name: module for name, module in convolutions.items() if fnmatch.fnmatchcase(name, part)}
+        matching = {name: inside for name, inside in holders.items() if fnmatch.fnmatchcase(name, part)}
+        single = {name: inside for name, inside in matching.items() if inside[0] is network.get_submodule(name)}
+        outermost = {name: inside for name, inside in matching.items() if not _inside_any(name, matching)}
         if not matching:
             raise UserError(
-                f"The pattern places='{part}' matches no Conv2d of {type(network).__name__}; it has "
-                f"{len(convolutions)}, such as {', '.join(list(convolutions)[:4])}."
+                f"No place was found: places='{part}' matches no module with convolutions in {type(network).__name__}. "
+                f"{_names(holders)}"
             )
-        chosen |= matching
+        chosen |= single or outermost
+    for name in chosen:
+        if _inside_any(name, chosen):
+            raise UserError(f"places='{pattern}' names '{name}' and a module around it; name one of them.")
     return [
-        Placement(name, before, module.in_channels if before else module.out_channels)
-        for name, module in convolutions.items()
+        Placement(name, before, inside[0].in_channels if before else inside[-1].out_channels)
+        for name, inside in holders.items()
         if name in chosen
     ]
+
+
+def _with_convolutions(network: nn.Module) -> dict[str, list[nn.Conv2d]]:
+    """The convolutions inside every module that has any, a Conv2d's own name included, in the order of the network."""
+    found = {
+        name: [inner for inner in module.modules() if isinstance(inner, nn.Conv2d)]
+        for name, module in network.named_modules()
+        if name
+    }
+    return {name: inside for name, inside in found.items() if inside}
+
+
+def _inside_any(name: str, others: Iterable[str]) -> bool:
+    return any(name.startswith(f"{other}.") for other in others)
+
+
+def _names(holders: dict[str, list[nn.Conv2d]]) -> str:
+    """The names that a pattern can match, all of them where they are few."""
+    shown = ", ".join(list(holders)[:SHOWN_NAMES])
+    more = len(holders) - SHOWN_NAMES
+    return f"Its modules with convolutions are {shown}{f' and {more} more' if more > 0 else ''}."
 
 
 def insert(

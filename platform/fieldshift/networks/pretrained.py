@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class WeightsReport:
     adapted: tuple[str, ...]
     """Taken after the input channels of the first convolution had been averaged or repeated."""
     reshaped: tuple[str, ...]
-    """In both, but of different shapes: left at their start, as a head for other classes is."""
+    """In both, but of different shapes, as a head for other classes or a stem for small images: left at their start."""
     missing: tuple[str, ...]
     """In the network only: left at their start, as new temporal modules are."""
     unexpected: tuple[str, ...]
@@ -38,8 +38,7 @@ class WeightsReport:
         """One line with the counts, and the names where they are few."""
 
         def named(names: tuple[str, ...]) -> str:
-            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-            return f"{len(names)} ({shown})" if names else "0"
+            return f"{len(names)} ({_few(names)})" if names else "0"
 
         return (
             f"{self.source}: {len(self.matched)} tensors matched, adapted {named(self.adapted)}, other shape "
@@ -53,19 +52,21 @@ def plain_name(name: str) -> str:
     return ".".join(parts[1:] if parts[0] == "network" else parts)
 
 
-def load_weights(network: nn.Module, weights: str, *, name: str, body: str, first_conv: str) -> WeightsReport:
+def load_weights(
+    network: nn.Module, weights: str, *, name: str, body: str, first_conv: str, num_classes: int
+) -> WeightsReport:
     """Loads weights into a network, in place, by the names of the plain 2D network.
 
     `weights` is a file (.pth, .pt or .safetensors) or an entry of torchvision, such as "IMAGENET1K_V2" or "DEFAULT",
-    for the network itself or for its body. Tensors of another shape are left out and reported; the first convolution
-    is adapted to another number of input channels. UserError where the source is unknown, cannot be read, or where
-    nothing in it fits.
+    for the network itself or for its body. A head for other classes and a stem for images of another size are left at
+    their start and reported; the first convolution is adapted to another number of input channels. UserError where
+    the source is unknown or cannot be read, where nothing in it fits, and where any other tensor has another shape.
     """
     if weights.endswith(SUFFIXES) or Path(weights).exists():
         source, tensors = weights, read_weights(Path(weights))
     else:
         source, tensors = torchvision_weights(weights, name, body)
-    return _adopt(network, _best_prefix(network, tensors), source, first_conv)
+    return _adopt(network, _best_prefix(network, tensors), source, first_conv, num_classes)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -144,8 +145,10 @@ def _best_prefix(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Te
     return max((plain, as_body), key=lambda candidate: len(wanted & candidate.keys()))
 
 
-def _adopt(network: nn.Module, tensors: dict[str, Tensor], source: str, first_conv: str) -> WeightsReport:
-    matched, adapted, reshaped, missing = [], [], [], []
+def _adopt(
+    network: nn.Module, tensors: dict[str, Tensor], source: str, first_conv: str, num_classes: int
+) -> WeightsReport:
+    matched, adapted, reshaped, missing, misfits = [], [], [], [], []
     own = {plain_name(key): value for key, value in network.state_dict().items()}
     for name, target in own.items():
         if name not in tensors:
@@ -160,8 +163,19 @@ def _adopt(network: nn.Module, tensors: dict[str, Tensor], source: str, first_co
             adapted.append(name)
         else:
             reshaped.append(name)
+            if name != f"{first_conv}.weight" and not _other_classes(value, target, num_classes):
+                misfits.append(f"{name} {tuple(value.shape)} instead of {tuple(target.shape)}")
+    if misfits:
+        shown = ", ".join(misfits[:4]) + (f" and {len(misfits) - 4} more" if len(misfits) > 4 else "")
+        raise UserError(
+            f"{len(misfits)} tensor(s) of '{source}' have another shape than the network's: {shown}; it was made for "
+            "another network or another ratio."
+        )
     if not matched:
-        raise UserError(f"No tensor of '{source}' fits the network by name and shape; it was made for another network.")
+        raise UserError(
+            f"No tensor of '{source}' fits the network by name; it was made for another network: it holds "
+            f"{_few(tensors)}, the network {_few(own)}."
+        )
     return WeightsReport(
         source=source,
         matched=tuple(matched),
@@ -170,6 +184,17 @@ def _adopt(network: nn.Module, tensors: dict[str, Tensor], source: str, first_co
         missing=tuple(missing),
         unexpected=tuple(name for name in tensors if name not in own),
     )
+
+
+def _other_classes(value: Tensor, target: Tensor, num_classes: int) -> bool:
+    """Whether a tensor belongs to a head whose number of classes is another one here."""
+    return target.shape[:1] == (num_classes,) and value.shape[1:] == target.shape[1:]
+
+
+def _few(names: Iterable[str]) -> str:
+    """The first names, for a line of an error or a report."""
+    listed = list(names)
+    return ", ".join(listed[:4]) + (", ..." if len(listed) > 4 else "")
 
 
 def _other_inputs(weight: Tensor, channels: int) -> Tensor:

@@ -18,16 +18,33 @@ from fieldshift.networks.frames import check_frames, split_frames
 Direction = Literal["both", "past"]
 
 
+@dataclass(frozen=True)
+class MovedChannels:
+    """How many channels a module moves, and how many its ratio asks for."""
+
+    width: int
+    """Channels that are moved: the nearest lower number that the module can move."""
+    asked: float
+    """ratio * channels, seldom a number that fits."""
+    how: str
+    """What is done with them, in words: "shifted each way"."""
+
+    def __str__(self) -> str:
+        exact = abs(self.width - self.asked) < 1e-6
+        return f"{self.width} {self.how}" + ("" if exact else f" (the ratio asks for {self.asked:g}, lowered to fit)")
+
+
 def fitting_width(channels: int, ratio: float, multiple: int, module: str) -> int:
-    """The width nearest to `ratio * channels` that is a multiple of `multiple`: rounded, then lowered to one that fits.
+    """The nearest width not above `ratio * channels` that is a multiple of `multiple`.
 
     Raises UserError when the ratio is outside (0, 1] or when no channel would be left to move.
     """
     check_ratio(ratio, 1.0)
-    width = round(ratio * channels) // multiple * multiple
+    width = int(ratio * channels + 1e-9) // multiple * multiple
     if width == 0:
+        least = "" if multiple == 1 else f": it needs at least {multiple}"
         raise UserError(
-            f"{module} with ratio {ratio:g} over {channels} channels moves no channel: it needs at least {multiple}; "
+            f"{module} with ratio {ratio:g} over {channels} channels moves no channel{least}; "
             f"use a ratio of {min(1.0, multiple / channels):g} or more, or a wider layer."
         )
     return width
@@ -121,7 +138,9 @@ class TSM(nn.Module):
         check_frames(frames)
         check_ratio(ratio, 0.5 if direction == "both" else 1.0)
         self.channels, self.frames, self.direction = channels, frames, direction
-        self.fold = _fold(channels, ratio)
+        self.fold = fitting_width(channels, ratio, 1, "TSM")
+        how = "shifted each way" if direction == "both" else "shifted in from the past"
+        self.moved = MovedChannels(self.fold, ratio * channels, how)
         self.carried: Carried | None = None
 
     def forward(
@@ -144,13 +163,3 @@ class TSM(nn.Module):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, frames={self.frames}, fold={self.fold}, direction={self.direction}"
-
-
-def _fold(channels: int, ratio: float) -> int:
-    fold = int(ratio * channels + 1e-9)
-    if fold <= 0:
-        raise UserError(
-            f"TSM with ratio {ratio:g} over {channels} channels moves no channel; use a ratio of at least "
-            f"{1 / channels:g}, or a wider layer."
-        )
-    return fold

@@ -1,6 +1,9 @@
-"""Streaming: a causal network reads a video in chunks of any length and answers as if it had seen all of it."""
+"""Long videos in bounded memory: read in chunks of any length, answered as if all had been seen at once."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
@@ -8,7 +11,9 @@ from torch import Tensor
 
 from fieldshift.errors import UserError
 from fieldshift.networks.frames import split_frames
+from fieldshift.networks.gate import GSM
 from fieldshift.networks.shift import TSM, Carried
+from fieldshift.networks.temporal import TemporalConv
 from fieldshift.networks.video import VideoNetwork
 
 
@@ -25,12 +30,9 @@ class Stream:
         if network.sees_later_frames:
             raise UserError(
                 f"A network with temporal='{network.temporal}' needs later frames and cannot be streamed; "
-                "use temporal='tsm-causal' (or 'none')."
+                "use temporal='tsm-causal' (or 'none'), or `predict_in_chunks`."
             )
-        if network.training:
-            raise UserError(
-                "A network in training mode cannot be streamed, as BatchNorm mixes frames; call eval() first."
-            )
+        check_evaluating(network)
         self.network = network
         self._shifts = [module for module in network.modules() if isinstance(module, TSM)]
         self._last: list[Tensor | None] = [None] * len(self._shifts)
@@ -65,9 +67,41 @@ def predict_in_chunks(
 ) -> Tensor:
     """The logits per frame of a video of any length, `chunk` frames at a time: equal to one pass over the whole.
 
-    The network must be causal and in evaluation mode (see `Stream`).
+    A causal network carries its shifted channels from chunk to chunk (`Stream`). Where a frame sees later ones, each
+    chunk is read with as many frames to either side as its answers depend on, which are then dropped: memory is that of
+    chunk + 2 * `frames_needed` frames, whatever the video's length. UserError in training mode and below 1 frame.
     """
     if chunk < 1:
         raise UserError(f"The value of `chunk` is {chunk}, but must be at least 1 frame.")
-    stream = Stream(network)
-    return torch.cat([stream(part) for part in torch.split(video, chunk, dim=1)], dim=1)
+    if not network.sees_later_frames:
+        stream = Stream(network)
+        return torch.cat([stream(part) for part in torch.split(video, chunk, dim=1)], dim=1)
+    check_evaluating(network)
+    frames, margin = video.shape[1], network.frames_needed
+    parts = []
+    for start in range(0, frames, chunk):
+        first, last = max(0, start - margin), min(frames, start + chunk + margin)
+        with of_length(network, last - first), torch.no_grad():
+            logits = split_frames(network.network(video[:, first:last].flatten(0, 1)), last - first)
+        parts.append(logits[:, start - first : start - first + min(chunk, frames - start)])
+    return torch.cat(parts, dim=1)
+
+
+@contextmanager
+def of_length(network: VideoNetwork, frames: int) -> Iterator[None]:
+    """Inside, every temporal module of the network reads videos of this many frames."""
+    modules = [module for module in network.modules() if isinstance(module, (TSM, GSM, TemporalConv))]
+    before = [module.frames for module in modules]
+    try:
+        for module in modules:
+            module.frames = frames
+        yield
+    finally:
+        for module, own in zip(modules, before, strict=True):
+            module.frames = own
+
+
+def check_evaluating(network: VideoNetwork) -> None:
+    """Raises UserError in training mode, in which chunks cannot equal the whole."""
+    if network.training:
+        raise UserError("A network in training mode cannot be streamed, as BatchNorm mixes frames; call eval() first.")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.frames import check_frames, split_frames
 from fieldshift.networks.gate import GSF, GSM
-from fieldshift.networks.shift import TSM, shift_frames
+from fieldshift.networks.shift import TSM, MovedChannels, shift_frames
 
 Place = Literal["nowhere", "before-first-conv", "before-block", "after-last-conv"]
 
@@ -31,6 +31,7 @@ class TemporalConv(nn.Module):
         super().__init__()
         check_frames(frames)
         self.channels, self.frames = channels, frames
+        self.moved = MovedChannels(channels, channels, "convolved")
         self.taps = nn.Conv2d(3 * channels, channels, 1, bias=False)  # inputs: (next, previous, own frame)
         with torch.no_grad():
             self.taps.weight.zero_()
@@ -66,6 +67,8 @@ class TemporalKind:
     """Whether only every second block of a stage with 23 or more blocks gets a module."""
     ahead: bool = True
     """Whether a frame sees later frames."""
+    depends_on: int = 1
+    """Frames to a side that one module's output depends on; a gate looks further than the features travel."""
 
     def build(
         self, channels: int, *, frames: int, ratio: float | None = None, interleave: bool | None = None
@@ -92,7 +95,7 @@ def _nothing(channels: int, frames: int) -> nn.Module:  # noqa: ARG001 - the reg
 TEMPORAL: dict[str, TemporalKind] = {
     kind.name: kind
     for kind in (
-        TemporalKind(name="none", module=_nothing, place="nowhere", takes_ratio=False, ahead=False),
+        TemporalKind(name="none", module=_nothing, place="nowhere", takes_ratio=False, ahead=False, depends_on=0),
         TemporalKind(name="tsm", module=TSM, place="before-first-conv", thins_deep_stages=True),
         TemporalKind(name="tsm-inplace", module=TSM, place="before-block", thins_deep_stages=True),
         TemporalKind(
@@ -102,8 +105,8 @@ TEMPORAL: dict[str, TemporalKind] = {
             thins_deep_stages=True,
             ahead=False,
         ),
-        TemporalKind(name="gsm", module=GSM, place="after-last-conv", takes_interleave=True),
-        TemporalKind(name="gsf", module=GSF, place="after-last-conv", takes_interleave=True),
+        TemporalKind(name="gsm", module=GSM, place="after-last-conv", takes_interleave=True, depends_on=2),
+        TemporalKind(name="gsf", module=GSF, place="after-last-conv", takes_interleave=True, depends_on=3),
         TemporalKind(name="conv3d", module=TemporalConv, place="before-first-conv", takes_ratio=False),
     )
 }

@@ -45,9 +45,19 @@ class VideoNetwork(nn.Module):
         self.fuser = Fusion(fusion, frames)
 
     @property
+    def image_channels(self) -> int:
+        """The channels of the images that the network reads: those of its first convolution."""
+        return next(module.in_channels for module in self.network.modules() if isinstance(module, nn.Conv2d))
+
+    @property
     def temporal_reach(self) -> int:
         """Frames that a frame's last features reach to a side (backwards only where causal): min(modules, T - 1)."""
         return min(len(self.placements), self.frames - 1)
+
+    @property
+    def frames_needed(self) -> int:
+        """Frames to a side that a frame's answer depends on: the reach, and what gates look at beyond it."""
+        return temporal_kind(self.temporal).depends_on * len(self.placements)
 
     @property
     def sees_later_frames(self) -> bool:
