@@ -13,8 +13,11 @@ from fieldshift.data.split import Task
 from fieldshift.errors import UserError
 from fieldshift.run_folder import write_whole
 from pipelines.problem import load_data
+from pipelines.studying import STUDY_ARMS
+from pipelines.suggesting import STEPS_A_PASS, Suggestion, size_for, study_seconds, suggest, videos_a_second
 
 FEW_TESTS = 100
+FEW_ARMS = ["none", "das"]
 
 
 def check(
@@ -73,21 +76,33 @@ def init(
     skips = loading.skip_unreadable or bool(report.problems)
     loading = replace(loading, skip_unreadable=skips)
     dataset = load_data(data, report.task, loading)
-    text = study_yaml(data, report, dataset, loading)
+    if loading.size is None and size_for(dataset) != dataset.size:
+        say(f"without a GPU the scenes are brought to {' x '.join(map(str, size_for(dataset)))} pixels")
+        loading = replace(loading, size=size_for(dataset))
+        dataset = load_data(data, report.task, loading)
+    chosen = suggest(dataset)
+    text = study_yaml(data, report, dataset, loading, chosen)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     if len(dataset.test) < FEW_TESTS:
         say(f"{len(dataset.test)} test images are few: one of them is {100 / len(dataset.test):.1f} points.")
     say()
+    speed = videos_a_second(dataset, chosen)
+    whole, short = (
+        study_seconds(dataset, chosen, speed, arms, seeds) for arms, seeds in ((STUDY_ARMS, 3), (FEW_ARMS, 1))
+    )
+    say(f"{chosen.network} learns from {speed:{',.0f' if speed >= 10 else '.1f'}} videos a second here: this study takes about {long(whole)}; with "
+        f"--arms {' '.join(FEW_ARMS)} --seeds 1 about {long(short)}.")  # fmt: skip
     say(f"settings are in {path}; read them, then: fieldshift study --config {path}")
     return report
 
 
-def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: LoadingConfig) -> str:
-    """The settings as YAML, each with the reason for it."""
-    from pipelines.suggesting import STEPS_A_PASS, suggest
+def long(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(1, round(seconds / 60))} minutes"
 
-    chosen = suggest(dataset)
+
+def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: LoadingConfig, chosen: Suggestion) -> str:
+    """The settings as YAML, each with the reason for it."""
     height, width = dataset.size
     channels = {1: "grey", 3: "RGB"}.get(dataset.channels, f"{dataset.channels}-channel")
     memory = f"a video takes about {chosen.an_image / 2**20:.1f} MiB of {chosen.free / 2**30:.1f} GiB that were free"

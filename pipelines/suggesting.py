@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from fieldshift.data import DataSet
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.networks.config import SMALL_SIDE
-from fieldshift.training import arm_named, network_card
+from fieldshift.training import NetworkCard, Recipe, arm_named, network_card, objective_for, train_network
 
 SMALLEST_BATCH, LARGEST_BATCH = 4, 256
 USED_MEMORY = 0.4  # share of the free memory that activations may take
 FEW_SAMPLES = 5000
 STEPS_A_PASS = 4
 TINY_SIDE = 40
+MOST_WITHOUT_GPU = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +81,22 @@ def suggest(dataset: DataSet) -> Suggestion:
     )
 
 
+def size_for(dataset: DataSet) -> tuple[int, int]:
+    """The height and width to work at: the data set's own, but without a GPU scenes of at most 256 px."""
+    height, width = dataset.size
+    if dataset.task != "segmentation" or torch.cuda.is_available() or max(height, width) <= MOST_WITHOUT_GPU:
+        return height, width
+    scale = MOST_WITHOUT_GPU / max(height, width)
+    return round(height * scale), round(width * scale)
+
+
 def network_for(dataset: DataSet, samples: int, *, on_gpu: bool) -> str:
     side = max(dataset.size)
     if dataset.task == "segmentation":
         if side <= SMALL_SIDE:
             return "tiny-resnet-fcn"
         return "deeplabv3_resnet50" if on_gpu else "lraspp_mobilenet_v3_large"
-    if side <= TINY_SIDE and samples <= FEW_SAMPLES:
+    if side <= TINY_SIDE and (samples <= FEW_SAMPLES or not on_gpu):
         return "tiny-resnet"
     return "resnet50" if on_gpu and side > SMALL_SIDE else "resnet18"
 
@@ -109,15 +120,49 @@ def free_memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
+def video_card(dataset: DataSet, network: str, frames: int) -> NetworkCard:
+    return network_card(
+        dataset, dataset.name, arm_named("replicate"), network=network, temporal="tsm",
+        policy=Policy.replicate(frames), architecture=NetworkConfig(),
+    )  # fmt: skip
+
+
+def videos_a_second(dataset: DataSet, chosen: Suggestion) -> float:
+    """How many videos one trial learns from in a second here: two passes over one batch, the second one counted."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // chosen.trials_at_once))
+    try:
+        trained = train_network(
+            (card := video_card(dataset, chosen.network, chosen.frames)).build(pretrained=False),
+            dataset.train.subset(torch.arange(min(len(dataset.train), chosen.batch))),
+            plan=card.plan(),
+            recipe=Recipe(epochs=2, batch=chosen.batch),
+            objective=objective_for(dataset.task, len(dataset.classes), dataset.ignore_index),
+            seed=0,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+    finally:
+        torch.set_num_threads(threads)
+    return trained.history[-1]["images_per_second"]
+
+
+def study_seconds(dataset: DataSet, chosen: Suggestion, speed: float, arms: Sequence[str], seeds: int) -> float:
+    """About how long a study takes that trains `speed` videos a second: search and comparison; evaluation is not in it.
+
+    A video arm learns from every image once a pass; a 2D arm spends as much at equal compute, and a T-th at equal epochs.
+    The search passes once over either half, and its motions cost about as much as its network.
+    """
+    a_pass = len(dataset.train) / speed
+    passes_of_arms = sum(1.0 if arm_named(name).is_video else 1 + 1 / chosen.frames for name in arms)
+    return a_pass * (passes_of_arms * chosen.epochs * seeds / chosen.trials_at_once + 2 * chosen.search_epochs)
+
+
 def activation_bytes(dataset: DataSet, network: str, frames: int) -> int:
     """Bytes of float32 that the layers of a video network put out for one image, and their gradients; an estimate.
 
     Nothing is computed: shapes alone go through the network.
     """
-    card = network_card(
-        dataset, dataset.name, arm_named("replicate"), network=network, temporal="tsm",
-        policy=Policy.replicate(frames), architecture=NetworkConfig(),
-    )  # fmt: skip
+    card = video_card(dataset, network, frames)
     counted = 0
 
     def count(_module: nn.Module, _inputs: object, output: object) -> None:
