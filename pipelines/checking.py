@@ -91,8 +91,11 @@ def init(
     whole, short = (
         study_seconds(dataset, chosen, speed, arms, seeds) for arms, seeds in ((STUDY_ARMS, 3), (FEW_ARMS, 1))
     )
-    say(f"{chosen.network} learns from {speed:{',.0f' if speed >= 10 else '.1f'}} videos a second here: this study takes about {long(whole)}; with "
-        f"--arms {' '.join(FEW_ARMS)} --seeds 1 about {long(short)}.")  # fmt: skip
+    rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
+    say(
+        f"{chosen.network} learns from {rate} videos a second here: this study takes about {long(whole)}; with "
+        f"--arms {' '.join(FEW_ARMS)} --seeds 1 about {long(short)}."
+    )
     say(f"settings are in {path}; read them, then: fieldshift study --config {path}")
     return report
 
