@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from fieldshift.console import say
 from fieldshift.data import DataSet, LoadingConfig, load_dataset
+from fieldshift.data.catalogue import TASKS
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
@@ -41,10 +42,13 @@ class Problem:
         if self.task is not None:
             objective_for(self.task, 1)
         self.architecture.check_temporal(self.temporal, TEMPORAL[self.temporal].takes_interleave)
-        known = known_networks(self.task or "classification")
+        known = [name for task in ([self.task] if self.task else TASKS) for name in known_networks(task)]
         if self.network not in known:
             raise unknown_name("network", self.network, known)
         dataset = self.load()
+        if dataset.skipped:
+            say(f"{dataset.skipped} file(s) or sample(s) of {self.data} cannot be used and are left out; "
+                f"`fieldshift check --data {self.data}` names them.")  # fmt: skip
         if dataset.leaked:
             say(f"{dataset.leaked} test image(s) of {self.data} are in train too, so scores will be too good; "
                 f"`fieldshift check --data {self.data}` names them.")  # fmt: skip

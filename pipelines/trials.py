@@ -18,6 +18,7 @@ from fieldshift.training import (
     save_network,
     train_network,
 )
+from pipelines.failure_cases import map_means, write_maps
 from pipelines.problem import Problem
 
 HELD_OUT_SCORE = "held_out/score"
@@ -87,12 +88,13 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
             ),
         )
 
+    scored_on = scored_on.ready(context.device)  # a bad test image is named before the training, not after it
     torch.manual_seed(trial.seed)
     network = card.build()
     cost = network_cost(network, plan.frames, card.channels, card.size)
     folder = Path(trial.folder)
 
-    def score() -> Evaluation:
+    def score(*, each_map: bool = False) -> Evaluation:
         return evaluate_network(
             network,
             scored_on,
@@ -101,6 +103,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
             device=context.device,
             align=trial.align,
             copies=0 if trial.holdout else trial.copies,
+            each_map=each_map,
         )
 
     def report(metrics: dict[str, float], _epoch: int) -> None:
@@ -121,9 +124,11 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         report=report,
     )
     started = time.perf_counter()
-    evaluation = score()
+    evaluation = score(each_map=not trial.holdout)
     if context.rank == 0:
         save_network(folder, network, card)
+        if evaluation.maps:
+            write_maps(folder, evaluation.maps)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     return {
         "key": trial.key,
@@ -135,6 +140,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         "score": evaluation.score,
         "score_tta": evaluation.score_tta,
         "loss": evaluation.loss,
+        **map_means(evaluation.maps),
         "tested": len(scored_on),
         "score_name": objective.score_name,
         "parameters": cost.parameters,

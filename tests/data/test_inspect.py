@@ -109,3 +109,10 @@ def test_the_same_for_any_number_of_threads_and_limit(image_folder: Path) -> Non
         inspect_data(spec, limit=0)
     with pytest.raises(UserError, match="is for classification"):
         inspect_data(spec, task="segmentation")
+
+
+def test_where_nothing_is_left_the_first_problem_is_named(tmp_path: Path) -> None:
+    images = np.zeros((4, 5, 5), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", train_images=images, train_labels=np.array([0, -1, 0, -1]))
+    with pytest.raises(UserError, match=r"train_labels\[1\] holds the label -1; number the classes from 0"):
+        inspect_data(f"npz:{tmp_path / 'a.npz'}")

@@ -227,7 +227,7 @@ def usable_part(listing: Listing, reader: Reader, loading: LoadingConfig, findin
     state = [(path, *facts(path)) for path in [*listing.images, *(listing.masks or [])]]
 
     def look() -> dict[str, np.ndarray]:
-        found = enumerate(streamed(listing, reader, loading).store.problems())
+        found = enumerate(streamed(listing, reader, loading).store.problems(range(len(listing))))
         rows = [(place, problem) for place, problem in found if problem is not None]
         texts = [[problem.kind, problem.path, problem.what, problem.remedy] for _, problem in rows]
         return {

@@ -12,7 +12,7 @@ from fieldshift.data.digit_pairs import AXES
 from fieldshift.data.leaks import almost_equal, stacked
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.looking import PartLook, look_at_arrays, look_at_files
-from fieldshift.data.problems import Findings
+from fieldshift.data.problems import BadFileError, Findings
 from fieldshift.data.report import DataReport
 from fieldshift.data.split import IGNORE, Split, Task, TensorSplit
 from fieldshift.errors import UserError
@@ -41,7 +41,11 @@ def inspect_data(
         parts: dict[str, Split] = {"train": made.train, "test": made.test}
         kind, classes, protocol = made.task, made.classes, made.protocol
     else:
-        collection = collect(spec, loading, findings, seed=seed, root=root)
+        try:
+            collection = collect(spec, loading, findings, seed=seed, root=root)
+        except UserError as error:
+            # Nothing is left to look at: what was left out says why.
+            raise BadFileError(findings.problems[0]) if findings.problems else error from None
         kind, classes, protocol = collection.task, collection.classes, collection.protocol
         if task is not None and task != kind:
             raise UserError(f"{spec} is for {kind}, not for {task}; leave the task out or take other data.")

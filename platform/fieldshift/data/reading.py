@@ -8,6 +8,8 @@ several frames (which one?), a side of one pixel.
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,10 @@ SMALLEST_SIDE = 2
 UNKNOWN_LABEL = 254
 
 Fitting = Literal["crop", "pad"]
+
+# Pillow talks of damaged tags on its own; a file that cannot be used is refused here, in one line.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 def bad(kind: str, path: str | Path, what: str, remedy: str) -> BadFileError:

@@ -44,6 +44,10 @@ class Split(ABC):
     def to(self, device: torch.device | str) -> Split:
         """The split with its pixels held on `device`; meant for sets that fit there as one uint8 tensor."""
 
+    def ready(self, device: torch.device | str) -> Split:
+        """`to`, and whatever is wrong with a file is raised now (BadFileError) and not when it is needed."""
+        return self.to(device)
+
     @property
     def streams(self) -> bool:
         """Whether gathering decodes files, so that looking ahead pays."""
