@@ -15,6 +15,7 @@ from fieldshift.networks import NetworkConfig
 from fieldshift.search import load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named, check_batch
+from pipelines.failure_cases import read_maps, say_maps, write_failure_page
 from pipelines.placement import placed
 from pipelines.problem import PolicySource, Problem, read_policy
 from pipelines.running import final_metrics, training_trial
@@ -122,6 +123,8 @@ def train(
         session.run.log_metrics(final_metrics(row), step=0)
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
         say(outcome(row, data))
+        maps = read_maps(session.path)
+        say_maps(maps, write_failure_page(session.path, session.path, dataset, maps, score=row["score"], align=align))
         say(f"weights and result: {session.path}")
         return TrainResult(session.path, row)
 

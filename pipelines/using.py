@@ -50,6 +50,7 @@ def evaluate(
         loading: how files are read; where nothing is given, as in training.
     """
     from fieldshift.training import evaluate_network, load_network, objective_for
+    from pipelines.failure_cases import map_means, say_maps, write_failure_page, write_maps
     from pipelines.problem import load_data
 
     device = best_device()
@@ -72,13 +73,18 @@ def evaluate(
     folder = open_run_folder(out, "evaluate", config, resume=resume)
     objective = objective_for(card.task, len(card.classes), card.ignore_index)
     found = evaluate_network(
-        network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align, copies=average_copies
-    )
+        network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align, copies=average_copies,
+        each_map=True,
+    )  # fmt: skip
     result = EvaluationResult(objective.score_name, found.score, found.score_tta, found.loss, len(dataset.test))
     say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
     if result.score_averaged is not None:
         say(f"{result.score_name} with test-time averaging {result.score_averaged:.2%}")
-    folder.write_result({**asdict(result), "data": dataset.record()})
+    if found.maps:
+        write_maps(folder.path, found.maps)
+    page = write_failure_page(folder.path, Path(run), dataset, found.maps, score=found.score, align=align)
+    say_maps(found.maps, page)
+    folder.write_result({**asdict(result), **map_means(found.maps), "data": dataset.record()})
     say(f"  {folder.result_path}")
     return result
 

@@ -4,6 +4,7 @@ from fieldshift.training.arms import ARMS, Arm, arm_named
 from fieldshift.training.cost import NetworkCost, device_hours, equal_compute_epochs, network_cost
 from fieldshift.training.frames import FramePlan
 from fieldshift.training.loop import Evaluation, TrainedNetwork, evaluate_network, train_network
+from fieldshift.training.map_quality import MapQuality, map_quality
 from fieldshift.training.objectives import Objective, objective_for
 from fieldshift.training.recipe import Recipe, check_batch
 from fieldshift.training.saved import NetworkCard, load_network, network_card, save_network
@@ -13,6 +14,7 @@ __all__ = [
     "Arm",
     "Evaluation",
     "FramePlan",
+    "MapQuality",
     "NetworkCard",
     "NetworkCost",
     "Objective",
@@ -24,6 +26,7 @@ __all__ = [
     "equal_compute_epochs",
     "evaluate_network",
     "load_network",
+    "map_quality",
     "network_card",
     "network_cost",
     "objective_for",

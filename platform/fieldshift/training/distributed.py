@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -38,6 +39,15 @@ def sum_across_workers(tensor: Tensor) -> Tensor:
     if is_distributed():
         dist.all_reduce(total)
     return total
+
+
+def gather_across_workers(values: Sequence[Any]) -> list[Any]:
+    """The values of all workers, rank by rank, on every one of them; plain values and small objects only."""
+    if not is_distributed():
+        return list(values)
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, list(values))
+    return [value for part in parts for value in part]
 
 
 def broadcast_from_first(tensors: Iterable[Tensor]) -> None:

@@ -18,9 +18,11 @@ from fieldshift.networks import VideoNetwork
 from fieldshift.training import distributed
 from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
 from fieldshift.training.frames import FramePlan
+from fieldshift.training.map_quality import MapQuality, map_quality
 from fieldshift.training.objectives import Objective
 from fieldshift.training.recipe import Recipe, build_optimizer, build_schedule
 
+EVALUATED_IMAGES, EVALUATED_MAPS = 256, 16  # images scored at once: maps of all frames at full size take memory
 Report = Callable[[dict[str, float], int], None]
 
 
@@ -156,12 +158,15 @@ def forward(
 class Evaluation:
     """A network's score on a split: `score` as it is; `score_tta` with test-time averaging.
 
-    The latter is None where it was not asked for, and where there are no other views to average.
+    The latter is None where it was not asked for, and where there are no other views to average. `loss` is the mean
+    over samples, or over all counted pixels. `maps` has every predicted map by itself, in the order of the split,
+    where `each_map` asked for it.
     """
 
     score: float
     loss: float
     score_tta: float | None = None
+    maps: tuple[MapQuality, ...] = ()
 
 
 @torch.no_grad()
@@ -171,33 +176,45 @@ def evaluate_network(
     *,
     plan: FramePlan,
     objective: Objective,
-    batch: int = 256,
+    batch: int | None = None,
     device: torch.device | str = "cpu",
     align: bool = True,
     copies: int = 0,
+    each_map: bool = False,
 ) -> Evaluation:
     """Scores every sample exactly once, over all workers together.
 
     `copies` > 0 also scores the average of the logits over `plan.views(images, copies)` (classification only).
+    `each_map` also judges every predicted map by itself (segmentation only). `batch` is 256 images, or 16 with maps.
     """
+    dense = network.task == "segmentation"
     device = torch.device(device)
     network.to(device).eval()
     split = split.to(device)
     score, averaged = objective.new_score(device), objective.new_score(device)
     totals = torch.zeros(2, dtype=torch.float64, device=device)
-    average_views = copies > 0 and plan.has_views and network.task == "classification"
-    for images, targets, _ in batches(split, batch, seed=0, epoch=0, shuffle=False, device=device, **share_of_worker()):
+    average_views = copies > 0 and plan.has_views and not dense
+    maps: list[MapQuality] = []
+    batch = batch or (EVALUATED_MAPS if dense else EVALUATED_IMAGES)
+    parts = batches(split, batch, seed=0, epoch=0, shuffle=False, device=device, **share_of_worker())
+    for images, targets, indices in parts:
+        if not len(images):  # this worker's share of a last batch smaller than the number of workers
+            continue
         logits, _ = forward(network, network, plan.evaluation_video(images), plan if align else None)
         score.update(logits, targets)
-        totals += torch.stack([objective.loss(logits, targets).double() * len(images), totals.new_tensor(len(images))])
+        totals += torch.stack([objective.loss(logits, targets, "sum").double(), objective.counted(targets).double()])
+        if each_map and dense:
+            answers = zip(logits.argmax(1), targets, indices.tolist(), strict=True)
+            maps += [map_quality(found, truth, objective.ignore_index, index) for found, truth, index in answers]
         if average_views:
             views = [network.fuse(network(video)) for video in plan.views(images, copies)]
             averaged.update(torch.stack(views).mean(0), targets)
     totals = distributed.sum_across_workers(totals)
     return Evaluation(
         score=score.compute(),
-        loss=float(totals[0] / totals[1]),
+        loss=float(totals[0] / totals[1].clamp(min=1)),
         score_tta=averaged.compute() if average_views else None,
+        maps=tuple(sorted(distributed.gather_across_workers(maps), key=lambda each: each.index)),
     )
 
 

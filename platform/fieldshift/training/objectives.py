@@ -67,6 +67,10 @@ class Objective:
             return each.sum()
         return each.flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1) if each.dim() > 1 else each
 
+    def counted(self, targets: Int[Tensor, "batch ..."]) -> Tensor:
+        """How many of the targets carry loss: all, or the pixels that are not of `ignore_index`."""
+        return (targets != (-100 if self.ignore_index is None else self.ignore_index)).sum()
+
     def new_score(self, device: torch.device | str = "cpu") -> Score:
         if self.task == "classification":
             from torchmetrics.classification import MulticlassAccuracy

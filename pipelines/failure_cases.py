@@ -1,0 +1,184 @@
+"""The page of a segmentation run: where it went wrong, image by image."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.console import say
+from fieldshift.training import MapQuality
+
+if TYPE_CHECKING:
+    import torch
+
+    from fieldshift.data import DataSet
+    from fieldshift.report.figures.maps import MapExample
+
+SHOWN = 4
+MAPS, PAGE = "maps.csv", "failures.html"
+
+
+def write_maps(folder: Path, maps: Sequence[MapQuality]) -> None:
+    """Writes `maps.csv`: every test image's overlap, boundary F-score and extra components, a line an image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{MAPS}.writing"
+    with temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(MapQuality)])
+        writer.writeheader()
+        writer.writerows(asdict(each) for each in maps)
+    temporary.replace(folder / MAPS)
+
+
+def read_maps(folder: Path) -> list[MapQuality]:
+    """What `write_maps` wrote; nothing where there is no such file."""
+    file = folder / MAPS
+    if not file.is_file():
+        return []
+    with file.open(newline="") as stream:
+        return [
+            MapQuality(
+                index=int(row["index"]), overlap=float(row["overlap"]), boundary=float(row["boundary"]),
+                extra_components=int(row["extra_components"]),
+            )
+            for row in csv.DictReader(stream)
+        ]  # fmt: skip
+
+
+def map_means(maps: Sequence[MapQuality]) -> dict[str, float]:
+    """The means over images that stand beside the mIoU; nothing where no map was judged."""
+    if not maps:
+        return {}
+    return {
+        "boundary_f": sum(each.boundary for each in maps) / len(maps),
+        "extra_components": sum(each.extra_components for each in maps) / len(maps),
+    }
+
+
+def write_failure_page(
+    folder: Path, run: Path, dataset: DataSet, maps: Sequence[MapQuality], *, score: float, align: bool
+) -> Path | None:
+    """Writes `failures.html` into `folder` for the network of `run`: numbers, the worst and the best test images.
+
+    Returns its path, or None where no map was judged. `score` is the mIoU over the whole test split, in [0, 1].
+    """
+    import torch
+
+    from fieldshift.report import FigureBlock, KeyNumber, KeyNumbers, Paragraph, Section, TableBlock, write_report
+    from fieldshift.report.figures.maps import map_examples
+    from fieldshift.training import load_network
+
+    if not maps:
+        return None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network, card = load_network(run, device)
+    ranked = sorted(maps, key=lambda each: (each.overlap, each.boundary))
+    shown = min(SHOWN, -(-len(ranked) // 2))
+    parts = {"worst": ranked[:shown], "best": ranked[::-1][:shown]}
+    means = map_means(maps)
+    numbers = KeyNumbers(
+        [
+            KeyNumber(f"{score:.1%}", "mIoU", "over all pixels of the split"),
+            KeyNumber(f"{means['boundary_f']:.1%}", "boundary F-score", "mean over images"),
+            KeyNumber(f"{means['extra_components']:.1f}", "extra regions an image", "mean over images"),
+        ]
+    )
+    fused = "no motions" if card.frames == 1 else f"{card.frames} frames, fused {'aligned' if align else 'unaligned'}"
+    sections = [
+        Section(
+            "Numbers",
+            [
+                numbers,
+                Paragraph(
+                    "Overlap is an image's own intersection over union, averaged over its classes. The boundary F-score "
+                    "asks how much of the predicted boundary lies within 0.75 % of the image's diagonal of a true "
+                    "boundary of the same class, and the reverse. Extra regions are connected regions (touching by a "
+                    "side) above the ground truth's number, class by class: over-segmentation."
+                ),
+                TableBlock(spread(maps), f"How the {len(maps)} test images are spread."),
+            ],
+        ),
+    ]
+    for name, chosen in parts.items():
+        examples = predicted_examples(network, card.plan(), dataset, chosen, align=align, device=device)
+        listed = ", ".join(sample_name(dataset, each.index) for each in chosen)
+        sections.append(
+            Section(
+                f"The {name} images",
+                [
+                    FigureBlock(
+                        map_examples(examples, card.classes),
+                        f"The {len(chosen)} test images with the {'lowest' if name == 'worst' else 'highest'} overlap.",
+                        f"Image, ground truth, prediction and wrong pixels of {listed}.",
+                    ),
+                ],
+            )
+        )
+    title = f"Failure cases: {card.network}, {card.temporal}"
+    return write_report(folder / PAGE, title=title, subtitle=f"{dataset.name}, {fused}", sections=sections)
+
+
+def predicted_examples(
+    network: Any, plan: Any, dataset: DataSet, chosen: Sequence[MapQuality], *, align: bool, device: torch.device
+) -> list[MapExample]:
+    """The chosen test images with the network's maps, as evaluation computes them."""
+    import torch
+
+    from fieldshift.report.figures.maps import MapExample
+    from fieldshift.training.loop import forward
+
+    network.eval()
+    examples = []
+    for each in chosen:
+        images, targets = dataset.test.gather(torch.tensor([each.index]))
+        with torch.no_grad():
+            logits, _ = forward(network, network, plan.evaluation_video(images.to(device)), plan if align else None)
+        picture = images[0].cpu().permute(1, 2, 0).numpy()
+        words = (
+            f"{sample_name(dataset, each.index)}: overlap {each.overlap:.1%}, boundary F {each.boundary:.1%}, "
+            f"{each.extra_components} extra regions"
+        )
+        examples.append(
+            MapExample(
+                image=picture[..., 0] if picture.shape[-1] == 1 else picture,
+                truth=targets[0].cpu().numpy(),
+                predicted=logits.argmax(1)[0].cpu().numpy(),
+                words=words,
+            )
+        )
+    return examples
+
+
+def sample_name(dataset: DataSet, index: int) -> str:
+    """The file's name of a test sample, or its number where it has no file."""
+    files = getattr(dataset.test, "files", None)
+    return f"image {index}" if files is None else Path(files(index)[0]).stem
+
+
+def spread(maps: Sequence[MapQuality]) -> Any:
+    """Quartiles of every measure over the images."""
+    import numpy as np
+    import pandas as pd
+
+    columns = {
+        "overlap, %": [100 * each.overlap for each in maps],
+        "boundary F, %": [100 * each.boundary for each in maps],
+        "extra regions": [float(each.extra_components) for each in maps],
+    }
+    names = ("lowest", "lower quarter", "median", "upper quarter", "highest")
+    return pd.DataFrame(
+        [{"measure": name} | dict(zip(names, np.percentile(values, [0, 25, 50, 75, 100]).round(1), strict=True))
+         for name, values in columns.items()]
+    )  # fmt: skip
+
+
+def say_maps(maps: Sequence[MapQuality], page: Path | None) -> None:
+    """Prints the means beside the mIoU, and where the page is."""
+    if maps and page is not None:
+        means = map_means(maps)
+        say(
+            f"boundary F-score {means['boundary_f']:.2%}, {means['extra_components']:.1f} extra regions an image; "
+            f"failure cases: {page}"
+        )

@@ -1,0 +1,69 @@
+"""A segmentation run leaves a page of its worst and best images, with what stands beside the mIoU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pipelines
+from fieldshift.training import Recipe
+from pipelines.failure_cases import read_maps
+
+SIDE = 24
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright squares on a dark ground in the VOC layout, a void line around each."""
+    root = tmp_path_factory.mktemp("scenes")
+    rng = np.random.default_rng(0)
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.txt").write_text("ground\nsquare\n")
+    for part, count in (("train", 12), ("test", 7)):
+        names = [f"{part}{number}" for number in range(count)]
+        (root / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            y, x = rng.integers(1, SIDE - 9, 2)
+            mask[y - 1 : y + 9, x - 1 : x + 9] = 255
+            mask[y : y + 8, x : x + 8] = 1
+            pixels = np.where(mask == 1, 200, 60).astype(np.uint8) + rng.integers(0, 40, mask.shape, dtype=np.uint8)
+            Image.fromarray(np.repeat(pixels[..., None], 3, 2)).save(root / "JPEGImages" / f"{name}.jpg")
+            Image.fromarray(mask).save(root / "SegmentationClass" / f"{name}.png")
+    return root
+
+
+def test_training_and_evaluation_leave_the_page(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = pipelines.train(
+        data=f"voc:{scenes}", network="tiny-resnet-fcn", recipe=Recipe(epochs=1, batch=4), out=str(tmp_path / "train")
+    )
+    assert "failures.html" in capsys.readouterr().out
+    maps = read_maps(trained.folder)
+    assert [each.index for each in maps] == list(range(7))
+    assert trained.row["boundary_f"] == pytest.approx(np.mean([each.boundary for each in maps]))
+    assert trained.row["extra_components"] == pytest.approx(np.mean([each.extra_components for each in maps]))
+    page = (trained.folder / "failures.html").read_text()
+    worst, best = (part(maps, key=lambda each: (each.overlap, each.boundary)) for part in (min, max))
+    for each in (worst, best):
+        assert f"test{each.index}" in page
+    assert "mIoU" in page
+    assert "boundary F-score" in page
+    pipelines.evaluate(run=str(trained.folder), out=str(tmp_path / "evaluate"))
+    assert read_maps(tmp_path / "evaluate") == maps
+    assert (tmp_path / "evaluate" / "failures.html").is_file()
+
+
+def test_a_classification_run_has_no_such_page(tmp_path: Path) -> None:
+    from fieldshift.data import LoadingConfig
+
+    trained = pipelines.train(
+        recipe=Recipe(epochs=1, batch=16), loading=LoadingConfig(train_limit=32, test_limit=16), out=str(tmp_path / "t")
+    )
+    assert not (trained.folder / "failures.html").exists()
+    assert "boundary_f" not in trained.row
