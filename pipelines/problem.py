@@ -145,5 +145,10 @@ def read_policy(source: PolicySource | Path | Policy) -> Policy | None:
         return source
     if isinstance(source, dict):
         return Policy.from_json(json.dumps(source), "--policy")
+    return Policy.load(policy_file(source))
+
+
+def policy_file(source: str | Path) -> Path:
+    """The policy file, also where its run folder is named."""
     file = Path(source)
-    return Policy.load(file / "policy.json" if file.is_dir() else file)
+    return file / "policy.json" if file.is_dir() else file

@@ -70,7 +70,8 @@ def search(
         frames: frames of the video.
         space: search space: a name, or a TOML file.
         seed: decides magnitudes, halves, weights and order: the same seed finds the same policy.
-        explain: a policy file; says in words what was chosen, against what and by what margin, and searches nothing.
+        explain: a policy file; says what was chosen, against what and by what margin, in words and in a picture beside it, and
+            searches nothing.
         out: run folder; by default runs/search.
         resume: go on with the run in that folder.
         search: how the search is run.
@@ -93,7 +94,7 @@ def search(
     motion_space = load_space(space)
     check_fits(cluster, cluster.workers)
     check_batch(search.batch, cluster.workers)
-    check_frames(search, frames)
+    check_frames(search, motion_space, frames)
     problem.checked_card(problem.check(), "replicate", None, None, seed)
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
@@ -103,20 +104,36 @@ def search(
         return run_search(session, problem, motion_space, space, search, seed=seed, cluster=cluster)
 
 
-def check_frames(search: SearchConfig, frames: int) -> None:
+def check_frames(search: SearchConfig, space: Space, frames: int) -> None:
+    if frames < 2:
+        raise UserError(
+            f"--frames is {frames}, but all motions of a video of one frame are alike; search with 2 or more."
+        )
+    incoming = space.inputs + space.nodes - 1
+    if search.edges_per_node is not None and search.edges_per_node > incoming:
+        raise UserError(f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than "
+                        f"{incoming} edge(s).")  # fmt: skip
     if search.frames not in (None, frames):
         raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give --frames alone.")
 
 
 def explain_policy(path: str) -> int:
-    from pipelines.problem import read_policy
-
-    policy = read_policy(path)
-    assert policy is not None
+    from fieldshift.report.figures.explained import explained
     from fieldshift.search.explain import explain
+    from pipelines.problem import policy_file
 
+    file = policy_file(path)
+    policy = Policy.load(file)
     for line in explain(policy):
         say(line)
+    picture = file.with_suffix(".explained.png")
+    try:
+        explained(policy).save(picture)
+    except OSError as error:
+        raise UserError(
+            f"The picture cannot be written to {picture} ({error.strerror}); copy the policy elsewhere."
+        ) from None
+    say(f"the same as a picture: {picture}")
     return 0
 
 
@@ -143,13 +160,17 @@ def run_search(
             "folder": str(session.path),
             "resume": session.resume,
         }
+        say(
+            f"  {space.name}: {len(space.edges)} edge(s) with {len(space.options)} candidates each, {cells(space.size())} cells"
+        )
         run = session.child("search", {"arm": "search", "seed": str(seed), "frames": str(problem.frames)})
         with placed(cluster, on_ray=cluster.workers > 0), progress("search", passes_of(config, space)) as bar:
 
             def reported(metrics: dict[str, float]) -> None:
                 step = int(metrics["pass"])
                 run.log_metrics({name: value for name, value in metrics.items() if name != "pass"}, step=step)
-                bar.show(step, note(metrics))
+                if "train/loss" in metrics:
+                    bar.show(step, note(metrics))
 
             found = run_workers(
                 run_search_trial,
@@ -172,6 +193,10 @@ def run_search(
     return SearchResult(
         session.path, policy, pd.DataFrame(finished["history"]), finished["decisions"], finished["seconds"]
     )
+
+
+def cells(count: int) -> str:
+    return f"{count:,}" if count < 10**7 else f"{count:.1e}"
 
 
 def passes_of(config: SearchConfig, space: Space) -> int:

@@ -120,8 +120,8 @@ def study(
     check_trials_fit(cluster)
     check_batch(recipe.batch, cluster.trial_workers)
     check_batch(search.batch, cluster.workers)
-    check_frames(search, frames)
     motion_space = load_space(space)
+    check_frames(search, motion_space, frames)
     problem = Problem(
         data=data,
         task=task,
@@ -182,7 +182,9 @@ def study(
         if "receptive-field" in wanted:
             headline(session, "receptive-field", "theoretical, reshaped and effective")
             stage = session.stage("receptive-field", {**parts["receptive-field"], **policy_part})
-            fields = run_fields(stage, problem, dataset, found.policy, trained_folders(comparison), seed=seed)
+            fields = run_fields(
+                stage, problem, dataset, found.policy, trained_folders(comparison), seed=seed, sweep=sweep
+            )
         if "report" in wanted:
             headline(session, "report", "tables and figures")
             report = write_study_report(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from fieldshift.motions import Policy
+from fieldshift.report.figures.explained import explained
 from fieldshift.search import load_space, random_policy
 from fieldshift.search.explain import explain
 from fieldshift.search.journal import collapse_warning
@@ -37,6 +40,14 @@ def test_a_searched_policy_says_what_was_chosen_against_what_and_by_what_margin(
         "translate_x 0.45 (0.31) against zoom 2 (0.06), rotate 30 (0.01), rotate 60 (0) and 1 more; margin 0.25" in text
     )
     assert "tie" not in text
+
+
+def test_the_picture_has_the_graph_and_below_it_the_decisions() -> None:
+    alone = explained(Policy.single("translate_x", 0.45, frames=3))
+    whole = explained(Policy.single("translate_x", 0.45, frames=3, found=FOUND))
+    assert whole.height > alone.height
+    below = np.asarray(whole.convert("L"))[alone.height :]
+    assert (below < 128).mean() > 0.005
 
 
 def test_a_tie_is_called_one() -> None:

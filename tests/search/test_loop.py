@@ -35,8 +35,15 @@ def run(request):
 
 
 def test_a_search_ends_with_a_policy_and_tells_how(run, toy_space, tmp_path) -> None:
-    lines, metrics = [], {}
-    result = run(folder=tmp_path, progress=lines.append, report=lambda row, step: metrics.update({step: row}))
+    lines, metrics, judged = [], {}, []
+
+    def report(row: dict[str, float], step: int) -> None:
+        if "train/loss" in row:
+            metrics[step] = row
+        else:
+            judged.append(row)
+
+    result = run(folder=tmp_path, progress=lines.append, report=report)
     assert result.policy.is_pure
     assert result.policy.frames == 3
     assert Policy.load(tmp_path / "policy.json") == result.policy
@@ -45,6 +52,11 @@ def test_a_search_ends_with_a_policy_and_tells_how(run, toy_space, tmp_path) -> 
     assert kinds.count("edges") >= 1
     assert result.policy.found["decisions"] == result.decisions
     assert sorted(metrics) == list(range(1, len(result.history) + 1))
+    for row, made in zip(judged, result.decisions, strict=True):
+        assert [value for name, value in row.items() if name.startswith("harm/")] == list(made["harm"].values())
+    assert {"harm/0-1/translate_x", "margin/0-1"} <= {name for row in judged for name in row}
+    hours = [row["cost/device_hours"] for row in metrics.values()]
+    assert 0 < hours[0] < hours[-1] <= result.device_hours
     assert {"search/entropy", "search/identity_share", "alpha/0-1/translate_x", "train/loss", "val/loss"} <= set(
         metrics[1]
     )
@@ -150,6 +162,18 @@ def test_warmup_leaves_alpha_alone_and_a_subset_is_smaller(run, quick) -> None:
     assert "val/loss" not in first
     assert "val/loss" in second
     assert first["alpha/0-1/identity"] == pytest.approx(0, abs=5e-3)
+
+
+def test_a_half_without_a_class_is_said(run, toy_data) -> None:
+    lines = []
+    data = toy_data()
+    few = dataclasses.replace(data, train=data.train.subset(torch.tensor([0, 2, 4, 6, 8, 10, 12, 14, 15])))
+    run(data=few, progress=lines.append)
+    warnings = [line for line in lines if "has no image of 1 of 2 classes (right)" in line]
+    assert len(warnings) == 1
+    lines.clear()
+    run(progress=lines.append)
+    assert not [line for line in lines if "has no image" in line]
 
 
 def test_frames_that_do_not_fit_the_network_are_a_users_mistake(run, toy_network) -> None:

@@ -86,6 +86,7 @@ def test_an_own_file_is_read_and_may_have_composites(tmp_path: Path) -> None:
     ("line", "words"),
     [
         ("nodes = 0", "'nodes' is 0"),
+        ("edges_per_node = 9", "'edges_per_node' is 9, but no node has more than"),
         ("version = true", "'version' is True, but must be a whole number"),
         ("name = 3", "'name' is 3, but must be a text"),
         ("fill = 1", "'fill' is 1, but must be a list of finite numbers"),

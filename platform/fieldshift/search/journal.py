@@ -55,6 +55,13 @@ def pass_line(name: str, row: dict[str, float], score: str) -> str:
     return text + f" ({row['seconds']:.1f} s)"
 
 
+def decision_metrics(decision: Decision) -> dict[str, float]:
+    """What a decision rested on, by candidate, and by how much it was won."""
+    at = decision.at.removeprefix("edge ").replace("->", "-")
+    harm = {label.replace(" + ", " then ").replace("->", "-"): value for label, value in decision.harm.items()}
+    return {f"harm/{at}/{label}": value for label, value in harm.items()} | {f"margin/{at}": decision.margin}
+
+
 def decision_line(decision: Decision) -> str:
     """One line about a decision."""
     return f"{decision.at}: {' and '.join(decision.chosen)} (margin {decision.margin:.3g})"

@@ -18,7 +18,7 @@ from fieldshift.motions import Policy
 from fieldshift.networks import VideoNetwork
 from fieldshift.search.bilevel import outer_gradient
 from fieldshift.search.config import SearchConfig
-from fieldshift.search.journal import collapse_warning, decision_line, pass_line, weight_metrics
+from fieldshift.search.journal import collapse_warning, decision_line, decision_metrics, pass_line, weight_metrics
 from fieldshift.search.selection import Judge, decide_edges, decide_option, is_open, next_edge, next_node
 from fieldshift.search.session import ALPHA, STATE_FILE, WEIGHTS, Session
 from fieldshift.search.space import Space
@@ -69,9 +69,9 @@ def search(
     images teach the network, the other half alpha; then the selection decides edge by edge (METHOD.md 3 and 4). The
     same seed gives the same policy. With `folder` the halves (halves.json) are written first, and the state (search.pt)
     and the policy of the moment (policy.json) after every pass and decision, and `resume` goes on from there. `report`
-    gets each pass's numbers and its count, `progress` a line to read. Under several workers `config.batch` is shared
-    out and all ranks end with one policy. Raises UserError for settings that do not fit together, and RuntimeError when
-    a loss is not finite, naming the step and the images; the last state stays.
+    gets the numbers of each pass and of each decision with the count of passes, `progress` a line to read. Under several
+    workers `config.batch` is shared out and all ranks end with one policy. Raises UserError for settings that do not
+    fit together, and RuntimeError when a loss is not finite, naming the step and the images; the last state stays.
     """
     session = Session.start(network, dataset, space, config, normalise=normalise, device=device, seed=seed)
     if resume and folder is not None and (folder / STATE_FILE).exists():
@@ -79,6 +79,8 @@ def search(
     if folder is not None:
         session.write_halves(folder)
     session.synchronise()
+    for line in session.missing_classes(dataset.classes):
+        progress(line)
     use_channels_last(network, config.channels_last)
     cell, supernet, state = session.cell, session.supernet, session.state
     edges_per_node = config.edges_per_node or space.edges_per_node
@@ -110,6 +112,7 @@ def search(
             state.decisions.append(asdict(decision))
             state.tuning, state.tuned = tune and is_open(cell, edges_per_node), 0
             progress(decision_line(decision))
+            report(decision_metrics(decision), state.passes)
         if row is not None:
             row |= {"pass": state.passes, "seconds": seconds}
             state.history.append(row)
@@ -118,7 +121,8 @@ def search(
             if not state.warned and (warning := collapse_warning(row)) is not None:
                 progress(warning)
                 state.warned = True
-            report(row, state.passes)
+            hours = device_hours(state.seconds, distributed.world_size())
+            report({**row, "cost/device_hours": hours}, state.passes)
         distributed.assert_equal_across_workers(cell.alpha, "alpha")
         if folder is not None:
             session.save(folder, edges_per_node)

@@ -129,6 +129,21 @@ class Session:
     def steps_a_pass(self) -> int:
         return max(1, min(len(self.weight_half), len(self.alpha_half)) // self.batch)
 
+    def missing_classes(self, classes: Sequence[str]) -> list[str]:
+        """A warning for each half that has no image of some class; empty for scenes, whose pixels have the classes."""
+        if self.supernet.network.task == "segmentation":
+            return []
+        warnings = []
+        for name, half in (("network", self.weight_half), ("motions", self.alpha_half)):
+            present = set(half.targets.tolist())
+            missing = [each for label, each in enumerate(classes) if label not in present]
+            if missing:
+                warnings.append(
+                    f"Warning: the half of the training set that teaches the {name} has no image of {len(missing)} of "
+                    f"{len(classes)} classes ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); give more images."
+                )
+        return warnings
+
     def learning_rate(self, step: int) -> float:
         """The network's step size: a cosine over the supernet phase; from a tenth, over each tuning phase."""
         config, state = self.config, self.state

@@ -170,6 +170,11 @@ def parse_space(text: str, file: str) -> Space:
         values["fill"] = _numbers(values["fill"], file, "fill")
     space = Space(**values)
     check_space(space, file)
+    incoming = space.inputs + space.nodes - 1
+    if "edges_per_node" in table and space.edges_per_node > incoming:
+        raise UserError(
+            f"{file}: 'edges_per_node' is {space.edges_per_node}, but no node has more than {incoming} edge(s)."
+        )
     return space
 
 

@@ -1,0 +1,41 @@
+"""One picture of a policy and of the decisions that led to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.motions import Policy
+from fieldshift.report.figures.policies import policy_graph
+from fieldshift.report.figures.searching import decision_chart
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+DPI = 160
+
+
+def explained(policy: Policy) -> Image.Image:
+    """The policy's graph and, where its search is recorded, below it what every decision rested on; one picture."""
+    from PIL import Image
+
+    decisions = policy.found.get("decisions") or []
+    parts = [drawn(policy_graph(policy)), *([drawn(decision_chart(decisions))] if decisions else [])]
+    sheet = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
+    top = 0
+    for part in parts:
+        sheet.paste(part, ((sheet.width - part.width) // 2, top))
+        top += part.height
+    return sheet
+
+
+def drawn(figure: Figure) -> Image.Image:
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels: Any = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    return Image.fromarray(np.asarray(pixels)[..., :3])
