@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as jsonlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,43 +11,42 @@ from fieldshift.data import DataSet, LoadingConfig
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
-from fieldshift.receptive_field import EffectiveField, effective, measures, reshaped, theory
+from fieldshift.receptive_field import LayerField, Region, Reshaped, reshaped, theory
+from fieldshift.receptive_field.theory import check_layers
+from fieldshift.run_folder import open_run_folder
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import load_network
-from pipelines.problem import PolicySource, Problem, read_policy
+from pipelines.field_maps import IMAGES, FieldResult, Looking, compare_fields
+from pipelines.field_subjects import Subject, lengths_of, loading_for, subjects_of
+from pipelines.problem import PolicySource, Problem, load_data, read_policy
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from fieldshift.networks import VideoNetwork
+    from pipelines.sweeping import FrameSweep
 
-IMAGES = 50
+__all__ = ["FieldResult", "receptive_field", "run_fields"]
+
 # The arms whose fields a study shows: the plain network, larger kernels, equal frames, and the searched motions.
 SHOWN_ARMS = ("none", "wide-field", "replicate", "no-shift", "das")
-
-
-@dataclass(frozen=True)
-class FieldResult:
-    """Receptive fields: a table with a row a network, and the files of maps and figures."""
-
-    folder: Path | None
-    table: pd.DataFrame
-    figures: dict[str, Path]
 
 
 def receptive_field(
     *,
     runs: list[str] | None = None,
+    motions: list[str] | None = None,
+    before: bool = False,
+    noise: bool = False,
+    images: int = IMAGES,
+    unit: list[int] | None = None,
+    layers: list[str] | None = None,
     network: str | None = None,
     temporal: str = "none",
     frames: int = 1,
     policy: PolicySource = None,
-    layers: list[str] | None = None,
     classes: int = 10,
     channels: int = 3,
     size: int = 224,
-    images: int = IMAGES,
     json: bool = False,
     out: str | None = None,
     resume: bool = False,
@@ -58,65 +56,107 @@ def receptive_field(
     """Shows receptive fields: a network's by theory (--network), or those of trained runs by gradients (--runs A B C).
 
     Args:
-        runs: folders of trained networks; their effective fields are compared on the same test images.
+        runs: folders of trained networks, their MLflow run ids, or a frame sweep's folder; their effective fields are
+            compared on the same images.
+        motions: look at the runs under each of these instead of their own motions: own, plain (equal frames), a motion
+            such as rotate=30, a chain such as translate_x=0.3,zoom=1.2, or a policy file.
+        before: look at every run also before its training.
+        noise: take uniform noise instead of test images.
+        images: how many images an effective field is averaged over.
+        unit: row and column of the unit in the layer's map; by default the centre.
+        layers: names of layers to show by theory, by default all; with --runs the one layer to look at, by default the
+            last feature map.
         network: network name; its theoretical field, layer by layer, needs no data.
         temporal: temporal module of that network.
         frames: frames of that network's video.
         policy: policy file whose motions reshape that network's field.
-        layers: names of layers to show; by default every layer with a field of its own.
         classes: classes of that network.
         channels: image channels of that network.
-        size: height and width of the image in pixels.
-        images: test images that an effective field is averaged over.
+        size: height and width of that network's image in pixels.
         json: print the theory as JSON.
-        out: run folder of a comparison of runs; by default runs/receptive-field.
+        out: run folder; by default runs/receptive-field for runs, and none for theory alone.
         resume: print the finished comparison in that folder.
-        loading: how files are read.
-        tracking: where a comparison is recorded.
+        loading: how files are read; where nothing is given, as in the first run's training.
+        tracking: where a comparison is recorded, and where MLflow run ids are looked up.
     """
     if (runs is None) == (network is None):
         raise UserError("Give either --network NAME for a network's theory, or --runs FOLDER ... for trained networks.")
     if network is not None:
+        if motions or before or noise or unit:
+            raise UserError(
+                "--motions, --before, --noise and --unit are for --runs; a network's theory takes --policy FILE."
+            )
         return network_theory(
-            network, temporal, frames, read_policy(policy), layers, classes, channels, size, as_json=json
-        )
+            network, temporal, frames, read_policy(policy), layers, classes, channels, size,
+            as_json=json, out=out, resume=resume,
+        )  # fmt: skip
+    if policy is not None or json:
+        raise UserError("--policy and --json are for --network; runs are looked at under other motions by --motions.")
     if images < 1:
         raise UserError(f"--images is {images}, but an effective field needs at least 1 image.")
-    folders = named_folders(runs or [])
-    loaded = {name: load_network(folder) for name, folder in folders.items()}
-    cards = [card for _, card in loaded.values()]
-    if len({(card.data, card.task) for card in cards}) > 1:
+    if not runs:
+        raise UserError("--runs is empty; give folders of trained networks.")
+    looking = Looking(images=images, noise=noise, layer=one_layer(layers), unit=one_unit(unit))
+    subjects = subjects_of(runs, tracking, motions=motions, before=before)
+    first = subjects[0]
+    check_last_layers(subjects, looking.layer)
+    loading = loading_for(subjects[-1], loading)
+    dataset = load_data(first.card.data, first.card.task, loading)
+    if tuple(dataset.size) != tuple(first.card.size):
         raise UserError(
-            "The runs were trained on different data: "
-            + ", ".join(f"{card.data} ({card.task})" for card in cards)
-            + "; "
-            "their effective fields are comparable on the same images only."
+            f"The test images are {dataset.size[0]} x {dataset.size[1]} px, but {first.name} was trained on "
+            f"{first.card.size[0]} x {first.card.size[1]} px; give --loading.size as in training."
         )
-    first = cards[0]
-    problem = Problem(
-        data=first.data,
-        task=first.task,
-        network=first.network,
-        temporal="none",
-        frames=1,
-        architecture=first.architecture,
-        loading=loading,
-    )
-    dataset = problem.load()
-    config = {"runs": list(map(str, folders.values())), "images": images, "loading": loading, "tracking": tracking}
-    tags = {"data": first.data}
+    config = {
+        "runs": [run if not Path(run).exists() else str(Path(run).absolute()) for run in runs], "motions": motions,
+        "before": before, "noise": noise, "images": images, "unit": unit, "layers": layers, "loading": loading,
+        "tracking": tracking,
+    }  # fmt: skip
+    tags = {"data": first.card.data}
     with open_session(
         "receptive-field", out=out, resume=resume, config=config, tracking=tracking, tags=tags
     ) as session:
-        return compare_fields(session, dataset, folders, images=images)
+        return compare_fields(session, dataset, subjects, looking)
 
 
-def named_folders(runs: list[str]) -> dict[str, Path]:
-    """Run folders by their last names, or by their whole paths where those are shared."""
-    if len(set(runs)) < len(runs):
-        raise UserError("--runs names a folder twice; give each once.")
-    names = [Path(run).name for run in runs]
-    return {name if names.count(name) == 1 else run: Path(run) for name, run in zip(names, runs, strict=True)}
+def one_layer(layers: list[str] | None) -> str | None:
+    if layers and len(layers) > 1:
+        raise UserError(f"--layers names {len(layers)} layers, but runs are compared at one; give one.")
+    return layers[0] if layers else None
+
+
+def one_unit(unit: list[int] | None) -> tuple[int, int] | None:
+    if unit is None:
+        return None
+    if len(unit) != 2:
+        raise UserError(f"--unit is {unit}, but a unit is a row and a column, such as --unit 3 4.")
+    return unit[0], unit[1]
+
+
+def check_last_layers(subjects: list[Subject], layer: str | None) -> None:
+    """Raises UserError unless every network has the layer, or, where none is asked for, the same last one."""
+    last: dict[str, str] = {}
+    for subject in subjects:
+        if subject.policy is not None and subject.folder is not None and last:
+            continue  # the same network under other motions
+        built = blank(subject)
+        check_layers(built, None if layer is None else [layer])
+        last[subject.name] = built.feature_layer
+    (first, wanted), *others = last.items()
+    for name, own in others:
+        if layer is None and own != wanted:
+            raise UserError(
+                f"These runs cannot be compared: the layer is {wanted} for {first} and {own} for {name}; "
+                "give --layers NAME, a layer that all have."
+            )
+
+
+def blank(subject: Subject) -> VideoNetwork:
+    """The network's structure, without memory for weights."""
+    import torch
+
+    with torch.device("meta"):
+        return subject.card.build(pretrained=False)
 
 
 def network_theory(
@@ -130,12 +170,16 @@ def network_theory(
     size: int,
     *,
     as_json: bool,
+    out: str | None,
+    resume: bool,
 ) -> FieldResult:
-    """Prints the theoretical field of every layer and of the whole feature extractor, reshaped by the policy if any."""
+    """Prints the theoretical field of every layer and of the whole feature extractor, reshaped by the policy if any.
+
+    out: a folder for result.json and, with a policy, for the figure and the masks of the regions; none without it.
+    """
     import pandas as pd
 
     from fieldshift.networks import known_networks, video_network
-    from fieldshift.receptive_field import feature_extractor
     from fieldshift.report import Sheet, show
 
     task = next((task for task in ("classification", "segmentation") if name in known_networks(task)), None)
@@ -149,156 +193,123 @@ def network_theory(
         small_images=NetworkConfig().takes_small_images(name, (size, size)),
     )  # fmt: skip
     found = theory(built, size, layers=layers)
-    whole = next((field for field in found if field.name == built.feature_layer), None) or feature_extractor(found)
+    whole = next((field for field in found if field.name == built.feature_layer), None)
+    whole = whole or theory(built, size, layers=[built.feature_layer])[0]
+    regions = None if policy is None else reshaped(policy, whole, size)
+    notes = theory_notes(whole, size)
     values: dict[str, Any] = {
         "network": name,
         "temporal": temporal,
         "frames": frames,
         "input_size": [size, size],
+        "notes": notes,
         "feature_extractor": whole.to_json(),
         "layers": [field.to_json() for field in found],
     }
-    if policy is not None:
-        values["reshaped"] = reshaped(policy, whole, size).to_json()
-    rows = [
-        {
-            "layer": field.name,
-            "size": "unbounded" if field.size is None else f"{field.size[0]} x {field.size[1]}",
-            "stride": "-" if field.stride is None else f"{field.stride[0]:g}",
-            "temporal reach": field.temporal_reach,
-        }
-        for field in [*found, whole]
-    ]
-    frame = pd.DataFrame(rows)
+    if regions is not None:
+        values["reshaped"] = regions.to_json()
+    rows = [layer_row(field, field.name) for field in found] + [layer_row(whole, "feature extractor")]
+    table = pd.DataFrame(rows)
     if as_json:
         say(jsonlib.dumps(values, indent=2))
     else:
-        show(
-            Sheet.from_frame(
-                frame.assign(layer=[*frame["layer"][:-1], "feature extractor"]),
-                title=f"{name} at {size} x {size}, theory",
+        show(Sheet.from_frame(table, title=f"{name} at {size} x {size}, theory", notes=notes))
+        if regions is not None and policy is not None:
+            title = (
+                f"The field of {whole.name} on the image, reshaped by {'; '.join(policy.describe()) or 'equal frames'}"
             )
-        )
-    return FieldResult(None, frame, {})
+            show(Sheet.from_frame(pd.DataFrame(region_rows(regions)), title=title))
+    if out is None:
+        return FieldResult(None, table, {})
+    config = {key: values[key] for key in ("network", "temporal", "frames")} | {"size": size, "channels": channels}
+    config |= {"layers": layers, "policy": None if policy is None else jsonlib.loads(policy.to_json())}
+    folder = open_run_folder(out, "receptive-field", config, resume)
+    figures = {} if regions is None else write_regions(folder.path, regions)
+    folder.write_result({**values, "figures": {key: str(path) for key, path in figures.items()}})
+    if not as_json:
+        say(f"  {folder.path}")
+    return FieldResult(folder.path, table, figures)
 
 
-def run_fields(
-    session: Session, problem: Problem, dataset: DataSet, policy: Policy, trained: dict[str, Path], *, seed: int
-) -> FieldResult:
-    """A study's receptive fields: those of its trained arms, and of the searched policy where none was trained."""
-    import torch
-
-    from fieldshift.training import save_network
-
-    folders = {arm: folder for arm in SHOWN_ARMS if (folder := trained.get(arm)) is not None}
-    if not folders:
-        say("  no trained networks: fields of networks with fresh weights")
-        for arm in ("none", "das"):
-            card = problem.card(dataset, arm, policy, None, seed)
-            torch.manual_seed(seed)
-            folders[arm] = session.path / "untrained" / arm
-            save_network(folders[arm], card.build(), card)
-    return compare_fields(session, dataset, folders, images=IMAGES, trained=bool(trained))
-
-
-def compare_fields(
-    session: Session, dataset: DataSet, folders: dict[str, Path], *, images: int, trained: bool = True
-) -> FieldResult:
-    """Measures, tabulates and draws the fields of trained networks on the same test images."""
-    import numpy as np
-    import pandas as pd
-    import torch
-
-    from fieldshift.report import field_sheet, show
-
-    finished = session.folder.finished_result()
-    if finished is None:
-        count = min(images, len(dataset.test))
-        pictures, _ = dataset.test.gather(torch.arange(count))
-        fields, rows, sheets = {}, [], {}
-        for name, folder in folders.items():
-            field, numbers = measured(folder, pictures, dataset.name, trained)
-            fields[name] = field
-            field.save(session.path / f"{name.strip('/').replace('/', '-')}.npz")
-            sheets[name] = numbers
-            rows.append({"network": name, **numbers})
-        figures = drawn(session.path, fields, pictures[0])
-        for name, field in fields.items():
-            run = session.child(f"receptive-field-{name}", {"arm": name, "stage": "receptive-field"})
-            numeric = {f"receptive_field/{slug(key)}": value for key, value in sheets[name].items() if number(value)}
-            run.log_metrics(numeric)
-            run.set_tags({f"conditions.{i}": line for i, line in enumerate(field.conditions.lines())})
-            picture = field.values / field.values.max()
-            run.log_image("receptive_field/effective", np.asarray(picture.sqrt() * 255, dtype=np.uint8), 0)
-            for path in figures.values():
-                run.log_artifact(path)
-            run.close("FINISHED")
-        notes = next(iter(fields.values())).conditions.lines()[1:2]
-        finished = session.folder.write_result(
-            {
-                "rows": rows,
-                "sheet": sheets,
-                "notes": notes,
-                "figures": {name: str(path) for name, path in figures.items()},
-            }
-        )
-    show(field_sheet(finished["sheet"], title="Receptive field of the last feature map", notes=finished["notes"]))
-    say(f"  {session.path}")
-    paths = {name: Path(path) for name, path in finished["figures"].items()}
-    return FieldResult(session.path, pd.DataFrame(finished["rows"]), paths)
-
-
-def measured(folder: Path, pictures: Any, kind: str, trained: bool) -> tuple[EffectiveField, dict[str, Any]]:
-    """The effective field of one trained network and the numbers of its column in the table."""
-    network, card = load_network(folder)
-    plan = card.plan()
-    policy = None if plan.as_images else plan.policy
-    field = effective(
-        network, pictures, trained=trained, policy=policy, images_kind=f"{kind} test", mean=card.mean, std=card.std
-    )
-    found = measures(field)
-    return field, {
-        **theoretical(network, policy, card.size),
-        "effective: side at 50 %, px": found.side[0.5],
-        "effective: area at 50 %, px^2": found.area[0.5],
-        "effective: area at 99 %, px^2": found.area[0.99],
-        "effective: sigma along, px": found.moments.along,
-        "effective: sigma across, px": found.moments.across,
-        "effective: anisotropy": found.moments.anisotropy,
-        "effective: angle, degrees": found.moments.angle,
+def layer_row(field: LayerField, name: str) -> dict[str, Any]:
+    """A layer's row in the table; beside a global operation the size is what windows see."""
+    windows = "" if field.size is None else f"{field.size[0]} x {field.size[1]}"
+    return {
+        "layer": name,
+        "size": " and ".join(filter(None, [windows, f"unbounded ({field.unbounded_by})" if field.unbounded_by else ""]))
+        or "-",
+        "stride": "-" if field.stride is None else f"{field.stride[0]:g}",
+        "first pixel": "-" if field.start is None else f"{field.start[0]}, {field.start[1]}",
+        "temporal reach": field.temporal_reach,
     }
 
 
-def theoretical(network: VideoNetwork, policy: Policy | None, size: tuple[int, int]) -> dict[str, Any]:
-    """The field of the last feature map by theory, as a plain network and as its motions reshape it."""
-    layer = next(field for field in theory(network, size) if field.name == network.feature_layer)
-    numbers: dict[str, Any] = {"theory: side, px": None if layer.size is None else layer.size[0]}
-    if layer.size is not None:
-        region = reshaped(policy or Policy.replicate(1), layer, size).fused
-        numbers |= {
-            "reshaped: area, px^2": region.area,
-            "reshaped: height, px": region.extent[0],
-            "reshaped: width, px": region.extent[1],
+def theory_notes(whole: LayerField, size: int) -> list[str]:
+    """What to know about the numbers: a network that was probed, and a field larger than the image."""
+    notes = [whole.note] if whole.note else []
+    if whole.size is not None and max(whole.size) > size:
+        field = f"{whole.size[0]} x {whole.size[1]}"
+        notes.append(
+            f"clipped: the feature extractor's field, {field} px, is larger than the image, {size} x {size} px"
+        )
+    return notes
+
+
+def region_rows(regions: Reshaped) -> list[dict[str, Any]]:
+    """The regions as rows: the plain network's, each frame's and the fused output's."""
+
+    def row(name: str, region: Region) -> dict[str, Any]:
+        return {
+            "region": name,
+            "area, px^2": f"{region.area:.0f}",
+            "height, px": f"{region.extent[0]:.1f}",
+            "width, px": f"{region.extent[1]:.1f}",
+            "anisotropy": f"{region.anisotropy:.2f}",
+            "angle, degrees": f"{region.angle:.1f}",
         }
-    return numbers
+
+    frames = [row(f"frame {t}", region) for t, region in enumerate(regions.frames)]
+    return [row("plain", regions.plain), *frames, row("fused", regions.fused)]
 
 
-def drawn(folder: Path, fields: dict[str, EffectiveField], picture: Any) -> dict[str, Path]:
-    """The comparison on a common scale, or the one map there is, as PNG and as SVG."""
-    from fieldshift.receptive_field.figures import comparison_figure, effective_figure, save_figure
+def write_regions(folder: Path, regions: Reshaped) -> dict[str, Path]:
+    """The figure as PNG and SVG, and the masks as regions.npz (plain, frames, fused)."""
+    import numpy as np
 
-    if len(fields) > 1:
-        figure = comparison_figure(fields, example=picture)
-    else:
-        figure = effective_figure(next(iter(fields.values())), example=picture)
-    return {path.suffix[1:]: path for path in save_figure(figure, folder / "receptive-fields")}
+    from fieldshift.receptive_field.figures import reshaped_figure, save_figure
 
-
-def number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    paths = {path.suffix[1:]: path for path in save_figure(reshaped_figure(regions), folder / "reshaped")}
+    masks = {"plain": regions.plain.mask.numpy(), "fused": regions.fused.mask.numpy()}
+    frames = np.stack([region.mask.numpy() for region in regions.frames])
+    np.savez_compressed(folder / "regions.npz", allow_pickle=False, frames=frames, **masks)
+    return paths
 
 
-def slug(words: str) -> str:
-    """A measure's name as MLflow takes it."""
-    kept = "".join(character if character.isalnum() else " " for character in words)
-    return "_".join(kept.split())
+def run_fields(
+    session: Session,
+    problem: Problem,
+    dataset: DataSet,
+    policy: Policy,
+    trained: dict[str, Path],
+    *,
+    seed: int,
+    sweep: FrameSweep | None = None,
+) -> FieldResult:
+    """A study's receptive fields: those of its trained arms, and of the searched policy where none was trained.
+
+    sweep: a frame sweep, the fields of whose networks are drawn against T.
+    """
+    subjects = [
+        Subject(name=arm, card=load_network(folder)[1], folder=folder)
+        for arm in SHOWN_ARMS
+        if (folder := trained.get(arm)) is not None
+    ]
+    if not subjects:
+        say("  no trained networks: fields of networks with fresh weights")
+        subjects = [
+            Subject(name=arm, card=problem.card(dataset, arm, policy, None, seed), folder=None, seed=seed)
+            for arm in ("none", "das")
+        ]
+    for frames, folder in ({} if sweep is None else lengths_of(sweep.rows)).items():
+        subjects.append(Subject(name=f"T = {frames}", card=load_network(folder)[1], folder=folder, frames=frames))
+    return compare_fields(session, dataset, subjects)

@@ -164,14 +164,23 @@ def fields_section(fields: FieldResult, where: str) -> Section:
     assert fields.folder is not None
     result = read_result(fields.folder)
     notes = list(result["notes"])
+    against = fields.figures.get("against-frames.png")
+    sweep = [] if against is None else [
+        FigureBlock(
+            against,
+            caption=f"Spread and area of the effective field against the number of frames. {where}.",
+            alt="Curves of the field's spread and area against the number of frames.",
+        )
+    ]  # fmt: skip
     return Section(
         "What does the network see?",
         [
             FigureBlock(
                 fields.figures["png"],
-                caption=f"Effective receptive fields on a common scale. {' '.join(notes)}",
+                caption=f"Effective receptive fields on a common scale: {'; '.join(notes)}.",
                 alt="Maps of the mean absolute gradient for every network, with radial profiles.",
             ),
+            *sweep,
             TableBlock(
                 field_sheet(result["sheet"], notes=notes),
                 caption=f"Receptive fields of the last feature map, by theory, reshaped and effective. {where}.",

@@ -111,6 +111,7 @@ def test_it_lies_within_the_theoretical_region_and_moves_with_the_policy() -> No
     assert int((moved.values > 0).sum()) <= moved.theoretical_area == 510.0  # type: ignore[operator]
     assert measures(moved).moments.along > 3 * measures(still).moments.along
     assert abs(measures(moved).moments.angle) < 5
+    assert still.position == moved.position == (20.0, 20.0)  # the unit's place, whatever the motions
     check_comparable([still, moved])
 
 
@@ -156,6 +157,10 @@ def test_saved_and_read_again(tmp_path: Path) -> None:
     assert again.conditions == field.conditions
     assert torch.equal(again.values, field.values)
     assert (again.mass, again.notes, again.theoretical_size) == (field.mass, field.notes, field.theoretical_size)
+    assert again.position == field.position is not None
+    tags = again.conditions.tags()
+    assert (tags["conditions.unit"], tags["conditions.input_size"]) == ("5, 5", "40 x 40")
+    assert tags["conditions.policy"] == "edge 0->1: rotate by 10 degrees at the outer frames"
     assert [path.name for path in tmp_path.iterdir()] == ["field.npz"]
     (tmp_path / "other.npz").write_text("nothing")
     with pytest.raises(UserError, match="no saved receptive field"):

@@ -5,6 +5,7 @@ Families whose probe takes more than about two seconds run with FIELDSHIFT_SLOW_
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -140,7 +141,7 @@ def test_published_resnets(name: str) -> None:
         network = getattr(torchvision.models, name)(weights=None).eval()
     network.maxpool.padding = 0
     stages = [network.layer1, network.layer2, network.layer3, network.layer4]
-    for stage, following in zip(stages, stages[1:], strict=False):
+    for stage, following in itertools.pairwise(stages):
         following[0].conv2.stride = following[0].downsample[0].stride = (1, 1)
         stage[-1].conv2.stride = (2, 2)
         stage[-1].downsample = nn.MaxPool2d(1, 2)
@@ -150,7 +151,7 @@ def test_published_resnets(name: str) -> None:
 
 
 def test_published_mobilenet_v1() -> None:
-    """The same table: 315 px, padding 126. A 3 x 3 convolution of stride 2, then 13 depthwise ones each before a pointwise one."""
+    """The same table: 315 px, padding 126. A convolution of stride 2, then 13 depthwise ones, a pointwise one after each."""
     layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, stride=2)]
     for stride in (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1):
         layers += [nn.Conv2d(8, 8, 3, stride=stride, padding=int(stride == 1), groups=8), nn.Conv2d(8, 8, 1)]

@@ -17,8 +17,16 @@ from torch import Tensor
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import video_network
-from fieldshift.receptive_field import EffectiveField, effective, reshaped
-from fieldshift.receptive_field.figures import comparison_figure, effective_figure, reshaped_figure, save_figure
+from fieldshift.receptive_field import EffectiveField, effective, measures, reshaped
+from fieldshift.receptive_field.figures import (
+    brightest,
+    comparison_figure,
+    effective_figure,
+    map_picture,
+    reshaped_figure,
+    save_figure,
+)
+from fieldshift.receptive_field.sweep_figure import sweep_figure
 
 
 @pytest.fixture(scope="module")
@@ -144,20 +152,24 @@ def test_a_map_has_one_colour_and_dash_by_its_place(fields: dict[str, EffectiveF
     assert [to_hex(drawn.get_edgecolor()[0]).upper() for drawn in contours.collections] == [c for c, _ in key.values()]
 
 
-def test_profiles_are_measured_from_the_unit_where_it_is_known(fields: dict[str, EffectiveField]) -> None:
+def test_profiles_are_measured_from_the_unit_with_bands(fields: dict[str, EffectiveField]) -> None:
     def profile(figure: Any) -> tuple[str, str]:
         panel = next(axes for axes in figure.findobj(lambda a: hasattr(a, "get_xlabel")) if "distance" in a_label(axes))
+        assert len(panel.collections) == len(panel.lines) * ("band" in panel.get_title())
         return " ".join(panel.get_title().split()), a_label(panel)
 
     def a_label(axes: Any) -> str:
         return str(axes.get_xlabel())
 
-    about = "radial profile about the unit, x 12, y 12 px"
+    about = "radial profile about the unit, x 12, y 12 px band: standard error, at most"
     assert profile(comparison_figure(fields)) == (about, "distance from the unit (px)")
     assert profile(effective_figure(fields["2D"])) == (about, "distance from the unit (px)")
-    mass = ("radial profile about the centre of mass", "distance from the centre of mass (px)")
-    assert profile(effective_figure(fields["video"])) == mass
-    assert profile(effective_figure(fields["video"], position=(12.0, 12.0)))[0] == about
+    assert profile(effective_figure(fields["video"]))[0] == about
+    assert profile(comparison_figure({"one": fields["video"], "two": fields["video"]}))[0] == about
+    unknown = replace(fields["video"], position=None, standard_error=None)
+    lost = profile(effective_figure(unknown))
+    assert lost[0].startswith("radial profile about the centre of mass")
+    assert lost[1] == "distance from the centre of mass (px)"
 
 
 def test_boxes_that_the_border_cuts_are_said(fields: dict[str, EffectiveField]) -> None:
@@ -196,6 +208,35 @@ def test_regions(frames: int, clip: bool, tmp_path: Path) -> None:
     assert all("px\N{SUPERSCRIPT TWO}" in panel.get_title() for panel in figure.axes if panel.get_title())
     assert found.policy in footer(figure)
     assert save_figure(figure, tmp_path / "regions", ["png"])[0].stat().st_size > 5000
+
+
+def test_before_and_after_training_are_compared_only_when_asked(fields: dict[str, EffectiveField]) -> None:
+    after = replace(fields["2D"], conditions=replace(fields["2D"].conditions, trained=True))
+    with pytest.raises(UserError, match="cannot be compared: the training is"):
+        comparison_figure({"before": fields["2D"], "after": after})
+    assert "not trained" in footer(comparison_figure({"before": fields["2D"], "after": after}, compared={"trained"}))
+
+
+def test_the_field_against_frames(fields: dict[str, EffectiveField]) -> None:
+    figure = sweep_figure({3: fields["video"], 1: fields["2D"]})
+    left, right = figure.subfigs[0].axes
+    assert {line.get_label()[2:]: list(line.get_xdata()) for line in left.lines} == {"along": [1, 3], "across": [1, 3]}
+    along = left.lines[0].get_ydata()
+    assert list(along) == [measures(fields[name]).moments.along for name in ("2D", "video")]
+    assert list(right.lines[0].get_ydata()) == [fields[name].theoretical_area for name in ("2D", "video")]
+    with pytest.raises(UserError, match="at least 2 numbers of frames"):
+        sweep_figure({3: fields["video"]})
+
+
+def test_a_map_as_a_picture_on_a_common_scale(fields: dict[str, EffectiveField]) -> None:
+    highest = brightest(list(fields.values()))
+    pictures = {name: map_picture(field, highest) for name, field in fields.items()}
+    for name, picture in pictures.items():
+        assert (picture.shape, picture.dtype.name) == ((312, 312, 3), "uint8")
+        row, column = divmod(int(fields[name].values.argmax()), 24)
+        assert picture[13 * row, 13 * column].sum() == picture.reshape(-1, 3).sum(axis=1).max()
+        assert (picture[:13, :13] == picture[0, 0]).all()
+    assert max(int(picture.max()) for picture in pictures.values()) == int(map_picture(fields["2D"]).max())
 
 
 def test_unknown_format(fields: dict[str, EffectiveField], tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from fieldshift.receptive_field.measures import (
     fit_gaussian,
     radial_profile,
     side_holding,
-    unit_position,
 )
 
 
@@ -145,10 +144,10 @@ def test_the_profile_of_two_boxes_is_taken_from_the_position_given() -> None:
     assert json.loads(json.dumps(by_unit.to_json()))["profile_centre"] == [19.0, 9.0]
 
 
-def field(values: Tensor, size: tuple[int, int] | None, *, moved: bool = False, bounded: bool = True) -> EffectiveField:
+def field(values: Tensor, position: tuple[float, float] | None, error: Tensor | None = None) -> EffectiveField:
     return EffectiveField(
         values=values,
-        standard_error=None,
+        standard_error=error,
         mass=float(values.sum()),
         mass_standard_error=None,
         conditions=Conditions(
@@ -159,23 +158,34 @@ def field(values: Tensor, size: tuple[int, int] | None, *, moved: bool = False, 
             trained=True,
             images=1,
             images_kind="none",
-            policy=("edge 0->1: translate_x by 0.4 of the width",) * moved,
         ),
-        theoretical_size=size,
-        theoretical_area=80.0 if bounded else None,
+        theoretical_size=None,
+        theoretical_area=None,
+        position=position,
     )
 
 
-def test_the_units_position_is_read_from_a_whole_box_that_nothing_moved() -> None:
-    values = box(40, slice(10, 18), slice(5, 15))
-    values[11, 7:9] = 0.0  # a hole does not matter
-    plain = field(values, (8, 10))
-    moved = field(values, (8, 10), moved=True)
-    assert unit_position([plain]) == unit_position([moved, plain, plain]) == (13.5, 9.5)
-    assert unit_position([moved]) is None
-    assert unit_position([field(values, (9, 10))]) is None
-    assert unit_position([field(values, (8, 10), bounded=False)]) is None
-    assert unit_position([plain, field(values.roll(1, 0), (8, 10))]) is None
+def test_a_profile_is_measured_from_the_unit_where_the_field_knows_it() -> None:
+    values = box(40, slice(18, 21), slice(8, 11)) + box(40, slice(18, 21), slice(28, 31))
+    assert measures(field(values, (19.0, 9.0))).profile_centre == (19.0, 9.0)
+    assert measures(field(values, (19.0, 9.0)), position=(1.0, 2.0)).profile_centre == (1.0, 2.0)
+    assert measures(field(values, None)).profile_centre == pytest.approx((19.0, 19.0))
+
+
+def test_the_band_of_a_profile_is_never_narrower_than_its_standard_error() -> None:
+    """The spread of a ring's mean over many made-up measurements is at most the mean of its pixels' spreads."""
+    generator = torch.Generator().manual_seed(0)
+    common, own = torch.rand(400, 1, 1, generator=generator), torch.rand(400, 21, 21, generator=generator)
+    maps = gaussian(4, 4, 0, 21, (10, 10)) * (common + own).double()
+    whole = field(maps.mean(dim=0), (10.0, 10.0), maps.std(dim=0))  # the spread of single maps, as if one were measured
+    found = measures(whole)
+    assert found.profile_error is not None
+    total = float(whole.values.sum())
+    rings = torch.stack([torch.from_numpy(radial_profile(one, (10.0, 10.0))[1]) for one in maps[:100]]) / total
+    spread = rings.std(dim=0)
+    band = torch.tensor(found.profile_error, dtype=torch.float64)
+    assert (band >= spread * 0.85).all()
+    assert measures(field(whole.values, None)).profile_error is None
 
 
 def test_plain_values() -> None:

@@ -107,6 +107,7 @@ def effective(
         conditions=conditions,
         theoretical_size=None if described is None else described.size,
         theoretical_area=area,
+        position=_position(described, probe.unit),
         notes=notes,
     )
 
@@ -161,6 +162,13 @@ def _expected(
     except UserError as error:  # a policy with colours has no region
         return None, (*notes, str(error))
     return region.fused.area, tuple(notes)
+
+
+def _position(field: LayerField | None, unit: tuple[int, int]) -> tuple[float, float] | None:
+    if field is None or not field.rows:
+        return None
+    top, left, bottom, right = field.box(*unit)
+    return (top + bottom) / 2, (left + right) / 2
 
 
 def _by(size: tuple[int, int]) -> str:

@@ -6,7 +6,7 @@ Maps of different conditions are not comparable, and `check_comparable` refuses 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,13 @@ class Conditions:
             *([f"policy {self.policy_digest}: {'; '.join(self.policy) or 'replicate'}"] if self.policy_digest else []),
         ]
 
+    def tags(self) -> dict[str, str]:
+        """The conditions as tags of a tracked run, each under its own name, so that runs can be filtered by them."""
+        words = {"unit": f"{self.unit[0]}, {self.unit[1]}", "input_size": "{} x {}".format(*self.input_size)}
+        words |= {"policy": "; ".join(self.policy) or "none"}
+        plain = {key: words.get(key, str(value)) for key, value in asdict(self).items()}
+        return {f"conditions.{key}": value for key, value in plain.items()}
+
     def to_json(self) -> dict[str, Any]:
         """The conditions as plain values; `from_json` gives them back."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -95,6 +102,8 @@ class EffectiveField:
     """Rows and columns of the plain network's theoretical field, in pixels, unclipped; None where it is unbounded."""
     theoretical_area: float | None
     """Pixels of the image inside the theoretical field, reshaped by the policy if there is one; None as above."""
+    position: tuple[float, float] | None = None
+    """Row and column of the unit on the image, the centre of its field in a frame that is not moved; None as above."""
     notes: tuple[str, ...] = ()
     """What a reader has to be warned of, such as a field larger than the image."""
 
@@ -107,6 +116,7 @@ class EffectiveField:
             "mass_standard_error": self.mass_standard_error,
             "theoretical_size": self.theoretical_size,
             "theoretical_area": self.theoretical_area,
+            "position": self.position,
             "notes": self.notes,
         }
         arrays = {"values": self.values.numpy(), "described": np.array(json.dumps(described))}
@@ -124,7 +134,7 @@ class EffectiveField:
             with np.load(path, allow_pickle=False) as file:
                 described = json.loads(str(file["described"]))
                 arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "described"}
-            size = described["theoretical_size"]
+            size, position = described["theoretical_size"], described.get("position")
             return cls(
                 values=arrays["values"],
                 standard_error=arrays.get("standard_error"),
@@ -133,23 +143,27 @@ class EffectiveField:
                 conditions=Conditions.from_json(described["conditions"]),
                 theoretical_size=None if size is None else (size[0], size[1]),
                 theoretical_area=described["theoretical_area"],
+                position=None if position is None else (position[0], position[1]),
                 notes=tuple(described["notes"]),
             )
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise UserError(f"'{path}' is no saved receptive field ({error}); give a file written by save.") from error
 
 
-def check_comparable(fields: Sequence[EffectiveField]) -> None:
+def check_comparable(fields: Sequence[EffectiveField], compared: Collection[str] = ()) -> None:
     """Raises UserError, naming what differs, unless all maps were measured under the same conditions.
 
     Input size, layer, unit, training, number and kind of images must agree; the network, its temporal module, the
-    frames and the policy may differ, since they are what is compared.
+    frames and the policy may differ, since they are what is compared. compared: names of `Conditions` that are compared
+    as well, such as "trained" for a network before and after training.
     """
     if not fields:
         raise UserError("There is no receptive field to compare; give at least one.")
     first = fields[0].conditions
     for other in fields[1:]:
         for name, words in _MUST_AGREE.items():
+            if name in compared:
+                continue
             left, right = getattr(first, name), getattr(other.conditions, name)
             if left != right:
                 raise UserError(

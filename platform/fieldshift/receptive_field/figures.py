@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from fieldshift.errors import MissingFeatureError, UserError
 from fieldshift.receptive_field.effective_map import EffectiveField, check_comparable
-from fieldshift.receptive_field.measures import Measures, measures, unit_position
+from fieldshift.receptive_field.measures import Measures, measures
 from fieldshift.receptive_field.reshaped import Region, Reshaped
 from fieldshift.receptive_field.spans import Numbers
 
@@ -35,7 +36,6 @@ _DECADES = 4
 _FORMATS = ("png", "svg", "pdf")
 _BOTH_LEVELS = 3  # maps at most that are drawn with two contours each; more would hide each other
 _PANEL, _PANEL_HEIGHT, _FOOTER_LINE = 3.1, 3.3, 0.14  # inches
-Position = tuple[float, float]
 
 
 def effective_figure(
@@ -43,25 +43,22 @@ def effective_figure(
     *,
     example: Shaped[Tensor, "channels height width"] | None = None,
     region: Region | None = None,
-    position: Position | None = None,
 ) -> Figure:
     """One effective field: its map on a log scale, its radial profile and, on an example image, its contours.
 
     example: an image (C, H, W) of the field's size, uint8 or floats in [0, 1]. region: a theoretical field to outline.
-    position: as in `comparison_figure`.
     """
     columns = 2 if example is None else 3
     lines = [*field.conditions.lines(), *field.notes, *_border_note(field)]
-    figure, (top,) = _figure(4.1 * columns, [4.0], lines)
+    figure, (top,) = framed_figure(4.1 * columns, [4.0], lines)
     axes = top.subplots(1, columns, squeeze=False)[0]
     shares = _shares(field)
-    position = position or unit_position([field])
-    found = measures(field, position=position)
+    found = measures(field)
     image = _draw_map(axes[0], shares, _log_norm([shares]))
     _outline(axes[0], region, "white")
     axes[0].set_title(_summary(found), fontsize=9)
     _colour_bar(top, image, axes[0], extend="min")
-    _draw_profiles(axes[1], [found], known=position is not None)
+    _draw_profiles(axes[1], [found], known=field.position is not None)
     if example is not None:
         _draw_contours(axes[2], [field], example)
     return figure
@@ -71,22 +68,22 @@ def comparison_figure(
     fields: Mapping[str, EffectiveField],
     *,
     example: Shaped[Tensor, "channels height width"] | None = None,
-    position: Position | None = None,
+    compared: Collection[str] = (),
 ) -> Figure:
     """Several effective fields on one scale: maps, radial profiles, contours, and the last map minus the first.
 
     fields: name in the figure -> field, at least two, all of the same conditions, else UserError. Every map is divided
     by its mass, so the scale is the share of the mass per pixel. The fields get letters, colours and dashes by their
-    order. position: row and column of the unit on the image, the centre of its theoretical field, from which radial
-    profiles are measured; by default what `unit_position` finds, else each map's centre of mass.
+    order. compared: conditions that may differ too, as in `check_comparable`. Radial profiles are measured from the
+    unit's position on the image, or from each map's centre of mass where one field does not know it.
     """
     if len(fields) < 2:
         raise UserError(f"A comparison needs at least 2 receptive fields, but {len(fields)} was given.")
     maps = list(fields.values())
-    check_comparable(maps)
-    position = position or unit_position(maps)
+    check_comparable(maps, compared)
+    known = all(field.position is not None for field in maps)
     shares = [_shares(field) for field in maps]
-    found = [measures(field, position=position) for field in maps]
+    found = [measures(field if known else replace(field, position=None)) for field in maps]
     wide = _columns(len(maps))
     deep = -(-len(maps) // wide)
     names = [f"{_letter(i)}: {name}" for i, name in enumerate(fields)]
@@ -95,7 +92,7 @@ def comparison_figure(
     tallest = max(title.count("\n") for title in titles)
     key_columns = max(1, min(len(names), int(width * 12 / (max(map(len, names)) + 8))))
     heights = [(_PANEL + 0.15 * tallest) * deep + 0.75, _PANEL_HEIGHT, 0.2 * -(-len(names) // key_columns) + 0.1]
-    figure, (top, middle, key) = _figure(width, heights, _comparison_lines(fields))
+    figure, (top, middle, key) = framed_figure(width, heights, _comparison_lines(fields))
     axes = top.subplots(deep, wide, squeeze=False).reshape(-1)
     norm = _log_norm(shares)
     for i, title in enumerate(titles):
@@ -105,7 +102,7 @@ def comparison_figure(
         axis.set_axis_off()
     _colour_bar(top, image, list(axes), extend="min", location="bottom", aspect=40)
     panels = middle.subplots(1, 3)
-    _draw_profiles(panels[0], found, known=position is not None)
+    _draw_profiles(panels[0], found, known=known)
     _draw_contours(panels[1], maps, example)
     _draw_difference(middle, panels[2], shares[-1] - shares[0], f"{_letter(len(maps) - 1)} minus {_letter(0)}")
     _draw_key(key, names, key_columns)
@@ -126,10 +123,11 @@ def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels heig
     cut = "; cut at the image's border" if regions.clipped else ""
     lines = [
         f"theoretical field of unit {regions.unit} of layer {regions.layer}, image {height} x {width} px{cut}",
-        f"policy {regions.policy}; outlined: the plain network's {regions.plain.area:.0f} px\N{SUPERSCRIPT TWO}; "
-        "above each: its area, long : short axis, angle",
+        f"policy {regions.policy}: {'; '.join(regions.motions) or 'replicate'}",
+        f"outlined: the plain network's {regions.plain.area:.0f} px\N{SUPERSCRIPT TWO}; above each: its area, "
+        "long : short axis, angle",
     ]
-    figure, (top,) = _figure(2.9 * wide, [(2.5 * min(rows / columns, 2.0) + 0.95) * deep], lines)
+    figure, (top,) = framed_figure(2.9 * wide, [(2.5 * min(rows / columns, 2.0) + 0.95) * deep], lines)
     axes = top.subplots(deep, wide, squeeze=False).reshape(-1)
     for axis, (title, region) in zip(axes, shown, strict=False):
         _backdrop(axis, region, example)
@@ -147,6 +145,27 @@ def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels heig
     return figure
 
 
+def map_picture(field: EffectiveField, highest: float | None = None, side: int = 320) -> np.ndarray:
+    """The map alone as an RGB picture, uint8 (H', W', 3), for grids of images: log scale, pixels as whole squares.
+
+    highest: the share of the mass per pixel that is brightest, the map's own by default; give the same to maps that are
+    to be seen side by side. side: about the pixels of the picture's longer side.
+    """
+    from matplotlib import colormaps
+
+    shares = _shares(field)
+    levels = np.log10(np.maximum(shares, 1e-300) / (highest or float(shares.max()))) / _DECADES + 1
+    picture = (colormaps[MAP_COLOURS](np.clip(levels, 0.0, 1.0))[..., :3] * 255).round().astype(np.uint8)
+    times = max(1, side // max(picture.shape[:2]))
+    enlarged: np.ndarray = picture.repeat(times, axis=0).repeat(times, axis=1)
+    return enlarged
+
+
+def brightest(fields: Collection[EffectiveField]) -> float:
+    """The largest share of the mass that one pixel of any of the maps has."""
+    return max(float(_shares(field).max()) for field in fields)
+
+
 def save_figure(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Writes the figure as `stem`.png and so on, 200 dots per inch, and returns the paths. formats: png, svg, pdf."""
     paths = []
@@ -161,7 +180,7 @@ def save_figure(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png
     return paths
 
 
-def _figure(width: float, heights: Sequence[float], lines: Sequence[str]) -> tuple[Figure, list[Any]]:
+def framed_figure(width: float, heights: Sequence[float], lines: Sequence[str]) -> tuple[Figure, list[Any]]:
     """A figure of rows of the heights in inches over a footer of the lines, and the rows as subfigures."""
     try:
         from matplotlib.figure import Figure
@@ -233,18 +252,25 @@ def _draw_map(axis: Any, shares: Numbers, norm: Any) -> Any:
 
 
 def _draw_profiles(axis: Any, found: Sequence[Measures], *, known: bool) -> None:
-    """Radial profiles; known: whether they are measured from the unit's position or from each centre of mass."""
+    """Radial profiles with bands; known: whether they are measured from the units' positions or the centres of mass."""
     highest = max(max(one.profile) for one in found)
     for i, one in enumerate(found):
         axis.plot(one.radii, one.profile, **_line(i))
+        if one.profile_error is not None:
+            middle, error = np.array(one.profile), np.array(one.profile_error)
+            low = np.maximum(middle - error, highest * 10.0 ** -(_DECADES + 2))
+            axis.fill_between(one.radii, low, middle + error, color=_line(i)["color"], alpha=0.2, linewidth=0)
     axis.set_yscale("log")
     axis.set_ylim(highest * 10.0 ** -(_DECADES + 1), highest * 2)
     axis.set_xlim(left=0)
     axis.set_xlabel(f"distance from {'the unit' if known else 'the centre of mass'} (px)", fontsize=8)
     axis.set_ylabel("mean share of the mass per pixel", fontsize=8)
     axis.tick_params(labelsize=7)
-    centre = _place(found[0].profile_centre)
-    axis.set_title(f"radial profile about\n{f'the unit, {centre}' if known else 'the centre of mass'}", fontsize=9)
+    centres = {one.profile_centre for one in found}
+    place = f", {_place(found[0].profile_centre)}" if len(centres) == 1 else ""
+    about = f"the unit{place}" if known else "the centre of mass"
+    band = "\nband: standard error, at most" if any(one.profile_error for one in found) else ""
+    axis.set_title(f"radial profile about {about}{band}", fontsize=9)
     axis.grid(alpha=0.25)
 
 
@@ -349,5 +375,5 @@ def _letter(index: int) -> str:
     return ascii_uppercase[index] if index < len(ascii_uppercase) else str(index + 1)
 
 
-def _place(position: Position) -> str:
+def _place(position: tuple[float, float]) -> str:
     return f"x {position[1]:.4g}, y {position[0]:.4g} px"

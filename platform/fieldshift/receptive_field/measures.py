@@ -57,11 +57,13 @@ class Measures:
     gaussian_note: str
     """Why there is no fit; empty when there is one."""
     profile_centre: tuple[float, float]
-    """Row and column that the radial profile is measured from: the unit's position if given, else the centre of mass."""
+    """Row and column that the radial profile is measured from: the unit's position if known, else the centre of mass."""
     radii: tuple[float, ...]
     """Distances from `profile_centre` in pixels, the middles of rings one pixel wide."""
     profile: tuple[float, ...]
     """Mean mass per pixel in each ring, as a share of the whole."""
+    profile_error: tuple[float, ...] | None
+    """At most the standard error over images of `profile`: the mean of the pixels' own; None for a single image."""
     ratio_to_theory: float | None
     """Area holding 99 % of the mass / area of the theoretical field inside the image; None where that is unbounded."""
 
@@ -73,7 +75,8 @@ class Measures:
         for key in ("moments", "gaussian"):
             if plain[key] is not None:
                 plain[key]["centre"] = list(plain[key]["centre"])
-        return {**plain, **{key: list(getattr(self, key)) for key in ("profile_centre", "radii", "profile")}}
+        listed = {key: list(getattr(self, key)) for key in ("profile_centre", "radii", "profile")}
+        return {**plain, **listed, "profile_error": self.profile_error and list(self.profile_error)}
 
 
 def measures(
@@ -86,19 +89,22 @@ def measures(
     """All measures of an effective field, or of a map (H, W) of non-negative mass.
 
     fractions: shares of the mass in (0, 1]. theoretical_area: pixels of the theoretical field inside the image; an
-    effective field brings its own. position: row and column that the radial profile is measured from, such as
-    `unit_position`; the centre of mass by default, which may lie between the boxes of a video network.
+    effective field brings its own. position: row and column that the radial profile is measured from; by default the
+    unit's own, as an effective field knows it, else the centre of mass, which may lie between the boxes of a video.
     Raises UserError for a map with no mass or with negative or infinite values.
     """
+    errors = None
     if isinstance(field, Tensor):
         values = _mass(field)
     else:
         values = _mass(field.values)
+        errors = None if field.standard_error is None else field.standard_error.numpy()
         theoretical_area = field.theoretical_area if theoretical_area is None else theoretical_area
+        position = field.position if position is None else position
     ellipse = ellipse_of(values)
     gaussian, note = fit_gaussian(values)
     about = ellipse.centre if position is None else position
-    radii, profile = radial_profile(values, about)
+    radii, profile = _rings(values, about)
     reached = area_holding(values, 0.99)
     return Measures(
         side={fraction: side_holding(values, fraction, ellipse.centre) for fraction in fractions},
@@ -109,6 +115,7 @@ def measures(
         profile_centre=about,
         radii=tuple(radii.tolist()),
         profile=tuple((profile / values.sum()).tolist()),
+        profile_error=None if errors is None else tuple((_rings(errors, about)[1] / values.sum()).tolist()),
         ratio_to_theory=None if theoretical_area is None else reached / theoretical_area,
     )
 
@@ -200,36 +207,17 @@ def fit_gaussian(values: Tensor | Numbers) -> tuple[Ellipse | None, str]:
 def radial_profile(values: Tensor | Numbers, centre: tuple[float, float] | None = None) -> tuple[Numbers, Numbers]:
     """Mean of the map in rings one pixel wide about `centre`: (middle radii in pixels, means), empty rings left out."""
     mass = _mass(values)
-    row, column = ellipse_of(mass).centre if centre is None else centre
-    rows, columns = np.ogrid[0 : mass.shape[0], 0 : mass.shape[1]]
-    ring = np.floor(np.hypot(rows - row, columns - column)).astype(np.int64).reshape(-1)
+    return _rings(mass, ellipse_of(mass).centre if centre is None else centre)
+
+
+def _rings(values: Numbers, centre: tuple[float, float]) -> tuple[Numbers, Numbers]:
+    rows, columns = np.ogrid[0 : values.shape[0], 0 : values.shape[1]]
+    ring = np.floor(np.hypot(rows - centre[0], columns - centre[1])).astype(np.int64).reshape(-1)
     pixels = np.bincount(ring)
-    sums = np.bincount(ring, weights=mass.reshape(-1))
+    sums = np.bincount(ring, weights=values.reshape(-1))
     filled = np.flatnonzero(pixels)
     means: Numbers = sums[filled] / pixels[filled]
     return filled.astype(np.float64) + 0.5, means
-
-
-def unit_position(fields: Sequence[EffectiveField]) -> tuple[float, float] | None:
-    """Row and column of the unit on the image, the centre of its theoretical field, for fields of one unit.
-
-    It is read from a field without a policy whose map fills its theoretical field to all four sides, so that the two
-    are one box. None where no field shows it (every one is moved, unbounded or cut by the image's border), and where
-    fields show different positions.
-    """
-    shown = {centre for field in fields if (centre := _box_centre(field)) is not None}
-    return shown.pop() if len(shown) == 1 else None
-
-
-def _box_centre(field: EffectiveField) -> tuple[float, float] | None:
-    if field.conditions.policy or field.theoretical_area is None:
-        return None
-    mass = field.values.numpy() > 0
-    rows, columns = np.flatnonzero(mass.any(axis=1)), np.flatnonzero(mass.any(axis=0))
-    reached = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
-    if reached != field.theoretical_size:
-        return None
-    return float(rows[0] + rows[-1]) / 2, float(columns[0] + columns[-1]) / 2
 
 
 def _overlap(length: int, centre: float, half: float) -> Numbers:

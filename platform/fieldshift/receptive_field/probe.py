@@ -50,8 +50,9 @@ def positive_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     """A copy in double precision whose every path carries a positive gradient: positive weights, averages for maxima.
 
     Weights are drawn in [0.5, 1.5] / fan-in so that activations stay near their input; batch normalisation becomes the
-    identity and other normalisations lose their scales; max pooling becomes average pooling of the same window, since a maximum passes the gradient to one pixel, and
-    activations that saturate (ReLU6, hard sigmoid) become ones that do not.
+    identity and other normalisations lose their scales; max pooling becomes average pooling of the same window, since a
+    maximum passes the gradient to one pixel, and activations that saturate (ReLU6, hard sigmoid) become ones that do
+    not.
     """
     twin = copy.deepcopy(module).double().eval()
     generator = torch.Generator().manual_seed(seed)

@@ -72,14 +72,18 @@ class Reshaped:
     """The image's height and width, in pixels."""
     policy: str
     """The policy's digest."""
+    motions: tuple[str, ...]
+    """The policy in words, one line an edge; empty where every frame shows the image itself."""
     clipped: bool
     """Whether the box is larger than the image and was cut at its border."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without the masks."""
-        shared = {"layer": self.layer, "unit": list(self.unit), "size": list(self.size), "policy": self.policy}
+        shared = {"layer": self.layer, "unit": list(self.unit), "size": list(self.size)}
         return {
             **shared,
+            "policy": self.policy,
+            "motions": list(self.motions),
             "clipped": self.clipped,
             "plain": self.plain.to_json(),
             "frames": [region.to_json() for region in self.frames],
@@ -131,6 +135,7 @@ def reshaped(
         unit=(row, column),
         size=(height, width),
         policy=policy.digest(),
+        motions=tuple(policy.describe()),
         clipped=clip and clipped,
     )
 
@@ -225,7 +230,7 @@ class _Raster:
             extent=((int(rows[-1] - rows[0]) + 1) / self.fine, (int(columns[-1] - columns[0]) + 1) / self.fine),
             centre=self._at(ellipse.centre),
             anisotropy=spread[0] / spread[1],
-            angle=ellipse.angle if spread[0] > _ROUND * spread[1] else 0.0,
+            angle=round(ellipse.angle, 9) + 0.0 if spread[0] > _ROUND * spread[1] else 0.0,
         )
 
     def _at(self, sample: tuple[float, float]) -> tuple[float, float]:

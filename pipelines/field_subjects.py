@@ -1,0 +1,226 @@
+"""Whose receptive field is measured: trained networks by run folder or MLflow run id, under which motions, before or
+after training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.data import LoadingConfig
+from fieldshift.errors import UserError
+from fieldshift.motions import Policy
+from fieldshift.run_folder import read_result
+from fieldshift.tracking import TrackingConfig
+from fieldshift.training import NetworkCard, load_network
+from pipelines.problem import read_policy
+from pipelines.using import loading_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from fieldshift.networks import VideoNetwork
+
+OWN, PLAIN = "own", "plain"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_SWEEPS = {"sweep-frames", "frames"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One network whose field is measured.
+
+    Attributes:
+        name: what it is called in table and figures.
+        card: how the network is built, and which motions it was trained under.
+        folder: where its trained weights are; None for the weights that training starts from.
+        policy: the motions that it is looked at under, in place of its own.
+        seed: decides the weights that training starts from.
+        frames: the number of frames that it stands for in a frame sweep; None outside of one.
+    """
+
+    name: str
+    card: NetworkCard
+    folder: Path | None
+    policy: Policy | None = None
+    seed: int = 0
+    frames: int | None = None
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights are trained: here, or elsewhere where training starts from pretrained ones."""
+        return self.folder is not None or self.card.architecture.weights is not None
+
+    @property
+    def motions(self) -> Policy | None:
+        """The policy whose video the network reads, None where it reads plain images."""
+        plan = self.card.plan()
+        return self.policy or (None if plan.as_images else plan.policy)
+
+    def network(self, device: torch.device | str = "cpu") -> VideoNetwork:
+        """The network in evaluation mode."""
+        import torch
+
+        if self.folder is not None:
+            return load_network(self.folder, device)[0]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self.card.build().to(device).eval()
+
+
+def subjects_of(
+    runs: Sequence[str], tracking: TrackingConfig, *, motions: Sequence[str] | None, before: bool
+) -> list[Subject]:
+    """The networks that `receptive-field` compares. Raises UserError, before any work, for what cannot be compared.
+
+    runs: folders, MLflow run ids, or the folder of one frame sweep, whose networks are taken with their first seed.
+    motions: each network is looked at under each of these instead of its own (`motions_named`). before: each is
+    preceded by itself before training.
+    """
+    if len(set(runs)) < len(runs):
+        raise UserError("--runs names a folder twice; give each once.")
+    folders = {run: trained_folder(run, tracking) for run in runs}
+    names = [folder.name for folder in folders.values()]
+    found: list[Subject] = []
+    for run, folder in folders.items():
+        lengths = sweep_folders(folder)
+        if lengths and len(runs) > 1:
+            raise UserError(f"{run} is a frame sweep; give it alone, or single trials of it.")
+        for frames, trial in lengths.items():
+            found.append(Subject(name=f"T = {frames}", card=load_network(trial)[1], folder=trial, frames=frames))
+        if not lengths:
+            name = folder.name if names.count(folder.name) == 1 else run
+            found.append(Subject(name=name, card=load_network(folder)[1], folder=folder))
+    check_alike(found)
+    if motions:
+        found = [under(subject, text, alone=len(runs) == 1) for subject in found for text in motions]
+    if before:
+        found = [each for subject in found for each in (before_training(subject), subject)]
+    if len({subject.name for subject in found}) < len(found):
+        raise UserError(f"--motions names a motion twice: {', '.join(motions or ())}; give each once.")
+    return found
+
+
+def before_training(subject: Subject) -> Subject:
+    """The same network with the weights that its training started from, where its run tells the seed."""
+    assert subject.folder is not None
+    return replace(subject, name=f"{subject.name}, before training", folder=None, seed=seed_of(subject.folder))
+
+
+def seed_of(folder: Path) -> int:
+    """The seed in the configuration of a run folder, or at the end of a trial's name; 0 where neither is there."""
+    import yaml
+
+    file = folder / "config.yaml"
+    if file.is_file():
+        return int((yaml.safe_load(file.read_text()) or {}).get("seed") or 0)
+    ending = re.search(r"-seed(\d+)$", folder.name)
+    return int(ending[1]) if ending else 0
+
+
+def under(subject: Subject, motions: str, *, alone: bool) -> Subject:
+    """The subject under other motions; alone: whether it is the only run, whose name need not be said."""
+    policy = motions_named(motions, subject)
+    name = Path(motions).name if "=" not in motions else motions
+    return replace(subject, name=name if alone else f"{subject.name}, {name}", policy=policy)
+
+
+def motions_named(text: str, subject: Subject) -> Policy | None:
+    """The policy that a word of --motions stands for, with the frames that the network reads.
+
+    'own': the network's own. 'plain': equal frames. 'rotate=30' or 'translate_x=0.3,zoom=1.2': a motion, or a chain of
+    motions, with what lies outside as in its own policy. Anything else: a policy file or a search's run folder.
+    """
+    own = subject.motions
+    if text == OWN:
+        return None
+    if own is None:
+        raise UserError(
+            f"The network of {subject.name} reads single images, so no motions can be looked at with it; give runs that were "
+            "trained on videos (fieldshift train --policy FILE)."
+        )
+    settings: dict[str, Any] = {"fill": own.fill, "reference": own.reference, "symmetric": own.symmetric}
+    if text == PLAIN:
+        return Policy.replicate(own.frames, **settings)
+    if "=" not in text:
+        policy = read_policy(text)
+        assert policy is not None
+        return policy.with_frames(own.frames)
+    steps = []
+    for step in text.split(","):
+        name, _, magnitude = step.partition("=")
+        try:
+            steps.append((name.strip(), float(magnitude)))
+        except ValueError:
+            raise UserError(f"--motions has '{step}', but a motion is NAME=NUMBER, such as rotate=30.") from None
+    return Policy.chain(steps, frames=own.frames, **settings)
+
+
+def check_alike(subjects: Sequence[Subject]) -> None:
+    """Raises UserError, naming what differs, unless the maps of all networks will be of the same conditions."""
+    first = subjects[0]
+    asked: dict[str, Callable[[NetworkCard], object]] = {
+        "data set": lambda card: card.data,
+        "task": lambda card: card.task,
+        "input size": lambda card: f"{card.size[0]} x {card.size[1]} px",
+        "channels": lambda card: card.channels,
+    }
+    for other in subjects[1:]:
+        for words, value in asked.items():
+            if value(first.card) != value(other.card):
+                raise UserError(
+                    f"These runs cannot be compared: the {words} is {value(first.card)} for {first.name} and "
+                    f"{value(other.card)} for {other.name}; effective fields are comparable under the same conditions only."
+                )
+
+
+def loading_for(subject: Subject, given: LoadingConfig) -> LoadingConfig:
+    """How the test images are read: as asked, or as in the run's training where nothing was."""
+    return given if given != LoadingConfig() or subject.folder is None else loading_of(subject.folder)
+
+
+def trained_folder(run: str, tracking: TrackingConfig) -> Path:
+    """The folder of a run, itself given as a folder or as an MLflow run id."""
+    if Path(run).exists() or not _RUN_ID.fullmatch(run):
+        return Path(run)
+    from fieldshift.tracking.store import KEY_TAG, client_for
+
+    stores = [tracking.uri] if tracking.uri else [f"sqlite:///{file.absolute()}" for file in local_stores()]
+    for uri in stores:
+        try:
+            tags = client_for(uri).get_run(run).data.tags
+        except Exception:  # not in this store, or a store of something else
+            continue
+        place, _, trial = tags.get(KEY_TAG, "").partition(":")
+        folder = Path(place) / "trials" / trial if trial else Path(place)
+        if not place or not folder.is_dir():
+            raise UserError(
+                f"MLflow run {run} lies in {folder or 'no folder'}, which is not here; give its run folder."
+            )
+        return folder
+    where = tracking.uri or "the stores of the folders below runs/"
+    raise UserError(f"There is no MLflow run {run} in {where}; give --tracking.uri of its store, or its run folder.")
+
+
+def local_stores() -> list[Path]:
+    """The MLflow stores of the run folders below here, the latest first."""
+    return sorted(Path("runs").glob("*/mlflow.db"), key=lambda file: file.stat().st_mtime, reverse=True)
+
+
+def sweep_folders(folder: Path) -> dict[int, Path]:
+    """T -> the trained network of a frame sweep's first seed; empty where the folder is no frame sweep."""
+    import pandas as pd
+
+    if (folder / "network.json").exists() or not (folder / "result.json").exists():
+        return {}
+    result = read_result(folder)
+    return lengths_of(pd.DataFrame(result["rows"])) if result["command"] in _SWEEPS else {}
+
+
+def lengths_of(rows: pd.DataFrame) -> dict[int, Path]:
+    """T -> the folder of the network that was trained with the first seed, of a frame sweep's rows."""
+    first = rows.sort_values(["frames", "seed"]).drop_duplicates("frames")
+    return {int(frames): Path(folder) for frames, folder in zip(first["frames"], first["folder"], strict=True)}

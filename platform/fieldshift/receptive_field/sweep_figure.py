@@ -1,0 +1,56 @@
+"""The receptive field against the number of frames T, as a figure that can be printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.errors import UserError
+from fieldshift.receptive_field.effective_map import EffectiveField, check_comparable
+from fieldshift.receptive_field.figures import LINES, framed_figure
+from fieldshift.receptive_field.measures import measures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+else:
+    Figure = Any
+
+
+def sweep_figure(fields: Mapping[int, EffectiveField]) -> Figure:
+    """Spread along and across, and area, of effective fields against the number of frames.
+
+    fields: T -> the field of a network that reads T frames, at least two, of the same conditions, else UserError. Spread
+    in pixels by weighted second moments; areas in square pixels: what holds half and 99 % of the mass, and the
+    theoretical region that the policy makes.
+    """
+    if len(fields) < 2:
+        raise UserError(f"A field against T needs at least 2 numbers of frames, but {len(fields)} was given.")
+    counts = sorted(fields)
+    check_comparable([fields[count] for count in counts])
+    found = [measures(fields[count]) for count in counts]
+    last = fields[counts[-1]].conditions
+    figure, (top,) = framed_figure(7.6, [3.1], [f"{last.network}, {last.temporal}", *last.lines()[1:]])
+    left, right = top.subplots(1, 2)
+    spreads = {"along": [one.moments.along for one in found], "across": [one.moments.across for one in found]}
+    for (name, values), colour, mark in zip(spreads.items(), LINES, "os", strict=False):
+        left.plot(counts, values, color=colour, marker=mark, markersize=4, label=f"\N{GREEK SMALL LETTER SIGMA} {name}")
+    left.set_ylabel("spread of the effective field (px)", fontsize=8)
+    squared = "px\N{SUPERSCRIPT TWO}"
+    areas: dict[str, list[float | None]] = {
+        "theory": [fields[count].theoretical_area for count in counts],
+        "holds 99 % of the mass": [one.area[0.99] for one in found],
+        "holds 50 %": [one.area[0.5] for one in found],
+    }
+    for (name, sizes), colour, mark in zip(areas.items(), ("#000000", *LINES[2:]), "^os", strict=False):
+        shown = [(count, size) for count, size in zip(counts, sizes, strict=True) if size is not None]
+        if shown:
+            right.plot(*zip(*shown, strict=True), color=colour, marker=mark, markersize=4, label=name)
+    right.set_ylabel(f"area ({squared})", fontsize=8)
+    for axis in (left, right):
+        axis.set_xlabel("frames T", fontsize=8)
+        axis.set_xticks(counts)
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.25)
+        axis.tick_params(labelsize=7)
+        axis.legend(fontsize=7, frameon=False)
+    return figure
