@@ -275,5 +275,6 @@ def slug(words: str) -> str:
 
 def file_name(name: str) -> str:
     """A network's name as a file's: letters, digits, and _-.= stay, anything else becomes a dash."""
+    name = name.replace(" = ", "=")
     kept = "".join(character if character.isalnum() or character in "_-.=" else "-" for character in name)
     return "-".join(part for part in kept.split("-") if part)

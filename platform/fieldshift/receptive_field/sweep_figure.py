@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
@@ -29,7 +30,8 @@ def sweep_figure(fields: Mapping[int, EffectiveField]) -> Figure:
     check_comparable([fields[count] for count in counts])
     found = [measures(fields[count]) for count in counts]
     last = fields[counts[-1]].conditions
-    figure, (top,) = framed_figure(7.6, [3.1], [f"{last.network}, {last.temporal}", *last.lines()[1:]])
+    lines = [f"{replace(last, frames=1).lines()[0]}, temporal module {last.temporal}", last.lines()[1]]
+    figure, (top,) = framed_figure(7.6, [3.1], [*lines, f"policy: {'; '.join(last.policy) or 'replicate'}"])
     left, right = top.subplots(1, 2)
     spreads = {"along": [one.moments.along for one in found], "across": [one.moments.across for one in found]}
     for (name, values), colour, mark in zip(spreads.items(), LINES, "os", strict=False):

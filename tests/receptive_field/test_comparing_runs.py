@@ -1,0 +1,233 @@
+"""`receptive-field --runs`: whose fields are compared, under which motions, and what is refused before any work."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fieldshift.cli import main
+from fieldshift.data import LoadingConfig
+from fieldshift.errors import UserError
+from fieldshift.motions import Policy
+from fieldshift.networks import NetworkConfig
+from fieldshift.run_folder import read_result
+from fieldshift.tracking import TrackingConfig
+from fieldshift.tracking.store import client_for, open_store
+from fieldshift.training import NetworkCard, save_network
+from pipelines.field_subjects import lengths_of, motions_named, seed_of, subjects_of, trained_folder
+from pipelines.problem import Problem
+
+POLICY = Policy.single("translate_x", 0.4, frames=3, fill="mean")
+UNTRACKED = TrackingConfig(enabled=False)
+SMALL = ["--loading.train_limit", "40", "--loading.test_limit", "20", "--images", "3"]
+
+
+@pytest.fixture(scope="module")
+def cards() -> dict[str, NetworkCard]:
+    loading = LoadingConfig(train_limit=40, test_limit=20)
+    problem = Problem(
+        data="digit-pairs-left",
+        task=None,
+        network="tiny-resnet",
+        temporal="tsm",
+        frames=3,
+        architecture=NetworkConfig(),
+        loading=loading,
+    )
+    dataset = problem.load()
+    return {arm: problem.card(dataset, arm, POLICY, None, 0) for arm in ("none", "das")}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, cards: dict[str, NetworkCard]) -> dict[str, Path]:
+    """Networks on disk as training leaves them, with weights that nobody trained."""
+    folders = {}
+    for arm, card in cards.items():
+        folders[arm] = tmp_path_factory.mktemp("runs") / f"{arm}-T3-seed7"
+        torch.manual_seed(7)
+        save_network(folders[arm], card.build(), card)
+    return folders
+
+
+def subjects(*names: Any, **options: Any) -> Any:
+    chosen = {"motions": None, "before": False, **options}
+    return subjects_of([str(name) for name in names], UNTRACKED, **chosen)
+
+
+def test_a_run_is_named_by_its_folder_or_its_mlflow_id(
+    runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "runs" / "study"
+    store = open_store(TrackingConfig(), here)
+    tracking = TrackingConfig(uri=f"sqlite:///{here / 'mlflow.db'}")
+    (here / "trials" / "a-trial").mkdir(parents=True)
+    whole = store.run("fieldshift", "one", key=str(runs["das"]))
+    trial = store.run("fieldshift", "two", key=f"{here}:a-trial", parent_id=whole.id)
+    gone = store.run("fieldshift", "three", key=str(tmp_path / "gone"))
+    monkeypatch.chdir(tmp_path)
+    for given in (TrackingConfig(), tracking):  # the stores below runs/, or the one that is named
+        assert trained_folder(whole.id, given) == runs["das"]
+        assert trained_folder(trial.id, given) == here / "trials" / "a-trial"
+        with pytest.raises(UserError, match=r"lies in .*gone, which is not here"):
+            trained_folder(gone.id, given)
+    assert trained_folder(str(runs["das"]), tracking) == runs["das"]
+    with pytest.raises(UserError, match="There is no MLflow run 0{32} in sqlite:"):
+        trained_folder("0" * 32, tracking)
+
+
+def test_motions_in_words(runs: dict[str, Path], tmp_path: Path) -> None:
+    (subject,) = subjects(runs["das"])
+    settings = {"frames": 3, "fill": "mean"}
+    assert motions_named("own", subject) is None
+    assert motions_named("plain", subject) == Policy.replicate(**settings)  # type: ignore[arg-type]
+    assert motions_named("rotate=-30", subject) == Policy.single("rotate", -30.0, **settings)  # type: ignore[arg-type]
+    both = motions_named("translate_x=0.3, zoom=1.2", subject)
+    assert both == Policy.chain([("translate_x", 0.3), ("zoom", 1.2)], **settings)  # type: ignore[arg-type]
+    Policy.single("zoom", 2.0, frames=5).save(tmp_path / "policy.json")
+    read = motions_named(str(tmp_path), subject)
+    assert read is not None
+    assert read.frames == 3
+    assert read.describe() == ["edge 0->1: zoom by a factor of 2 at the outer frames"]
+
+
+def test_networks_under_motions_and_before_training(runs: dict[str, Path], cards: dict[str, NetworkCard]) -> None:
+    found = subjects(runs["das"], motions=["plain", "rotate=30"], before=True)
+    assert [each.name for each in found] == [
+        "plain, before training", "plain", "rotate=30, before training", "rotate=30",
+    ]  # fmt: skip
+    assert [each.trained for each in found] == [False, True, False, True]
+    before, after = found[0].network(), found[1].network()
+    assert seed_of(runs["das"]) == 7  # of the folder's name: the weights on disk were drawn with it
+    assert all(torch.equal(before.state_dict()[key], value) for key, value in after.state_dict().items())
+    started = replace(
+        before_of := found[0], card=replace(before_of.card, architecture=NetworkConfig(weights="DEFAULT"))
+    )
+    assert started.trained
+
+
+def test_a_sweep_is_its_networks_of_the_first_seed() -> None:
+    rows = [{"frames": t, "seed": s, "folder": f"T{t}-seed{s}"} for s in (1, 0) for t in (3, 1)]
+    assert lengths_of(pd.DataFrame(rows)) == {1: Path("T1-seed0"), 3: Path("T3-seed0")}
+
+
+def test_maps_of_different_conditions_are_refused_in_one_line(
+    cards: dict[str, NetworkCard], runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {
+        "the data set is digit-pairs-left": {"data": "digit-pairs-top"},
+        "the input size is 40 x 40 px": {"size": (48, 48)},
+        "the layer is network.blocks.1": {"network": "resnet18"},
+    }
+    for i, (words, change) in enumerate(changes.items()):
+        other = tmp_path / f"other{i}"
+        card = replace(cards["none"], **change)  # type: ignore[arg-type]
+        save_network(other, card.build(), card)
+        out = tmp_path / "out"
+        assert main(["receptive-field", "--runs", str(runs["none"]), str(other), "--out", str(out), *SMALL]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert words in error
+        assert not out.exists()
+
+
+MISTAKES = {
+    "a layer there is not": (["--layers", "network.blocks.9"], "Nearest: network.blocks.1"),
+    "two layers": (["--layers", "network.blocks.0", "network.blocks.1"], "give one"),
+    "half a unit": (["--unit", "3"], "a row and a column"),
+    "no motion": (["--motions", "rotat=3"], "Did you mean 'rotate'?"),
+    "no magnitude": (["--motions", "rotate=much"], "NAME=NUMBER"),
+    "the same twice": (["--motions", "plain", "plain"], "names a motion twice"),
+    "no images": (["--images", "0"], "at least 1 image"),
+    "theory's option": (["--policy", "nowhere.json"], "runs are looked at under other motions by --motions"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_before_any_work(
+    name: str,
+    runs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, said = MISTAKES[name]
+    if name == "theory's option":
+        POLICY.save(tmp_path / "nowhere.json")
+    assert main(["receptive-field", "--runs", str(runs["das"]), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert said in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_motions_of_a_network_of_single_images(runs: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match="reads single images"):
+        subjects(runs["none"], motions=["rotate=3"])
+
+
+def test_one_network_under_several_motions(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "fields"
+    words = ["--motions", "plain", "rotate=40", "--noise", "true", "--unit", "4", "5", "--out", str(out), *SMALL]
+    assert main(["receptive-field", "--runs", str(runs["das"]), *words]) == 0
+    printed = capsys.readouterr().out
+    assert "3 images (uniform noise)" in printed
+    assert "unit (4, 5)" in printed
+    assert "mass: standard error" in printed
+    result = read_result(out)
+    plain, turned = result["rows"]
+    assert plain["reshaped: area, px^2"] == 225.0 < turned["reshaped: area, px^2"]
+    assert set(result["measures"]["plain"]["area"]) == {"0.2", "0.3", "0.5", "0.99"}
+    assert {path.name for path in out.glob("*.svg")} == {"receptive-fields.svg", "reshaped-rotate=40.svg"}
+    assert {path.name for path in out.glob("*.npz")} == {"plain.npz", "rotate=40.npz"}
+
+    client = client_for(f"sqlite:///{out / 'mlflow.db'}?timeout=60")
+    experiment = client.get_experiment_by_name("fieldshift").experiment_id
+    by_name = {run.info.run_name: run for run in client.search_runs([experiment])}
+    run = by_name["receptive-field-rotate=40"]
+    assert run.data.tags["conditions.unit"] == "4, 5"
+    assert run.data.tags["conditions.images_kind"] == "uniform noise"
+    assert run.data.tags["conditions.policy"] == "edge 0->1: rotate by 40 degrees at the outer frames"
+    assert run.data.metrics["receptive_field/mass_of_the_map"] == pytest.approx(turned["mass of the map"])
+    pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
+    assert any("receptive_field" in path and path.endswith(".png") for path in pictures), pictures
+    parent = by_name["fields"]
+    stored = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert {"receptive_field.json", "receptive-fields.png", "receptive-fields.svg"} <= stored
+
+
+def test_theory_of_a_policy_with_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    POLICY.save(tmp_path / "policy.json")
+    out = tmp_path / "theory"
+    words = ["receptive-field", "--network", "tiny-resnet", "--policy", str(tmp_path / "policy.json"), "--size", "40"]
+    assert main([*words, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "feature extractor" in printed
+    assert [line.split()[:3] for line in printed.splitlines() if line.startswith("fused")] == [["fused", "570", "15.0"]]
+    assert (
+        read_result(out)["reshaped"]["fused"]["area"] == 570.0
+    )  # 15 px high: 15 px and, 16 px away, the 11 and 12 px inside
+    with np.load(out / "regions.npz") as masks:
+        assert masks["frames"].shape == (3, 40, 40)
+        assert masks["fused"].sum() == 570
+    assert (out / "reshaped.svg").exists()
+
+
+def test_an_image_smaller_than_the_field_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["receptive-field", "--network", "resnet18", "--size", "128", "--layers", "network.layer1", "--json"]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    (note,) = found["notes"]
+    assert note == "clipped: the feature extractor's field, 435 x 435 px, is larger than the image, 128 x 128 px"
+    assert [layer["name"] for layer in found["layers"]] == ["network.layer1"]
+    assert found["feature_extractor"]["size"] == [435, 435]
