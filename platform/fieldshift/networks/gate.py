@@ -116,4 +116,6 @@ class GSF(GSM):
         batch, _, frames, width = means.shape[:4]
         maps = means.reshape(batch, 2, frames, 2, width // 2).permute(0, 3, 1, 4, 2)  # (B, half, kind, F / 2, T)
         weight = torch.sigmoid(self.weigh(maps.flatten(1, 2))).flatten(1, 2).transpose(1, 2)  # (B, T, F)
-        return torch.lerp(gated - leaving, self.arrived(leaving), weight[..., None, None])
+        remained = gated - leaving
+        # Under autocast the weights come out of a convolution in half precision, and lerp wants one dtype.
+        return torch.lerp(remained, self.arrived(leaving), weight[..., None, None].to(remained.dtype))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fieldshift.data import Split, batches
+from fieldshift.errors import UserError
 from fieldshift.networks import VideoNetwork
 from fieldshift.training import distributed
 from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
@@ -63,6 +64,7 @@ def train_network(
     stays.
     """
     device = torch.device(device)
+    autocast = precision_of(recipe, device)
     network.to(device)
     use_channels_last(network, recipe.channels_last)
     optimizer = build_optimizer(network, recipe)
@@ -82,7 +84,6 @@ def train_network(
         model = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
     if recipe.compile:
         model = torch.compile(model)  # type: ignore[assignment]
-    autocast = torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext()
     split = split.to(device)
 
     for epoch in range(first_epoch, recipe.epochs):
@@ -239,6 +240,15 @@ def draw_seed(seed: int, epoch: int, step: int) -> int:
     """A seed for the random draws of one step, its own for every (seed, epoch, step, worker)."""
     mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
     return (mixed * 1_000_003 + distributed.rank()) % (2**63 - 1)
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """The context that a training step computes in. Raises UserError where the device has no bf16."""
+    if recipe.precision != "bf16":
+        return nullcontext()
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("recipe.precision is bf16, but this GPU has no bf16; use --recipe.precision float32.")
+    return torch.autocast(device.type, torch.bfloat16)
 
 
 def use_channels_last(network: nn.Module, wanted: bool) -> None:
