@@ -22,7 +22,6 @@ from pipelines.problem import PolicySource, Problem, load_data, read_policy
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
-    from fieldshift.networks import VideoNetwork
     from pipelines.sweeping import FrameSweep
 
 __all__ = ["FieldResult", "receptive_field", "run_fields"]
@@ -136,27 +135,17 @@ def one_unit(unit: list[int] | None) -> tuple[int, int] | None:
 def check_last_layers(subjects: list[Subject], layer: str | None) -> None:
     """Raises UserError unless every network has the layer, or, where none is asked for, the same last one."""
     last: dict[str, str] = {}
-    for subject in subjects:
-        if subject.policy is not None and subject.folder is not None and last:
-            continue  # the same network under other motions
-        built = blank(subject)
+    for subject in {id(each.card): each for each in reversed(subjects)}.values():  # once under all its motions
+        built = subject.card.build(pretrained=False)
         check_layers(built, None if layer is None else [layer])
         last[subject.name] = built.feature_layer
-    (first, wanted), *others = last.items()
+    (first, wanted), *others = reversed(last.items())
     for name, own in others:
         if layer is None and own != wanted:
             raise UserError(
                 f"These runs cannot be compared: the layer is {wanted} for {first} and {own} for {name}; "
                 "give --layers NAME, a layer that all have."
             )
-
-
-def blank(subject: Subject) -> VideoNetwork:
-    """The network's structure, without memory for weights."""
-    import torch
-
-    with torch.device("meta"):
-        return subject.card.build(pretrained=False)
 
 
 def network_theory(
