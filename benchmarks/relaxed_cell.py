@@ -50,43 +50,58 @@ def plain_video(cell: RelaxedCell, images: Tensor, weights: Tensor) -> Tensor:
     return torch.stack(nodes[-1], dim=1)
 
 
-def peak_bytes() -> int:
-    """The largest memory that this process has had so far."""
+def wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_bytes(device: str) -> int:
+    """The largest memory that this process has had so far, on the device that is measured."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure(kind: str, side: int, batch: int) -> dict[str, float]:
+def measure(kind: str, side: int, batch: int, device: str) -> dict[str, float]:
     """Median seconds of forward and backward, peak bytes above what was there before, and the gradient's norm."""
     torch.set_num_threads(1)
-    cell = RelaxedCell(load_space("affine-cell"), FRAMES, seed=0)
-    images = torch.rand(batch, CHANNELS, side, side, generator=torch.Generator().manual_seed(0))
-    probe = torch.randn(batch, FRAMES, CHANNELS, side, side, generator=torch.Generator().manual_seed(1))
-    start, seconds = peak_bytes(), []
+    cell = RelaxedCell(load_space("affine-cell"), FRAMES, seed=0).to(device)
+    images = torch.rand(batch, CHANNELS, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    probe = torch.randn(batch, FRAMES, CHANNELS, side, side, generator=torch.Generator().manual_seed(1)).to(device)
+    start, seconds = peak_bytes(device), []
     for _ in range(REPEATS):
         begin = time.perf_counter()
         weights = cell.weights()
         video = cell.video(images, weights) if kind == "cell" else plain_video(cell, images, weights)
         (gradient,) = torch.autograd.grad((video * probe).sum(), cell.alpha)
+        wait(device)
         seconds.append(time.perf_counter() - begin)
     return {
         "seconds": sorted(seconds)[REPEATS // 2],
-        "bytes": float(peak_bytes() - start),
+        "bytes": float(peak_bytes(device) - start),
         "gradient": float(gradient.double().norm()),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--one", nargs=3, metavar=("KIND", "SIDE", "BATCH"), help="measure one case in this process")
+    parser.add_argument(
+        "--one", nargs=4, metavar=("KIND", "SIDE", "BATCH", "DEVICE"), help="measure one case in this process"
+    )
     chosen = parser.parse_args().one
     if chosen:
-        print(json.dumps(measure(chosen[0], int(chosen[1]), int(chosen[2]))))
+        print(json.dumps(measure(chosen[0], int(chosen[1]), int(chosen[2]), chosen[3])))
         return
-    print(f"affine-cell, T = {FRAMES}, {CHANNELS} channels, one thread, median of {REPEATS}")
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        compare(device)
+
+
+def compare(device: str) -> None:
+    print(f"affine-cell, T = {FRAMES}, {CHANNELS} channels, {device}, one thread, median of {REPEATS}")
     for side, batch in CASES:
         rows = {}
         for kind in ("plain", "cell"):
-            command = [sys.executable, __file__, "--one", kind, str(side), str(batch)]
+            command = [sys.executable, __file__, "--one", kind, str(side), str(batch), device]
             rows[kind] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             row = rows[kind]
             print(

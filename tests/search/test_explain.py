@@ -50,6 +50,16 @@ def test_the_picture_has_the_graph_and_below_it_the_decisions() -> None:
     assert (below < 128).mean() > 0.005
 
 
+def test_a_margin_within_two_standard_errors_may_be_chance() -> None:
+    made = FOUND["decisions"][0]  # type: ignore[index]
+    texts = []
+    for error in (0.2, 0.01):
+        found = {**FOUND, "decisions": [{**made, "margin_error": error}]}  # type: ignore[dict-item]
+        texts.append(explain(Policy.single("translate_x", 0.45, frames=3, found=found))[-1])
+    assert "margin 0.25 (standard error 0.2: this may be chance)" in texts[0]
+    assert "margin 0.25 (standard error 0.01)" in texts[1]
+
+
 def test_a_tie_is_called_one() -> None:
     decision = {"at": "edge 0->1", "chosen": ["zoom"], "harm": {"zoom": 0.2, "rotate": 0.2}, "margin": 0.0}
     policy = Policy.single("zoom", 1.5, frames=3, found={**FOUND, "decisions": [decision]})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -54,8 +55,8 @@ def assert_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
         assert torch.equal(tensor, after["tensors"][name]), name
 
 
-def plainly_measured(judge: Judge, weights: Tensor | None) -> tuple[float, float]:
-    """(loss, accuracy) with the batch's statistics, on a copy of the network."""
+def each_measured(judge: Judge, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Every image's loss and whether it was right, with the batch's statistics, on a copy of the network."""
     network, cell = copy.deepcopy(judge.supernet.network).train(), judge.supernet.cell
     losses, right = [], []
     with torch.no_grad():
@@ -64,7 +65,12 @@ def plainly_measured(judge: Judge, weights: Tensor | None) -> tuple[float, float
             logits = network(video).mean(1)
             losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
             right.append(logits.argmax(-1) == targets)
-    return float(torch.cat(losses).double().mean()), float(torch.cat(right).double().mean())
+    return torch.cat(losses).double(), torch.cat(right).double()
+
+
+def plainly_measured(judge: Judge, weights: Tensor | None) -> tuple[float, float]:
+    losses, right = each_measured(judge, weights)
+    return float(losses.mean()), float(right.mean())
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -87,6 +93,15 @@ def test_options_are_judged_by_what_their_removal_costs_without_renormalising(ju
         assert decision.chosen == [max(decision.harm, key=lambda label: decision.harm[label])]
         ranked = sorted(decision.harm.values())
         assert decision.margin == pytest.approx(ranked[-1] - ranked[-2])
+        if criterion == "loss":
+            without = []
+            for label in sorted(decision.harm, key=lambda label: -decision.harm[label])[:2]:
+                changed = weights.clone()
+                changed[edge, [option.label for option in cell.options].index(label)] = 0.0
+                without.append(each_measured(judge, changed)[0].numpy())
+            assert decision.margin_error == pytest.approx(scipy.stats.sem(without[0] - without[1]), rel=1e-3)
+        else:
+            assert decision.margin_error is None
         assert decision.whole == pytest.approx({"loss": whole[0], "score": whole[1]}, abs=1e-5)
         assert cell.options[cell.decided[edge]].label == decision.chosen[0]
 

@@ -56,7 +56,10 @@ def _decision(decision: Mapping[str, Any]) -> str:
     if others:
         shown = ", ".join(_valued(label, harm) for label in others[:3])
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        text += f" against {shown}{more}; margin {decision.get('margin', 0.0):.3g}"
+        margin, error = decision.get("margin", 0.0), decision.get("margin_error")
+        text += f" against {shown}{more}; margin {margin:.3g}"
+        if error is not None:
+            text += f" (standard error {error:.2g}{': this may be chance' if margin < 2 * error else ''})"
         if any(harm[label] >= harm.get(kept, 0.0) for label in others for kept in chosen):
             text += " (a tie)"
     return text + "."

@@ -64,4 +64,5 @@ def decision_metrics(decision: Decision) -> dict[str, float]:
 
 def decision_line(decision: Decision) -> str:
     """One line about a decision."""
-    return f"{decision.at}: {' and '.join(decision.chosen)} (margin {decision.margin:.3g})"
+    error = "" if decision.margin_error is None else f", standard error {decision.margin_error:.2g}"
+    return f"{decision.at}: {' and '.join(decision.chosen)} (margin {decision.margin:.3g}{error})"

@@ -7,6 +7,7 @@ the whole alpha half tells what was lost.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,10 +28,14 @@ Batches = Callable[[], Iterator[tuple[Tensor, Tensor, Tensor]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Loss and score (accuracy or mIoU, in [0, 1]) of one variant of the supernet over the whole alpha half."""
+    """Loss and score (accuracy or mIoU, in [0, 1]) of one variant of the supernet over the whole alpha half.
+
+    `losses` (N,) are those of this worker's images.
+    """
 
     loss: float
     score: float
+    losses: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +48,8 @@ class Decision:
         chosen: labels of what is kept.
         harm: label -> what taking it away costs (loss added or score lost); or the weight, for magnitude.
         margin: harm of the weakest that is kept less the harm of the strongest that is dropped.
+        margin_error: standard error of the margin over the images that it was measured on, in pairs [D: the research
+            code reports none]; None where losses were not compared. A margin below two of them may be chance.
         whole: loss and score with nothing taken away; empty where nothing was measured.
     """
 
@@ -52,6 +59,7 @@ class Decision:
     harm: dict[str, float]
     margin: float
     whole: dict[str, float]
+    margin_error: float | None = None
 
 
 def next_edge(cell: RelaxedCell, seed: int) -> int | None:
@@ -86,20 +94,20 @@ class Judge:
 
     def harms(
         self, place: str, strengths: Sequence[float], measured: Callable[[], list[Measured]]
-    ) -> tuple[list[float], Measured | None]:
-        """How much each of several things matters, by the rule of `config.selection`, and the whole as measured.
+    ) -> tuple[list[float], list[Measured]]:
+        """How much each of several things matters, by the rule of `config.selection`, and what was measured for it.
 
         `strengths` are their weights; `measured` gives the whole, then the whole without each of them.
         """
         if self.config.selection == "magnitude":
-            return list(strengths), None
+            return list(strengths), []
         if self.config.selection == "random":
             draw = random.Random(f"{self.seed} {place}")
-            return [draw.random() for _ in strengths], None
-        whole, *without = measured()
+            return [draw.random() for _ in strengths], []
+        variants = whole, *without = measured()
         if self.config.criterion == "loss":
-            return [each.loss - whole.loss for each in without], whole
-        return [whole.score - each.score for each in without], whole
+            return [each.loss - whole.loss for each in without], list(variants)
+        return [whole.score - each.score for each in without], list(variants)
 
 
 def decide_option(edge: int, judge: Judge) -> Decision:
@@ -113,11 +121,11 @@ def decide_option(edge: int, judge: Judge) -> Decision:
         without = [weights.index_put((torch.tensor(edge), torch.tensor(o)), weights.new_zeros(())) for o in options]
         return measure([weights, *without], cell.slabs_before(edge), judge)
 
-    harm, whole = judge.harms(place, weights[edge].tolist(), measured)
+    harm, variants = judge.harms(place, weights[edge].tolist(), measured)
     ranked = sorted(options, key=lambda o: -harm[o])
     cell.decided[edge] = ranked[0]
     labels = [option.label for option in cell.options]
-    return decision("option", place, labels, harm, ranked, kept=1, whole=whole)
+    return decision("option", place, labels, harm, ranked, kept=1, variants=variants, criterion=judge.config.criterion)
 
 
 def decide_edges(node: int, edges_per_node: int, judge: Judge) -> Decision:
@@ -126,12 +134,13 @@ def decide_edges(node: int, edges_per_node: int, judge: Judge) -> Decision:
     incoming = incoming_edges(cell.space, node, cell.kept)
     place = f"node {node}"
     strengths = cell.alpha.detach().softmax(-1).amax(-1)[incoming].tolist()
-    harm, whole = judge.harms(place, strengths, lambda: measure_without_edges([None, *incoming], judge))
+    harm, variants = judge.harms(place, strengths, lambda: measure_without_edges([None, *incoming], judge))
     ranked = sorted(range(len(incoming)), key=lambda i: -harm[i])
     for i in ranked[edges_per_node:]:
         cell.kept[incoming[i]] = False
     labels = [f"{cell.edges[e][0]}->{node} {cell.options[cell.decided[e] or 0].label}" for e in incoming]
-    return decision("edges", place, labels, harm, ranked, kept=edges_per_node, whole=whole)
+    criterion = judge.config.criterion
+    return decision("edges", place, labels, harm, ranked, kept=edges_per_node, variants=variants, criterion=criterion)
 
 
 def decision(
@@ -142,16 +151,28 @@ def decision(
     ranked: Sequence[int],
     *,
     kept: int,
-    whole: Measured | None,
+    variants: Sequence[Measured],
+    criterion: str,
 ) -> Decision:
+    error = None
+    if variants and criterion == "loss" and len(ranked) > kept:
+        error = standard_error(variants[1 + ranked[kept - 1]].losses - variants[1 + ranked[kept]].losses)
     return Decision(
         kind=kind,
         at=at,
         chosen=[labels[i] for i in sorted(ranked[:kept])],
         harm=dict(zip(labels, harm, strict=True)),
         margin=harm[ranked[kept - 1]] - harm[ranked[kept]] if len(ranked) > kept else 0.0,
-        whole={} if whole is None else {"loss": whole.loss, "score": whole.score},
+        whole={"loss": variants[0].loss, "score": variants[0].score} if variants else {},
+        margin_error=error,
     )
+
+
+def standard_error(differences: Tensor) -> float:
+    """The standard error of the mean of `differences` (N,) float64, over all workers' images; 0 for a single one."""
+    sums = torch.stack([differences.sum(), differences.square().sum(), differences.new_tensor(len(differences))])
+    total, squares, count = sum_across_workers(sums).tolist()
+    return math.sqrt(max(0.0, squares - total**2 / count) / max(1.0, count - 1) / count)
 
 
 @torch.no_grad()
@@ -195,13 +216,13 @@ class Tally:
         device = judge.supernet.cell.alpha.device
         self.objective = judge.objective
         self.score = judge.objective.new_score(device)
-        self.totals = torch.zeros(2, dtype=torch.float64, device=device)
+        self.losses = [torch.zeros(0, dtype=torch.float64, device=device)]
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
         self.score.update(logits, targets)
-        loss = self.objective.loss(logits, targets, reduction="none").double().sum()
-        self.totals += torch.stack([loss, loss.new_tensor(len(targets))])
+        self.losses.append(self.objective.loss(logits, targets, reduction="none").double())
 
     def result(self) -> Measured:
-        loss, count = sum_across_workers(self.totals).tolist()
-        return Measured(loss=loss / count, score=self.score.compute())
+        losses = torch.cat(self.losses)
+        loss, count = sum_across_workers(torch.stack([losses.sum(), losses.new_tensor(len(losses))])).tolist()
+        return Measured(loss=loss / count, score=self.score.compute(), losses=losses)
