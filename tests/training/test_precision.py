@@ -26,7 +26,7 @@ ROUNDING = {"channels_last": 1e-3, "bf16": 2e-2, "compile": 1e-3}
 def measured() -> dict[str, object]:
     """What the benchmark prints, in a process of its own: torch.compile cannot follow the shape checks of the tests."""
     done = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / "precision.py", "--json", "--device", "cpu"],
+        [sys.executable, ROOT / "benchmarks" / "precision.py", "--json", "--device", "cpu", "--temporal", "tsm"],
         capture_output=True, text=True, timeout=280, check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT)])},
     )  # fmt: skip

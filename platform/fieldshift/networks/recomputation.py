@@ -1,4 +1,4 @@
-"""Activation checkpointing: a stage forgets its activations and computes them again in the backward pass."""
+"""Activation checkpointing: the blocks of a stage forget their activations; the backward pass computes them again."""
 
 from __future__ import annotations
 
@@ -51,9 +51,13 @@ def _recomputed_class(stage_class: type[nn.Module]) -> type[nn.Module]:
 def recompute_stages(network: nn.Module, stages: Iterable[str]) -> None:
     """Makes the named stages recompute their activations in the backward pass, in place: less memory, one more forward.
 
+    Of a stage that is a chain of blocks (nn.Sequential) only the maps between the blocks are kept.
+
     Results, gradients, BatchNorm statistics and the names of parameters are those of the network without it.
     """
     for path in stages:
         stage = network.get_submodule(path)
-        if not hasattr(type(stage), _RECOMPUTED):
-            stage.__class__ = _recomputed_class(type(stage))  # type: ignore[arg-type]
+        # A stage that is a chain of blocks keeps what lies between them: one block at a time is then computed again.
+        for part in stage if isinstance(stage, nn.Sequential) else [stage]:
+            if not hasattr(type(part), _RECOMPUTED):
+                part.__class__ = _recomputed_class(type(part))  # type: ignore[arg-type]

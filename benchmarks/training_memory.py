@@ -1,0 +1,86 @@
+"""Peak memory of a training step with and without recomputed stages, at T = 32.
+
+    python benchmarks/training_memory.py [--network resnet50] [--temporal gsf] [--frames 32] [--size 112]
+
+Prints the peak of one forward and backward pass above what stands before it (weights, the video), in MiB, and the share
+that is left with `recompute=True`; the aim is at most 40 %. On the CPU each side runs in a process of its own, whose
+resident memory the operating system measures, with an allocator that gives every tensor of a megabyte or more pages of
+its own, so that what is freed does not count; on a GPU torch's allocator counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+
+import psutil
+import torch
+
+from fieldshift.networks import known_networks, video_network
+
+AIM = 0.40
+SIDES = {"kept": False, "recomputed": True}
+
+
+def most_resident() -> int:
+    """The most memory that this process has had so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def peak(options: argparse.Namespace, recompute: bool) -> int:
+    """Bytes that one training step adds at its peak to the weights, their gradients and the video."""
+    device = torch.device(options.device)
+    task = "classification" if options.network in known_networks() else "segmentation"
+    network = video_network(
+        options.network, task=task, temporal=options.temporal, frames=options.frames, num_classes=10,
+        recompute=recompute,
+    ).to(device)  # fmt: skip
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    video = torch.rand(options.batch, options.frames, 3, options.size, options.size, device=device)
+    network.fuse(network(video[:, :, :, :32, :32])).square().mean().backward()  # libraries get their workspaces
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        network.fuse(network(video)).square().mean().backward()
+        return torch.cuda.max_memory_allocated(device) - before
+    before = psutil.Process().memory_info().rss
+    network.fuse(network(video)).square().mean().backward()
+    return most_resident() - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="resnet50")
+    parser.add_argument("--temporal", default="gsf")
+    parser.add_argument("--frames", type=int, default=32, help="frames T")
+    parser.add_argument("--batch", type=int, default=1, help="videos")
+    parser.add_argument("--size", type=int, default=112, help="side of the frames in pixels")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--side", choices=list(SIDES), help="measure this one only and print its bytes")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.side:
+        print(peak(options, SIDES[options.side]))
+        return
+    found = {}
+    for side in SIDES:
+        done = subprocess.run(
+            [sys.executable, *sys.argv, "--side", side], capture_output=True, text=True, check=True,
+            env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)},
+        )  # fmt: skip
+        found[side] = int(done.stdout.split()[-1])
+        print(f"{side:<11} {found[side] / 2**20:>9.0f} MiB at the peak of a training step", flush=True)
+    share = found["recomputed"] / found["kept"]
+    print(
+        f"recomputed / kept = {share:.1%} (aim: at most {AIM:.0%}: {'met' if share <= AIM else 'NOT met'}); "
+        f"{options.network}, {options.temporal}, T = {options.frames}, {options.batch} video(s) of {options.size} px, "
+        f"{options.device}"
+    )
+
+
+if __name__ == "__main__":
+    main()
