@@ -98,13 +98,12 @@ class Problem:
 
 def check_builds(card: NetworkCard) -> None:
     """Raises UserError where a network has no such option or place; built without memory, so it takes no time."""
-    import torch
-
-    with torch.device("meta"):
-        card.build(pretrained=False)
+    card.build_without_memory()
     if card.architecture.weights is not None:
         body = backbone_of(card.network) if card.task == "segmentation" else card.network
         check_weights(card.architecture.weights, card.network, body)
+        if Path(card.architecture.weights).is_file():
+            card.build()  # a file's tensors have to fit
 
 
 def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:

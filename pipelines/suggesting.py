@@ -170,8 +170,8 @@ def activation_bytes(dataset: DataSet, network: str, frames: int) -> int:
         if isinstance(output, torch.Tensor):
             counted += 4 * output.numel()
 
+    built = card.build_without_memory().eval().to("meta")
     with torch.device("meta"):
-        built = card.build(pretrained=False).eval()
         hooks = [module.register_forward_hook(count) for module in built.modules() if not list(module.children())]
         with torch.no_grad():
             built(torch.empty(1, frames, card.channels, *card.size))

@@ -1,6 +1,6 @@
 """The theory of every torchvision family of convolutional networks against brute force, and of published layouts.
 
-Families whose probe takes more than about two seconds run with FIELDSHIFT_SLOW_TESTS=1 in the environment.
+Families whose probe takes more than about two seconds run with FIELDSHIFT_SLOW_TESTS=1 in the environment, as in CI.
 """
 
 from __future__ import annotations

@@ -85,6 +85,14 @@ class NetworkCard:
             outside=255 if self.ignore_index is None else self.ignore_index,
         )
 
+    def build_without_memory(self) -> VideoNetwork:
+        """The network as shapes only, on the meta device; on the CPU where its building needs numbers (RegNet's widths)."""
+        try:
+            with torch.device("meta"):
+                return self.build(pretrained=False)
+        except NotImplementedError:
+            return self.build(pretrained=False)
+
     def build(self, *, pretrained: bool = True) -> VideoNetwork:
         """The network with freshly drawn weights, over which pretrained ones are laid where the card names some."""
         arm, config = arm_named(self.arm), self.architecture
@@ -129,6 +137,9 @@ def network_card(
 ) -> NetworkCard:
     """The card of a network that `arm` trains on `dataset`; the arm decides whether the temporal module is in."""
     size = (dataset.size[0], dataset.size[1])
+    weights = architecture.weights
+    if weights is not None and Path(weights).is_file():
+        architecture = replace(architecture, weights=str(Path(weights).absolute()))  # workers run in other folders
     return NetworkCard(
         data=spec,
         task=dataset.task,
