@@ -123,6 +123,8 @@ def train(
         session.run.log_metrics(final_metrics(row), step=0)
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
         say(outcome(row, data))
+        if "weights" in row:
+            say(f"pretrained weights: {row['weights']}")
         maps = read_maps(session.path)
         say_maps(maps, write_failure_page(session.path, session.path, dataset, maps, score=row["score"], align=align))
         say(f"weights and result: {session.path}")

@@ -141,6 +141,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         "score_tta": evaluation.score_tta,
         "loss": evaluation.loss,
         **map_means(evaluation.maps),
+        **({} if network.weights_report is None else {"weights": network.weights_report.summary()}),
         "tested": len(scored_on),
         "score_name": objective.score_name,
         "parameters": cost.parameters,
