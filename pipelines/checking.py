@@ -30,6 +30,8 @@ def check(
 ) -> DataReport:
     """Looks a data set through: counts, sizes, class balance, unreadable files, samples in both train and test.
 
+    Ends with status 1 where something has to be mended.
+
     Args:
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
         task: classification or segmentation; by default the data set's own.
@@ -56,7 +58,7 @@ def init(
     limit: int | None = None,
     force: bool = False,
     loading: LoadingConfig = LoadingConfig(),
-) -> DataReport:
+) -> Path:
     """Looks a data set through and writes a commented study.yaml with settings that suit it and this machine.
 
     Args:
@@ -97,7 +99,7 @@ def init(
         f"--arms {' '.join(FEW_ARMS)} --seeds 1 about {long(short)}."
     )
     say(f"settings are in {path}; read them, then: fieldshift study --config {path}")
-    return report
+    return path
 
 
 def long(seconds: float) -> str:

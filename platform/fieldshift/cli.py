@@ -99,7 +99,7 @@ def run(command: str, argv: list[str]) -> int:
     values = vars(parser.instantiate(parser.parse_args(words)))
     values.pop("config", None)
     outcome = function(**values)
-    return outcome if isinstance(outcome, int) else 0
+    return outcome if isinstance(outcome, int) else getattr(outcome, "exit_status", 0)
 
 
 def command_parser(command: str, function: Callable[..., Any]) -> Any:

@@ -33,15 +33,16 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_check_names_what_is_wrong_and_writes_nothing(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(pictures.rglob("*"))
-    assert main(["check", "--data", f"folder:{pictures}"]) == 0
+    assert main(["check", "--data", f"folder:{pictures}"]) == 1
     shown = capsys.readouterr().out
     assert "47 train and 16 test samples" in shown
     assert "3.png" in shown
     assert "1 test sample(s) are in train too" in shown
-    assert main(["check", "--data", f"folder:{pictures}", "--json"]) == 0
+    assert main(["check", "--data", f"folder:{pictures}", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert len(found["problems"]) == len(found["duplicates"]) == 1
     assert sorted(pictures.rglob("*")) == before
+    assert main(["check", "--data", "digit-pairs-left", "--train-limit", "40", "--test-limit", "20"]) == 0
 
 
 def test_init_writes_a_study_that_runs(

@@ -47,6 +47,11 @@ class DataReport:
         """Whether nothing has to be mended: no problem, and no test sample that is in train too."""
         return not self.problems and not self.duplicates
 
+    @property
+    def exit_status(self) -> int:
+        """What `fieldshift check` ends with: 0, or 1 where something has to be mended."""
+        return 0 if self.is_clean else 1
+
     def balance(self) -> float:
         """The largest class of train over its smallest, in samples (to segment: pixels); infinite with an empty one."""
         amounts = [train for train, _ in self.classes.values()]
