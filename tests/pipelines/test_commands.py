@@ -195,8 +195,14 @@ MISTAKES = {
     "weights": (["train", "--network", "resnet18", "--architecture.weights", "DEFALT"], "Did you mean 'DEFAULT'"),
     "weights file": (["train", "--architecture.weights", "nowhere.pth"], "nowhere.pth"),
     "interleave": (["train", "--architecture.interleave", "true"], "has no interleave"),
-    "places": (["train", "--policy", "POLICY", "--architecture.places", "nowhere*"], "matches no module with convolutions"),
-    "swept places": (["sweep-frames", "--policy", "POLICY", "--architecture.places", "nowhere*"], "matches no module with convolutions"),
+    "places": (
+        ["train", "--policy", "POLICY", "--architecture.places", "nowhere*"],
+        "matches no module with convolutions",
+    ),
+    "swept places": (
+        ["sweep-frames", "--policy", "POLICY", "--architecture.places", "nowhere*"],
+        "matches no module with convolutions",
+    ),
     "second order": (["search", "--search.order", "second"], "give --search.optimizer sgd"),
     "study frames": (["study", "--frames", "5", "--search.frames", "3"], "give --frames alone"),
     "unbuilt arm": (["study", "--network", "mobilenet_v3_small", "--arms", "wide-field"], "wide_field"),
