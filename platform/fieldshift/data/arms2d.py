@@ -100,8 +100,7 @@ def run_affine(arm: Augmentation, images: Images, seed: int, masks: Masks | None
     def apply(part: Images, placements: Sequence[Placement], part_masks: Masks | None) -> Moved:
         return place(part, placements, interpolation=mode, fill=arm.fill, masks=part_masks, mask_fill=IGNORE)
 
-    placements = [draw_affine(transform, size_of(images), dice) for _ in range(len(images))]
-    return by_parts(apply, images, placements, masks)
+    return by_parts(apply, images, draw_affine(transform, size_of(images), dice, len(images)), masks)
 
 
 def run_chains(draw: Callable[[Any, tuple[int, int], Dice], list[Op]]) -> Run:

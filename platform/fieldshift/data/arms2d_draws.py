@@ -116,24 +116,25 @@ def draw_augmix(transform: Any, size: Size, colour_only: bool) -> Mixture:
     return Mixture(float(own), tuple(shares.tolist()), tuple(chains))
 
 
-def draw_affine(transform: Any, size: Size, dice: Dice) -> Placement:
-    """One placement, each of its parameters uniform in its range; `transform` has all four of them."""
-
-    def uniform(low: float, high: float) -> float:
-        # In single precision with one rounding at the end, as torch's `uniform_` has it.
-        start, span = np.float32(low), np.float32(high) - np.float32(low)
-        return float(np.float32(float(start) + dice.unit() * float(span)))
-
+def draw_affine(transform: Any, size: Size, dice: Dice, count: int) -> list[Placement]:
+    """`count` placements, each of their parameters uniform in its range; `transform` has all four of them."""
     height, width = size
     assert transform.translate is not None
     assert transform.scale is not None
     assert transform.shear is not None
-    angle = uniform(*transform.degrees)
     reach_x, reach_y = transform.translate[0] * width, transform.translate[1] * height
-    translate = (float(round(uniform(-reach_x, reach_x))), float(round(uniform(-reach_y, reach_y))))
-    scale = uniform(*transform.scale)
-    shear_x, shear_y = uniform(*transform.shear[:2]), uniform(*transform.shear[2:])
-    return Placement(angle, translate, scale, (shear_x, shear_y))
+    ranges = [
+        transform.degrees, (-reach_x, reach_x), (-reach_y, reach_y), transform.scale, transform.shear[:2],
+        transform.shear[2:],
+    ]  # fmt: skip
+    low, high = np.array(ranges, dtype=np.float32).T
+    units = np.array([dice.unit() for _ in range(count * len(ranges))]).reshape(count, len(ranges))
+    # In single precision with one rounding at the end, as torch's `uniform_` has it.
+    values = (low.astype(np.float64) + units * (high - low).astype(np.float64)).astype(np.float32).astype(np.float64)
+    values[:, 1:3] = np.rint(values[:, 1:3])
+    return [
+        Placement(angle, (x, y), scale, (shear_x, shear_y)) for angle, x, y, scale, shear_x, shear_y in values.tolist()
+    ]
 
 
 def ops_of(transform: Any) -> Space:

@@ -91,8 +91,9 @@ def apply_ops(
     order = torch.tensor([*kept, *placed, *(position for group in groups.values() for position in group)])
     counts = [len(kept), len(placed), *(len(group) for group in groups.values())]
     order = order.to(images.device)
-    parts = list(torch.split(images[order], counts))
-    mask_parts = None if masks is None else list(torch.split(masks[order], counts))
+    # index_select copies whole images; indexing would copy number by number.
+    parts = list(torch.split(images.index_select(0, order), counts))
+    mask_parts = None if masks is None else list(torch.split(masks.index_select(0, order), counts))
     if placed:
         placements = [PLACEMENTS[op.name](op.magnitude) for op in map(ops.__getitem__, placed) if op is not None]
         grid = torch.cat(
@@ -117,7 +118,8 @@ def apply_ops(
             parts[number] = COLOURS[key](parts[number], strengths)
     back = torch.empty_like(order)
     back[order] = torch.arange(len(order), device=order.device)
-    return torch.cat(parts)[back], None if mask_parts is None else torch.cat(mask_parts)[back]
+    moved = torch.cat(parts).index_select(0, back)
+    return moved, None if mask_parts is None else torch.cat(mask_parts).index_select(0, back)
 
 
 def place(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -47,20 +48,32 @@ class BasicAugmentation:
         generator = torch.Generator().manual_seed(seed)
         flips = torch.rand(batch, generator=generator) < self.flip
         shifts = torch.randint(-self.crop, self.crop + 1, (batch, 2), generator=generator)
+        if self.scale == 1:
+            crop = partial(cropped, reach=self.crop, shifts=shifts, flips=flips)
+            return crop(images, outside=0), None if masks is None else crop(masks[:, None], outside=self.outside)[:, 0]
         factors = torch.exp((2 * torch.rand(batch, generator=generator) - 1) * math.log(self.scale))
         y = source(height, shifts[:, 0], factors, torch.zeros_like(flips)).to(images.device)
         x = source(width, shifts[:, 1], factors, flips).to(images.device)
-        if self.scale == 1:
-            moved = pick(images, y.round().long(), x.round().long(), 0)
-        else:
-            grid = torch.stack(
-                torch.broadcast_tensors((2 * x[:, None, :] + 1) / width - 1, (2 * y[:, :, None] + 1) / height - 1), -1
-            )
-            sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-            moved = sampled.round_().clamp_(0, 255).to(torch.uint8)
+        grid = torch.stack(
+            torch.broadcast_tensors((2 * x[:, None, :] + 1) / width - 1, (2 * y[:, :, None] + 1) / height - 1), -1
+        )
+        sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        moved = sampled.round_().clamp_(0, 255).to(torch.uint8)
         if masks is None:
             return moved, None
         return moved, pick(masks[:, None], y.round().long(), x.round().long(), self.outside)[:, 0]
+
+
+def cropped(values: Tensor, reach: int, shifts: Int64[Tensor, "batch 2"], flips: Tensor, outside: int) -> Tensor:
+    """Values (B, C, H, W) read `shifts` (down, right) further, each within `reach`; then mirrored where `flips` says."""
+    height, width = values.shape[-2:]
+    # A window is a view: only the pixels of the one that is chosen are copied, a row at a time.
+    windows = F.pad(values, (reach,) * 4, value=outside).unfold(2, height, 1).unfold(3, width, 1)
+    down, right = (shifts + reach).to(values.device).unbind(1)
+    moved = windows[torch.arange(len(values), device=values.device), :, down, right]
+    mirrored = flips.nonzero()[:, 0].to(values.device)
+    moved[mirrored] = moved[mirrored].flip(-1)
+    return moved
 
 
 def source(

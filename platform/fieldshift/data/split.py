@@ -95,8 +95,8 @@ class TensorSplit(Split):
         chosen = indices.to(self.pixels.device)
         places = chosen if self.places is None else self.places[chosen]
         if self.labels is None:
-            return self.pixels[places], self.targets[chosen]
-        return self.pixels[places], self.labels[places].long()
+            return self.pixels.index_select(0, places), self.targets[chosen]
+        return self.pixels.index_select(0, places), self.labels.index_select(0, places).long()
 
     def subset(self, indices: Int64[Tensor, " kept"]) -> TensorSplit:
         chosen = indices.to(self.pixels.device)
