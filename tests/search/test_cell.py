@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fieldshift.motions import COLOURS, MOTIONS, colour, compose, distances, motion, warp_frames
 from fieldshift.search import RelaxedCell, Space, load_space
+from fieldshift.search.taps import IDLE_CALLS, KeptTaps
 from search_spaces import motion_spaces
 
 SMALL = {"frames": 3, "size": (11, 14), "batch": 2, "channels": 3}
@@ -190,3 +191,29 @@ def test_the_same_seed_gives_the_same_cell_and_another_one_another() -> None:
     assert torch.equal(first.alpha, again.alpha)
     assert torch.equal(first.magnitudes(), again.magnitudes())
     assert not torch.equal(first.magnitudes(), other.magnitudes())
+
+
+def test_kept_taps_stay_within_their_bytes_and_what_is_idle_makes_room() -> None:
+    kept = KeptTaps(100)
+    first = kept.of("a", 60)
+    assert first is not None
+    assert kept.of("b", 50) is None
+    assert kept.of("c", 40) is not None
+    assert kept.of("a", 60) is first
+    for _ in range(IDLE_CALLS + 1):
+        assert kept.of("c", 40) is not None
+    assert kept.of("b", 50) is not None
+    assert kept.of("a", 60) is None
+
+
+def test_taps_that_find_no_room_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(2, 1, 9, 8)
+    videos = []
+    for limit in (0, 20_000, 2**31):
+        monkeypatch.setattr("fieldshift.search.nodes.KEPT_BYTES", limit)
+        cell = RelaxedCell(load_space("affine-cell"), 3, seed=4)
+        steps = [cell.video(images, cell.weights()) for _ in range(2)]
+        videos += [*steps, torch.autograd.grad(steps[1].square().sum(), cell.alpha)[0]]
+    for number in (0, 1, 2):
+        assert torch.equal(videos[number], videos[number + 3])
+        assert torch.equal(videos[number], videos[number + 6])

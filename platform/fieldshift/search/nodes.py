@@ -16,13 +16,12 @@ from fieldshift.motions import COLOURS, compose, operation, warp_frames
 from fieldshift.motions.matrices import are_identities, invert
 from fieldshift.search.mixture import BORDER, Mixing, from_slab, mix_warps, to_slab
 from fieldshift.search.space import Option
-from fieldshift.search.taps import Taps
+from fieldshift.search.taps import KeptTaps
 
 Pairs = list[tuple[int, int]]
 Moving = tuple[tuple[tuple[int, ...], ...], ...]
 BYTES_A_TAP = 48  # rows and shares of four neighbours, and their order for the transposed gather
-KEPT_BYTES = 2**25  # of one cell's taps; above, computing them costs less than it does to hold them
-KEPT_MIXTURES = 16
+KEPT_BYTES = 2**31  # of one cell's taps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,18 +40,14 @@ class Geometry:
     still_on_host: list[list[list[bool]]]
     coloured: tuple[bool, ...]
     learned: bool
-    kept: dict[Hashable, dict[tuple[int, int], Taps]] = field(default_factory=dict, compare=False)
+    kept: KeptTaps = field(default_factory=lambda: KeptTaps(KEPT_BYTES), compare=False)
 
     def mixing(self, fill: str, moving: Moving, pairs: Hashable) -> Mixing:
-        """How a node's (edge, option) pairs are mixed; taps that never change are kept where they need little memory."""
-        frames, learned = len(self.distances), self.learned
+        """How a node's (edge, option) pairs are mixed; taps that never change are kept where there is room for them."""
         height, width = self.size
-        edges, options = self.still.shape[:2]
-        if learned or edges * options * frames * height * width * BYTES_A_TAP > KEPT_BYTES:
-            return Mixing(self.size, fill, frames, moving, learned)
-        if pairs not in self.kept and len(self.kept) >= KEPT_MIXTURES:
-            self.kept.pop(next(iter(self.kept)))
-        return Mixing(self.size, fill, frames, moving, learned, self.kept.setdefault(pairs, {}))
+        count = sum(len(columns) for of_source in moving for columns in of_source)
+        kept = None if self.learned else self.kept.of((pairs, fill), count * height * width * BYTES_A_TAP)
+        return Mixing(self.size, fill, len(self.distances), moving, self.learned, kept)
 
 
 def geometry_of(

@@ -8,6 +8,7 @@ together. Shape letters: N warps of one frame, P = H * W pixels, D numbers in a 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 BEFORE, BEHIND = 1, 2
+IDLE_CALLS = 64
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,31 @@ class Taps:
         givers = torch.div(order, self.rows.shape[1], rounding_mode="floor").int()
         starts = torch.arange(self.pixels, device=first.device, dtype=first.dtype)
         return order, givers, torch.searchsorted(first, starts).int()
+
+
+class KeptTaps:
+    """The taps of the mixtures in use, kept from step to step up to a number of bytes; they are worth half the time.
+
+    A mixture that has not been asked for in a while makes room for others: in a selection, mixtures come and go.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._asked = 0
+        self._kept: dict[Hashable, tuple[dict[tuple[int, int], Taps], int]] = {}
+        self._last: dict[Hashable, int] = {}
+
+    def of(self, mixture: Hashable, nbytes: int) -> dict[tuple[int, int], Taps] | None:
+        """Where the taps of a mixture are kept, by (source, frame); None where their `nbytes` find no room."""
+        self._asked += 1
+        if mixture not in self._kept:
+            for other in [key for key, last in self._last.items() if self._asked - last > IDLE_CALLS]:
+                del self._kept[other], self._last[other]
+            if sum(each for _, each in self._kept.values()) + nbytes > self.limit:
+                return None
+            self._kept[mixture] = {}, nbytes
+        self._last[mixture] = self._asked
+        return self._kept[mixture][0]
 
 
 def taps(inverses: Float[Tensor, "N 2 3"], size: tuple[int, int], fill: str) -> Taps:
