@@ -78,18 +78,18 @@ def init(
     skips = loading.skip_unreadable or bool(report.problems)
     loading = replace(loading, skip_unreadable=skips)
     dataset = load_data(data, report.task, loading)
-    if loading.size is None and size_for(dataset) != dataset.size:
+    if loading.size is None and dataset.from_files and size_for(dataset) != dataset.size:
         say(f"without a GPU the scenes are brought to {' x '.join(map(str, size_for(dataset)))} pixels")
         loading = replace(loading, size=size_for(dataset))
         dataset = load_data(data, report.task, loading)
     chosen = suggest(dataset)
+    speed = videos_a_second(dataset, chosen)
     text = study_yaml(data, report, dataset, loading, chosen)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     if len(dataset.test) < FEW_TESTS:
         say(f"{len(dataset.test)} test images are few: one of them is {100 / len(dataset.test):.1f} points.")
     say()
-    speed = videos_a_second(dataset, chosen)
     whole, short = (
         study_seconds(dataset, chosen, speed, arms, seeds) for arms, seeds in ((STUDY_ARMS, 3), (FEW_ARMS, 1))
     )
@@ -103,7 +103,8 @@ def init(
 
 
 def long(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{max(1, round(seconds / 60))} minutes"
+    minutes = max(1, round(seconds / 60))
+    return f"{seconds / 3600:.1f} hours" if minutes > 90 else "a minute" if minutes == 1 else f"{minutes} minutes"
 
 
 def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: LoadingConfig, chosen: Suggestion) -> str:
@@ -116,7 +117,6 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
     problems = (
         f"{len(report.problems)} file(s) cannot be used: `fieldshift check` names them" if report.problems else ""
     )
-    resized = data.partition(":")[0] in {"folder", "voc"}
     lines = [
         f"# {report.name}: {len(dataset.train)} train and {len(dataset.test)} test samples, "
         f"{len(report.classes)} classes, {height} x {width} {channels}.",
@@ -142,7 +142,11 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
         f"  batch: {chosen.batch}",
         "",
         "loading:",
-        *([f"  size: [{height}, {width}]  # images are brought to this height and width"] if resized else []),
+        *(
+            [f"  size: [{height}, {width}]  # images are brought to this height and width"]
+            if dataset.from_files
+            else []
+        ),
         *(f"  {name}: {plain_json.dumps(value)}" for name, value in changed(loading).items()),
         f"  skip_unreadable: {'true' if loading.skip_unreadable else 'false'}{f'  # {problems}' if problems else ''}",
         "",

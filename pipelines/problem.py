@@ -69,7 +69,7 @@ class Problem:
     def plain(self) -> dict[str, Any]:
         from dataclasses import asdict
 
-        return asdict(self)
+        return asdict(replace(self, architecture=self.architecture.anywhere()))
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> Problem:

@@ -12,11 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fieldshift.cluster import ClusterConfig
 from fieldshift.data import DataSet
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.training import NetworkCard, Recipe, arm_named, network_card, objective_for, train_network
+from pipelines.studying import STUDY_FRAMES
 
 SMALLEST_BATCH, LARGEST_BATCH = 4, 256
 USED_MEMORY = 0.4  # share of the free memory that activations may take
@@ -87,7 +89,7 @@ def size_for(dataset: DataSet) -> tuple[int, int]:
     if dataset.task != "segmentation" or torch.cuda.is_available() or max(height, width) <= MOST_WITHOUT_GPU:
         return height, width
     scale = MOST_WITHOUT_GPU / max(height, width)
-    return round(height * scale), round(width * scale)
+    return max(2, round(height * scale)), max(2, round(width * scale))
 
 
 def network_for(dataset: DataSet, samples: int, *, on_gpu: bool) -> str:
@@ -130,7 +132,7 @@ def video_card(dataset: DataSet, network: str, frames: int) -> NetworkCard:
 def videos_a_second(dataset: DataSet, chosen: Suggestion) -> float:
     """How many videos one trial learns from in a second here: two passes over one batch, the second one counted."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // chosen.trials_at_once))
+    torch.set_num_threads(ClusterConfig().cpus_per_worker)
     try:
         trained = train_network(
             (card := video_card(dataset, chosen.network, chosen.frames)).build(pretrained=False),
@@ -147,14 +149,15 @@ def videos_a_second(dataset: DataSet, chosen: Suggestion) -> float:
 
 
 def study_seconds(dataset: DataSet, chosen: Suggestion, speed: float, arms: Sequence[str], seeds: int) -> float:
-    """About how long a study takes that trains `speed` videos a second: search and comparison; evaluation is not in it.
+    """About how long a study takes that trains `speed` videos a second: search, comparison and frame sweep, not evaluation.
 
     A video arm learns from every image once a pass; a 2D arm spends as much at equal compute, and a T-th at equal epochs.
     The search passes once over either half, and its motions cost about as much as its network.
     """
     a_pass = len(dataset.train) / speed
-    passes_of_arms = sum(1.0 if arm_named(name).is_video else 1 + 1 / chosen.frames for name in arms)
-    return a_pass * (passes_of_arms * chosen.epochs * seeds / chosen.trials_at_once + 2 * chosen.search_epochs)
+    videos = seeds * sum(1.0 if arm_named(name).is_video else 1 + 1 / chosen.frames for name in arms)
+    videos += sum(count / chosen.frames for count in STUDY_FRAMES if count != chosen.frames)
+    return a_pass * (videos * chosen.epochs / chosen.trials_at_once + 2 * chosen.search_epochs)
 
 
 def activation_bytes(dataset: DataSet, network: str, frames: int) -> int:

@@ -88,7 +88,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
             ),
         )
 
-    scored_on = scored_on.ready(context.device)  # a bad test image is named before the training, not after it
+    scored_on.ready()  # a bad test image is named before the training, not after it
     torch.manual_seed(trial.seed)
     network = card.build()
     cost = network_cost(network, plan.frames, card.channels, card.size)

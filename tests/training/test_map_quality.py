@@ -8,10 +8,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 
 from fieldshift.training import map_quality
-from fieldshift.training.map_quality import BOUNDARY_TOLERANCE, boundaries, widened
+from fieldshift.training.map_quality import BOUNDARY_TOLERANCE, boundaries
 
 IGNORE = 255
 
@@ -83,17 +82,6 @@ def test_measures_agree_with_counting_pixel_by_pixel(size: tuple[int, int], seed
     assert found.boundary == pytest.approx(boundary, abs=1e-6)
     assert found.extra_components == extra
     assert extra > 0
-
-
-@pytest.mark.parametrize("radius", [0.5, 1.0, 1.5, 2.3, 4.0, 9.7])
-def test_what_is_near_is_what_a_distance_transform_finds_near(radius: float) -> None:
-    points = torch.rand(3, 12, 17, generator=torch.Generator().manual_seed(3)) > 0.97
-    points[0, 5, 5] = True
-    for widely, alone in zip(widened(points, radius).numpy(), points.numpy(), strict=True):
-        if alone.any():
-            np.testing.assert_array_equal(widely, ndimage.distance_transform_edt(~alone) <= radius)
-        else:
-            assert not widely.any()
 
 
 def test_a_perfect_map_scores_full_and_breaks_nothing() -> None:

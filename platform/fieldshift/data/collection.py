@@ -21,7 +21,7 @@ from fieldshift.data.dataset import (
     digest_of_split,
     ignore_index_of,
 )
-from fieldshift.data.leaks import equal_files, equal_images
+from fieldshift.data.leaks import MOST_FILES, equal_files, equal_images
 from fieldshift.data.listing import Listing, facts
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.partition import limited
@@ -93,7 +93,8 @@ class FileCollection:
             digest=digest_of(reader, self.content(chosen["train"]), self.content(chosen["test"])),
             background=black(reader.channels),
             skipped=skipped,
-            leaked=equal_files(chosen["train"], chosen["test"], loading.workers) if self.is_own else None,
+            leaked=leaked_files(chosen["train"], chosen["test"], loading) if self.is_own else None,
+            from_files=True,
         )
 
     def content(self, listing: Listing) -> str:
@@ -149,6 +150,17 @@ class ArrayCollection:
 
 
 Collection = FileCollection | ArrayCollection
+
+
+def leaked_files(train: Listing, test: Listing, loading: LoadingConfig) -> int | None:
+    """How many test files are in train too, None where they are too many to look; looked at once, then remembered."""
+    if len(train) + len(test) > MOST_FILES:
+        return None
+    state = [(path, *facts(path)) for path in [*train.images, *test.images]]
+    found = cached_arrays(
+        f"leaked-{digest_of(len(train), state)}", lambda: {"count": np.array(equal_files(train, test, loading.workers))}
+    )
+    return int(found["count"])
 
 
 def at_most(split: TensorSplit, limit: int | None, seed: int) -> TensorSplit:
@@ -227,7 +239,7 @@ def usable_part(listing: Listing, reader: Reader, loading: LoadingConfig, findin
     state = [(path, *facts(path)) for path in [*listing.images, *(listing.masks or [])]]
 
     def look() -> dict[str, np.ndarray]:
-        found = enumerate(streamed(listing, reader, loading).store.problems(range(len(listing))))
+        found = enumerate(streamed(listing, reader, loading).store.problems())
         rows = [(place, problem) for place, problem in found if problem is not None]
         texts = [[problem.kind, problem.path, problem.what, problem.remedy] for _, problem in rows]
         return {

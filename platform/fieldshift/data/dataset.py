@@ -32,6 +32,7 @@ class DataSet:
     background: per channel, the uint8 value to fill empty space with.
     skipped: files, samples and classes left out because they could not be used (only with `skip_unreadable`).
     leaked: test samples that are in train too, byte for byte; None where that was not looked at (see `inspect_data`).
+    from_files: whether the images are files, which `loading.size` can bring to another size.
     """
 
     name: str
@@ -49,6 +50,7 @@ class DataSet:
     background: tuple[int, ...]
     skipped: int = 0
     leaked: int | None = None
+    from_files: bool = False
 
     def record(self) -> dict[str, Any]:
         """What every result says about its data, as plain JSON values."""

@@ -23,8 +23,8 @@ SIDE = 16
 COARSE_SIDE = 4
 LEAST_CORRELATION = 0.998
 FLAT = 1.0
-CHUNK = 1024
-MOST_FILES = 10_000
+CHUNK, FEW = 1024, 32
+MOST_FILES = 10_000  # above, looking takes longer than a start should, and `inspect_data` does it
 Thumbnails = UInt8[Tensor, "_ 256"]
 
 
@@ -57,8 +57,9 @@ def almost_equal(train: Thumbnails, test: Thumbnails) -> list[tuple[int, int]]:
     radius = float(np.sqrt(2 - 2 * LEAST_CORRELATION)) + 1e-6
     tree = cKDTree(coarse(first))
     pairs = []
-    for begin in range(0, len(second), CHUNK):
-        part = second[begin : begin + CHUNK]
+    # A few at a time: of a camera that never moves every pair is a candidate.
+    for begin in range(0, len(second), FEW):
+        part = second[begin : begin + FEW]
         around = cast("list[list[int]]", tree.query_ball_point(coarse(part), radius))
         for place, candidates in enumerate(around):
             if not candidates or not part[place].any():
@@ -93,13 +94,8 @@ def equal_images(train: Iterable[NDArray[np.uint8]], test: Iterable[NDArray[np.u
     return sum(hashed(image.tobytes()) in seen for image in test)
 
 
-def equal_files(train: Listing, test: Listing, workers: int) -> int | None:
-    """How many image files of `test` have the bytes of one of `train`; only files of equal length are read.
-
-    None where there are more than 10,000 files: that takes longer than a start should, and `inspect_data` does it.
-    """
-    if len(train) + len(test) > MOST_FILES:
-        return None
+def equal_files(train: Listing, test: Listing, workers: int) -> int:
+    """How many image files of `test` have the bytes of one of `train`; only files of equal length are read."""
     by_size: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for side, listing in enumerate((train, test)):
         for path in listing.images:

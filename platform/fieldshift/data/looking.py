@@ -102,7 +102,9 @@ def look_at_file(listing: Listing, place: int, reader: Reader) -> FileLook | Pro
     seen = as_tensor(reader.fitted(image, Image.Resampling.BILINEAR, 0))
     labels = None if mask is None else torch.bincount(as_tensor(mask).flatten(), minlength=256)
     pixels = hashed(f"{image.mode}{image.size}".encode() + image.tobytes())
-    return FileLook(pixels, image.size[::-1], grey_levels(seen[None]), thumbnails(seen[None]), labels, notes)
+    return FileLook(
+        pixels, image.size[::-1], grey_levels(seen[None]), thumbnails(as_tensor(image)[None]), labels, notes
+    )
 
 
 def look_at_arrays(name: str, split: TensorSplit, classes: int, *, limit: int | None) -> PartLook:

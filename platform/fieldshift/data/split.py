@@ -44,9 +44,8 @@ class Split(ABC):
     def to(self, device: torch.device | str) -> Split:
         """The split with its pixels held on `device`; meant for sets that fit there as one uint8 tensor."""
 
-    def ready(self, device: torch.device | str) -> Split:
-        """`to`, and whatever is wrong with a file is raised now (BadFileError) and not when it is needed."""
-        return self.to(device)
+    def ready(self) -> None:  # noqa: B027 - nothing to do where nothing is decoded
+        """Decodes what is kept once decoded, so that a bad file is named now (BadFileError) and not when it is needed."""
 
     @property
     def streams(self) -> bool:

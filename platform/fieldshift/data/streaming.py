@@ -97,7 +97,7 @@ class FileStore:
             self.kept[1][positions] = masks
         self.is_kept[positions] = True
 
-    def problems(self, places: Sequence[int]) -> list[Problem | None]:
+    def problems(self) -> list[Problem | None]:
         """What is wrong with each sample, None where nothing is; decodes all of them, keeping none."""
 
         def look(position: int) -> Problem | None:
@@ -107,6 +107,7 @@ class FileStore:
                 return error.problem
             return None
 
+        places = range(len(self.images))
         if self.workers == 0:
             return [look(place) for place in places]
         with ThreadPoolExecutor(self.workers, thread_name_prefix="fieldshift-verify") as pool:
@@ -140,13 +141,9 @@ class StreamedSplit(Split):
         images, masks = self.store.fetch(self.positions)
         return TensorSplit(images, self.targets, masks).to(device)
 
-    def ready(self, device: torch.device | str) -> Split:
+    def ready(self) -> None:
         if self.store.fits:
-            return self.to(device)
-        for problem in self.store.problems(self.positions.tolist()):
-            if problem is not None:
-                raise BadFileError(problem)
-        return self
+            self.store.fetch(self.positions)
 
     @property
     def streams(self) -> bool:

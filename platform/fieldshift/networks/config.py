@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.fusion import FUSIONS
@@ -39,6 +40,12 @@ class NetworkConfig:
             raise unknown_name("fusion", self.fusion, FUSIONS)
         if self.ratio is not None and not 0 < self.ratio <= 1:
             raise UserError(f"architecture.ratio is {self.ratio}, but must be above 0 and at most 1.")
+
+    def anywhere(self) -> NetworkConfig:
+        """The same, with a weights file named by its whole path: workers run in other folders."""
+        if self.weights is None or not Path(self.weights).is_file():
+            return self
+        return replace(self, weights=str(Path(self.weights).absolute()))
 
     def check_temporal(self, temporal: str, takes_interleave: bool) -> None:
         """Raises UserError for a setting that the temporal module does not have."""

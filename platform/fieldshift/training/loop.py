@@ -196,7 +196,7 @@ def evaluate_network(
     totals = torch.zeros(2, dtype=torch.float64, device=device)
     average_views = copies > 0 and plan.has_views and not dense
     maps: list[MapQuality] = []
-    batch = batch or (EVALUATED_MAPS if dense else EVALUATED_IMAGES)
+    batch = batch or max(EVALUATED_MAPS if dense else EVALUATED_IMAGES, distributed.world_size())
     parts = batches(split, batch, seed=0, epoch=0, shuffle=False, device=device, **share_of_worker())
     for images, targets, indices in parts:
         if not len(images):  # this worker's share of a last batch smaller than the number of workers

@@ -137,9 +137,6 @@ def network_card(
 ) -> NetworkCard:
     """The card of a network that `arm` trains on `dataset`; the arm decides whether the temporal module is in."""
     size = (dataset.size[0], dataset.size[1])
-    weights = architecture.weights
-    if weights is not None and Path(weights).is_file():
-        architecture = replace(architecture, weights=str(Path(weights).absolute()))  # workers run in other folders
     return NetworkCard(
         data=spec,
         task=dataset.task,
@@ -151,7 +148,7 @@ def network_card(
         ignore_index=dataset.ignore_index,
         network=network,
         temporal=temporal if arm.shift else "none",
-        architecture=replace(architecture, small_images=architecture.takes_small_images(network, size)),
+        architecture=replace(architecture.anywhere(), small_images=architecture.takes_small_images(network, size)),
         arm=arm.name,
         policy=None if policy is None else json.loads(policy.to_json()),
     )
