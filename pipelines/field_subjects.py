@@ -82,8 +82,10 @@ def subjects_of(
     """
     if len(set(runs)) < len(runs):
         raise UserError("--runs names a folder twice; give each once.")
+    if motions and len(set(motions)) < len(motions):
+        raise UserError(f"--motions names a motion twice: {', '.join(motions)}; give each once.")
     folders = {run: trained_folder(run, tracking) for run in runs}
-    names = [folder.name for folder in folders.values()]
+    names = [name_of(folder) for folder in folders.values()]
     found: list[Subject] = []
     for run, folder in folders.items():
         lengths = sweep_folders(folder)
@@ -92,15 +94,23 @@ def subjects_of(
         for frames, trial in lengths.items():
             found.append(Subject(name=f"T = {frames}", card=load_network(trial)[1], folder=trial, frames=frames))
         if not lengths:
-            name = folder.name if names.count(folder.name) == 1 else run
+            name = name_of(folder) if names.count(name_of(folder)) == 1 else run
             found.append(Subject(name=name, card=load_network(folder)[1], folder=folder))
     check_alike(found)
     if motions:
-        found = [under(subject, text, alone=len(runs) == 1) for subject in found for text in motions]
+        if len(motions) > 1 and found[0].frames is not None:
+            raise UserError(
+                f"--motions names {len(motions)} motions, but {runs[0]} is a frame sweep, whose fields are drawn against "
+                "T under one; give one motion, or single trials of it."
+            )
+        words, alone = names_of(motions), len(found) == 1
+        found = [
+            replace(subject, name=word if alone else f"{subject.name}, {word}", policy=motions_named(text, subject))
+            for subject in found
+            for text, word in zip(motions, words, strict=True)
+        ]
     if before:
         found = [each for subject in found for each in (before_training(subject), subject)]
-    if len({subject.name for subject in found}) < len(found):
-        raise UserError(f"--motions names a motion twice: {', '.join(motions or ())}; give each once.")
     return found
 
 
@@ -117,22 +127,36 @@ def seed_of(folder: Path) -> int:
     file = folder / "config.yaml"
     if file.is_file():
         return int((yaml.safe_load(file.read_text()) or {}).get("seed") or 0)
-    ending = re.search(r"-seed(\d+)$", folder.name)
+    ending = re.search(r"-seed(\d+)$", name_of(folder))
     return int(ending[1]) if ending else 0
 
 
-def under(subject: Subject, motions: str, *, alone: bool) -> Subject:
-    """The subject under other motions; alone: whether it is the only run, whose name need not be said."""
-    policy = motions_named(motions, subject)
-    name = Path(motions).name if "=" not in motions else motions
-    return replace(subject, name=name if alone else f"{subject.name}, {name}", policy=policy)
+def name_of(path: Path) -> str:
+    """The last part of a path, also where it is written as '.' or '..'."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
+
+
+def names_of(motions: Sequence[str]) -> list[str]:
+    """What motions are called: a policy file by its name alone, or as it was given where another has that name."""
+    short = [name_of(Path(text)) if is_file(text) else text for text in motions]
+    return [name if short.count(name) == 1 else text for text, name in zip(motions, short, strict=True)]
+
+
+def is_file(motions: str) -> bool:
+    """Whether a word of --motions is a policy file or a folder with one, whose path may contain '='."""
+    if "=" not in motions:
+        return motions not in (OWN, PLAIN)
+    try:
+        return Path(motions).exists()
+    except OSError:  # a chain longer than the name of a file can be
+        return False
 
 
 def motions_named(text: str, subject: Subject) -> Policy | None:
     """The policy that a word of --motions stands for, with the frames that the network reads.
 
     'own': the network's own. 'plain': equal frames. 'rotate=30' or 'translate_x=0.3,zoom=1.2': a motion, or a chain of
-    motions, with what lies outside as in its own policy. Anything else: a policy file or a search's run folder.
+    motions, with what lies outside as in its own policy. Anything else, or what exists: a policy file or a search's folder.
     """
     own = subject.motions
     if text == OWN:
@@ -145,7 +169,7 @@ def motions_named(text: str, subject: Subject) -> Policy | None:
     settings: dict[str, Any] = {"fill": own.fill, "reference": own.reference, "symmetric": own.symmetric}
     if text == PLAIN:
         return Policy.replicate(own.frames, **settings)
-    if "=" not in text:
+    if is_file(text):
         policy = read_policy(text)
         assert policy is not None
         return policy.with_frames(own.frames)

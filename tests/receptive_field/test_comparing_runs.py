@@ -17,7 +17,7 @@ from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
-from fieldshift.run_folder import read_result
+from fieldshift.run_folder import SCHEMA, VERSION, read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.tracking.store import client_for, open_store
 from fieldshift.training import NetworkCard, save_network
@@ -88,6 +88,8 @@ def test_motions_in_words(runs: dict[str, Path], tmp_path: Path) -> None:
     assert motions_named("own", subject) is None
     assert motions_named("plain", subject) == Policy.replicate(**settings)  # type: ignore[arg-type]
     assert motions_named("rotate=-30", subject) == Policy.single("rotate", -30.0, **settings)  # type: ignore[arg-type]
+    long = motions_named(",".join(["rotate=30.0000000000"] * 20), subject)  # longer than a file's name can be
+    assert long == Policy.chain([("rotate", 30.0)] * 20, **settings)  # type: ignore[arg-type]
     both = motions_named("translate_x=0.3, zoom=1.2", subject)
     assert both == Policy.chain([("translate_x", 0.3), ("zoom", 1.2)], **settings)  # type: ignore[arg-type]
     Policy.single("zoom", 2.0, frames=5).save(tmp_path / "policy.json")
@@ -95,6 +97,25 @@ def test_motions_in_words(runs: dict[str, Path], tmp_path: Path) -> None:
     assert read is not None
     assert read.frames == 3
     assert read.describe() == ["edge 0->1: zoom by a factor of 2 at the outer frames"]
+
+
+def test_policy_files_are_told_apart(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    zooms = {"a/policy.json": 2.0, "b/policy.json": 3.0, "lr=0.1/other.json": 4.0}
+    for file, zoom in zooms.items():
+        Path(file).parent.mkdir()
+        Policy.single("zoom", zoom, frames=3).save(Path(file))
+    found = subjects(runs["das"], motions=[*zooms, "zoom=5"])
+    assert [each.name for each in found] == ["a/policy.json", "b/policy.json", "other.json", "zoom=5"]
+    for each, zoom in zip(found, (2, 3, 4, 5), strict=True):
+        assert each.policy.describe() == [f"edge 0->1: zoom by a factor of {zoom} at the outer frames"]
+
+
+def test_the_folder_that_one_is_in_has_its_own_name(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs["das"])
+    before, after = subjects(".", before=True)
+    assert (before.name, after.name) == ("das-T3-seed7, before training", "das-T3-seed7")
+    assert before.seed == 7
 
 
 def test_networks_under_motions_and_before_training(runs: dict[str, Path], cards: dict[str, NetworkCard]) -> None:
@@ -115,6 +136,20 @@ def test_networks_under_motions_and_before_training(runs: dict[str, Path], cards
 def test_a_sweep_is_its_networks_of_the_first_seed() -> None:
     rows = [{"frames": t, "seed": s, "folder": f"T{t}-seed{s}"} for s in (1, 0) for t in (3, 1)]
     assert lengths_of(pd.DataFrame(rows)) == {1: Path("T1-seed0"), 3: Path("T3-seed0")}
+
+
+def test_a_sweep_under_motions(runs: dict[str, Path], cards: dict[str, NetworkCard], tmp_path: Path) -> None:
+    longer = replace(cards["das"], policy=json.loads(POLICY.with_frames(5).to_json()))
+    save_network(tmp_path / "T5", longer.build(), longer)
+    rows = [{"frames": t, "seed": 0, "folder": str(f)} for t, f in ((3, runs["das"]), (5, tmp_path / "T5"))]
+    (tmp_path / "result.json").write_text(
+        json.dumps({"schema": SCHEMA, "version": VERSION, "command": "frames", "rows": rows})
+    )
+    found = subjects(tmp_path, motions=["rotate=30"])
+    assert [(each.name, each.frames) for each in found] == [("T = 3, rotate=30", 3), ("T = 5, rotate=30", 5)]
+    assert [each.policy.frames for each in found] == [3, 5]
+    with pytest.raises(UserError, match="names 2 motions, but .* is a frame sweep"):
+        subjects(tmp_path, motions=["rotate=30", "plain"])
 
 
 def test_maps_of_different_conditions_are_refused_in_one_line(
