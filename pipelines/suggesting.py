@@ -95,9 +95,7 @@ def size_for(dataset: DataSet) -> tuple[int, int]:
 def network_for(dataset: DataSet, samples: int, *, on_gpu: bool) -> str:
     side = max(dataset.size)
     if dataset.task == "segmentation":
-        if side <= SMALL_SIDE:
-            return "tiny-resnet-fcn"
-        return "deeplabv3_resnet50" if on_gpu else "lraspp_mobilenet_v3_large"
+        return "deeplabv3_resnet50" if on_gpu and side > SMALL_SIDE else "tiny-resnet-fcn"
     if side <= TINY_SIDE and (samples <= FEW_SAMPLES or not on_gpu):
         return "tiny-resnet"
     return "resnet50" if on_gpu and side > SMALL_SIDE else "resnet18"
