@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2, resnet18
 
 from fieldshift.errors import UserError
 from fieldshift.networks import TEMPORAL, Stream, VideoNetwork, predict_in_chunks, recompute_stages, video_network
@@ -129,6 +130,40 @@ def test_recomputation_keeps_fewer_activations() -> None:
             network(torch.rand(2, 2, 3, 32, 32))
         kept_bytes.append(sum(sizes))
     assert kept_bytes[1] < 0.75 * kept_bytes[0]
+
+
+STAGES = {
+    "blocks": lambda: resnet18().layer2,
+    "plain chain": lambda: nn.Sequential(
+        *(
+            make()
+            for _ in range(3)
+            for make in (lambda: nn.Conv2d(64, 64, 3, padding=1), lambda: nn.BatchNorm2d(64), nn.ReLU)
+        )
+    ),
+    "stem of mobilenet_v2": lambda: mobilenet_v2().features[0],
+}
+
+
+@pytest.mark.parametrize("kind", STAGES)
+def test_a_recomputed_stage_keeps_fewer_maps(kind: str) -> None:
+    def kept_bytes(stage: nn.Module) -> int:
+        weights = {parameter.untyped_storage().data_ptr() for parameter in stage.parameters()}
+        kept: dict[int, Tensor] = {}  # by the memory they lie in, so that none counts twice
+
+        def pack(tensor: Tensor) -> Tensor:
+            if tensor.untyped_storage().data_ptr() not in weights:
+                kept[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            stage(torch.rand(2, 3 if "stem" in kind else 64, 16, 16))
+        return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+    whole = nn.Sequential(STAGES[kind]())
+    recomputed = copy.deepcopy(whole)
+    recompute_stages(recomputed, ["0"])
+    assert kept_bytes(recomputed) < 0.5 * kept_bytes(whole)
 
 
 @pytest.mark.parametrize("temporal", TEMPORAL)

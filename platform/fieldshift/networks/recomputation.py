@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from fieldshift.networks.insertion import Inserted
+
 _RECOMPUTED = "_stage_class"
 
 
@@ -51,13 +53,20 @@ def _recomputed_class(stage_class: type[nn.Module]) -> type[nn.Module]:
 def recompute_stages(network: nn.Module, stages: Iterable[str]) -> None:
     """Makes the named stages recompute their activations in the backward pass, in place: less memory, one more forward.
 
-    Of a stage that is a chain of blocks (nn.Sequential) only the maps between the blocks are kept.
+    Of a stage that is a chain of blocks (nn.Sequential) the maps between the blocks are kept, of any other its input.
 
     Results, gradients, BatchNorm statistics and the names of parameters are those of the network without it.
     """
     for path in stages:
         stage = network.get_submodule(path)
-        # A stage that is a chain of blocks keeps what lies between them: one block at a time is then computed again.
-        for part in stage if isinstance(stage, nn.Sequential) else [stage]:
+        for part in stage.children() if _is_chain_of_blocks(stage) else [stage]:
             if not hasattr(type(part), _RECOMPUTED):
                 part.__class__ = _recomputed_class(type(part))  # type: ignore[arg-type]
+
+
+def _is_chain_of_blocks(stage: nn.Module) -> bool:
+    """Whether a stage is a chain of modules with layers inside; single layers by themselves would keep every map."""
+    if not isinstance(stage, nn.Sequential):
+        return False
+    parts = [part.wrapped if isinstance(part, Inserted) else part for part in stage]
+    return all(any(part.children()) for part in parts)
