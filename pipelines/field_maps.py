@@ -90,7 +90,7 @@ def compare_fields(
     if finished is None:
         finished = session.folder.write_result(measure_and_draw(session, dataset, subjects, looking))
     show(field_sheet(finished["sheet"], title="Receptive field", notes=finished["notes"]))
-    if finished["lengths"]:
+    if finished.get("lengths"):  # older results have none
         show(field_sheet(finished["lengths"], title="Receptive field against T", notes=finished["notes"][:1]))
     say(f"  {session.path}")
     paths = {name: Path(path) for name, path in finished["figures"].items()}
@@ -139,7 +139,7 @@ def measured(subject: Subject, pictures: Tensor, kind: str, looking: Looking) ->
         images_kind=kind, mean=card.mean, std=card.std,
     )  # fmt: skip
     found = measures(field)
-    layer = next(each for each in theory(network, card.size) if each.name == field.conditions.layer)
+    (layer,) = theory(network, card.size, layers=[field.conditions.layer])
     regions = region_of(layer, policy, card.size, field.conditions.unit)
     fit = found.gaussian
     numbers = {

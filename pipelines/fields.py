@@ -99,7 +99,7 @@ def receptive_field(
     subjects = subjects_of(runs, tracking, motions=motions, before=before)
     first = subjects[0]
     check_last_layers(subjects, looking.layer)
-    loading = loading_for(subjects[-1], loading)
+    loading = loading_for(next(subject for subject in subjects if subject.folder is not None), loading)
     dataset = load_data(first.card.data, first.card.task, loading)
     if tuple(dataset.size) != tuple(first.card.size):
         raise UserError(

@@ -16,12 +16,13 @@ from fieldshift.cli import main
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
-from fieldshift.networks import NetworkConfig
+from fieldshift.networks import NetworkConfig, VideoNetwork
 from fieldshift.run_folder import SCHEMA, VERSION, read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.tracking.store import client_for, open_store
 from fieldshift.training import NetworkCard, save_network
-from pipelines.field_subjects import lengths_of, motions_named, seed_of, subjects_of, trained_folder
+from pipelines.field_maps import Looking, measured
+from pipelines.field_subjects import Subject, lengths_of, motions_named, seed_of, subjects_of, trained_folder
 from pipelines.problem import Problem
 
 POLICY = Policy.single("translate_x", 0.4, frames=3, fill="mean")
@@ -238,6 +239,45 @@ def test_one_network_under_several_motions(
     parent = by_name["fields"]
     stored = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"receptive_field.json", "receptive-fields.png", "receptive-fields.svg"} <= stored
+
+
+def test_the_first_run_says_how_images_are_read_and_older_results_are_shown(
+    cards: dict[str, NetworkCard], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["receptive-field", "--out", str(tmp_path / "out"), "--images", "30", "--before", "true", "--runs"]
+    for name, limit in (("first", 7), ("second", 9)):
+        save_network(tmp_path / name, cards["none"].build(), cards["none"])
+        loading = f"loading: {{train_limit: 40, test_limit: {limit}}}\n"
+        (tmp_path / name / "config.yaml").write_text(loading)
+        words.append(str(tmp_path / name))
+    assert main(words) == 0
+    assert "7 images" in capsys.readouterr().out
+    file = tmp_path / "out" / "result.json"
+    result = json.loads(file.read_text())
+    del result["lengths"]
+    file.write_text(json.dumps(result))
+    assert main([*words, "--resume", "true"]) == 0
+    assert "7 images" in capsys.readouterr().out
+
+
+def test_a_network_that_is_probed_is_measured_at_an_earlier_layer(
+    runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Sorting(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sort(dim=1).values
+
+    class Sorted(Subject):
+        def network(self, device: torch.device | str = "cpu") -> VideoNetwork:
+            network = super().network(device)
+            network.get_submodule("network").bn1 = Sorting()
+            return network
+
+    (subject,) = subjects(runs["none"])
+    looking = Looking(layer="network.blocks.0")
+    found = measured(Sorted(**vars(subject)), torch.rand(2, subject.card.channels, 40, 40), "uniform noise", looking)
+    plain = measured(subject, torch.rand(2, subject.card.channels, 40, 40), "uniform noise", looking)
+    assert found.numbers["theory: side, px"] == plain.numbers["theory: side, px"] is not None
 
 
 def test_theory_of_a_policy_with_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
