@@ -28,6 +28,7 @@ from fieldshift.report import (
     summarise,
 )
 from fieldshift.report.figures.look import ROLE_COLOURS, SERIES
+from fieldshift.report.figures.maps import MapExample, map_examples
 from fieldshift.report.figures.policies import step_label
 from fieldshift.report.figures.traces import choice, weights_by_edge
 from pipelines.previewing import preview
@@ -343,3 +344,16 @@ def test_a_decision_chart_has_a_bar_for_every_candidate_and_marks_the_kept() -> 
 
     foot = next(box for text, box in texts if text.startswith("lost when"))
     assert not any(overlap(foot, box) for text, box in texts if not text.startswith("lost when"))
+
+
+def test_scenes_far_higher_than_wide_stay_on_a_page() -> None:
+    blank = np.zeros((400, 20), dtype=np.uint8)
+    words = [f"scene {i}" for i in range(4)]
+    figure = map_examples(
+        [MapExample(image=blank, truth=blank, predicted=blank, words=each) for each in words], ["sky"]
+    )
+    assert figure.get_figheight() < 3 * figure.get_figwidth()
+    box = {text: box for text, box in draw(figure) if text in words}
+    for i, axes in enumerate(figure.axes[::4]):  # every line of words is below its own image and above the next
+        assert box[words[i]].y1 < axes.get_window_extent().y0
+        assert i == 3 or box[words[i]].y0 > figure.axes[4 * i + 4].get_window_extent().y1

@@ -46,7 +46,7 @@ def map_examples(examples: Sequence[MapExample], classes: Sequence[str]) -> Figu
     )
     named = [label for label in seen if label < len(classes)]
     ignored = any(label >= len(classes) for label in seen)
-    row = (WIDTH / len(COLUMNS)) * height / width + 0.22
+    row = (WIDTH / len(COLUMNS)) * min(height / width, 2.0) + 0.22
     legend_rows = -(-(len(named) + ignored) // 6)
     figure = new_figure(row * len(examples) + 0.3 + LEGEND_ROWS * legend_rows)
     grid = figure.subplots(len(examples), len(COLUMNS), squeeze=False)
@@ -68,8 +68,8 @@ def map_examples(examples: Sequence[MapExample], classes: Sequence[str]) -> Figu
             if panel in grid[0]:
                 panel.set_title(column, fontsize=SMALL, color=INK)
         axes[0].annotate(
-            shorten(each.words, 110), (0, -0.04), xycoords="axes fraction", va="top", fontsize=SMALL, color=INK,
-            annotation_clip=False,
+            shorten(each.words, 110), (0, 0), xytext=(0, -4), xycoords="axes fraction", textcoords="offset points",
+            va="top", fontsize=SMALL, color=INK, annotation_clip=False,
         ).set_in_layout(False)  # fmt: skip
     engine = figure.get_layout_engine()
     assert isinstance(engine, ConstrainedLayoutEngine)
