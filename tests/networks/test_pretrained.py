@@ -166,6 +166,48 @@ def test_a_stem_for_small_images_is_reported_and_not_refused(tmp_path: Path) -> 
     assert report.reshaped == ("features.0.0.weight",)
 
 
+def test_the_larger_kernels_of_a_wide_field_are_reported_and_not_refused(tmp_path: Path) -> None:
+    state = plain_state()
+    wide = tiny(saved(state, tmp_path / "w.pth", None), temporal="none", wide_field=True)
+    assert wide.weights_report is not None
+    assert wide.weights_report.reshaped == ("blocks.0.conv1.weight", "blocks.1.conv1.weight")
+    assert torch.equal(wide.network.get_parameter("conv1.weight"), state["conv1.weight"])
+    state["blocks.1.conv1.weight"] = torch.zeros(40, 24, 3, 3)
+    with pytest.raises(UserError, match=r"1 tensor.*blocks\.1\.conv1\.weight \(40, 24, 3, 3\)"):
+        tiny(saved(state, tmp_path / "v.pth", None), temporal="none", wide_field=True)
+
+
+def test_a_head_with_other_inputs_is_refused(tmp_path: Path) -> None:
+    state = plain_state() | {"fc.weight": torch.zeros(5, 40)}
+    with pytest.raises(UserError, match=r"1 tensor.*fc\.weight \(5, 40\) instead of \(5, 48\)"):
+        tiny(saved(state, tmp_path / "w.pth", None), temporal="none")
+
+
+def test_a_layer_with_as_many_outputs_as_classes_is_no_head(tmp_path: Path) -> None:
+    state = plain_state()
+    state["blocks.0.conv2.weight"] = torch.zeros(20, 24, 1, 1)
+    with pytest.raises(UserError, match=r"1 tensor.*blocks\.0\.conv2\.weight \(20, 24, 1, 1\)"):
+        tiny(saved(state, tmp_path / "w.pth", None), num_classes=24, temporal="none")
+
+
+@pytest.mark.parametrize(
+    ("name", "auxiliary", "heads"),
+    [
+        ("fcn_resnet18", True, ("classifier.4", "aux_classifier.4")),
+        ("lraspp_mobilenet_v3_large", False, ("classifier.low_classifier", "classifier.high_classifier")),
+    ],
+)
+def test_every_head_of_a_segmenter_may_have_other_classes(
+    tmp_path: Path, name: str, auxiliary: bool, heads: tuple[str, str]
+) -> None:
+    options = {"task": "segmentation", "frames": 2, "auxiliary": auxiliary, "temporal": "none"}
+    state = video_network(name, num_classes=6, **options).network.state_dict()  # type: ignore[arg-type]
+    path = saved(state, tmp_path / "w.pth", None)
+    report = video_network(name, num_classes=9, weights=path, **options).weights_report  # type: ignore[arg-type]
+    assert report is not None
+    assert report.reshaped == tuple(f"{head}.{kind}" for head in heads for kind in ("weight", "bias"))
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"made for another network: it holds a, the network conv1\.weight"):
         tiny(saved({"a": torch.zeros(2)}, tmp_path / "w.pth", None))

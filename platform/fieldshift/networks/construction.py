@@ -96,7 +96,13 @@ def video_network(
     report = None
     if weights is not None:
         report = load_weights(
-            network, weights, name=name, body=body, first_conv=backbone.first_conv, num_classes=num_classes
+            network,
+            weights,
+            name=name,
+            body=body,
+            first_conv=backbone.first_conv,
+            num_classes=num_classes,
+            wide_field=wide_field,
         )
     if recompute:
         recompute_stages(network, backbone.stages)

@@ -15,6 +15,7 @@ from fieldshift.errors import UserError, unknown_name
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 _NESTED = ("state_dict", "model", "network")  # keys under which training scripts keep the weights
+_SECOND_HEADS = ("aux_classifier", "low_classifier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class WeightsReport:
     adapted: tuple[str, ...]
     """Taken after the input channels of the first convolution had been averaged or repeated."""
     reshaped: tuple[str, ...]
-    """In both, but of different shapes, as a head for other classes or a stem for small images: left at their start."""
+    """In both, but of different shapes, as a head for other classes, a stem for small images or the larger kernels of
+    a wide field: left at their start."""
     missing: tuple[str, ...]
     """In the network only: left at their start, as new temporal modules are."""
     unexpected: tuple[str, ...]
@@ -53,20 +55,29 @@ def plain_name(name: str) -> str:
 
 
 def load_weights(
-    network: nn.Module, weights: str, *, name: str, body: str, first_conv: str, num_classes: int
+    network: nn.Module,
+    weights: str,
+    *,
+    name: str,
+    body: str,
+    first_conv: str,
+    num_classes: int,
+    wide_field: bool = False,
 ) -> WeightsReport:
     """Loads weights into a network, in place, by the names of the plain 2D network.
 
     `weights` is a file (.pth, .pt or .safetensors) or an entry of torchvision, such as "IMAGENET1K_V2" or "DEFAULT",
-    for the network itself or for its body. A head for other classes and a stem for images of another size are left at
-    their start and reported; the first convolution is adapted to another number of input channels. UserError where
-    the source is unknown or cannot be read, where nothing in it fits, and where any other tensor has another shape.
+    for the network itself or for its body. A head for other classes, a stem for images of another size and, with
+    `wide_field`, convolutions with another kernel size are left at their start and reported; the first convolution is
+    adapted to another number of input channels. UserError where the source is unknown or cannot be read, where nothing
+    in it fits, and where any other tensor has another shape.
     """
     if weights.endswith(SUFFIXES) or Path(weights).exists():
         source, tensors = weights, read_weights(Path(weights))
     else:
         source, tensors = torchvision_weights(weights, name, body)
-    return _adopt(network, _best_prefix(network, tensors), source, first_conv, num_classes)
+    heads = _tensors_of_heads(network, num_classes)
+    return _adopt(network, _best_prefix(network, tensors), source, first_conv, heads, wide_field)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -146,7 +157,7 @@ def _best_prefix(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Te
 
 
 def _adopt(
-    network: nn.Module, tensors: dict[str, Tensor], source: str, first_conv: str, num_classes: int
+    network: nn.Module, tensors: dict[str, Tensor], source: str, first_conv: str, heads: set[str], wide_field: bool
 ) -> WeightsReport:
     matched, adapted, reshaped, missing, misfits = [], [], [], [], []
     own = {plain_name(key): value for key, value in network.state_dict().items()}
@@ -163,7 +174,12 @@ def _adopt(
             adapted.append(name)
         else:
             reshaped.append(name)
-            if name != f"{first_conv}.weight" and not _other_classes(value, target, num_classes):
+            expected = (
+                name == f"{first_conv}.weight"
+                or (name in heads and value.shape[1:] == target.shape[1:])
+                or (wide_field and _other_kernel(value, target))
+            )
+            if not expected:
                 misfits.append(f"{name} {tuple(value.shape)} instead of {tuple(target.shape)}")
     if misfits:
         shown = ", ".join(misfits[:4]) + (f" and {len(misfits) - 4} more" if len(misfits) > 4 else "")
@@ -186,9 +202,28 @@ def _adopt(
     )
 
 
-def _other_classes(value: Tensor, target: Tensor, num_classes: int) -> bool:
-    """Whether a tensor belongs to a head whose number of classes is another one here."""
-    return target.shape[:1] == (num_classes,) and value.shape[1:] == target.shape[1:]
+def _tensors_of_heads(network: nn.Module, num_classes: int) -> set[str]:
+    """The plain names of the weights and biases that make the logits: of the last layer with an output per class.
+
+    An auxiliary head, and the lower of the two layers that LRASPP adds up, have such a layer of their own.
+    """
+    last: dict[str, str] = {}
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Linear):
+            outputs = module.out_features
+        elif isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            outputs = module.out_channels
+        else:
+            continue
+        if outputs == num_classes:
+            name = plain_name(path)
+            last[next((part for part in _SECOND_HEADS if part in name.split(".")), "")] = name
+    return {f"{name}.{kind}" for name in last.values() for kind in ("weight", "bias")}
+
+
+def _other_kernel(value: Tensor, target: Tensor) -> bool:
+    """Whether two tensors are weights of convolutions that differ in the kernel size alone."""
+    return value.ndim == target.ndim == 4 and value.shape[:2] == target.shape[:2]
 
 
 def _few(names: Iterable[str]) -> str:
