@@ -13,7 +13,7 @@ from fieldshift.data.catalogue import TASKS
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
-from fieldshift.networks import TEMPORAL, NetworkConfig, backbone_of, check_weights, known_networks
+from fieldshift.networks import TEMPORAL, NetworkConfig, backbone_of, check_weights, flops_per_image, known_networks
 from fieldshift.search import Space, load_space, random_policy
 from fieldshift.training import NetworkCard, arm_named, network_card, objective_for
 
@@ -98,7 +98,9 @@ class Problem:
 
 def check_builds(card: NetworkCard) -> None:
     """Raises UserError where a network has no such option or place; built without memory, so it takes no time."""
-    card.build_without_memory()
+    network = card.build_without_memory()
+    if card.architecture.places is not None:
+        flops_per_image(network, card.size)  # shapes alone pass every place, which says so where they do not fit
     if card.architecture.weights is not None:
         body = backbone_of(card.network) if card.task == "segmentation" else card.network
         check_weights(card.architecture.weights, card.network, body)

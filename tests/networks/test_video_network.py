@@ -242,6 +242,43 @@ def test_a_network_of_ones_own_takes_modules_by_name_and_by_pattern(
     assert [entry["channels"] for entry in describe(network, (9, 9))["inserted"]] == channels
 
 
+class Fire(nn.Module):
+    """Two convolutions beside each other, as in SqueezeNet's fire module, in one map or in a dictionary of two."""
+
+    def __init__(self, as_dict: bool) -> None:
+        super().__init__()
+        self.left, self.right, self.as_dict = nn.Conv2d(8, 6, 1), nn.Conv2d(8, 24, 3, padding=1), as_dict
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        maps = {"left": self.left(features), "right": self.right(features)}
+        return maps if self.as_dict else torch.cat(list(maps.values()), 1)
+
+
+class Joined(nn.Module):
+    def forward(self, maps: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat(list(maps.values()), 1)
+
+
+@pytest.mark.parametrize(
+    ("as_dict", "places", "temporal", "message"),
+    [
+        (False, "1", "gsm", r"'1' puts out a value of shape \(6, 30, 7, 7\), but a map of 24 channels"),
+        (True, "1", "gsf", r"'1' puts out a value of type dict, but a map of 24 channels"),
+        (True, "2", "tsm", r"'2' receives a value of type dict, but a map of 30 channels"),
+    ],
+)
+def test_a_place_with_other_channels_than_its_convolution_says_so(
+    as_dict: bool, places: str, temporal: str, message: str
+) -> None:
+    after = nn.Conv2d(30, 5, 1)
+    body = [nn.Conv2d(1, 8, 3), Fire(as_dict), nn.Sequential(*([Joined()] if as_dict else []), after)]
+    own = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = video_network(own, temporal=temporal, frames=3, num_classes=5, places=places)
+    with pytest.raises(UserError, match=message + r".*name a module in places") as caught:
+        network(torch.rand(2, 3, 1, 9, 9))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("places", [None, "decoder.*", "head"])
 def test_where_no_place_is_found_the_names_that_there_are_are_said(places: str | None) -> None:
     with pytest.raises(UserError, match=r"stem, encoder, encoder\.near, encoder\.near\.0") as caught:

@@ -199,6 +199,22 @@ MISTAKES = {
         ["train", "--policy", "POLICY", "--architecture.places", "nowhere*"],
         "matches no module with convolutions",
     ),
+    "places that are no single map": (
+        [
+            "train",
+            "--policy",
+            "POLICY",
+            "--task",
+            "segmentation",
+            "--network",
+            "fcn_resnet18",
+            "--temporal",
+            "gsm",
+            "--architecture.places",
+            "backbone",
+        ],
+        "puts out a value of type",
+    ),
     "swept places": (
         ["sweep-frames", "--policy", "POLICY", "--architecture.places", "nowhere*"],
         "matches no module with convolutions",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,17 +25,34 @@ SHOWN_NAMES = 24  # modules that an error line names
 
 
 class Inserted(nn.Module):
-    """A module of the 2D network together with the temporal module before or after it."""
+    """A module of the 2D network together with the temporal module before or after it, for maps of `channels`.
 
-    def __init__(self, wrapped: nn.Module, temporal: nn.Module, *, before: bool, path: str) -> None:
+    UserError where what comes in (after it: what the module puts out) is no map of that many channels.
+    """
+
+    def __init__(self, wrapped: nn.Module, temporal: nn.Module, *, before: bool, path: str, channels: int) -> None:
         super().__init__()
         self.temporal, self.wrapped, self.before, self.path = temporal, wrapped, before, path
+        self.channels = channels
 
-    def forward(
-        self, features: Float[Tensor, "batch_frames channels height width"]
-    ) -> Float[Tensor, "batch_frames other_channels other_height other_width"]:
-        mixed: Tensor = self.wrapped(self.temporal(features)) if self.before else self.temporal(self.wrapped(features))
+    def forward(self, features: Any) -> Float[Tensor, "batch_frames other_channels other_height other_width"]:
+        mixed: Tensor = (
+            self.wrapped(self.temporal(self._fitting(features)))
+            if self.before
+            else self.temporal(self._fitting(self.wrapped(features)))
+        )
         return mixed
+
+    def _fitting(self, value: object) -> Tensor:
+        """The map that the temporal module is to see, if it is one that it was built for."""
+        if isinstance(value, Tensor) and value.ndim == 4 and value.shape[1] == self.channels:
+            return value
+        shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+        side, edge = ("receives", "begins with") if self.before else ("puts out", "ends in")
+        raise UserError(
+            f"The place '{self.path}' {side} a value of {shape}, but a map of {self.channels} channels (N, "
+            f"{self.channels}, H, W) was expected; name a module in places that {edge} one convolution."
+        )
 
 
 @dataclass(frozen=True)
@@ -225,5 +243,9 @@ def insert(
         parent_path, _, name = placement.path.rpartition(".")
         parent = network.get_submodule(parent_path)
         wrapped = network.get_submodule(placement.path)
-        setattr(parent, name, Inserted(wrapped, temporal, before=placement.before, path=placement.path))
+        setattr(
+            parent,
+            name,
+            Inserted(wrapped, temporal, before=placement.before, path=placement.path, channels=placement.channels),
+        )
     return placements

@@ -47,7 +47,11 @@ class VideoNetwork(nn.Module):
     @property
     def image_channels(self) -> int:
         """The channels of the images that the network reads: those of its first convolution."""
-        return next(module.in_channels for module in self.network.modules() if isinstance(module, nn.Conv2d))
+        return next(
+            module.in_channels
+            for name, module in self.network.named_modules()
+            if isinstance(module, nn.Conv2d) and "temporal" not in name.split(".")
+        )
 
     @property
     def temporal_reach(self) -> int:
