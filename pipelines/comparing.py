@@ -21,7 +21,6 @@ from fieldshift.training import (
     NetworkCost,
     Recipe,
     arm_named,
-    check_batch,
     equal_compute_epochs,
     network_cost,
 )
@@ -116,7 +115,7 @@ def compare(
     found, motion_space = read_policy(policy), load_space(space)
     check_seeds(seeds)
     check_trials_fit(cluster)
-    check_batch(recipe.batch, cluster.trial_workers)
+    recipe.check(cluster.trial_workers, here=cluster.address is None)
     dataset = problem.check()
     chosen = arms_that_build(problem, dataset, chosen, found, motion_space, seed=seed, named=arms is not None)
     config = {

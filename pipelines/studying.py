@@ -118,7 +118,7 @@ def study(
     check_seeds(frame_seeds)
     check_fits(cluster, cluster.workers)
     check_trials_fit(cluster)
-    check_batch(recipe.batch, cluster.trial_workers)
+    recipe.check(cluster.trial_workers, here=cluster.address is None)
     check_batch(search.batch, cluster.workers)
     motion_space = load_space(space)
     check_frames(search, motion_space, frames)

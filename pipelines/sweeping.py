@@ -14,7 +14,7 @@ from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import Recipe, check_batch
+from fieldshift.training import Recipe
 from pipelines.comparing import card_cost, check_seeds
 from pipelines.placement import check_trials_fit
 from pipelines.problem import PolicySource, Problem, read_policy
@@ -77,7 +77,7 @@ def sweep_frames(
         raise UserError("A frame sweep needs a policy; give --policy FILE (fieldshift search makes one).")
     check_seeds(seeds)
     check_trials_fit(cluster)
-    check_batch(recipe.batch, cluster.trial_workers)
+    recipe.check(cluster.trial_workers, here=cluster.address is None)
     problem = Problem(
         data=data,
         task=task,

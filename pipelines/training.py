@@ -14,7 +14,7 @@ from fieldshift.errors import UserError
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import load_space
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import Recipe, arm_named, check_batch
+from fieldshift.training import Recipe, arm_named
 from pipelines.failure_cases import read_maps, say_maps, write_failure_page
 from pipelines.placement import placed
 from pipelines.problem import PolicySource, Problem, read_policy
@@ -86,7 +86,7 @@ def train(
         loading=loading,
     )
     check_fits(cluster, cluster.workers)
-    check_batch(recipe.batch, cluster.workers)
+    recipe.check(cluster.workers, here=cluster.address is None)
     dataset = problem.check()
     if found is not None and not arm_named(chosen).needs_policy:
         raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,19 @@ def test_a_batch_that_workers_cannot_share_is_refused_with_one_that_they_can() -
     check_batch(64, 4)
     with pytest.raises(UserError, match=r"A batch of 64 cannot be shared equally by 3 workers.*--recipe.batch 63"):
         check_batch(64, 3)
+
+
+def test_compiling_without_a_compiler_is_refused_here_and_left_to_a_joined_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler, but 'no-such-compiler' is not here"):
+        Recipe(compile=True).check(1, here=True)
+    Recipe(compile=True).check(1, here=False)
+    Recipe().check(1, here=True)
+    monkeypatch.setenv("CXX", sys.executable)
+    Recipe(compile=True).check(1, here=True)
 
 
 def test_the_auxiliary_head_learns() -> None:

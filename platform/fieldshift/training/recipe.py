@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +69,16 @@ class Recipe:
         for name in ("crop", "weight_decay", "clip_norm", "auxiliary_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}, but must be 0 or more.")
+
+    def check(self, workers: int, *, here: bool) -> None:
+        """Raises UserError where `workers` cannot share the batch or, `here` on this machine, nothing can be compiled."""
+        check_batch(self.batch, workers)
+        compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
+        if self.compile and here and not torch.cuda.is_available() and shutil.which(compiler) is None:
+            raise UserError(
+                f"--recipe.compile needs a C++ compiler, but '{compiler}' is not here; install g++ (Debian: package g++), "
+                "name another one in CXX, or leave out --recipe.compile."
+            )
 
     def basic_augmentation(self, outside: int) -> BasicAugmentation:
         """The augmentation that every arm shares; `outside` is the mask value where nothing was seen."""
