@@ -1,5 +1,6 @@
 # The whole set of habits. `make setup` is the only way that tests and CI install anything.
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
@@ -20,7 +21,7 @@ study: setup
 	$(BIN)/fieldshift study --out runs/study --resume
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -28,6 +28,13 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several processes a file's tests stay in one, as they share what they trained, and so do all Ray clusters."""
+    for item in items:
+        group = "cluster" if item.get_closest_marker("cluster") else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)

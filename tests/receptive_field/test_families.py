@@ -1,12 +1,8 @@
-"""The theory of every torchvision family of convolutional networks against brute force, and of published layouts.
-
-Families whose probe takes more than about two seconds run with FIELDSHIFT_SLOW_TESTS=1 in the environment, as in CI.
-"""
+"""The theory of every torchvision family of convolutional networks against brute force, and of published layouts."""
 
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -30,8 +26,6 @@ CLASSIFIERS = {
     "efficientnet_b0": 33,
     "mnasnet0_5": 33,
     "regnet_y_400mf": 33,
-}
-SLOW_CLASSIFIERS = {
     "googlenet": 33,
     "resnet50": 33,
     "resnext50_32x4d": 33,
@@ -42,15 +36,12 @@ SLOW_CLASSIFIERS = {
     "regnet_x_400mf": 33,
     "convnext_tiny": 33,
 }
-SEGMENTERS = {"lraspp_mobilenet_v3_large": "classifier"}
-SLOW_SEGMENTERS = {
+SEGMENTERS = {
+    "lraspp_mobilenet_v3_large": "classifier",
     "fcn_resnet50": "classifier",
     "deeplabv3_resnet50": "classifier",
     "deeplabv3_mobilenet_v3_large": "classifier",
 }
-slow = pytest.mark.skipif(
-    not os.environ.get("FIELDSHIFT_SLOW_TESTS"), reason="takes seconds; FIELDSHIFT_SLOW_TESTS=1 runs it"
-)
 
 
 def built(make: Callable[..., nn.Module], name: str, **options: object) -> nn.Module:
@@ -86,19 +77,19 @@ def agrees_with_probe(network: nn.Module, layer: str, other_side: int) -> None:
     assert (measured.box[1], measured.box[3]) == (box[1], box[3])
 
 
-@pytest.mark.parametrize("name", [*CLASSIFIERS, *(pytest.param(name, marks=slow) for name in SLOW_CLASSIFIERS)])
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers(name: str) -> None:
     network = built(getattr(torchvision.models, name), name)
     head = network.features if name in {"alexnet", "vgg11"} else without(network, "SqueezeExcitation")
     assert isinstance(head, nn.Module)
-    agrees_with_probe(head, feature_extractor(theory(head, 96)).name, {**CLASSIFIERS, **SLOW_CLASSIFIERS}[name])
+    agrees_with_probe(head, feature_extractor(theory(head, 96)).name, CLASSIFIERS[name])
 
 
-@pytest.mark.parametrize("name", [*SEGMENTERS, *(pytest.param(name, marks=slow) for name in SLOW_SEGMENTERS)])
+@pytest.mark.parametrize("name", SEGMENTERS)
 def test_segmenters(name: str) -> None:
     network = built(getattr(segmentation, name), name, weights_backbone=None)
     network = without(network, "SqueezeExcitation", "AdaptiveAvgPool2d")
-    agrees_with_probe(network, {**SEGMENTERS, **SLOW_SEGMENTERS}[name], 33)
+    agrees_with_probe(network, SEGMENTERS[name], 33)
 
 
 def test_no_family_of_torchvision_is_left_out() -> None:
@@ -110,8 +101,7 @@ def test_no_family_of_torchvision_is_left_out() -> None:
         for name in torchvision.models.list_models(module)
     }
     probed = {
-        torchvision.models.get_model_builder(name).__module__.rpartition(".")[2]
-        for name in (*CLASSIFIERS, *SLOW_CLASSIFIERS, *SEGMENTERS, *SLOW_SEGMENTERS)
+        torchvision.models.get_model_builder(name).__module__.rpartition(".")[2] for name in (*CLASSIFIERS, *SEGMENTERS)
     }
     assert probed == families - attending
 
