@@ -27,8 +27,6 @@ from fieldshift.motions import (
     warp_mixture,
 )
 from fieldshift.motions import pixel_map as pixel_map_module
-from fieldshift.motions.sampling import KeptMaps
-from fieldshift.motions.taps import Lookup, pixel_map_of
 
 SIZES = [(1, 1), (1, 6), (5, 5), (6, 8), (9, 4), (60, 50)]
 
@@ -269,21 +267,6 @@ def test_compose_acts_in_reading_order_and_broadcasts() -> None:
         assert torch.equal(compose(matrix, identity), matrix)
         assert torch.equal(compose(identity, matrix), matrix)
     assert compose(chains((7, 9))[:, None], chains((7, 9))).shape == (5, 5, 2, 3)
-
-
-def test_kept_maps_forget_the_oldest_first() -> None:
-    def make(m: int):
-        return lambda: pixel_map_of(chains((8, 8))[m, None], (((1.0, 0, 0),),), 1, (8, 8), Lookup("zeros", "bilinear"))
-
-    one = make(1)()
-    kept = KeptMaps(limit=int(2.5 * one.nbytes))
-    first = kept.get("a", make(1))
-    kept.get("b", make(1))
-    assert kept.get("a", make(3)) is first
-    kept.get("c", make(1))
-    assert kept.get("a", make(3)) is first
-    again = make(1)()
-    assert kept.get("b", lambda: again) is again
 
 
 def test_mistakes_are_told_in_one_line() -> None:

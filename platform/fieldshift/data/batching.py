@@ -57,7 +57,7 @@ def batches(
     total = batch_count(len(split), batch_size, drop_last=drop_last)
     if total == 0:
         raise UserError(f"{len(split)} samples make no batch of {batch_size}; make the batch smaller.")
-    order = epoch_order(len(split), seed=seed, epoch=epoch, shuffle=shuffle)
+    order = epoch_order(len(split), seed=seed, epoch=epoch, shuffle=shuffle).to(split.targets.device)
     parts = []
     for number in range(total):
         whole = order[number * batch_size : (number + 1) * batch_size]
@@ -73,5 +73,9 @@ def gathered(split: Split, parts: list[Tensor], device: torch.device) -> Iterato
         images, targets = split.gather(indices)
         if device.type == "cuda" and not images.is_cuda:
             # Only from pinned memory does the copy go on while the GPU computes.
-            images, targets = images.pin_memory(), targets.pin_memory()
-        yield images.to(device, non_blocking=True), targets.to(device, non_blocking=True), indices.to(device)
+            images, targets, indices = images.pin_memory(), targets.pin_memory(), indices.pin_memory()
+        yield (
+            images.to(device, non_blocking=True),
+            targets.to(device, non_blocking=True),
+            indices.to(device, non_blocking=True),
+        )

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.kept import constant
 
 ColourOf = Callable[[Tensor, Tensor], Tensor]
 _LEVELS = 256
@@ -88,7 +89,7 @@ def _grey(frames: Tensor) -> Tensor:
         raise UserError(
             f"Colour ops need images of 1 or 3 channels, but these have {frames.shape[-3]}; use motions only."
         )
-    weights = torch.tensor([0.2989, 0.587, 0.114], dtype=frames.dtype, device=frames.device)
+    weights = constant((0.2989, 0.587, 0.114), frames.dtype, frames.device)
     return (frames * weights[:, None, None]).sum(-3, keepdim=True)
 
 

@@ -9,43 +9,19 @@ Shape letters: B batch, F frames of the input, T frames of the output, D distinc
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fieldshift.kept import Kept, are_fixed, values_of
 from fieldshift.motions.pixel_map import PixelMap
 from fieldshift.motions.taps import Lookup, Mixture, copied, normalised, pixel_map_of, source_points
 
 KEPT_BYTES = 256 * 2**20
 
 
-class KeptMaps:
-    """The pixel maps last used, up to a number of bytes; the one in use is always kept."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._bytes = 0
-        self._maps: OrderedDict[object, PixelMap] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: object, make: Callable[[], PixelMap]) -> PixelMap:
-        """The map of that key, made if there is none."""
-        with self._lock:
-            if key in self._maps:
-                self._maps.move_to_end(key)
-                return self._maps[key]
-            made = self._maps[key] = make()
-            self._bytes += made.nbytes
-            while len(self._maps) > 1 and self._bytes > self.limit:
-                self._bytes -= self._maps.popitem(last=False)[1].nbytes
-            return made
-
-
-_kept = KeptMaps(KEPT_BYTES)
+_maps: Kept[PixelMap] = Kept(KEPT_BYTES)
+_grids: Kept[Tensor] = Kept(KEPT_BYTES)
 
 
 def mix(video: Tensor, matrices: Tensor, mixture: Mixture, lookup: Lookup, outside: Tensor | None) -> Tensor:
@@ -57,8 +33,7 @@ def mix(video: Tensor, matrices: Tensor, mixture: Mixture, lookup: Lookup, outsi
     wide = video if video.dtype in (torch.float32, torch.float64) else video.float()
     if outside is not None:
         outside = outside.to(wide.dtype).expand(*video.shape[:3])
-    on_cpu = wide.device.type == "cpu" and matrices.device.type == "cpu"
-    if on_cpu and not matrices.requires_grad and not torch.compiler.is_compiling():
+    if wide.device.type == "cpu" and are_fixed(matrices):
         mixed = _by_rows(wide, matrices, mixture, lookup, outside)
     else:
         mixed = _by_grid(wide, matrices, mixture, lookup, outside)
@@ -70,8 +45,8 @@ def _by_rows(video: Tensor, matrices: Tensor, mixture: Mixture, lookup: Lookup, 
     planes = video.flatten(-2)
     if outside is not None:
         planes = torch.cat([planes, outside[..., None]], dim=-1)
-    key = (matrices.double().numpy().tobytes(), mixture, frames, height, width, lookup, video.dtype)
-    pixel_map = _kept.get(key, lambda: pixel_map_of(matrices, mixture, frames, (height, width), lookup).to(video.dtype))
+    key = (*values_of(matrices), mixture, frames, height, width, lookup, video.dtype)
+    pixel_map = _maps.get(key, lambda: pixel_map_of(matrices, mixture, frames, (height, width), lookup).to(video.dtype))
     return pixel_map(planes).view(batch, len(mixture), channels, height, width)
 
 
@@ -98,14 +73,13 @@ def _grid_samples(
         return ()
     batch, _, channels, height, width = video.shape
     sources, chosen = [source for source, _ in needed], [m for _, m in needed]
-    points = source_points(matrices[chosen].double().to(video.device), (height, width))
-    grid = normalised(points).to(video.dtype)  # (D, H, W, 2)
+    grid = _grid(matrices[chosen], (height, width), video)  # (D, H, W, 2)
     start = video if outside is None else video - outside[..., None, None]
     if len(set(sources)) == 1:  # one tall grid for all matrices: the images are not copied
         flat = start[:, sources[0]]
         grid = grid.reshape(1, -1, width, 2).expand(batch, -1, -1, -1)
     else:
-        flat = start[:, sources].flatten(0, 1)
+        flat = torch.stack([start[:, source] for source in sources], dim=1).flatten(0, 1)
         grid = grid.expand(batch, -1, -1, -1, -1).flatten(0, 1)
     moved = F.grid_sample(flat, grid, mode=lookup.mode, padding_mode=lookup.padding, align_corners=False)
     if len(set(sources)) == 1:
@@ -113,5 +87,14 @@ def _grid_samples(
     else:
         moved = moved.view(batch, len(needed), channels, height, width)
     if outside is not None:
-        moved = moved + outside[:, sources][..., None, None]
+        moved = moved + torch.stack([outside[:, source] for source in sources], dim=1)[..., None, None]
     return moved.unbind(1)
+
+
+def _grid(matrices: Tensor, size: tuple[int, int], video: Tensor) -> Tensor:
+    """Where warps by matrices (D, 2, 3) read, for `grid_sample`, (D, H, W, 2); kept where the matrices are fixed."""
+
+    def made() -> Tensor:
+        return normalised(source_points(matrices.double().to(video.device), size)).to(video.dtype)
+
+    return _grids.get((*values_of(matrices), size, video.dtype, video.device), made) if are_fixed(matrices) else made()

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.kept import constant
 from fieldshift.motions.finite import is_number
 from fieldshift.motions.matrices import compose, invert
 from fieldshift.motions.sampling import mix
@@ -145,8 +146,7 @@ def warp_masks(
         )
     pixels, inside = nearest_pixels(matrices.to(masks.device), (masks.shape[-2], masks.shape[-1]))
     moved = masks.flatten(1)[:, pixels]  # (B, M, H * W)
-    moved = torch.where(inside, moved, torch.tensor(outside, dtype=masks.dtype, device=masks.device))
-    return moved.view(masks.shape[0], len(matrices), *masks.shape[1:])
+    return moved.masked_fill(~inside, outside).view(masks.shape[0], len(matrices), *masks.shape[1:])
 
 
 def _check_matrices(matrices: Tensor) -> None:
@@ -165,5 +165,5 @@ def _outside(video: Tensor, fill: Fill) -> Tensor:
     channels = video.shape[2]
     if len(fill) not in (1, channels):
         raise UserError(f"The fill has {len(fill)} values for {channels} channels; give 1 or {channels} values.")
-    values = [float(value) for value in fill]
-    return torch.tensor(values, dtype=video.dtype, device=video.device).expand(channels)[None, None]
+    values = tuple(float(value) for value in fill)
+    return constant(values, video.dtype, video.device).expand(channels)[None, None]

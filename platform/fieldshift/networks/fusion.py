@@ -7,6 +7,7 @@ answer about p is read at A p + b. B batch, T frames, K classes, H, W.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fieldshift.errors import unknown_name
+from fieldshift.kept import Kept, are_fixed, constant, values_of
 
 FusionName = Literal["mean-logits", "mean-probabilities", "learned"]
 FUSIONS: tuple[str, ...] = get_args(FusionName)
@@ -25,16 +27,14 @@ def frame_positions(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]
     height, width = size
     y = torch.arange(height, dtype=matrices.dtype, device=matrices.device) - (height - 1) / 2
     x = torch.arange(width, dtype=matrices.dtype, device=matrices.device) - (width - 1) / 2
-    points = torch.stack(
-        [x.expand(height, width), y[:, None].expand(height, width), torch.ones(height, width).to(x)], -1
-    )
+    points = torch.stack([x.expand(height, width), y[:, None].expand(height, width), x.new_ones(height, width)], -1)
     return torch.einsum("trc,hwc->thwr", matrices, points)
 
 
 def frame_validity(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]) -> Float[Tensor, "frames h w"]:
     """1 where a frame shows the image's pixel, with all the neighbours that bilinear sampling reads, otherwise 0."""
     height, width = size
-    limits = torch.tensor([(width - 1) / 2, (height - 1) / 2], dtype=matrices.dtype, device=matrices.device) + 1e-3
+    limits = constant(((width - 1) / 2, (height - 1) / 2), matrices.dtype, matrices.device) + 1e-3
     return (frame_positions(matrices, size).abs() <= limits).all(-1).to(matrices.dtype)
 
 
@@ -45,17 +45,50 @@ def align(
 
     A frame whose matrix is exactly the identity is returned as it is, bit for bit.
     """
+    return _aligned(frame_maps, _places(matrices, frame_maps))
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where frames are read to move them back: `grid` (T, H, W, 2), `valid` (T, 1, H, W), and which are not moved."""
+
+    grid: Tensor
+    valid: Tensor
+    still: tuple[bool, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return self.grid.nbytes + self.valid.nbytes
+
+
+_kept: Kept[_Places] = Kept(2**30)
+
+
+def _places(matrices: Tensor, maps: Tensor) -> _Places:
+    """The places for maps (B, T, K, H, W) of frames under matrices (T, 2, 3); kept where these are fixed."""
+    size = (int(maps.shape[-2]), int(maps.shape[-1]))
+
+    def made() -> _Places:
+        there = matrices.to(maps.device)
+        scale = constant((2 / size[1], 2 / size[0]), matrices.dtype, maps.device)
+        identity = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
+        return _Places(
+            grid=(frame_positions(there, size) * scale).to(maps.dtype),
+            valid=frame_validity(there, size)[:, None].to(maps.dtype),
+            still=tuple(bool(torch.equal(matrix, identity)) for matrix in matrices),
+        )
+
+    return _kept.get((*values_of(matrices), size, maps.dtype, maps.device), made) if are_fixed(matrices) else made()
+
+
+def _aligned(frame_maps: Tensor, places: _Places) -> Tensor:
     batch, frames, classes, height, width = frame_maps.shape
-    scale = torch.tensor([2 / width, 2 / height], dtype=matrices.dtype, device=matrices.device)
-    grid = (frame_positions(matrices, (height, width)) * scale).to(frame_maps.dtype)  # (T, H, W, 2)
-    identity = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
-    still = [bool(torch.equal(matrix, identity)) for matrix in matrices]
     aligned = [
         frame_maps[:, t]
-        if still[t]
+        if places.still[t]
         else functional.grid_sample(
             frame_maps[:, t].reshape(1, batch * classes, height, width),  # one grid for the whole batch
-            grid[t : t + 1],
+            places.grid[t : t + 1],
             mode="bilinear",
             padding_mode="zeros",
             align_corners=False,
@@ -94,10 +127,8 @@ class Fusion(nn.Module):
                     f"Aligned fusion expected matrices of shape {(frame_logits.shape[1], 2, 3)}, received "
                     f"{tuple(matrices.shape)}."
                 )
-            height, width = frame_logits.shape[-2:]
-            matrices = matrices.to(frame_logits.device)
-            valid = frame_validity(matrices, (height, width))[:, None].to(frame_logits.dtype)  # (T, 1, H, W)
-            frame_logits = align(frame_logits, matrices)
+            places = _places(matrices, frame_logits)
+            valid, frame_logits = places.valid, _aligned(frame_logits, places)
         return self.combine(frame_logits, valid)
 
     def combine(self, frame_logits: Tensor, valid: Tensor | None = None) -> Tensor:

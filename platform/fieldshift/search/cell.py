@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fieldshift.kept import index
 from fieldshift.motions import Policy, distances
 from fieldshift.search.derivation import build_policy, strongest
 from fieldshift.search.magnitudes import Magnitudes
@@ -73,7 +74,7 @@ class RelaxedCell(nn.Module):
             choice = self.decided[e]
             if self.kept[e] and choice is not None:
                 rows[row, choice] = 1.0
-        return soft.index_copy(0, torch.tensor(fixed, device=soft.device), rows.to(soft))
+        return soft.index_copy(0, index(tuple(fixed), soft.device), rows.to(soft))
 
     def video(
         self,
@@ -123,6 +124,7 @@ class RelaxedCell(nn.Module):
                     options=self.options,
                     fill=str(fill),
                     background=background,
+                    dark=self.space.fill != "mean" and (isinstance(self.space.fill, str) or not any(self.space.fill)),
                 )
             )
         return slabs

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldshift.kept import index
 from fieldshift.search.taps import BEFORE, BEHIND, Taps, gather, products, scatter, taps
 
 BORDER = (0, 0, BEFORE, BEHIND, BEFORE, BEHIND)
@@ -59,11 +60,16 @@ class Mixing:
 
     def taps(self, source: int, frame: int, inverses: Tensor) -> Taps:
         """The taps of a source's moving warps in one frame."""
-        if self.kept is None:
-            return taps(inverses[list(self.moving[source][frame]), frame], self.size, self.fill)
-        if (source, frame) not in self.kept:
-            self.kept[source, frame] = taps(inverses[list(self.moving[source][frame]), frame], self.size, self.fill)
-        return self.kept[source, frame]
+        if self.kept is not None and (source, frame) in self.kept:
+            return self.kept[source, frame]
+        made = taps(inverses[:, frame][self.columns(source, frame, inverses.device)], self.size, self.fill)
+        if self.kept is not None:
+            self.kept[source, frame] = made
+        return made
+
+    def columns(self, source: int, frame: int, device: torch.device) -> Tensor:
+        """The columns of a source's weights whose warps need sampling in a frame."""
+        return index(self.moving[source][frame], device)
 
 
 class _MixWarps(torch.autograd.Function):
@@ -80,8 +86,8 @@ class _MixWarps(torch.autograd.Function):
             for j, source in enumerate(sources):
                 slab = source[frame if len(source) > 1 else 0]
                 mixed[frame].addcmul_(slab, stills[j][frame])
-                columns = list(mixing.moving[j][frame])
-                if columns:
+                if mixing.moving[j][frame]:
+                    columns = mixing.columns(j, frame, slab.device)
                     moved = gather(slab, mixing.taps(j, frame, inverses[j]), weights[j][columns])
                     inside(mixed[frame : frame + 1])[0].add_(moved.view(*mixing.size, -1))
         return mixed
@@ -104,18 +110,17 @@ class _MixWarps(torch.autograd.Function):
                 to_source = to_sources[j]
                 if to_source is not None:
                     inside(to_source[at : at + 1])[0].addcmul_(gradient.view(*mixing.size, -1), stills[j][frame])
-                columns = list(mixing.moving[j][frame])
-                if not columns:
+                if not mixing.moving[j][frame]:
                     continue
+                columns = mixing.columns(j, frame, source.device)
                 where, scale, to_inverse = mixing.taps(j, frame, inverses[j]), weights[j][columns], to_inverses[j]
                 if to_inverse is None:
-                    to_weights[j][columns] += products(source[at], gradient, where, BLOCK)
+                    each = products(source[at], gradient, where, BLOCK)
                 else:
-                    matrices = inverses[j][columns, frame]
-                    each, to_inverse[columns, frame] = _products_and_slopes(
-                        source[at], gradient, matrices, scale, mixing
-                    )
-                    to_weights[j][columns] += each
+                    matrices = inverses[j][:, frame][columns]
+                    each, slopes = _products_and_slopes(source[at], gradient, matrices, scale, mixing)
+                    to_inverse[:, frame].index_copy_(0, columns, slopes)
+                to_weights[j].index_add_(0, columns, each)
                 if to_source is not None:
                     scatter(to_source[at], gradient, where, scale)
         return None, *to_sources, *to_weights, *to_stills, *to_inverses

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from fieldshift.kept import index
 from fieldshift.motions import COLOURS, compose, operation, warp_frames
 from fieldshift.motions.matrices import are_identities, invert
 from fieldshift.search.mixture import BORDER, Mixing, from_slab, mix_warps, to_slab
@@ -90,22 +91,24 @@ def node_value(
     options: Sequence[Option],
     fill: str,
     background: Float[Tensor, "batch channels 1 1"],
+    dark: bool,
 ) -> Float[Tensor, "frames Hp Wp D"]:
     """The slab of one node: the sum over (edge, option) pairs of their weight times the option of the slab they leave.
 
     `by_slab` lists the pairs that leave each slab; `weights` are already divided by the number of incoming edges. Slabs
-    hold differences to `background`: where a perturbed edge takes the total weight from 1, the background fades too.
+    hold differences to `background`: where a perturbed edge takes the total weight from 1, the background fades too,
+    unless it is `dark`, zero.
     """
     frames = len(geometry.distances)
     sources, chosen, stills, inverses, moving, index_of_pairs = [], [], [], [], [], []
     for place, pairs in sorted(by_slab.items()):
         plain = [pair for pair in pairs if not geometry.coloured[pair[1]]]
-        index = tuple(torch.tensor([pair[side] for pair in plain], device=weights.device).long() for side in (0, 1))
+        at = tuple(index(tuple(pair[side] for pair in plain), weights.device) for side in (0, 1))
         index_of_pairs.append((place, *plain))
         sources.append(slabs[place])
-        chosen.append(weights[index])
-        stills.append((chosen[-1][:, None] * geometry.still[index]).sum(0))
-        inverses.append(geometry.inverses[index].to(weights.dtype))
+        chosen.append(weights[at])
+        stills.append((chosen[-1][:, None] * geometry.still[at]).sum(0))
+        inverses.append(geometry.inverses[at].to(weights.dtype))
         still = geometry.still_on_host
         moving.append(tuple(tuple(n for n, (e, o) in enumerate(plain) if not still[e][o][f]) for f in range(frames)))
     mixing = geometry.mixing(fill, tuple(moving), tuple(index_of_pairs))
@@ -117,9 +120,9 @@ def node_value(
                 coloured = partial(_coloured, geometry=geometry, fill=fill, background=background)
                 given = (slabs[place], weights[e, o], geometry.magnitudes[e, o], options[o].ops)
                 node = node + checkpoint(coloured, *given, use_reentrant=False)
-    if background.any():
+    if not dark:
         total = torch.stack([weights[pair] for pairs in by_slab.values() for pair in pairs]).sum()
-        if total.requires_grad or abs(float(total) - 1) > 1e-6:
+        if total.requires_grad or not total.is_cpu or abs(float(total) - 1) > 1e-6:  # a GPU adds before it is asked
             node = node + to_slab(((total - 1) * background).expand(-1, -1, *geometry.size))
     return node
 

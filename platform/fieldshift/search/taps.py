@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fieldshift.kept import constant
+
 BEFORE, BEHIND = 1, 2
 IDLE_CALLS = 64
 
@@ -81,7 +83,7 @@ def taps(inverses: Float[Tensor, "N 2 3"], size: tuple[int, int], fill: str) -> 
     top, down = _read_at(inverses[:, 1], x, y, height, fill)
     row, column = width + BEFORE + BEHIND, height + BEFORE + BEHIND
     first = (top * row).add_(left).int().add_(BEFORE * row + BEFORE)
-    steps = torch.tensor([0, 1, row, row + 1], dtype=torch.int32, device=inverses.device)
+    steps = constant((0, 1, row, row + 1), torch.int32, inverses.device)
     both = right * down
     shares = torch.empty(*both.shape, 4, dtype=both.dtype, device=both.device)
     shares[..., 0] = both + 1 - right - down

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from fieldshift.data import Augmentation, BasicAugmentation
+from fieldshift.kept import constant
 from fieldshift.motions import Policy
 
 
@@ -41,9 +42,8 @@ class FramePlan:
         return 1 if self.policy is None or self.as_images else self.policy.frames
 
     def normalise(self, video: Float[Tensor, "batch frames channels height width"]) -> Tensor:
-        mean = torch.tensor(self.mean, device=video.device, dtype=video.dtype).view(1, 1, -1, 1, 1)
-        std = torch.tensor(self.std, device=video.device, dtype=video.dtype).view(1, 1, -1, 1, 1)
-        return (video - mean) / std
+        mean, std = (constant(values, video.dtype, video.device) for values in (self.mean, self.std))
+        return (video - mean.view(1, 1, -1, 1, 1)) / std.view(1, 1, -1, 1, 1)
 
     def training_video(
         self, images: UInt8[Tensor, "batch channels height width"], targets: Int[Tensor, "batch ..."], seed: int

@@ -147,7 +147,6 @@ def forward(
     matrices = None
     if network.task == "segmentation" and plan is not None:
         matrices = plan.alignment((int(video.shape[-2]), int(video.shape[-1])))
-        matrices = None if matrices is None else matrices.to(video.device)
     logits = model(video)
     if isinstance(logits, tuple):
         frame_logits, auxiliary = logits

@@ -1,0 +1,66 @@
+"""What is made once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from fieldshift.kept import Kept, are_fixed, constant, index, values_of
+
+
+def test_the_oldest_is_forgotten_first() -> None:
+    def make() -> Callable[[], Tensor]:
+        return lambda: torch.zeros(8)
+
+    kept: Kept[Tensor] = Kept(limit=2 * torch.zeros(8).nbytes)
+    first, _ = kept.get("a", make()), kept.get("b", make())
+    assert kept.get("a", make()) is first
+    kept.get("c", make())
+    assert kept.get("a", make()) is first
+    again = torch.ones(8)
+    assert kept.get("b", lambda: again) is again
+
+
+def test_one_that_is_larger_than_the_limit_is_kept_until_the_next() -> None:
+    kept: Kept[Tensor] = Kept(limit=1)
+    first = kept.get("a", lambda: torch.zeros(8))
+    assert kept.get("a", lambda: torch.ones(8)) is first
+    kept.get("b", lambda: torch.zeros(8))
+    assert kept.get("a", lambda: torch.ones(8)).sum() == 8
+
+
+def test_a_constant_is_one_tensor_for_its_numbers_dtype_and_device() -> None:
+    here = torch.device("cpu")
+    one = constant((0.5, 2.0), torch.float32, here)
+    assert one.tolist() == [0.5, 2.0]
+    assert constant((0.5, 2.0), torch.float32, here) is one
+    assert constant((0.5, 2.0), torch.float64, here).dtype == torch.float64
+    assert constant((0.5, 2.0), torch.float32, torch.device("meta")).is_meta
+    assert index((3, 1), here).dtype == torch.int64
+
+
+def test_compiled_code_gets_a_constant_of_its_own() -> None:
+    numbers = (0.25, 0.75)
+    scaled = torch.export.export(Scaled(numbers), (torch.ones(2),)).module()
+    assert scaled(torch.tensor([4.0, 4.0])).tolist() == [1.0, 3.0]
+    assert constant(numbers, torch.float32, torch.device("cpu")).tolist() == [0.25, 0.75]  # no tensor of the tracer
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, numbers: tuple[float, ...]) -> None:
+        super().__init__()
+        self.numbers = numbers
+
+    def forward(self, values: Tensor) -> Tensor:
+        return values * constant(self.numbers, values.dtype, values.device)
+
+
+def test_matrices_are_fixed_where_no_gradient_is_wanted_and_known_by_value_shape_and_dtype() -> None:
+    matrices = torch.eye(2, 3).repeat(2, 1, 1)
+    assert are_fixed(matrices)
+    assert not are_fixed(matrices.clone().requires_grad_())
+    assert values_of(matrices) == values_of(matrices.clone())
+    assert len({values_of(each) for each in (matrices, matrices.double(), matrices[:1], matrices + 1)}) == 4
+    assert values_of(matrices.transpose(1, 2)) != values_of(matrices.view(2, 3, 2))
