@@ -9,15 +9,18 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+Labels = Int[np.ndarray, "height width"]
+Mask = Bool[np.ndarray, "height width"]
 
 BOUNDARY_TOLERANCE = 0.0075
 """Distance at which a boundary still counts as met, as a share of the image's diagonal (Csurka et al., BMVC 2013)."""
 
-
 ROUNDING = 1e-9
+LOOKED_AT = 3
+"""Pixels to every side that are looked at before a tree is asked: most boundaries are met within them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,73 +43,102 @@ class MapQuality:
 def map_quality(
     predicted: Int[Tensor, "height width"], target: Int[Tensor, "height width"], ignore: int | None, index: int
 ) -> MapQuality:
-    """The measures of one map, on the CPU."""
-    predicted, target = predicted.cpu(), target.cpu()
-    valid = torch.ones_like(target, dtype=torch.bool) if ignore is None else target != ignore
-    labels = torch.unique(torch.cat([predicted[valid], target[valid]]))
-    ours, truth = ((labels[:, None, None] == each) & valid for each in (predicted, target))  # (K, H, W)
+    """The measures of one map, on the CPU; classes are whole numbers from 0."""
+    ours, truth = (each.cpu().numpy().astype(np.int64) for each in (predicted, target))
+    valid = np.ones(truth.shape, dtype=bool) if ignore is None else truth != ignore
+    classes = 1 + max(int(each[valid].max(initial=0)) for each in (ours, truth))
     return MapQuality(
         index=index,
-        overlap=mean_overlap(ours, truth),
-        boundary=boundary_score(ours, truth, valid),
-        extra_components=extra_components(ours, truth),
+        overlap=mean_overlap(ours, truth, valid, classes),
+        boundary=boundary_score(ours, truth, valid, classes),
+        extra_components=extra_components(ours, truth, valid, classes),
     )
 
 
-def mean_overlap(ours: Bool[Tensor, "classes height width"], truth: Bool[Tensor, "classes height width"]) -> float:
-    """Intersection over union averaged over classes; 1 where there is no class at all."""
-    if not len(ours):
-        return 1.0
-    both, either = (ours & truth).flatten(1).sum(1), (ours | truth).flatten(1).sum(1)
-    return float((both / either).mean())
+def mean_overlap(ours: Labels, truth: Labels, valid: Mask, classes: int) -> float:
+    """Intersection over union averaged over the classes in either map; 1 where there is no class at all."""
+    pairs = np.bincount(ours[valid] * classes + truth[valid], minlength=classes**2).reshape(classes, classes)
+    both, either = pairs.diagonal(), pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
+    return float((both[either > 0] / either[either > 0]).mean()) if either.any() else 1.0
 
 
-def extra_components(ours: Bool[Tensor, "classes height width"], truth: Bool[Tensor, "classes height width"]) -> int:
+def extra_components(ours: Labels, truth: Labels, valid: Mask, classes: int) -> int:
     """Regions of pixels that touch by a side, above the ground truth's number, summed over classes."""
+    found, there = (components(labels, valid, classes) for labels in (ours, truth))
+    return int((found - there).clip(min=0).sum())
+
+
+def components(labels: Labels, valid: Mask, classes: int) -> Int[np.ndarray, " classes"]:
+    """The number of connected regions of each class.
+
+    All classes are labelled at once, on a grid with a place for every pixel and one between every two neighbours,
+    which is open where these are of one class.
+    """
     from scipy import ndimage
 
-    counts = [[int(ndimage.label(region)[1]) for region in regions.numpy()] for regions in (ours, truth)]
-    return sum(max(0, found - there) for found, there in zip(*counts, strict=True))
+    height, width = labels.shape
+    grid = np.zeros((2 * height - 1, 2 * width - 1), dtype=bool)
+    grid[::2, ::2] = valid
+    grid[1::2, ::2] = (labels[1:] == labels[:-1]) & valid[1:] & valid[:-1]
+    grid[::2, 1::2] = (labels[:, 1:] == labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
+    regions, count = ndimage.label(grid)
+    class_of = np.zeros(count + 1, dtype=np.int64)
+    class_of[regions[::2, ::2][valid]] = labels[valid]
+    return np.bincount(class_of[1:], minlength=classes)
 
 
-def boundary_score(
-    ours: Bool[Tensor, "classes height width"],
-    truth: Bool[Tensor, "classes height width"],
-    valid: Bool[Tensor, "height width"],
-) -> float:
+def boundary_score(ours: Labels, truth: Labels, valid: Mask, classes: int) -> float:
     """The boundary F-score averaged over the classes with a boundary in either map; 1 where no class has one.
 
     Precision is the share of predicted boundary pixels within the tolerance of a true one of the same class, recall the
     reverse (Csurka et al., BMVC 2013). A class with a boundary in one of the maps only scores 0 [D].
     """
+    mine, true = (np.where(boundaries(labels, valid), labels, -1) for labels in (ours, truth))
+    radius = BOUNDARY_TOLERANCE * math.hypot(*valid.shape) + ROUNDING
+    (precision, of_mine), (recall, of_true) = (
+        shares_met(edges, goals, radius, classes) for edges, goals in ((mine, true), (true, mine))
+    )
+    bounded = of_mine | of_true
+    total = (precision + recall)[bounded]
+    scores = np.divide(2 * (precision * recall)[bounded], total, out=np.zeros(len(total)), where=total > 0)
+    return float(scores.mean()) if len(scores) else 1.0
+
+
+def boundaries(labels: Labels, valid: Mask) -> Mask:
+    """The pixels with a counted neighbour of another class above, below, left or right."""
+    edge = np.zeros(labels.shape, dtype=bool)
+    differ = (labels[1:] != labels[:-1]) & valid[1:] & valid[:-1]
+    edge[1:] |= differ
+    edge[:-1] |= differ
+    differ = (labels[:, 1:] != labels[:, :-1]) & valid[:, 1:] & valid[:, :-1]
+    edge[:, 1:] |= differ
+    edge[:, :-1] |= differ
+    return edge
+
+
+def shares_met(
+    edges: Labels, goals: Labels, radius: float, classes: int
+) -> tuple[Float[np.ndarray, " classes"], Bool[np.ndarray, " classes"]]:
+    """The share of each class's edge pixels with a goal of that class within the radius, and which classes have any.
+
+    `edges` and `goals` hold classes, -1 where there is nothing. Where no goal is near, a tree of them all is asked, in
+    which classes lie too far apart to meet.
+    """
     from scipy.spatial import cKDTree
 
-    radius = BOUNDARY_TOLERANCE * math.hypot(*valid.shape) + ROUNDING
-    scores = []
-    for mine, true in zip(boundaries(ours, valid), boundaries(truth, valid), strict=True):
-        points, others = (np.argwhere(edge.numpy()) for edge in (mine, true))
-        if not len(points) and not len(others):
-            continue
-        if not len(points) or not len(others):
-            scores.append(0.0)
-            continue
-        # Only boundary pixels are looked up: a disk around each would cost minutes on a large scene.
-        precision, recall = (
-            float(np.isfinite(cKDTree(goals).query(places, distance_upper_bound=radius)[0]).mean())
-            for places, goals in ((points, others), (others, points))
-        )
-        scores.append(2 * precision * recall / (precision + recall) if precision + recall else 0.0)
-    return float(np.mean(scores)) if scores else 1.0
-
-
-def boundaries(
-    regions: Bool[Tensor, "classes height width"], valid: Bool[Tensor, "height width"]
-) -> Bool[Tensor, "classes height width"]:
-    """The pixels of each region with a counted neighbour, above, below, left or right, outside it."""
-    outside = ~regions & valid
-    edge = torch.zeros_like(regions)
-    edge[:, 1:] |= outside[:, :-1]
-    edge[:, :-1] |= outside[:, 1:]
-    edge[:, :, 1:] |= outside[:, :, :-1]
-    edge[:, :, :-1] |= outside[:, :, 1:]
-    return edge & regions
+    places = np.argwhere(edges >= 0)
+    wanted = edges[edges >= 0]
+    look = min(LOOKED_AT, int(radius))
+    around = np.pad(goals, look, constant_values=-1)
+    met = np.zeros(len(places), dtype=bool)
+    for down in range(-look, look + 1):
+        for right in range(-look, look + 1):
+            if math.hypot(down, right) <= radius:
+                met |= around[places[:, 0] + look + down, places[:, 1] + look + right] == wanted
+    if not met.all() and (goals >= 0).any():
+        apart = 2 * radius + 2
+        tree = cKDTree(np.column_stack([np.argwhere(goals >= 0), goals[goals >= 0] * apart]), balanced_tree=False)
+        points = np.column_stack([places[~met], wanted[~met] * apart])
+        met[~met] = np.isfinite(tree.query(points, distance_upper_bound=radius)[0])
+    number = np.bincount(wanted, minlength=classes)
+    return np.bincount(wanted, weights=met, minlength=classes) / number.clip(min=1), number > 0
