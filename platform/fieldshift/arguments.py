@@ -138,3 +138,13 @@ def explain(message: str, known: Iterable[str] = ()) -> str:
     if value and parts:
         return f"--{option} is '{value.group(1)}', but must be {' or '.join(dict.fromkeys(parts))}."
     return f"--{option}: {complaint}" if complaint.endswith(".") else f"--{option}: {complaint}."
+
+
+def plain_help(text: str) -> str:
+    """An option's help without the type as Python writes it, without a default that is none, and with None in words."""
+    text = re.sub(r"\s*\((?:type: .*, )?default: null\)$", "", text)
+    text = re.sub(r"\(type: .*, default: (.*)\)$", r"(default: \1)", text)
+    text = re.sub(r"\s*\(type: [^()]*\)$", "", text)
+    text = re.sub(r"\(required, type: [^()]*\)$", "(required)", text)
+    text = re.sub(r"(^|\. )None\b", r"\1Leaving it out", text)
+    return re.sub(r"\bNone\b", "leaving it out", text)

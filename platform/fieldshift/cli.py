@@ -104,9 +104,16 @@ def run(command: str, argv: list[str]) -> int:
 
 def command_parser(command: str, function: Callable[..., Any]) -> Any:
     """The parser of one command: types, defaults and help come from the function."""
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-    from fieldshift.arguments import explain, option_kinds
+    from fieldshift.arguments import explain, option_kinds, plain_help
+
+    class Help(DefaultHelpFormatter):
+        def _expand_help(self, action: Any) -> str:
+            return plain_help(super()._expand_help(action))
+
+        def _format_args(self, action: Any, default_metavar: str) -> str:
+            return super()._format_args(action, default_metavar).replace(",null}", "}")
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:
@@ -117,7 +124,7 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
     about = inspect.cleandoc(function.__doc__ or "").split("\n\nArgs:")[0]
     words = getattr(function, "positional", None)
     usage = f"fieldshift {command} [OPTIONS]" + (f" {words.upper()} ..." if words else "")
-    parser = Parser(prog=f"fieldshift {command}", usage=usage, description=about)
+    parser = Parser(prog=f"fieldshift {command}", usage=usage, description=about, formatter_class=Help)
     parser.add_argument("--config", action="config", help="read options from a YAML file")
     parser.add_function_arguments(function, as_group=False, fail_untyped=True)
     return parser

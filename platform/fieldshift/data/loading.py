@@ -16,7 +16,7 @@ class LoadingConfig:
 
     Attributes:
         workers: threads that decode images, beside the one that trains; 0 decodes in that one.
-        size: height and width in pixels that images are brought to; None leaves it to the data set.
+        size: height and width in pixels that images are brought to; None takes the data set's.
         channels: 1 (grey) or 3 (RGB); None takes 1 only where every image looked at is grey.
         memory: MiB of decoded images kept, for train and for test; what fits is decoded once. 0 keeps none.
         test_share: part of the samples, in (0, 1), that becomes the test set where own data names none.
@@ -24,7 +24,7 @@ class LoadingConfig:
         pixel_limit: pixels above which an image is refused before it is decoded (a small file can unfold to gigabytes).
         download: fetch a named data set that is not there, where torchvision can.
         root: folder that published data sets are looked for in; None takes FIELDSHIFT_DATA, else the cache folder.
-        train_limit: training images that are used, with the classes' shares (digit pairs: scenes made); None for all.
+        train_limit: training images that are used, with the classes' shares (digit pairs: scenes made); None takes all.
         test_limit: test images that are used, likewise.
     """
 
