@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.console import say, table
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks import NetworkConfig
+from pipelines.placement import best_device
 
 if TYPE_CHECKING:
     from fieldshift.networks import VideoNetwork
@@ -88,7 +89,7 @@ def measured_speed(network: VideoNetwork, plain: VideoNetwork, size: int) -> dic
 
     from fieldshift.networks import flops_per_image, images_per_second
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     place = torch.cuda.get_device_name() if device.type == "cuda" else f"the CPU, {torch.get_num_threads()} thread(s)"
     rows = {
         "video": (network.to(device), f"{network.frames} frames fused"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
 from fieldshift.training import MapQuality
+from pipelines.placement import best_device
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,6 @@ def write_failure_page(
 
     Returns its path, or None where no map was judged. `score` is the mIoU over the whole test split, in [0, 1].
     """
-    import torch
 
     from fieldshift.report import FigureBlock, KeyNumber, KeyNumbers, Paragraph, Section, TableBlock, write_report
     from fieldshift.report.figures.maps import map_examples
@@ -72,7 +72,7 @@ def write_failure_page(
 
     if not maps:
         return None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     network, card = load_network(run, device)
     ranked = sorted(maps, key=lambda each: (each.overlap, each.boundary))
     shown = min(SHOWN, -(-len(ranked) // 2))

@@ -23,8 +23,8 @@ from fieldshift.receptive_field import (
     theory,
 )
 from pipelines.field_subjects import Subject
+from pipelines.placement import best_device
 from pipelines.session import Session
-from pipelines.using import best_device
 
 if TYPE_CHECKING:
     import pandas as pd

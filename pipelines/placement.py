@@ -7,9 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from fieldshift.cluster import ClusterConfig, check_fits, connect, has_ray
 from fieldshift.console import say
+
+if TYPE_CHECKING:
+    import torch
 
 
 def packages() -> tuple[ModuleType, ...]:
@@ -43,3 +47,10 @@ def placed(cluster: ClusterConfig, *, on_ray: bool) -> Iterator[None]:
         say(f"  joining Ray at {address}" if address else "  starting Ray on this machine")
     with connect(cluster, modules=packages()):
         yield
+
+
+def best_device() -> torch.device:
+    """Where what runs in this process computes: on a GPU where there is one."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -18,6 +18,7 @@ from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.training import NetworkCard, Recipe, arm_named, network_card, objective_for, train_network
+from pipelines.placement import best_device
 from pipelines.studying import STUDY_FRAMES
 
 SMALLEST_BATCH, LARGEST_BATCH = 4, 256
@@ -139,7 +140,7 @@ def videos_a_second(dataset: DataSet, chosen: Suggestion) -> float:
             recipe=Recipe(epochs=2, batch=chosen.batch),
             objective=objective_for(dataset.task, len(dataset.classes), dataset.ignore_index),
             seed=0,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=best_device(),
         )
     finally:
         torch.set_num_threads(threads)

@@ -11,9 +11,9 @@ from fieldshift.console import say, table
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
 from fieldshift.run_folder import open_run_folder
+from pipelines.placement import best_device
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -177,9 +177,3 @@ def file_size(data: str, size: tuple[int, int]) -> tuple[int, int] | None:
         if data.partition(":")[0] in {"folder", "voc", "imagenet", "tiny-imagenet", "voc2012", "cityscapes"}
         else None
     )
-
-
-def best_device() -> torch.device:
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -124,7 +124,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             wait(f"{func}")
     plain_args, plain_kwargs = tree_map_only(Elsewhere, lambda each: each.held, (args, kwargs))
     if asked is not None:
-        plain_kwargs["device"] = "cpu"
+        plain_kwargs["device"] = asked if leaves else "cpu"
     result = func(*plain_args, **plain_kwargs)
     if func is aten.copy_.default and not isinstance(args[0], Elsewhere):
         return args[0]

@@ -3,7 +3,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fieldshift.cluster import ClusterConfig
 from fieldshift.data import LoadingConfig
@@ -13,6 +15,7 @@ from fieldshift.training import Recipe
 SMALL = LoadingConfig(train_limit=160, test_limit=80)
 HERE = ClusterConfig(workers=0, trials_at_once=0)
 SEARCH = SearchConfig(epochs=1, tune_epochs=0, batch=32)
+SIDE = 24
 
 
 def small(out: Path, *, resume: bool = False, epochs: int = 1) -> object:
@@ -36,3 +39,25 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "study"
     small(out)
     return out
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright squares on a dark ground in the VOC layout, a void line around each."""
+    root = tmp_path_factory.mktemp("scenes")
+    rng = np.random.default_rng(0)
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.txt").write_text("ground\nsquare\n")
+    for part, count in (("train", 12), ("test", 7)):
+        names = [f"{part}{number}" for number in range(count)]
+        (root / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            mask = np.zeros((SIDE, SIDE), np.uint8)
+            y, x = rng.integers(1, SIDE - 9, 2)
+            mask[y - 1 : y + 9, x - 1 : x + 9] = 255
+            mask[y : y + 8, x : x + 8] = 1
+            pixels = np.where(mask == 1, 200, 60).astype(np.uint8) + rng.integers(0, 40, mask.shape, dtype=np.uint8)
+            Image.fromarray(np.repeat(pixels[..., None], 3, 2)).save(root / "JPEGImages" / f"{name}.jpg")
+            Image.fromarray(mask).save(root / "SegmentationClass" / f"{name}.png")
+    return root

@@ -6,35 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import pipelines
 from fieldshift.training import Recipe
 from pipelines.failure_cases import read_maps
-
-SIDE = 24
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bright squares on a dark ground in the VOC layout, a void line around each."""
-    root = tmp_path_factory.mktemp("scenes")
-    rng = np.random.default_rng(0)
-    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
-        (root / folder).mkdir(parents=True)
-    (root / "classes.txt").write_text("ground\nsquare\n")
-    for part, count in (("train", 12), ("test", 7)):
-        names = [f"{part}{number}" for number in range(count)]
-        (root / "ImageSets" / "Segmentation" / f"{part}.txt").write_text("\n".join(names) + "\n")
-        for name in names:
-            mask = np.zeros((SIDE, SIDE), np.uint8)
-            y, x = rng.integers(1, SIDE - 9, 2)
-            mask[y - 1 : y + 9, x - 1 : x + 9] = 255
-            mask[y : y + 8, x : x + 8] = 1
-            pixels = np.where(mask == 1, 200, 60).astype(np.uint8) + rng.integers(0, 40, mask.shape, dtype=np.uint8)
-            Image.fromarray(np.repeat(pixels[..., None], 3, 2)).save(root / "JPEGImages" / f"{name}.jpg")
-            Image.fromarray(mask).save(root / "SegmentationClass" / f"{name}.png")
-    return root
 
 
 def test_training_and_evaluation_leave_the_page(

@@ -1,0 +1,68 @@
+"""Commands that use trained networks give on another device what they give on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from PIL import Image
+
+import pipelines
+from fieldshift.data import LoadingConfig
+from fieldshift.motions import Policy
+from fieldshift.tracking import TrackingConfig
+from fieldshift.training import Recipe
+from tests.other_device import NAME, other_device, waits
+
+UNTRACKED = TrackingConfig(enabled=False)
+POLICY = Policy.chain([("translate_x", 0.3), ("rotate", 10.0)], frames=3)
+
+
+@pytest.fixture(scope="module")
+def there() -> Iterator[Callable[..., Any]]:
+    with other_device() as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> dict[str, Path]:
+    """A classifier and a segmenter, trained for a moment on the CPU."""
+    root = tmp_path_factory.mktemp("runs")
+    POLICY.save(root / "policy.json")
+    shared = {"policy": str(root / "policy.json"), "tracking": UNTRACKED, "recipe": Recipe(epochs=1, batch=8)}
+    few = LoadingConfig(train_limit=64, test_limit=32)
+    pipelines.train(out=str(root / "classes"), loading=few, average_copies=2, **shared)
+    pipelines.train(out=str(root / "maps"), data=f"voc:{scenes}", network="tiny-resnet-fcn", **shared)
+    return {"classes": root / "classes", "maps": root / "maps"}
+
+
+def used(run: str, out: str, device: str | None) -> list[float]:
+    """The numbers of evaluate, predict and receptive-field."""
+    with ExitStack() as patches:
+        if device is not None:
+            for home in ("using", "field_maps", "failure_cases"):
+                patches.enter_context(patch(f"pipelines.{home}.best_device", lambda: torch.device(device)))
+        scored = pipelines.evaluate(run=run, out=f"{out}/scored", average_copies=2)
+        fields = pipelines.receptive_field(runs=[run], images=4, out=f"{out}/fields", tracking=UNTRACKED)
+        numbers = [scored.score, scored.loss, *(float(value) for value in fields.table["mass of the map"])]
+        if scored.score_name == "accuracy":
+            Image.new("L", (50, 40), 90).save(f"{out}/picture.png")
+            (row,) = pipelines.predict(run=run, images=[f"{out}/picture.png"])
+            numbers.append(row["probability"])
+    assert device is None or waits  # it was there
+    return numbers
+
+
+@pytest.mark.parametrize("kind", ["classes", "maps"])
+def test_trained_networks_are_used_there_as_here(
+    kind: str, there: Callable[..., Any], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    expected = used(str(runs[kind]), str(tmp_path / "here"), None)
+    assert there(used, str(runs[kind]), str(tmp_path / "there"), NAME) == pytest.approx(expected, rel=1e-3)
