@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fieldshift.errors import UserError
+from fieldshift.motions import Policy
 from fieldshift.networks import FUSIONS, Fusion, align, frame_validity, video_network
 
 IDENTITY = torch.eye(2, 3)
@@ -156,3 +157,15 @@ def test_mistakes_say_what_was_expected() -> None:
         Fusion("mean-logits", 3)(torch.zeros(2, 3, 4), IDENTITY.expand(3, 2, 3))
     with pytest.raises(ValueError, match=r"\(3, 2, 3\).*\(2, 2, 3\)"):
         Fusion("mean-logits", 3)(torch.zeros(2, 3, 4, 5, 5), IDENTITY.expand(2, 2, 3))
+
+
+def test_maps_in_half_precision_are_moved_as_exactly_as_others() -> None:
+    matrices = Policy.single("rotate", 20.0, frames=3).matrices((64, 64))
+    maps = torch.randn(1, 3, 2, 64, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    fusion = Fusion("mean-logits", frames=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        first = align(maps, matrices)
+        fused = fusion(maps.float(), matrices)
+    assert first.dtype == torch.bfloat16
+    assert torch.equal(first, align(maps.float(), matrices).bfloat16())
+    assert torch.equal(fused, fusion(maps.float(), matrices))  # nor is anything rounded kept for later

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from fieldshift.kept import Kept, are_fixed, constant, index, values_of
 
@@ -48,6 +49,27 @@ def test_compiled_code_gets_a_constant_of_its_own() -> None:
     assert constant(numbers, torch.float32, torch.device("cpu")).tolist() == [0.25, 0.75]  # no tensor of the tracer
 
 
+def test_nothing_of_a_mode_or_a_transform_is_kept() -> None:
+    numbers, here = (0.125, 0.375), torch.device("cpu")
+    with FakeTensorMode():
+        assert isinstance(constant(numbers, torch.float32, here), FakeTensor)
+    slope = torch.func.grad(lambda values: (values * constant(numbers, torch.float32, here)).sum())(torch.ones(2))
+    assert slope.tolist() == list(numbers)
+    kept = constant(numbers, torch.float32, here)
+    assert type(kept) is Tensor
+    assert not torch._C._functorch.is_functorch_wrapped_tensor(kept)
+
+
+def test_what_is_first_asked_for_in_inference_mode_serves_training() -> None:
+    kept: Kept[Tensor] = Kept(limit=100)
+    with torch.inference_mode():
+        numbers = constant((0.0625, 0.1875), torch.float32, torch.device("cpu"))
+        assert not kept.get("a", lambda: torch.ones(2)).is_inference()
+    values = torch.ones(2, requires_grad=True)
+    (values * numbers).sum().backward()
+    assert values.grad is not None
+
+
 class Scaled(torch.nn.Module):
     def __init__(self, numbers: tuple[float, ...]) -> None:
         super().__init__()
@@ -62,5 +84,6 @@ def test_matrices_are_fixed_where_no_gradient_is_wanted_and_known_by_value_shape
     assert are_fixed(matrices)
     assert not are_fixed(matrices.clone().requires_grad_())
     assert values_of(matrices) == values_of(matrices.clone())
+    assert values_of(matrices.bfloat16())[0] == values_of(matrices)[0]
     assert len({values_of(each) for each in (matrices, matrices.double(), matrices[:1], matrices + 1)}) == 4
     assert values_of(matrices.transpose(1, 2)) != values_of(matrices.view(2, 3, 2))

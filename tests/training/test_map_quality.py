@@ -108,3 +108,19 @@ def test_the_edge_of_what_is_ignored_is_no_boundary() -> None:
     ignored = torch.full((6, 6), IGNORE)
     found = map_quality(target, ignored, IGNORE, 0)
     assert (found.overlap, found.boundary, found.extra_components) == (1.0, 1.0, 0)
+
+
+@pytest.mark.parametrize("names", [[-7, 5, 2_000_000, 3], [0, 1, 2, 3]])
+def test_labels_may_be_any_numbers(names: list[int]) -> None:
+    rng = np.random.default_rng(0)
+    target, predicted = rng.integers(0, 4, (2, 15, 11))
+    expected = map_quality(torch.from_numpy(predicted), torch.from_numpy(target), None, 0)
+    renamed = (torch.from_numpy(np.array(names)[each]) for each in (predicted, target))
+    found = map_quality(*renamed, IGNORE, 0)
+    assert (found.overlap, found.boundary) == pytest.approx((expected.overlap, expected.boundary))
+    assert found.extra_components == expected.extra_components > 0
+
+
+def test_a_map_without_pixels_has_no_faults() -> None:
+    empty = torch.zeros(0, 0, dtype=torch.int64)
+    assert map_quality(empty, empty, None, 3).overlap == 1.0

@@ -27,8 +27,9 @@ def frame_positions(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]
     height, width = size
     y = torch.arange(height, dtype=matrices.dtype, device=matrices.device) - (height - 1) / 2
     x = torch.arange(width, dtype=matrices.dtype, device=matrices.device) - (width - 1) / 2
-    points = torch.stack([x.expand(height, width), y[:, None].expand(height, width), x.new_ones(height, width)], -1)
-    return torch.einsum("trc,hwc->thwr", matrices, points)
+    along, across, shift = matrices[:, None, None].unbind(-1)  # each (T, 1, 1, 2)
+    # No matrix product, which autocast would round to half precision: most of a pixel at the edge of a large map.
+    return along * x[:, None] + (across * y[:, None, None] + shift)
 
 
 def frame_validity(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]) -> Float[Tensor, "frames h w"]:
@@ -43,14 +44,18 @@ def align(
 ) -> Float[Tensor, "batch frames classes h w"]:
     """Moves every frame's map back onto the image: bilinear, zeros where the frame saw nothing.
 
-    A frame whose matrix is exactly the identity is returned as it is, bit for bit.
+    A frame whose matrix is exactly the identity is returned as it is, bit for bit; maps in half precision are sampled in
+    single precision.
     """
     return _aligned(frame_maps, _places(matrices, frame_maps))
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where frames are read to move them back: `grid` (T, H, W, 2), `valid` (T, 1, H, W), and which are not moved."""
+    """Where frames are read to move them back: `grid` (T, H, W, 2), `valid` (T, 1, H, W), and which are not moved.
+
+    In the maps' dtype, or in single precision for maps in half precision.
+    """
 
     grid: Tensor
     valid: Tensor
@@ -61,24 +66,25 @@ class _Places:
         return self.grid.nbytes + self.valid.nbytes
 
 
-_kept: Kept[_Places] = Kept(2**30)
+_kept: Kept[_Places] = Kept(256 * 2**20)
 
 
 def _places(matrices: Tensor, maps: Tensor) -> _Places:
     """The places for maps (B, T, K, H, W) of frames under matrices (T, 2, 3); kept where these are fixed."""
     size = (int(maps.shape[-2]), int(maps.shape[-1]))
+    dtype = maps.dtype if maps.dtype in (torch.float32, torch.float64) else torch.float32
 
     def made() -> _Places:
         there = matrices.to(maps.device)
         scale = constant((2 / size[1], 2 / size[0]), matrices.dtype, maps.device)
         identity = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
         return _Places(
-            grid=(frame_positions(there, size) * scale).to(maps.dtype),
-            valid=frame_validity(there, size)[:, None].to(maps.dtype),
+            grid=(frame_positions(there, size) * scale).to(dtype),
+            valid=frame_validity(there, size)[:, None].to(dtype),
             still=tuple(bool(torch.equal(matrix, identity)) for matrix in matrices),
         )
 
-    return _kept.get((*values_of(matrices), size, maps.dtype, maps.device), made) if are_fixed(matrices) else made()
+    return _kept.get((*values_of(matrices), size, dtype, maps.device), made) if are_fixed(matrices) else made()
 
 
 def _aligned(frame_maps: Tensor, places: _Places) -> Tensor:
@@ -87,12 +93,15 @@ def _aligned(frame_maps: Tensor, places: _Places) -> Tensor:
         frame_maps[:, t]
         if places.still[t]
         else functional.grid_sample(
-            frame_maps[:, t].reshape(1, batch * classes, height, width),  # one grid for the whole batch
+            # one grid for the whole batch
+            frame_maps[:, t].reshape(1, batch * classes, height, width).to(places.grid.dtype),
             places.grid[t : t + 1],
             mode="bilinear",
             padding_mode="zeros",
             align_corners=False,
-        ).view(batch, classes, height, width)
+        )
+        .view(batch, classes, height, width)
+        .to(frame_maps.dtype)
         for t in range(frames)
     ]
     return torch.stack(aligned, dim=1)
@@ -128,7 +137,7 @@ class Fusion(nn.Module):
                     f"{tuple(matrices.shape)}."
                 )
             places = _places(matrices, frame_logits)
-            valid, frame_logits = places.valid, _aligned(frame_logits, places)
+            valid, frame_logits = places.valid.to(frame_logits.dtype), _aligned(frame_logits, places)
         return self.combine(frame_logits, valid)
 
     def combine(self, frame_logits: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fieldshift.kept import index
+from fieldshift.kept import constant, index
 from fieldshift.motions import Policy, distances
 from fieldshift.search.derivation import build_policy, strongest
 from fieldshift.search.magnitudes import Magnitudes
@@ -41,7 +41,8 @@ class RelaxedCell(nn.Module):
         self.decided: list[int | None] = [None] * len(self.edges)
         self.kept: list[bool] = [True] * len(self.edges)
         values = distances(frames, space.reference, space.symmetric)
-        self._distinct, self._back = torch.unique(values, return_inverse=True)
+        self._distinct, back = torch.unique(values, return_inverse=True)
+        self._back = tuple(back.tolist())
         self._geometries: dict[tuple[int, int], Geometry] = {}
 
     @property
@@ -91,7 +92,7 @@ class RelaxedCell(nn.Module):
             return self.to_policy({}).video(images)
         slabs = self.node_slabs(images, self.weights() if weights is None else weights, known)
         video = from_slab(slabs[-1], len(images)) + self._background(images)[:, None]
-        return video[:, self._back.to(video.device)] if len(self._distinct) < self.frames else video
+        return video[:, index(self._back, video.device)] if len(self._distinct) < self.frames else video
 
     def node_slabs(
         self,
@@ -163,8 +164,8 @@ class RelaxedCell(nn.Module):
         fill, shape = self.space.fill, (*images.shape[:2], 1, 1)
         if fill == "mean":
             return images.mean((-2, -1), keepdim=True)
-        values = images.new_zeros(1) if isinstance(fill, str) else images.new_tensor(fill)
-        return values.view(1, -1, 1, 1).expand(shape)
+        values = (0.0,) if isinstance(fill, str) else fill
+        return constant(values, images.dtype, images.device).view(1, -1, 1, 1).expand(shape)
 
     def _geometry(self, size: tuple[int, int]) -> Geometry:
         if size not in self._geometries or self.magnitudes.are_learned:

@@ -19,6 +19,8 @@ BOUNDARY_TOLERANCE = 0.0075
 """Distance at which a boundary still counts as met, as a share of the image's diagonal (Csurka et al., BMVC 2013)."""
 
 ROUNDING = 1e-9
+MOST_CLASSES = 1024
+"""Labels above it are given new numbers, so that no table of classes by classes grows with the largest of them."""
 LOOKED_AT = 3
 """Pixels to every side that are looked at before a tree is asked: most boundaries are met within them."""
 
@@ -43,10 +45,17 @@ class MapQuality:
 def map_quality(
     predicted: Int[Tensor, "height width"], target: Int[Tensor, "height width"], ignore: int | None, index: int
 ) -> MapQuality:
-    """The measures of one map, on the CPU; classes are whole numbers from 0."""
+    """The measures of one map, on the CPU; 1 and nothing extra where no pixel counts."""
     ours, truth = (each.cpu().numpy().astype(np.int64) for each in (predicted, target))
     valid = np.ones(truth.shape, dtype=bool) if ignore is None else truth != ignore
-    classes = 1 + max(int(each[valid].max(initial=0)) for each in (ours, truth))
+    if not valid.any():
+        return MapQuality(index=index, overlap=1.0, boundary=1.0, extra_components=0)
+    counted = np.stack([ours[valid], truth[valid]])
+    classes = int(counted.max()) + 1
+    if counted.min() < 0 or classes > MOST_CLASSES:  # any labels: only those that are there get a number
+        names, numbers = np.unique(counted, return_inverse=True)
+        ours[valid], truth[valid] = numbers.reshape(counted.shape)
+        classes = len(names)
     return MapQuality(
         index=index,
         overlap=mean_overlap(ours, truth, valid, classes),
@@ -56,10 +65,10 @@ def map_quality(
 
 
 def mean_overlap(ours: Labels, truth: Labels, valid: Mask, classes: int) -> float:
-    """Intersection over union averaged over the classes in either map; 1 where there is no class at all."""
+    """Intersection over union averaged over the classes in either map."""
     pairs = np.bincount(ours[valid] * classes + truth[valid], minlength=classes**2).reshape(classes, classes)
     both, either = pairs.diagonal(), pairs.sum(0) + pairs.sum(1) - pairs.diagonal()
-    return float((both[either > 0] / either[either > 0]).mean()) if either.any() else 1.0
+    return float((both[either > 0] / either[either > 0]).mean())
 
 
 def extra_components(ours: Labels, truth: Labels, valid: Mask, classes: int) -> int:
