@@ -74,9 +74,11 @@ def describe(
 def field_of(network: VideoNetwork, size: int) -> str:
     """The theoretical field of the last feature map, in words."""
     from fieldshift.receptive_field import theory
+    from fieldshift.receptive_field.theory import gates_note
 
     field = theory(network, size, layers=[network.feature_layer])[0]
     beside = f", and the whole image through {field.unbounded_by}" if field.unbounded_by else ""
+    beside += f"; {note}" if (note := gates_note(network)) else ""
     if field.size is None:
         return f"unbounded, by {field.unbounded_by}"
     stride = "" if field.stride is None else f", stride {field.stride[0]:g} px"

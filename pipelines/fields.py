@@ -12,7 +12,7 @@ from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.receptive_field import LayerField, Region, Reshaped, reshaped, theory
-from fieldshift.receptive_field.theory import check_layers
+from fieldshift.receptive_field.theory import check_layers, gates_note
 from fieldshift.run_folder import open_run_folder
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import load_network
@@ -22,6 +22,7 @@ from pipelines.problem import PolicySource, Problem, load_data, read_policy
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
+    from fieldshift.networks import VideoNetwork
     from pipelines.sweeping import FrameSweep
 
 __all__ = ["FieldResult", "receptive_field", "run_fields"]
@@ -185,7 +186,7 @@ def network_theory(
     whole = next((field for field in found if field.name == built.feature_layer), None)
     whole = whole or theory(built, size, layers=[built.feature_layer])[0]
     regions = None if policy is None else reshaped(policy, whole, size)
-    notes = theory_notes(whole, size)
+    notes = theory_notes(built, whole, size)
     values: dict[str, Any] = {
         "network": name,
         "temporal": temporal,
@@ -233,9 +234,9 @@ def layer_row(field: LayerField, name: str) -> dict[str, Any]:
     }
 
 
-def theory_notes(whole: LayerField, size: int) -> list[str]:
-    """What to know about the numbers: a network that was probed, and a field larger than the image."""
-    notes = [whole.note] if whole.note else []
+def theory_notes(network: VideoNetwork, whole: LayerField, size: int) -> list[str]:
+    """What to know about the numbers: a network that was probed, gates left out, a field larger than the image."""
+    notes = [note for note in (whole.note, gates_note(network)) if note]
     if whole.size is not None and max(whole.size) > size:
         field = f"{whole.size[0]} x {whole.size[1]}"
         notes.append(

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from fieldshift.errors import UserError
 from fieldshift.networks import TEMPORAL, video_network
 from fieldshift.receptive_field import LayerField, feature_extractor, probe, theory
+from fieldshift.receptive_field.theory import gates_note
 
 
 def blank(name: str) -> nn.Module:
@@ -215,6 +216,19 @@ def test_strict_reach_against_the_probe(temporal: str) -> None:
     assert measured.frames == field.frames_seen[3]
     top, left, bottom, right = field.box(*measured.unit)
     assert measured.box == (max(top, 0), max(left, 0), min(bottom, 39), min(right, 39))
+
+
+@pytest.mark.parametrize("temporal", TEMPORAL)
+def test_what_is_left_out_of_the_theory_is_said(temporal: str) -> None:
+    """The gates of GSF look at the whole map: a gradient outside of the theoretical field shows it."""
+    network = video_network("tiny-resnet", temporal=temporal, frames=3, num_classes=10)
+    note = gates_note(network)
+    field = theory(network, 40, [network.feature_layer])[0]
+    measured = probe(network, torch.zeros(1, 3, 3, 40, 40), network.feature_layer)
+    top, left, bottom, right = field.box(*measured.unit)
+    within = measured.box == (max(top, 0), max(left, 0), min(bottom, 39), min(right, 39))
+    assert within == (note == "") == (temporal not in ("gsm", "gsf"))
+    assert ("whole map" in note) == (temporal == "gsf") == (measured.box == (0, 0, 39, 39))
 
 
 def test_the_network_is_left_as_it_was() -> None:

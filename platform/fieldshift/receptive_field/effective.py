@@ -18,7 +18,14 @@ from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.receptive_field.effective_map import Conditions, EffectiveField
 from fieldshift.receptive_field.reshaped import reshaped
-from fieldshift.receptive_field.theory import LayerField, check_layers, feature_extractor, theory, video_frames
+from fieldshift.receptive_field.theory import (
+    LayerField,
+    check_layers,
+    feature_extractor,
+    gates_note,
+    theory,
+    video_frames,
+)
 from fieldshift.receptive_field.unit_gradient import UnitGradient, frozen
 
 _CHUNK_PIXELS = 8 * 224 * 224  # pixels in memory at once: about 1 GB for a ResNet-50
@@ -108,7 +115,7 @@ def effective(
         theoretical_size=None if described is None else described.size,
         theoretical_area=area,
         position=_position(described, probe.unit),
-        notes=notes,
+        notes=tuple(filter(None, (*notes, gates_note(network)))),
     )
 
 

@@ -126,6 +126,16 @@ def theory(
     return [found[name] for name in layers]
 
 
+def gates_note(module: nn.Module) -> str:
+    """What the theory leaves out of a network with gated temporal modules, in words; empty for others."""
+    gates = [part for part in module.modules() if isinstance(part, GSM)]
+    fused = [part for part in gates if isinstance(part, GSF)]
+    if not gates:
+        return ""
+    mean = " and the mean of the whole map" if fused else ""
+    return f"the theory leaves out what the gates of {type((fused or gates)[0]).__name__} look at: 3 x 3 places around{mean}"
+
+
 def feature_extractor(fields: Iterable[LayerField], layer: str | None = None) -> LayerField:
     """The field of the whole feature extractor: of the last layer that is a map and sees through windows.
 
