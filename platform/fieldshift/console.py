@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,6 +39,7 @@ class Progress:
     """Counts `total` units of work; `advance` and `note` tell the person how far it is.
 
     On a terminal one bar is redrawn; elsewhere a line is printed at most every `interval` seconds and at the end.
+    It belongs to the process whose output it writes to, so it cannot be pickled, on a terminal or elsewhere.
     """
 
     title: str
@@ -49,6 +50,9 @@ class Progress:
     _task: Any = None
     _started: float = field(default_factory=time.perf_counter)
     _last: float = 0.0
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("A Progress stays in the process that shows it; send plain values to other processes.")
 
     def advance(self, amount: float = 1.0, note: str = "") -> None:
         self.show(self.done + amount, note)

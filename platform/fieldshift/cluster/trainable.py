@@ -88,7 +88,11 @@ def _run_trial(function: WorkerFunction, trial: Trial, device: str, cluster: Clu
 
 
 def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnDone) -> Any:
-    """The Tune callback that turns what trials report into `on_report` and `done`, in the driver."""
+    """The Tune callback that turns what trials report into `on_report` and `done`, in the driver.
+
+    Tune writes its callbacks to disk. `on_report` and `done` may hold anything of this process, a progress bar or a
+    client, so what is written is a callback that does nothing.
+    """
     from ray.tune import Callback
 
     # ruff: noqa: ARG002 - the signatures are Tune's
@@ -98,6 +102,9 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
             self.last: dict[str, Metrics] = {}
             self.final: dict[str, dict[str, Any]] = {}
             self.callers_error: Exception | None = None
+
+        def __reduce__(self) -> tuple[type, tuple[()]]:
+            return Callback, ()
 
         def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             self.started.setdefault(trial.trial_id, time.monotonic())
