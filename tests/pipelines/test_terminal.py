@@ -1,0 +1,76 @@
+"""Every long command on a terminal and in a pipe: it ends well, its bar at 100 %, and says the same."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+
+import pipelines
+from fieldshift.cli import commands, main
+from fieldshift.run_folder import read_result
+from tests.terminal import PLACES, Shown
+
+LOADED = ["--loading.train_limit", "96", "--loading.test_limit", "48"]
+TRAINED = [*LOADED, "--recipe.epochs", "1", "--recipe.batch", "32"]
+SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
+HERE = ["--tracking.enabled", "false", "--cluster.trials_at_once", "0"]
+FEW = ["--arms", "none", "das", "--seeds", "1", "--average_copies", "0"]
+
+# What each command is called with, the titles of its bars, and a part of what it says at its end.
+LONG = {
+    "search": ([*LOADED, *SEARCHED, *HERE], ["search"], "policy, found in"),
+    "train": (["--policy", "POLICY", *TRAINED, *HERE], ["training das"], "das: test accuracy"),
+    "compare": (["--policy", "POLICY", *FEW, *TRAINED, *HERE], ["comparison"], "At equal epochs, das"),
+    "sweep-frames": (
+        ["--policy", "POLICY", "--frame_counts", "1", "2", "--seeds", "1", *TRAINED, *HERE], ["frame sweep"], "2 of 2 trials",
+    ),
+    "study": (
+        [*FEW, "--frame_counts", "1", "3", *TRAINED, *SEARCHED, *HERE, "--cluster.workers", "0"],
+        ["search", "comparison", "frame sweep"], "study finished in",
+    ),
+    "evaluate": (["--run", "RUN"], [], "on 80 test images of digit-pairs-left"),
+    "receptive-field": (["--runs", "RUN", "--images", "2", "--tracking.enabled", "false"], [], "anisotropy"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def run(small_study: Path) -> Path:
+    """The folder of a trained network."""
+    return small_study / "compare" / "trials" / "das-equal-epochs-T3-seed0"
+
+
+@pytest.fixture
+def policy(small_study: Path) -> Path:
+    return small_study / "policy.json"
+
+
+def shown(place: str, command: str, out: Path, policy: Path, run: Path, columns: int = 80) -> Shown:
+    given = {"POLICY": str(policy), "RUN": str(run)}
+    words = [command, *(given.get(word, word) for word in LONG[command][0]), "--out", str(out)]
+    return PLACES[place](lambda: main(words), columns)
+
+
+def test_every_command_that_can_be_resumed_is_tried() -> None:
+    resumed = {
+        command
+        for command in commands()
+        if "resume" in inspect.signature(getattr(pipelines, command.replace("-", "_"))).parameters
+    }
+    assert resumed == LONG.keys()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("command", LONG)
+def test_a_long_command_ends_well_and_its_bars_at_100_percent(
+    command: str, place: str, policy: Path, run: Path, tmp_path: Path
+) -> None:
+    _, bars, said = LONG[command]
+    seen = shown(place, command, tmp_path / "out", policy, run)
+    assert seen.status == 0, seen.sent
+    assert said in seen.text
+    for title in bars:
+        assert " 100% " in seen.bar(title)
+    assert "Traceback" not in seen.sent
+    assert read_result(tmp_path / "out")
