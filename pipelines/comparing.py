@@ -25,7 +25,7 @@ from fieldshift.training import (
     network_cost,
 )
 from pipelines.placement import check_trials_fit
-from pipelines.problem import PolicySource, Problem, read_policy
+from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
 from pipelines.running import run_training_trials, training_trial, with_epochs
 from pipelines.session import Session, open_session
 from pipelines.trials import Trial
@@ -118,13 +118,16 @@ def compare(
     recipe.check(cluster.trial_workers, here=cluster.address is None)
     dataset = problem.check()
     chosen = arms_that_build(problem, dataset, chosen, found, motion_space, seed=seed, named=arms is not None)
+    say_other_length(found if any(ARMS[name].needs_policy for name in chosen) else None, frames)
     config = {
         **problem.plain(), "policy": None if found is None else json.loads(found.to_json()), "space": space, "arms": chosen,
         "readings": wanted, "seed": seed, "seeds": seeds, "average_copies": average_copies,
         "tune_randaugment": tune_randaugment, "recipe": recipe, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip
     tags = {"data": data, "network": network}
-    with open_session("compare", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
+    with open_session(
+        "compare", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
+    ) as session:
         return run_comparison(
             session, problem, dataset, found, motion_space, arms=chosen, readings=wanted,
             seeds=list(range(seed, seed + seeds)), recipe=recipe, cluster=cluster, copies=average_copies,
@@ -194,7 +197,7 @@ def train_arms(
                 overrides = tuned if name == "randaugment" else {}
                 trial = training_trial(
                     session, problem, cards[name, seed], with_epochs(recipe, epochs[reading]),
-                    reading=reading, seed=seed, copies=copies, augmentation=overrides,
+                    reading=reading, seed=seed, data=dataset.digest, copies=copies, augmentation=overrides,
                 )  # fmt: skip
                 trials.append(trial)
                 weights.append(float(epochs[reading] * costs[name].flops))

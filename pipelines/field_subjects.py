@@ -9,14 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.run_folder import read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import NetworkCard, load_network
-from pipelines.problem import read_policy
-from pipelines.using import loading_of
+from pipelines.problem import read_policy, say_other_length
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -172,6 +170,7 @@ def motions_named(text: str, subject: Subject) -> Policy | None:
     if is_file(text):
         policy = read_policy(text)
         assert policy is not None
+        say_other_length(policy, own.frames)
         return policy.with_frames(own.frames)
     steps = []
     for step in text.split(","):
@@ -199,11 +198,6 @@ def check_alike(subjects: Sequence[Subject]) -> None:
                     f"These runs cannot be compared: the {words} is {value(first.card)} for {first.name} and "
                     f"{value(other.card)} for {other.name}; effective fields are comparable under the same conditions only."
                 )
-
-
-def loading_for(subject: Subject, given: LoadingConfig) -> LoadingConfig:
-    """How the test images are read: as asked, or as in the run's training where nothing was."""
-    return given if given != LoadingConfig() or subject.folder is None else loading_of(subject.folder)
 
 
 def trained_folder(run: str, tracking: TrackingConfig) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
-from fieldshift.data import DataSet, LoadingConfig
+from fieldshift.data import DataSet, LoadingOverrides
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
@@ -17,8 +17,9 @@ from fieldshift.run_folder import open_run_folder
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import load_network
 from pipelines.field_maps import IMAGES, FieldResult, Looking, compare_fields
-from pipelines.field_subjects import Subject, lengths_of, loading_for, subjects_of
-from pipelines.problem import PolicySource, Problem, load_data, read_policy
+from pipelines.field_subjects import Subject, lengths_of, subjects_of
+from pipelines.problem import PolicySource, Problem, read_policy
+from pipelines.run_data import different_data, load_as_in_run
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def receptive_field(
     json: bool = False,
     out: str | None = None,
     resume: bool = False,
-    loading: LoadingConfig = LoadingConfig(),
+    loading: LoadingOverrides = LoadingOverrides(),
     tracking: TrackingConfig = TrackingConfig(),
 ) -> FieldResult:
     """Shows receptive fields: a network's by theory (--network), or those of trained runs by gradients (--runs A B C).
@@ -76,7 +77,7 @@ def receptive_field(
         json: print the theory as JSON.
         out: run folder; by default runs/receptive-field for runs, and none for theory alone.
         resume: print the finished comparison in that folder.
-        loading: how files are read; where nothing is given, as in the first run's training.
+        loading: what is read in another way than in the first run's training.
         tracking: where a comparison is recorded, and where MLflow run ids are looked up.
     """
     if (runs is None) == (network is None):
@@ -100,21 +101,24 @@ def receptive_field(
     subjects = subjects_of(runs, tracking, motions=motions, before=before)
     first = subjects[0]
     check_last_layers(subjects, looking.layer)
-    loading = loading_for(next(subject for subject in subjects if subject.folder is not None), loading)
-    dataset = load_data(first.card.data, first.card.task, loading)
+    folders = list(dict.fromkeys(subject.folder for subject in subjects if subject.folder is not None))
+    found = load_as_in_run(folders[0], first.card, loading)
+    dataset = found.dataset
     if tuple(dataset.size) != tuple(first.card.size):
         raise UserError(
             f"The test images are {dataset.size[0]} x {dataset.size[1]} px, but {first.name} was trained on "
             f"{first.card.size[0]} x {first.card.size[1]} px; give --loading.size as in training."
         )
+    for line in (*found.notes, *different_data(folders)):
+        say(line)
     config = {
         "runs": [run if not Path(run).exists() else str(Path(run).absolute()) for run in runs], "motions": motions,
-        "before": before, "noise": noise, "images": images, "unit": unit, "layers": layers, "loading": loading,
+        "before": before, "noise": noise, "images": images, "unit": unit, "layers": layers, "loading": found.loading,
         "tracking": tracking,
     }  # fmt: skip
     tags = {"data": first.card.data}
     with open_session(
-        "receptive-field", out=out, resume=resume, config=config, tracking=tracking, tags=tags
+        "receptive-field", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
     ) as session:
         return compare_fields(session, dataset, subjects, looking)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fieldshift.console import say
-from fieldshift.data import DataSet, LoadingConfig, load_dataset
+from fieldshift.data import DataSet, Identity, LoadingConfig, load_dataset
 from fieldshift.data.catalogue import TASKS
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
@@ -63,8 +63,15 @@ class Problem:
         """The same problem for a search, which learns from the reference frame's answer alone."""
         return replace(self, architecture=replace(self.architecture, auxiliary=False))
 
-    def load(self) -> DataSet:
-        return load_data(self.data, self.task, self.loading)
+    def load(self, digest: str | None = None) -> DataSet:
+        """The data set. Raises UserError where it has another digest than the one that is given, if any."""
+        dataset = load_data(self.data, self.task, self.loading)
+        if digest and dataset.digest != digest:
+            raise UserError(
+                f"{self.data} has changed since this run began (digest {digest}, now {dataset.digest}); restore it and "
+                "--resume, or start anew."
+            )
+        return dataset
 
     def plain(self) -> dict[str, Any]:
         from dataclasses import asdict
@@ -114,8 +121,8 @@ def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
     return LoadingConfig(**{**values, "size": None if size is None else tuple(size)})
 
 
-def load_data(data: str, task: str | None, loading: LoadingConfig) -> DataSet:
-    """The data set of this name, read as `loading` says."""
+def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identity | None = None) -> DataSet:
+    """The data set of this name, read as `loading` says; where parts are drawn, with those of `like`."""
     return load_dataset(
         data,
         task=cast("Task | None", task),
@@ -123,6 +130,7 @@ def load_data(data: str, task: str | None, loading: LoadingConfig) -> DataSet:
         train_limit=loading.train_limit,
         test_limit=loading.test_limit,
         loading=loading,
+        like=like,
     )
 
 
@@ -138,6 +146,15 @@ def arm_policy(arm_name: str, policy: Policy | None, space: Space | None, frames
     if policy is None:
         raise UserError(f"The arm '{arm_name}' needs a policy; give --policy FILE (fieldshift search makes one).")
     return policy.with_frames(frames)
+
+
+def say_other_length(policy: Policy | None, frames: int) -> None:
+    """Says where a policy is used with another number of frames than it was found with."""
+    if policy is not None and policy.frames != frames:
+        say(
+            f"The policy was made with {policy.frames} frames and is used with {frames}: the farthest frame moves as far, the "
+            f"ones between differ; --frames {policy.frames} uses it as it is."
+        )
 
 
 def read_policy(source: PolicySource | Path | Policy) -> Policy | None:

@@ -24,11 +24,12 @@ def training_trial(
     *,
     reading: str,
     seed: int,
+    data: str,
     copies: int = 0,
     align: bool = True,
     augmentation: dict[str, int] | None = None,
 ) -> Trial:
-    """The trial of one card; its key names what is different between trials: arm, reading, frames, seed."""
+    """The trial of one card; its key names what is different between trials: arm, reading, frames, seed. `data`: a digest."""
     frames = card.frames
     key = f"{card.arm}-{reading.replace(' ', '-')}-T{frames}-seed{seed}"
     return Trial(
@@ -37,6 +38,7 @@ def training_trial(
         reading=reading,
         seed=seed,
         problem=problem.plain(),
+        data=data,
         card=asdict(card),
         recipe=asdict(recipe),
         augmentation=augmentation or {},

@@ -95,13 +95,18 @@ def search(
     check_fits(cluster, cluster.workers)
     check_batch(search.batch, cluster.workers)
     check_frames(search, motion_space, frames)
-    problem.checked_card(problem.check(), "replicate", None, None, seed)
+    dataset = problem.check()
+    problem.checked_card(dataset, "replicate", None, None, seed)
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip
     tags = {"data": data, "network": network, "space": space, "seed": str(seed)}
-    with open_session("search", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
-        return run_search(session, problem, motion_space, space, search, seed=seed, cluster=cluster)
+    with open_session(
+        "search", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
+    ) as session:
+        return run_search(
+            session, problem, motion_space, space, search, seed=seed, cluster=cluster, digest=dataset.digest
+        )
 
 
 def check_frames(search: SearchConfig, space: Space, frames: int) -> None:
@@ -146,6 +151,7 @@ def run_search(
     *,
     seed: int,
     cluster: ClusterConfig,
+    digest: str,
 ) -> SearchResult:
     """Runs the search through Ray Train (or in-process), shows and records it, and writes the policy file."""
     import pandas as pd
@@ -157,6 +163,7 @@ def run_search(
             "space": space_name,
             "search": asdict(config),
             "seed": seed,
+            "digest": digest,
             "folder": str(session.path),
             "resume": session.resume,
         }
@@ -227,7 +234,7 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
     problem = Problem.from_plain(payload["problem"])
     values = {field.name: payload["search"][field.name] for field in fields(SearchConfig)}
     config = SearchConfig(**{**values, "frames": problem.frames})
-    dataset = problem.load()
+    dataset = problem.load(payload["digest"])
     torch.manual_seed(payload["seed"])
     # The target network itself, as the arm of T equal frames builds it; the cell takes the place of its frames.
     card = problem.without_auxiliary().card(dataset, "replicate", None, None, payload["seed"])

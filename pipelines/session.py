@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.console import say
+from fieldshift.data import DataSet
 from fieldshift.run_folder import RunFolder, open_run_folder
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store
+from pipelines.data_record import FILE, keep_record
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class Session:
         """A part of this run with its own folder inside this one; it goes on when the whole goes on."""
         folder = self.path / name
         resumed = self.resume and (folder / "config.yaml").exists()
-        return Session(open_run_folder(folder, name, config, resumed), self.store, self.run, self.experiment)
+        opened = open_run_folder(folder, name, config, resumed)
+        if (self.path / FILE).exists():
+            shutil.copyfile(self.path / FILE, folder / FILE)  # for its trials, and for who takes the stage for a run
+        return Session(opened, self.store, self.run, self.experiment)
 
 
 @contextmanager
@@ -50,9 +56,14 @@ def open_session(
     config: dict[str, Any],
     tracking: TrackingConfig,
     tags: dict[str, str],
+    dataset: DataSet,
 ) -> Iterator[Session]:
-    """Opens the run's folder and MLflow run; closes the latter FINISHED, FAILED, or KILLED on Ctrl-C."""
+    """Opens the run's folder and MLflow run; closes the latter FINISHED, FAILED, or KILLED on Ctrl-C.
+
+    Raises UserError where the run goes on but its data have changed.
+    """
     folder = open_run_folder(out, command, config, resume)
+    keep_record(folder, dataset)
     if out is None and folder.path.name != command and not resume:
         say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
     store = open_store(tracking, folder.path)

@@ -149,7 +149,9 @@ def study(
     config = {**parts["search"], **parts["compare"], **parts["frames"]}
     tags = {"data": data, "network": network, "frames": str(frames)}
     started = time.perf_counter()
-    with open_session("study", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
+    with open_session(
+        "study", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
+    ) as session:
         comparison = sweep = fields = report = None
         with placed(cluster, on_ray=needs_ray(session, wanted, cluster)):
             headline(session, "search", f"{motion_space.name} on {data} with {network} + {temporal}, T = {frames}")
@@ -161,6 +163,7 @@ def study(
                 search,
                 seed=seed,
                 cluster=cluster,
+                digest=dataset.digest,
             )
             found.policy.save(session.path / "policy.json")
             # Later stages stand on this very policy: it is part of what they were configured with.

@@ -96,7 +96,9 @@ def sweep_frames(
         "recipe": recipe, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip
     tags = {"data": data, "network": network}
-    with open_session("sweep-frames", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
+    with open_session(
+        "sweep-frames", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
+    ) as session:
         return run_sweep(
             session, problem, dataset, found, counts=counts, seeds=list(range(seed, seed + seeds)), recipe=recipe,
             cluster=cluster,
@@ -153,7 +155,10 @@ def train_lengths(
         cost = card_cost(card)
         for seed in seeds:
             if (frames, seed) not in known:
-                trials.append(training_trial(session, problem, card, recipe, reading="equal epochs", seed=seed))
+                trial = training_trial(
+                    session, problem, card, recipe, reading="equal epochs", seed=seed, data=dataset.digest
+                )
+                trials.append(trial)
                 weights.append(float(cost.flops))
     return run_training_trials(session, trials, weights, cluster, "frame sweep") if trials else []
 

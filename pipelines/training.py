@@ -17,7 +17,7 @@ from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named
 from pipelines.failure_cases import read_maps, say_maps, write_failure_page
 from pipelines.placement import placed
-from pipelines.problem import PolicySource, Problem, read_policy
+from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
 from pipelines.running import final_metrics, training_trial
 from pipelines.session import open_session
 from pipelines.trials import run_training_trial
@@ -90,6 +90,7 @@ def train(
     dataset = problem.check()
     if found is not None and not arm_named(chosen).needs_policy:
         raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
+    say_other_length(found, frames)
     card = problem.checked_card(dataset, chosen, found, load_space(space), seed)
     config = {
         **problem.plain(), "policy": None if found is None else json.loads(found.to_json()), "arm": chosen, "space": space,
@@ -97,14 +98,17 @@ def train(
         "tracking": tracking,
     }  # fmt: skip
     tags = {"arm": chosen, "seed": str(seed), "frames": str(card.frames), "data": data, "network": network}
-    with open_session("train", out=out, resume=resume, config=config, tracking=tracking, tags=tags) as session:
+    with open_session(
+        "train", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
+    ) as session:
         finished = session.folder.finished_result()
         if finished is not None:
             say(outcome(finished["row"], data))
             return TrainResult(session.path, finished["row"])
         trial = training_trial(
-            session, problem, card, recipe, reading="equal epochs", seed=seed, copies=average_copies, align=align
-        )
+            session, problem, card, recipe, reading="equal epochs", seed=seed, data=dataset.digest, copies=average_copies,
+            align=align,
+        )  # fmt: skip
         with placed(cluster, on_ray=cluster.workers > 0), progress(f"training {chosen}", recipe.epochs) as bar:
 
             def reported(metrics: dict[str, float]) -> None:

@@ -34,6 +34,7 @@ class Trial:
         reading: "equal epochs" or "equal compute".
         seed: decides weights, order and augmentation.
         problem: data, task, network, as `Problem.plain()`.
+        data: digest of the data; they are not trained on where they have another by then.
         card: the network and its frames, as a plain `NetworkCard`.
         recipe: as a plain `Recipe`, with the epochs of this reading.
         augmentation: overrides of the arm's augmentation (num_ops, magnitude), mostly empty.
@@ -48,6 +49,7 @@ class Trial:
     reading: str
     seed: int
     problem: dict[str, Any]
+    data: str
     card: dict[str, Any]
     recipe: dict[str, Any]
     augmentation: dict[str, int]
@@ -67,7 +69,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     from fieldshift.data import augmentation, holdout, write_parts
 
     trial = Trial(**{field.name: payload[field.name] for field in fields(Trial)})
-    dataset = Problem.from_plain(trial.problem).load()
+    dataset = Problem.from_plain(trial.problem).load(trial.data)
     learned_from, scored_on = dataset.train, dataset.test
     if trial.holdout:
         kept, held = holdout(dataset.train, trial.holdout, seed=trial.seed)

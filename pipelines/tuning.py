@@ -24,7 +24,7 @@ def tune_randaugment(
 ) -> dict[str, int]:
     """N and M with the best score on a held-out fifth of the training images; the test set is not read."""
     card = problem.card(dataset, "randaugment", None, None, 0)
-    trial = training_trial(session, problem, card, recipe, reading="equal epochs", seed=0)
+    trial = training_trial(session, problem, card, recipe, reading="equal epochs", seed=0, data=dataset.digest)
     fixed = replace(trial, folder=str(session.path / "trials" / "tune-randaugment"), holdout=HELD_OUT).plain()
     del fixed["key"], fixed["augmentation"]
     with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress("tuning RandAugment", samples) as bar:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say, table
-from fieldshift.data import LoadingConfig
+from fieldshift.data import LoadingConfig, LoadingOverrides
 from fieldshift.errors import UserError
 from fieldshift.run_folder import open_run_folder
 from pipelines.placement import best_device
@@ -36,7 +36,7 @@ def evaluate(
     align: bool = True,
     out: str | None = None,
     resume: bool = False,
-    loading: LoadingConfig = LoadingConfig(),
+    loading: LoadingOverrides = LoadingOverrides(),
 ) -> EvaluationResult:
     """Scores a trained network on the test split of its data set, or of another one with the same classes.
 
@@ -47,30 +47,26 @@ def evaluate(
         align: fuse a segmenter's maps in the reference frame.
         out: folder for the result; by default runs/evaluate.
         resume: score again into a folder that holds this very evaluation.
-        loading: how files are read; where nothing is given, as in training.
+        loading: what is read in another way than in training.
     """
     from fieldshift.training import evaluate_network, load_network, objective_for
     from pipelines.failure_cases import map_means, say_maps, write_failure_page, write_maps
-    from pipelines.problem import load_data
+    from pipelines.run_data import load_as_in_run
 
     device = best_device()
     network, card = load_network(Path(run), device)
-    if loading == LoadingConfig():
-        loading = loading_of(Path(run)) if data is None else LoadingConfig(size=file_size(data, card.size))
-    dataset = load_data(data or card.data, card.task, loading)
-    if len(dataset.classes) != len(card.classes) or dataset.channels != card.channels:
-        raise UserError(
-            f"The network of {run} has {len(card.classes)} classes and reads {card.channels} channel(s), the data set "
-            f"{data} has {len(dataset.classes)} and {dataset.channels}; give data with the same."
-        )
+    found_data = load_as_in_run(Path(run), card, loading, data)
+    dataset = found_data.dataset
     config = {
         "run": run,
         "data": data or card.data,
         "average_copies": average_copies,
         "align": align,
-        "loading": loading,
+        "loading": found_data.loading,
     }
     folder = open_run_folder(out, "evaluate", config, resume=resume)
+    for line in found_data.notes:
+        say(line)
     objective = objective_for(card.task, len(card.classes), card.ignore_index)
     found = evaluate_network(
         network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align, copies=average_copies,
@@ -84,7 +80,9 @@ def evaluate(
         write_maps(folder.path, found.maps)
     page = write_failure_page(folder.path, Path(run), dataset, found.maps, score=found.score, align=align)
     say_maps(found.maps, page)
-    folder.write_result({**asdict(result), **map_means(found.maps), "data": dataset.record()})
+    folder.write_result(
+        {**asdict(result), **map_means(found.maps), "data": {**dataset.record(), "notes": found_data.notes}}
+    )
     say(f"  {folder.result_path}")
     return result
 
@@ -96,11 +94,15 @@ def predict(*, run: str, images: list[str] | None = None, top: int = 1, json: bo
         run: folder of `fieldshift train`, or of one trial of a comparison.
         images: picture files; written without an option's name, after the options.
         top: how many classes to print for each picture, the likeliest first.
-        json: print one JSON object a picture, its classes the likeliest first, instead of a table.
+        json: print one JSON object a picture, its classes the likeliest first, instead of a table; with trained_on where the
+            run tells which pictures it learned from.
     """
     import torch
 
+    from fieldshift.data.content import content_hash
     from fieldshift.training import load_network
+    from pipelines.data_record import read_record
+    from pipelines.run_data import loading_of
 
     device = best_device()
     network, card = load_network(Path(run), device)
@@ -111,15 +113,21 @@ def predict(*, run: str, images: list[str] | None = None, top: int = 1, json: bo
     if not images:
         raise UserError("There is no picture to predict; name one or more files after the options.")
     # Every file is read before the first prediction: a bad one stops the command before any work.
-    pixels = [read_picture(Path(name), card.channels, card.size) for name in images]
+    read = loading_of(Path(run)) or LoadingConfig()
+    pixels = [read_picture(Path(name), card.channels, card.size, read.pixel_limit) for name in images]
+    record = read_record(Path(run))
+    learned = None
+    if record is not None and record.identity is not None:
+        learned = record.identity.trained_on(content_hash(name) for name in images)
     plan = card.plan()
     rows = []
-    for name, picture in zip(images, pixels, strict=True):
+    for place, (name, picture) in enumerate(zip(images, pixels, strict=True)):
         with torch.no_grad():
             logits = network.fuse(network(plan.evaluation_video(picture.unsqueeze(0).to(device))))
         likeliest = logits.softmax(-1)[0].topk(top)
         rows += [
             {"file": name, "class": card.classes[int(index)], "probability": float(value)}
+            | ({} if learned is None else {"trained_on": learned[place]})
             for value, index in zip(likeliest.values, likeliest.indices, strict=True)
         ]
     print_predictions(rows, top, as_json=json)
@@ -134,7 +142,8 @@ def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) ->
         for start in range(0, len(rows), top):
             picture = rows[start : start + top]
             likeliest = [{"class": row["class"], "probability": row["probability"]} for row in picture]
-            say(json.dumps({"file": picture[0]["file"], "classes": likeliest}))
+            learned = {key: picture[0][key] for key in ("trained_on",) if key in picture[0]}
+            say(json.dumps({"file": picture[0]["file"], "classes": likeliest, **learned}))
         return
     from rich.table import Table
 
@@ -143,37 +152,19 @@ def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) ->
     for row in rows:
         shown.add_row(row["file"], row["class"], f"{row['probability']:.1%}")
     table(shown)
+    if learned := sum(row.get("trained_on", False) for row in rows[::top]):
+        say(f"{learned} of these {len(rows) // top} pictures are among those that the network was trained on.")
 
 
-def read_picture(path: Path, channels: int, size: tuple[int, int]) -> Tensor:
+def read_picture(
+    path: Path, channels: int, size: tuple[int, int], pixel_limit: int = LoadingConfig().pixel_limit
+) -> Tensor:
     """A picture as uint8 (C, H, W), brought to the channels and size that the network was trained on."""
     from fieldshift.data import BadFileError
     from fieldshift.data.reading import Reader
 
-    reader = Reader(size=size, channels=channels, pixel_limit=LoadingConfig().pixel_limit, fitting="crop", to_grey=True)
+    reader = Reader(size=size, channels=channels, pixel_limit=pixel_limit, fitting="crop", to_grey=True)
     try:
         return reader.image(path)
     except BadFileError as error:
         raise UserError(error.problem.line()) from None
-
-
-def loading_of(run: Path) -> LoadingConfig:
-    """How the data of a run were read, from the configuration in its folder or, for a trial, above it."""
-    import yaml
-
-    from pipelines.problem import loading_from_plain
-
-    for folder in (run, *run.absolute().parents[:3]):
-        file = folder / "config.yaml"
-        if file.is_file():
-            return loading_from_plain((yaml.safe_load(file.read_text()) or {}).get("loading") or {})
-    return LoadingConfig()
-
-
-def file_size(data: str, size: tuple[int, int]) -> tuple[int, int] | None:
-    """The size that files are brought to for a network trained on `size`; arrays and built-in scenes have their own."""
-    return (
-        size
-        if data.partition(":")[0] in {"folder", "voc", "imagenet", "tiny-imagenet", "voc2012", "cityscapes"}
-        else None
-    )

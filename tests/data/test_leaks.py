@@ -6,13 +6,11 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from fieldshift.data import inspect_data, load_dataset
-from fieldshift.data.leaks import LEAST_CORRELATION, almost_equal, equal_files, thumbnails
-from fieldshift.data.listing import Listing
+from fieldshift.data.leaks import LEAST_CORRELATION, almost_equal, thumbnails
 
 
 def pictures(count: int, seed: int, side: int = 48) -> torch.Tensor:
@@ -78,12 +76,3 @@ def test_equal_arrays_are_counted(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", train_images=images[:9], train_labels=labels[:9], test_images=images[7:],
              test_labels=labels[7:])  # fmt: skip
     assert load_dataset(f"npz:{tmp_path / 'a.npz'}").leaked == 2
-
-
-@pytest.mark.parametrize("workers", [0, 3])
-def test_only_files_of_equal_length_and_content_are_equal(tmp_path: Path, workers: int) -> None:
-    for name, content in (("a", b"12345"), ("b", b"12345"), ("c", b"54321"), ("d", b"123456")):
-        (tmp_path / name).write_bytes(content)
-    train = Listing([str(tmp_path / "a"), str(tmp_path / "gone")], [0, 0])
-    test = Listing([str(tmp_path / name) for name in ("b", "c", "d", "gone too")], [0] * 4)
-    assert equal_files(train, test, workers) == 1

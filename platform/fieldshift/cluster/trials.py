@@ -101,7 +101,7 @@ class TrialFolder:
             result = TrialResult(error=None, kept=True, **record)
         except (ValueError, TypeError) as error:
             raise UserError(f"{source} is not a finished trial ({error}); delete it to run the trial again.") from error
-        if not any_configuration and result.trial != json.loads(json.dumps(trial)):
+        if not any_configuration and not agrees(result.trial, json.loads(json.dumps(trial))):
             raise UserError(
                 f"{source} is of another configuration; give another --out, or leave out --resume to start anew."
             )
@@ -121,6 +121,11 @@ class TrialFolder:
 
     def _file(self, key: str) -> Path:
         return self.path / f"{key}.json"
+
+
+def agrees(recorded: Trial, asked: Trial) -> bool:
+    """Whether a kept trial is the one that is asked for; of values that an older version did not record nothing is known."""
+    return all(name in asked and asked[name] == value for name, value in recorded.items())
 
 
 def split_kept(

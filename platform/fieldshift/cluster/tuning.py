@@ -15,7 +15,7 @@ from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.room import local_device, resources, room_for
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
-from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialFolder, TrialResult, run_trial_here
+from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialFolder, TrialResult, agrees, run_trial_here
 from fieldshift.errors import UserError
 
 Mode = Literal["max", "min"]
@@ -124,7 +124,7 @@ def _earlier(task: _Task, folder: TrialFolder, resume: bool) -> list[TrialResult
         return []
     for sample in samples:
         known = {name: value for name, value in sample.trial.items() if name not in task.space and name != "key"}
-        if known != dict(task.fixed) or not task.space.keys() <= sample.trial.keys():
+        if not agrees(known, dict(task.fixed)) or not task.space.keys() <= sample.trial.keys():
             raise UserError(
                 f"{folder.path}/{sample.key}.json belongs to another search;"
                 " give another --out, or leave out --resume to start anew."

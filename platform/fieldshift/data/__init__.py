@@ -6,9 +6,11 @@ from fieldshift.data.arms2d import Augmentation, augmentation, known_augmentatio
 from fieldshift.data.basic import BasicAugmentation
 from fieldshift.data.batching import Batch, batch_count, batches, epoch_order
 from fieldshift.data.catalogue import CatalogueRow, catalogue, known_datasets, load_dataset
+from fieldshift.data.class_names import with_classes
 from fieldshift.data.dataset import DataSet
+from fieldshift.data.identity import Identity, changes
 from fieldshift.data.inspect import inspect_data
-from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.loading import LoadingConfig, LoadingOverrides
 from fieldshift.data.partition import halves, holdout, write_parts
 from fieldshift.data.problems import BadFileError, Problem
 from fieldshift.data.report import DataReport
@@ -23,7 +25,9 @@ __all__ = [
     "CatalogueRow",
     "DataReport",
     "DataSet",
+    "Identity",
     "LoadingConfig",
+    "LoadingOverrides",
     "Problem",
     "Split",
     "TensorSplit",
@@ -31,6 +35,7 @@ __all__ = [
     "batch_count",
     "batches",
     "catalogue",
+    "changes",
     "epoch_order",
     "halves",
     "holdout",
@@ -38,5 +43,6 @@ __all__ = [
     "known_augmentations",
     "known_datasets",
     "load_dataset",
+    "with_classes",
     "write_parts",
 ]

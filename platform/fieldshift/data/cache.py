@@ -37,15 +37,29 @@ def data_root(root: Path | str | None = None) -> Path:
 def cached_arrays(key: str, make: Callable[[], Arrays]) -> dict[str, NDArray[np.generic]]:
     """The arrays that `make` gives, kept under `key` in the cache folder, so that they are made once.
 
-    The file is written under a temporary name and renamed, so several processes may ask at once. A file that cannot
-    be read is made again; a folder that cannot be written to costs only the time to make the arrays each run.
+    A file that cannot be read is made again; a folder that cannot be written to costs only the time to make the arrays
+    each run. `key` has to change with everything that the arrays are made of.
     """
-    path = cache_folder() / f"{key}.npz"
+    kept = kept_arrays(key)
+    if kept is not None:
+        return kept
+    arrays = dict(make())
+    keep_arrays(key, arrays)
+    return arrays
+
+
+def kept_arrays(key: str) -> dict[str, NDArray[np.generic]] | None:
+    """The arrays that are kept under `key`; None where there are none, or they are damaged."""
     try:
-        with path.open("rb") as source, np.load(source, allow_pickle=False) as stored:
+        with (cache_folder() / f"{key}.npz").open("rb") as source, np.load(source, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception:  # not there, or damaged: both mean that it has to be made
-        arrays = dict(make())
+        return None
+
+
+def keep_arrays(key: str, arrays: Arrays) -> None:
+    """Keeps `arrays` under `key`: written under a temporary name and renamed, so several processes may do it at once."""
+    path = cache_folder() / f"{key}.npz"
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.writing.npz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,4 +69,3 @@ def cached_arrays(key: str, make: Callable[[], Arrays]) -> dict[str, NDArray[np.
     except OSError:
         with suppress(OSError):
             temporary.unlink()
-    return arrays

@@ -10,6 +10,7 @@ from fieldshift.data.cache import data_root
 from fieldshift.data.collection import Collection
 from fieldshift.data.dataset import DataSet
 from fieldshift.data.digit_pairs import AXES, digit_pairs
+from fieldshift.data.identity import Identity
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.own_folder import folder_collection
 from fieldshift.data.own_npz import npz_collection
@@ -88,15 +89,17 @@ def load_dataset(
     train_limit: int | None = None,
     test_limit: int | None = None,
     loading: LoadingConfig | None = None,
+    like: Identity | None = None,
 ) -> DataSet:
     """The data set that `spec` names: a name of the catalogue, or folder:PATH, npz:PATH or voc:PATH for own data.
 
     `task` is "classification" or "segmentation"; left out, it is the data set's own (digit pairs: classification).
     `seed` draws the scenes of the digit pairs, a test share where own data names none, and limited parts. Published
     sets are looked for below `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder. `train_limit` and
-    `test_limit` keep that many samples with the classes' shares (digit pairs: make that many scenes). Raises UserError
-    for unknown names, absent files, a task the set does not have, and (BadFileError) the first unusable file met,
-    unless loading.skip_unreadable.
+    `test_limit` keep that many samples with the classes' shares (digit pairs: make that many scenes). `like`: the samples
+    of own data as they were before (`DataSet.identity`); where parts are drawn, every sample goes to the part that it had
+    there, and new ones are left out and counted. Raises UserError for unknown names, absent files, a task the set does
+    not have, and (BadFileError) the first unusable file met, unless loading.skip_unreadable.
     """
     loading = loading or LoadingConfig()
     if task is not None and task not in TASKS:
@@ -111,7 +114,7 @@ def load_dataset(
     collection = collect(spec, loading, findings, seed=seed, root=root)
     if task is not None and task != collection.task:
         raise UserError(f"{spec} is for {collection.task}, not for {task}; leave the task out or take other data.")
-    return collection.load(loading, findings, seed=seed, train_limit=train_limit, test_limit=test_limit)
+    return collection.load(loading, findings, seed=seed, train_limit=train_limit, test_limit=test_limit, like=like)
 
 
 def collect(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from PIL import Image
 
 from fieldshift.data.cache import cached_arrays
+from fieldshift.data.content import FileContents
 from fieldshift.data.dataset import (
     DataSet,
     Statistics,
@@ -21,12 +21,13 @@ from fieldshift.data.dataset import (
     digest_of_split,
     ignore_index_of,
 )
-from fieldshift.data.leaks import MOST_FILES, equal_files, equal_images
-from fieldshift.data.listing import Listing, facts
+from fieldshift.data.identity import Identity, repeated
+from fieldshift.data.listing import Listing, existing_folder
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.partition import limited
 from fieldshift.data.problems import BadFileError, Findings, Problem
 from fieldshift.data.reading import Fitting, Reader, open_image
+from fieldshift.data.samples import array_identity, arrays_like, file_identity, files_like
 from fieldshift.data.split import Task, TensorSplit
 from fieldshift.data.streaming import FileStore, StreamedSplit
 from fieldshift.errors import UserError
@@ -39,7 +40,10 @@ LARGEST_SCENE = 1024
 
 @dataclass(kw_only=True)
 class FileCollection:
-    """A data set of image files. `size` None means: look at the images; `label_map` as in Reader."""
+    """A data set of image files. `size` None means: look at the images; `label_map` as in Reader.
+
+    drawn: whether the test part was drawn from all samples, because the data name none.
+    """
 
     name: str
     task: Task
@@ -53,6 +57,7 @@ class FileCollection:
     label_map: tuple[int, ...] | None = None
     statistics: Statistics | None = None
     is_own: bool = False
+    drawn: bool = False
 
     def reader(self, loading: LoadingConfig) -> Reader:
         """How the files become tensors: as the settings say, else as the collection does, else as the images are."""
@@ -65,19 +70,33 @@ class FileCollection:
                       label_map=self.label_map)  # fmt: skip
 
     def load(
-        self, loading: LoadingConfig, findings: Findings, *, seed: int, train_limit: int | None, test_limit: int | None
+        self,
+        loading: LoadingConfig,
+        findings: Findings,
+        *,
+        seed: int,
+        train_limit: int | None,
+        test_limit: int | None,
+        like: Identity | None = None,
     ) -> DataSet:
-        reader = self.reader(loading)
+        reader, contents = self.reader(loading), FileContents(loading.workers)
+        parts = {"train": self.train, "test": self.test}
+        if loading.skip_unreadable:
+            parts = {name: usable_part(part, reader, loading, findings, contents) for name, part in parts.items()}
+        limited_to = {"train": train_limit, "test": test_limit}
+        left_out = 0
+        if like is not None and (self.drawn or any(limit is not None for limit in limited_to.values())):
+            parts, left_out = files_like(self.name, like, parts, self.root, contents, drawn=self.drawn)
         chosen: dict[str, Listing] = {}
-        for part, listing, limit in (("train", self.train, train_limit), ("test", self.test, test_limit)):
-            usable = usable_part(listing, reader, loading, findings) if loading.skip_unreadable else listing
-            if not len(usable):
+        for part, limit in limited_to.items():
+            if not len(parts[part]):
                 raise UserError(f"The {part} part of {self.name} has no image that can be used; see inspect_data.")
-            chosen[part] = files_at_most(usable, limit, seed)
+            chosen[part] = files_at_most(parts[part], limit, seed)
+        identity = file_identity(self.classes, chosen, self.root, contents, own=self.is_own)
         train, test = (streamed(chosen[part], reader, loading) for part in ("train", "test"))
         mean, std = self.statistics or measure(train, seed)
         skipped = len(findings.problems)
-        left_out = f"; {skipped} left out as unusable" if skipped else ""
+        unusable = f"; {skipped} left out as unusable" if skipped else ""
         return DataSet(
             name=self.name,
             task=self.task,
@@ -89,21 +108,21 @@ class FileCollection:
             channels=reader.channels,
             size=reader.size,
             ignore_index=ignore_index_of(self.task),
-            protocol=f"{self.protocol}; {len(train)} to train, {len(test)} to test; {described(reader)}{left_out}",
-            digest=digest_of(reader, self.content(chosen["train"]), self.content(chosen["test"])),
+            protocol=f"{self.protocol}; {len(train)} to train, {len(test)} to test; {described(reader)}{unusable}",
+            # How large a file may be does not change what is read of it.
+            digest=digest_of(replace(reader, pixel_limit=0), identity),
             background=black(reader.channels),
             skipped=skipped,
-            leaked=leaked_files(chosen["train"], chosen["test"], loading) if self.is_own else None,
+            leaked=repeated(identity.train, identity.test) if self.is_own else None,
             from_files=True,
+            identity=identity if self.is_own else None,
+            left_out=0 if any(limit is not None for limit in limited_to.values()) else left_out,
         )
 
-    def content(self, listing: Listing) -> str:
-        """A digest of which files are used and how large they are; not of every pixel, which would cost an epoch."""
-        base = os.path.commonpath(list({path.rpartition(os.sep)[0] for path in listing.images}))
-        named = [path[len(base) :] for path in listing.images]
-        # Published sets do not change under their names; own data does.
-        sizes = [facts(path)[0] for path in listing.images] if self.is_own else []
-        return digest_of(named, listing.targets, sizes)
+    @property
+    def root(self) -> str:
+        """The folder of own data, which names are relative to; empty for published sets."""
+        return str(existing_folder(self.name.partition(":")[2], "data")) if self.is_own else ""
 
 
 @dataclass(kw_only=True)
@@ -116,17 +135,34 @@ class ArrayCollection:
     train: TensorSplit
     test: TensorSplit
     protocol: str
+    is_own: bool = False
+    drawn: bool = False
 
     def load(
-        self, loading: LoadingConfig, findings: Findings, *, seed: int, train_limit: int | None, test_limit: int | None
+        self,
+        loading: LoadingConfig,
+        findings: Findings,
+        *,
+        seed: int,
+        train_limit: int | None,
+        test_limit: int | None,
+        like: Identity | None = None,
     ) -> DataSet:
         for setting, value in (("size", loading.size), ("channels", loading.channels)):
             if value is not None:
                 raise UserError(
                     f"loading.{setting} does not apply to {self.name}, whose images are arrays; leave it out."
                 )
-        train = at_most(self.train, train_limit, seed)
-        test = at_most(self.test, test_limit, seed)
+        limited_to = {"train": train_limit, "test": test_limit}
+        is_limited = any(limit is not None for limit in limited_to.values())
+        parts, left_out = {"train": self.train, "test": self.test}, 0
+        chosen = {name: at_most(part, limited_to[name], seed) for name, part in parts.items()}
+        identity = array_identity(self.classes, chosen)
+        if like is not None and identity != like and (self.drawn or is_limited):
+            parts, left_out = arrays_like(self.name, like, parts, drawn=self.drawn)
+            chosen = {name: at_most(part, limited_to[name], seed) for name, part in parts.items()}
+            identity = array_identity(self.classes, chosen)
+        train, test = chosen["train"], chosen["test"]
         mean, std = channel_statistics(train.images)
         channels, height, width = train.images.shape[1:]
         skipped = len(findings.problems)
@@ -145,22 +181,13 @@ class ArrayCollection:
             digest=digest_of(self.task, digest_of_split(train), digest_of_split(test)),
             background=black(channels),
             skipped=skipped,
-            leaked=equal_images(train.images.numpy(), test.images.numpy()),
+            leaked=repeated(identity.train, identity.test),
+            identity=identity if self.is_own else None,
+            left_out=0 if is_limited else left_out,
         )
 
 
 Collection = FileCollection | ArrayCollection
-
-
-def leaked_files(train: Listing, test: Listing, loading: LoadingConfig) -> int | None:
-    """How many test files are in train too, None where they are too many to look; looked at once, then remembered."""
-    if len(train) + len(test) > MOST_FILES:
-        return None
-    state = [(path, *facts(path)) for path in [*train.images, *test.images]]
-    found = cached_arrays(
-        f"leaked-{digest_of(len(train), state)}", lambda: {"count": np.array(equal_files(train, test, loading.workers))}
-    )
-    return int(found["count"])
 
 
 def at_most(split: TensorSplit, limit: int | None, seed: int) -> TensorSplit:
@@ -234,9 +261,12 @@ def streamed(listing: Listing, reader: Reader, loading: LoadingConfig) -> Stream
     return StreamedSplit(store, torch.arange(len(listing)), torch.tensor(listing.targets, dtype=torch.int64))
 
 
-def usable_part(listing: Listing, reader: Reader, loading: LoadingConfig, findings: Findings) -> Listing:
+def usable_part(
+    listing: Listing, reader: Reader, loading: LoadingConfig, findings: Findings, contents: FileContents
+) -> Listing:
     """The samples whose files can be used, the others to `findings`; decodes every file once, then remembers."""
-    state = [(path, *facts(path)) for path in [*listing.images, *(listing.masks or [])]]
+    files = [*listing.images, *(listing.masks or [])]
+    state = list(zip(files, contents.of(files), strict=True))
 
     def look() -> dict[str, np.ndarray]:
         found = enumerate(streamed(listing, reader, loading).store.problems())

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from fieldshift.data.identity import Identity
 from fieldshift.data.split import IGNORE, Split, Task, TensorSplit
 
 SMALLEST_DEVIATION = 1e-3
@@ -28,7 +29,9 @@ class DataSet:
     size: (H, W) of every gathered image, in pixels.
     ignore_index: the mask value that no loss or score counts (255), None for classification.
     protocol: in words, what was trained on and what is tested on, and how images were brought to `size`.
-    digest: changes when the samples, their order, or the way to prepare them change.
+    digest: changes when the samples (their content, labels, masks), their order, or the way to prepare them change.
+    identity: own data's samples by their content, to know them again; None for what is built in or published.
+    left_out: samples that are in neither part of the split that was asked for (`load_dataset`'s `like`).
     background: per channel, the uint8 value to fill empty space with.
     skipped: files, samples and classes left out because they could not be used (only with `skip_unreadable`).
     leaked: test samples that are in train too, byte for byte; None where that was not looked at (see `inspect_data`).
@@ -51,6 +54,8 @@ class DataSet:
     skipped: int = 0
     leaked: int | None = None
     from_files: bool = False
+    identity: Identity | None = None
+    left_out: int = 0
 
     def record(self) -> dict[str, Any]:
         """What every result says about its data, as plain JSON values."""

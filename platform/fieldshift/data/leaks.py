@@ -1,12 +1,9 @@
-"""Test samples that are in train too: equal ones by a hash of their content, almost equal ones by their thumbnails."""
+"""Test samples that look almost like one in train, by their thumbnails."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -17,14 +14,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from fieldshift.data.listing import Listing, facts
-
 SIDE = 16
 COARSE_SIDE = 4
 LEAST_CORRELATION = 0.998
 FLAT = 1.0
 CHUNK, FEW = 1024, 32
-MOST_FILES = 10_000  # above, looking takes longer than a start should, and `inspect_data` does it
 Thumbnails = UInt8[Tensor, "_ 256"]
 
 
@@ -86,32 +80,3 @@ def coarse(values: NDArray[np.float32]) -> NDArray[np.float32]:
     blocks = values.reshape(-1, COARSE_SIDE, step, COARSE_SIDE, step)
     projected: NDArray[np.float32] = blocks.sum((2, 4)).reshape(-1, COARSE_SIDE**2) / step
     return projected
-
-
-def equal_images(train: Iterable[NDArray[np.uint8]], test: Iterable[NDArray[np.uint8]]) -> int:
-    """How many of the `test` images have exactly the pixels of one in `train`."""
-    seen = {hashed(image.tobytes()) for image in train}
-    return sum(hashed(image.tobytes()) in seen for image in test)
-
-
-def equal_files(train: Listing, test: Listing, workers: int) -> int:
-    """How many image files of `test` have the bytes of one of `train`; only files of equal length are read."""
-    by_size: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
-    for side, listing in enumerate((train, test)):
-        for path in listing.images:
-            by_size[facts(path)[0]][side].append(path)
-    alike = [sides for sides in by_size.values() if sides[0] and sides[1]]
-    paths = [path for sides in alike for side in sides for path in side]
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        content = dict(zip(paths, pool.map(content_hash, paths), strict=True))
-    known = [({content[path] for path in sides[0]}, sides[1]) for sides in alike]
-    return sum(content[path] in there for there, tested in known for path in tested)
-
-
-def content_hash(path: str) -> bytes:
-    """Of the file's bytes; a file that cannot be read is equal to none."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-    except OSError:
-        return hashed(path.encode("utf-8", "surrogateescape") + b"\0unreadable")

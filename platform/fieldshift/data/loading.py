@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 from fieldshift.errors import UserError
 
@@ -56,3 +56,42 @@ class LoadingConfig:
                 f"loading.pixel_limit is {self.pixel_limit}, but must be 1 to {LARGEST_PIXEL_LIMIT} pixels; make larger"
                 " images smaller first."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadingOverrides:
+    """What is read in another way than in a run's training; whatever is None stays as it was there.
+
+    Attributes:
+        workers: threads that decode images; None takes the run's, as do all of these.
+        size: height and width in pixels that images are brought to.
+        channels: 1 (grey) or 3 (RGB).
+        memory: MiB of decoded images kept.
+        test_share: part of the samples that becomes the test set, of other data that name none.
+        skip_unreadable: whether to go on without what cannot be used.
+        pixel_limit: pixels above which an image is refused before it is decoded.
+        download: fetch a named data set that is not there.
+        root: folder that published data sets are looked for in.
+        train_limit: training images that are used, of other data.
+        test_limit: test images that are used.
+    """
+
+    workers: int | None = None
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    memory: int | None = None
+    test_share: float | None = None
+    skip_unreadable: bool | None = None
+    pixel_limit: int | None = None
+    download: bool | None = None
+    root: str | None = None
+    train_limit: int | None = None
+    test_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        self.over(LoadingConfig())  # says what is wrong with a value
+
+    def over(self, base: LoadingConfig) -> LoadingConfig:
+        """`base` with what is given here in place of its own."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(base, **{name: value for name, value in given.items() if value is not None})

@@ -96,6 +96,7 @@ def split_apart(
         test=test,
         protocol=f"a share of {loading.test_share} of each class set apart to test on, seed {seed}",
         is_own=True,
+        drawn=True,
     )
 
 

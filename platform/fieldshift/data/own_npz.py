@@ -69,6 +69,8 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
         train=as_split(*parts["train"], task),
         test=as_split(*within(path, parts["test"], count=count, task=task, findings=findings), task),
         protocol=protocol,
+        is_own=True,
+        drawn=not {"test", "val"} & named,
     )
 
 

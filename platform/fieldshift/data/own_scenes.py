@@ -10,8 +10,9 @@ import torch
 
 from fieldshift.data.cache import cached_arrays
 from fieldshift.data.collection import FileCollection
+from fieldshift.data.content import FileContents
 from fieldshift.data.dataset import digest_of, names_of
-from fieldshift.data.listing import Listing, existing_folder, facts, image_files, subfolders
+from fieldshift.data.listing import Listing, existing_folder, image_files, subfolders
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import BadFileError, Findings
@@ -65,6 +66,7 @@ def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, s
         protocol=protocol,
         label_map=plain_labels(len(classes)),
         is_own=True,
+        drawn=train_names is None or lists[test_part] is None,
     )
 
 
@@ -156,7 +158,7 @@ def count_classes(masks: list[str], loading: LoadingConfig) -> int:
         with ThreadPoolExecutor(max(1, loading.workers)) as pool:
             return {"count": np.array(max(pool.map(largest, masks), default=-1) + 1)}
 
-    state = [(path, *facts(path)) for path in masks]
+    state = list(zip(masks, FileContents(loading.workers).of(masks), strict=True))
     count = int(cached_arrays(f"classes-{digest_of(state)}", look)["count"])
     if not 2 <= count <= UNKNOWN_LABEL:
         raise UserError(f"The masks hold {count} class(es), but must hold 2 to {UNKNOWN_LABEL}: number them from 0.")

@@ -1,0 +1,89 @@
+"""What a run was made with: `data.json` in its folder, compared wherever the run goes on or is used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fieldshift.console import say
+from fieldshift.data import DataSet, Identity, changes
+from fieldshift.errors import UserError
+from fieldshift.run_folder import RunFolder, read_result, write_whole
+
+FILE = "data.json"
+SCHEMA, VERSION = "fieldshift.data", 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecord:
+    """The data of a run: name, digest, and the samples of own data. `identity` is None for built-in and published sets."""
+
+    name: str
+    digest: str
+    identity: Identity | None
+
+
+def run_folder_of(folder: Path) -> Path:
+    """The folder with a run's configuration: `folder`, or for one of the run's trials the folder that it is in."""
+    if (folder / "config.yaml").is_file() or folder.absolute().parent.name != "trials":
+        return folder
+    return folder.absolute().parent.parent
+
+
+def write_record(folder: Path, dataset: DataSet) -> None:
+    values: dict[str, Any] = {
+        "schema": SCHEMA, "version": VERSION, "name": dataset.name, "digest": dataset.digest,
+        "protocol": dataset.protocol, "samples": None if dataset.identity is None else dataset.identity.to_plain(),
+    }  # fmt: skip
+    write_whole(folder / FILE, json.dumps(values, separators=(",", ":")) + "\n")
+
+
+def read_record(folder: Path) -> DataRecord | None:
+    """What the data of the run in `folder` were; None where the run has no record."""
+    path = run_folder_of(folder) / FILE
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise UserError(f"{path} cannot be read; restore it, or delete it to go on without knowing the data.") from None
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        raise UserError(f"{path} does not describe the data of a run; restore it, or delete it.")
+    if values["version"] > VERSION:
+        raise UserError(f"{path} has version {values['version']}, this FieldShift reads up to {VERSION}: update it.")
+    samples = values["samples"]
+    identity = None if samples is None else Identity.from_plain(samples)
+    return DataRecord(name=values["name"], digest=values["digest"], identity=identity)
+
+
+def keep_record(folder: RunFolder, dataset: DataSet) -> None:
+    """Writes the record of a new run; of one that goes on, makes sure that the data are the same.
+
+    Raises UserError where they changed. Says so where an older version of FieldShift left no record.
+    """
+    if not folder.resumed or not any(path.name != "config.yaml" for path in folder.path.iterdir()):
+        write_record(folder.path, dataset)
+        return
+    held = read_record(folder.path)
+    digest = digest_without_record(folder.path, dataset) if held is None else held.digest
+    if digest is None:
+        say(f"{folder.path} has no {FILE} (an earlier version of FieldShift made it): whether {dataset.name} has changed "
+            "since is unknown.")  # fmt: skip
+    elif digest != dataset.digest:
+        what = None if held is None or held.identity is None or dataset.identity is None else changes(
+            held.identity, dataset.identity
+        )  # fmt: skip
+        raise UserError(
+            f"{dataset.name} has changed since {folder.path} was made ({what or 'its digest is another'}); restore the data, "
+            "or give another --out to start anew."
+        )
+
+
+def digest_without_record(folder: Path, dataset: DataSet) -> str | None:
+    """The digest in an older run's result; None where there is none, or of files, whose digests were made otherwise."""
+    if dataset.from_files or not (folder / "result.json").exists():
+        return None
+    digest = (read_result(folder).get("data") or {}).get("digest")
+    return None if digest is None else str(digest)

@@ -1,0 +1,145 @@
+"""The data that a finished run is used on: its own as in its training, or others, read and numbered alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldshift.data import DataSet, LoadingConfig, LoadingOverrides, changes, with_classes
+from fieldshift.errors import UserError
+from pipelines.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
+from pipelines.problem import load_data, loading_from_plain
+
+if TYPE_CHECKING:
+    from fieldshift.training import NetworkCard
+
+# Kinds and names of data whose images are files, which are brought to the network's size; arrays have their own.
+OF_FILES = {"folder", "voc", "imagenet", "tiny-imagenet", "voc2012", "cityscapes"}
+LIMITS = ("test_share", "train_limit", "test_limit")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """The data set, how it was asked to be read, and what is to be known about it, a line each."""
+
+    dataset: DataSet
+    loading: LoadingConfig
+    notes: tuple[str, ...]
+
+
+def loading_of(run: Path) -> LoadingConfig | None:
+    """How the data of a run were read, from the configuration in its folder or, for a trial, in the run's; None without."""
+    import yaml
+
+    file = run_folder_of(run) / "config.yaml"
+    if not file.is_file():
+        return None
+    return loading_from_plain((yaml.safe_load(file.read_text()) or {}).get("loading") or {})
+
+
+def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: str | None = None) -> RunData:
+    """The data of a run, or `data`: read as in the run's training but for what is given, its classes numbered as there.
+
+    Of the run's own data the parts stay those of the training, file by file, whatever the folder has gained or lost.
+    Raises UserError where the classes have other names, or an option would do nothing.
+    """
+    spec = data or card.data
+    own = same_data(spec, card.data)
+    notes = []
+    kept = loading_of(run)
+    if kept is None:
+        notes.append(f"{run} has no config.yaml: how its data were read is unknown, and defaults are taken.")
+        kept = LoadingConfig()
+    if own:
+        check_split_stays(run, kept, given)
+    else:
+        kept = replace(kept, size=None, channels=None, download=False)
+    loading = given.over(kept)
+    read = loading
+    if spec.partition(":")[0] in OF_FILES:
+        read = replace(loading, size=loading.size or card.size, channels=loading.channels or card.channels)
+    record = read_record(run)
+    dataset = load_data(spec, card.task, read, like=None if record is None else record.identity)
+    if dataset.channels != card.channels:
+        raise UserError(
+            f"The network of {run} reads {card.channels} channel(s), but {spec} has {dataset.channels}; give data with "
+            "the same."
+        )
+    partly = any(getattr(loading, name) != getattr(kept, name) for name in LIMITS)
+    notes += notes_on(run, card, record, dataset, own=own, partly=partly)
+    return RunData(dataset=with_classes(dataset, card.classes), loading=loading, notes=tuple(notes))
+
+
+def check_split_stays(run: Path, kept: LoadingConfig, given: LoadingOverrides) -> None:
+    for name in ("test_share", "train_limit"):
+        asked = getattr(given, name)
+        if asked is not None and asked != getattr(kept, name):
+            raise UserError(
+                f"--loading.{name} is {asked}, but {run} is used with the split of its training ({name} "
+                f"{getattr(kept, name)}); leave it out, or train again."
+            )
+
+
+def same_data(spec: str, other: str) -> bool:
+    """Whether two names of data are one, by whatever path."""
+    if spec == other:
+        return True
+    (kind, colon, path), (other_kind, _, other_path) = spec.partition(":"), other.partition(":")
+    if not colon or kind != other_kind:
+        return False
+    return Path(path).expanduser().resolve() == Path(other_path).expanduser().resolve()
+
+
+def notes_on(
+    run: Path, card: NetworkCard, record: DataRecord | None, dataset: DataSet, *, own: bool, partly: bool
+) -> list[str]:
+    """What a reader of the score has to know about the data."""
+    notes = []
+    if tuple(dataset.size) != tuple(card.size):
+        notes.append(
+            f"The images are {dataset.size[0]} x {dataset.size[1]} px; the network was trained on {card.size[0]} x "
+            f"{card.size[1]} px."
+        )
+    if record is None:
+        digest = digest_without_record(run_folder_of(run), dataset)
+        if own and digest != dataset.digest:
+            notes.append(
+                f"{run} has no {FILE} (an earlier version of FieldShift made it): whether {dataset.name} has changed since "
+                "its training is unknown."
+            )
+        return notes
+    if record.identity is None or dataset.identity is None:
+        if own and not partly and not dataset.from_files and record.digest != dataset.digest:
+            notes.append(f"{dataset.name} has changed since the training (its digest is another).")
+        return notes
+    if own and (what := changes(record.identity, dataset.identity, partly=partly)):
+        notes.append(f"{dataset.name} has changed since the training: {what}.")
+    if dataset.left_out:
+        notes.append(
+            f"{dataset.left_out:,} image(s) of {dataset.name} are in neither part of the training's split and are left out."
+        )
+    trained_on = sum(record.identity.trained_on(dataset.identity.test.contents))
+    if trained_on:
+        notes.append(
+            f"{trained_on:,} of the {len(dataset.test):,} test images are among those that the network was trained on, so "
+            "the score is too good."
+        )
+    return notes
+
+
+def different_data(folders: Sequence[Path]) -> list[str]:
+    """A line for every run that was not trained on the data of the first one, though they have one name."""
+    first = read_record(folders[0])
+    notes = []
+    for folder in folders[1:]:
+        other = read_record(folder)
+        if first is None or other is None or first.digest == other.digest:
+            continue
+        what = None if first.identity is None or other.identity is None else changes(first.identity, other.identity)
+        notes.append(
+            f"{folder} was trained on other data than {folders[0]} under the name {first.name}: "
+            f"{what or 'the digest is another'}. The images are those of {folders[0]}."
+        )
+    return notes

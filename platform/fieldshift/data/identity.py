@@ -1,0 +1,155 @@
+"""Which samples a data set has, by their content: to know them again, to say what changed, and to keep a split."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Part = Literal["train", "test"]
+PARTS: tuple[Part, Part] = ("train", "test")
+UNNAMED = "\0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartIdentity:
+    """The samples of one part, in order.
+
+    names: path below the data's folder, empty where samples have none (arrays). labels: class numbers. contents: hash of
+    the image file's bytes, or of the array's pixels; empty where a file cannot be read. masks: likewise, None without masks.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[int, ...]
+    contents: tuple[str, ...]
+    masks: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def to_plain(self) -> list[list[Any]]:
+        """One row a sample: name, label, content and, where there are masks, the mask's."""
+        columns = [self.names, self.labels, self.contents, *([] if self.masks is None else [self.masks])]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    @staticmethod
+    def from_plain(rows: list[list[Any]]) -> PartIdentity:
+        columns = list(zip(*rows, strict=True)) or [(), (), ()]
+        return PartIdentity(
+            names=columns[0], labels=columns[1], contents=columns[2], masks=columns[3] if len(columns) > 3 else None
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """The samples that a data set trains and tests on, and the names of its classes."""
+
+    classes: tuple[str, ...]
+    train: PartIdentity
+    test: PartIdentity
+
+    @property
+    def parts(self) -> Iterator[tuple[Part, PartIdentity]]:
+        return zip(PARTS, (self.train, self.test), strict=True)
+
+    def to_plain(self) -> dict[str, Any]:
+        return {"classes": list(self.classes), "train": self.train.to_plain(), "test": self.test.to_plain()}
+
+    @staticmethod
+    def from_plain(values: dict[str, Any]) -> Identity:
+        train, test = (PartIdentity.from_plain(values[part]) for part in PARTS)
+        return Identity(classes=tuple(values["classes"]), train=train, test=test)
+
+    def part_of(self, names: Sequence[str], contents: Sequence[str]) -> list[Part | None]:
+        """The part that each sample belongs to here: by name and content, else by content, else by name; None of a new one.
+
+        A content that is in both parts counts as trained on.
+        """
+        exact: dict[tuple[str, str], Part] = {}
+        by_content: dict[str, Part] = {}
+        by_name: dict[str, Part] = {}
+        for part, samples in reversed(list(self.parts)):  # so that train has the last word
+            for name, content in zip(samples.names, samples.contents, strict=True):
+                if name:
+                    exact[name, content] = by_name[name] = part
+                if content:
+                    by_content[content] = part
+        return [
+            exact.get((name, content)) or by_content.get(content) or by_name.get(name)
+            for name, content in zip(names, contents, strict=True)
+        ]
+
+    def trained_on(self, contents: Iterable[str]) -> list[bool]:
+        """Whether a sample of each content is among those that are trained on."""
+        known = set(self.train.contents) - {""}
+        return [content in known for content in contents]
+
+
+def repeated(train: PartIdentity, test: PartIdentity) -> int:
+    """How many samples of `test` have the content of one in `train`."""
+    known = set(train.contents) - {""}
+    return sum(content in known for content in test.contents)
+
+
+@dataclass(frozen=True)
+class _Row:
+    part: Part
+    label: str
+    content: str
+    mask: str
+
+
+def rows_of(identity: Identity) -> dict[str, _Row]:
+    """Every sample by its name, or, where it has none, by its content and how often that occurred before."""
+    found: dict[str, _Row] = {}
+    seen: Counter[str] = Counter()
+    for part, samples in identity.parts:
+        masks = samples.masks or ("",) * len(samples)
+        for name, label, content, mask in zip(samples.names, samples.labels, samples.contents, masks, strict=True):
+            key = name or f"{UNNAMED}{content} {seen[content]}"
+            seen[content] += 1
+            found[key] = _Row(part, identity.classes[label], content, mask)
+    return found
+
+
+def changes(then: Identity, now: Identity, *, partly: bool = False) -> str:
+    """What is different `now`, in words such as "12 relabelled (cat/000.png first), 3 new"; empty where nothing is.
+
+    partly: `now` was asked for only a part of the samples, so what is missing or new is no change.
+    """
+    before, after = rows_of(then), rows_of(now)
+    found: dict[str, list[str]] = defaultdict(list)
+    gone = [name for name in before if name not in after]
+    new = [name for name in after if name not in before]
+    places: dict[str, list[str]] = defaultdict(list)
+    for name in gone:
+        places[before[name].content].append(name)
+    pairs = [(name, name) for name in before if name in after]
+    pairs += [(places[content].pop(0), name) for name in new if places.get(content := after[name].content)]
+    paired, matched = {old for old, _ in pairs}, {name for _, name in pairs}
+    for old, name in pairs:
+        was, row = before[old], after[name]
+        if was.label != row.label:
+            found["relabelled"].append(old)
+        elif was.content != row.content:
+            found["with another content"].append(old)
+        elif was.mask != row.mask:
+            found["with another mask"].append(old)
+        elif was.part != row.part:
+            found["in the other part"].append(old)
+        elif old != name:
+            found["renamed"].append(old)
+    if not partly:
+        found["gone"] = [name for name in gone if name not in paired]
+        found["new"] = [name for name in new if name not in matched]
+    words = [f"{len(names):,} {what}" + first_named(names) for what, names in found.items() if names]
+    if then.classes != now.classes:
+        words.append(f"classes {', '.join(now.classes[:9])} instead of {', '.join(then.classes[:9])}")
+    return ", ".join(words)
+
+
+def first_named(names: Sequence[str]) -> str:
+    if names[0].startswith(UNNAMED):
+        return ""
+    return f" ({names[0]}{' first' if len(names) > 1 else ''})"

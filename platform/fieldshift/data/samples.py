@@ -1,0 +1,125 @@
+"""The identity of files and of arrays, and the split that their samples had before."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from fieldshift.data.content import FileContents, common_folder
+from fieldshift.data.identity import PARTS, Identity, PartIdentity
+from fieldshift.data.leaks import hashed
+from fieldshift.data.listing import Listing, facts
+from fieldshift.data.split import TensorSplit
+from fieldshift.errors import UserError
+
+LARGEST_READ = 8 * 2**30
+
+
+def file_identity(
+    classes: tuple[str, ...], parts: dict[str, Listing], root: str, contents: FileContents, *, own: bool
+) -> Identity:
+    """The samples of two listings by what their files hold.
+
+    Files of published sets, which do not change under their names, stand for their size where there are more than 8 GiB of
+    them. Own data is read, whatever its size.
+    """
+    whole = merged(parts)
+    files = [*whole.images, *(whole.masks or [])]
+    if own or sum(facts(path)[0] for path in files) <= LARGEST_READ:
+        hashes = contents.of(files)
+    else:
+        hashes = [f"{facts(path)[0]:x}" for path in files]
+    names = names_below(root, whole.images)
+    bounds = (0, len(parts["train"]), len(whole))
+    train, test = (
+        PartIdentity(
+            names=tuple(names[start:end]),
+            labels=tuple(whole.targets[start:end]),
+            contents=tuple(hashes[start:end]),
+            masks=None if whole.masks is None else tuple(hashes[len(whole) + start : len(whole) + end]),
+        )
+        for start, end in itertools.pairwise(bounds)
+    )
+    return Identity(classes=classes, train=train, test=test)
+
+
+def array_identity(classes: tuple[str, ...], parts: dict[str, TensorSplit]) -> Identity:
+    """The samples of two splits by their pixels."""
+    train, test = (
+        PartIdentity(
+            names=("",) * len(parts[part]),
+            labels=tuple(parts[part].targets.tolist()),
+            contents=tuple(array_hashes(parts[part].images)),
+            masks=None if (masks := parts[part].masks) is None else tuple(array_hashes(masks)),
+        )
+        for part in PARTS
+    )
+    return Identity(classes=classes, train=train, test=test)
+
+
+def files_like(
+    name: str, like: Identity, parts: dict[str, Listing], root: str, contents: FileContents, *, drawn: bool
+) -> tuple[dict[str, Listing], int]:
+    """The samples in the parts that they have in `like`, and how many are in neither; as they are where all are new.
+
+    drawn: whether the parts were drawn from all samples. Where the data name their test part, a sample stays in its part or
+    is left out.
+    """
+    whole = merged(parts)
+    places = like.part_of(names_below(root, whole.images), contents.of(whole.images))
+    if not any(places):
+        return parts, 0
+    kept = kept_places(name, places, len(parts["train"]), drawn=drawn)
+    return {part: whole.kept(chosen) for part, chosen in kept.items()}, places.count(None)
+
+
+def arrays_like(
+    name: str, like: Identity, parts: dict[str, TensorSplit], *, drawn: bool
+) -> tuple[dict[str, TensorSplit], int]:
+    """As `files_like`. Arrays have no names: of equal images in both parts of `like`, all count as trained on."""
+    train, test = parts["train"], parts["test"]
+    masks = None if train.masks is None or test.masks is None else torch.cat([train.masks, test.masks])
+    whole = TensorSplit(torch.cat([train.images, test.images]), torch.cat([train.targets, test.targets]), masks)
+    places = like.part_of([""] * len(whole), array_hashes(whole.images))
+    if not any(places):
+        return parts, 0
+    kept = kept_places(name, places, len(train), drawn=drawn)
+    return {part: whole.subset(torch.tensor(chosen)) for part, chosen in kept.items()}, places.count(None)
+
+
+def kept_places(name: str, places: Sequence[str | None], train: int, *, drawn: bool) -> dict[str, list[int]]:
+    """Where the samples of each part stand; the first `train` samples are those that the data have in train now."""
+    found: dict[str, list[int]] = {}
+    for part in PARTS:
+        found[part] = [
+            place for place, own in enumerate(places) if own == part and (drawn or (place < train) == (part == "train"))
+        ]
+        if not found[part]:
+            raise UserError(
+                f"{name} has none of the images that the run has in its {part} part; give the data of the run, or others "
+                "that name their own test part."
+            )
+    return found
+
+
+def merged(parts: dict[str, Listing]) -> Listing:
+    """The samples of train, then those of test, in one listing."""
+    train, test = parts["train"], parts["test"]
+    masks = None if train.masks is None or test.masks is None else [*train.masks, *test.masks]
+    return Listing([*train.images, *test.images], [*train.targets, *test.targets], masks)
+
+
+def names_below(root: str, paths: Sequence[str]) -> list[str]:
+    """What files are called below `root`, or below the folder that they have in common."""
+    base = root or common_folder(paths)
+    return [path[len(base) :].lstrip(os.sep).replace(os.sep, "/") for path in paths]
+
+
+def array_hashes(arrays: UInt8[Tensor, "samples ..."]) -> list[str]:
+    """A hash of each sample's values."""
+    return [hashed(array.tobytes()).hex() for array in arrays.cpu().numpy()]
