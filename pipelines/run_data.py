@@ -52,9 +52,9 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
     if kept is None:
         notes.append(f"{run} has no config.yaml: how its data were read is unknown, and defaults are taken.")
         kept = LoadingConfig()
-    if own:
+    if own and ":" in spec:
         check_split_stays(run, kept, given)
-    else:
+    if not own:
         kept = replace(kept, size=None, channels=None, download=False)
     loading = given.over(kept)
     read = loading
@@ -73,6 +73,7 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
 
 
 def check_split_stays(run: Path, kept: LoadingConfig, given: LoadingOverrides) -> None:
+    """Raises UserError for an option that would split own data anew, so that images are tested which were trained on."""
     for name in ("test_share", "train_limit"):
         asked = getattr(given, name)
         if asked is not None and asked != getattr(kept, name):
