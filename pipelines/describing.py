@@ -29,7 +29,7 @@ def describe(
     """Says what a video network consists of: parameters, FLOPs, temporal modules, receptive field, images a second.
 
     Args:
-        network: network name.
+        network: network name, or your own as package.module:function.
         temporal: temporal module.
         frames: frames of the video.
         task: classification or segmentation.
@@ -39,36 +39,59 @@ def describe(
         speed: measure images a second, of this network and of the 2D network (some seconds).
         architecture: how the network is built, beside its name.
     """
-    from fieldshift.networks import TEMPORAL, describe_lines, known_networks, video_network
+    from fieldshift.networks import (
+        TEMPORAL,
+        check_answer,
+        describe_lines,
+        is_foreign,
+        known_networks,
+        unknown_network,
+    )
     from fieldshift.networks import describe as describe_network
 
     if frames < 1:
         raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
     if size < 1:
         raise UserError(f"--size is {size}, but an image has at least 1 pixel a side.")
-    if network not in known_networks(task):
-        raise unknown_name("network", network, known_networks(task))
+    if network not in known_networks(task) and not is_foreign(network, task):
+        raise unknown_network(network, task)
     if temporal not in TEMPORAL:
         raise unknown_name("temporal module", temporal, TEMPORAL)
     architecture.check_temporal(temporal, TEMPORAL[temporal].takes_interleave)
 
-    def build(module: str, length: int, config: NetworkConfig) -> VideoNetwork:
-        return video_network(
-            network, temporal=module, frames=length, num_classes=classes, task=task, in_channels=channels,
-            ratio=config.ratio, fusion=config.fusion, weights=config.weights, auxiliary=config.auxiliary,
-            interleave=config.interleave, places=config.places, recompute=config.recompute,
-            small_images=config.takes_small_images(network, (size, size)),
-        )  # fmt: skip
-
-    built = build(temporal, frames, architecture)
+    built = build_network(network, temporal, frames, task, classes, channels, (size, size), architecture)
+    if is_foreign(network):
+        check_answer(built.network, network, (2 * frames, channels, size, size), classes, maps=task == "segmentation")
     facts = describe_network(built, (size, size)) | {"receptive_field": field_of(built, size)}
     for line in describe_lines(built, (size, size)):
         say(line)
     say(f"receptive field of {built.feature_layer}: {facts['receptive_field']}")
     if speed:
         plain = NetworkConfig(small_images=architecture.small_images, auxiliary=architecture.auxiliary)
-        facts["speed"] = measured_speed(built, build("none", 1, plain), size)
+        image = build_network(network, "none", 1, task, classes, channels, (size, size), plain)
+        facts["speed"] = measured_speed(built, image, size)
     return facts
+
+
+def build_network(
+    name: str,
+    temporal: str,
+    frames: int,
+    task: str,
+    classes: int,
+    channels: int,
+    size: tuple[int, int],
+    architecture: NetworkConfig,
+) -> VideoNetwork:
+    """The video network that these options name, for images of `size` (H, W)."""
+    from fieldshift.networks import video_network
+
+    return video_network(
+        name, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels,
+        ratio=architecture.ratio, fusion=architecture.fusion, weights=architecture.weights,
+        auxiliary=architecture.auxiliary, interleave=architecture.interleave, places=architecture.places,
+        recompute=architecture.recompute, small_images=architecture.takes_small_images(name, size),
+    )  # fmt: skip
 
 
 def field_of(network: VideoNetwork, size: int) -> str:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fieldshift.console import say
 from fieldshift.data import DataSet, LoadingOverrides
-from fieldshift.errors import UserError, unknown_name
+from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
-from fieldshift.receptive_field import LayerField, Region, Reshaped, reshaped, theory
-from fieldshift.receptive_field.theory import check_layers, gates_note
-from fieldshift.run_folder import open_run_folder
+from fieldshift.receptive_field.theory import check_layers
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import load_network
 from pipelines.field_maps import IMAGES, FieldResult, Looking, compare_fields
 from pipelines.field_subjects import Subject, lengths_of, subjects_of
+from pipelines.field_theory import network_theory
 from pipelines.problem import PolicySource, Problem, read_policy
 from pipelines.run_data import different_data, load_as_in_run
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
-    from fieldshift.networks import VideoNetwork
     from pipelines.sweeping import FrameSweep
 
 __all__ = ["FieldResult", "receptive_field", "run_fields"]
@@ -48,6 +45,7 @@ def receptive_field(
     classes: int = 10,
     channels: int = 3,
     size: int = 224,
+    architecture: NetworkConfig = NetworkConfig(),
     json: bool = False,
     out: str | None = None,
     resume: bool = False,
@@ -67,13 +65,15 @@ def receptive_field(
         unit: row and column of the unit in the layer's map; by default the centre.
         layers: names of layers to show by theory, by default all; with --runs the one layer to look at, by default the
             last feature map.
-        network: network name; its theoretical field, layer by layer, needs no data.
+        network: network name: also of any other classifier or detector (its backbone) of torchvision, or your own as
+            package.module:function; its theoretical field, layer by layer, needs no data.
         temporal: temporal module of that network.
         frames: frames of that network's video.
         policy: policy file whose motions reshape that network's field.
         classes: classes of that network.
         channels: image channels of that network.
         size: height and width of that network's image in pixels.
+        architecture: how that network is built, beside its name.
         json: print the theory as JSON.
         out: run folder; by default runs/receptive-field for runs, and none for theory alone.
         resume: print the finished comparison in that folder.
@@ -88,11 +88,13 @@ def receptive_field(
                 "--motions, --before, --noise and --unit are for --runs; a network's theory takes --policy FILE."
             )
         return network_theory(
-            network, temporal, frames, read_policy(policy), layers, classes, channels, size,
+            network, temporal, frames, read_policy(policy), layers, classes, channels, size, architecture,
             as_json=json, out=out, resume=resume,
         )  # fmt: skip
-    if policy is not None or json:
-        raise UserError("--policy and --json are for --network; runs are looked at under other motions by --motions.")
+    if policy is not None or json or architecture != NetworkConfig():
+        raise UserError(
+            "--policy, --architecture and --json are for --network; runs are looked at under other motions by --motions."
+        )
     if images < 1:
         raise UserError(f"--images is {images}, but an effective field needs at least 1 image.")
     if not runs:
@@ -151,132 +153,6 @@ def check_last_layers(subjects: list[Subject], layer: str | None) -> None:
                 f"These runs cannot be compared: the layer is {wanted} for {first} and {own} for {name}; "
                 "give --layers NAME, a layer that all have."
             )
-
-
-def network_theory(
-    name: str,
-    temporal: str,
-    frames: int,
-    policy: Policy | None,
-    layers: list[str] | None,
-    classes: int,
-    channels: int,
-    size: int,
-    *,
-    as_json: bool,
-    out: str | None,
-    resume: bool,
-) -> FieldResult:
-    """Prints the theoretical field of every layer and of the whole feature extractor, reshaped by the policy if any.
-
-    out: a folder for result.json and, with a policy, for the figure and the masks of the regions; none without it.
-    """
-    import pandas as pd
-
-    from fieldshift.networks import known_networks, video_network
-    from fieldshift.report import Sheet, show
-
-    task = next((task for task in ("classification", "segmentation") if name in known_networks(task)), None)
-    if task is None:
-        known = [*known_networks("classification"), *known_networks("segmentation")]
-        raise unknown_name("network", name, known)
-    if policy is not None:
-        frames, temporal = policy.frames, "tsm" if temporal == "none" else temporal
-    built = video_network(
-        name, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels,
-        small_images=NetworkConfig().takes_small_images(name, (size, size)),
-    )  # fmt: skip
-    found = theory(built, size, layers=layers)
-    whole = next((field for field in found if field.name == built.feature_layer), None)
-    whole = whole or theory(built, size, layers=[built.feature_layer])[0]
-    regions = None if policy is None else reshaped(policy, whole, size)
-    notes = theory_notes(built, whole, size)
-    values: dict[str, Any] = {
-        "network": name,
-        "temporal": temporal,
-        "frames": frames,
-        "input_size": [size, size],
-        "notes": notes,
-        "feature_extractor": whole.to_json(),
-        "layers": [field.to_json() for field in found],
-    }
-    if regions is not None:
-        values["reshaped"] = regions.to_json()
-    rows = [layer_row(field, field.name) for field in found] + [layer_row(whole, "feature extractor")]
-    table = pd.DataFrame(rows)
-    if as_json:
-        say(jsonlib.dumps(values, indent=2))
-    else:
-        show(Sheet.from_frame(table, title=f"{name} at {size} x {size}, theory", notes=notes))
-        if regions is not None and policy is not None:
-            title = (
-                f"The field of {whole.name} on the image, reshaped by {'; '.join(policy.describe()) or 'equal frames'}"
-            )
-            show(Sheet.from_frame(pd.DataFrame(region_rows(regions)), title=title))
-    if out is None:
-        return FieldResult(None, table, {})
-    config = {key: values[key] for key in ("network", "temporal", "frames")} | {"size": size, "channels": channels}
-    config |= {"layers": layers, "policy": None if policy is None else jsonlib.loads(policy.to_json())}
-    folder = open_run_folder(out, "receptive-field", config, resume)
-    figures = {} if regions is None else write_regions(folder.path, regions)
-    folder.write_result({**values, "figures": {key: str(path) for key, path in figures.items()}})
-    if not as_json:
-        say(f"  {folder.path}")
-    return FieldResult(folder.path, table, figures)
-
-
-def layer_row(field: LayerField, name: str) -> dict[str, Any]:
-    """A layer's row in the table; beside a global operation the size is what windows see."""
-    windows = "" if field.size is None else f"{field.size[0]} x {field.size[1]}"
-    return {
-        "layer": name,
-        "size": " and ".join(filter(None, [windows, f"unbounded ({field.unbounded_by})" if field.unbounded_by else ""]))
-        or "-",
-        "stride": "-" if field.stride is None else f"{field.stride[0]:g}",
-        "first pixel": "-" if field.start is None else f"{field.start[0]}, {field.start[1]}",
-        "temporal reach": field.temporal_reach,
-    }
-
-
-def theory_notes(network: VideoNetwork, whole: LayerField, size: int) -> list[str]:
-    """What to know about the numbers: a network that was probed, gates left out, a field larger than the image."""
-    notes = [note for note in (whole.note, gates_note(network)) if note]
-    if whole.size is not None and max(whole.size) > size:
-        field = f"{whole.size[0]} x {whole.size[1]}"
-        notes.append(
-            f"clipped: the feature extractor's field, {field} px, is larger than the image, {size} x {size} px"
-        )
-    return notes
-
-
-def region_rows(regions: Reshaped) -> list[dict[str, Any]]:
-    """The regions as rows: the plain network's, each frame's and the fused output's."""
-
-    def row(name: str, region: Region) -> dict[str, Any]:
-        return {
-            "region": name,
-            "area, px^2": f"{region.area:.0f}",
-            "height, px": f"{region.extent[0]:.1f}",
-            "width, px": f"{region.extent[1]:.1f}",
-            "anisotropy": f"{region.anisotropy:.2f}",
-            "angle, degrees": f"{region.angle:.1f}",
-        }
-
-    frames = [row(f"frame {t}", region) for t, region in enumerate(regions.frames)]
-    return [row("plain", regions.plain), *frames, row("fused", regions.fused)]
-
-
-def write_regions(folder: Path, regions: Reshaped) -> dict[str, Path]:
-    """The figure as PNG and SVG, and the masks as regions.npz (plain, frames, fused)."""
-    import numpy as np
-
-    from fieldshift.receptive_field.figures import reshaped_figure, save_figure
-
-    paths = {path.suffix[1:]: path for path in save_figure(reshaped_figure(regions), folder / "reshaped")}
-    masks = {"plain": regions.plain.mask.numpy(), "fused": regions.fused.mask.numpy()}
-    frames = np.stack([region.mask.numpy() for region in regions.frames])
-    np.savez_compressed(folder / "regions.npz", allow_pickle=False, frames=frames, **masks)
-    return paths
 
 
 def run_fields(

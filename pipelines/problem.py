@@ -13,7 +13,17 @@ from fieldshift.data.catalogue import TASKS
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.motions import Policy
-from fieldshift.networks import TEMPORAL, NetworkConfig, backbone_of, check_weights, flops_per_image, known_networks
+from fieldshift.networks import (
+    TEMPORAL,
+    NetworkConfig,
+    backbone_of,
+    check_answer,
+    check_weights,
+    flops_per_image,
+    is_foreign,
+    known_networks,
+    unknown_network,
+)
 from fieldshift.search import Space, load_space, random_policy
 from fieldshift.training import NetworkCard, arm_named, network_card, objective_for
 
@@ -42,9 +52,10 @@ class Problem:
         if self.task is not None:
             objective_for(self.task, 1)
         self.architecture.check_temporal(self.temporal, TEMPORAL[self.temporal].takes_interleave)
-        known = [name for task in ([self.task] if self.task else TASKS) for name in known_networks(task)]
-        if self.network not in known:
-            raise unknown_name("network", self.network, known)
+        tasks = [self.task] if self.task else TASKS
+        known = is_foreign(self.network, self.task) or any(self.network in known_networks(task) for task in tasks)
+        if not known:
+            raise unknown_network(self.network, self.task)
         dataset = self.load()
         if dataset.skipped:
             say(f"{dataset.skipped} file(s) or sample(s) of {self.data} cannot be used and are left out; "
@@ -52,7 +63,7 @@ class Problem:
         if dataset.leaked:
             say(f"{dataset.leaked} test image(s) of {self.data} are in train too, so scores will be too good; "
                 f"`fieldshift check --data {self.data}` names them.")  # fmt: skip
-        if self.network not in known_networks(dataset.task):
+        if self.network not in known_networks(dataset.task) and not is_foreign(self.network, dataset.task):
             raise UserError(
                 f"The network {self.network} is not one for {dataset.task}; known for it: "
                 f"{', '.join(known_networks(dataset.task))}."
@@ -105,7 +116,10 @@ class Problem:
 
 def check_builds(card: NetworkCard) -> None:
     """Raises UserError where a network has no such option or place; built without memory, so it takes no time."""
-    network = card.build_without_memory()
+    network = card.build(pretrained=False) if is_foreign(card.network) else card.build_without_memory()
+    if is_foreign(card.network):
+        rows = (2 * card.frames, card.channels, *card.size)
+        check_answer(network.network, card.network, rows, len(card.classes), maps=card.task == "segmentation")
     if card.architecture.places is not None:
         flops_per_image(network, card.size)  # shapes alone pass every place, which says so where they do not fit
     if card.architecture.weights is not None:

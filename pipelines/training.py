@@ -57,7 +57,7 @@ def train(
     Args:
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
         task: classification or segmentation; by default the data set's own.
-        network: network name.
+        network: network name, or your own as package.module:function.
         temporal: temporal module, where the arm has one.
         frames: frames of the video.
         policy: policy file, or run folder of a search.

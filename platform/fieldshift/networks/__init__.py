@@ -3,6 +3,7 @@
 from fieldshift.networks.config import NetworkConfig
 from fieldshift.networks.construction import known_networks, video_network
 from fieldshift.networks.description import count_parameters, describe, describe_lines, flops_per_image
+from fieldshift.networks.foreign import check_answer, is_foreign, unknown_network
 from fieldshift.networks.fusion import FUSIONS, Fusion, align, frame_validity
 from fieldshift.networks.gate import GSF, GSM
 from fieldshift.networks.insertion import Placement, insert
@@ -31,6 +32,7 @@ __all__ = [
     "WeightsReport",
     "align",
     "backbone_of",
+    "check_answer",
     "check_weights",
     "count_parameters",
     "describe",
@@ -39,9 +41,11 @@ __all__ = [
     "frame_validity",
     "images_per_second",
     "insert",
+    "is_foreign",
     "known_networks",
     "predict_in_chunks",
     "recompute_stages",
     "temporal_kind",
+    "unknown_network",
     "video_network",
 ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks.foreign import is_foreign
 from fieldshift.networks.fusion import FUSIONS
 
 SMALL_SIDE = 64
@@ -19,7 +20,8 @@ class NetworkConfig:
         ratio: share of channels that the temporal module moves, in (0, 1]; None takes the module's own.
         fusion: how the frames' logits become one: mean-logits, mean-probabilities or learned.
         weights: pretrained 2D weights: a torchvision name such as DEFAULT, or a .pth or .safetensors file.
-        small_images: a 3x3 stem without pooling; None takes it for images of at most 64 px (tiny-resnet: never).
+        small_images: a 3x3 stem without pooling; None takes it for images of at most 64 px (tiny-resnet and
+            networks without default places: never).
         auxiliary: add a segmenter's auxiliary head.
         interleave: channel interleave of gsm and gsf; None has it on from scratch and off with pretrained weights.
         places: shell pattern of names of modules to put temporal modules at, instead of every residual block.
@@ -60,4 +62,4 @@ class NetworkConfig:
         """Whether the network `name` gets the stem for small images, for images of `size` (H, W)."""
         if self.small_images is not None:
             return self.small_images
-        return max(size) <= SMALL_SIDE and not name.startswith("tiny-")
+        return max(size) <= SMALL_SIDE and not name.startswith("tiny-") and not is_foreign(name)

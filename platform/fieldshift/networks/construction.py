@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.networks.classifiers import Backbone, classifier, described, known_classifiers
+from fieldshift.networks.classifiers import Backbone, classifier, described, known_classifiers, replace_input
+from fieldshift.networks.foreign import foreign_network, is_foreign, is_import_path, unknown_network
 from fieldshift.networks.fusion import FUSIONS
 from fieldshift.networks.insertion import insert
 from fieldshift.networks.pretrained import load_weights
@@ -45,12 +46,14 @@ def video_network(
 ) -> VideoNetwork:
     """Builds a 2D network, puts temporal modules into it and wraps it: the result maps (B, T, C, H, W) to logits.
 
-    `name` is one of `known_networks(task)` or a network of your own, (N, C, H, W) -> (N, K) or (N, K, H, W), which is
-    then changed in place. `temporal` names an entry of `TEMPORAL`, `ratio` the share of channels it moves (1/8 a
-    direction for TSM, 1/4 for GSM and GSF), `places` a shell pattern of module names to insert at instead of
-    every residual block ("layer3.*.conv1"), `interleave` the channel interleave of GSM and GSF (by default on without and
-    off with pretrained `weights` [D]). `weights` is an entry of torchvision ("DEFAULT") or a file; what matched stands
-    in `.weights_report`. `wide_field` enlarges the receptive field and `small_images` fits the stem to 32 x 32;
+    `name` is one of `known_networks(task)`, another classifier of torchvision, an import path `package.module:function`
+    (`foreign_network`), or a network of your own, (N, C, H, W) -> (N, K) or (N, K, H, W), which is then changed in
+    place; where these have no residual blocks of a known family, `places` is needed. `temporal` names an entry of
+    `TEMPORAL`, `ratio` the share of channels it moves (1/8 a direction for TSM, 1/4 for GSM and GSF), `places` a shell
+    pattern of module names to insert at instead of every residual block ("layer3.*.conv1"), `interleave` the channel
+    interleave of GSM and GSF (by default on without and off with pretrained `weights` [D]). `weights` is an entry of
+    torchvision ("DEFAULT") or a file; what matched stands in `.weights_report`. `wide_field` enlarges the receptive
+    field and `small_images` fits the stem to 32 x 32;
     `auxiliary` adds a segmenter's auxiliary head; `recompute` trades a second forward pass for the activations'
     memory. `feature_layer` names the last feature map in a network of your own. Raises UserError for what is unknown
     or has no meaning for this network.
@@ -69,7 +72,13 @@ def video_network(
         backbone = _own(name, feature_layer, wide_field or small_images or auxiliary)
         name = body = type(name).__name__
     elif name not in known:
-        raise unknown_name(f"{task} network", name, known)
+        if not is_foreign(name, task):
+            raise unknown_network(name, task)
+        body = name
+        own = foreign_network(name, num_classes=num_classes, in_channels=in_channels)
+        backbone = _own(own, feature_layer, wide_field or small_images or auxiliary)
+        if in_channels != 3 and not is_import_path(name):
+            replace_input(backbone, in_channels)
     elif feature_layer is not None:
         raise UserError(
             f"feature_layer='{feature_layer}' is for networks of your own; '{name}' has a known one, omit it."

@@ -24,16 +24,23 @@ def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
     `size` is (H, W) in pixels. A multiply and an add count as two; convolutions and matrix products are counted,
     elementwise work and the shift are not. Nothing is computed: shapes alone go through the network.
     """
-    state = {name: tensor.to("meta") for name, tensor in network.state_dict(keep_vars=True).items()}
-    video = torch.empty(1, network.frames, network.image_channels, *size, device="meta")
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            torch.func.functional_call(network, state, (video,))
+        try:
+            return _counted(network, size, "meta")
+        except (NotImplementedError, RuntimeError):  # an operation of a network of one's own that has to see values
+            return _counted(network, size, next(network.parameters()).device)
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def _counted(network: VideoNetwork, size: tuple[int, int], device: torch.device | str) -> int:
+    state = {name: tensor.to(device) for name, tensor in network.state_dict(keep_vars=True).items()}
+    video = torch.zeros(1, network.frames, network.image_channels, *size, device=device)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        torch.func.functional_call(network, state, (video,))
     return int(counter.get_total_flops())
 
 

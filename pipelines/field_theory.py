@@ -1,0 +1,187 @@
+"""One network's receptive field by theory: every layer's, the whole feature extractor's, and a policy's regions."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.console import say
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.motions import Policy
+from fieldshift.networks import NetworkConfig
+from fieldshift.receptive_field import LayerField, Region, Reshaped, feature_extractor, reshaped, theory
+from fieldshift.receptive_field.theory import gates_note
+from fieldshift.run_folder import open_run_folder
+from pipelines.describing import build_network
+from pipelines.field_maps import FieldResult
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def network_theory(
+    name: str,
+    temporal: str,
+    frames: int,
+    policy: Policy | None,
+    layers: list[str] | None,
+    classes: int,
+    channels: int,
+    size: int,
+    architecture: NetworkConfig,
+    *,
+    as_json: bool,
+    out: str | None,
+    resume: bool,
+) -> FieldResult:
+    """Prints the theoretical field of every layer and of the whole feature extractor, reshaped by the policy if any.
+
+    out: a folder for result.json and, with a policy, for the figure and the masks of the regions; none without it.
+    """
+    import pandas as pd
+
+    from fieldshift.report import Sheet, show
+
+    if policy is not None:
+        frames, temporal = policy.frames, "tsm" if temporal == "none" else temporal
+    built = looked_at(name, temporal, frames, classes, channels, size, architecture)
+    everything = theory(built, size)
+    found = everything if layers is None else theory(built, size, layers=layers)
+    whole = whole_field(built, name, everything, size)
+    regions = None if policy is None else reshaped(policy, whole, size)
+    notes = theory_notes(built, whole, size)
+    values: dict[str, Any] = {
+        "network": name,
+        "temporal": temporal,
+        "frames": frames,
+        "input_size": [size, size],
+        "notes": notes,
+        "feature_extractor": whole.to_json(),
+        "layers": [field.to_json() for field in found],
+    }
+    if regions is not None:
+        values["reshaped"] = regions.to_json()
+    rows = [layer_row(field, field.name or "the whole network") for field in found]
+    table = pd.DataFrame([*rows, layer_row(whole, "feature extractor")])
+    if as_json:
+        say(jsonlib.dumps(values, indent=2))
+    else:
+        show(Sheet.from_frame(table, title=f"{name} at {size} x {size}, theory", notes=notes))
+        if regions is not None and policy is not None:
+            title = (
+                f"The field of {whole.name} on the image, reshaped by {'; '.join(policy.describe()) or 'equal frames'}"
+            )
+            show(Sheet.from_frame(pd.DataFrame(region_rows(regions)), title=title))
+    if out is None:
+        return FieldResult(None, table, {})
+    config = {key: values[key] for key in ("network", "temporal", "frames")} | {"size": size, "channels": channels}
+    config |= {"layers": layers, "policy": None if policy is None else jsonlib.loads(policy.to_json())}
+    config |= {"architecture": architecture}
+    folder = open_run_folder(out, "receptive-field", config, resume)
+    figures = {} if regions is None else write_regions(folder.path, regions)
+    folder.write_result({**values, "figures": {key: str(path) for key, path in figures.items()}})
+    if not as_json:
+        say(f"  {folder.path}")
+    return FieldResult(folder.path, table, figures)
+
+
+def looked_at(
+    name: str, temporal: str, frames: int, classes: int, channels: int, size: int, architecture: NetworkConfig
+) -> nn.Module:
+    """The network whose theory is asked for: a video network; a detector's backbone or a network of one's own as it is.
+
+    Raises UserError for a name that is unknown, and for frames with a network whose places are not named.
+    """
+    from fieldshift.networks import TEMPORAL, known_networks
+    from fieldshift.networks.foreign import (
+        detection_backbone,
+        foreign_network,
+        is_foreign,
+        is_import_path,
+        known_detectors,
+        unknown_network,
+    )
+
+    if temporal not in TEMPORAL:
+        raise unknown_name("temporal module", temporal, TEMPORAL)
+    architecture.check_temporal(temporal, TEMPORAL[temporal].takes_interleave)
+    task = next((task for task in ("classification", "segmentation") if name in known_networks(task)), None)
+    if name in known_detectors():
+        if temporal != "none" or frames > 1:
+            raise UserError(
+                f"Of the detector '{name}' the backbone alone is looked at, which reads single images; leave out "
+                "--temporal, --frames and --policy."
+            )
+        return detection_backbone(name)
+    if task is None and not is_foreign(name):
+        raise unknown_network(name)
+    if is_import_path(name) and temporal == "none" and frames == 1:
+        return foreign_network(name, num_classes=classes, in_channels=channels)
+    return build_network(
+        name, temporal, frames, task or "classification", classes, channels, (size, size), architecture
+    )
+
+
+def whole_field(network: nn.Module, name: str, fields: list[LayerField], size: int) -> LayerField:
+    """The field of the feature extractor: of the layer that is known to be its last, else of the last bounded map."""
+    from fieldshift.networks.foreign import is_foreign
+
+    layer = None if is_foreign(name) else getattr(network, "feature_layer", None)
+    if layer is None:
+        return feature_extractor(fields)
+    return next((field for field in fields if field.name == layer), None) or theory(network, size, layers=[layer])[0]
+
+
+def layer_row(field: LayerField, name: str) -> dict[str, Any]:
+    """A layer's row in the table; beside a global operation the size is what windows see."""
+    windows = "" if field.size is None else f"{field.size[0]} x {field.size[1]}"
+    return {
+        "layer": name,
+        "size": " and ".join(filter(None, [windows, f"unbounded ({field.unbounded_by})" if field.unbounded_by else ""]))
+        or "-",
+        "stride": "-" if field.stride is None else f"{field.stride[0]:g}",
+        "first pixel": "-" if field.start is None else f"{field.start[0]}, {field.start[1]}",
+        "temporal reach": field.temporal_reach,
+    }
+
+
+def theory_notes(network: nn.Module, whole: LayerField, size: int) -> list[str]:
+    """What to know about the numbers: a network that was probed, gates left out, a field larger than the image."""
+    notes = [note for note in (whole.note, gates_note(network)) if note]
+    if whole.size is not None and max(whole.size) > size:
+        field = f"{whole.size[0]} x {whole.size[1]}"
+        notes.append(
+            f"clipped: the feature extractor's field, {field} px, is larger than the image, {size} x {size} px"
+        )
+    return notes
+
+
+def region_rows(regions: Reshaped) -> list[dict[str, Any]]:
+    """The regions as rows: the plain network's, each frame's and the fused output's."""
+
+    def row(name: str, region: Region) -> dict[str, Any]:
+        return {
+            "region": name,
+            "area, px^2": f"{region.area:.0f}",
+            "height, px": f"{region.extent[0]:.1f}",
+            "width, px": f"{region.extent[1]:.1f}",
+            "anisotropy": f"{region.anisotropy:.2f}",
+            "angle, degrees": f"{region.angle:.1f}",
+        }
+
+    frames = [row(f"frame {t}", region) for t, region in enumerate(regions.frames)]
+    return [row("plain", regions.plain), *frames, row("fused", regions.fused)]
+
+
+def write_regions(folder: Path, regions: Reshaped) -> dict[str, Path]:
+    """The figure as PNG and SVG, and the masks as regions.npz (plain, frames, fused)."""
+    import numpy as np
+
+    from fieldshift.receptive_field.figures import reshaped_figure, save_figure
+
+    paths = {path.suffix[1:]: path for path in save_figure(reshaped_figure(regions), folder / "reshaped")}
+    masks = {"plain": regions.plain.mask.numpy(), "fused": regions.fused.mask.numpy()}
+    frames = np.stack([region.mask.numpy() for region in regions.frames])
+    np.savez_compressed(folder / "regions.npz", allow_pickle=False, frames=frames, **masks)
+    return paths

@@ -1,0 +1,194 @@
+"""2D networks without default places: torchvision's other classifiers, and anyone's own by import path.
+
+An import path is `package.module:function`, as entry points are written. The module is imported and the function called,
+so its code runs: name only what you trust, and load only runs of people you trust.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import inspect
+import sys
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.models import detection, get_model, list_models
+
+from fieldshift.errors import UserError, nearest_name
+from fieldshift.networks.classifiers import known_classifiers
+from fieldshift.networks.segmenters import known_segmenters
+
+_FORM = "package.module:function"
+_WITH_AUXILIARY = {"googlenet", "inception_v3"}
+_handed_out: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def is_import_path(name: str) -> bool:
+    """Whether a network's name is an import path, `package.module:function`."""
+    return ":" in name
+
+
+@functools.cache
+def other_classifiers() -> tuple[str, ...]:
+    """The classifiers of torchvision that have no default places for temporal modules."""
+    return tuple(name for name in list_models(module=models) if name not in known_classifiers())
+
+
+@functools.cache
+def known_detectors() -> tuple[str, ...]:
+    """The detectors of torchvision, of which the backbone alone is looked at."""
+    return tuple(list_models(module=detection))
+
+
+def is_foreign(name: str, task: str | None = None) -> bool:
+    """Whether `foreign_network` builds the network for a task, None for any."""
+    return is_import_path(name) or (name in other_classifiers() and task != "segmentation")
+
+
+def unknown_network(name: str, task: str | None = None) -> UserError:
+    """The error for a network that is not known for a task (None: any), with the nearest name of all there are."""
+    own = {"classification": known_classifiers(), "segmentation": known_segmenters()}
+    known = [each for kind, names in own.items() if task in (None, kind) for each in names]
+    others = other_classifiers() if task != "segmentation" else ()
+    nearest = nearest_name(name, [*known, *others])
+    hint = f" Did you mean '{nearest}'?" if nearest else ""
+    also = ", another classifier of torchvision" if others else ""
+    return UserError(
+        f"Unknown network '{name}'.{hint} Known: {', '.join(sorted(known))}{also}, or your own as {_FORM}."
+    )
+
+
+def foreign_network(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
+    """Builds a network (N, C, H, W) -> logits that has no default places, with random weights.
+
+    name: an import path, or one of `other_classifiers()`, which reads 3 channels whatever `in_channels` is. The function
+    of an import path is called with `num_classes` and `in_channels`, as far as it takes arguments of these names. It may
+    be a class, or a module that is there already and is then copied. Raises UserError where the path names nothing, the
+    call fails, or what it gives is no new torch.nn.Module.
+    """
+    if not is_import_path(name):
+        options: dict[str, Any] = {"init_weights": True, "aux_logits": False} if name in _WITH_AUXILIARY else {}
+        return get_model(name, weights=None, num_classes=num_classes, **options)
+    with torch.device("cpu"):  # code of others may compute with its weights, which shapes alone do not allow
+        found = _imported(name)
+        network = (
+            _copied(name, found) if isinstance(found, nn.Module) else _called(name, found, num_classes, in_channels)
+        )
+    if network in _handed_out:
+        raise UserError(f"The network '{name}' is the same object at every call; let the function build a new one.")
+    _handed_out.add(network)
+    return network
+
+
+def detection_backbone(name: str) -> nn.Module:
+    """The backbone of a detector of torchvision, (N, 3, H, W) -> its maps by name, with random weights."""
+    return get_model(name, weights=None, weights_backbone=None).get_submodule("backbone")
+
+
+def check_answer(network: nn.Module, name: str, shape: tuple[int, ...], num_classes: int, *, maps: bool) -> None:
+    """Raises UserError unless the network makes `num_classes` logits of every image, in training and in evaluation.
+
+    shape: of the images, (N, C, H, W). maps: whether the logits are maps (N, K, H, W). The network is left as it was.
+    """
+    wanted = (shape[0], num_classes, *shape[2:]) if maps else (shape[0], num_classes)
+    modes = {part: part.training for part in network.modules()}
+    try:
+        for training, when in ((True, "training"), (False, "evaluation")):
+            answer = _answer(network.train(training), name, shape)
+            if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
+                given = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+                raise UserError(
+                    f"The network '{name}' answers images {shape} in {when} with {given}, but logits {wanted} are needed "
+                    f"for {num_classes} classes; let the function take num_classes."
+                )
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _answer(network: nn.Module, name: str, shape: tuple[int, ...]) -> Any:
+    """What the network makes of blank images: by shapes alone, or with copies of its weights where that cannot be."""
+    tensors = network.state_dict(keep_vars=True).items()
+    with torch.no_grad():
+        try:
+            state = {key: value.detach().to("meta") for key, value in tensors}
+            return torch.func.functional_call(network, state, (torch.empty(shape, device="meta"),))
+        except Exception:  # an operation that has to see values, or one that no image of this shape fits
+            state = {key: value.detach().clone() for key, value in tensors}
+            try:
+                return torch.func.functional_call(network, state, (torch.zeros(shape),))
+            except Exception as error:
+                raise _failed(f"The network '{name}' cannot read images {shape}", error) from error
+
+
+def _imported(path: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    parts = [*module_name.split("."), *attribute.split(".")]
+    if not all(part.isidentifier() for part in parts):
+        raise UserError(f"The network '{path}' is no import path; write {_FORM}, such as my_networks:small.")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _failed(f"The module '{module_name}' of the network '{path}' cannot be imported", error) from error
+        raise UserError(
+            f"There is no module '{error.name}' for the network '{path}'; it is looked for where you are and on PYTHONPATH."
+        ) from None
+    except (Exception, SystemExit) as error:
+        raise _failed(f"The module '{module_name}' of the network '{path}' cannot be imported", error) from error
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            nearest = nearest_name(part, [each for each in vars(found) if not each.startswith("_")])
+            hint = f" Did you mean '{nearest}'?" if nearest else ""
+            raise UserError(f"The module '{module_name}' has no '{attribute}' for the network '{path}'.{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _called(path: str, function: Any, num_classes: int, in_channels: int) -> nn.Module:
+    if not callable(function):
+        raise UserError(
+            f"The network '{path}' is of type {type(function).__name__}; name a function or class that makes a torch.nn.Module."
+        )
+    try:
+        offered = {"num_classes": num_classes, "in_channels": in_channels}
+        network = function(**{key: value for key, value in offered.items() if key in _taken(function)})
+    except (Exception, SystemExit) as error:
+        raise _failed(f"The network '{path}' cannot be built", error) from error
+    if not isinstance(network, nn.Module):
+        raise UserError(
+            f"The network '{path}' gave a value of type {type(network).__name__}, but has to give a torch.nn.Module."
+        )
+    return network
+
+
+def _taken(function: Any) -> set[str]:
+    """The names of the arguments of ours that a function takes; `num_classes` also by **kwargs, as torchvision's do."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # written in C
+        return set()
+    named = {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    return named | ({"num_classes"} if any(each.kind == each.VAR_KEYWORD for each in parameters) else set())
+
+
+def _copied(path: str, network: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:
+        raise _failed(f"The network '{path}' cannot be copied, so name a function that builds it", error) from error
+
+
+def _failed(what: str, error: BaseException) -> UserError:
+    lines = str(error).strip().splitlines()
+    return UserError(f"{what} ({type(error).__name__}{': ' + lines[0] if lines else ''}).")
