@@ -33,6 +33,9 @@ class Kept(Generic[Made]):
         self._made: OrderedDict[object, Made] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._made
+
     def get(self, key: object, make: Callable[[], Made]) -> Made:
         """The one of that key, made if there is none."""
         with self._lock:

@@ -6,9 +6,7 @@ Search returns one, training, receptive fields, preview and export use it, and a
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +108,33 @@ class Policy:
         """The frames' matrices (T, 2, 3), float32, of a pure policy; a policy that is not pure is a UserError."""
         return self._pure(size, "has one matrix a frame").paths[0].matrices.float()
 
+    @property
+    def parts(self) -> tuple[Policy, ...]:
+        """The policies that this one is made of: itself alone."""
+        return (self,)
+
+    @property
+    def transform(self) -> tuple[Hashable, ...]:
+        """What decides how an image or a map is moved, as a key: all fields but `found`."""
+        return self.graph, self.fill, self.interpolation
+
+    def neighbours(self, size: tuple[int, int]) -> tuple[Float[Tensor, " paths"], Float[Tensor, "paths 2 2 3"]]:
+        """How the frames next to the reference frame are moved: weights (P,) and matrices (P, 2, 2, 3), next and previous.
+
+        Float64 on the CPU; forward maps in pixels of a grid (H, W), as in `paths`. The policy's own frames where the
+        reference is the centre. With "first", the reference frame has no previous one: it is taken for the middle of a video
+        that goes on to both sides by the same steps, in which `symmetric` changes nothing. Source: METHOD.md 5 [D].
+        UserError for a policy of fewer than 3 frames or with colour ops.
+        """
+        if self.frames < 3:
+            raise UserError(f"The policy has {self.frames} frame(s), but a frame with neighbours needs 3; give 3 or more.")
+        centred = self
+        if self.reference == "first":
+            centred = replace(self, frames=2 * self.frames - 1, reference="centre", symmetric=False)
+        paths, middle = centred._geometric(size).paths, centred.frames // 2
+        weights = torch.tensor([float(path.weight) for path in paths], dtype=torch.float64)
+        return weights, torch.stack([path.matrices[[middle + 1, middle - 1]] for path in paths])
+
     def video(self, images: Shaped[Tensor, "batch channels H W"]) -> Float[Tensor, "batch frames channels H W"]:
         """Images (B, C, H, W), floats in [0, 1] or uint8, become videos (B, T, C, H, W) of floats.
 
@@ -142,21 +167,18 @@ class Policy:
 
     def digest(self) -> str:
         """16 hexadecimal digits that name the transform: all fields but `found`."""
-        document = policy_file.to_document(self)
-        del document["found"]
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return policy_file.digest(policy_file.to_document(self))
 
     def to_json(self) -> str:
         """The policy as JSON text; `from_json` gives the same policy back."""
-        try:
-            return json.dumps(policy_file.to_document(self), indent=2, allow_nan=False) + "\n"
-        except (TypeError, ValueError) as error:
-            raise UserError(f"The policy's `found` must be plain JSON, but {error}; store plain values.") from None
+        return policy_file.to_text(policy_file.to_document(self))
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text") -> Policy:
-        """The policy in a JSON text; UserError, naming the source, for whatever is not a valid policy."""
+        """The policy in a JSON text; UserError, naming the source, for whatever is not a valid policy.
+
+        A policy with motions of its own at several places is one, but not of this class: see `fieldshift.motions.placed`.
+        """
         try:
             return cls(**policy_file.read(text))
         except UserError as error:

@@ -3,14 +3,18 @@
 Version 1 is an object of "schema": "fieldshift.policy", "version": 1, "inputs", "nodes", "frames", "reference",
 "symmetric", "fill" (a name or numbers), "interpolation", "found" (how it was found, any JSON object) and
 "edges": [{"source", "target", "steps": [{"op", "magnitude"}]}]. Nothing else may stand in it; only "found" may lack.
+
+Version 2 is a policy with a motion for each of several places of a network, or for each of several groups of channels
+(`fieldshift.motions.placed`): in place of "inputs", "nodes" and "edges" it has "groups" (a whole number, N) and "motions":
+[{"places": [names of modules], "groups": N objects of "inputs", "nodes" and "edges"}]. Both versions are read for ever.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +22,13 @@ from fieldshift.errors import UserError
 from fieldshift.motions.graph import Edge, Step
 
 if TYPE_CHECKING:
+    from fieldshift.motions.placed import PlacedPolicy
     from fieldshift.motions.policy import Policy
 
 SCHEMA = "fieldshift.policy"
-VERSION = 1
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""For each older version a function from its document to the next version's; it need not touch "version"."""
-
-_FIELDS = ("inputs", "nodes", "frames", "reference", "symmetric", "fill", "interpolation", "edges")
+VERSION, PLACED_VERSION = 1, 2
+_SETTINGS = ("frames", "reference", "symmetric", "fill", "interpolation")
+_GRAPH = ("inputs", "nodes", "edges")
 
 
 def to_document(policy: Policy) -> dict[str, Any]:
@@ -33,23 +36,63 @@ def to_document(policy: Policy) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "version": VERSION,
+        **_settings_of(policy),
+        **_graph_of(policy),
+        "found": policy.found,
+    }
+
+
+def to_placed_document(policy: PlacedPolicy) -> dict[str, Any]:
+    """A policy of several motions as plain JSON values, version 2."""
+    return {
+        "schema": SCHEMA,
+        "version": PLACED_VERSION,
+        **_settings_of(policy.parts[0]),
+        "groups": policy.groups,
+        "motions": [
+            {"places": list(motion.places), "groups": [_graph_of(each) for each in motion.policies]}
+            for motion in policy.motions
+        ],
+        "found": policy.found,
+    }
+
+
+def to_text(document: dict[str, Any]) -> str:
+    """A policy's document as JSON text; UserError where `found` is not plain JSON."""
+    try:
+        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The policy's `found` must be plain JSON, but {error}; store plain values.") from None
+
+
+def digest(document: dict[str, Any]) -> str:
+    """16 hexadecimal digits that name what a document describes, `found` left out."""
+    text = json.dumps(
+        {key: value for key, value in document.items() if key != "found"}, sort_keys=True, separators=(",", ":")
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _settings_of(policy: Policy) -> dict[str, Any]:
+    return {
         "frames": policy.frames,
         "reference": policy.reference,
         "symmetric": policy.symmetric,
         "fill": policy.fill if isinstance(policy.fill, str) else list(policy.fill),
         "interpolation": policy.interpolation,
-        "inputs": policy.inputs,
-        "nodes": policy.nodes,
-        "edges": [
-            {
-                "source": edge.source,
-                "target": edge.target,
-                "steps": [{"op": step.op, "magnitude": step.magnitude} for step in edge.steps],
-            }
-            for edge in policy.edges
-        ],
-        "found": policy.found,
     }
+
+
+def _graph_of(policy: Policy) -> dict[str, Any]:
+    edges = [
+        {
+            "source": edge.source,
+            "target": edge.target,
+            "steps": [{"op": step.op, "magnitude": step.magnitude} for step in edge.steps],
+        }
+        for edge in policy.edges
+    ]
+    return {"inputs": policy.inputs, "nodes": policy.nodes, "edges": edges}
 
 
 def _keys(what: str, value: Any, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -86,23 +129,21 @@ def _edge(value: Any, number: int) -> Edge:
     return Edge(document["source"], document["target"], tuple(steps))
 
 
-def _migrated(document: dict[str, Any]) -> dict[str, Any]:
+def version_of(document: dict[str, Any]) -> int:
+    """The version of a policy's document, 1 or 2; else UserError."""
     version = document.get("version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise UserError(f"The schema version is {_short(version)}, but must be a whole number from 1 to {VERSION}.")
-    if version > VERSION:
         raise UserError(
-            f"The schema version is {version}, but this FieldShift reads up to {VERSION}; update FieldShift."
+            f"The schema version is {_short(version)}, but must be a whole number from 1 to {PLACED_VERSION}."
         )
-    while version < VERSION:
-        if version not in MIGRATIONS:
-            raise UserError(f"The schema version {version} is no longer read; this FieldShift reads {VERSION}.")
-        document = MIGRATIONS[version](document)
-        version += 1
-    return {**document, "version": VERSION}
+    if version > PLACED_VERSION:
+        raise UserError(
+            f"The schema version is {version}, but this FieldShift reads up to {PLACED_VERSION}; update FieldShift."
+        )
+    return version
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parsed(text: str) -> dict[str, Any]:
     if not text.strip():
         raise UserError("It is empty, but must hold a policy as JSON; write it again.")
 
@@ -135,18 +176,56 @@ def _parsed(text: str) -> dict[str, Any]:
 
 def read(text: str) -> dict[str, Any]:
     """The fields of the policy in a JSON text, for the constructor, which checks their values; else UserError."""
-    document = _keys("It", _migrated(_parsed(text)), ("schema", "version", *_FIELDS), ("found",))
-    fields = {name: document[name] for name in _FIELDS}
-    fields["edges"] = tuple(_edge(edge, i) for i, edge in enumerate(_list("edges", document["edges"])))
-    if not isinstance(fields["fill"], str):
-        fields["fill"] = tuple(_list("fill", fields["fill"]))
+    document = parsed(text)
+    if version_of(document) != VERSION:
+        raise UserError(
+            "It has a motion for each of several places (version 2), so there is no one video of it; use it with the form "
+            "folded."
+        )
+    document = _keys("It", document, ("schema", "version", *_SETTINGS, *_GRAPH), ("found",))
+    return {**_settings(document), **_graph(document, ""), "found": _found(document)}
+
+
+def read_placed(document: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a version 2 document: settings, found and, for each motion, (places, graphs of the groups)."""
+    document = _keys("It", document, ("schema", "version", *_SETTINGS, "groups", "motions"), ("found",))
+    groups = document["groups"]
+    if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
+        raise UserError(f"groups is {_short(groups)}, but must be a whole number of at least 1.")
+    motions = []
+    for number, entry in enumerate(_list("motions", document["motions"])):
+        motion = _keys(f"Motion {number}", entry, ("places", "groups"))
+        places = _list(f"The places of motion {number}", motion["places"])
+        if not places or not all(isinstance(place, str) and place for place in places):
+            raise UserError(f"The places of motion {number} are {_short(places)}, but must be names of modules.")
+        graphs = _list(f"The groups of motion {number}", motion["groups"])
+        if len(graphs) != groups:
+            raise UserError(f"Motion {number} has {len(graphs)} group(s), but groups is {groups}; give as many.")
+        whole = [_keys(f"A group of motion {number}", graph, _GRAPH) for graph in graphs]
+        motions.append((tuple(places), [_graph(graph, f" of motion {number}") for graph in whole]))
+    return {"settings": _settings(document), "motions": motions, "found": _found(document)}
+
+
+def _settings(document: dict[str, Any]) -> dict[str, Any]:
+    settings = {name: document[name] for name in _SETTINGS}
+    if not isinstance(settings["fill"], str):
+        settings["fill"] = tuple(_list("fill", settings["fill"]))
     for name in ("reference", "interpolation"):
-        if not isinstance(fields[name], str):
-            raise UserError(f"{name} is {_short(fields[name])}, but must be a name.")
-    fields["found"] = document.get("found", {})
-    if not isinstance(fields["found"], dict):
-        raise UserError(f"found is {_short(fields['found'])}, but must be an object.")
-    return fields
+        if not isinstance(settings[name], str):
+            raise UserError(f"{name} is {_short(settings[name])}, but must be a name.")
+    return settings
+
+
+def _graph(document: dict[str, Any], where: str) -> dict[str, Any]:
+    edges = tuple(_edge(edge, i) for i, edge in enumerate(_list(f"edges{where}", document["edges"])))
+    return {"inputs": document["inputs"], "nodes": document["nodes"], "edges": edges}
+
+
+def _found(document: dict[str, Any]) -> dict[str, Any]:
+    found = document.get("found", {})
+    if not isinstance(found, dict):
+        raise UserError(f"found is {_short(found)}, but must be an object.")
+    return found
 
 
 def invalid(source: str, error: UserError) -> UserError:

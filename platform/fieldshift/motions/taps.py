@@ -63,8 +63,11 @@ def _folded(points: Tensor, side: int, padding: str) -> Tensor:
     return points if padding == "zeros" else points.clamp(0, side - 1)
 
 
-def _taps(points: Tensor, padding: str, mode: str) -> tuple[Tensor, Tensor, Tensor]:
-    """For points (M, 2, H, W) about the centre: pixels (M, H * W, taps), whether they are inside, and weights."""
+def pixels_read(points: Tensor, padding: str, mode: str) -> tuple[Tensor, Tensor, Tensor]:
+    """For points (M, 2, H, W) about the centre: pixels (M, H * W, taps), whether they are inside, and weights.
+
+    The weights are differentiable in the points.
+    """
     height, width = points.shape[-2:]
     x = _folded(points[:, 0].flatten(1) + (width - 1) / 2, width, padding)
     y = _folded(points[:, 1].flatten(1) + (height - 1) / 2, height, padding)
@@ -87,7 +90,7 @@ def _taps(points: Tensor, padding: str, mode: str) -> tuple[Tensor, Tensor, Tens
 
 def nearest_pixels(matrices: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """For every output pixel the image pixel that it shows, (M, H * W), and whether there is one."""
-    pixels, inside, _ = _taps(source_points(matrices.detach().double(), size), "zeros", "nearest")
+    pixels, inside, _ = pixels_read(source_points(matrices.detach().double(), size), "zeros", "nearest")
     return pixels[..., 0], inside[..., 0]
 
 
@@ -95,7 +98,7 @@ def pixel_map_of(matrices: Tensor, mixture: Mixture, frames: int, size: tuple[in
     """The sparse map of a mixture over `frames` input frames, its weights in float64."""
     area = size[0] * size[1]
     plane = area + lookup.background
-    pixels, inside, weights = _taps(source_points(matrices.double(), size), lookup.padding, lookup.mode)
+    pixels, inside, weights = pixels_read(source_points(matrices.double(), size), lookup.padding, lookup.mode)
     if lookup.background:
         pixels = torch.where(inside, pixels, area)
     else:

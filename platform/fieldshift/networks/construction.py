@@ -8,7 +8,7 @@ from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.classifiers import Backbone, classifier, described, known_classifiers, replace_input
 from fieldshift.networks.foreign import foreign_network, is_foreign, is_import_path, unknown_network
 from fieldshift.networks.fusion import FUSIONS
-from fieldshift.networks.insertion import insert
+from fieldshift.networks.insertion import MotionsAt, insert
 from fieldshift.networks.pretrained import load_weights
 from fieldshift.networks.recomputation import recompute_stages
 from fieldshift.networks.segmenters import backbone_of, known_segmenters, segmenter
@@ -43,6 +43,7 @@ def video_network(
     places: str | None = None,
     feature_layer: str | None = None,
     recompute: bool = False,
+    motions: MotionsAt | None = None,
 ) -> VideoNetwork:
     """Builds a 2D network, puts temporal modules into it and wraps it: the result maps (B, T, C, H, W) to logits.
 
@@ -55,7 +56,8 @@ def video_network(
     torchvision ("DEFAULT") or a file; what matched stands in `.weights_report`. `wide_field` enlarges the receptive
     field and `small_images` fits the stem to 32 x 32;
     `auxiliary` adds a segmenter's auxiliary head; `recompute` trades a second forward pass for the activations'
-    memory. `feature_layer` names the last feature map in a network of your own. Raises UserError for what is unknown
+    memory. `feature_layer` names the last feature map in a network of your own. With `motions` (see `fieldshift.folding`)
+    the network is in folded form: it reads the image as a video of one frame, so `frames` is 1. Raises UserError for what is unknown
     or has no meaning for this network.
     """
     kind = temporal_kind(temporal)
@@ -63,6 +65,8 @@ def video_network(
         raise UserError(
             f"frames = {frames}, num_classes = {num_classes}, in_channels = {in_channels}, but each must be at least 1."
         )
+    if motions is not None and frames != 1:
+        raise UserError(f"A folded network reads one frame, but frames is {frames}; give frames = 1, or no motions.")
     if fusion not in FUSIONS:
         raise unknown_name("fusion", fusion, FUSIONS)
     known = known_networks(task)
@@ -101,7 +105,7 @@ def video_network(
     network = backbone.network
     if interleave is None and weights is not None and kind.takes_interleave:
         interleave = False
-    placements = insert(network, kind, frames=frames, ratio=ratio, interleave=interleave, places=places)
+    placements = insert(network, kind, frames=frames, ratio=ratio, interleave=interleave, places=places, motions=motions)
     report = None
     if weights is not None:
         report = load_weights(
@@ -125,6 +129,8 @@ def video_network(
         fusion=fusion,
         feature_layer=backbone.feature_layer,
         placements=placements,
+        stages=backbone.stages,
+        form="video" if motions is None else "folded",
         weights_report=report,
     )
 

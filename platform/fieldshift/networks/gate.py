@@ -5,12 +5,18 @@ B batch, T frames, C channels, F gated channels, H, W. Rows are batch-major: row
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldshift.networks.frames import check_frames, split_frames
 from fieldshift.networks.shift import MovedChannels, fitting_width, shift_frames
+
+
+Shift = Callable[[Tensor, int, int], Tensor]
+"""(video, ahead, behind) -> the video with its first `ahead` channels from the next frame, `behind` from the previous."""
 
 
 class TemporalGate(nn.Module):
@@ -34,15 +40,15 @@ class TemporalGate(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(
-        self, video: Float[Tensor, "batch frames width height columns"]
+        self, video: Float[Tensor, "batch frames width height columns"], shift: Shift
     ) -> Float[Tensor, "batch frames 2 height columns"]:
+        """The gate planes of a video; `shift` takes planes from the neighbouring frames, as `shift_frames` does."""
         frames = video.shape[1]
         planes = self.taps(torch.relu(self.norm(video.flatten(0, 1))))
         planes = planes.reshape(-1, frames, 2, 3, *planes.shape[2:])  # (B, T, 2, 3, H, W)
         before, own, after = planes.unbind(3)
-        edge = torch.zeros_like(own[:, :1])
-        shifted = torch.cat([edge, before[:, :-1]], dim=1) + torch.cat([after[:, 1:], edge], dim=1)
-        return torch.tanh(own + shifted + self.bias[:, None, None])
+        following, previous = shift(torch.cat([after, before], dim=2), 2, 2).chunk(2, dim=2)
+        return torch.tanh(own + (previous + following) + self.bias[:, None, None])
 
 
 def interleave(video: Float[Tensor, "batch frames width height columns"]) -> Tensor:
@@ -77,7 +83,7 @@ class GSM(nn.Module):
         gated, passing = video.split([self.width, self.channels - self.width], dim=2)
         batch, frames, width, height, columns = gated.shape
         halves = gated.reshape(batch, frames, 2, width // 2, height, columns)
-        leaving = (halves * self.gate(gated)[:, :, :, None]).flatten(2, 3)  # (B, T, F, H, W)
+        leaving = (halves * self.gate(gated, self.shift)[:, :, :, None]).flatten(2, 3)  # (B, T, F, H, W)
         mixed = self.mix(gated, leaving)
         if self.interleave:
             mixed = interleave(mixed)
@@ -85,7 +91,11 @@ class GSM(nn.Module):
 
     def arrived(self, leaving: Tensor) -> Tensor:
         """What left for the neighbours, at the neighbours: the first half from t + 1, the second from t - 1."""
-        return shift_frames(leaving, self.width // 2, self.width // 2)
+        return self.shift(leaving, self.width // 2, self.width // 2)
+
+    def shift(self, video: Tensor, ahead: int, behind: int) -> Tensor:
+        """The video with its first `ahead` channels from the next frame and `behind` from the previous one."""
+        return shift_frames(video, ahead, behind)
 
     def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
         """Adds what arrived from the neighbours to what remained, (B, T, F, H, W)."""
@@ -112,10 +122,19 @@ class GSF(GSM):
     def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
         """The weighted sum of what arrived and what remained, (B, T, F, H, W)."""
         left, all_of_it = leaving.mean((3, 4), keepdim=True), gated.mean((3, 4), keepdim=True)  # (B, T, F, 1, 1)
-        means = torch.stack([self.arrived(left), all_of_it - left], dim=1)  # the mean of a shift is the shifted mean
+        means = self.means_in_time(left, all_of_it - left)
         batch, _, frames, width = means.shape[:4]
         maps = means.reshape(batch, 2, frames, 2, width // 2).permute(0, 3, 1, 4, 2)  # (B, half, kind, F / 2, T)
         weight = torch.sigmoid(self.weigh(maps.flatten(1, 2))).flatten(1, 2).transpose(1, 2)  # (B, T, F)
+        weight = self.own_frames(weight)
         remained = gated - leaving
         # Under autocast the weights come out of a convolution in half precision, and lerp wants one dtype.
         return torch.lerp(remained, self.arrived(leaving), weight[..., None, None].to(remained.dtype))
+
+    def means_in_time(self, left: Tensor, remained: Tensor) -> Float[Tensor, "batch 2 frames width 1 1"]:
+        """The spatial means of [shifted y, r] for every frame; the mean of a shift is the shifted mean."""
+        return torch.stack([self.arrived(left), remained], dim=1)
+
+    def own_frames(self, weight: Float[Tensor, "batch some_frames width"]) -> Float[Tensor, "batch frames width"]:
+        """The weights of the frames that there are."""
+        return weight

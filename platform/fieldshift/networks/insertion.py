@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torchvision.models.regnet import ResBottleneckBlock
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fieldshift.errors import UserError
+from fieldshift.networks.folded import Motion
 from fieldshift.networks.temporal import TemporalKind
 from fieldshift.networks.tiny_resnet import TinyBlock
 
@@ -65,6 +66,10 @@ class Placement:
     """Whether the temporal module comes before the wrapped module."""
     channels: int
     """Channels that the temporal module sees."""
+
+
+MotionsAt = Callable[[Sequence[Placement]], Sequence[Motion]]
+"""The motions of all places of a network, in their order; UserError where places and motions do not fit together."""
 
 
 @dataclass(frozen=True)
@@ -225,12 +230,16 @@ def insert(
     ratio: float | None = None,
     interleave: bool | None = None,
     places: str | None = None,
+    motions: MotionsAt | None = None,
 ) -> list[Placement]:
     """Puts the temporal modules of one kind into a 2D network, in place, and returns where they went.
 
     `places=None` uses the residual blocks of the known families, otherwise a module-name pattern. Parameters of the 2D
-    network keep their values; the wrapped modules get `.wrapped` into their names.
+    network keep their values; the wrapped modules get `.wrapped` into their names. With `motions`, which gives one motion
+    per place, the modules are those of the folded form.
     """
+    if motions is not None:
+        kind.folding()
     if kind.place == "nowhere":
         if ratio is not None or interleave or places:
             raise UserError(
@@ -238,8 +247,12 @@ def insert(
             )
         return []
     placements = placements_by_pattern(network, kind, places) if places else placements_by_family(network, kind)
-    for placement in placements:
-        temporal = kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave)
+    of_place = [None] * len(placements) if motions is None else motions(placements)
+    built = [
+        kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave, motion=motion)
+        for placement, motion in zip(placements, of_place, strict=True)
+    ]
+    for placement, temporal in zip(placements, built, strict=True):
         parent_path, _, name = placement.path.rpartition(".")
         parent = network.get_submodule(parent_path)
         wrapped = network.get_submodule(placement.path)

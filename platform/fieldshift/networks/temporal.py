@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks.folded import FoldedGSF, FoldedGSM, FoldedTSM, Motion
 from fieldshift.networks.frames import check_frames, split_frames
 from fieldshift.networks.gate import GSF, GSM
 from fieldshift.networks.shift import TSM, MovedChannels, shift_frames
@@ -69,11 +70,24 @@ class TemporalKind:
     """Whether a frame sees later frames."""
     depends_on: int = 1
     """Frames to a side that one module's output depends on; a gate looks further than the features travel."""
+    folded: Callable[..., nn.Module] | None = None
+    """The module in one frame, called with (channels, motion=...) and the same options; None where there is none."""
+    not_folded: str = ""
+    """Why there is none, as the end of a sentence."""
 
     def build(
-        self, channels: int, *, frames: int, ratio: float | None = None, interleave: bool | None = None
+        self,
+        channels: int,
+        *,
+        frames: int,
+        ratio: float | None = None,
+        interleave: bool | None = None,
+        motion: Motion | None = None,
     ) -> nn.Module:
-        """Makes the module; raises UserError where `ratio` or `interleave` is given but has no meaning here."""
+        """Makes the module, in folded form where it is given a motion.
+
+        Raises UserError where `ratio` or `interleave` is given but has no meaning here, and where there is no folded form.
+        """
         options: dict[str, float | bool] = {}
         if ratio is not None:
             if not self.takes_ratio:
@@ -85,7 +99,18 @@ class TemporalKind:
             if not self.takes_interleave:
                 raise UserError(f"The temporal module '{self.name}' does not interleave channels; omit interleave.")
             options["interleave"] = interleave
-        return self.module(channels, frames=frames, **options)
+        if motion is None:
+            return self.module(channels, frames=frames, **options)
+        return self.folding()(channels, motion=motion, **options)
+
+    def folding(self) -> Callable[..., nn.Module]:
+        """The constructor of the folded form; UserError, with the reason, where there is none."""
+        if self.folded is None:
+            able = ", ".join(kind.name for kind in TEMPORAL.values() if kind.folded is not None)
+            raise UserError(
+                f"The temporal module '{self.name}' has no folded form: {self.not_folded}. Choose one of {able}, or the form video."
+            )
+        return self.folded
 
 
 def _nothing(channels: int, frames: int) -> nn.Module:  # noqa: ARG001 - the registry's signature
@@ -95,19 +120,22 @@ def _nothing(channels: int, frames: int) -> nn.Module:  # noqa: ARG001 - the reg
 TEMPORAL: dict[str, TemporalKind] = {
     kind.name: kind
     for kind in (
-        TemporalKind(name="none", module=_nothing, place="nowhere", takes_ratio=False, ahead=False, depends_on=0),
-        TemporalKind(name="tsm", module=TSM, place="before-first-conv", thins_deep_stages=True),
-        TemporalKind(name="tsm-inplace", module=TSM, place="before-block", thins_deep_stages=True),
+        TemporalKind(name="none", module=_nothing, place="nowhere", takes_ratio=False, ahead=False, depends_on=0,
+                     not_folded="it lets no frame see another, so there is nothing to fold"),
+        TemporalKind(name="tsm", module=TSM, folded=FoldedTSM, place="before-first-conv", thins_deep_stages=True),
+        TemporalKind(name="tsm-inplace", module=TSM, folded=FoldedTSM, place="before-block", thins_deep_stages=True),
         TemporalKind(
             name="tsm-causal",
             module=partial(TSM, direction="past"),
             place="before-first-conv",
             thins_deep_stages=True,
             ahead=False,
+            not_folded="it only looks back, as a stream of frames needs it, and one frame is no stream",
         ),
-        TemporalKind(name="gsm", module=GSM, place="after-last-conv", takes_interleave=True, depends_on=2),
-        TemporalKind(name="gsf", module=GSF, place="after-last-conv", takes_interleave=True, depends_on=3),
-        TemporalKind(name="conv3d", module=TemporalConv, place="before-first-conv", takes_ratio=False),
+        TemporalKind(name="gsm", module=GSM, folded=FoldedGSM, place="after-last-conv", takes_interleave=True, depends_on=2),
+        TemporalKind(name="gsf", module=GSF, folded=FoldedGSF, place="after-last-conv", takes_interleave=True, depends_on=3),
+        TemporalKind(name="conv3d", module=TemporalConv, place="before-first-conv", takes_ratio=False,
+                     not_folded="it mixes all channels of three frames, so every channel would be moved twice"),
     )
 }
 

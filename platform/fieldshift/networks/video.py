@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,11 +15,16 @@ from fieldshift.networks.pretrained import WeightsReport
 from fieldshift.networks.temporal import temporal_kind
 
 
+Form = Literal["video", "folded"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
 class VideoNetwork(nn.Module):
     """A 2D network that sees T frames of one image, each frame through the same weights and its neighbours' features.
 
     (B, T, C, H, W) -> logits per frame, (B, T, K) for classification or (B, T, K, H, W) for segmentation; `fuse` makes
-    one answer of them. With `temporal="none"` and T = 1 it is the plain 2D network.
+    one answer of them. With `temporal="none"` and T = 1 it is the plain 2D network. In the folded form T is 1 too, and the
+    temporal modules move channels inside that one frame.
     """
 
     def __init__(
@@ -33,6 +39,8 @@ class VideoNetwork(nn.Module):
         fusion: str,
         feature_layer: str,
         placements: Sequence[Placement],
+        stages: Sequence[str] = (),
+        form: Form = "video",
         weights_report: WeightsReport | None = None,
     ) -> None:
         super().__init__()
@@ -40,7 +48,8 @@ class VideoNetwork(nn.Module):
         self.name, self.task, self.frames, self.temporal = name, task, frames, temporal
         self.num_classes, self.fusion = num_classes, fusion
         self.feature_layer = f"network.{feature_layer}"
-        self.placements = tuple(placements)
+        self.placements, self.stages = tuple(placements), tuple(f"network.{stage}" for stage in stages)
+        self.form: Form = form
         self.weights_report = weights_report
         self.fuser = Fusion(fusion, frames)
 

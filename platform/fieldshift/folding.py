@@ -1,0 +1,180 @@
+"""The folded form: a policy's motions as movements of channels inside a 2D network of one frame.
+
+`fold` puts them into any network with convolutions; `motions_of` gives them to `video_network`. This is where motions and
+networks meet: a policy says how a neighbouring frame is moved, a module moves channels (`fieldshift.networks.folded`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fieldshift.errors import UserError
+from fieldshift.kept import Kept, is_traced
+from fieldshift.motions import Policy
+from fieldshift.motions.placed import PlacedPolicy
+from fieldshift.motions.taps import pixels_read, source_points
+from fieldshift.networks.folded import Motion
+from fieldshift.networks.insertion import MotionsAt, Placement, insert
+from fieldshift.networks.movement import Movement, Taps
+from fieldshift.networks.temporal import temporal_kind
+
+AnyPolicy = Policy | PlacedPolicy
+KEPT_BYTES = 512 * 2**20
+LEAST_SHARE = 1e-9  # a tap of a smaller share is the rounding of a whole number of cells
+
+_movements: Kept[Movement] = Kept(KEPT_BYTES)
+
+
+@dataclass(frozen=True)
+class SampledTaps:
+    """Taps with what their weights are made of: the share of a pixel that each reads, and the warp it belongs to."""
+
+    taps: Taps
+    shares: Tensor
+    warps: Tensor
+
+
+def sampled_taps(
+    matrices: Tensor, blocks: Sequence[int], count: int, size: tuple[int, int], fill: str, mode: str
+) -> SampledTaps:
+    """The taps of warps by forward matrices (M, 2, 3), warp m within block `blocks[m]` of `count`.
+
+    `fill` is zeros, border or reflection. The shares (N,) are differentiable in the matrices.
+    """
+    area = size[0] * size[1]
+    pixels, inside, shares = pixels_read(source_points(matrices, size), fill, mode)  # each (M, P, 4 or 1)
+    block = torch.tensor(tuple(blocks), device=matrices.device).view(-1, 1, 1)
+    own = torch.arange(area, device=matrices.device)[None, :, None]
+    kept = (inside & (shares.detach() > LEAST_SHARE)).flatten()
+    receivers = (block * area + own).expand_as(pixels).flatten()[kept]
+    order = torch.argsort(receivers, stable=True)
+    numbers = torch.arange(len(matrices), device=matrices.device).view(-1, 1, 1).expand_as(pixels)
+    read = torch.bincount(receivers, minlength=count * area)
+    return SampledTaps(
+        taps=Taps((block * area + pixels).flatten()[kept][order].int(), (read.cumsum(0) - read).int()),
+        shares=shares.flatten()[kept][order],
+        warps=numbers.flatten()[kept][order],
+    )
+
+
+@dataclass(frozen=True)
+class PolicyMotion:
+    """The motion of one place: a policy per group of channels (all of one fill and interpolation)."""
+
+    policies: tuple[Policy, ...]
+
+    @property
+    def groups(self) -> int:
+        return len(self.policies)
+
+    def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
+        """The movement of a map (B, C, H, W) of that size, made once for every size, device and precision.
+
+        Raises UserError where it is first asked for while the network is traced.
+        """
+        device = torch.device("cpu") if like.is_meta else like.device
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        key = (tuple(policy.transform for policy in self.policies), size, dtype, device)
+        if is_traced() and key not in _movements:
+            raise UserError(
+                f"The motions for maps of {size[0]} x {size[1]} are not made yet; run the network once on an image of "
+                "the size to export, then export it."
+            )
+        return _movements.get(key, lambda: self._made(size, dtype, device))
+
+    def _made(self, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Movement:
+        matrices, blocks, weights = [], [], []
+        for group, policy in enumerate(self.policies):
+            shares, sides = policy.neighbours(size)  # (P,), (P, 2, 2, 3)
+            for side in (0, 1):
+                matrices.append(sides[:, side])
+                weights.append(shares)
+                blocks += [side * self.groups + group] * len(shares)
+        first = self.policies[0]
+        fill = first.fill if first.fill in ("border", "reflection") else "zeros"
+        found = sampled_taps(
+            torch.cat(matrices), blocks, 2 * self.groups, size, str(fill), first.interpolation
+        )
+        weighted = found.shares * torch.cat(weights)[found.warps]
+        area = 2 * self.groups * size[0] * size[1]
+        still = len(found.taps.rows) == area and bool((weighted == 1).all())
+        rows = torch.arange(area, dtype=torch.int32)
+        movement = Movement(
+            size=size,
+            blocks=2 * self.groups,
+            taps=Taps(found.taps.rows.to(device), found.taps.starts.to(device)),
+            weights=weighted.to(device=device, dtype=dtype),
+            fill_mean=first.fill == "mean",
+            is_identity=still and torch.equal(found.taps.rows, rows),
+        )
+        _ = movement.padded  # a tracer cannot work it out
+        return movement
+
+
+def check_folds(policy: AnyPolicy) -> None:
+    """Raises UserError for a policy without a folded form: of fewer than 3 frames, or with colour operations."""
+    if policy.frames < 3:
+        raise UserError(
+            f"The policy has {policy.frames} frame(s), but the folded form needs a frame to either side of the reference; "
+            "give 3 frames or more, or the form video."
+        )
+    colours = sorted({step.op for each in policy.parts for edge in each.edges for step in edge.steps if step.is_colour})
+    if colours:
+        raise UserError(
+            f"The policy changes colours ({', '.join(colours)}), but the folded form moves features, which have none; leave "
+            "these operations out, or use the form video."
+        )
+
+
+def motions_of(policy: AnyPolicy) -> MotionsAt:
+    """The motions of a policy for the places of a network, as `video_network` and `insert` take them.
+
+    Raises UserError for a policy that has no folded form; the result raises it for places that the policy does not fit.
+    """
+    check_folds(policy)
+    if isinstance(policy, Policy):
+        return lambda placements: [PolicyMotion((policy,)) for _ in placements]
+    return lambda placements: [
+        PolicyMotion(policies) for policies in policy.at([placement.path for placement in placements])
+    ]
+
+
+def still(groups: int) -> MotionsAt:
+    """Motions that leave every channel where it is, in that number of groups: what a search begins from."""
+    motion: Motion = PolicyMotion((Policy.replicate(3),) * groups)
+    return lambda placements: [motion for _ in placements]
+
+
+def fold(
+    model: nn.Module,
+    policy: AnyPolicy,
+    places: str | None = None,
+    *,
+    temporal: str = "tsm",
+    ratio: float | None = None,
+    interleave: bool | None = None,
+) -> list[Placement]:
+    """Puts the motions of a policy into a network with convolutions, in place, and returns where they went.
+
+    The network then moves some of its channels, at each place, as the neighbouring frames of the policy's video would show
+    them; it reads and returns what it did before, has the same parameters and saves, exports and loads like any module.
+    `places` is a shell pattern of module names ("layer3.*.conv1", several comma-separated); None takes every residual
+    block of the known families (torchvision's and timm's). `temporal` is tsm (no parameters), gsm or gsf; `ratio` the share
+    of channels that move (1/8 each way for tsm, 1/4 gated for gsm and gsf). Load plain 2D weights before: the modules at
+    the places get `.wrapped` into their names. Run the network once on an image before exporting it.
+    Raises UserError for a policy of fewer than 3 frames or with colour operations, a temporal module without a folded
+    form, and places that the network or the policy does not have. Source: METHOD.md 5, folded form [D].
+    """
+    return insert(
+        model,
+        temporal_kind(temporal),
+        frames=1,
+        ratio=ratio,
+        interleave=interleave,
+        places=places,
+        motions=motions_of(policy),
+    )

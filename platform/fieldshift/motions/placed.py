@@ -1,0 +1,138 @@
+"""A policy of several motions: one for each of several places of a network, or for each of several groups of channels.
+
+It has a folded form only: a video moves whole frames, so it has one motion for all places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fieldshift.errors import UserError, nearest_name
+from fieldshift.motions import policy_file
+from fieldshift.motions.policy import Policy
+
+
+@dataclass(frozen=True)
+class PlacedMotion:
+    """The motion of some places: the dotted names of modules in the 2D network, and one policy per group of channels."""
+
+    places: tuple[str, ...]
+    policies: tuple[Policy, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedPolicy:
+    """A policy with a motion of its own at each of several places of a network, and for each of N groups of channels.
+
+    All motions have one number of frames, reference, fill and interpolation. `found` tells how the policy was found, in
+    plain JSON values; `digest` leaves it out. In a file it is version 2 of the policy file (`fieldshift.motions.policy_file`).
+    Raises UserError for motions that do not fit together.
+    """
+
+    motions: tuple[PlacedMotion, ...]
+    found: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.motions:
+            raise UserError("A policy of several motions has none; give at least one.")
+        if len({len(motion.policies) for motion in self.motions}) > 1 or not self.motions[0].policies:
+            raise UserError("The motions of a policy have different numbers of groups; give each as many, 1 or more.")
+        settings = {(p.frames, p.reference, p.symmetric, p.fill, p.interpolation) for p in self.parts}
+        if len(settings) > 1:
+            raise UserError("The motions of a policy differ in frames, reference, fill or interpolation; give all the same.")
+        places = [place for motion in self.motions for place in motion.places]
+        twice = sorted({place for place in places if places.count(place) > 1})
+        if twice:
+            raise UserError(f"The place '{twice[0]}' has two motions; name it once.")
+
+    @property
+    def parts(self) -> tuple[Policy, ...]:
+        """The policies of all motions and groups."""
+        return tuple(policy for motion in self.motions for policy in motion.policies)
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels each way, each with a motion of its own."""
+        return len(self.motions[0].policies)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video whose neighbouring frames the motions are."""
+        return self.parts[0].frames
+
+    def at(self, places: Sequence[str]) -> list[tuple[Policy, ...]]:
+        """The policies at the places of a network, one per group, in the order of the places.
+
+        Raises UserError, naming the nearest, where network and policy do not have the same places.
+        """
+        known = {place: motion.policies for motion in self.motions for place in motion.places}
+        for one, others, lacks in (
+            (known, places, "the policy has a motion for the place '{}', which the network lacks"),
+            (places, known, "the network has a place '{}', for which the policy has no motion"),
+        ):
+            missing = next((place for place in one if place not in others), None)
+            if missing is not None:
+                nearest = nearest_name(missing, others)
+                hint = f"; the nearest is '{nearest}'" if nearest else ""
+                raise UserError(
+                    f"Policy and network do not fit: {lacks.format(missing)}{hint}. Use the network that the policy was "
+                    "found for, or a policy with one motion for all places."
+                )
+        return [known[place] for place in places]
+
+    def with_frames(self, frames: int) -> PlacedPolicy:
+        """The same policy with another number of frames: steps become smaller, magnitudes mean the same."""
+        motions = tuple(
+            replace(motion, policies=tuple(policy.with_frames(frames) for policy in motion.policies))
+            for motion in self.motions
+        )
+        return replace(self, motions=motions)
+
+    def describe(self) -> list[str]:
+        """One line per motion and group: "blocks.0.conv1, group 1 of 2: translate_x by 0.45 of the width ..."."""
+        lines = []
+        for motion in self.motions:
+            for group, policy in enumerate(motion.policies):
+                of = f", group {group + 1} of {self.groups}" if self.groups > 1 else ""
+                where = motion.places[0] if len(motion.places) == 1 else f"{motion.places[0]} to {motion.places[-1]}"
+                words = "; ".join(line.partition(": ")[2] for line in policy.describe()) or "identity"
+                lines.append(f"{where}{of}: {words}")
+        return lines
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that name the motions: all fields but `found`."""
+        return policy_file.digest(policy_file.to_placed_document(self))
+
+    def to_json(self) -> str:
+        """The policy as JSON text; `policy_from_json` gives the same policy back."""
+        return policy_file.to_text(policy_file.to_placed_document(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the policy file whole or not at all (temporary name, then rename) and returns its path."""
+        return policy_file.write(Path(path), self.to_json())
+
+
+def policy_from_json(text: str, source: str = "the text") -> Policy | PlacedPolicy:
+    """The policy in a JSON text, of either version; UserError, naming the source, for whatever is not a valid policy."""
+    try:
+        document = policy_file.parsed(text)
+        if policy_file.version_of(document) == policy_file.VERSION:
+            return Policy.from_json(text, source)
+        values = policy_file.read_placed(document)
+        motions = [
+            PlacedMotion(places, tuple(Policy(**values["settings"], **graph) for graph in graphs))
+            for places, graphs in values["motions"]
+        ]
+        return PlacedPolicy(motions=tuple(motions), found=values["found"])
+    except UserError as error:
+        if str(error).startswith(f"{source} is not"):
+            raise
+        raise policy_file.invalid(source, error) from None
+
+
+def load_policy(path: str | Path) -> Policy | PlacedPolicy:
+    """The policy in a file, of either version; UserError for a file that is missing or not a valid policy."""
+    return policy_from_json(policy_file.text_of(Path(path)), str(path))

@@ -1,0 +1,147 @@
+"""Temporal shift inside ONE frame: the channels that would come from a neighbouring frame are moved as that frame is.
+
+Every frame of a policy's video shows the same image moved, so the features of frame t + 1 are those of frame t moved by
+the step M between the two, and y = [M x[:f], M^-1 x[f:2f], x[2f:]] is the shift without the other frames. Exact, away from
+the border, for translations by whole cells of the map and T // 2 at least the number of modules; for part cells,
+rotations and zooms a convolution does not commute with the motion, and the folded network is a network of its own [D].
+
+Kin: Shift (Wu et al., CVPR 2018: one cell, fixed), Active Shift (Jeon and Kim, NeurIPS 2018: a learned displacement of
+each channel), Sparse Shift (Chen et al., CVPR 2019), 4-Connected Shift ResNets (Brown et al., ICCVW 2019), AS-MLP (Lian et
+al., ICLR 2022), Dilated Convolution with Learnable Spacings (Khalfaoui-Hassani et al., ICLR 2023) and TSM (Lin et al.,
+ICCV 2019). New here: affine motions over far distances, found by DAS.
+
+Shape letters: B batch, C channels, F moved channels, G groups of channels with a motion of their own, H, W of the map.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fieldshift.errors import UserError
+from fieldshift.networks.gate import GSF, GSM
+from fieldshift.networks.movement import Movement
+from fieldshift.networks.shift import MovedChannels, check_ratio, fitting_width
+
+
+class Motion(Protocol):
+    """Where the moved channels of one place come from: a movement for maps of one size (H, W).
+
+    The movement's 2 G blocks are the G groups from the next frame, then the G groups from the previous one.
+    """
+
+    def __call__(self, size: tuple[int, int], like: Tensor) -> Movement: ...
+
+    @property
+    def groups(self) -> int:
+        """Groups of channels each way, each with a motion of its own."""
+        ...
+
+
+class FoldedTSM(nn.Module):
+    """TSM in one frame: `ratio` of the channels as the next frame would show them, as many as the previous one would.
+
+    (B, C, H, W) -> the same shape; floor(ratio * C) channels each way, in G equal groups. No parameters. Raises UserError
+    where no channel would move or the groups do not divide the channels each way.
+    """
+
+    def __init__(self, channels: int, motion: Motion, ratio: float = 1 / 8) -> None:
+        super().__init__()
+        check_ratio(ratio, 0.5)
+        self.channels, self.motion = channels, motion
+        self.fold = fitting_width(channels, ratio, 1, "TSM")
+        if self.fold % motion.groups:
+            multiple = max(1, self.fold // motion.groups) * motion.groups
+            raise UserError(
+                f"groups = {motion.groups} does not divide the {self.fold} of {channels} channels that move each way; "
+                f"choose another number of groups or a ratio of {multiple / channels:.4g}."
+            )
+        self.moved = MovedChannels(self.fold, ratio * channels, "moved each way")
+
+    def forward(self, features: Float[Tensor, "batch channels H W"]) -> Float[Tensor, "batch channels H W"]:
+        return movement_for(self.motion, features).move(features, 2 * self.fold)
+
+    def motion_flops(self, features: Tensor) -> int:
+        """Floating-point operations per image that moving the channels takes, on a map like this one."""
+        return movement_for(self.motion, features).flops(2 * self.fold)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, fold={self.fold}, groups={self.motion.groups}"
+
+
+class FoldedGSM(GSM):
+    """GSM in one frame: what the gate lets go comes back as the neighbouring frames would show it.
+
+    (B, C, H, W) -> the same shape; 29 F + 2 parameters, the same as GSM's. The gate's own temporal convolution reads the
+    neighbouring frames too: its planes are moved likewise, which is the same for whole cells (a convolution commutes with
+    them). Where nothing moves, what left and what remained add up to the input, which is returned as it is. Raises
+    UserError for a motion of several groups: a gate looks at a neighbouring frame as a whole.
+    """
+
+    def __init__(
+        self, channels: int, motion: Motion, ratio: float = 0.25, interleave: bool = True, zero_gate: bool = True
+    ) -> None:
+        super().__init__(channels, 1, ratio, interleave, zero_gate)
+        self.motion = one_motion(motion)
+
+    def shift(self, video: Float[Tensor, "batch 1 channels H W"], ahead: int, behind: int) -> Tensor:
+        """The first `ahead` channels as the next frame would show them, as many as the previous one would."""
+        return moved_as_one(self.motion, video, ahead, behind)
+
+    def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
+        """What arrived and what remained, (B, 1, F, H, W)."""
+        return gated if movement_for(self.motion, gated).is_identity else super().mix(gated, leaving)
+
+    def motion_flops(self, features: Tensor) -> int:
+        """Floating-point operations per image of moving gated channels and gate planes, on a map like this one."""
+        return movement_for(self.motion, features).flops(self.width + 4)
+
+
+class FoldedGSF(GSF):
+    """GSF in one frame: FoldedGSM whose sum is weighted; 29 F + 40 parameters, the same as GSF's.
+
+    The weights read the spatial means of three frames. A motion keeps a mean but for what it carries out of the map, so
+    all frames are given the mean of the one there is [D]: this part of the gate folds only approximately.
+    """
+
+    def __init__(
+        self, channels: int, motion: Motion, ratio: float = 0.25, interleave: bool = True, zero_gate: bool = False
+    ) -> None:
+        super().__init__(channels, 1, ratio, interleave, zero_gate)
+        self.motion = one_motion(motion)
+
+    shift = FoldedGSM.shift
+    motion_flops = FoldedGSM.motion_flops
+
+    def means_in_time(self, left: Tensor, remained: Tensor) -> Float[Tensor, "batch 2 3 width 1 1"]:
+        """The spatial means of the frames before, at and after the one there is, all alike."""
+        return torch.stack([left, remained], dim=1).expand(-1, -1, 3, -1, -1, -1)
+
+    def own_frames(self, weight: Float[Tensor, "batch 3 width"]) -> Float[Tensor, "batch 1 width"]:
+        """The middle frame's weights."""
+        return weight[:, 1:2]
+
+
+def one_motion(motion: Motion) -> Motion:
+    """The motion, if it is that of all channels; else UserError."""
+    if motion.groups != 1:
+        raise UserError(
+            f"groups = {motion.groups} is for tsm: the gates of gsm and gsf look at a neighbouring frame as a whole; "
+            "use a policy or space with groups = 1."
+        )
+    return motion
+
+
+def moved_as_one(motion: Motion, video: Float[Tensor, "batch 1 channels H W"], ahead: int, behind: int) -> Tensor:
+    """Channels of a video of one frame as its neighbours would show them, the first `ahead` from the next."""
+    assert ahead == behind and ahead + behind == video.shape[2], "the halves of a movement are equal"
+    features = video[:, 0]
+    return movement_for(motion, features).move(features, ahead + behind)[:, None]
+
+
+def movement_for(motion: Motion, features: Tensor) -> Movement:
+    """The movement of maps like this one."""
+    return motion((int(features.shape[-2]), int(features.shape[-1])), features)

@@ -1,0 +1,297 @@
+"""Movements: linear maps over the pixels of a feature map, applied to some of its channels.
+
+An affine warp is linear, and so is a weighted sum of warps: each output pixel is a weighted sum of a few input pixels
+("taps"). The taps depend on neither image nor channel, so batch and channels are laid side by side in the rows of a
+table with one row per pixel, and `embedding_bag` adds weighted rows in one pass, however many warps are mixed. The
+adjoint is the same sum with the taps sorted by the pixel they read, so gradients of every order are passes of the same kind.
+
+Shape letters: B batch, C channels, H, W of the map, P = H * W, G blocks of channels that move alike, N taps, D = B * C'
+numbers per row (C' channels of one block).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fieldshift.kept import Kept, is_traced
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Which rows of a table are added to which: output row b is the weighted sum of taps `starts[b]` to `starts[b + 1]`.
+
+    `rows` (N,) are the input rows that the taps read, `starts` (R,) the first tap of each of the R output rows; input
+    and output have R = G * P rows, block by block.
+    """
+
+    rows: Int[Tensor, " taps"]
+    starts: Int[Tensor, " out_rows"]
+
+    @cached_property
+    def receivers(self) -> Int[Tensor, " taps"]:
+        """The output row that each tap is added to, (N,)."""
+        counts = torch.diff(self.starts, append=self.starts.new_tensor([len(self.rows)]))
+        numbers = torch.arange(len(self.starts), device=self.rows.device, dtype=self.rows.dtype)
+        return numbers.repeat_interleave(counts.long())
+
+    @cached_property
+    def order(self) -> Int[Tensor, " taps"]:
+        """The taps sorted by the row they read, (N,)."""
+        return torch.argsort(self.rows, stable=True)
+
+    @cached_property
+    def transposed(self) -> Taps:
+        """The taps of the adjoint; its weights are `weights[order]`."""
+        read = torch.bincount(self.rows, minlength=len(self.starts))
+        return Taps(self.receivers[self.order], (read.cumsum(0) - read).to(self.rows.dtype))
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the taps and of what is derived from them, in bytes."""
+        return 6 * self.rows.nbytes + 2 * self.starts.nbytes
+
+
+def add_rows(table: Tensor, weights: Tensor, taps: Taps) -> Tensor:
+    """The output rows (R, D) of a table (R, D) under the taps with weights (N,), outside of autograd."""
+    if not len(taps.rows):
+        return torch.zeros_like(table)
+    return F.embedding_bag(taps.rows, table, taps.starts, mode="sum", per_sample_weights=weights)
+
+
+class _AddRows(torch.autograd.Function):
+    """`add_rows`, differentiable any number of times in the table and in the weights."""
+
+    @staticmethod
+    def forward(table: Tensor, weights: Tensor, taps: Taps) -> Tensor:
+        return add_rows(table, weights, taps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
+        table, weights, ctx.taps = inputs
+        ctx.save_for_backward(table if ctx.needs_input_grad[1] else None, weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,), (table, weights), taps = gradients, ctx.saved_tensors, ctx.taps
+        to_table = to_weights = None
+        if ctx.needs_input_grad[0]:
+            to_table = _AddRows.apply(gradient, weights[taps.order], taps.transposed)
+        if ctx.needs_input_grad[1]:
+            to_weights = _Products.apply(table, gradient, taps)
+        return to_table, to_weights, None
+
+
+class _Products(torch.autograd.Function):
+    """The inner product (N,) of each tap's input row with the gradient's row that it is added to."""
+
+    @staticmethod
+    def forward(table: Tensor, gradient: Tensor, taps: Taps) -> Tensor:
+        with torch.enable_grad():  # embedding_bag has this product as its own gradient
+            ones = torch.ones(len(taps.rows), dtype=table.dtype, device=table.device, requires_grad=True)
+            summed = add_rows(table.detach(), ones, taps)
+        return torch.autograd.grad(summed, ones, gradient.contiguous())[0]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
+        table, gradient, ctx.taps = inputs
+        ctx.save_for_backward(table, gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (each,), (table, gradient), taps = gradients, ctx.saved_tensors, ctx.taps
+        to_table = _AddRows.apply(gradient, each[taps.order], taps.transposed)
+        return to_table, _AddRows.apply(table, each, taps), None
+
+
+class _MoveChannels(torch.autograd.Function):
+    """Adds rows of the first `width` channels of a map and passes the others, in one copy of the map."""
+
+    @staticmethod
+    def forward(features: Tensor, weights: Tensor, taps: Taps, width: int, blocks: int) -> Tensor:
+        added = add_rows(to_rows(features[:, :width], blocks), weights, taps)
+        moved = from_rows(added, Layout.of(features), blocks)
+        return moved if width == features.shape[1] else torch.cat([moved, features[:, width:]], dim=1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
+        features, weights, ctx.taps, ctx.width, ctx.blocks = inputs
+        ctx.save_for_backward(features if ctx.needs_input_grad[1] else None, weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,), (features, weights), taps = gradients, ctx.saved_tensors, ctx.taps
+        to_features = to_weights = None
+        if ctx.needs_input_grad[0]:
+            to_features = _MoveChannels.apply(gradient, weights[taps.order], taps.transposed, ctx.width, ctx.blocks)
+        if ctx.needs_input_grad[1]:
+            table = _Rows.apply(features[:, : ctx.width], ctx.blocks)
+            to_weights = _Products.apply(table, _Rows.apply(gradient[:, : ctx.width], ctx.blocks), taps)
+        return to_features, to_weights, None, None, None
+
+
+class Layout(NamedTuple):
+    """How a map (B, C, H, W) lies in memory, apart from the number of its channels."""
+
+    batch: int
+    height: int
+    width: int
+    channels_last: bool
+
+    @staticmethod
+    def of(features: Tensor) -> Layout:
+        batch, channels, height, width = features.shape
+        return Layout(batch, height, width, channels > 1 and features.stride(1) == 1)
+
+
+def to_rows(features: Float[Tensor, "batch channels H W"], blocks: int) -> Float[Tensor, "rows numbers"]:
+    """A map as a table (G * P, B * C'): block by block, one row per pixel, outside of autograd."""
+    layout, channels = Layout.of(features), features.shape[1]
+    pixels, each = layout.height * layout.width, channels // blocks
+    if layout.channels_last:  # the C' numbers of a block are together: they change places as one
+        pieces = features.permute(0, 2, 3, 1).reshape(-1, each)  # (B * P * G, C')
+        order = _transposition((layout.batch, pixels, blocks), features.device)
+        return pieces.index_select(0, order).view(blocks * pixels, -1)
+    parts = features.reshape(layout.batch, blocks, each, pixels)
+    return parts.permute(1, 3, 0, 2).reshape(blocks * pixels, -1)
+
+
+def from_rows(table: Float[Tensor, "rows numbers"], layout: Layout, blocks: int) -> Float[Tensor, "batch channels H W"]:
+    """The map of a table (G * P, B * C'), the inverse of `to_rows`, outside of autograd."""
+    batch, height, width, channels_last = layout
+    pixels, each = height * width, table.shape[1] // batch
+    if channels_last:
+        order = _transposition((blocks, pixels, batch), table.device)
+        pieces = table.reshape(-1, each).index_select(0, order)
+        return pieces.view(batch, height, width, blocks * each).permute(0, 3, 1, 2)
+    parts = table.view(blocks, pixels, batch, each).permute(2, 0, 3, 1)
+    return parts.reshape(batch, blocks * each, height, width)
+
+
+class _Rows(torch.autograd.Function):
+    """`to_rows`, differentiable any number of times."""
+
+    @staticmethod
+    def forward(features: Tensor, blocks: int) -> Tensor:
+        return to_rows(features, blocks)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
+        ctx.layout, ctx.blocks = Layout.of(inputs[0]), inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Unrows.apply(gradients[0], ctx.layout, ctx.blocks), None
+
+
+class _Unrows(torch.autograd.Function):
+    """`from_rows`, differentiable any number of times."""
+
+    @staticmethod
+    def forward(table: Tensor, layout: Layout, blocks: int) -> Tensor:
+        return from_rows(table, layout, blocks)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
+        ctx.blocks = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Rows.apply(gradients[0], ctx.blocks), None, None
+
+
+_orders: Kept[Tensor] = Kept(64 * 2**20)
+
+
+def _transposition(shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """The places, in an array of this shape (I, J, K), of the entries of its transpose (K, J, I), in order."""
+
+    def made() -> Tensor:
+        return torch.arange(shape[0] * shape[1] * shape[2], device=device).view(shape).permute(2, 1, 0).reshape(-1)
+
+    return _orders.get((shape, device), made)
+
+
+@dataclass(frozen=True)
+class Movement:
+    """What happens to moved channels: in G blocks of equal width, each pixel becomes a weighted sum of pixels of its block.
+
+    `taps` and `weights` (N,) say which; `size` (H, W) is that of the map. `fill_mean` adds each channel's mean outside
+    of the map instead of zero. With `is_identity` nothing moves and a map is returned as it is, bit for bit.
+    """
+
+    size: tuple[int, int]
+    blocks: int
+    taps: Taps
+    weights: Float[Tensor, " taps"]
+    fill_mean: bool = False
+    is_identity: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of taps and weights, in bytes."""
+        return self.taps.nbytes + 2 * self.weights.nbytes
+
+    def flops(self, width: int) -> int:
+        """Floating-point operations per image for `width` moved channels: a multiplication and an addition per tap."""
+        return 0 if self.is_identity else 2 * len(self.taps.rows) * (width // self.blocks)
+
+    def move(self, features: Float[Tensor, "batch channels H W"], width: int) -> Float[Tensor, "batch channels H W"]:
+        """The map with its first `width` channels moved, differentiable any number of times.
+
+        Half precision is summed in single precision. ValueError where the map has another size.
+        """
+        if tuple(features.shape[-2:]) != self.size:
+            raise ValueError(f"Expected a map of the size {self.size}, but received {tuple(features.shape[-2:])}.")
+        if self.is_identity or features.is_meta:
+            return features
+        moved, passing = features[:, :width], features[:, width:]
+        if is_traced():
+            return torch.cat([self._filled(moved, self._gathered), passing], dim=1)
+        if self.fill_mean or features.dtype != self.weights.dtype:
+            summed = self._filled(moved.to(self.weights.dtype), lambda part: self._added(part, width))
+            return torch.cat([summed.to(features.dtype), passing], dim=1)
+        return self._added(features, width)
+
+    def _added(self, features: Tensor, width: int) -> Tensor:
+        result: Tensor = _MoveChannels.apply(features, self.weights, self.taps, width, self.blocks)
+        return result
+
+    def _filled(self, moved: Tensor, sums: Callable[[Tensor], Tensor]) -> Tensor:
+        """The sums of the moved channels, with what lies outside of the map."""
+        if not self.fill_mean:
+            return sums(moved)
+        outside = moved.mean((2, 3), keepdim=True)
+        return sums(moved - outside) + outside
+
+    def _gathered(self, moved: Tensor) -> Tensor:
+        """The same sums in operations that every exporter knows: a gather of as many taps for every pixel, and a sum."""
+        batch, channels = moved.shape[:2]
+        pixels, each = self.size[0] * self.size[1], channels // self.blocks
+        rows, shares = self.padded
+        parts = []
+        for block in range(self.blocks):
+            flat = moved[:, block * each : (block + 1) * each].flatten(2)  # (B, C', P)
+            read = flat[:, :, rows[block].flatten()].unflatten(2, (pixels, -1))
+            parts.append((read * shares[block].to(read.dtype)).sum(-1))
+        return torch.cat(parts, dim=1).reshape(batch, channels, *self.size)
+
+    @cached_property
+    def padded(self) -> tuple[Int[Tensor, "blocks P most"], Float[Tensor, "blocks P most"]]:
+        """The taps as pixels (G, P, M) of their block and weights (G, P, M), M the most taps of a pixel; 0 where none."""
+        starts, pixels = self.taps.starts.long(), self.size[0] * self.size[1]
+        receivers = self.taps.receivers.long()
+        number = torch.arange(len(receivers), device=starts.device) - starts[receivers]
+        most = int(number.max()) + 1 if len(number) else 1
+        rows = torch.zeros(len(starts), most, dtype=torch.int64, device=starts.device)
+        shares = torch.zeros(len(starts), most, dtype=self.weights.dtype, device=starts.device)
+        rows[receivers, number] = self.taps.rows.long() % pixels
+        shares[receivers, number] = self.weights.detach()
+        return rows.view(self.blocks, pixels, most), shares.view(self.blocks, pixels, most)
