@@ -37,6 +37,10 @@ class SampledTaps:
     shares: Tensor
     warps: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        return self.taps.nbytes + self.shares.nbytes + self.warps.nbytes
+
 
 def sampled_taps(
     matrices: Tensor, blocks: Sequence[int], count: int, size: tuple[int, int], fill: str, mode: str

@@ -119,3 +119,14 @@ def distances(frames: int, reference: str = "centre", symmetric: bool = False) -
     d = torch.arange(frames, dtype=torch.float64) - index
     s = d / max(1.0, float(d.abs().max()))
     return s.abs() if symmetric else s
+
+
+def neighbour_distances(frames: int, reference: str = "centre", symmetric: bool = False) -> Float[Tensor, " 2"]:
+    """The distances s of the frames after and before the reference frame, (2,), float64 on the CPU.
+
+    Both lie on the same side where a video about its centre is symmetric. The first frame is taken for the middle of a
+    video that goes on to both sides by the same steps.
+    """
+    step = 1 / max(1, frames // 2 if reference == "centre" else frames - 1)
+    back = step if symmetric and reference == "centre" else -step
+    return torch.tensor([step, back], dtype=torch.float64)

@@ -207,6 +207,26 @@ class _Unrows(torch.autograd.Function):
         return _Rows.apply(gradients[0], ctx.blocks), None, None
 
 
+def rows_of(features: Float[Tensor, "batch channels H W"], blocks: int) -> Float[Tensor, "rows numbers"]:
+    """`to_rows`, differentiable any number of times."""
+    result: Tensor = _Rows.apply(features, blocks)
+    return result
+
+
+def map_of(table: Float[Tensor, "rows numbers"], layout: Layout, blocks: int) -> Float[Tensor, "batch channels H W"]:
+    """`from_rows`, differentiable any number of times."""
+    result: Tensor = _Unrows.apply(table, layout, blocks)
+    return result
+
+
+def row_sums(
+    table: Float[Tensor, "rows numbers"], weights: Float[Tensor, " taps"], taps: Taps
+) -> Float[Tensor, "rows numbers"]:
+    """The output rows of a table under the taps, differentiable any number of times in the table and in the weights."""
+    result: Tensor = _AddRows.apply(table, weights, taps)
+    return result
+
+
 _orders: Kept[Tensor] = Kept(64 * 2**20)
 
 
@@ -256,11 +276,12 @@ class Movement:
         if is_traced():
             return torch.cat([self._filled(moved, self._gathered), passing], dim=1)
         if self.fill_mean or features.dtype != self.weights.dtype:
-            summed = self._filled(moved.to(self.weights.dtype), lambda part: self._added(part, width))
+            summed = self._filled(moved.to(self.weights.dtype), lambda part: self.added(part, width))
             return torch.cat([summed.to(features.dtype), passing], dim=1)
-        return self._added(features, width)
+        return self.added(features, width)
 
-    def _added(self, features: Tensor, width: int) -> Tensor:
+    def added(self, features: Float[Tensor, "batch channels H W"], width: int) -> Tensor:
+        """The map with its first `width` channels summed; zero outside of the map, one precision throughout."""
         result: Tensor = _MoveChannels.apply(features, self.weights, self.taps, width, self.blocks)
         return result
 

@@ -48,7 +48,7 @@ class VideoNetwork(nn.Module):
         self.name, self.task, self.frames, self.temporal = name, task, frames, temporal
         self.num_classes, self.fusion = num_classes, fusion
         self.feature_layer = f"network.{feature_layer}"
-        self.placements, self.stages = tuple(placements), tuple(f"network.{stage}" for stage in stages)
+        self.placements, self.stages = tuple(placements), tuple(stages)
         self.form: Form = form
         self.weights_report = weights_report
         self.fuser = Fusion(fusion, frames)

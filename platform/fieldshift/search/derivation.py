@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldshift.motions import Edge, Policy, Step
+from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
 from fieldshift.search.magnitudes import Magnitudes
 from fieldshift.search.space import Space
 
@@ -80,15 +81,50 @@ def build_policy(
     )
 
 
-def random_policy(space: Space, frames: int, seed: int, edges_per_node: int | None = None) -> Policy:
-    """A policy drawn evenly from the space, magnitudes as a search draws them: the control of every search."""
+def placed_policy(
+    space: Space,
+    frames: int,
+    units: Sequence[tuple[str, ...]],
+    choices: Sequence[int],
+    magnitudes: Float[Tensor, "edges options steps"],
+    found: dict[str, Any],
+) -> PlacedPolicy:
+    """The policy of one option for each unit of places and group of channels, unit by unit."""
+    each = iter(range(len(choices)))
+    motions = []
+    for unit in units:
+        of_groups = [next(each) for _ in range(space.groups)]
+        policies = tuple(
+            build_policy(space, frames, [choices[e]], [True], magnitudes=magnitudes[e : e + 1], found={})
+            for e in of_groups
+        )
+        motions.append(PlacedMotion(unit, policies))
+    return PlacedPolicy(motions=tuple(motions), found=found)
+
+
+def random_policy(
+    space: Space,
+    frames: int,
+    seed: int,
+    edges_per_node: int | None = None,
+    units: Sequence[tuple[str, ...]] = (),
+) -> Policy | PlacedPolicy:
+    """A policy drawn evenly from the space, magnitudes as a search draws them: the control of every search.
+
+    A space with several motions needs the `units` of places that share one.
+    """
     draw = random.Random(seed)
+    found = {"by": "random", "space": space.name, "space_version": space.version, "seed": seed}
+    if space.is_placed:
+        count = len(units) * space.groups
+        choices = [draw.randrange(len(space.options)) for _ in range(count)]
+        values = Magnitudes(space, torch.Generator().manual_seed(seed), count)().detach()
+        return placed_policy(space, frames, units, choices, values, found)
     choices = [draw.randrange(len(space.options)) for _ in space.edges]
     kept = [False] * len(space.edges)
     for node in range(space.inputs, space.inputs + space.nodes):
         incoming = [e for e, (_, target) in enumerate(space.edges) if target == node]
         for e in draw.sample(incoming, min(edges_per_node or space.edges_per_node, len(incoming))):
             kept[e] = True
-    magnitudes = Magnitudes(space, torch.Generator().manual_seed(seed))()
-    found = {"by": "random", "space": space.name, "space_version": space.version, "seed": seed}
+    magnitudes = Magnitudes(space, torch.Generator().manual_seed(seed), len(space.edges))()
     return build_policy(space, frames, choices, kept, magnitudes=magnitudes.detach(), found=found)

@@ -6,21 +6,21 @@ import math
 
 import torch
 
-from fieldshift.search.cell import RelaxedCell
+from fieldshift.search.choices import Choices
 from fieldshift.search.selection import Decision
 
 COLLAPSED = 0.5  # share of the open edges' weight on the identity above which a search says so
 
 
-def weight_metrics(cell: RelaxedCell) -> dict[str, float]:
+def weight_metrics(cell: Choices) -> dict[str, float]:
     """alpha by edge and option, the entropy of the open edges (1 = undecided, 0 = one option) and identity's share."""
     with torch.no_grad():
         weights = cell.alpha.softmax(-1)
     alpha = cell.alpha.detach().tolist()
     labels = [option.label.replace(" + ", " then ") for option in cell.options]
     metrics = {
-        f"alpha/{source}-{target}/{label}": value
-        for (source, target), row in zip(cell.edges, alpha, strict=True)
+        f"alpha/{metric_name(name)}/{label}": value
+        for name, row in zip(cell.edge_names, alpha, strict=True)
         for label, value in zip(labels, row, strict=True)
     }
     open_edges = [e for e, choice in enumerate(cell.decided) if choice is None]
@@ -31,6 +31,11 @@ def weight_metrics(cell: RelaxedCell) -> dict[str, float]:
         metrics["search/entropy"] = float(entropy) / max(math.log(len(labels)), 1e-12)
         metrics["search/identity_share"] = float(open_weights[:, still].sum(-1).mean())
     return metrics
+
+
+def metric_name(edge: str) -> str:
+    """An edge's name as a part of a metric's name: "edge 0->1" -> "0-1"."""
+    return edge.removeprefix("edge ").replace("->", "-")
 
 
 def collapse_warning(metrics: dict[str, float]) -> str | None:
@@ -57,7 +62,7 @@ def pass_line(name: str, row: dict[str, float], score: str) -> str:
 
 def decision_metrics(decision: Decision) -> dict[str, float]:
     """What a decision rested on, by candidate, and by how much it was won."""
-    at = decision.at.removeprefix("edge ").replace("->", "-")
+    at = metric_name(decision.at)
     harm = {label.replace(" + ", " then ").replace("->", "-"): value for label, value in decision.harm.items()}
     return {f"harm/{at}/{label}": value for label, value in harm.items()} | {f"margin/{at}": decision.margin}
 

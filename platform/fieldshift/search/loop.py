@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fieldshift.data import DataSet
-from fieldshift.motions import Policy
+from fieldshift.folding import AnyPolicy
 from fieldshift.networks import VideoNetwork
 from fieldshift.search.bilevel import outer_gradient
 from fieldshift.search.config import SearchConfig
@@ -41,7 +41,7 @@ class SearchResult:
         device_hours: the same in hours, times the number of workers.
     """
 
-    policy: Policy
+    policy: AnyPolicy
     history: list[dict[str, float]]
     decisions: list[dict[str, Any]]
     seconds: float
@@ -166,9 +166,7 @@ def learn_one_pass(session: Session, objective: Objective) -> dict[str, float]:
             session.alpha_optimizer.step()
             outer_losses.append(float(outer_loss))
 
-        with torch.no_grad():  # the network's step needs no graph through the cell
-            video = supernet.video(images, session.weights(noise))
-        logits = supernet(video)
+        logits = supernet(images, session.weights(noise), learns_cell=False)
         loss = objective.loss(logits, targets)
         slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
         filled = [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, parameters, strict=True)]
@@ -200,8 +198,8 @@ def loss_at(
     """The loss of a batch with the network's learned parameters replaced by `parameters`, with a graph to alpha."""
     supernet, (images, targets, _) = session.supernet, batch
     names = [f"network.{name}" for name, each in supernet.network.named_parameters() if each.requires_grad]
-    video = supernet.video(images, session.cell.weights(noise, session.config.temperature))
-    logits = functional_call(supernet, dict(zip(names, parameters, strict=True)), (video,))
+    weights = session.cell.weights(noise, session.config.temperature)
+    logits = functional_call(supernet, dict(zip(names, parameters, strict=True)), (images, weights))
     return objective.loss(logits, targets)
 
 

@@ -27,7 +27,7 @@ class Magnitudes(nn.Module):
     high: Tensor
     factor: Tensor
 
-    def __init__(self, space: Space, generator: torch.Generator) -> None:
+    def __init__(self, space: Space, generator: torch.Generator, edges: int) -> None:
         super().__init__()
         options = space.options
         steps = max(len(option.ops) for option in options)
@@ -39,7 +39,7 @@ class Magnitudes(nn.Module):
                 factor[o, k] = op in MOTIONS and MOTIONS[op].neutral == 1 and fixed is None
         bounds = torch.where(factor, torch.where(factor, bounds, 1.0).log(), bounds)
         self.are_learned = space.magnitudes == "learned"
-        drawn = torch.rand(len(space.edges), *factor.shape, generator=generator, dtype=torch.float64)
+        drawn = torch.rand(edges, *factor.shape, generator=generator, dtype=torch.float64)
         place = torch.logit(drawn.clamp(EDGE_OF_RANGE, 1 - EDGE_OF_RANGE)) if self.are_learned else drawn
         for name, value in (("low", bounds[0]), ("high", bounds[1]), ("factor", factor)):
             self.register_buffer(name, value, persistent=False)

@@ -59,16 +59,7 @@ def geometry_of(
 ) -> Geometry:
     """The geometry of all options; differentiable in the magnitudes where these ask for it."""
     s = distances.to(magnitudes.device)
-    identity = torch.eye(2, 3, dtype=s.dtype, device=s.device).expand(len(magnitudes), len(s), 2, 3)
-    columns = []
-    for o, option in enumerate(options):
-        moves = [
-            operation(op).matrix(magnitudes[:, o, k, None], s, size)  # type: ignore[union-attr]
-            for k, op in enumerate(option.ops)
-            if op not in COLOURS
-        ]
-        columns.append(compose(*moves) if moves else identity)
-    forward = torch.stack(columns, dim=1)
+    forward = forward_matrices(options, magnitudes, s, size)
     still = are_identities(forward.detach())
     return Geometry(
         size=size,
@@ -80,6 +71,25 @@ def geometry_of(
         coloured=tuple(any(op in COLOURS for op in option.ops) for option in options),
         learned=magnitudes.requires_grad,
     )
+
+
+def forward_matrices(
+    options: Sequence[Option],
+    magnitudes: Float[Tensor, "edges options steps"],
+    distances: Float[Tensor, " frames"],
+    size: tuple[int, int],
+) -> Float[Tensor, "edges options frames 2 3"]:
+    """Where every option of every edge moves an image of the size (H, W), colour operations left out."""
+    identity = torch.eye(2, 3, dtype=distances.dtype, device=distances.device)
+    columns = []
+    for o, option in enumerate(options):
+        moves = [
+            operation(op).matrix(magnitudes[:, o, k, None], distances, size)  # type: ignore[union-attr]
+            for k, op in enumerate(option.ops)
+            if op not in COLOURS
+        ]
+        columns.append(compose(*moves) if moves else identity.expand(len(magnitudes), len(distances), 2, 3))
+    return torch.stack(columns, dim=1)
 
 
 def node_value(

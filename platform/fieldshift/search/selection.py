@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fieldshift.search.cell import RelaxedCell
+from fieldshift.search.choices import Choices
 from fieldshift.search.config import SearchConfig
 from fieldshift.search.derivation import incoming_edges, live_nodes
-from fieldshift.search.supernet import Supernet, batch_statistics
+from fieldshift.search.supernet import AnySupernet, batch_statistics
 from fieldshift.training.distributed import sum_across_workers
 from fieldshift.training.frames import as_floats
 from fieldshift.training.objectives import Objective
@@ -62,14 +62,14 @@ class Decision:
     margin_error: float | None = None
 
 
-def next_edge(cell: RelaxedCell, seed: int) -> int | None:
+def next_edge(cell: Choices, seed: int) -> int | None:
     """The next edge without an option, in a random order that depends on the seed alone."""
     order = list(range(len(cell.edges)))
     random.Random(seed).shuffle(order)
     return next((e for e in order if cell.decided[e] is None), None)
 
 
-def next_node(cell: RelaxedCell, edges_per_node: int) -> int | None:
+def next_node(cell: Choices, edges_per_node: int) -> int | None:
     """The next node with too many edges, from the output back; nodes that lead nowhere any more are left alone [D]."""
     crowded = (
         n for n in live_nodes(cell.space, cell.kept) if len(incoming_edges(cell.space, n, cell.kept)) > edges_per_node
@@ -77,7 +77,7 @@ def next_node(cell: RelaxedCell, edges_per_node: int) -> int | None:
     return next(crowded, None)
 
 
-def is_open(cell: RelaxedCell, edges_per_node: int) -> bool:
+def is_open(cell: Choices, edges_per_node: int) -> bool:
     """Whether anything is left to decide."""
     return not cell.is_decided or next_node(cell, edges_per_node) is not None
 
@@ -86,7 +86,7 @@ def is_open(cell: RelaxedCell, edges_per_node: int) -> bool:
 class Judge:
     """What decisions are made with: the supernet, batches over the whole alpha half, and the rules of `config`."""
 
-    supernet: Supernet
+    supernet: AnySupernet
     batches: Batches
     objective: Objective
     config: SearchConfig
@@ -115,11 +115,11 @@ def decide_option(edge: int, judge: Judge) -> Decision:
     cell = judge.supernet.cell
     weights = cell.weights().detach()
     options = range(len(cell.options))
-    place = "edge {}->{}".format(*cell.edges[edge])
+    place = cell.edge_names[edge]
 
     def measured() -> list[Measured]:
         without = [weights.index_put((torch.tensor(edge), torch.tensor(o)), weights.new_zeros(())) for o in options]
-        return measure([weights, *without], cell.slabs_before(edge), judge)
+        return measure([weights, *without], edge, judge)
 
     harm, variants = judge.harms(place, weights[edge].tolist(), measured)
     ranked = sorted(options, key=lambda o: -harm[o])
@@ -176,19 +176,19 @@ def standard_error(differences: Tensor) -> float:
 
 
 @torch.no_grad()
-def measure(variants: Sequence[Tensor], unchanged: int, judge: Judge) -> list[Measured]:
+def measure(variants: Sequence[Tensor], edge: int, judge: Judge) -> list[Measured]:
     """Loss and score of the supernet under each of the mixture weights, over all samples of all workers.
 
-    The first `unchanged` slabs are the same in all variants: they are computed once a batch.
+    The variants differ at one edge: what does not depend on it is computed once per batch.
     """
     supernet, tallies = judge.supernet, [Tally(judge) for _ in variants]
     with batch_statistics(supernet.network):
         for images, targets, _ in judge.batches():
             if len(images):
                 pixels = as_floats(images)
-                known = tuple(supernet.cell.node_slabs(pixels, variants[0])[:unchanged])
+                known = supernet.known_before(edge, pixels, variants[0])
                 for tally, weights in zip(tallies, variants, strict=True):
-                    tally.add(supernet(supernet.video(pixels, weights, known)), targets)
+                    tally.add(supernet(pixels, weights, known), targets)
     return [tally.result() for tally in tallies]
 
 
@@ -203,7 +203,7 @@ def measure_without_edges(removed: Sequence[int | None], judge: Judge) -> list[M
                 for tally, edge in zip(tallies, removed, strict=True):
                     supernet.cell.kept = [stays and e != edge for e, stays in enumerate(kept)]
                     if len(images):
-                        tally.add(supernet(supernet.video(images)), targets)
+                        tally.add(supernet(images), targets)
         finally:
             supernet.cell.kept = kept
     return [tally.result() for tally in tallies]

@@ -15,13 +15,15 @@ from torch import Tensor
 from fieldshift.data import DataSet, Split, batches, halves, write_parts
 from fieldshift.data.partition import limited
 from fieldshift.errors import UserError
-from fieldshift.motions import Policy
+from fieldshift.folding import AnyPolicy
 from fieldshift.networks import VideoNetwork
 from fieldshift.search.cell import RelaxedCell
+from fieldshift.search.choices import Choices
 from fieldshift.search.config import SearchConfig
+from fieldshift.search.folded_cell import FoldedCell
 from fieldshift.search.space import Space
 from fieldshift.search.state import SearchState
-from fieldshift.search.supernet import Supernet
+from fieldshift.search.supernet import AnySupernet, FoldedSupernet, Supernet
 from fieldshift.training import distributed
 from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
 
@@ -46,7 +48,7 @@ class Session:
     config: SearchConfig
     space: Space
     device: torch.device
-    supernet: Supernet
+    supernet: AnySupernet
     halves: tuple[str, Tensor, Tensor]  # the data's digest, and the indices of both halves in its training set
     weight_half: Split
     alpha_half: Split
@@ -71,7 +73,13 @@ class Session:
         """A fresh session. Raises UserError where network, space, settings and workers do not fit together."""
         device = torch.device(device)
         frames = config.frames or space.frames or DEFAULT_FRAMES
-        if network.frames != frames:
+        folded = network.form == "folded"
+        if not folded and space.is_placed:
+            raise UserError(
+                f"The space {space.name} has a motion for each {space.per} and {space.groups} group(s) of channels, but a "
+                "video has one motion for all; use the form folded, or another space."
+            )
+        if not folded and network.frames != frames:
             raise UserError(
                 f"The network reads {network.frames} frames, but the search makes {frames}; give both the same number."
             )
@@ -85,8 +93,8 @@ class Session:
                 f"search.batch is {batch} (a half of the training set has {len(on_weights)} images), but {workers} "
                 f"workers share it equally; give a multiple of {workers}."
             )
-        cell = RelaxedCell(space, frames, seed).to(device)
-        supernet = Supernet(network.to(device), cell, normalise)
+        supernet = supernet_of(network.to(device), space, frames, seed, normalise)
+        cell = supernet.cell.to(device)
         parameters = [each for each in network.parameters() if each.requires_grad]
         groups: list[dict[str, Any]] = [
             {"params": [cell.alpha], "lr": config.alpha_lr, "weight_decay": config.alpha_weight_decay}
@@ -100,6 +108,7 @@ class Session:
             "data": dataset.name,
             "network": network.name,
             "temporal": network.temporal,
+            **({"form": network.form} if folded else {}),
             "seed": seed,
             "settings": asdict(config),
         }
@@ -122,7 +131,7 @@ class Session:
         )
 
     @property
-    def cell(self) -> RelaxedCell:
+    def cell(self) -> Choices:
         return self.supernet.cell
 
     @property
@@ -196,7 +205,7 @@ class Session:
         """All workers start from the first one's network and cell."""
         distributed.broadcast_from_first([*self.supernet.network.state_dict().values(), *self.cell.outer_parameters])
 
-    def policy(self, edges_per_node: int) -> Policy:
+    def policy(self, edges_per_node: int) -> AnyPolicy:
         """The policy of the moment: what is decided, and the largest weights where nothing is decided yet."""
         choices, kept = self.cell.derived(edges_per_node)
         found = {
@@ -238,6 +247,16 @@ class Session:
         self.optimizer.load_state_dict(state.optimizer)
         self.alpha_optimizer.load_state_dict(state.alpha_optimizer)
         self.state = state
+
+
+def supernet_of(
+    network: VideoNetwork, space: Space, frames: int, seed: int, normalise: Callable[[Tensor], Tensor]
+) -> AnySupernet:
+    """The supernet of a network in its form, with a cell of the space drawn from the seed."""
+    if network.form == "folded":
+        cell = FoldedCell(space, frames, seed, network.placements, network.stages)
+        return FoldedSupernet(network, cell, normalise)
+    return Supernet(network, RelaxedCell(space, frames, seed), normalise)
 
 
 def fingerprint_of(found: dict[str, Any], space: Space, dataset: DataSet, frames: int) -> str:

@@ -18,9 +18,10 @@ from fieldshift.motions.registry import MOTIONS
 from fieldshift.motions.warp import FILLS
 
 MAGNITUDES = ("frozen", "learned", "grid")
+PER = ("network", "stage", "place")
 TYPES: tuple[tuple[str, type, str], ...] = (
-    *((key, int, "a whole number") for key in ("version", "inputs", "nodes", "edges_per_node", "frames")),
-    *((key, str, "a text") for key in ("name", "summary", "magnitudes", "reference")),
+    *((key, int, "a whole number") for key in ("version", "inputs", "nodes", "edges_per_node", "frames", "groups")),
+    *((key, str, "a text") for key in ("name", "summary", "magnitudes", "reference", "per")),
     ("symmetric", bool, "true or false"),
 )
 
@@ -61,6 +62,8 @@ class Space:
         reference: centre or first, the frame that is the untouched image.
         symmetric: whether strength grows away from the reference on both sides alike.
         fill: what lies outside of the image.
+        per: what has a motion of its own in the folded form: network (one for all places), stage or place.
+        groups: groups of moved channels at each place, each with a motion of its own, in the folded form.
         summary: one line for tables and help.
     """
 
@@ -77,6 +80,8 @@ class Space:
     reference: str = "centre"
     symmetric: bool = False
     fill: str | tuple[float, ...] = "zeros"
+    per: str = "network"
+    groups: int = 1
     summary: str = ""
 
     @property
@@ -106,14 +111,22 @@ class Space:
         """(low, high) of an op's magnitude: the space's own range, or else the op's preset."""
         return self.ranges[op] if op in self.ranges else operation(op).preset
 
-    def size(self) -> int:
-        """How many different cells there are: kept edges times their candidates; drawn magnitudes are not counted."""
+    @property
+    def is_placed(self) -> bool:
+        """Whether a policy of it has more than one motion: it then has a folded form only."""
+        return self.per != "network" or self.groups > 1
+
+    def size(self, motions: int = 1) -> int:
+        """How many different policies of that many motions there are: kept edges times their candidates.
+
+        Drawn magnitudes are not counted.
+        """
         options, cells = len(self.options), 1
         for node in range(self.nodes):
             incoming = self.inputs + node
             kept = min(self.edges_per_node, incoming)
             cells *= math.comb(incoming, kept) * options**kept
-        return cells
+        return int(cells**motions)
 
     def with_changes(self, **changes: Any) -> Space:
         """The same space with some attributes replaced, checked again."""
@@ -194,13 +207,18 @@ def _numbers(value: object, file: str, key: str) -> tuple[float, ...]:
 
 def check_space(space: Space, file: str) -> None:
     """Raises UserError for the first value that is not allowed, naming `file`, the key and what is allowed."""
-    for key, lowest in (("version", 1), ("inputs", 1), ("nodes", 1), ("edges_per_node", 1), ("frames", 1)):
+    for key, lowest in (("version", 1), ("inputs", 1), ("nodes", 1), ("edges_per_node", 1), ("frames", 1), ("groups", 1)):
         value = getattr(space, key)
         if value is not None and value < lowest:
             raise UserError(f"{file}: '{key}' is {value!r}, but must be a whole number of at least {lowest}.")
-    for key, allowed in (("magnitudes", MAGNITUDES), ("reference", REFERENCES)):
+    for key, allowed in (("magnitudes", MAGNITUDES), ("reference", REFERENCES), ("per", PER)):
         if getattr(space, key) not in allowed:
             raise UserError(f"{file}: '{key}' is {getattr(space, key)!r}, but must be one of {', '.join(allowed)}.")
+    if space.is_placed and (space.inputs, space.nodes) != (1, 1):
+        raise UserError(
+            f"{file}: 'per' is '{space.per}' and 'groups' is {space.groups}, so every motion is one edge, but 'inputs' is "
+            f"{space.inputs} and 'nodes' is {space.nodes}; give 1 and 1, or per = 'network' and groups = 1."
+        )
     if isinstance(space.fill, str) and space.fill not in FILLS:
         raise UserError(
             f"{file}: 'fill' is '{space.fill}', but must be one of {', '.join(FILLS)} or a list of numbers."

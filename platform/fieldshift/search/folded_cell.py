@@ -1,0 +1,202 @@
+"""The relaxed cell of the folded form: at every place of the network, the moved channels are a mixture of the options."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fieldshift.errors import UserError
+from fieldshift.folding import AnyPolicy, SampledTaps, motions_of, sampled_taps
+from fieldshift.kept import Kept, index
+from fieldshift.motions.matrices import neighbour_distances
+from fieldshift.networks import Placement, VideoNetwork
+from fieldshift.networks.folded import Motion
+from fieldshift.networks.insertion import Inserted
+from fieldshift.networks.movement import Layout, Movement, Taps, map_of, row_sums, rows_of
+from fieldshift.search.choices import Choices
+from fieldshift.search.derivation import build_policy, placed_policy
+from fieldshift.search.nodes import forward_matrices
+from fieldshift.search.space import Space
+
+KEPT_BYTES = 2**30  # of one cell's taps
+SIDES = 2  # the next frame and the previous one
+
+
+def units_of(space: Space, places: Sequence[str], stages: Sequence[str]) -> list[tuple[str, ...]]:
+    """The places of a network that share a motion, as the space says: all, those of a stage, or each for itself.
+
+    A place outside of every stage is a unit of its own.
+    """
+    if space.per == "network":
+        return [tuple(places)]
+    units: dict[str, list[str]] = {}
+    for place in places:
+        inside = [stage for stage in stages if place == stage or place.startswith(f"{stage}.")]
+        name = max(inside, key=len) if inside and space.per == "stage" else place
+        units.setdefault(name, []).append(place)
+    return [tuple(unit) for unit in units.values()]
+
+
+class FoldedCell(Choices):
+    """The cell of a space inside a network: its edges move channels as the frames next to the reference are moved.
+
+    In a space with one motion the edges are those of its graph, at every place alike; a node is the mean of its edges.
+    Otherwise an edge is the motion of one unit of places (the network, a stage or a place) and one group of channels.
+    A decided cell moves channels by its policy, as everywhere else. Raises UserError for a space with colour operations.
+    """
+
+    def __init__(
+        self, space: Space, frames: int, seed: int, placements: Sequence[Placement], stages: Sequence[str]
+    ) -> None:
+        if space.colours:
+            raise UserError(
+                f"The space {space.name} has colour operations ({', '.join(space.colours)}), but the folded form moves "
+                "features, which have no colours; choose another space or the form video."
+            )
+        self.placements, self.places = tuple(placements), tuple(placement.path for placement in placements)
+        self.units = units_of(space, self.places, stages)
+        count = len(self.units) * space.groups
+        super().__init__(space, frames, seed, space.edges if not space.is_placed else space.edges * count)
+        if space.is_placed:
+            self.edge_names = tuple(
+                f"place {unit[0]}{f' to {unit[-1]}' if len(unit) > 1 else ''}{f' group {group + 1}' if space.groups > 1 else ''}"
+                for unit in self.units
+                for group in range(space.groups)
+            )
+        self._distances = neighbour_distances(frames, space.reference, space.symmetric)
+        self._shown: Tensor | None = None
+        self._learns = False
+        self._sampled: Kept[SampledTaps] = Kept(KEPT_BYTES)
+        self._motions: tuple[object, Sequence[Motion]] = (None, ())
+
+    def attach(self, network: VideoNetwork) -> None:
+        """Makes the places of a folded network move channels by this cell."""
+        inserted = {module.path: module for module in network.modules() if isinstance(module, Inserted)}
+        for number, place in enumerate(self.places):
+            inserted[place].temporal.motion = PlaceMotion(self, number)
+
+    @contextmanager
+    def shown(self, weights: Tensor | None, learns: bool) -> Iterator[None]:
+        """While it lasts, the places mix by these weights; None takes the policy of a decided cell."""
+        before = self._shown, self._learns
+        if weights is None and not self.is_decided:
+            weights = self.weights()
+        self._shown, self._learns = weights, learns and torch.is_grad_enabled()
+        try:
+            yield
+        finally:
+            self._shown, self._learns = before
+
+    def policy_of(
+        self, choices: Sequence[int], kept: Sequence[bool], magnitudes: Tensor, found: dict[str, Any]
+    ) -> AnyPolicy:
+        """The policy of one option per edge, with magnitudes (E, O, S): one graph, or a motion per unit and group."""
+        if not self.space.is_placed:
+            return build_policy(self.space, self.frames, choices, kept, magnitudes=magnitudes, found=found)
+        return placed_policy(self.space, self.frames, self.units, choices, magnitudes, found)
+
+    def movement(self, place: int, size: tuple[int, int], like: Tensor) -> Movement:
+        """How one place moves channels now, for maps of that size."""
+        weights = self._shown
+        if weights is None:
+            return self._decided_motions()[place](size, like)
+        space, live = self.space, self.live_options(weights)
+        if space.is_placed or len(self.edges) == 1:
+            unit = next(number for number, unit in enumerate(self.units) if self.places[place] in unit)
+            edges = tuple(range(unit * space.groups, (unit + 1) * space.groups))
+            taps, numbers = self._taps(edges, tuple(tuple(live[e]) for e in edges), size, weights, like)
+            return Movement(
+                size=size, blocks=SIDES * len(edges), taps=taps, weights=numbers, fill_mean=space.fill == "mean"
+            )
+        incoming = [
+            [(e, self.edges[e][0]) for e in range(len(self.edges)) if self.edges[e][1] == node and self.kept[e] and live[e]]
+            for node in range(space.inputs, space.inputs + space.nodes)
+        ]
+        parts = {
+            e: self._taps((e,), (tuple(live[e]),), size, weights, like) for node in incoming for e, _ in node
+        }
+        first = next(iter(parts.values()))
+        return GraphMovement(
+            size=size, blocks=SIDES, taps=first[0], weights=first[1], fill_mean=space.fill == "mean", parts=parts,
+            incoming=incoming, inputs=space.inputs,
+        )  # fmt: skip
+
+    def _taps(
+        self,
+        edges: tuple[int, ...],
+        live: tuple[tuple[int, ...], ...],
+        size: tuple[int, int],
+        weights: Float[Tensor, "edges options"],
+        like: Tensor,
+    ) -> tuple[Taps, Tensor]:
+        """The taps of some edges' mixtures, one group of channels each, and their weights (N,)."""
+        pairs = [(side, e, o) for side in range(SIDES) for e, options in zip(edges, live, strict=True) for o in options]
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+
+        def made() -> SampledTaps:
+            forward = forward_matrices(self.options, self.magnitudes(), self._distances.to(like.device), size)
+            side, e, o = (index(each, like.device) for each in zip(*pairs, strict=True))
+            blocks = [side * len(edges) + edges.index(e) for side, e, _ in pairs]
+            fill = self.space.fill if self.space.fill in ("border", "reflection") else "zeros"
+            return sampled_taps(forward[e, o, side], blocks, SIDES * len(edges), size, str(fill), "bilinear")
+
+        if self.magnitudes.are_learned:
+            with torch.set_grad_enabled(self._learns):
+                found = made()
+        else:
+            found = self._sampled.get((edges, live, size, like.device), made)
+        options = len(self.options)
+        mixed = weights.flatten()[index(tuple(e * options + o for _, e, o in pairs), weights.device)].to(dtype)
+        return found.taps, found.shares.to(dtype) * mixed[found.warps]
+
+    def _decided_motions(self) -> Sequence[Motion]:
+        """The motions of the decided cell's policy, at all places."""
+        key = (tuple(self.decided), tuple(self.kept))
+        if self._motions[0] != key:
+            self._motions = key, motions_of(self.to_policy({}))(self.placements)
+        return self._motions[1]
+
+
+@dataclass(frozen=True)
+class PlaceMotion:
+    """The motion of one place of a network as the cell has it at the moment. Copies of the network share the cell."""
+
+    cell: FoldedCell
+    place: int
+
+    @property
+    def groups(self) -> int:
+        return self.cell.space.groups
+
+    def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
+        return self.cell.movement(self.place, size, like)
+
+    def __deepcopy__(self, memo: object) -> PlaceMotion:
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphMovement(Movement):
+    """The movement of a graph of several edges: each node is the mean of its edges' sums.
+
+    `parts` has the taps and weights of each edge, `incoming` the (edge, source) pairs of each intermediate node.
+    """
+
+    parts: Mapping[int, tuple[Taps, Tensor]]
+    incoming: Sequence[Sequence[tuple[int, int]]]
+    inputs: int
+
+    def added(self, features: Float[Tensor, "batch channels H W"], width: int) -> Tensor:
+        table = rows_of(features[:, :width], self.blocks)
+        values = [table] * self.inputs
+        for edges in self.incoming:
+            sums = [row_sums(values[source], self.parts[e][1] / len(edges), self.parts[e][0]) for e, source in edges]
+            values.append(sum(sums[1:], start=sums[0]) if sums else torch.zeros_like(table))
+        moved = map_of(values[-1], Layout.of(features), self.blocks)
+        return torch.cat([moved, features[:, width:]], dim=1)
