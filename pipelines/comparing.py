@@ -11,7 +11,7 @@ from fieldshift.cluster import ClusterConfig
 from fieldshift.console import say
 from fieldshift.data import DataSet, LoadingConfig
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.motions import Policy
+from fieldshift.folding import AnyPolicy
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import Space, load_space
 from fieldshift.tracking import TrackingConfig
@@ -139,7 +139,7 @@ def run_comparison(
     session: Session,
     problem: Problem,
     dataset: DataSet,
-    policy: Policy | None,
+    policy: AnyPolicy | None,
     space: Space,
     *,
     arms: list[str],
@@ -165,7 +165,7 @@ def train_arms(
     session: Session,
     problem: Problem,
     dataset: DataSet,
-    policy: Policy | None,
+    policy: AnyPolicy | None,
     space: Space,
     *,
     arms: list[str],
@@ -274,7 +274,7 @@ def arms_that_build(
     problem: Problem,
     dataset: DataSet,
     arms: list[str],
-    policy: Policy | None,
+    policy: AnyPolicy | None,
     space: Space,
     *,
     seed: int,

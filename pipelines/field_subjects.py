@@ -14,7 +14,7 @@ from fieldshift.motions import Policy
 from fieldshift.run_folder import read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import NetworkCard, load_network
-from pipelines.problem import read_policy, say_other_length
+from pipelines.problem import read_policy, say_other_length, video_policy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,7 +171,7 @@ def motions_named(text: str, subject: Subject) -> Policy | None:
         policy = read_policy(text)
         assert policy is not None
         say_other_length(policy, own.frames)
-        return policy.with_frames(own.frames)
+        return video_policy(policy, "--motions").with_frames(own.frames)
     steps = []
     for step in text.split(","):
         name, _, magnitude = step.partition("=")

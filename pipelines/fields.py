@@ -16,7 +16,7 @@ from fieldshift.training import load_network
 from pipelines.field_maps import IMAGES, FieldResult, Looking, compare_fields
 from pipelines.field_subjects import Subject, lengths_of, subjects_of
 from pipelines.field_theory import network_theory
-from pipelines.problem import PolicySource, Problem, read_policy
+from pipelines.problem import PolicySource, Problem, read_policy, video_policy
 from pipelines.run_data import different_data, load_as_in_run
 from pipelines.session import Session, open_session
 
@@ -87,9 +87,10 @@ def receptive_field(
             raise UserError(
                 "--motions, --before, --noise and --unit are for --runs; a network's theory takes --policy FILE."
             )
+        motion = read_policy(policy)
         return network_theory(
-            network, temporal, frames, read_policy(policy), layers, classes, channels, size, architecture,
-            as_json=json, out=out, resume=resume,
+            network, temporal, frames, None if motion is None else video_policy(motion, "--policy"), layers, classes,
+            channels, size, architecture, as_json=json, out=out, resume=resume,
         )  # fmt: skip
     if policy is not None or json or architecture != NetworkConfig():
         raise UserError(

@@ -46,7 +46,7 @@ def preview(
 
     from fieldshift.report import frame_strip
     from fieldshift.training.frames import as_floats
-    from pipelines.problem import load_data, read_policy
+    from pipelines.problem import load_data, read_policy, video_policy
     from pipelines.using import read_picture
 
     path = Path(out)
@@ -61,6 +61,7 @@ def preview(
         if frames < 1:
             raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
         found = found.with_frames(frames)
+    found = video_policy(found, "A preview of frames")
     words = found.describe() or ["the image itself in every frame"]
     if images:
         height, width = loading.size or (224, 224)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,10 @@ from fieldshift.data import DataSet, Identity, LoadingConfig, load_dataset
 from fieldshift.data.catalogue import TASKS
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.folding import AnyPolicy, check_folds
+from fieldshift.forms import Form, check_form
 from fieldshift.motions import Policy
+from fieldshift.motions.placed import PlacedPolicy, load_policy, policy_from_json
 from fieldshift.networks import (
     TEMPORAL,
     NetworkConfig,
@@ -22,13 +26,18 @@ from fieldshift.networks import (
     flops_per_image,
     is_foreign,
     known_networks,
+    temporal_kind,
     unknown_network,
 )
-from fieldshift.search import Space, load_space, random_policy
+from fieldshift.search import Space, check_search, load_space, random_policy, units_of
 from fieldshift.training import NetworkCard, arm_named, network_card, objective_for
 
 PolicySource = str | dict[str, Any] | None
 """A policy as commands take it: a file, a run folder that holds one, or what such a file holds (as in config.yaml)."""
+
+
+STILL_ARMS: dict[Form, str] = {"video": "replicate", "folded": "identity-folded"}
+"""In each form the arm whose motions move nothing: the network of a search, before the cell moves it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +51,7 @@ class Problem:
     frames: int
     architecture: NetworkConfig
     loading: LoadingConfig
+    form: Form = "video"
 
     def check(self) -> DataSet:
         """Checks every name and number, then loads the data. Raises UserError before any long work."""
@@ -49,6 +59,9 @@ class Problem:
             raise UserError(f"--frames is {self.frames}, but a video has at least 1 frame.")
         if self.temporal not in TEMPORAL:
             raise unknown_name("temporal module", self.temporal, TEMPORAL)
+        check_form(self.form)
+        if self.form == "folded":
+            check_folded(self.temporal, self.frames)
         if self.task is not None:
             objective_for(self.task, 1)
         self.architecture.check_temporal(self.temporal, TEMPORAL[self.temporal].takes_interleave)
@@ -69,6 +82,11 @@ class Problem:
                 f"{', '.join(known_networks(dataset.task))}."
             )
         return dataset
+
+    def edges_to_decide(self, dataset: DataSet, space: Space, seed: int) -> int:
+        """How many edges a search has to decide; UserError where the network has no search in this space and form."""
+        card = self.checked_card(dataset, STILL_ARMS[self.form], None, None, seed)
+        return check_search(card.build_without_memory(), space, self.frames)
 
     def without_auxiliary(self) -> Problem:
         """The same problem for a search, which learns from the reference frame's answer alone."""
@@ -95,18 +113,24 @@ class Problem:
         return Problem(**{**values, "architecture": architecture, "loading": loading_from_plain(values["loading"])})
 
     def card(
-        self, dataset: DataSet, arm_name: str, policy: Policy | None, space: Space | None, seed: int
+        self, dataset: DataSet, arm_name: str, policy: AnyPolicy | None, space: Space | None, seed: int
     ) -> NetworkCard:
-        """The network that an arm trains, with the video it reads: T frames, or 1 where it reads plain images."""
+        """The network that an arm trains, with the motions it reads, as a video of T frames or folded into one."""
         arm = arm_named(arm_name)
-        frames = arm_policy(arm_name, policy, space, self.frames, seed)
+        if arm.form == "folded":
+            check_folded(self.temporal, self.frames)
+        units: list[tuple[str, ...]] = []
+        if arm.frames == "random" and space is not None and space.is_placed:
+            network = self.card(dataset, "identity-folded", None, None, seed).build_without_memory()
+            units = units_of(space, [placement.path for placement in network.placements], network.stages)
+        frames = arm_policy(arm_name, policy, space, self.frames, seed, units)
         return network_card(
             dataset, self.data, arm, network=self.network, temporal=self.temporal, policy=frames,
             architecture=self.architecture,
         )  # fmt: skip
 
     def checked_card(
-        self, dataset: DataSet, arm_name: str, policy: Policy | None, space: Space | None, seed: int
+        self, dataset: DataSet, arm_name: str, policy: AnyPolicy | None, space: Space | None, seed: int
     ) -> NetworkCard:
         """The card, once it is known that its network can be built: for the checks before any work."""
         card = self.card(dataset, arm_name, policy, space, seed)
@@ -148,21 +172,54 @@ def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identit
     )
 
 
-def arm_policy(arm_name: str, policy: Policy | None, space: Space | None, frames: int, seed: int) -> Policy | None:
-    """The policy whose frames an arm reads, None for plain images. Raises UserError when the arm needs one."""
+def check_folded(temporal: str, frames: int) -> None:
+    """Raises UserError for a temporal module or a number of frames that the folded form does not have."""
+    temporal_kind(temporal).folding()
+    if frames < 3:
+        raise UserError(
+            f"--frames is {frames}, but --form folded needs a frame to either side of the reference; give 3 or more."
+        )
+
+
+def arm_policy(
+    arm_name: str,
+    policy: AnyPolicy | None,
+    space: Space | None,
+    frames: int,
+    seed: int,
+    units: Sequence[tuple[str, ...]] = (),
+) -> AnyPolicy | None:
+    """The policy whose motions an arm reads, None for plain images.
+
+    `units` are the places that share a motion, for a random policy of a space with several. Raises UserError when the
+    arm needs a policy, or a policy of another form.
+    """
     arm = arm_named(arm_name)
     if arm.frames == "replicated":
         return Policy.replicate(frames)
     if arm.frames == "random":
-        return random_policy(space or load_space("affine-one"), frames=frames, seed=seed)
+        drawn_from = space or load_space("affine-one")
+        if drawn_from.is_placed and arm.form != "folded":
+            raise UserError(
+                f"The arm '{arm_name}' draws a video's motion, but the space {drawn_from.name} has several motions; use "
+                "the arm random-policy-folded, or another space."
+            )
+        return random_policy(drawn_from, frames=frames, seed=seed, units=units)
     if not arm.needs_policy:
         return None
     if policy is None:
         raise UserError(f"The arm '{arm_name}' needs a policy; give --policy FILE (fieldshift search makes one).")
+    if arm.form == "folded":
+        check_folds(policy.with_frames(frames))
+    elif isinstance(policy, PlacedPolicy):
+        raise UserError(
+            f"The arm '{arm_name}' reads a video, but the policy has a motion for each of several places (version 2); use "
+            "the arm das-folded or --form folded."
+        )
     return policy.with_frames(frames)
 
 
-def say_other_length(policy: Policy | None, frames: int) -> None:
+def say_other_length(policy: AnyPolicy | None, frames: int) -> None:
     """Says where a policy is used with another number of frames than it was found with."""
     if policy is not None and policy.frames != frames:
         say(
@@ -171,13 +228,23 @@ def say_other_length(policy: Policy | None, frames: int) -> None:
         )
 
 
-def read_policy(source: PolicySource | Path | Policy) -> Policy | None:
+def read_policy(source: PolicySource | Path | Policy | PlacedPolicy) -> AnyPolicy | None:
     """The policy of a file, of a run folder that holds one, or of such a file's content."""
-    if source is None or isinstance(source, Policy):
+    if source is None or isinstance(source, Policy | PlacedPolicy):
         return source
     if isinstance(source, dict):
-        return Policy.from_json(json.dumps(source), "--policy")
-    return Policy.load(policy_file(source))
+        return policy_from_json(json.dumps(source), "--policy")
+    return load_policy(policy_file(source))
+
+
+def video_policy(policy: AnyPolicy, what: str) -> Policy:
+    """The policy, if it makes a video; else UserError, where `what` needs one."""
+    if isinstance(policy, PlacedPolicy):
+        raise UserError(
+            f"{what} needs a video, but the policy has a motion for each of several places (version 2); give a policy with "
+            "one motion for all places."
+        )
+    return policy
 
 
 def policy_file(source: str | Path) -> Path:

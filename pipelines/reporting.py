@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from fieldshift.training import Recipe
     from pipelines.comparing import Comparison
     from pipelines.fields import FieldResult
-    from pipelines.problem import Problem
+    from pipelines.problem import Problem, video_policy
     from pipelines.searching import SearchResult
     from pipelines.session import Session
     from pipelines.sweeping import FrameSweep
@@ -117,12 +117,12 @@ def policy_section(dataset: DataSet, found: SearchResult, where: str) -> Section
         Paragraph(f"Found in {found.seconds:.0f} seconds on the training set; the test set was not read."),
         TableBlock(policy_sheet(found.policy), caption="The policy, edge by edge."),
         FigureBlock(
-            policy_graph(found.policy),
+            policy_graph(video_policy(found.policy, "The report")),
             caption="The policy as a graph: inputs are the image itself, a node is the mean of its incoming edges.",
             alt="Graph of the searched policy with a motion on every edge.",
         ),
         FigureBlock(
-            frame_strip(found.policy, as_floats(pictures), labels),
+            frame_strip(video_policy(found.policy, "The report"), as_floats(pictures), labels),
             caption="Training images as videos under the policy; hatched: outside of the moved image.",
             alt="Rows of frames: each image moved by the policy.",
         ),

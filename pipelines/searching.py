@@ -10,13 +10,15 @@ from fieldshift.cluster import ClusterConfig, WorkerContext, check_fits, run_wor
 from fieldshift.console import duration, progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
-from fieldshift.motions import Policy
+from fieldshift.folding import AnyPolicy
+from fieldshift.forms import Form
+from fieldshift.motions.placed import load_policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import SearchConfig, Space, load_space
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import check_batch
 from pipelines.placement import placed
-from pipelines.problem import Problem
+from pipelines.problem import STILL_ARMS, Problem
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class SearchResult:
     """
 
     folder: Path
-    policy: Policy
+    policy: AnyPolicy
     history: pd.DataFrame
     decisions: list[dict[str, Any]]
     seconds: float
@@ -49,6 +51,7 @@ def search(
     network: str = "tiny-resnet",
     temporal: str = "tsm",
     frames: int = 3,
+    form: Form = "video",
     space: str = "affine-one",
     seed: int = 0,
     explain: str | None = None,
@@ -67,7 +70,8 @@ def search(
         task: classification or segmentation; by default the data set's own.
         network: network name: the search trains the target network itself.
         temporal: temporal module inside it.
-        frames: frames of the video.
+        frames: frames of the video; in the folded form they decide the step between neighbouring frames.
+        form: video (T moved frames) or folded (one frame, whose channels move).
         space: search space: a name, or a TOML file.
         seed: decides magnitudes, halves, weights and order: the same seed finds the same policy.
         explain: a policy file; says what was chosen, against what and by what margin, in words and in a picture beside it, and
@@ -90,22 +94,31 @@ def search(
         frames=frames,
         architecture=architecture,
         loading=loading,
+        form=form,
     )
     motion_space = load_space(space)
     check_fits(cluster, cluster.workers)
     check_batch(search.batch, cluster.workers)
     check_frames(search, motion_space, frames)
     dataset = problem.check()
-    problem.checked_card(dataset, "replicate", None, None, seed)
+    edges = problem.edges_to_decide(dataset, motion_space, seed)
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip
-    tags = {"data": data, "network": network, "space": space, "seed": str(seed)}
+    tags = {"data": data, "network": network, "space": space, "seed": str(seed), "form": form}
     with open_session(
         "search", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
     ) as session:
         return run_search(
-            session, problem, motion_space, space, search, seed=seed, cluster=cluster, digest=dataset.digest
+            session,
+            problem,
+            motion_space,
+            space,
+            search,
+            seed=seed,
+            cluster=cluster,
+            digest=dataset.digest,
+            edges=edges,
         )
 
 
@@ -128,7 +141,7 @@ def explain_policy(path: str) -> int:
     from pipelines.problem import policy_file
 
     file = policy_file(path)
-    policy = Policy.load(file)
+    policy = load_policy(file)
     for line in explain(policy):
         say(line)
     picture = file.with_suffix(".explained.png")
@@ -152,6 +165,7 @@ def run_search(
     seed: int,
     cluster: ClusterConfig,
     digest: str,
+    edges: int,
 ) -> SearchResult:
     """Runs the search through Ray Train (or in-process), shows and records it, and writes the policy file."""
     import pandas as pd
@@ -167,11 +181,10 @@ def run_search(
             "folder": str(session.path),
             "resume": session.resume,
         }
-        say(
-            f"  {space.name}: {len(space.edges)} edge(s) with {len(space.options)} candidates each, {cells(space.size())} cells"
-        )
-        run = session.child("search", {"arm": "search", "seed": str(seed), "frames": str(problem.frames)})
-        with placed(cluster, on_ray=cluster.workers > 0), progress("search", passes_of(config, space)) as bar:
+        say(f"  {space.name}, {problem.form} form: {space_words(space)}")
+        tags = {"arm": "search", "seed": str(seed), "frames": str(problem.frames), "form": problem.form}
+        run = session.child("search", tags)
+        with placed(cluster, on_ray=cluster.workers > 0), progress("search", passes_of(config, space, edges)) as bar:
 
             def reported(metrics: dict[str, float]) -> None:
                 step = int(metrics["pass"])
@@ -190,7 +203,7 @@ def run_search(
         finished = session.folder.write_result(found)
         run.log_artifact(session.path / "policy.json")
         run.close("FINISHED")
-    policy = Policy.load(session.path / "policy.json")
+    policy = load_policy(session.path / "policy.json")
     say(f"policy, found in {duration(finished['seconds'])}:")
     for line in policy.describe():
         say(f"  {line}")
@@ -202,17 +215,26 @@ def run_search(
     )
 
 
+def space_words(space: Space) -> str:
+    """What there is to choose from, in words."""
+    each = f"{len(space.options)} candidates each"
+    if space.is_placed:
+        groups = f" and each of {space.groups} groups of channels" if space.groups > 1 else ""
+        return f"a motion for each {space.per}{groups}, {each}"
+    return f"{len(space.edges)} edge(s) with {each}, {cells(space.size())} cells"
+
+
 def cells(count: int) -> str:
     return f"{count:,}" if count < 10**7 else f"{count:.1e}"
 
 
-def passes_of(config: SearchConfig, space: Space) -> int:
+def passes_of(config: SearchConfig, space: Space, edges: int) -> int:
     """Passes over the halves in all: those of the supernet, and those between two decisions of the selection."""
     if config.selection != "perturbation":
         return config.epochs
     kept = config.edges_per_node or space.edges_per_node
     incoming = [space.inputs + node for node in range(space.nodes)]
-    decisions = len(space.edges) + sum(count > kept for count in incoming)
+    decisions = edges + sum(count > kept for count in incoming)
     return config.epochs + config.tune_epochs * decisions
 
 
@@ -236,8 +258,8 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
     config = SearchConfig(**{**values, "frames": problem.frames})
     dataset = problem.load(payload["digest"])
     torch.manual_seed(payload["seed"])
-    # The target network itself, as the arm of T equal frames builds it; the cell takes the place of its frames.
-    card = problem.without_auxiliary().card(dataset, "replicate", None, None, payload["seed"])
+    # The target network itself, as an arm without motion builds it; the cell takes the place of its motions.
+    card = problem.without_auxiliary().card(dataset, STILL_ARMS[problem.form], None, None, payload["seed"])
     network = card.build()
     folder = Path(payload["folder"])
     warnings: list[str] = []

@@ -20,7 +20,7 @@ from fieldshift.training import ARMS, Recipe, check_batch
 from pipelines.comparing import Comparison, arms_that_build, check_arms, check_readings, check_seeds, run_comparison
 from pipelines.fields import FieldResult, run_fields
 from pipelines.placement import check_trials_fit, placed, workers_of_trials
-from pipelines.problem import Problem
+from pipelines.problem import Problem, video_policy
 from pipelines.reporting import write_study_report
 from pipelines.searching import SearchResult, check_frames, run_search
 from pipelines.session import Session, open_session
@@ -132,6 +132,7 @@ def study(
         loading=loading,
     )
     dataset = problem.check()
+    edges = problem.edges_to_decide(dataset, motion_space, seed)
     # The policy is still to be found; what a network can be built of does not depend on which it is.
     any_policy = Policy.replicate(frames)
     chosen = arms_that_build(problem, dataset, chosen, any_policy, motion_space, seed=seed, named=arms is not None)
@@ -164,8 +165,10 @@ def study(
                 seed=seed,
                 cluster=cluster,
                 digest=dataset.digest,
+                edges=edges,
             )
-            found.policy.save(session.path / "policy.json")
+            policy = video_policy(found.policy, "A study")
+            policy.save(session.path / "policy.json")
             # Later stages stand on this very policy: it is part of what they were configured with.
             policy_part = {"policy": json.loads(found.policy.to_json())}
             if "compare" in wanted:
@@ -178,16 +181,14 @@ def study(
             if "frames" in wanted:
                 headline(session, "frames", f"T = {', '.join(map(str, counts))}, {frame_seeds} seed(s)")
                 sweep = run_sweep(
-                    session.stage("frames", {**parts["frames"], **policy_part}), problem, dataset, found.policy,
+                    session.stage("frames", {**parts["frames"], **policy_part}), problem, dataset, policy,
                     counts=counts, seeds=seed_list[:frame_seeds], recipe=recipe, cluster=cluster,
                     known=known_rows(comparison),
                 )  # fmt: skip
         if "receptive-field" in wanted:
             headline(session, "receptive-field", "theoretical, reshaped and effective")
             stage = session.stage("receptive-field", {**parts["receptive-field"], **policy_part})
-            fields = run_fields(
-                stage, problem, dataset, found.policy, trained_folders(comparison), seed=seed, sweep=sweep
-            )
+            fields = run_fields(stage, problem, dataset, policy, trained_folders(comparison), seed=seed, sweep=sweep)
         if "report" in wanted:
             headline(session, "report", "tables and figures")
             report = write_study_report(
@@ -202,7 +203,7 @@ def study(
         say(f"  policy        {session.path / 'policy.json'}")
         if session.store.uri:
             say(f"  MLflow store  {session.store.uri.partition('?')[0]}   (fieldshift ui --run {session.path})")
-        return StudyResult(session.path, found.policy, found, comparison, sweep, fields, report)
+        return StudyResult(session.path, policy, found, comparison, sweep, fields, report)
 
 
 def needs_ray(session: Session, wanted: list[str], cluster: ClusterConfig) -> bool:

@@ -17,7 +17,7 @@ from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
 from pipelines.comparing import card_cost, check_seeds
 from pipelines.placement import check_trials_fit
-from pipelines.problem import PolicySource, Problem, read_policy
+from pipelines.problem import PolicySource, Problem, read_policy, video_policy
 from pipelines.running import run_training_trials, training_trial
 from pipelines.session import Session, open_session
 from search_spaces.frame_sweep import FRAME_COUNTS
@@ -75,6 +75,7 @@ def sweep_frames(
     found = read_policy(policy)
     if found is None:
         raise UserError("A frame sweep needs a policy; give --policy FILE (fieldshift search makes one).")
+    found = video_policy(found, "A frame sweep")
     check_seeds(seeds)
     check_trials_fit(cluster)
     recipe.check(cluster.trial_workers, here=cluster.address is None)

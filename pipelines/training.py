@@ -11,10 +11,11 @@ from fieldshift.cluster import ClusterConfig, check_fits, run_workers
 from fieldshift.console import progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
+from fieldshift.forms import Form
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import load_space
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import Recipe, arm_named
+from fieldshift.training import FOLDED_ARMS, Recipe, arm_named
 from pipelines.failure_cases import read_maps, say_maps, write_failure_page
 from pipelines.placement import placed
 from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
@@ -38,6 +39,7 @@ def train(
     network: str = "tiny-resnet",
     temporal: str = "tsm",
     frames: int = 3,
+    form: Form = "video",
     policy: PolicySource = None,
     arm: str | None = None,
     space: str = "affine-one",
@@ -59,9 +61,11 @@ def train(
         task: classification or segmentation; by default the data set's own.
         network: network name, or your own as package.module:function.
         temporal: temporal module, where the arm has one.
-        frames: frames of the video.
+        frames: frames of the video; in the folded form they decide the step between neighbouring frames.
+        form: video (T moved frames) or folded (one frame, whose channels move).
         policy: policy file, or run folder of a search.
-        arm: which arm to train; by default das with a policy, none without.
+        arm: which arm to train; by default das (das-folded with --form folded) with a policy, none without. Any arm may be
+            joined with a 2D augmentation, such as das-folded+affine.
         space: search space that the arm random-policy draws from.
         seed: decides weights, order and augmentation.
         average_copies: augmented copies for test-time averaging; 0 leaves it out.
@@ -75,7 +79,7 @@ def train(
         tracking: where it is recorded.
     """
     found = read_policy(policy)
-    chosen = arm or ("none" if found is None else "das")
+    chosen = arm_in_form(arm or ("none" if found is None else "das"), form, named=arm is not None)
     problem = Problem(
         data=data,
         task=task,
@@ -84,6 +88,7 @@ def train(
         frames=frames,
         architecture=architecture,
         loading=loading,
+        form=form,
     )
     check_fits(cluster, cluster.workers)
     recipe.check(cluster.workers, here=cluster.address is None)
@@ -97,7 +102,9 @@ def train(
         "seed": seed, "average_copies": average_copies, "align": align, "recipe": recipe, "cluster": cluster,
         "tracking": tracking,
     }  # fmt: skip
-    tags = {"arm": chosen, "seed": str(seed), "frames": str(card.frames), "data": data, "network": network}
+    tags = {
+        "arm": chosen, "form": card.form, "seed": str(seed), "frames": str(card.frames), "data": data, "network": network,
+    }  # fmt: skip
     with open_session(
         "train", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
     ) as session:
@@ -133,6 +140,22 @@ def train(
         say_maps(maps, write_failure_page(session.path, session.path, dataset, maps, score=row["score"], align=align))
         say(f"weights and result: {session.path}")
         return TrainResult(session.path, row)
+
+
+def arm_in_form(name: str, form: Form, *, named: bool) -> str:
+    """The arm of that name in the form; UserError for an arm that has no other form or none at all.
+
+    `named` tells whether the person chose the arm: with the form folded, das stands for das-folded.
+    """
+    arm = arm_named(name)
+    if form == "video" or arm.form == "folded":
+        return name
+    base, joined, augmentation = name.partition("+")
+    folded = f"{FOLDED_ARMS.get(base, '')}{joined}{augmentation}"
+    if base in FOLDED_ARMS:
+        return folded
+    reason = f"the arm '{name}' has none" if named else "training without a policy has none; give --policy FILE"
+    raise UserError(f"--form is folded, but {reason}; arms with a folded form: {', '.join(FOLDED_ARMS)}.")
 
 
 def outcome(row: dict[str, Any], data: str) -> str:

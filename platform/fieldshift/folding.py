@@ -100,9 +100,7 @@ class PolicyMotion:
                 blocks += [side * self.groups + group] * len(shares)
         first = self.policies[0]
         fill = first.fill if first.fill in ("border", "reflection") else "zeros"
-        found = sampled_taps(
-            torch.cat(matrices), blocks, 2 * self.groups, size, str(fill), first.interpolation
-        )
+        found = sampled_taps(torch.cat(matrices), blocks, 2 * self.groups, size, str(fill), first.interpolation)
         weighted = found.shares * torch.cat(weights)[found.warps]
         area = 2 * self.groups * size[0] * size[1]
         still = len(found.taps.rows) == area and bool((weighted == 1).all())

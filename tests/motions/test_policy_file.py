@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldshift.errors import UserError
-from fieldshift.motions import Edge, Policy, Step, policy_file
+from fieldshift.motions import Edge, Policy, Step
 
 POLICY = Policy(
     inputs=2,
@@ -125,18 +125,6 @@ def test_found_may_be_missing() -> None:
     text = document()
     del text["found"]
     assert Policy.from_json(json.dumps(text)).found == {}
-
-
-def test_older_versions_are_migrated(monkeypatch) -> None:
-    def from_1(old: dict) -> dict:
-        return {**old, "frames": old["frames"] + 1}
-
-    monkeypatch.setattr(policy_file, "VERSION", 3)
-    monkeypatch.setitem(policy_file.MIGRATIONS, 1, from_1)
-    with pytest.raises(UserError, match="version 2 is no longer read"):
-        Policy.from_json(GOLDEN)
-    monkeypatch.setitem(policy_file.MIGRATIONS, 2, from_1)
-    assert Policy.from_json(GOLDEN) == POLICY.with_frames(5)
 
 
 def changed(**changes: object) -> str:

@@ -25,7 +25,7 @@ def judge_of(toy_data, toy_network, toy_space, objective, normalise):
         with torch.no_grad():
             cell.alpha.copy_(torch.randn(cell.alpha.shape, generator=torch.Generator().manual_seed(2)))
         supernet = Supernet(toy_network(), cell, normalise).train()
-        supernet(supernet.video(toy_data().train.images[:8]))  # running statistics that are not the first ones
+        supernet(toy_data().train.images[:8])  # running statistics that are not the first ones
         split = toy_data().train
 
         def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -42,7 +42,9 @@ class PlacedPolicy:
             raise UserError("The motions of a policy have different numbers of groups; give each as many, 1 or more.")
         settings = {(p.frames, p.reference, p.symmetric, p.fill, p.interpolation) for p in self.parts}
         if len(settings) > 1:
-            raise UserError("The motions of a policy differ in frames, reference, fill or interpolation; give all the same.")
+            raise UserError(
+                "The motions of a policy differ in frames, reference, fill or interpolation; give all the same."
+            )
         places = [place for motion in self.motions for place in motion.places]
         twice = sorted({place for place in places if places.count(place) > 1})
         if twice:

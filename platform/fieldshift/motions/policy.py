@@ -127,7 +127,9 @@ class Policy:
         UserError for a policy of fewer than 3 frames or with colour ops.
         """
         if self.frames < 3:
-            raise UserError(f"The policy has {self.frames} frame(s), but a frame with neighbours needs 3; give 3 or more.")
+            raise UserError(
+                f"The policy has {self.frames} frame(s), but a frame with neighbours needs 3; give 3 or more."
+            )
         centred = self
         if self.reference == "first":
             centred = replace(self, frames=2 * self.frames - 1, reference="centre", symmetric=False)

@@ -24,6 +24,9 @@ FAMILIES = (
 )
 
 
+DILATION, TINY_DILATION = 2, 4  # how many times as far the kernels of a dilated last stage look
+
+
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
     """A 2D network with the names of the modules that the rest has to find in it."""
@@ -100,6 +103,27 @@ def dilate_basic_blocks(network: nn.Module) -> None:
                 convolution.stride, convolution.dilation, convolution.padding = (1, 1), (reach, reach), (reach, reach)
             if isinstance(block.downsample, nn.Sequential):
                 block.downsample[0].stride = (1, 1)  # type: ignore[assignment]
+
+
+def dilate_last_stage(backbone: Backbone, body: str) -> None:
+    """Multiplies the dilation of the last stage's kernels, strides and so the operations kept.
+
+    The last stage is the last that has kernels larger than 1x1; it looks `DILATION` times as far, 4 times in tiny-resnet,
+    whose last stage is a single convolution.
+    """
+    rate = TINY_DILATION if body == "tiny-resnet" else DILATION
+    for stage in reversed(backbone.stages):
+        layers = [layer for layer in backbone.network.get_submodule(stage).modules() if isinstance(layer, nn.Conv2d)]
+        larger = [layer for layer in layers if max(layer.kernel_size) > 1]
+        for layer in larger:
+            assert not isinstance(layer.padding, str)
+            layer.dilation = tuple(rate * each for each in layer.dilation)
+            reach = zip(layer.padding, layer.kernel_size, layer.dilation, strict=True)
+            layer.padding = tuple(
+                padding + (kernel - 1) * (dilation - dilation // rate) // 2 for padding, kernel, dilation in reach
+            )
+        if larger:
+            return
 
 
 def described(network: nn.Module) -> Backbone:

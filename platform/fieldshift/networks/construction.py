@@ -5,7 +5,14 @@ from __future__ import annotations
 from torch import nn
 
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.networks.classifiers import Backbone, classifier, described, known_classifiers, replace_input
+from fieldshift.networks.classifiers import (
+    Backbone,
+    classifier,
+    described,
+    dilate_last_stage,
+    known_classifiers,
+    replace_input,
+)
 from fieldshift.networks.foreign import foreign_network, is_foreign, is_import_path, unknown_network
 from fieldshift.networks.fusion import FUSIONS
 from fieldshift.networks.insertion import MotionsAt, insert
@@ -37,6 +44,7 @@ def video_network(
     fusion: str = "mean-logits",
     weights: str | None = None,
     wide_field: bool = False,
+    dilated: bool = False,
     small_images: bool = False,
     auxiliary: bool = False,
     interleave: bool | None = None,
@@ -54,11 +62,11 @@ def video_network(
     pattern of module names to insert at instead of every residual block ("layer3.*.conv1"), `interleave` the channel
     interleave of GSM and GSF (by default on without and off with pretrained `weights` [D]). `weights` is an entry of
     torchvision ("DEFAULT") or a file; what matched stands in `.weights_report`. `wide_field` enlarges the receptive
-    field and `small_images` fits the stem to 32 x 32;
+    field, `dilated` does so by the dilation of the last stage alone, and `small_images` fits the stem to 32 x 32;
     `auxiliary` adds a segmenter's auxiliary head; `recompute` trades a second forward pass for the activations'
-    memory. `feature_layer` names the last feature map in a network of your own. With `motions` (see `fieldshift.folding`)
-    the network is in folded form: it reads the image as a video of one frame, so `frames` is 1. Raises UserError for what is unknown
-    or has no meaning for this network.
+    memory. `feature_layer` names the last feature map in a network of your own. With `motions` (see
+    `fieldshift.folding`) the network is in folded form: it reads the image as a video of one frame, so `frames` is 1.
+    Raises UserError for what is unknown or has no meaning for this network.
     """
     kind = temporal_kind(temporal)
     if frames < 1 or num_classes < 1 or in_channels < 1:
@@ -73,14 +81,14 @@ def video_network(
     if auxiliary and task != "segmentation":
         raise UserError("auxiliary=True adds a segmenter's auxiliary head, but the task is classification; omit it.")
     if isinstance(name, nn.Module):
-        backbone = _own(name, feature_layer, wide_field or small_images or auxiliary)
+        backbone = _own(name, feature_layer, wide_field or dilated or small_images or auxiliary)
         name = body = type(name).__name__
     elif name not in known:
         if not is_foreign(name, task):
             raise unknown_network(name, task)
         body = name
         own = foreign_network(name, num_classes=num_classes, in_channels=in_channels)
-        backbone = _own(own, feature_layer, wide_field or small_images or auxiliary)
+        backbone = _own(own, feature_layer, wide_field or dilated or small_images or auxiliary)
         if in_channels != 3 and not is_import_path(name):
             replace_input(backbone, in_channels)
     elif feature_layer is not None:
@@ -103,9 +111,13 @@ def video_network(
             auxiliary=auxiliary,
         )
     network = backbone.network
+    if dilated:
+        dilate_last_stage(backbone, body)
     if interleave is None and weights is not None and kind.takes_interleave:
         interleave = False
-    placements = insert(network, kind, frames=frames, ratio=ratio, interleave=interleave, places=places, motions=motions)
+    placements = insert(
+        network, kind, frames=frames, ratio=ratio, interleave=interleave, places=places, motions=motions
+    )
     report = None
     if weights is not None:
         report = load_weights(
@@ -139,7 +151,7 @@ def _own(network: nn.Module, feature_layer: str | None, wants_changes: bool) -> 
     """What has to be known of a network that someone else built."""
     if wants_changes:
         raise UserError(
-            "wide_field, small_images and auxiliary change networks that are built by name; build your own network as "
+            "wide_field, dilated, small_images and auxiliary change networks that are built by name; build your own network as "
             "you want it and omit them."
         )
     convolutions = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fieldshift.networks.folded import motions_counted
 from fieldshift.networks.insertion import Inserted, Placement
 from fieldshift.networks.shift import MovedChannels
 from fieldshift.networks.video import VideoNetwork
@@ -21,8 +22,9 @@ def count_parameters(module: nn.Module) -> int:
 def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
     """FLOPs of one forward pass for ONE image, all its T frames included, by torch's FlopCounterMode.
 
-    `size` is (H, W) in pixels. A multiply and an add count as two; convolutions and matrix products are counted,
-    elementwise work and the shift are not. Nothing is computed: shapes alone go through the network.
+    `size` is (H, W) in pixels. A multiply and an add count as two; convolutions, matrix products and the motions of a
+    folded network are counted, elementwise work and the shift of a video are not. Nothing is computed: shapes alone go
+    through the network.
     """
     training = {module: module.training for module in network.modules()}
     network.eval()
@@ -39,9 +41,9 @@ def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
 def _counted(network: VideoNetwork, size: tuple[int, int], device: torch.device | str) -> int:
     state = {name: tensor.to(device) for name, tensor in network.state_dict(keep_vars=True).items()}
     video = torch.zeros(1, network.frames, network.image_channels, *size, device=device)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, motions_counted(network) as moved:
         torch.func.functional_call(network, state, (video,))
-    return int(counter.get_total_flops())
+    return int(counter.get_total_flops()) + moved()
 
 
 def entry_of(placement: Placement, module: nn.Module) -> dict[str, Any]:

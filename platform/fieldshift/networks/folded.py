@@ -15,7 +15,9 @@ Shape letters: B batch, C channels, F moved channels, G groups of channels with 
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,6 +29,7 @@ from fieldshift.networks.movement import Movement
 from fieldshift.networks.shift import MovedChannels, check_ratio, fitting_width
 
 
+@runtime_checkable
 class Motion(Protocol):
     """Where the moved channels of one place come from: a movement for maps of one size (H, W).
 
@@ -51,15 +54,20 @@ class FoldedTSM(nn.Module):
     def __init__(self, channels: int, motion: Motion, ratio: float = 1 / 8) -> None:
         super().__init__()
         check_ratio(ratio, 0.5)
-        self.channels, self.motion = channels, motion
+        self.channels = channels
         self.fold = fitting_width(channels, ratio, 1, "TSM")
+        self.moved = MovedChannels(self.fold, ratio * channels, "moved each way")
+        self.take(motion)
+
+    def take(self, motion: Motion) -> None:
+        """Moves by another motion from now on; UserError where its groups do not divide the channels each way."""
         if self.fold % motion.groups:
             multiple = max(1, self.fold // motion.groups) * motion.groups
             raise UserError(
-                f"groups = {motion.groups} does not divide the {self.fold} of {channels} channels that move each way; "
-                f"choose another number of groups or a ratio of {multiple / channels:.4g}."
+                f"groups = {motion.groups} does not divide the {self.fold} of {self.channels} channels that move each way; "
+                f"choose another number of groups, or a ratio of {multiple / self.channels:.4g} (architecture.ratio)."
             )
-        self.moved = MovedChannels(self.fold, ratio * channels, "moved each way")
+        self.motion = motion
 
     def forward(self, features: Float[Tensor, "batch channels H W"]) -> Float[Tensor, "batch channels H W"]:
         return movement_for(self.motion, features).move(features, 2 * self.fold)
@@ -72,7 +80,30 @@ class FoldedTSM(nn.Module):
         return f"channels={self.channels}, fold={self.fold}, groups={self.motion.groups}"
 
 
-class FoldedGSM(GSM):
+class _OneMotion(GSM):
+    """What the folded gates share: one motion, in place of the shift between frames."""
+
+    motion: Motion
+
+    def take(self, motion: Motion) -> None:
+        """Moves by another motion from now on; UserError for one of several groups."""
+        if motion.groups != 1:
+            raise UserError(
+                f"groups = {motion.groups} is for tsm: the gates of gsm and gsf look at a neighbouring frame as a whole; "
+                "use a policy or space with groups = 1."
+            )
+        self.motion = motion
+
+    def shift(self, video: Float[Tensor, "batch 1 channels H W"], ahead: int, behind: int) -> Tensor:
+        """The first `ahead` channels as the next frame would show them, as many as the previous one would."""
+        return moved_as_one(self.motion, video, ahead, behind)
+
+    def motion_flops(self, features: Tensor) -> int:
+        """Floating-point operations per image of moving gated channels and gate planes, on a map like this one."""
+        return movement_for(self.motion, features).flops(self.width + 4)
+
+
+class FoldedGSM(_OneMotion):
     """GSM in one frame: what the gate lets go comes back as the neighbouring frames would show it.
 
     (B, C, H, W) -> the same shape; 29 F + 2 parameters, the same as GSM's. The gate's own temporal convolution reads the
@@ -85,22 +116,14 @@ class FoldedGSM(GSM):
         self, channels: int, motion: Motion, ratio: float = 0.25, interleave: bool = True, zero_gate: bool = True
     ) -> None:
         super().__init__(channels, 1, ratio, interleave, zero_gate)
-        self.motion = one_motion(motion)
-
-    def shift(self, video: Float[Tensor, "batch 1 channels H W"], ahead: int, behind: int) -> Tensor:
-        """The first `ahead` channels as the next frame would show them, as many as the previous one would."""
-        return moved_as_one(self.motion, video, ahead, behind)
+        self.take(motion)
 
     def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
         """What arrived and what remained, (B, 1, F, H, W)."""
         return gated if movement_for(self.motion, gated).is_identity else super().mix(gated, leaving)
 
-    def motion_flops(self, features: Tensor) -> int:
-        """Floating-point operations per image of moving gated channels and gate planes, on a map like this one."""
-        return movement_for(self.motion, features).flops(self.width + 4)
 
-
-class FoldedGSF(GSF):
+class FoldedGSF(_OneMotion, GSF):
     """GSF in one frame: FoldedGSM whose sum is weighted; 29 F + 40 parameters, the same as GSF's.
 
     The weights read the spatial means of three frames. A motion keeps a mean but for what it carries out of the map, so
@@ -111,10 +134,7 @@ class FoldedGSF(GSF):
         self, channels: int, motion: Motion, ratio: float = 0.25, interleave: bool = True, zero_gate: bool = False
     ) -> None:
         super().__init__(channels, 1, ratio, interleave, zero_gate)
-        self.motion = one_motion(motion)
-
-    shift = FoldedGSM.shift
-    motion_flops = FoldedGSM.motion_flops
+        self.take(motion)
 
     def means_in_time(self, left: Tensor, remained: Tensor) -> Float[Tensor, "batch 2 3 width 1 1"]:
         """The spatial means of the frames before, at and after the one there is, all alike."""
@@ -125,21 +145,32 @@ class FoldedGSF(GSF):
         return weight[:, 1:2]
 
 
-def one_motion(motion: Motion) -> Motion:
-    """The motion, if it is that of all channels; else UserError."""
-    if motion.groups != 1:
-        raise UserError(
-            f"groups = {motion.groups} is for tsm: the gates of gsm and gsf look at a neighbouring frame as a whole; "
-            "use a policy or space with groups = 1."
-        )
-    return motion
-
-
 def moved_as_one(motion: Motion, video: Float[Tensor, "batch 1 channels H W"], ahead: int, behind: int) -> Tensor:
     """Channels of a video of one frame as its neighbours would show them, the first `ahead` from the next."""
-    assert ahead == behind and ahead + behind == video.shape[2], "the halves of a movement are equal"
+    assert ahead == behind, "the halves of a movement are equal"
     features = video[:, 0]
     return movement_for(motion, features).move(features, ahead + behind)[:, None]
+
+
+FoldedModule = FoldedTSM | FoldedGSM | FoldedGSF
+
+
+@contextmanager
+def motions_counted(network: nn.Module) -> Iterator[Callable[[], int]]:
+    """Counts the floating-point operations per image of the motions in a network while it runs, for FLOP counts."""
+    counts: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        counts.append(module.motion_flops(inputs[0]))  # type: ignore[operator]
+
+    hooks = [
+        module.register_forward_pre_hook(count) for module in network.modules() if isinstance(module, FoldedModule)
+    ]
+    try:
+        yield lambda: sum(counts)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def movement_for(motion: Motion, features: Tensor) -> Movement:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from fieldshift.networks.frames import check_frames, split_frames
 from fieldshift.networks.shift import MovedChannels, fitting_width, shift_frames
 
-
 Shift = Callable[[Tensor, int, int], Tensor]
 """(video, ahead, behind) -> the video with its first `ahead` channels from the next frame, `behind` from the previous."""
 

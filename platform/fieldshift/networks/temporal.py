@@ -108,7 +108,8 @@ class TemporalKind:
         if self.folded is None:
             able = ", ".join(kind.name for kind in TEMPORAL.values() if kind.folded is not None)
             raise UserError(
-                f"The temporal module '{self.name}' has no folded form: {self.not_folded}. Choose one of {able}, or the form video."
+                f"The temporal module '{self.name}' has no folded form: {self.not_folded}. Choose one of {able}, or the "
+                "form video."
             )
         return self.folded
 
@@ -120,8 +121,15 @@ def _nothing(channels: int, frames: int) -> nn.Module:  # noqa: ARG001 - the reg
 TEMPORAL: dict[str, TemporalKind] = {
     kind.name: kind
     for kind in (
-        TemporalKind(name="none", module=_nothing, place="nowhere", takes_ratio=False, ahead=False, depends_on=0,
-                     not_folded="it lets no frame see another, so there is nothing to fold"),
+        TemporalKind(
+            name="none",
+            module=_nothing,
+            place="nowhere",
+            takes_ratio=False,
+            ahead=False,
+            depends_on=0,
+            not_folded="it lets no frame see another, so there is nothing to fold",
+        ),
         TemporalKind(name="tsm", module=TSM, folded=FoldedTSM, place="before-first-conv", thins_deep_stages=True),
         TemporalKind(name="tsm-inplace", module=TSM, folded=FoldedTSM, place="before-block", thins_deep_stages=True),
         TemporalKind(
@@ -132,10 +140,19 @@ TEMPORAL: dict[str, TemporalKind] = {
             ahead=False,
             not_folded="it only looks back, as a stream of frames needs it, and one frame is no stream",
         ),
-        TemporalKind(name="gsm", module=GSM, folded=FoldedGSM, place="after-last-conv", takes_interleave=True, depends_on=2),
-        TemporalKind(name="gsf", module=GSF, folded=FoldedGSF, place="after-last-conv", takes_interleave=True, depends_on=3),
-        TemporalKind(name="conv3d", module=TemporalConv, place="before-first-conv", takes_ratio=False,
-                     not_folded="it mixes all channels of three frames, so every channel would be moved twice"),
+        TemporalKind(
+            name="gsm", module=GSM, folded=FoldedGSM, place="after-last-conv", takes_interleave=True, depends_on=2
+        ),
+        TemporalKind(
+            name="gsf", module=GSF, folded=FoldedGSF, place="after-last-conv", takes_interleave=True, depends_on=3
+        ),
+        TemporalKind(
+            name="conv3d",
+            module=TemporalConv,
+            place="before-first-conv",
+            takes_ratio=False,
+            not_folded="it mixes all channels of three frames, so every channel would be moved twice",
+        ),
     )
 }
 

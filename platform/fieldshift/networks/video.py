@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fieldshift.forms import Form
 from fieldshift.networks.frames import split_frames
 from fieldshift.networks.fusion import Fusion
 from fieldshift.networks.insertion import Placement
 from fieldshift.networks.pretrained import WeightsReport
 from fieldshift.networks.temporal import temporal_kind
-
-
-Form = Literal["video", "folded"]
-FORMS: tuple[Form, ...] = get_args(Form)
 
 
 class VideoNetwork(nn.Module):

@@ -13,7 +13,9 @@ from fieldshift.report.sheet import Sheet
 from fieldshift.report.verdict import p_words, percent, points_of
 
 if TYPE_CHECKING:
-    from fieldshift.motions.policy import Policy
+    from fieldshift.folding import AnyPolicy
+
+    pass
 
 ROLE_WORDS = {"das": "video", "baseline": "2D", "control": "control"}
 
@@ -110,16 +112,17 @@ def field_sheet(
     )
 
 
-def policy_sheet(policy: Policy) -> Sheet:
+def policy_sheet(policy: AnyPolicy) -> Sheet:
     """A policy in words, one edge a row, with its frames, reference and fill in the title."""
     rows = []
     for line in policy.describe():
         edge, colon, words = line.partition(": ")
         rows.append((edge.removeprefix("edge "), words) if colon else ("", line))
-    fill = policy.fill if isinstance(policy.fill, str) else ", ".join(f"{value:.3g}" for value in policy.fill)
+    first = policy.parts[0]
+    fill = first.fill if isinstance(first.fill, str) else ", ".join(f"{value:.3g}" for value in first.fill)
     title = (
         f"Policy {policy.digest()[:12]}: {policy.frames} frame{'s' if policy.frames != 1 else ''}, "
-        f"reference {policy.reference}, {'symmetric' if policy.symmetric else 'signed'} distances, fill {fill}"
+        f"reference {first.reference}, {'symmetric' if first.symmetric else 'signed'} distances, fill {fill}"
     )
     return Sheet(title=title, columns=("edge", "motion"), rows=tuple(rows), align=("left", "left"))
 

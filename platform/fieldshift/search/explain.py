@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fieldshift.motions import Policy
+from fieldshift.folding import AnyPolicy
 
 MEASURES = {"loss": "loss added when taken away", "score": "score lost when taken away"}
 
 
-def explain(policy: Policy) -> list[str]:
+def explain(policy: AnyPolicy) -> list[str]:
     """Lines about a policy: its motions, where it comes from and, for a searched one, every decision that led to it.
 
     The decisions are read from `policy.found`; a policy without them is described and said to come without a record.
     """
     found = policy.found
     lines = [
-        f"Policy {policy.digest()}: {policy.frames} frames, {policy.reference} frame untouched.",
+        f"Policy {policy.digest()}: {policy.frames} frames, {policy.parts[0].reference} frame untouched.",
         *policy.describe(),
     ]
-    if not policy.edges:
+    if not any(part.edges for part in policy.parts):
         lines.append("All frames are the image: nothing moves.")
     if not found:
         return [*lines, "How it was found is not recorded."]
@@ -37,7 +37,9 @@ def _origin(found: Mapping[str, Any]) -> list[str]:
     words = [f"by {found.get('by', 'unknown')}"]
     if "space" in found:
         words.append(f"in the space {found['space']} (version {found.get('space_version', '?')})")
-    words += [f"{key} {found[key]}" for key in ("data", "network", "temporal", "seed", "passes") if key in found]
+    words += [
+        f"{key} {found[key]}" for key in ("data", "network", "temporal", "form", "seed", "passes") if key in found
+    ]
     return words
 
 

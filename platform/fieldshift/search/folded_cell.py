@@ -16,7 +16,7 @@ from fieldshift.folding import AnyPolicy, SampledTaps, motions_of, sampled_taps
 from fieldshift.kept import Kept, index
 from fieldshift.motions.matrices import neighbour_distances
 from fieldshift.networks import Placement, VideoNetwork
-from fieldshift.networks.folded import Motion
+from fieldshift.networks.folded import FoldedModule, Motion
 from fieldshift.networks.insertion import Inserted
 from fieldshift.networks.movement import Layout, Movement, Taps, map_of, row_sums, rows_of
 from fieldshift.search.choices import Choices
@@ -64,11 +64,9 @@ class FoldedCell(Choices):
         count = len(self.units) * space.groups
         super().__init__(space, frames, seed, space.edges if not space.is_placed else space.edges * count)
         if space.is_placed:
-            self.edge_names = tuple(
-                f"place {unit[0]}{f' to {unit[-1]}' if len(unit) > 1 else ''}{f' group {group + 1}' if space.groups > 1 else ''}"
-                for unit in self.units
-                for group in range(space.groups)
-            )
+            groups = [f" group {number + 1}" for number in range(space.groups)] if space.groups > 1 else [""]
+            named = [unit[0] if len(unit) == 1 else f"{unit[0]} to {unit[-1]}" for unit in self.units]
+            self.edge_names = tuple(f"place {places}{group}" for places in named for group in groups)
         self._distances = neighbour_distances(frames, space.reference, space.symmetric)
         self._shown: Tensor | None = None
         self._learns = False
@@ -76,10 +74,12 @@ class FoldedCell(Choices):
         self._motions: tuple[object, Sequence[Motion]] = (None, ())
 
     def attach(self, network: VideoNetwork) -> None:
-        """Makes the places of a folded network move channels by this cell."""
+        """Makes the places of a folded network move channels by this cell; UserError where its groups do not fit."""
         inserted = {module.path: module for module in network.modules() if isinstance(module, Inserted)}
         for number, place in enumerate(self.places):
-            inserted[place].temporal.motion = PlaceMotion(self, number)
+            temporal = inserted[place].temporal
+            assert isinstance(temporal, FoldedModule)
+            temporal.take(PlaceMotion(self, number))
 
     @contextmanager
     def shown(self, weights: Tensor | None, learns: bool) -> Iterator[None]:
@@ -115,12 +115,14 @@ class FoldedCell(Choices):
                 size=size, blocks=SIDES * len(edges), taps=taps, weights=numbers, fill_mean=space.fill == "mean"
             )
         incoming = [
-            [(e, self.edges[e][0]) for e in range(len(self.edges)) if self.edges[e][1] == node and self.kept[e] and live[e]]
+            [
+                (e, self.edges[e][0])
+                for e in range(len(self.edges))
+                if self.edges[e][1] == node and self.kept[e] and live[e]
+            ]
             for node in range(space.inputs, space.inputs + space.nodes)
         ]
-        parts = {
-            e: self._taps((e,), (tuple(live[e]),), size, weights, like) for node in incoming for e, _ in node
-        }
+        parts = {e: self._taps((e,), (tuple(live[e]),), size, weights, like) for node in incoming for e, _ in node}
         first = next(iter(parts.values()))
         return GraphMovement(
             size=size, blocks=SIDES, taps=first[0], weights=first[1], fill_mean=space.fill == "mean", parts=parts,

@@ -74,11 +74,6 @@ class Session:
         device = torch.device(device)
         frames = config.frames or space.frames or DEFAULT_FRAMES
         folded = network.form == "folded"
-        if not folded and space.is_placed:
-            raise UserError(
-                f"The space {space.name} has a motion for each {space.per} and {space.groups} group(s) of channels, but a "
-                "video has one motion for all; use the form folded, or another space."
-            )
         if not folded and network.frames != frames:
             raise UserError(
                 f"The network reads {network.frames} frames, but the search makes {frames}; give both the same number."
@@ -249,6 +244,15 @@ class Session:
         self.state = state
 
 
+def check_search(network: VideoNetwork, space: Space, frames: int) -> int:
+    """The number of edges that a search in the space has to decide for a network.
+
+    Raises UserError where the two do not fit: the form, the channels or the space's motions. A folded network is left
+    with a cell of the space.
+    """
+    return len(supernet_of(network, space, frames, 0, lambda video: video).cell.edges)
+
+
 def supernet_of(
     network: VideoNetwork, space: Space, frames: int, seed: int, normalise: Callable[[Tensor], Tensor]
 ) -> AnySupernet:
@@ -256,6 +260,11 @@ def supernet_of(
     if network.form == "folded":
         cell = FoldedCell(space, frames, seed, network.placements, network.stages)
         return FoldedSupernet(network, cell, normalise)
+    if space.is_placed:
+        raise UserError(
+            f"The space {space.name} has a motion for each {space.per} and {space.groups} group(s) of channels, but a "
+            "video has one motion for all; use the form folded, or another space."
+        )
     return Supernet(network, RelaxedCell(space, frames, seed), normalise)
 
 

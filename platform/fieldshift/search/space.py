@@ -207,7 +207,14 @@ def _numbers(value: object, file: str, key: str) -> tuple[float, ...]:
 
 def check_space(space: Space, file: str) -> None:
     """Raises UserError for the first value that is not allowed, naming `file`, the key and what is allowed."""
-    for key, lowest in (("version", 1), ("inputs", 1), ("nodes", 1), ("edges_per_node", 1), ("frames", 1), ("groups", 1)):
+    for key, lowest in (
+        ("version", 1),
+        ("inputs", 1),
+        ("nodes", 1),
+        ("edges_per_node", 1),
+        ("frames", 1),
+        ("groups", 1),
+    ):
         value = getattr(space, key)
         if value is not None and value < lowest:
             raise UserError(f"{file}: '{key}' is {value!r}, but must be a whole number of at least {lowest}.")

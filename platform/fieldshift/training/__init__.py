@@ -1,6 +1,6 @@
 """Training: arms, the epoch loop, objectives, checkpoints and what a run costs."""
 
-from fieldshift.training.arms import ARMS, Arm, arm_named
+from fieldshift.training.arms import ARMS, FOLDED_ARMS, Arm, arm_named
 from fieldshift.training.cost import NetworkCost, device_hours, equal_compute_epochs, network_cost
 from fieldshift.training.frames import FramePlan
 from fieldshift.training.loop import Evaluation, TrainedNetwork, evaluate_network, train_network
@@ -11,6 +11,7 @@ from fieldshift.training.saved import NetworkCard, load_network, network_card, s
 
 __all__ = [
     "ARMS",
+    "FOLDED_ARMS",
     "Arm",
     "Evaluation",
     "FramePlan",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from fieldshift.errors import unknown_name
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.forms import Form
 
 Frames = Literal["image", "searched", "replicated", "random", "searched-as-images"]
 Kind = Literal["baseline", "control", "das"]
@@ -23,6 +24,8 @@ class Arm:
         augmentation: the name of a 2D augmentation from `fieldshift.data`.
         shift: whether the temporal module is in; without it the frames' logits are averaged, nothing more.
         wide_field: whether the 2D network's own receptive field is enlarged (larger kernels or dilation).
+        dilated: whether the last stage's kernels are dilated, strides kept: a larger field for no operations.
+        form: whether the motions make a video, or move channels inside one frame (folded).
         summary: one line for tables and help.
     """
 
@@ -32,11 +35,19 @@ class Arm:
     augmentation: str = "none"
     shift: bool = False
     wide_field: bool = False
+    dilated: bool = False
+    form: Form = "video"
     summary: str
 
     @property
-    def is_video(self) -> bool:
+    def moves(self) -> bool:
+        """Whether the network itself reads motions, as a video or folded."""
         return self.frames in {"searched", "replicated", "random"}
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the network reads several frames."""
+        return self.moves and self.form == "video"
 
     @property
     def needs_policy(self) -> bool:
@@ -86,13 +97,61 @@ ARMS: dict[str, Arm] = {
             shift=True,
             summary="video of a random policy of the same space, one a seed",
         ),
+        Arm(
+            name="das-folded",
+            kind="das",
+            frames="searched",
+            shift=True,
+            form="folded",
+            summary="one frame, channels moved as the searched policy's neighbouring frames",
+        ),
+        Arm(
+            name="random-policy-folded",
+            kind="control",
+            frames="random",
+            shift=True,
+            form="folded",
+            summary="one frame, channels moved by a random policy of the same space, one per seed",
+        ),
+        Arm(
+            name="identity-folded",
+            kind="control",
+            frames="replicated",
+            shift=True,
+            form="folded",
+            summary="one frame, the folded network with motions that move nothing",
+        ),
         Arm(name="wide-field", kind="control", wide_field=True, summary="2D, receptive field enlarged in the network"),
+        Arm(
+            name="dilated",
+            kind="control",
+            dilated=True,
+            summary="2D, the last stage's kernels dilated: no additional operations",
+        ),
     )
 }
 
 
+FOLDED_ARMS = {"das": "das-folded", "random-policy": "random-policy-folded", "replicate": "identity-folded"}
+"""The arms whose motions have a folded form, and its name."""
+
+
 def arm_named(name: str) -> Arm:
-    """The arm of this name. Raises UserError with the known names and the nearest one."""
-    if name not in ARMS:
-        raise unknown_name("arm", name, ARMS)
-    return ARMS[name]
+    """The arm of this name, or of a name joined with a 2D augmentation: "das-folded+affine".
+
+    In a joined arm the augmentation comes before the motion. Raises UserError with the known names and the nearest one.
+    """
+    if name in ARMS:
+        return ARMS[name]
+    base, joined, augmentation = name.partition("+")
+    if not joined or base not in ARMS:
+        raise unknown_name("arm", base, ARMS)
+    known = {arm.augmentation for arm in ARMS.values()} - {"none"}
+    if augmentation not in known:
+        raise unknown_name(f"augmentation to join the arm '{base}' with", augmentation, known)
+    arm = ARMS[base]
+    if arm.augmentation != "none" or base == "none":
+        raise UserError(
+            f"The arm '{name}' would be '{augmentation if base == 'none' else base}' under another name; use that."
+        )
+    return replace(arm, name=name, augmentation=augmentation, summary=f"{arm.summary}; with {augmentation}")

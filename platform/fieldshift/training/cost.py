@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fieldshift.networks.folded import motions_counted
+
 # One training step costs a forward pass and about twice that backwards (gradients of inputs and of weights).
 BACKWARD_FACTOR = 3
 
@@ -19,7 +21,8 @@ class NetworkCost:
     Attributes:
         parameters: number of learned values.
         flops: floating-point operations of one forward pass over one image (all its frames), a multiply-add counted
-            as two, by torch's FlopCounterMode: convolutions and matrix products; motions and shifts are not in it.
+            as two, by torch's FlopCounterMode: convolutions, matrix products and the motions of a folded network; a video's
+            motions and shifts are not in it.
     """
 
     parameters: int
@@ -34,12 +37,13 @@ def network_cost(network: nn.Module, frames: int, channels: int, size: tuple[int
     counter = FlopCounterMode(display=False)
     network.eval()
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), counter, motions_counted(network) as moved:
             network(video)
     finally:
         network.train(training)
     return NetworkCost(
-        parameters=sum(parameter.numel() for parameter in network.parameters()), flops=counter.get_total_flops()
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        flops=counter.get_total_flops() + moved(),
     )
 
 

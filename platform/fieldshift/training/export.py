@@ -116,6 +116,8 @@ def export_network(network: VideoNetwork, card: NetworkCard, out: Path, form: st
         files = [save_weights(model, card, out)]
     else:
         images = torch.rand(EXAMPLES, card.channels, *card.size)
+        with torch.no_grad():
+            model(images)  # a folded network makes its motions for the size of its maps: a tracer cannot
         files = [save_program(model, images, out) if form == "torch" else save_onnx(model, images, out)]
     classes, readme = out / "classes.json", out / "README.md"
     classes.write_text(json.dumps(list(card.classes), indent=2) + "\n")
@@ -156,6 +158,8 @@ def readme_of(card: NetworkCard, file: str, form: str) -> str:
     height, width = card.size
     shape = "(batch, classes)" if card.task == "classification" else "(batch, classes, height, width)"
     frames = f"{card.frames} moved frames of the image are made inside" if card.frames > 1 else "no frames are made"
+    if card.form == "folded":
+        frames = "the motions move channels inside the network"
     runs = {
         "torch": 'import torch\nmodel = torch.export.load("model.pt2").module()\nlogits = model(images)',
         "onnx": 'import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n'

@@ -11,7 +11,9 @@ import torch
 
 from fieldshift.data import Augmentation, DataSet, augmentation
 from fieldshift.errors import UserError
-from fieldshift.motions import Policy
+from fieldshift.folding import AnyPolicy, motions_of
+from fieldshift.forms import Form
+from fieldshift.motions.placed import PlacedPolicy, policy_from_json
 from fieldshift.networks import TEMPORAL, NetworkConfig, VideoNetwork, video_network
 from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.training.arms import Arm, arm_named
@@ -39,6 +41,7 @@ class NetworkCard:
         architecture: how it is built; `small_images` is decided, not None.
         arm: the arm of `fieldshift.training.arms` it was trained as.
         policy: the motions, as the policy file's JSON object; None where it reads plain images.
+        form: how the network reads the motions: as a video, or folded into one frame.
     """
 
     data: str
@@ -54,6 +57,7 @@ class NetworkCard:
     architecture: NetworkConfig = field(default_factory=NetworkConfig)
     arm: str = "none"
     policy: dict[str, Any] | None = None
+    form: Form = "video"
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> NetworkCard:
@@ -71,13 +75,19 @@ class NetworkCard:
     def frames(self) -> int:
         """Frames in the video that the network reads."""
         as_images = arm_named(self.arm).frames == "searched-as-images"
-        return 1 if self.policy is None or as_images else int(self.policy["frames"])
+        return 1 if self.policy is None or as_images or self.form == "folded" else int(self.policy["frames"])
+
+    @property
+    def motions(self) -> AnyPolicy | None:
+        """The policy, whichever form reads it."""
+        return None if self.policy is None else policy_from_json(json.dumps(self.policy))
 
     def plan(self) -> FramePlan:
         """How images become what this network reads."""
-        arm = arm_named(self.arm)
+        arm, policy = arm_named(self.arm), None if self.form == "folded" else self.motions
+        assert not isinstance(policy, PlacedPolicy), "motions at places have no video"
         return FramePlan(
-            policy=None if self.policy is None else Policy.from_json(json.dumps(self.policy)),
+            policy=policy,
             as_images=arm.frames == "searched-as-images",
             augmentation=arm_augmentation(arm, self.size),
             mean=self.mean,
@@ -108,11 +118,13 @@ class NetworkCard:
             fusion=config.fusion,
             weights=config.weights if pretrained else None,
             wide_field=arm.wide_field,
+            dilated=arm.dilated,
             small_images=bool(config.small_images),
             auxiliary=config.auxiliary,
             interleave=(config.interleave if config.weights is None else bool(config.interleave)) if gated else None,
             places=config.places if self.temporal != "none" else None,
             recompute=config.recompute,
+            motions=motions_of(self.motions) if self.form == "folded" and self.motions is not None else None,
         )
 
 
@@ -132,7 +144,7 @@ def network_card(
     *,
     network: str,
     temporal: str,
-    policy: Policy | None,
+    policy: AnyPolicy | None,
     architecture: NetworkConfig = NetworkConfig(),
 ) -> NetworkCard:
     """The card of a network that `arm` trains on `dataset`; the arm decides whether the temporal module is in."""
@@ -151,6 +163,7 @@ def network_card(
         architecture=replace(architecture.anywhere(), small_images=architecture.takes_small_images(network, size)),
         arm=arm.name,
         policy=None if policy is None else json.loads(policy.to_json()),
+        form=arm.form,
     )
 
 

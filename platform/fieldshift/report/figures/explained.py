@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fieldshift.folding import AnyPolicy
 from fieldshift.motions import Policy
 from fieldshift.report.figures.policies import policy_graph
 from fieldshift.report.figures.searching import decision_chart
@@ -15,12 +16,16 @@ if TYPE_CHECKING:
 DPI = 160
 
 
-def explained(policy: Policy) -> Image.Image:
-    """The policy's graph and, where its search is recorded, below it what every decision rested on; one picture."""
+def explained(policy: AnyPolicy) -> Image.Image:
+    """The policy's graph and, where its search is recorded, below it what every decision rested on; one picture.
+
+    A policy with a motion for each of several places has a graph for each.
+    """
     from PIL import Image
 
     decisions = policy.found.get("decisions") or []
-    parts = [drawn(policy_graph(policy)), *([drawn(decision_chart(decisions))] if decisions else [])]
+    figures = [policy_graph(policy)] if isinstance(policy, Policy) else [policy_graph(part) for part in policy.parts]
+    parts = [drawn(figure) for figure in (*figures, *([decision_chart(decisions)] if decisions else []))]
     sheet = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
     top = 0
     for part in parts:
