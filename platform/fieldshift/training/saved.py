@@ -16,6 +16,7 @@ from fieldshift.forms import Form
 from fieldshift.motions.placed import PlacedPolicy, policy_from_json
 from fieldshift.networks import TEMPORAL, NetworkConfig, VideoNetwork, video_network
 from fieldshift.networks.config import SMALL_SIDE
+from fieldshift.networks.insertion import MotionsAt
 from fieldshift.training.arms import Arm, arm_named
 from fieldshift.training.frames import FramePlan
 
@@ -98,13 +99,21 @@ class NetworkCard:
     def build_without_memory(self) -> VideoNetwork:
         """The network as shapes only, on the meta device; on the CPU where its building needs numbers (RegNet's widths)."""
         try:
+            motions = self.motions_at()
             with torch.device("meta"):
-                return self.build(pretrained=False)
+                return self.build(pretrained=False, motions=motions)
         except NotImplementedError:
             return self.build(pretrained=False)
 
-    def build(self, *, pretrained: bool = True) -> VideoNetwork:
-        """The network with freshly drawn weights, over which pretrained ones are laid where the card names some."""
+    def motions_at(self) -> MotionsAt | None:
+        """The motions of the network's places in the folded form; None in the form video."""
+        return motions_of(self.motions) if self.form == "folded" and self.motions is not None else None
+
+    def build(self, *, pretrained: bool = True, motions: MotionsAt | None = None) -> VideoNetwork:
+        """The network with freshly drawn weights, over which pretrained ones are laid where the card names some.
+
+        `motions` are those of `motions_at`, where they are made already.
+        """
         arm, config = arm_named(self.arm), self.architecture
         gated = TEMPORAL[self.temporal].takes_interleave
         return video_network(
@@ -124,7 +133,7 @@ class NetworkCard:
             interleave=(config.interleave if config.weights is None else bool(config.interleave)) if gated else None,
             places=config.places if self.temporal != "none" else None,
             recompute=config.recompute,
-            motions=motions_of(self.motions) if self.form == "folded" and self.motions is not None else None,
+            motions=motions or self.motions_at(),
         )
 
 
