@@ -41,7 +41,7 @@ def check(
     """
     report = inspect_data(data, task=cast("Task | None", task), root=loading.root, limit=limit, loading=loading)
     if json:
-        say(plain_json.dumps(report.to_dict()))
+        say(plain_json.dumps(report.to_dict()), whole=True)
         return report
     for line in report.lines():
         say(line)

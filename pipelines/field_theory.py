@@ -65,7 +65,7 @@ def network_theory(
     rows = [layer_row(field, field.name or "the whole network") for field in found]
     table = pd.DataFrame([*rows, layer_row(whole, "feature extractor")])
     if as_json:
-        say(jsonlib.dumps(values, indent=2))
+        say(jsonlib.dumps(values, indent=2), whole=True)
     else:
         show(Sheet.from_frame(table, title=f"{name} at {size} x {size}, theory", notes=notes))
         if regions is not None and policy is not None:

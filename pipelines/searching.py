@@ -213,7 +213,7 @@ def passes_of(config: SearchConfig, space: Space) -> int:
     kept = config.edges_per_node or space.edges_per_node
     incoming = [space.inputs + node for node in range(space.nodes)]
     decisions = len(space.edges) + sum(count > kept for count in incoming)
-    return config.epochs + config.tune_epochs * decisions
+    return config.epochs + config.tune_epochs * (decisions - 1)
 
 
 def note(metrics: dict[str, float]) -> str:

@@ -143,7 +143,7 @@ def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) ->
             picture = rows[start : start + top]
             likeliest = [{"class": row["class"], "probability": row["probability"]} for row in picture]
             learned = {key: picture[0][key] for key in ("trained_on",) if key in picture[0]}
-            say(json.dumps({"file": picture[0]["file"], "classes": likeliest, **learned}))
+            say(json.dumps({"file": picture[0]["file"], "classes": likeliest, **learned}), whole=True)
         return
     from rich.table import Table
 
