@@ -229,8 +229,9 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
     score_name = str(rows["score_name"].iloc[0])
     summary = summarise(rows, baseline_arms=result["baselines"])
     for sheet in (*comparison_sheets(summary, score_name), *cost_sheets(summary)):
-        show(sheet)
         say()
+        show(sheet)
+    say()
     sentence = verdict(summary, score_name)
     say(sentence)
     say(f"  {session.path / 'result.json'}")

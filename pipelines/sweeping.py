@@ -130,6 +130,7 @@ def run_sweep(
         data = dataset.record()
         finished = session.folder.write_result({"rows": rows, "data": data})
     frame = pd.DataFrame(finished["rows"]).drop(columns=["history"], errors="ignore")
+    say()
     show(sweep_sheet(frame, str(frame["score_name"].iloc[0])))
     say(f"  {session.path / 'result.json'}")
     return FrameSweep(session.path, frame)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.console import say, table
+from fieldshift.console import progress, say, table
 from fieldshift.data import LoadingConfig, LoadingOverrides
 from fieldshift.errors import UserError
 from fieldshift.run_folder import open_run_folder
@@ -68,10 +68,11 @@ def evaluate(
     for line in found_data.notes:
         say(line)
     objective = objective_for(card.task, len(card.classes), card.ignore_index)
-    found = evaluate_network(
-        network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align, copies=average_copies,
-        each_map=True,
-    )  # fmt: skip
+    with progress("scoring", len(dataset.test)) as bar:
+        found = evaluate_network(
+            network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align,
+            copies=average_copies, each_map=True, scored=bar.advance,
+        )  # fmt: skip
     result = EvaluationResult(objective.score_name, found.score, found.score_tta, found.loss, len(dataset.test))
     say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
     if result.score_averaged is not None:

@@ -31,8 +31,8 @@ LONG = {
         [*FEW, "--frame_counts", "1", "3", *TRAINED, *SEARCHED, *HERE, "--cluster.workers", "0"],
         ["search", "comparison", "frame sweep"], "study finished in",
     ),
-    "evaluate": (["--run", "RUN"], [], "on 80 test images of digit-pairs-left"),
-    "receptive-field": (["--runs", "RUN", "--images", "2", "--tracking.enabled", "false"], [], "anisotropy"),
+    "evaluate": (["--run", "RUN"], ["scoring"], "on 80 test images of digit-pairs-left"),
+    "receptive-field": (["--runs", "RUN", "--images", "2", "--tracking.enabled", "false"], ["effective fields"], "anisotropy"),
 }  # fmt: skip
 
 
