@@ -23,24 +23,12 @@ from fieldshift.receptive_field import (
     theory,
 )
 from pipelines.field_subjects import Subject
+from pipelines.fields import IMAGES, FieldResult
 from pipelines.placement import best_device
 from pipelines.session import Session
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import Tensor
-
-
-IMAGES = 50
-
-
-@dataclass(frozen=True)
-class FieldResult:
-    """Receptive fields: a table with a row a network, and the files of maps and figures."""
-
-    folder: Path | None
-    table: pd.DataFrame
-    figures: dict[str, Path]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,27 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fieldshift.console import say
-from fieldshift.data import DataSet, Identity, LoadingConfig, load_dataset
-from fieldshift.data.catalogue import TASKS
-from fieldshift.data.split import Task
-from fieldshift.errors import UserError, unknown_name
-from fieldshift.motions import Policy
-from fieldshift.networks import (
-    TEMPORAL,
-    NetworkConfig,
-    backbone_of,
-    check_answer,
-    check_weights,
-    flops_per_image,
-    is_foreign,
-    known_networks,
-    unknown_network,
-)
-from fieldshift.search import Space, load_space, random_policy
-from fieldshift.training import NetworkCard, arm_named, network_card, objective_for
+from fieldshift.data import LoadingConfig
+from fieldshift.data.names import check_data_name
+from fieldshift.errors import UserError
+from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
+from fieldshift.networks.names import TASKS
+from fieldshift.training import arm_named
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet, Identity
+    from fieldshift.data.split import Task
+    from fieldshift.motions import Policy
+    from fieldshift.search import Space
+    from fieldshift.training import NetworkCard
 
 PolicySource = str | dict[str, Any] | None
 """A policy as commands take it: a file, a run folder that holds one, or what such a file holds (as in config.yaml)."""
@@ -43,19 +38,20 @@ class Problem:
     architecture: NetworkConfig
     loading: LoadingConfig
 
-    def check(self) -> DataSet:
-        """Checks every name and number, then loads the data. Raises UserError before any long work."""
+    def check_names(self) -> None:
+        """Checks every name, number and path that tells a mistake without torch. Raises UserError."""
         if self.frames < 1:
             raise UserError(f"--frames is {self.frames}, but a video has at least 1 frame.")
-        if self.temporal not in TEMPORAL:
-            raise unknown_name("temporal module", self.temporal, TEMPORAL)
-        if self.task is not None:
-            objective_for(self.task, 1)
-        self.architecture.check_temporal(self.temporal, TEMPORAL[self.temporal].takes_interleave)
         tasks = [self.task] if self.task else TASKS
         known = is_foreign(self.network, self.task) or any(self.network in known_networks(task) for task in tasks)
         if not known:
             raise unknown_network(self.network, self.task)
+        self.architecture.check_names(self.network, self.temporal)
+        check_data_name(self.data, self.loading, self.loading.root)
+
+    def check(self) -> DataSet:
+        """Checks every name and number, then loads the data. Raises UserError before any long work."""
+        self.check_names()
         dataset = self.load()
         if dataset.skipped:
             say(f"{dataset.skipped} file(s) or sample(s) of {self.data} cannot be used and are left out; "
@@ -98,6 +94,8 @@ class Problem:
         self, dataset: DataSet, arm_name: str, policy: Policy | None, space: Space | None, seed: int
     ) -> NetworkCard:
         """The network that an arm trains, with the video it reads: T frames, or 1 where it reads plain images."""
+        from fieldshift.training import network_card
+
         arm = arm_named(arm_name)
         frames = arm_policy(arm_name, policy, space, self.frames, seed)
         return network_card(
@@ -116,17 +114,16 @@ class Problem:
 
 def check_builds(card: NetworkCard) -> None:
     """Raises UserError where a network has no such option or place; built without memory, so it takes no time."""
+    from fieldshift.networks import check_answer, flops_per_image
+
     network = card.build(pretrained=False) if is_foreign(card.network) else card.build_without_memory()
     if is_foreign(card.network):
         rows = (2 * card.frames, card.channels, *card.size)
         check_answer(network.network, card.network, rows, len(card.classes), maps=card.task == "segmentation")
     if card.architecture.places is not None:
         flops_per_image(network, card.size)  # shapes alone pass every place, which says so where they do not fit
-    if card.architecture.weights is not None:
-        body = backbone_of(card.network) if card.task == "segmentation" else card.network
-        check_weights(card.architecture.weights, card.network, body)
-        if Path(card.architecture.weights).is_file():
-            card.build()  # a file's tensors have to fit
+    if card.architecture.weights is not None and Path(card.architecture.weights).is_file():
+        card.build()  # a file's tensors have to fit
 
 
 def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
@@ -137,6 +134,8 @@ def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
 
 def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identity | None = None) -> DataSet:
     """The data set of this name, read as `loading` says; where parts are drawn, with those of `like`."""
+    from fieldshift.data import load_dataset
+
     return load_dataset(
         data,
         task=cast("Task | None", task),
@@ -150,6 +149,9 @@ def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identit
 
 def arm_policy(arm_name: str, policy: Policy | None, space: Space | None, frames: int, seed: int) -> Policy | None:
     """The policy whose frames an arm reads, None for plain images. Raises UserError when the arm needs one."""
+    from fieldshift.motions import Policy
+    from fieldshift.search import load_space, random_policy
+
     arm = arm_named(arm_name)
     if arm.frames == "replicated":
         return Policy.replicate(frames)
@@ -173,6 +175,8 @@ def say_other_length(policy: Policy | None, frames: int) -> None:
 
 def read_policy(source: PolicySource | Path | Policy) -> Policy | None:
     """The policy of a file, of a run folder that holds one, or of such a file's content."""
+    from fieldshift.motions import Policy
+
     if source is None or isinstance(source, Policy):
         return source
     if isinstance(source, dict):

@@ -12,15 +12,13 @@ from fieldshift.console import progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
 from fieldshift.networks import NetworkConfig
-from fieldshift.search import load_space
+from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named
-from pipelines.failure_cases import read_maps, say_maps, write_failure_page
+from pipelines.options import check_arms_policy, check_policy, check_space
 from pipelines.placement import placed
 from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
-from pipelines.running import final_metrics, training_trial
 from pipelines.session import open_session
-from pipelines.trials import run_training_trial
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,7 @@ def train(
         cluster: where it runs.
         tracking: where it is recorded.
     """
-    found = read_policy(policy)
-    chosen = arm or ("none" if found is None else "das")
+    chosen = arm or ("none" if policy is None else "das")
     problem = Problem(
         data=data,
         task=task,
@@ -85,18 +82,29 @@ def train(
         architecture=architecture,
         loading=loading,
     )
-    check_fits(cluster, cluster.workers)
-    recipe.check(cluster.workers, here=cluster.address is None)
-    dataset = problem.check()
-    if found is not None and not arm_named(chosen).needs_policy:
+    check_policy(policy)
+    check_arms_policy([chosen], policy)
+    if policy is not None and not arm_named(chosen).needs_policy:
         raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
+    check_space(space)
+    problem.check_names()
+    recipe.check(cluster.workers, here=cluster.address is None)
+    settings = {
+        **problem.plain(), "arm": chosen, "space": space, "seed": seed, "average_copies": average_copies, "align": align,
+        "recipe": recipe, "cluster": cluster, "tracking": tracking,
+    }  # fmt: skip
+    check_folder(out, "train", settings, resume)
+    check_fits(cluster, cluster.workers)
+
+    from fieldshift.search import load_space
+    from pipelines.failure_cases import read_maps, say_maps, write_failure_page
+    from pipelines.running import final_metrics, training_trial
+    from pipelines.trials import run_training_trial
+
+    found, dataset = read_policy(policy), problem.check()
     say_other_length(found, frames)
     card = problem.checked_card(dataset, chosen, found, load_space(space), seed)
-    config = {
-        **problem.plain(), "policy": None if found is None else json.loads(found.to_json()), "arm": chosen, "space": space,
-        "seed": seed, "average_copies": average_copies, "align": align, "recipe": recipe, "cluster": cluster,
-        "tracking": tracking,
-    }  # fmt: skip
+    config = settings | {"policy": None if found is None else json.loads(found.to_json())}
     tags = {"arm": chosen, "seed": str(seed), "frames": str(card.frames), "data": data, "network": network}
     with open_session(
         "train", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
-from fieldshift.motions.graph import Edge, Step
 
 if TYPE_CHECKING:
+    from fieldshift.motions.graph import Edge
     from fieldshift.motions.policy import Policy
 
 SCHEMA = "fieldshift.policy"
@@ -78,6 +78,8 @@ def _list(what: str, value: Any) -> list[Any]:
 
 
 def _edge(value: Any, number: int) -> Edge:
+    from fieldshift.motions.graph import Edge, Step
+
     document = _keys(f"Edge {number}", value, ("source", "target", "steps"))
     steps = []
     for step in _list(f"The steps of edge {number}", document["steps"]):
@@ -133,9 +135,14 @@ def _parsed(text: str) -> dict[str, Any]:
     return document
 
 
+def document_of(text: str) -> dict[str, Any]:
+    """The document in a JSON text, of this version and with all its fields, their values not checked; else UserError."""
+    return _keys("It", _migrated(_parsed(text)), ("schema", "version", *_FIELDS), ("found",))
+
+
 def read(text: str) -> dict[str, Any]:
     """The fields of the policy in a JSON text, for the constructor, which checks their values; else UserError."""
-    document = _keys("It", _migrated(_parsed(text)), ("schema", "version", *_FIELDS), ("found",))
+    document = document_of(text)
     fields = {name: document[name] for name in _FIELDS}
     fields["edges"] = tuple(_edge(edge, i) for i, edge in enumerate(_list("edges", document["edges"])))
     if not isinstance(fields["fill"], str):

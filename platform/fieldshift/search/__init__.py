@@ -1,9 +1,18 @@
 """Differentiable Augmentation Search: spaces, the relaxed cell, the bilevel step, selection, the visible loop."""
 
-from fieldshift.search.cell import RelaxedCell
-from fieldshift.search.config import SearchConfig
-from fieldshift.search.derivation import random_policy
-from fieldshift.search.loop import SearchResult, search
-from fieldshift.search.space import Space, load_space
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fieldshift.deferral import load_on_use
+
+if TYPE_CHECKING:
+    from fieldshift.search.cell import RelaxedCell
+    from fieldshift.search.config import SearchConfig
+    from fieldshift.search.derivation import random_policy
+    from fieldshift.search.loop import SearchResult, search
+    from fieldshift.search.space import Space, load_space
 
 __all__ = ["RelaxedCell", "SearchConfig", "SearchResult", "Space", "load_space", "random_policy", "search"]
+
+load_on_use(__name__)

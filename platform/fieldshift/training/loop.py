@@ -21,7 +21,8 @@ from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
 from fieldshift.training.frames import FramePlan
 from fieldshift.training.map_quality import MapQuality, map_quality
 from fieldshift.training.objectives import Objective
-from fieldshift.training.recipe import Recipe, build_optimizer, build_schedule
+from fieldshift.training.optimisation import build_optimizer, build_schedule
+from fieldshift.training.recipe import Recipe
 
 EVALUATED_IMAGES, EVALUATED_MAPS = 256, 16  # images scored at once: maps of all frames at full size take memory
 Report = Callable[[dict[str, float], int], None]
