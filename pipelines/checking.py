@@ -5,16 +5,21 @@ from __future__ import annotations
 import json as plain_json
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from fieldshift.console import say
-from fieldshift.data import DataReport, DataSet, LoadingConfig, inspect_data
-from fieldshift.data.split import Task
-from fieldshift.errors import UserError
-from fieldshift.run_folder import write_whole
+from fieldshift.data import DataReport, LoadingConfig
+from fieldshift.data.names import check_data_name
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks.names import TASKS
+from fieldshift.run_folder import check_writable, write_whole
 from pipelines.problem import load_data
 from pipelines.studying import STUDY_ARMS
-from pipelines.suggesting import STEPS_A_PASS, Suggestion, size_for, study_seconds, suggest, videos_a_second
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet
+    from fieldshift.data.split import Task
+    from pipelines.suggesting import Suggestion
 
 FEW_TESTS = 100
 FEW_ARMS = ["none", "das"]
@@ -39,9 +44,17 @@ def check(
         json: print everything that was found as one JSON object.
         loading: how files are read.
     """
+    if task is not None and task not in TASKS:
+        raise unknown_name("task", task, TASKS)
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit is {limit}, but must be at least 1.")
+    check_data_name(data, loading, loading.root)
+
+    from fieldshift.data import inspect_data
+
     report = inspect_data(data, task=cast("Task | None", task), root=loading.root, limit=limit, loading=loading)
     if json:
-        say(plain_json.dumps(report.to_dict()))
+        say(plain_json.dumps(report.to_dict()), whole=True)
         return report
     for line in report.lines():
         say(line)
@@ -74,7 +87,11 @@ def init(
         raise UserError(f"--out {out} is there already; give another name, or --force to write over it.")
     if path.suffix not in {".yaml", ".yml"}:
         raise UserError(f"--out is '{out}', but settings are written as .yaml.")
+    check_writable(path, "a file elsewhere")
     report = check(data=data, task=task, limit=limit, loading=loading)
+
+    from pipelines.suggesting import size_for, study_seconds, suggest, videos_a_second
+
     skips = loading.skip_unreadable or bool(report.problems)
     loading = replace(loading, skip_unreadable=skips)
     dataset = load_data(data, report.task, loading)
@@ -109,6 +126,8 @@ def long(seconds: float) -> str:
 
 def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: LoadingConfig, chosen: Suggestion) -> str:
     """The settings as YAML, each with the reason for it."""
+    from pipelines.suggesting import STEPS_A_PASS
+
     height, width = dataset.size
     channels = {1: "grey", 3: "RGB"}.get(dataset.channels, f"{dataset.channels}-channel")
     memory = f"a video takes about {chosen.an_image / 2**20:.1f} MiB of {chosen.free / 2**30:.1f} GiB that were free"

@@ -9,29 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig
 from fieldshift.console import say
-from fieldshift.data import DataSet, LoadingConfig
+from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.folding import AnyPolicy
 from fieldshift.networks import NetworkConfig
-from fieldshift.search import Space, load_space
+from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import (
-    ARMS,
-    NetworkCard,
-    NetworkCost,
-    Recipe,
-    arm_named,
-    equal_compute_epochs,
-    network_cost,
-)
+from fieldshift.training import ARMS, Recipe, arm_named
+from pipelines.options import check_arms_policy, check_policy, check_space
 from pipelines.placement import check_trials_fit
 from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
-from pipelines.running import run_training_trials, training_trial, with_epochs
 from pipelines.session import Session, open_session
-from pipelines.trials import Trial
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fieldshift.data import DataSet
+    from fieldshift.folding import AnyPolicy
+    from fieldshift.search import Space
+    from fieldshift.training import NetworkCard, NetworkCost
+    from pipelines.trials import Trial
 
 READINGS = ("equal epochs", "equal compute")
 
@@ -112,18 +108,26 @@ def compare(
     )
     chosen = check_arms(arms)
     wanted = check_readings(readings)
-    found, motion_space = read_policy(policy), load_space(space)
     check_seeds(seeds)
-    check_trials_fit(cluster)
+    check_policy(policy)
+    check_arms_policy(chosen, policy)
+    check_space(space)
+    problem.check_names()
     recipe.check(cluster.trial_workers, here=cluster.address is None)
-    dataset = problem.check()
+    settings = {
+        **problem.plain(), "space": space, "readings": wanted, "seed": seed, "seeds": seeds,
+        "average_copies": average_copies, "tune_randaugment": tune_randaugment, "recipe": recipe, "cluster": cluster,
+        "tracking": tracking,
+    }  # fmt: skip
+    check_folder(out, "compare", settings, resume)
+    check_trials_fit(cluster)
+
+    from fieldshift.search import load_space
+
+    found, motion_space, dataset = read_policy(policy), load_space(space), problem.check()
     chosen = arms_that_build(problem, dataset, chosen, found, motion_space, seed=seed, named=arms is not None)
     say_other_length(found if any(ARMS[name].needs_policy for name in chosen) else None, frames)
-    config = {
-        **problem.plain(), "policy": None if found is None else json.loads(found.to_json()), "space": space, "arms": chosen,
-        "readings": wanted, "seed": seed, "seeds": seeds, "average_copies": average_copies,
-        "tune_randaugment": tune_randaugment, "recipe": recipe, "cluster": cluster, "tracking": tracking,
-    }  # fmt: skip
+    config = settings | {"policy": None if found is None else json.loads(found.to_json()), "arms": chosen}
     tags = {"data": data, "network": network}
     with open_session(
         "compare", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
@@ -178,6 +182,9 @@ def train_arms(
     search_seconds: float,
 ) -> dict[str, Any]:
     """Trains every trial and writes the result: one row a trial and reading."""
+    from fieldshift.training import equal_compute_epochs
+    from pipelines.running import run_training_trials, training_trial, with_epochs
+
     tuned = (
         tuned_randaugment(session, problem, dataset, recipe, cluster, tune_randaugment) if "randaugment" in arms else {}
     )
@@ -229,8 +236,9 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
     score_name = str(rows["score_name"].iloc[0])
     summary = summarise(rows, baseline_arms=result["baselines"])
     for sheet in (*comparison_sheets(summary, score_name), *cost_sheets(summary)):
-        show(sheet)
         say()
+        show(sheet)
+    say()
     sentence = verdict(summary, score_name)
     say(sentence)
     say(f"  {session.path / 'result.json'}")
@@ -253,6 +261,8 @@ def search_cost(arm: str, seconds: float) -> float:
 
 
 def card_cost(card: NetworkCard) -> NetworkCost:
+    from fieldshift.training import network_cost
+
     return network_cost(card.build(pretrained=False), card.frames, card.channels, card.size)
 
 

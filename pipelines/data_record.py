@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
-from fieldshift.data import DataSet, Identity, changes
 from fieldshift.errors import UserError
 from fieldshift.run_folder import RunFolder, read_result, write_whole
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet, Identity
 
 FILE = "data.json"
 SCHEMA, VERSION = "fieldshift.data", 1
@@ -42,6 +44,8 @@ def write_record(folder: Path, dataset: DataSet) -> None:
 
 def read_record(folder: Path) -> DataRecord | None:
     """What the data of the run in `folder` were; None where the run has no record."""
+    from fieldshift.data import Identity
+
     path = run_folder_of(folder) / FILE
     try:
         values = json.loads(path.read_text())
@@ -63,6 +67,8 @@ def keep_record(folder: RunFolder, dataset: DataSet) -> None:
 
     Raises UserError where they changed. Says so where an older version of FieldShift left no record.
     """
+    from fieldshift.data import changes
+
     if not folder.resumed or not any(path.name != "config.yaml" for path in folder.path.iterdir()):
         write_record(folder.path, dataset)
         return

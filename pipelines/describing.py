@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say, table
-from fieldshift.errors import UserError, unknown_name
-from fieldshift.networks import NetworkConfig
+from fieldshift.errors import UserError
+from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
 from pipelines.placement import best_device
 
 if TYPE_CHECKING:
@@ -39,25 +39,16 @@ def describe(
         speed: measure images a second, of this network and of the 2D network (some seconds).
         architecture: how the network is built, beside its name.
     """
-    from fieldshift.networks import (
-        TEMPORAL,
-        check_answer,
-        describe_lines,
-        is_foreign,
-        known_networks,
-        unknown_network,
-    )
-    from fieldshift.networks import describe as describe_network
-
     if frames < 1:
         raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
     if size < 1:
         raise UserError(f"--size is {size}, but an image has at least 1 pixel a side.")
     if network not in known_networks(task) and not is_foreign(network, task):
         raise unknown_network(network, task)
-    if temporal not in TEMPORAL:
-        raise unknown_name("temporal module", temporal, TEMPORAL)
-    architecture.check_temporal(temporal, TEMPORAL[temporal].takes_interleave)
+    architecture.check_names(network, temporal)
+
+    from fieldshift.networks import check_answer, describe_lines
+    from fieldshift.networks import describe as describe_network
 
     built = build_network(network, temporal, frames, task, classes, channels, (size, size), architecture)
     if is_foreign(network):

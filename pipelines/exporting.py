@@ -6,6 +6,9 @@ from pathlib import Path
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
+from fieldshift.run_folder import check_writable
+from fieldshift.training.card_file import EXPORT_FORMATS
+from pipelines.options import check_run
 
 
 def export(*, run: str, format: str = "onnx", out: str | None = None, align: bool = True) -> list[Path]:
@@ -17,13 +20,16 @@ def export(*, run: str, format: str = "onnx", out: str | None = None, align: boo
         out: folder to write to; by default RUN/export-FORMAT.
         align: fuse a segmenter's maps in the reference frame.
     """
-    from fieldshift.training import load_network
-    from fieldshift.training.export import FORMATS, export_network
-
-    if format not in FORMATS:
-        raise UserError(f"--format is '{format}', but must be one of {', '.join(FORMATS)}.")
-    network, card = load_network(Path(run))
+    if format not in EXPORT_FORMATS:
+        raise UserError(f"--format is '{format}', but must be one of {', '.join(EXPORT_FORMATS)}.")
+    check_run(run)
     folder = Path(out) if out is not None else Path(run) / f"export-{format}"
+    check_writable(folder, "a folder that can")
+
+    from fieldshift.training import load_network
+    from fieldshift.training.export import export_network
+
+    network, card = load_network(Path(run))
     files = export_network(network, card, folder, format, align=align)
     for file in files:
         say(f"{file}  {file.stat().st_size:,} bytes")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.console import say
+from fieldshift.console import progress, say
 from fieldshift.data import DataSet
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
@@ -23,24 +23,12 @@ from fieldshift.receptive_field import (
     theory,
 )
 from pipelines.field_subjects import Subject
+from pipelines.fields import IMAGES, FieldResult
 from pipelines.placement import best_device
 from pipelines.session import Session
 
 if TYPE_CHECKING:
-    import pandas as pd
     from torch import Tensor
-
-
-IMAGES = 50
-
-
-@dataclass(frozen=True)
-class FieldResult:
-    """Receptive fields: a table with a row a network, and the files of maps and figures."""
-
-    folder: Path | None
-    table: pd.DataFrame
-    figures: dict[str, Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +79,7 @@ def compare_fields(
         finished = session.folder.write_result(measure_and_draw(session, dataset, subjects, looking))
     show(field_sheet(finished["sheet"], title="Receptive field", notes=finished["notes"]))
     if finished.get("lengths"):  # older results have none
+        say()
         show(field_sheet(finished["lengths"], title="Receptive field against T", notes=finished["notes"][:1]))
     say(f"  {session.path}")
     paths = {name: Path(path) for name, path in finished["figures"].items()}
@@ -106,10 +95,12 @@ def measure_and_draw(
     pictures, kind = looking.pictures(dataset)
     compared = {"trained"} if len({subject.trained for subject in subjects}) > 1 else set()
     every: dict[str, MeasuredField] = {}
-    for subject in subjects:
-        every[subject.name] = found = measured(subject, pictures, kind, looking)
-        check_comparable([next(iter(every.values())).field, found.field], compared)
-        found.field.save(session.path / f"{file_name(subject.name)}.npz")
+    with progress("effective fields", len(subjects)) as bar:
+        for subject in subjects:
+            every[subject.name] = found = measured(subject, pictures, kind, looking)
+            check_comparable([next(iter(every.values())).field, found.field], compared)
+            found.field.save(session.path / f"{file_name(subject.name)}.npz")
+            bar.advance(note=subject.name)
     listed = [subject.name for subject in subjects if subject.frames is None] or list(every)
     shown = {name: every[name] for name in listed}
     lengths = {subject.frames: every[subject.name] for subject in subjects if subject.frames is not None}

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
-from fieldshift.errors import UserError, unknown_name
+from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
+from fieldshift.networks.names import is_foreign, is_import_path, known_detectors, known_networks, unknown_network
 from fieldshift.receptive_field import LayerField, Region, Reshaped, feature_extractor, reshaped, theory
 from fieldshift.receptive_field.theory import gates_note
 from fieldshift.run_folder import open_run_folder
 from pipelines.describing import build_network
-from pipelines.field_maps import FieldResult
+from pipelines.fields import FieldResult
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +66,7 @@ def network_theory(
     rows = [layer_row(field, field.name or "the whole network") for field in found]
     table = pd.DataFrame([*rows, layer_row(whole, "feature extractor")])
     if as_json:
-        say(jsonlib.dumps(values, indent=2))
+        say(jsonlib.dumps(values, indent=2), whole=True)
     else:
         show(Sheet.from_frame(table, title=f"{name} at {size} x {size}, theory", notes=notes))
         if regions is not None and policy is not None:
@@ -93,19 +94,9 @@ def looked_at(
 
     Raises UserError for a name that is unknown, and for frames with a network whose places are not named.
     """
-    from fieldshift.networks import TEMPORAL, known_networks
-    from fieldshift.networks.foreign import (
-        detection_backbone,
-        foreign_network,
-        is_foreign,
-        is_import_path,
-        known_detectors,
-        unknown_network,
-    )
+    from fieldshift.networks.foreign import detection_backbone, foreign_network
 
-    if temporal not in TEMPORAL:
-        raise unknown_name("temporal module", temporal, TEMPORAL)
-    architecture.check_temporal(temporal, TEMPORAL[temporal].takes_interleave)
+    architecture.check_temporal(temporal)
     task = next((task for task in ("classification", "segmentation") if name in known_networks(task)), None)
     if name in known_detectors():
         if temporal != "none" or frames > 1:
@@ -125,8 +116,6 @@ def looked_at(
 
 def whole_field(network: nn.Module, name: str, fields: list[LayerField], size: int) -> LayerField:
     """The field of the feature extractor: of the layer that is known to be its last, else of the last bounded map."""
-    from fieldshift.networks.foreign import is_foreign
-
     layer = None if is_foreign(name) else getattr(network, "feature_layer", None)
     if layer is None:
         return feature_extractor(fields)

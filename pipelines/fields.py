@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldshift.console import say
-from fieldshift.data import DataSet, LoadingOverrides
+from fieldshift.data import LoadingOverrides
 from fieldshift.errors import UserError
-from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
-from fieldshift.receptive_field.theory import check_layers
+from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import load_network
-from pipelines.field_maps import IMAGES, FieldResult, Looking, compare_fields
-from pipelines.field_subjects import Subject, lengths_of, subjects_of
-from pipelines.field_theory import network_theory
+from pipelines.options import check_network_name, check_policy
 from pipelines.problem import PolicySource, Problem, read_policy, video_policy
-from pipelines.run_data import different_data, load_as_in_run
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from fieldshift.data import DataSet
+    from fieldshift.motions import Policy
+    from pipelines.field_subjects import Subject
     from pipelines.sweeping import FrameSweep
 
-__all__ = ["FieldResult", "receptive_field", "run_fields"]
+IMAGES = 50
 
 # The arms whose fields a study shows: the plain network, larger kernels, equal frames, and the searched motions.
 SHOWN_ARMS = ("none", "wide-field", "replicate", "no-shift", "das")
+
+
+@dataclass(frozen=True)
+class FieldResult:
+    """Receptive fields: a table with a row a network, and the files of maps and figures."""
+
+    folder: Path | None
+    table: pd.DataFrame
+    figures: dict[str, Path]
 
 
 def receptive_field(
@@ -87,6 +97,12 @@ def receptive_field(
             raise UserError(
                 "--motions, --before, --noise and --unit are for --runs; a network's theory takes --policy FILE."
             )
+        check_network_name(network)
+        check_policy(policy)
+        check_folder(out, "receptive-field", {}, resume)
+
+        from pipelines.field_theory import network_theory
+
         motion = read_policy(policy)
         return network_theory(
             network, temporal, frames, None if motion is None else video_policy(motion, "--policy"), layers, classes,
@@ -100,6 +116,15 @@ def receptive_field(
         raise UserError(f"--images is {images}, but an effective field needs at least 1 image.")
     if not runs:
         raise UserError("--runs is empty; give folders of trained networks.")
+    if len(set(runs)) < len(runs):
+        raise UserError("--runs names a folder twice; give each once.")
+    one_layer(layers), one_unit(unit)
+    check_folder(out, "receptive-field", {}, resume)
+
+    from pipelines.field_maps import Looking, compare_fields
+    from pipelines.field_subjects import subjects_of
+    from pipelines.run_data import different_data, load_as_in_run
+
     looking = Looking(images=images, noise=noise, layer=one_layer(layers), unit=one_unit(unit))
     subjects = subjects_of(runs, tracking, motions=motions, before=before)
     first = subjects[0]
@@ -142,6 +167,8 @@ def one_unit(unit: list[int] | None) -> tuple[int, int] | None:
 
 def check_last_layers(subjects: list[Subject], layer: str | None) -> None:
     """Raises UserError unless every network has the layer, or, where none is asked for, the same last one."""
+    from fieldshift.receptive_field.theory import check_layers
+
     last: dict[str, str] = {}
     for subject in {id(each.card): each for each in reversed(subjects)}.values():  # once under all its motions
         built = subject.card.build(pretrained=False)
@@ -170,6 +197,10 @@ def run_fields(
 
     sweep: a frame sweep, the fields of whose networks are drawn against T.
     """
+    from fieldshift.training import load_network
+    from pipelines.field_maps import compare_fields
+    from pipelines.field_subjects import Subject, lengths_of
+
     subjects = [
         Subject(name=arm, card=load_network(folder)[1], folder=folder)
         for arm in SHOWN_ARMS

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fieldshift.cluster import ClusterConfig, check_fits, connect, has_ray
+from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.console import say
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def workers_of_trials(cluster: ClusterConfig) -> int:
 
 def check_trials_fit(cluster: ClusterConfig) -> None:
     """Raises UserError when a trial of a comparison needs more than there is."""
+    if cluster.trials_at_once != 0 and importlib.util.find_spec("ray") is not None:
+        check_reach(cluster, max(cluster.trial_workers, 1))
     check_fits(cluster, workers_of_trials(cluster))
 
 
@@ -41,9 +44,8 @@ def placed(cluster: ClusterConfig, *, on_ray: bool) -> Iterator[None]:
     if not on_ray:
         yield
         return
-    connected = "ray" in sys.modules and sys.modules["ray"].is_initialized()
     address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if not connected:
+    if not is_connected():
         say(f"  joining Ray at {address}" if address else "  starting Ray on this machine")
     with connect(cluster, modules=packages()):
         yield

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from fieldshift.console import say
 from fieldshift.data import LoadingConfig
+from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
+from pipelines.options import check_figure, check_pictures, check_policy
 from pipelines.problem import PolicySource
 
 
@@ -42,6 +44,19 @@ def preview(
         out: the figure's file: .png, .svg or .pdf.
         loading: how files are read.
     """
+    path = check_figure(out, (".png", ".svg", ".pdf"))
+    if examples < 1:
+        raise UserError(f"--examples is {examples}, but must be at least 1.")
+    if policy is None:
+        raise UserError("A preview needs a policy; give --policy FILE (fieldshift search makes one).")
+    if frames is not None and frames < 1:
+        raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
+    check_policy(policy)
+    if images:
+        check_pictures(images)
+    else:
+        check_data_name(data, loading, loading.root)
+
     import torch
 
     from fieldshift.report import frame_strip
@@ -49,19 +64,10 @@ def preview(
     from pipelines.problem import load_data, read_policy, video_policy
     from pipelines.using import read_picture
 
-    path = Path(out)
-    if path.suffix not in {".png", ".svg", ".pdf"}:
-        raise UserError(f"--out is '{out}', but a figure is written as .png, .svg or .pdf.")
-    if examples < 1:
-        raise UserError(f"--examples is {examples}, but must be at least 1.")
     found = read_policy(policy)
-    if found is None:
-        raise UserError("A preview needs a policy; give --policy FILE (fieldshift search makes one).")
-    if frames is not None:
-        if frames < 1:
-            raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
-        found = found.with_frames(frames)
+    assert found is not None
     found = video_policy(found, "A preview of frames")
+    found = found if frames is None else found.with_frames(frames)
     words = found.describe() or ["the image itself in every frame"]
     if images:
         height, width = loading.size or (224, 224)

@@ -6,31 +6,24 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fieldshift.console import say
-from fieldshift.data import DataSet, Identity, LoadingConfig, load_dataset
-from fieldshift.data.catalogue import TASKS
-from fieldshift.data.split import Task
-from fieldshift.errors import UserError, unknown_name
-from fieldshift.folding import AnyPolicy, check_folds
+from fieldshift.data import LoadingConfig
+from fieldshift.data.names import check_data_name
+from fieldshift.errors import UserError
 from fieldshift.forms import Form, check_form
-from fieldshift.motions import Policy
-from fieldshift.motions.placed import PlacedPolicy, load_policy, policy_from_json
-from fieldshift.networks import (
-    TEMPORAL,
-    NetworkConfig,
-    backbone_of,
-    check_answer,
-    check_weights,
-    flops_per_image,
-    is_foreign,
-    known_networks,
-    temporal_kind,
-    unknown_network,
-)
-from fieldshift.search import Space, check_search, load_space, random_policy, units_of
-from fieldshift.training import NetworkCard, arm_named, network_card, objective_for
+from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
+from fieldshift.networks.names import TASKS, check_folds
+from fieldshift.training import arm_named
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet, Identity
+    from fieldshift.data.split import Task
+    from fieldshift.folding import AnyPolicy
+    from fieldshift.motions import Policy
+    from fieldshift.search import Space
+    from fieldshift.training import NetworkCard
 
 PolicySource = str | dict[str, Any] | None
 """A policy as commands take it: a file, a run folder that holds one, or what such a file holds (as in config.yaml)."""
@@ -53,22 +46,23 @@ class Problem:
     loading: LoadingConfig
     form: Form = "video"
 
-    def check(self) -> DataSet:
-        """Checks every name and number, then loads the data. Raises UserError before any long work."""
+    def check_names(self) -> None:
+        """Checks every name, number and path that tells a mistake without torch. Raises UserError."""
         if self.frames < 1:
             raise UserError(f"--frames is {self.frames}, but a video has at least 1 frame.")
-        if self.temporal not in TEMPORAL:
-            raise unknown_name("temporal module", self.temporal, TEMPORAL)
-        check_form(self.form)
-        if self.form == "folded":
-            check_folded(self.temporal, self.frames)
-        if self.task is not None:
-            objective_for(self.task, 1)
-        self.architecture.check_temporal(self.temporal, TEMPORAL[self.temporal].takes_interleave)
         tasks = [self.task] if self.task else TASKS
         known = is_foreign(self.network, self.task) or any(self.network in known_networks(task) for task in tasks)
         if not known:
             raise unknown_network(self.network, self.task)
+        self.architecture.check_names(self.network, self.temporal)
+        check_form(self.form)
+        if self.form == "folded":
+            check_folded(self.temporal, self.frames)
+        check_data_name(self.data, self.loading, self.loading.root)
+
+    def check(self) -> DataSet:
+        """Checks every name and number, then loads the data. Raises UserError before any long work."""
+        self.check_names()
         dataset = self.load()
         if dataset.skipped:
             say(f"{dataset.skipped} file(s) or sample(s) of {self.data} cannot be used and are left out; "
@@ -85,6 +79,8 @@ class Problem:
 
     def edges_to_decide(self, dataset: DataSet, space: Space, seed: int) -> int:
         """How many edges a search has to decide; UserError where the network has no search in this space and form."""
+        from fieldshift.search import check_search
+
         card = self.checked_card(dataset, STILL_ARMS[self.form], None, None, seed)
         return check_search(card.build_without_memory(), space, self.frames)
 
@@ -116,6 +112,9 @@ class Problem:
         self, dataset: DataSet, arm_name: str, policy: AnyPolicy | None, space: Space | None, seed: int
     ) -> NetworkCard:
         """The network that an arm trains, with the motions it reads, as a video of T frames or folded into one."""
+        from fieldshift.search import units_of
+        from fieldshift.training import network_card
+
         arm = arm_named(arm_name)
         if arm.form == "folded":
             check_folded(self.temporal, self.frames)
@@ -140,17 +139,16 @@ class Problem:
 
 def check_builds(card: NetworkCard) -> None:
     """Raises UserError where a network has no such option or place; built without memory, so it takes no time."""
+    from fieldshift.networks import check_answer, flops_per_image
+
     network = card.build(pretrained=False) if is_foreign(card.network) else card.build_without_memory()
     if is_foreign(card.network):
         rows = (2 * card.frames, card.channels, *card.size)
         check_answer(network.network, card.network, rows, len(card.classes), maps=card.task == "segmentation")
     if card.architecture.places is not None:
         flops_per_image(network, card.size)  # shapes alone pass every place, which says so where they do not fit
-    if card.architecture.weights is not None:
-        body = backbone_of(card.network) if card.task == "segmentation" else card.network
-        check_weights(card.architecture.weights, card.network, body)
-        if Path(card.architecture.weights).is_file():
-            card.build()  # a file's tensors have to fit
+    if card.architecture.weights is not None and Path(card.architecture.weights).is_file():
+        card.build()  # a file's tensors have to fit
 
 
 def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
@@ -161,6 +159,8 @@ def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
 
 def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identity | None = None) -> DataSet:
     """The data set of this name, read as `loading` says; where parts are drawn, with those of `like`."""
+    from fieldshift.data import load_dataset
+
     return load_dataset(
         data,
         task=cast("Task | None", task),
@@ -174,7 +174,7 @@ def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identit
 
 def check_folded(temporal: str, frames: int) -> None:
     """Raises UserError for a temporal module or a number of frames that the folded form does not have."""
-    temporal_kind(temporal).folding()
+    check_folds(temporal)
     if frames < 3:
         raise UserError(
             f"--frames is {frames}, but --form folded needs a frame to either side of the reference; give 3 or more."
@@ -194,6 +194,10 @@ def arm_policy(
     `units` are the places that share a motion, for a random policy of a space with several. Raises UserError when the
     arm needs a policy, or a policy of another form.
     """
+    from fieldshift import folding
+    from fieldshift.motions import Policy
+    from fieldshift.search import load_space, random_policy
+
     arm = arm_named(arm_name)
     if arm.frames == "replicated":
         return Policy.replicate(frames)
@@ -210,13 +214,9 @@ def arm_policy(
     if policy is None:
         raise UserError(f"The arm '{arm_name}' needs a policy; give --policy FILE (fieldshift search makes one).")
     if arm.form == "folded":
-        check_folds(policy.with_frames(frames))
-    elif isinstance(policy, PlacedPolicy):
-        raise UserError(
-            f"The arm '{arm_name}' reads a video, but the policy has a motion for each of several places (version 2); use "
-            "the arm das-folded or --form folded."
-        )
-    return policy.with_frames(frames)
+        folding.check_folds(policy.with_frames(frames))
+        return policy.with_frames(frames)
+    return video_policy(policy, f"The arm '{arm_name}'").with_frames(frames)
 
 
 def say_other_length(policy: AnyPolicy | None, frames: int) -> None:
@@ -228,21 +228,25 @@ def say_other_length(policy: AnyPolicy | None, frames: int) -> None:
         )
 
 
-def read_policy(source: PolicySource | Path | Policy | PlacedPolicy) -> AnyPolicy | None:
+def read_policy(source: PolicySource | Path | AnyPolicy) -> AnyPolicy | None:
     """The policy of a file, of a run folder that holds one, or of such a file's content."""
-    if source is None or isinstance(source, Policy | PlacedPolicy):
-        return source
+    from fieldshift.motions.placed import load_policy, policy_from_json
+
+    if source is None:
+        return None
     if isinstance(source, dict):
         return policy_from_json(json.dumps(source), "--policy")
-    return load_policy(policy_file(source))
+    return load_policy(policy_file(source)) if isinstance(source, str | Path) else source
 
 
 def video_policy(policy: AnyPolicy, what: str) -> Policy:
     """The policy, if it makes a video; else UserError, where `what` needs one."""
-    if isinstance(policy, PlacedPolicy):
+    from fieldshift.motions import Policy
+
+    if not isinstance(policy, Policy):
         raise UserError(
             f"{what} needs a video, but the policy has a motion for each of several places (version 2); give a policy with "
-            "one motion for all places."
+            "one motion for all places, or use the form folded."
         )
     return policy
 

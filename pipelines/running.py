@@ -76,7 +76,7 @@ def run_training_trials(
             epoch = int(metrics.get("epoch", 0))
             run_of(key).log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step=epoch)
             done[key] = cost[key] * epoch / trial["recipe"]["epochs"]
-            show(bar, done, f"{key} epoch {epoch}/{trial['recipe']['epochs']}")
+            show(bar, done, f"epoch {epoch}/{trial['recipe']['epochs']} of {key}")
 
         def finished(result: TrialResult) -> None:
             key = result.trial["key"]
@@ -84,11 +84,11 @@ def run_training_trials(
             run = run_of(key)
             if result.value is None:
                 run.close("FAILED")
-                show(bar, done, f"{key} failed")
+                show(bar, done, f"failed: {key}")
                 return
             run.log_metrics(final_metrics(result.value), step=0)  # of one step: MLflow draws bars
             run.close("FINISHED")
-            show(bar, done, f"{key} {result.value['score_name']} {result.value['score']:.1%}")
+            show(bar, done, f"{result.value['score_name']} {result.value['score']:.1%} of {key}")
 
         ordered = sorted(trials, key=lambda trial: -cost[trial.key])
         results = run_trials(

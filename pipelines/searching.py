@@ -10,19 +10,22 @@ from fieldshift.cluster import ClusterConfig, WorkerContext, check_fits, run_wor
 from fieldshift.console import duration, progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
-from fieldshift.folding import AnyPolicy
 from fieldshift.forms import Form
-from fieldshift.motions.placed import load_policy
 from fieldshift.networks import NetworkConfig
-from fieldshift.search import SearchConfig, Space, load_space
+from fieldshift.run_folder import check_folder
+from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import check_batch
+from pipelines.options import check_policy, check_space
 from pipelines.placement import placed
 from pipelines.problem import STILL_ARMS, Problem
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fieldshift.folding import AnyPolicy
+    from fieldshift.search import Space
 
 
 @dataclass(frozen=True)
@@ -96,46 +99,54 @@ def search(
         loading=loading,
         form=form,
     )
-    motion_space = load_space(space)
-    check_fits(cluster, cluster.workers)
+    check_space(space)
+    check_frames(search, frames)
     check_batch(search.batch, cluster.workers)
-    check_frames(search, motion_space, frames)
-    dataset = problem.check()
-    edges = problem.edges_to_decide(dataset, motion_space, seed)
+    problem.check_names()
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip
+    check_folder(out, "search", config, resume)
+    check_fits(cluster, cluster.workers)
+
+    from fieldshift.search import load_space
+
+    motion_space, dataset = load_space(space), problem.check()
+    check_edges(search, motion_space)
+    edges = problem.edges_to_decide(dataset, motion_space, seed)
     tags = {"data": data, "network": network, "space": space, "seed": str(seed), "form": form}
     with open_session(
         "search", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
     ) as session:
         return run_search(
-            session,
-            problem,
-            motion_space,
-            space,
-            search,
-            seed=seed,
-            cluster=cluster,
-            digest=dataset.digest,
+            session, problem, motion_space, space, search, seed=seed, cluster=cluster, digest=dataset.digest,
             edges=edges,
-        )
+        )  # fmt: skip
 
 
-def check_frames(search: SearchConfig, space: Space, frames: int) -> None:
+def check_frames(search: SearchConfig, frames: int) -> None:
+    """Raises UserError where a search has no frames to tell motions apart by, or two numbers of them."""
     if frames < 2:
         raise UserError(
             f"--frames is {frames}, but all motions of a video of one frame are alike; search with 2 or more."
         )
-    incoming = space.inputs + space.nodes - 1
-    if search.edges_per_node is not None and search.edges_per_node > incoming:
-        raise UserError(f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than "
-                        f"{incoming} edge(s).")  # fmt: skip
     if search.frames not in (None, frames):
         raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give --frames alone.")
 
 
+def check_edges(search: SearchConfig, space: Space) -> None:
+    """Raises UserError where more edges are to be kept than a node of the space has."""
+    incoming = space.inputs + space.nodes - 1
+    if search.edges_per_node is not None and search.edges_per_node > incoming:
+        raise UserError(f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than "
+                        f"{incoming} edge(s).")  # fmt: skip
+
+
 def explain_policy(path: str) -> int:
+    """Prints what was chosen, against what and by what margin, and draws it beside the policy file."""
+    check_policy(path)
+
+    from fieldshift.motions.placed import load_policy
     from fieldshift.report.figures.explained import explained
     from fieldshift.search.explain import explain
     from pipelines.problem import policy_file
@@ -169,6 +180,8 @@ def run_search(
 ) -> SearchResult:
     """Runs the search through Ray Train (or in-process), shows and records it, and writes the policy file."""
     import pandas as pd
+
+    from fieldshift.motions.placed import load_policy
 
     finished = session.folder.finished_result()
     if finished is None:
@@ -235,7 +248,7 @@ def passes_of(config: SearchConfig, space: Space, edges: int) -> int:
     kept = config.edges_per_node or space.edges_per_node
     incoming = [space.inputs + node for node in range(space.nodes)]
     decisions = edges + sum(count > kept for count in incoming)
-    return config.epochs + config.tune_epochs * decisions
+    return config.epochs + config.tune_epochs * (decisions - 1)
 
 
 def note(metrics: dict[str, float]) -> str:
@@ -250,6 +263,7 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
     """The search inside one worker; returns plain values. The policy and the state are written into the folder."""
     import torch
 
+    from fieldshift.search import load_space
     from fieldshift.search import search as search_policy
     from fieldshift.training import objective_for
 

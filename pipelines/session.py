@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
-from fieldshift.data import DataSet
 from fieldshift.run_folder import RunFolder, open_run_folder
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store
 from pipelines.data_record import FILE, keep_record
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,23 @@ from fieldshift.cluster import ClusterConfig, check_fits
 from fieldshift.console import duration, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
-from fieldshift.search import SearchConfig, load_space
+from fieldshift.run_folder import check_folder
+from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import ARMS, Recipe, check_batch
 from pipelines.comparing import Comparison, arms_that_build, check_arms, check_readings, check_seeds, run_comparison
 from pipelines.fields import FieldResult, run_fields
+from pipelines.options import check_space
 from pipelines.placement import check_trials_fit, placed, workers_of_trials
 from pipelines.problem import Problem, video_policy
-from pipelines.reporting import write_study_report
-from pipelines.searching import SearchResult, check_frames, run_search
+from pipelines.searching import SearchResult, check_edges, check_frames, run_search
 from pipelines.session import Session, open_session
 from pipelines.sweeping import FrameSweep, check_counts, run_sweep
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
+    from fieldshift.motions import Policy
 
 STAGES = ("search", "compare", "frames", "receptive-field", "report")
 
@@ -116,12 +117,9 @@ def study(
     counts = check_counts(list(STUDY_FRAMES) if frame_counts is None else frame_counts)
     check_seeds(seeds)
     check_seeds(frame_seeds)
-    check_fits(cluster, cluster.workers)
-    check_trials_fit(cluster)
-    recipe.check(cluster.trial_workers, here=cluster.address is None)
     check_batch(search.batch, cluster.workers)
-    motion_space = load_space(space)
-    check_frames(search, motion_space, frames)
+    check_space(space)
+    check_frames(search, frames)
     problem = Problem(
         data=data,
         task=task,
@@ -131,20 +129,34 @@ def study(
         architecture=architecture,
         loading=loading,
     )
+    problem.check_names()
+    recipe.check(cluster.trial_workers, here=cluster.address is None)
+    base = {**problem.plain(), "seed": seed, "cluster": cluster, "tracking": tracking}
+    compared = {
+        "space": space, "readings": reading, "seeds": seeds, "recipe": recipe, "average_copies": average_copies,
+        "tune_randaugment": tune_randaugment,
+    }  # fmt: skip
+    swept = {"frame_counts": counts, "frame_seeds": frame_seeds, "recipe": recipe}
+    check_folder(out, "study", {**base, "search": search, **compared, **swept}, resume)
+    check_fits(cluster, cluster.workers)
+    check_trials_fit(cluster)
+
+    from fieldshift.motions import Policy
+    from fieldshift.search import load_space
+    from pipelines.reporting import write_study_report
+
+    motion_space = load_space(space)
+    check_edges(search, motion_space)
     dataset = problem.check()
     edges = problem.edges_to_decide(dataset, motion_space, seed)
     # The policy is still to be found; what a network can be built of does not depend on which it is.
     any_policy = Policy.replicate(frames)
     chosen = arms_that_build(problem, dataset, chosen, any_policy, motion_space, seed=seed, named=arms is not None)
     seed_list = list(range(seed, seed + seeds))
-    base = {**problem.plain(), "seed": seed, "cluster": cluster, "tracking": tracking}
     parts: dict[str, dict[str, Any]] = {
         "search": {**base, "space": space, "search": search},
-        "compare": {
-            **base, "space": space, "arms": chosen, "readings": reading, "seeds": seeds, "recipe": recipe,
-            "average_copies": average_copies, "tune_randaugment": tune_randaugment,
-        },
-        "frames": {**base, "frame_counts": counts, "frame_seeds": frame_seeds, "recipe": recipe},
+        "compare": {**base, **compared, "arms": chosen},
+        "frames": {**base, **swept},
         "receptive-field": {**base},
     }  # fmt: skip
     config = {**parts["search"], **parts["compare"], **parts["frames"]}

@@ -9,21 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig
 from fieldshift.console import say
-from fieldshift.data import DataSet, LoadingConfig
+from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
-from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
+from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
 from pipelines.comparing import card_cost, check_seeds
+from pipelines.options import check_policy
 from pipelines.placement import check_trials_fit
 from pipelines.problem import PolicySource, Problem, read_policy, video_policy
-from pipelines.running import run_training_trials, training_trial
 from pipelines.session import Session, open_session
 from search_spaces.frame_sweep import FRAME_COUNTS
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fieldshift.data import DataSet
+    from fieldshift.motions import Policy
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,10 @@ def sweep_frames(
         tracking: where it is recorded.
     """
     counts = check_counts(list(FRAME_COUNTS) if frame_counts is None else frame_counts)
-    found = read_policy(policy)
-    if found is None:
+    if policy is None:
         raise UserError("A frame sweep needs a policy; give --policy FILE (fieldshift search makes one).")
-    found = video_policy(found, "A frame sweep")
+    check_policy(policy)
     check_seeds(seeds)
-    check_trials_fit(cluster)
-    recipe.check(cluster.trial_workers, here=cluster.address is None)
     problem = Problem(
         data=data,
         task=task,
@@ -88,14 +88,20 @@ def sweep_frames(
         architecture=architecture,
         loading=loading,
     )
-    dataset = problem.check()
+    problem.check_names()
+    recipe.check(cluster.trial_workers, here=cluster.address is None)
+    settings = {name: value for name, value in problem.plain().items() if name != "frames"}
+    settings |= {
+        "frame_counts": counts, "seed": seed, "seeds": seeds, "recipe": recipe, "cluster": cluster, "tracking": tracking,
+    }  # fmt: skip
+    check_folder(out, "sweep-frames", settings, resume)
+    check_trials_fit(cluster)
+    found, dataset = read_policy(policy), problem.check()
+    assert found is not None
+    found = video_policy(found, "A frame sweep")
     for count in counts:
         replace(problem, frames=count).checked_card(dataset, "das", found, None, seed)
-    plain = {name: value for name, value in problem.plain().items() if name != "frames"}
-    config = {
-        **plain, "policy": json.loads(found.to_json()), "frame_counts": counts, "seed": seed, "seeds": seeds,
-        "recipe": recipe, "cluster": cluster, "tracking": tracking,
-    }  # fmt: skip
+    config = settings | {"policy": json.loads(found.to_json())}
     tags = {"data": data, "network": network}
     with open_session(
         "sweep-frames", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
@@ -131,6 +137,7 @@ def run_sweep(
         data = dataset.record()
         finished = session.folder.write_result({"rows": rows, "data": data})
     frame = pd.DataFrame(finished["rows"]).drop(columns=["history"], errors="ignore")
+    say()
     show(sweep_sheet(frame, str(frame["score_name"].iloc[0])))
     say(f"  {session.path / 'result.json'}")
     return FrameSweep(session.path, frame)
@@ -149,6 +156,8 @@ def train_lengths(
     have: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """One row for every (frames, seed) that is not among those that there are already."""
+    from pipelines.running import run_training_trials, training_trial
+
     known = {(row["frames"], row["seed"]) for row in have}
     trials, weights = [], []
     for frames in counts:

@@ -11,17 +11,15 @@ from fieldshift.cluster import ClusterConfig, check_fits, run_workers
 from fieldshift.console import progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
-from fieldshift.forms import Form
+from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig
-from fieldshift.search import load_space
+from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import FOLDED_ARMS, Recipe, arm_named
-from pipelines.failure_cases import read_maps, say_maps, write_failure_page
+from pipelines.options import check_arms_policy, check_policy, check_space
 from pipelines.placement import placed
 from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
-from pipelines.running import final_metrics, training_trial
 from pipelines.session import open_session
-from pipelines.trials import run_training_trial
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,7 @@ def train(
         cluster: where it runs.
         tracking: where it is recorded.
     """
-    found = read_policy(policy)
-    chosen = arm_in_form(arm or ("none" if found is None else "das"), form, named=arm is not None)
+    chosen = arm_in_form(arm or ("none" if policy is None else "das"), form, named=arm is not None)
     problem = Problem(
         data=data,
         task=task,
@@ -90,18 +87,29 @@ def train(
         loading=loading,
         form=form,
     )
-    check_fits(cluster, cluster.workers)
-    recipe.check(cluster.workers, here=cluster.address is None)
-    dataset = problem.check()
-    if found is not None and not arm_named(chosen).needs_policy:
+    check_policy(policy)
+    check_arms_policy([chosen], policy)
+    if policy is not None and not arm_named(chosen).needs_policy:
         raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
+    check_space(space)
+    problem.check_names()
+    recipe.check(cluster.workers, here=cluster.address is None)
+    settings = {
+        **problem.plain(), "arm": chosen, "space": space, "seed": seed, "average_copies": average_copies, "align": align,
+        "recipe": recipe, "cluster": cluster, "tracking": tracking,
+    }  # fmt: skip
+    check_folder(out, "train", settings, resume)
+    check_fits(cluster, cluster.workers)
+
+    from fieldshift.search import load_space
+    from pipelines.failure_cases import read_maps, say_maps, write_failure_page
+    from pipelines.running import final_metrics, training_trial
+    from pipelines.trials import run_training_trial
+
+    found, dataset = read_policy(policy), problem.check()
     say_other_length(found, frames)
     card = problem.checked_card(dataset, chosen, found, load_space(space), seed)
-    config = {
-        **problem.plain(), "policy": None if found is None else json.loads(found.to_json()), "arm": chosen, "space": space,
-        "seed": seed, "average_copies": average_copies, "align": align, "recipe": recipe, "cluster": cluster,
-        "tracking": tracking,
-    }  # fmt: skip
+    config = settings | {"policy": None if found is None else json.loads(found.to_json())}
     tags = {
         "arm": chosen, "form": card.form, "seed": str(seed), "frames": str(card.frames), "data": data, "network": network,
     }  # fmt: skip
@@ -143,17 +151,17 @@ def train(
 
 
 def arm_in_form(name: str, form: Form, *, named: bool) -> str:
-    """The arm of that name in the form; UserError for an arm that has no other form or none at all.
+    """The arm of that name in the form; UserError for an arm that has no folded form.
 
     `named` tells whether the person chose the arm: with the form folded, das stands for das-folded.
     """
+    check_form(form)
     arm = arm_named(name)
     if form == "video" or arm.form == "folded":
         return name
     base, joined, augmentation = name.partition("+")
-    folded = f"{FOLDED_ARMS.get(base, '')}{joined}{augmentation}"
     if base in FOLDED_ARMS:
-        return folded
+        return f"{FOLDED_ARMS[base]}{joined}{augmentation}"
     reason = f"the arm '{name}' has none" if named else "training without a policy has none; give --policy FILE"
     raise UserError(f"--form is folded, but {reason}; arms with a folded form: {', '.join(FOLDED_ARMS)}.")
 

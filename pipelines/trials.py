@@ -18,6 +18,7 @@ from fieldshift.training import (
     save_network,
     train_network,
 )
+from fieldshift.training.optimisation import basic_augmentation
 from pipelines.failure_cases import map_means, write_maps
 from pipelines.problem import Problem
 
@@ -80,7 +81,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     recipe = Recipe(**trial.recipe)
     objective = objective_for(dataset.task, len(dataset.classes), dataset.ignore_index, recipe.label_smoothing)
     plan = card.plan()
-    plan = replace(plan, basic=recipe.basic_augmentation(plan.outside))
+    plan = replace(plan, basic=basic_augmentation(recipe, plan.outside))
     numbers = trial.augmentation
     if numbers and plan.augmentation is not None:
         plan = replace(

@@ -38,7 +38,7 @@ def tune_randaugment(
             name="tune-randaugment",
             storage=session.path / "ray",
             fixed=fixed,
-            on_done=lambda result: bar.advance(1, f"{result.key} {result.metrics.get(HELD_OUT_SCORE, 0):.1%}"),
+            on_done=lambda result: bar.advance(1, f"{result.metrics.get(HELD_OUT_SCORE, 0):.1%} of {result.key}"),
             resume=session.resume,
         )
     if tuning.best is None:

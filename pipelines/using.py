@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.console import say, table
+from fieldshift.console import progress, say, table
 from fieldshift.data import LoadingConfig, LoadingOverrides
+from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
-from fieldshift.run_folder import open_run_folder
+from fieldshift.run_folder import check_folder, open_run_folder
+from pipelines.options import check_pictures, check_run
 from pipelines.placement import best_device
 
 if TYPE_CHECKING:
@@ -49,6 +51,10 @@ def evaluate(
         resume: score again into a folder that holds this very evaluation.
         loading: what is read in another way than in training.
     """
+    described = check_run(run)
+    check_data_name(data or described["data"], loading.over(LoadingConfig()), loading.root)
+    check_folder(out, "evaluate", {"run": run}, resume)
+
     from fieldshift.training import evaluate_network, load_network, objective_for
     from pipelines.failure_cases import map_means, say_maps, write_failure_page, write_maps
     from pipelines.run_data import load_as_in_run
@@ -68,10 +74,11 @@ def evaluate(
     for line in found_data.notes:
         say(line)
     objective = objective_for(card.task, len(card.classes), card.ignore_index)
-    found = evaluate_network(
-        network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align, copies=average_copies,
-        each_map=True,
-    )  # fmt: skip
+    with progress("scoring", len(dataset.test)) as bar:
+        found = evaluate_network(
+            network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align,
+            copies=average_copies, each_map=True, scored=bar.advance,
+        )  # fmt: skip
     result = EvaluationResult(objective.score_name, found.score, found.score_tta, found.loss, len(dataset.test))
     say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
     if result.score_averaged is not None:
@@ -97,6 +104,15 @@ def predict(*, run: str, images: list[str] | None = None, top: int = 1, json: bo
         json: print one JSON object a picture, its classes the likeliest first, instead of a table; with trained_on where the
             run tells which pictures it learned from.
     """
+    described = check_run(run)
+    if described["task"] != "classification":
+        raise UserError(f"{run} holds a network for {described['task']}; predict names classes of whole pictures only.")
+    if not 1 <= top <= len(described["classes"]):
+        raise UserError(f"--top is {top}, but must be from 1 to the {len(described['classes'])} classes.")
+    if not images:
+        raise UserError("There is no picture to predict; name one or more files after the options.")
+    check_pictures(images)
+
     import torch
 
     from fieldshift.data.content import content_hash
@@ -106,12 +122,6 @@ def predict(*, run: str, images: list[str] | None = None, top: int = 1, json: bo
 
     device = best_device()
     network, card = load_network(Path(run), device)
-    if card.task != "classification":
-        raise UserError(f"{run} holds a network for {card.task}; predict names classes of whole pictures only.")
-    if not 1 <= top <= len(card.classes):
-        raise UserError(f"--top is {top}, but must be from 1 to the {len(card.classes)} classes.")
-    if not images:
-        raise UserError("There is no picture to predict; name one or more files after the options.")
     # Every file is read before the first prediction: a bad one stops the command before any work.
     read = loading_of(Path(run)) or LoadingConfig()
     pixels = [read_picture(Path(name), card.channels, card.size, read.pixel_limit) for name in images]
@@ -143,7 +153,7 @@ def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) ->
             picture = rows[start : start + top]
             likeliest = [{"class": row["class"], "probability": row["probability"]} for row in picture]
             learned = {key: picture[0][key] for key in ("trained_on",) if key in picture[0]}
-            say(json.dumps({"file": picture[0]["file"], "classes": likeliest, **learned}))
+            say(json.dumps({"file": picture[0]["file"], "classes": likeliest, **learned}), whole=True)
         return
     from rich.table import Table
 

@@ -26,11 +26,15 @@ _PIECE = re.compile(
 
 @dataclass(frozen=True)
 class Shown:
-    """What a call wrote: its status, every character as it was sent, and the lines of the screen after the last."""
+    """What a call wrote: its status, every character as it was sent, and the lines of the screen after the last.
+
+    `broken` are the lines of the program that were wider than the terminal, as the terminal had to break them.
+    """
 
     status: int
     sent: str
     lines: list[str]
+    broken: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -99,8 +103,12 @@ class Screen:
             self.lines.append([])
 
     def text(self) -> list[str]:
-        """The lines without blanks at their ends; what the terminal wrapped is several of them."""
+        """The lines without blanks at their ends; one that the terminal broke is several of them."""
         return ["".join(line).rstrip() for line in self.lines]
+
+    def broken(self) -> list[str]:
+        lines = self.text()
+        return [lines[row - 1] + lines[row] for row in sorted(self.wrapped)]
 
 
 def in_terminal(call: Callable[[], int], columns: int = 80) -> Shown:
@@ -111,7 +119,7 @@ def in_terminal(call: Callable[[], int], columns: int = 80) -> Shown:
     screen = Screen(columns)
     screen.write(sent)
     assert not screen.cursor_hidden, "the cursor is left hidden"
-    return Shown(status, sent, screen.text())
+    return Shown(status, sent, screen.text(), screen.broken())
 
 
 def in_pipe(call: Callable[[], int], columns: int = 80) -> Shown:

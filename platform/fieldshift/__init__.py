@@ -6,22 +6,17 @@ when they are first used, so that `fieldshift --help` stays quick.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+from fieldshift.deferral import load_on_use
+
+if TYPE_CHECKING:
+    from fieldshift.errors import UserError
+    from fieldshift.motions import ImageToVideo, Policy
+    from fieldshift.networks import video_network
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Policy": "fieldshift.motions",
-    "ImageToVideo": "fieldshift.motions",
-    "video_network": "fieldshift.networks",
-    "UserError": "fieldshift.errors",
-}
-
 __all__ = ["ImageToVideo", "Policy", "UserError", "__version__", "video_network"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'fieldshift' has no attribute '{name}'")
+load_on_use(__name__)

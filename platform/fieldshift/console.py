@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# A bar's length in characters, and the width of a screen from which on it is the longer one.
+NARROW_BAR, WIDE_BAR, WIDE_SCREEN = 10, 30, 110
 
 
 def console() -> Console:
@@ -22,9 +27,27 @@ def console() -> Console:
     return Console(highlight=False, width=120, no_color=True, force_terminal=False)
 
 
-def say(line: str = "") -> None:
-    """Prints one line as it is, at once."""
+def say(line: str = "", *, whole: bool = False) -> None:
+    """Prints one line at once. A terminal that is narrower gets it in several, broken between words unless `whole`."""
+    if sys.stdout.isatty() and not whole:
+        line = broken(line, shutil.get_terminal_size().columns)
     print(line, flush=True)
+
+
+def broken(text: str, width: int) -> str:
+    """A text in lines of at most `width` characters, broken between words; a longer word, such as a path, stays whole.
+
+    Lines that fit stay as they are; what a longer one goes on with is indented by two more.
+    """
+    lines: list[str] = []
+    for line in text.split("\n"):
+        hang = " " * (len(line) - len(line.lstrip()) + 2)
+        lines += (
+            [line]
+            if len(line) <= width
+            else textwrap.wrap(line, width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
+        )
+    return "\n".join(lines)
 
 
 def duration(seconds: float) -> str:
@@ -36,7 +59,7 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Progress:
-    """Counts `total` units of work; `advance` and `note` tell the person how far it is.
+    """Counts `total` units of work; `advance` and `show` tell the person how far it is.
 
     On a terminal one bar is redrawn; elsewhere a line is printed at most every `interval` seconds and at the end.
     It belongs to the process whose output it writes to, so it cannot be pickled, on a terminal or elsewhere.
@@ -46,6 +69,7 @@ class Progress:
     total: float
     interval: float = 5.0
     done: float = 0.0
+    note: str = ""
     _bar: Any = None
     _task: Any = None
     _started: float = field(default_factory=time.perf_counter)
@@ -59,37 +83,56 @@ class Progress:
 
     def show(self, done: float, note: str = "") -> None:
         """Sets the work done so far."""
-        self.done = min(done, self.total)
+        self.done, self.note = min(done, self.total), note
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, note=note)
             return
         elapsed = time.perf_counter() - self._started
-        if elapsed - self._last >= self.interval or self.done >= self.total:
+        if self.done < self.total and elapsed - self._last >= self.interval:
             self._last = elapsed
-            share = self.done / self.total if self.total else 1.0
-            say(f"  {self.title} {share:4.0%}  {duration(elapsed)}  {note}".rstrip())
+            self._print()
+
+    def finish(self) -> None:
+        """All work is done, whatever was expected of it."""
+        self.done = self.total
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.total)
+        else:
+            self._print()
+
+    def _print(self) -> None:
+        share = self.done / self.total if self.total else 1.0
+        passed = duration(time.perf_counter() - self._started)
+        say(f"  {self.title} {share:4.0%}  {passed}  {self.note}".rstrip())
 
 
 @contextmanager
 def progress(title: str, total: float) -> Iterator[Progress]:
-    """A `Progress` that is closed, whatever happens inside."""
+    """A `Progress` that ends at 100 % with its block, and is closed where it stands when an error ends it."""
     if not sys.stdout.isatty():
-        yield Progress(title, total)
+        shown = Progress(title, total)
+        yield shown
+        shown.finish()
         return
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
+    screen = console()
+    width = WIDE_BAR if screen.width >= WIDE_SCREEN else NARROW_BAR
+    one_line = Column(no_wrap=True, overflow="ellipsis")
+    # Of all columns only the note gives way where the terminal is narrow.
     columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
+        TextColumn("  {task.description}", markup=False, table_column=Column(no_wrap=True, min_width=len(title) + 2)),
+        BarColumn(bar_width=width, table_column=Column(min_width=width)),
+        TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=one_line),
     )
-    with Bar(*columns, console=console(), transient=False) as bar:
-        shown = Progress(title, total, _bar=bar)
-        shown._task = bar.add_task(title, total=total, note="")
+    with Bar(*columns, console=screen) as bar:
+        shown = Progress(title, total, _bar=bar, _task=bar.add_task(title, total=total, note=""))
         yield shown
+        shown.finish()
 
 
 def table(content: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform as host
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.errors import UserError
+from fieldshift.paths import given_path
 
 SCHEMA = "fieldshift.result"
 VERSION = 1
@@ -60,8 +62,8 @@ def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any]
     UserError when the folder holds another configuration, or the same one and `resume` was not asked for.
     """
     config = plain(config)
-    path = default_folder(command, resume) if out is None else Path(out)
-    path = path.expanduser().absolute()
+    path = default_folder(command, resume) if out is None else given_path(out)
+    path = path.absolute()
     if path.exists() and not path.is_dir():
         raise UserError(f"--out {path} is a file; give a folder.")
     config_path = path / "config.yaml"
@@ -76,23 +78,68 @@ def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any]
     return RunFolder(path, command, config, resumed=resume)
 
 
-def check_same_run(config_path: Path, command: str, config: dict[str, Any], resume: bool) -> None:
-    import yaml
+def check_folder(out: str | Path | None, command: str, settings: dict[str, Any], resume: bool) -> None:
+    """Raises UserError where a run cannot be opened in the folder `out`; writes nothing.
 
-    folder = config_path.parent
-    try:
-        lines = config_path.read_text().splitlines()
-        held = yaml.safe_load("\n".join(lines)) or {}
-        held_command = lines[0].removeprefix("# fieldshift ").split()[0]
-    except (yaml.YAMLError, OSError, IndexError):
-        raise UserError(f"{config_path} cannot be read; give another --out.") from None
-    if held_command != command or config_digest(held) != config_digest(config):
-        what = first_difference(held, config) if held_command == command else f"the command {held_command}"
+    `settings` is the part of the configuration that is known before the policy and the data are read.
+    """
+    if out is None:
+        return
+    path = given_path(out).absolute()
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out {path} is a file; give a folder.")
+    config_path = path / "config.yaml"
+    if config_path.exists():
+        held_command, held = read_config(config_path)
+        settings = plain(settings)
+        part = {name: held.get(name) for name in settings}
+        refuse_another(path, (held_command, part), (command, settings), resume)
+    check_writable(path, "a folder that can")
+
+
+def check_writable(path: Path, allowed: str) -> None:
+    """Raises UserError where the nearest part of `path` that exists is no folder, or may not be written to."""
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if above == path and not above.is_dir():
+        return
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        reason = "may not be written to" if above.is_dir() else "is a file"
+        raise UserError(f"--out {path} cannot be written ({above} {reason}); give {allowed}.")
+
+
+def check_same_run(config_path: Path, command: str, config: dict[str, Any], resume: bool) -> None:
+    held_command, held = read_config(config_path)
+    if config_digest(held) == config_digest(config):
+        held = config
+    refuse_another(config_path.parent, (held_command, held), (command, config), resume)
+
+
+def refuse_another(
+    folder: Path, held: tuple[str, dict[str, Any]], asked: tuple[str, dict[str, Any]], resume: bool
+) -> None:
+    """Raises UserError where a folder holds another run than is asked for, or the same one and `resume` is not."""
+    what = first_difference(held[1], asked[1]) if held[0] == asked[0] else f"the command {held[0]}"
+    if what:
         raise UserError(
             f"--out {folder} holds a run of another configuration ({what}); give another --out, or the same options."
         )
     if not resume:
         raise UserError(f"--out {folder} already holds this run; add --resume to go on with it, or give another --out.")
+
+
+def read_config(config_path: Path) -> tuple[str, dict[str, Any]]:
+    """The command and the configuration that a run folder's config.yaml holds. Raises UserError where it is none."""
+    import yaml
+
+    try:
+        lines = config_path.read_text(encoding="utf-8").splitlines()
+        held = yaml.safe_load("\n".join(lines)) or {}
+        command = lines[0].removeprefix("# fieldshift ").split()[0]
+    except (yaml.YAMLError, OSError, IndexError, UnicodeDecodeError):
+        raise UserError(f"{config_path} cannot be read; give another --out.") from None
+    if not isinstance(held, dict):
+        raise UserError(f"{config_path} holds no configuration; give another --out.")
+    return command, held
 
 
 def default_folder(command: str, resume: bool) -> Path:
@@ -173,8 +220,6 @@ def plain(value: Any) -> Any:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware that a number was made with."""
-    import os
-
     import torch
 
     packages = ("fieldshift", "torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "numpy")

@@ -145,3 +145,41 @@ def test_what_does_not_fit_is_refused_without_starting_a_cluster(monkeypatch: py
     with pytest.raises(UserError, match=r"^1 worker\(s\) need 1 GPUs, but the cluster has 0;"):
         check_fits(ClusterConfig(gpus_per_worker=1), 1)
     check_fits(ClusterConfig(gpus_per_worker=0), 0)
+
+
+def free_address() -> str:
+    with socket.socket() as held_back:
+        held_back.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{held_back.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_a_cluster_of_the_environment_that_is_gone_is_said_at_once(
+    prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"{prefix}{free_address()}")
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("nothing answers there"))
+    for begin in (lambda: check_fits(ClusterConfig(), 1), lambda: connect(ClusterConfig()).__enter__()):
+        with pytest.raises(UserError, match=r"Nothing answers at RAY_ADDRESS 127.*; start .* or unset RAY_ADDRESS\.$"):
+            begin()
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "head", ":1", "head:port", "127.0.0.1:65536"])
+def test_an_address_of_the_environment_that_is_none_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match=r"RAY_ADDRESS is '.*', but must be HOST:PORT .* or unset RAY_ADDRESS"):
+        check_fits(ClusterConfig(), 1)
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
+def test_a_folder_too_long_for_the_sockets_is_refused_before_a_cluster_starts(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_ADDRESS", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "/" + "x" * 90)
+    monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("a check starts no cluster"))
+    with pytest.raises(UserError, match=rf"^{variable} is /x+, which is \d+ bytes too long .* RAY_TMPDIR=/tmp"):
+        check_fits(ClusterConfig(gpus_per_worker=0), 1)
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    check_fits(ClusterConfig(gpus_per_worker=0), 1)

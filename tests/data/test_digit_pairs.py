@@ -10,7 +10,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from fieldshift.data import load_dataset
-from fieldshift.data.digit_pairs import AXES, scenes, source_digits
+from fieldshift.data.digit_pairs import scenes, source_digits
+from fieldshift.data.names import AXES
 from fieldshift.errors import UserError
 
 DIGITS = load_digits()

@@ -16,6 +16,7 @@ from PIL import Image
 from torchvision import datasets
 
 from fieldshift.data import BadFileError, LoadingConfig, catalogue, known_datasets, load_dataset
+from fieldshift.data.names import DOWNLOADED
 from fieldshift.data.published import PUBLISHED
 from fieldshift.errors import UserError
 
@@ -189,7 +190,7 @@ def test_a_set_that_is_not_there_says_where_it_was_looked_for(name: str, tmp_pat
     rows = {row.name: row for row in catalogue(tmp_path)}
     assert not rows[name].present
     assert all(place in str(refusal.value) for place in rows[name].looked_in)
-    if not PUBLISHED[name].downloads:
+    if name not in DOWNLOADED:
         with pytest.raises(UserError, match="cannot be downloaded"):
             load_dataset(name, root=tmp_path, loading=LoadingConfig(download=True))
 

@@ -13,7 +13,8 @@ import torchvision
 from fieldshift.errors import UserError
 from fieldshift.networks import check_answer, is_foreign, known_networks, video_network
 from fieldshift.networks.config import NetworkConfig
-from fieldshift.networks.foreign import foreign_network, other_classifiers
+from fieldshift.networks.foreign import foreign_network
+from fieldshift.networks.names import other_classifiers
 
 OWN = """
 import threading

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fieldshift.cluster import ClusterConfig
-from fieldshift.data import LoadingConfig
+from fieldshift.data import DataSet, LoadingConfig, load_dataset
 from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe
 
@@ -61,3 +63,66 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(np.repeat(pixels[..., None], 3, 2)).save(root / "JPEGImages" / f"{name}.jpg")
             Image.fromarray(mask).save(root / "SegmentationClass" / f"{name}.png")
     return root
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained run, the folder of images it was trained on, and the images it was tested on by class and content."""
+
+    run: Path
+    root: Path
+    tested: frozenset[tuple[str, bytes]]
+    classes = ("ant", "bee")
+    words = ("--loading.test_share", "0.5", "--loading.size", "[12,12]", "--loading.workers", "0", "--recipe.epochs", "1",
+             "--recipe.batch", "8", "--tracking.enabled", "false")  # fmt: skip
+
+    @staticmethod
+    def noise(seed: int) -> Image.Image:
+        return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+
+    def add(self, count: int, first: int = 1000) -> None:
+        for number in range(first, first + count):
+            self.noise(number).save(self.root / self.classes[number % 2] / f"{number}.png")
+
+    def path(self, *, tested: bool) -> Path:
+        """The first image that was tested, or that was trained on."""
+        held = {content for _, content in self.tested}
+        return next(path for path in sorted(self.root.rglob("*.png")) if (path.read_bytes() in held) == tested)
+
+    def other(self, name: str) -> str:
+        return self.classes[name == self.classes[0]]
+
+    def relabel(self, path: Path) -> None:
+        path.rename(self.root / self.other(path.parent.name) / f"moved-{path.name}")
+
+    @staticmethod
+    def images_of(dataset: DataSet) -> frozenset[tuple[str, bytes]]:
+        files = (Path(dataset.test.files(place)[0]) for place in range(len(dataset.test)))  # type: ignore[attr-defined]
+        return frozenset((path.parent.name, path.read_bytes()) for path in files)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """A run on a folder without a test part; it is not to be changed."""
+    from fieldshift.cli import main
+
+    home = tmp_path_factory.mktemp("made")
+    empty = TrainedRun(home / "run", home / "data", frozenset())
+    for name in empty.classes:
+        (empty.root / name).mkdir(parents=True)
+    empty.add(24, 0)
+    assert main(["train", "--data", f"folder:{empty.root}", "--out", str(empty.run), *empty.words]) == 0
+    # What was tested, found without anything of the run: the same seed splits the same files.
+    dataset = load_dataset(f"folder:{empty.root}", loading=LoadingConfig(test_share=0.5, workers=0))
+    return TrainedRun(empty.run, empty.root, empty.images_of(dataset))
+
+
+@pytest.fixture
+def trained(made: TrainedRun, tmp_path: Path) -> TrainedRun:
+    """The same in folders of one test, where it can be changed; the run knows its data by the new path."""
+    root, run = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(made.root, root)
+    shutil.copytree(made.run, run)
+    for name in ("config.yaml", "network.json", "data.json", "result.json"):
+        (run / name).write_text((run / name).read_text().replace(str(made.root), str(root)))
+    return TrainedRun(run, root, made.tested)

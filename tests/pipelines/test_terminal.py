@@ -12,6 +12,7 @@ from fieldshift.cli import commands, main
 from fieldshift.run_folder import read_result
 from tests.terminal import PLACES, Shown
 
+COLUMNS = 80
 LOADED = ["--loading.train_limit", "96", "--loading.test_limit", "48"]
 TRAINED = [*LOADED, "--recipe.epochs", "1", "--recipe.batch", "32"]
 SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
@@ -30,8 +31,8 @@ LONG = {
         [*FEW, "--frame_counts", "1", "3", *TRAINED, *SEARCHED, *HERE, "--cluster.workers", "0"],
         ["search", "comparison", "frame sweep"], "study finished in",
     ),
-    "evaluate": (["--run", "RUN"], [], "on 80 test images of digit-pairs-left"),
-    "receptive-field": (["--runs", "RUN", "--images", "2", "--tracking.enabled", "false"], [], "anisotropy"),
+    "evaluate": (["--run", "RUN"], ["scoring"], "on 80 test images of digit-pairs-left"),
+    "receptive-field": (["--runs", "RUN", "--images", "2", "--tracking.enabled", "false"], ["effective fields"], "anisotropy"),
 }  # fmt: skip
 
 
@@ -46,10 +47,10 @@ def policy(small_study: Path) -> Path:
     return small_study / "policy.json"
 
 
-def shown(place: str, command: str, out: Path, policy: Path, run: Path, columns: int = 80) -> Shown:
+def shown(place: str, command: str, out: Path, policy: Path, run: Path) -> Shown:
     given = {"POLICY": str(policy), "RUN": str(run)}
     words = [command, *(given.get(word, word) for word in LONG[command][0]), "--out", str(out)]
-    return PLACES[place](lambda: main(words), columns)
+    return PLACES[place](lambda: main(words), COLUMNS)
 
 
 def test_every_command_that_can_be_resumed_is_tried() -> None:
@@ -73,4 +74,5 @@ def test_a_long_command_ends_well_and_its_bars_at_100_percent(
     for title in bars:
         assert " 100% " in seen.bar(title)
     assert "Traceback" not in seen.sent
+    assert [line for line in seen.broken if not any(len(word) > COLUMNS - 8 for word in line.split())] == []
     assert read_result(tmp_path / "out")

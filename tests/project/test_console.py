@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 
 import pytest
 
-from fieldshift.console import duration, progress
-from tests.terminal import PLACES
+from fieldshift.console import broken, duration, progress, say
+from tests.terminal import PLACES, in_pipe, in_terminal
+
+NOTE = "accuracy 100.0% of trivialaugment-equal-compute-T16-seed12"
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (7.4, "0:07"), (151, "2:31"), (3849, "1:04:09")])
@@ -26,3 +29,98 @@ def test_a_bar_never_leaves_its_process(place: str) -> None:
         return 0
 
     assert PLACES[place](work).status == 0
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("counted", [[], [0.5], [1, 2], [1, 2, 3], [0.1] * 30, [5]])
+def test_a_bar_ends_at_100_percent_however_much_was_expected(counted: list[float], place: str) -> None:
+    def work() -> int:
+        with progress("work", 3) as bar:
+            for amount in counted:
+                bar.advance(amount, NOTE)
+        return 0
+
+    seen = PLACES[place](work)
+    assert " 100% " in seen.bar("work")
+    assert sum(" 100% " in line for line in seen.lines) == 1
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_bar_that_an_error_ends_stays_where_it_was(place: str) -> None:
+    def work() -> int:
+        try:
+            with progress("work", 4) as bar:
+                bar.interval = 0
+                bar.advance(1, NOTE)
+                raise ValueError
+        except ValueError:
+            return 1
+
+    seen = PLACES[place](work)
+    assert seen.status == 1
+    assert " 25% " in seen.bar("work")
+
+
+@pytest.mark.parametrize("columns", [60, 80, 160])
+def test_a_bar_is_one_line_that_keeps_its_length(columns: int) -> None:
+    lengths = set()
+
+    def work() -> int:
+        with progress("training trivialaugment", 3) as bar:
+            for note in ("", "short", NOTE, NOTE * 4):
+                bar.advance(1, note)
+                bar._bar.refresh()
+        return 0
+
+    seen = in_terminal(work, columns)
+    assert seen.broken == []
+    assert [line for line in seen.lines if line] == [seen.bar("training trivialaugment")]
+    for line in seen.sent.split("\r"):
+        lengths |= {sum(line.count(piece) for piece in "━╸╺")} - {0}
+    assert lengths == {30 if columns >= 110 else 10}
+
+
+def test_what_is_said_while_a_bar_is_shown_stands_above_it() -> None:
+    def work() -> int:
+        with progress("work", 2) as bar:
+            bar.advance(1)
+            say("[red]one[/red] line")
+        return 0
+
+    assert [line.strip()[:19] for line in in_terminal(work).lines if line] == [
+        "[red]one[/red] line",
+        "work ━━━━━━━━━━ 100",
+    ]
+
+
+WORDS = "  note: " + "several words that go on and on until they are wider than any screen " * 4
+
+
+@pytest.mark.parametrize("columns", [40, 80, 160])
+def test_a_terminal_breaks_what_is_said_between_words_and_a_pipe_does_not(columns: int) -> None:
+    def work() -> int:
+        say(WORDS)
+        return 0
+
+    seen = in_terminal(work, columns)
+    assert seen.broken == []
+    assert seen.text == " ".join(WORDS.split())
+    assert all(line.startswith("    ") for line in seen.lines[1:] if line)
+    assert in_pipe(work).lines == [WORDS]
+
+
+def test_paths_and_json_are_never_broken() -> None:
+    path = "/a" * 60
+    assert broken(f"  written to {path}", 80) == f"  written to\n    {path}"
+    text = json.dumps({"words": WORDS})
+
+    def work() -> int:
+        say(text, whole=True)
+        return 0
+
+    assert "".join(in_terminal(work).sent.splitlines()) == text
+
+
+@pytest.mark.parametrize("text", ["", "short", "  two  blanks", "a\n\n  b"])
+def test_what_fits_stays_as_it_is(text: str) -> None:
+    assert broken(text, 20) == text

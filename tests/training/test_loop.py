@@ -14,7 +14,8 @@ from fieldshift.motions import Policy
 from fieldshift.networks import VideoNetwork, video_network
 from fieldshift.training import FramePlan, Recipe, evaluate_network, network_cost, objective_for, train_network
 from fieldshift.training.cost import device_hours, equal_compute_epochs
-from fieldshift.training.recipe import build_optimizer, check_batch
+from fieldshift.training.optimisation import build_optimizer
+from fieldshift.training.recipe import check_batch
 
 CLASSES = 3
 

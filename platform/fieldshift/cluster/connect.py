@@ -15,10 +15,10 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
+from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.cluster.room import Resources, local_device, preflight, resources, this_machine
 from fieldshift.errors import MissingFeatureError, UserError
 
-REACH_DEADLINE_S = 5.0
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
 
 # Read by Ray in the driver and, through the local cluster's first process, in every worker.
@@ -92,10 +92,9 @@ def check_fits(cluster: ClusterConfig, workers: int) -> None:
     if workers == 0:
         local_device(cluster)
         return
+    check_reach(cluster, workers)
     require_ray("cluster.address" if cluster.address else "Starting workers")
-    import ray
-
-    if cluster.address is None and "RAY_ADDRESS" not in os.environ and not ray.is_initialized():
+    if cluster.address is None and "RAY_ADDRESS" not in os.environ and not is_connected():
         preflight(cluster, workers, this_machine())
         return
     with connect(cluster) as held:
@@ -125,22 +124,26 @@ def terminate_like_interrupt() -> Iterator[None]:
 
 
 def _start(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> None:
-    import ray
-
+    check_reach(cluster, 0)
     inherited = os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if inherited and cluster.address is None:
-        ray.init(runtime_env={"env_vars": _QUIET | {"RAY_ADDRESS": inherited}}, **quiet)
+        _join(f"RAY_ADDRESS {inherited}", runtime_env={"env_vars": _QUIET | {"RAY_ADDRESS": inherited}}, **quiet)
         return
     if cluster.address is not None:
-        _reach(cluster.address)
         travelling: dict[str, Any] = {"env_vars": dict(_QUIET), "py_modules": list(modules)}
-        try:
-            ray.init(address=cluster.address, runtime_env=travelling, **quiet)
-        except Exception as error:
-            raise UserError(f"No Ray cluster answers at cluster.address {cluster.address}: {_reason(error)}") from error
+        _join(f"cluster.address {cluster.address}", address=cluster.address, runtime_env=travelling, **quiet)
         return
     _start_local(**quiet)
+
+
+def _join(place: str, **settings: Any) -> None:
+    import ray
+
+    try:
+        ray.init(**settings)
+    except Exception as error:
+        raise UserError(f"No Ray cluster answers at {place}: {_reason(error)}") from error
 
 
 def _start_local(**quiet: Any) -> None:
@@ -157,7 +160,9 @@ def _start_local(**quiet: Any) -> None:
         except Exception as error:
             ray.shutdown()
             if "timed out" not in str(error) or attempt == 2:
-                raise RuntimeError(f"The local Ray cluster did not start: {_reason(error)}") from error
+                raise UserError(
+                    f"The local Ray cluster did not start: {_reason(error)}. Try again with fewer workers, or with none."
+                ) from error
         else:
             return
 
@@ -169,22 +174,6 @@ def _own_sigterm() -> Iterator[None]:
     yield
     if callable(before) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
-
-
-def _reach(address: str) -> None:
-    """Knocks at HOST:PORT, because Ray itself waits for minutes."""
-    host, colon, port = address.rpartition(":")
-    if address == "auto":
-        return
-    if not colon or not port.isdigit():
-        raise UserError(f"cluster.address is '{address}', but must be HOST:PORT (6379 is usual) or 'auto'.")
-    try:
-        socket.create_connection((host, int(port)), timeout=REACH_DEADLINE_S).close()
-    except OSError as error:
-        raise UserError(
-            f"Nothing answers at cluster.address {address} ({error.strerror or error});"
-            " start the cluster with `ray start --head`, or check the address and the port."
-        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,8 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from fieldshift.cluster.connect import REACH_DEADLINE_S, require_ray
+from fieldshift.cluster.connect import require_ray
+from fieldshift.cluster.reach import REACH_DEADLINE_S
 from fieldshift.errors import UserError
 
 POLL_S = 1.0

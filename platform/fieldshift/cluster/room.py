@@ -41,23 +41,30 @@ def worker_gpus(cluster: ClusterConfig, gpus: float) -> float:
     return 1.0 if gpus >= 1 else 0.0
 
 
+def check_cores(cluster: ClusterConfig, workers: int, cores: float) -> None:
+    """Raises UserError where `workers` workers need more CPU cores than there are."""
+    needed = workers * cluster.cpus_per_worker
+    if needed > cores:
+        raise _too_many(workers, needed, "CPU cores", cores, "cluster.cpus_per_worker")
+
+
+def _too_many(workers: int, needed: float, what: str, there: float, field: str) -> UserError:
+    return UserError(
+        f"{workers} worker(s) need {needed:g} {what}, but the cluster has {there:g};"
+        f" ask for fewer workers, lower {field}, or give the cluster.address of a bigger cluster."
+    )
+
+
 def preflight(cluster: ClusterConfig, workers: int, held: Resources) -> None:
     """Checks that `workers` workers fit on the cluster, so that nothing waits for ever for what is not there.
 
     Raises:
         UserError: They need more CPU cores or GPUs than the cluster holds; the line gives both numbers.
     """
-    gpus = worker_gpus(cluster, held.gpus)
-    needs = (
-        ("CPU cores", workers * cluster.cpus_per_worker, held.cpus, "cluster.cpus_per_worker"),
-        ("GPUs", workers * gpus, held.gpus, "cluster.gpus_per_worker"),
-    )
-    for what, needed, there, field in needs:
-        if needed > there:
-            raise UserError(
-                f"{workers} worker(s) need {needed:g} {what}, but the cluster has {there:g};"
-                f" ask for fewer workers, lower {field}, or give the cluster.address of a bigger cluster."
-            )
+    check_cores(cluster, workers, held.cpus)
+    needed = workers * worker_gpus(cluster, held.gpus)
+    if needed > held.gpus:
+        raise _too_many(workers, needed, "GPUs", held.gpus, "cluster.gpus_per_worker")
 
 
 def local_device(cluster: ClusterConfig) -> str:

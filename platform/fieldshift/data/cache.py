@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fieldshift.paths import given_path
+
 Arrays = Mapping[str, NDArray[np.generic]]
 
 
@@ -29,9 +31,9 @@ def cache_folder() -> Path:
 def data_root(root: Path | str | None = None) -> Path:
     """Where named data sets are looked for: `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder."""
     if root is not None:
-        return Path(root).expanduser()
+        return given_path(root)
     named = os.environ.get("FIELDSHIFT_DATA")
-    return Path(named).expanduser() if named else cache_folder() / "datasets"
+    return given_path(named) if named else cache_folder() / "datasets"
 
 
 def cached_arrays(key: str, make: Callable[[], Arrays]) -> dict[str, NDArray[np.generic]]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from fieldshift.data.cache import data_root
 from fieldshift.data.collection import Collection
 from fieldshift.data.dataset import DataSet
-from fieldshift.data.digit_pairs import AXES, digit_pairs
+from fieldshift.data.digit_pairs import digit_pairs
 from fieldshift.data.identity import Identity
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.names import AXES, DOWNLOADED, PLACES, check_data_name, is_digit_pairs
 from fieldshift.data.own_folder import folder_collection
 from fieldshift.data.own_npz import npz_collection
 from fieldshift.data.own_scenes import scene_collection
@@ -47,11 +48,6 @@ class CatalogueRow:
     downloads: bool
 
 
-def known_datasets() -> list[str]:
-    """The names that `load_dataset` takes, beside folder:PATH, npz:PATH and voc:PATH."""
-    return [*(f"digit-pairs-{axis}" for axis in AXES), *PUBLISHED]
-
-
 def catalogue(root: Path | str | None = None) -> list[CatalogueRow]:
     """One row for each named data set; published ones are looked for below `root` (see `load_dataset`)."""
     rows = [
@@ -72,9 +68,9 @@ def catalogue(root: Path | str | None = None) -> list[CatalogueRow]:
                 size=published.size,
                 samples=published.samples,
                 licence=published.licence,
-                looked_in=published.places,
-                present=any((base / place).exists() for place in published.places),
-                downloads=published.downloads,
+                looked_in=PLACES[name],
+                present=any((base / place).exists() for place in PLACES[name]),
+                downloads=name in DOWNLOADED,
             )
         )
     return rows
@@ -104,11 +100,9 @@ def load_dataset(
     loading = loading or LoadingConfig()
     if task is not None and task not in TASKS:
         raise unknown_name("task", task, TASKS)
-    axis = spec.removeprefix("digit-pairs-")
-    if axis in AXES and axis != spec:
-        if loading.size is not None or loading.channels is not None:
-            raise UserError(f"loading.size and loading.channels do not apply to {spec}; leave them out.")
-        made = task or "classification"
+    if is_digit_pairs(spec):
+        check_data_name(spec, loading)
+        made, axis = task or "classification", spec.removeprefix("digit-pairs-")
         return digit_pairs(axis, task=made, seed=seed, train_limit=train_limit, test_limit=test_limit)
     findings = Findings(skip=loading.skip_unreadable)
     collection = collect(spec, loading, findings, seed=seed, root=root)
@@ -121,22 +115,8 @@ def collect(
     spec: str, loading: LoadingConfig, findings: Findings, *, seed: int, root: Path | str | None = None
 ) -> Collection:
     """What `spec` (other than digit pairs) consists of, not yet decoded; what is wrong goes to `findings`."""
+    check_data_name(spec, loading, root)
     kind, colon, path = spec.partition(":")
     if colon:
-        if kind not in OWN:
-            raise unknown_name("kind of data", kind, [f"{name}:PATH" for name in OWN])
-        if not path:
-            raise UserError(f"'{spec}' names no path; give {kind}:PATH.")
-        if loading.download:
-            raise UserError(f"loading.download does not apply to {spec}; leave it out.")
         return OWN[kind](path, loading, findings, seed=seed)
-    if spec not in PUBLISHED:
-        raise unknown_name("data set", spec, [*known_datasets(), *(f"{name}:PATH" for name in OWN)])
-    published, base = PUBLISHED[spec], data_root(root)
-    if loading.download and not published.downloads:
-        raise UserError(f"{spec} cannot be downloaded ({published.licence}); put it below {base} yourself.")
-    if not loading.download and not any((base / place).exists() for place in published.places):
-        places = " or ".join(str(base / place) for place in published.places)
-        fetch = "set loading.download, or " if published.downloads else ""
-        raise UserError(f"{spec} is not at {places}; {fetch}put it there, or give its folder as root.")
-    return published.collect(base, loading, findings)
+    return PUBLISHED[spec].collect(data_root(root), loading, findings)

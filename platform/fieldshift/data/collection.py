@@ -22,8 +22,9 @@ from fieldshift.data.dataset import (
     ignore_index_of,
 )
 from fieldshift.data.identity import Identity, repeated
-from fieldshift.data.listing import Listing, existing_folder
+from fieldshift.data.listing import Listing
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.names import existing_folder
 from fieldshift.data.partition import limited
 from fieldshift.data.problems import BadFileError, Findings, Problem
 from fieldshift.data.reading import Fitting, Reader, open_image

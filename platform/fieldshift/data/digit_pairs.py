@@ -25,8 +25,6 @@ from fieldshift.data.dataset import (
 from fieldshift.data.split import Task, TensorSplit
 from fieldshift.errors import UserError
 
-AXES = ("left", "top")
-
 CANVAS = 40
 DIGIT = 8
 NEAREST, FARTHEST = 16, 20

@@ -64,8 +64,9 @@ class Identity:
     def part_of(self, names: Sequence[str], contents: Sequence[str]) -> list[Part | None]:
         """The part that each sample belongs to here: by name and content, else by content, else by name; None of a new one.
 
-        A content that is in both parts counts as trained on.
+        A content that is in both parts counts as trained on; a copy of a tested sample that is still there is a new one.
         """
+        there = set(zip(names, contents, strict=True))
         exact: dict[tuple[str, str], Part] = {}
         by_content: dict[str, Part] = {}
         by_name: dict[str, Part] = {}
@@ -73,7 +74,7 @@ class Identity:
             for name, content in zip(samples.names, samples.contents, strict=True):
                 if name:
                     exact[name, content] = by_name[name] = part
-                if content:
+                if content and not (name and part == "test" and (name, content) in there):
                     by_content[content] = part
         return [
             exact.get((name, content)) or by_content.get(content) or by_name.get(name)

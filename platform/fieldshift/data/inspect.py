@@ -8,10 +8,10 @@ from pathlib import Path
 from fieldshift.data.catalogue import collect, load_dataset
 from fieldshift.data.collection import FileCollection, at_most, files_at_most
 from fieldshift.data.dataset import statistics_of
-from fieldshift.data.digit_pairs import AXES
 from fieldshift.data.leaks import almost_equal, stacked
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.looking import PartLook, look_at_arrays, look_at_files
+from fieldshift.data.names import is_digit_pairs
 from fieldshift.data.problems import BadFileError, Findings
 from fieldshift.data.report import DataReport
 from fieldshift.data.split import IGNORE, Split, Task, TensorSplit
@@ -36,7 +36,7 @@ def inspect_data(
         raise UserError(f"limit is {limit}, but must be at least 1 sample; leave it out to look at all of them.")
     loading = replace(loading or LoadingConfig(), skip_unreadable=True)
     findings = Findings(skip=True)
-    if spec in [f"digit-pairs-{axis}" for axis in AXES]:
+    if is_digit_pairs(spec):
         made = load_dataset(spec, task=task, seed=seed, train_limit=loading.train_limit, test_limit=loading.test_limit)
         parts: dict[str, Split] = {"train": made.train, "test": made.test}
         kind, classes, protocol = made.task, made.classes, made.protocol

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fieldshift.data.problems import Findings
 from fieldshift.data.reading import ENDINGS
-from fieldshift.errors import UserError
 
 CLUTTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
@@ -29,15 +28,6 @@ class Listing:
     def kept(self, positions: list[int]) -> Listing:
         masks = None if self.masks is None else [self.masks[place] for place in positions]
         return Listing([self.images[place] for place in positions], [self.targets[place] for place in positions], masks)
-
-
-def existing_folder(path: str | Path, kind: str) -> Path:
-    """`path` as an absolute folder with links resolved. Raises UserError when it is not a folder that can be read."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"The {kind} folder '{path}' {found}; give the path of an existing folder.")
-    return folder.resolve()
 
 
 def entries(folder: str | Path, root: Path, findings: Findings) -> Iterator[os.DirEntry[str]]:

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from fieldshift.data.collection import FileCollection
-from fieldshift.data.listing import Listing, existing_folder, image_files, subfolders
+from fieldshift.data.listing import Listing, image_files, subfolders
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.names import existing_folder
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import Findings
 from fieldshift.errors import UserError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from fieldshift.data.collection import ArrayCollection
 from fieldshift.data.dataset import names_of
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.names import existing_file
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import Findings
 from fieldshift.data.split import IGNORE, Task, TensorSplit
@@ -75,16 +75,15 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
 
 
 def read_arrays(path: str) -> dict[str, Array]:
-    if not Path(path).expanduser().is_file():
-        raise UserError(f"The npz file '{path}' does not exist; give the path of an existing file.")
+    source = existing_file(path)
     try:
-        with zipfile.ZipFile(Path(path).expanduser()) as archive:
+        with zipfile.ZipFile(source) as archive:
             unfolded = sum(entry.file_size for entry in archive.infolist())
         if unfolded > LARGEST_BYTES:
             raise UserError(
                 f"{path} unfolds to {unfolded} bytes, over the limit of {LARGEST_BYTES}; use an image folder."
             )
-        with Path(path).expanduser().open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: read_array(path, name, archive) for name in archive.files}
     except UserError:
         raise

@@ -12,8 +12,9 @@ from fieldshift.data.cache import cached_arrays
 from fieldshift.data.collection import FileCollection
 from fieldshift.data.content import FileContents
 from fieldshift.data.dataset import digest_of, names_of
-from fieldshift.data.listing import Listing, existing_folder, image_files, subfolders
+from fieldshift.data.listing import Listing, image_files, subfolders
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.names import existing_folder
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import BadFileError, Findings
 from fieldshift.data.reading import UNKNOWN_LABEL, load_labels

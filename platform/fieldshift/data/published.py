@@ -34,8 +34,7 @@ IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class Published:
     """A data set of the catalogue.
 
-    places: where, below the data root, one of these files or folders says that it is there.
-    collect: reads it from the data root; `downloads` says whether torchvision can fetch it.
+    collect: reads it from the data root; where it lies there stands in `fieldshift.data.names`.
     """
 
     task: Task
@@ -43,9 +42,7 @@ class Published:
     size: str
     samples: str
     licence: str
-    places: tuple[str, ...]
     collect: Callable[[Path, LoadingConfig, Findings], Collection]
-    downloads: bool = False
 
 
 def from_torchvision(name: str, root: Path, kind: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
@@ -200,34 +197,30 @@ def cityscapes_labels() -> tuple[int, ...]:
 PUBLISHED: dict[str, Published] = {
     "cifar10": Published(
         task="classification", class_count=10, size="32 x 32 RGB", samples="50,000 + 10,000",
-        licence="none stated", places=("cifar-10-batches-py", "cifar10.npz"),
-        collect=collect_cifar("cifar10", datasets.CIFAR10, "cifar-10-batches-py"), downloads=True,
+        licence="none stated", collect=collect_cifar("cifar10", datasets.CIFAR10, "cifar-10-batches-py"),
     ),
     "cifar100": Published(
         task="classification", class_count=100, size="32 x 32 RGB", samples="50,000 + 10,000",
-        licence="none stated", places=("cifar-100-python", "cifar100.npz"),
-        collect=collect_cifar("cifar100", datasets.CIFAR100, "cifar-100-python"), downloads=True,
+        licence="none stated", collect=collect_cifar("cifar100", datasets.CIFAR100, "cifar-100-python"),
     ),
     "fashion-mnist": Published(
         task="classification", class_count=10, size="28 x 28 grey", samples="60,000 + 10,000", licence="MIT",
-        places=("FashionMNIST/raw",), collect=collect_fashion, downloads=True,
+        collect=collect_fashion,
     ),
     "tiny-imagenet": Published(
         task="classification", class_count=200, size="64 x 64 RGB", samples="100,000 + 10,000",
-        licence="non-commercial research", places=("tiny-imagenet-200",),
-        collect=collect_tiny_imagenet,
+        licence="non-commercial research", collect=collect_tiny_imagenet,
     ),
     "imagenet": Published(
         task="classification", class_count=1000, size="224 x 224 RGB", samples="1,281,167 + 50,000",
-        licence="non-commercial", places=("imagenet/train",), collect=collect_imagenet,
+        licence="non-commercial", collect=collect_imagenet,
     ),
     "voc2012": Published(
         task="segmentation", class_count=21, size="to 500 x 500 RGB", samples="1,464 + 1,449",
-        licence="as each photograph's", places=("VOCdevkit/VOC2012",), collect=collect_voc,
-        downloads=True,
+        licence="as each photograph's", collect=collect_voc,
     ),
     "cityscapes": Published(
         task="segmentation", class_count=19, size="1024 x 2048 RGB", samples="2,975 + 500",
-        licence="non-commercial", places=("cityscapes/leftImg8bit",), collect=collect_cityscapes,
+        licence="non-commercial", collect=collect_cityscapes,
     ),
 }  # fmt: skip

@@ -1,34 +1,34 @@
 """What can move: motions, one sampling pass, and the policies that join them.
 
 A motion is a pure function (magnitude, distance of the frame) -> matrix; a policy composes matrices and samples the
-image once. The package imports torch only; `ImageToVideo`, a torchvision transform, and `VideoLayer` are loaded when used.
+image once. Its names are loaded when they are first used; only `ImageToVideo` needs torchvision.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fieldshift.motions.colour import COLOURS, Colour, colour, register_colour
-from fieldshift.motions.graph import Edge, Graph, Step, operation
-from fieldshift.motions.matrices import compose, distances, invert
-from fieldshift.motions.policy import Policy
-from fieldshift.motions.registry import MOTIONS, Motion, motion, register_motion
-from fieldshift.motions.warp import (
-    FILLS,
-    MODES,
-    Fill,
-    sampling_grid,
-    validity,
-    warp,
-    warp_frames,
-    warp_masks,
-    warp_mixture,
-)
+from fieldshift.deferral import load_on_use
 
 if TYPE_CHECKING:
+    from fieldshift.motions.colour import COLOURS, Colour, colour, register_colour
+    from fieldshift.motions.graph import Edge, Graph, Step, operation
     from fieldshift.motions.layer import VideoLayer
+    from fieldshift.motions.matrices import compose, distances, invert
+    from fieldshift.motions.policy import Policy
+    from fieldshift.motions.registry import MOTIONS, Motion, motion, register_motion
     from fieldshift.motions.video import ImageToVideo
+    from fieldshift.motions.warp import (
+        FILLS,
+        MODES,
+        Fill,
+        sampling_grid,
+        validity,
+        warp,
+        warp_frames,
+        warp_masks,
+        warp_mixture,
+    )
 
 __all__ = [
     "COLOURS",
@@ -60,10 +60,4 @@ __all__ = [
     "warp_mixture",
 ]
 
-_LATER = {"ImageToVideo": "fieldshift.motions.video", "VideoLayer": "fieldshift.motions.layer"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'fieldshift.motions' has no attribute '{name}'")
+load_on_use(__name__)

@@ -120,8 +120,8 @@ class PlacedPolicy:
 def policy_from_json(text: str, source: str = "the text") -> Policy | PlacedPolicy:
     """The policy in a JSON text, of either version; UserError, naming the source, for whatever is not a valid policy."""
     try:
-        document = policy_file.parsed(text)
-        if policy_file.version_of(document) == policy_file.VERSION:
+        document = policy_file.document_of(text)
+        if document["version"] == policy_file.VERSION:
             return Policy.from_json(text, source)
         values = policy_file.read_placed(document)
         motions = [

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
-from fieldshift.motions.graph import Edge, Step
 
 if TYPE_CHECKING:
+    from fieldshift.motions.graph import Edge
     from fieldshift.motions.placed import PlacedPolicy
     from fieldshift.motions.policy import Policy
 
@@ -121,6 +121,8 @@ def _list(what: str, value: Any) -> list[Any]:
 
 
 def _edge(value: Any, number: int) -> Edge:
+    from fieldshift.motions.graph import Edge, Step
+
     document = _keys(f"Edge {number}", value, ("source", "target", "steps"))
     steps = []
     for step in _list(f"The steps of edge {number}", document["steps"]):
@@ -174,21 +176,26 @@ def parsed(text: str) -> dict[str, Any]:
     return document
 
 
+def document_of(text: str) -> dict[str, Any]:
+    """The document in a JSON text, with all fields of its version, their values not checked; else UserError."""
+    document = parsed(text)
+    own = _GRAPH if version_of(document) == VERSION else ("groups", "motions")
+    return _keys("It", document, ("schema", "version", *_SETTINGS, *own), ("found",))
+
+
 def read(text: str) -> dict[str, Any]:
     """The fields of the policy in a JSON text, for the constructor, which checks their values; else UserError."""
-    document = parsed(text)
-    if version_of(document) != VERSION:
+    document = document_of(text)
+    if document["version"] != VERSION:
         raise UserError(
             "It has a motion for each of several places (version 2), so there is no one video of it; use it with the form "
             "folded."
         )
-    document = _keys("It", document, ("schema", "version", *_SETTINGS, *_GRAPH), ("found",))
     return {**_settings(document), **_graph(document, ""), "found": _found(document)}
 
 
 def read_placed(document: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a version 2 document: settings, found and, for each motion, (places, graphs of the groups)."""
-    document = _keys("It", document, ("schema", "version", *_SETTINGS, "groups", "motions"), ("found",))
+    """The fields of a document of version 2: settings, found and, for each motion, (places, graphs of the groups)."""
     groups = document["groups"]
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
         raise UserError(f"groups is {_short(groups)}, but must be a whole number of at least 1.")

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 
 from torch import nn
-from torchvision import models
-from torchvision.models import get_model, list_models
+from torchvision.models import get_model
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks.names import known_classifiers
 from fieldshift.networks.tiny_resnet import LAST_BLOCK, STAGES, TinyResNet
-
-FAMILIES = (
-    r"resnet\d+",
-    r"resnext\d+.*",
-    r"wide_resnet.*",
-    r"regnet_.*",
-    r"mobilenet_v[23].*",
-    r"efficientnet_.*",
-    r"convnext_.*",
-)
-
 
 DILATION, TINY_DILATION = 2, 4  # how many times as far the kernels of a dilated last stage look
 
@@ -39,13 +27,6 @@ class Backbone:
     """Dotted name of the convolution that sees the image."""
     stages: tuple[str, ...]
     """Dotted names of the parts whose activations may be recomputed instead of kept."""
-
-
-@functools.cache
-def known_classifiers() -> tuple[str, ...]:
-    """The names of all classifiers, tiny-resnet first."""
-    names = list_models(module=models)
-    return ("tiny-resnet", *(name for name in names if any(re.fullmatch(family, name) for family in FAMILIES)))
 
 
 def classifier(

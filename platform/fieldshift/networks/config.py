@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.networks.foreign import is_foreign
-from fieldshift.networks.fusion import FUSIONS
+from fieldshift.networks.names import FUSIONS, check_weights_name, is_foreign, known_temporal, takes_interleave
 
 SMALL_SIDE = 64
 
@@ -49,13 +48,21 @@ class NetworkConfig:
             return self
         return replace(self, weights=str(Path(self.weights).absolute()))
 
-    def check_temporal(self, temporal: str, takes_interleave: bool) -> None:
-        """Raises UserError for a setting that the temporal module does not have."""
+    def check_names(self, network: str, temporal: str) -> None:
+        """Raises UserError for a temporal module or weights that there are not, and for settings they do not have."""
+        self.check_temporal(temporal)
+        if self.weights is not None:
+            check_weights_name(self.weights, network)
+
+    def check_temporal(self, temporal: str) -> None:
+        """Raises UserError for a temporal module that there is not, and for settings that it does not have."""
+        if temporal not in known_temporal():
+            raise unknown_name("temporal module", temporal, known_temporal())
         if temporal == "none" and (self.ratio is not None or self.places is not None):
             raise UserError(
                 "--temporal none inserts nothing; leave out --architecture.ratio and --architecture.places."
             )
-        if self.interleave is not None and not takes_interleave:
+        if self.interleave is not None and not takes_interleave(temporal):
             raise UserError(f"--temporal {temporal} has no interleave; leave out --architecture.interleave.")
 
     def takes_small_images(self, name: str, size: tuple[int, int]) -> bool:

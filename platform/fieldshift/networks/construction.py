@@ -5,31 +5,15 @@ from __future__ import annotations
 from torch import nn
 
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.networks.classifiers import (
-    Backbone,
-    classifier,
-    described,
-    dilate_last_stage,
-    known_classifiers,
-    replace_input,
-)
-from fieldshift.networks.foreign import foreign_network, is_foreign, is_import_path, unknown_network
-from fieldshift.networks.fusion import FUSIONS
+from fieldshift.networks.classifiers import Backbone, classifier, described, dilate_last_stage, replace_input
+from fieldshift.networks.foreign import foreign_network
 from fieldshift.networks.insertion import MotionsAt, insert
+from fieldshift.networks.names import FUSIONS, backbone_of, is_foreign, is_import_path, known_networks, unknown_network
 from fieldshift.networks.pretrained import load_weights
 from fieldshift.networks.recomputation import recompute_stages
-from fieldshift.networks.segmenters import backbone_of, known_segmenters, segmenter
+from fieldshift.networks.segmenters import segmenter
 from fieldshift.networks.temporal import temporal_kind
 from fieldshift.networks.video import VideoNetwork
-
-TASKS = ("classification", "segmentation")
-
-
-def known_networks(task: str = "classification") -> tuple[str, ...]:
-    """The names of all networks for a task, "classification" or "segmentation"."""
-    if task not in TASKS:
-        raise unknown_name("task", task, TASKS)
-    return known_classifiers() if task == "classification" else known_segmenters()
 
 
 def video_network(

@@ -7,7 +7,6 @@ so its code runs: name only what you trust, and load only runs of people you tru
 from __future__ import annotations
 
 import copy
-import functools
 import importlib
 import inspect
 import sys
@@ -17,51 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models import detection, get_model, list_models
+from torchvision.models import get_model
 
 from fieldshift.errors import UserError, nearest_name
-from fieldshift.networks.classifiers import known_classifiers
-from fieldshift.networks.segmenters import known_segmenters
+from fieldshift.networks.names import IMPORT_PATH, is_import_path
 
-_FORM = "package.module:function"
 _WITH_AUXILIARY = {"googlenet", "inception_v3"}
 _handed_out: weakref.WeakSet[nn.Module] = weakref.WeakSet()
-
-
-def is_import_path(name: str) -> bool:
-    """Whether a network's name is an import path, `package.module:function`."""
-    return ":" in name
-
-
-@functools.cache
-def other_classifiers() -> tuple[str, ...]:
-    """The classifiers of torchvision that have no default places for temporal modules."""
-    return tuple(name for name in list_models(module=models) if name not in known_classifiers())
-
-
-@functools.cache
-def known_detectors() -> tuple[str, ...]:
-    """The detectors of torchvision, of which the backbone alone is looked at."""
-    return tuple(list_models(module=detection))
-
-
-def is_foreign(name: str, task: str | None = None) -> bool:
-    """Whether `foreign_network` builds the network for a task, None for any."""
-    return is_import_path(name) or (name in other_classifiers() and task != "segmentation")
-
-
-def unknown_network(name: str, task: str | None = None) -> UserError:
-    """The error for a network that is not known for a task (None: any), with the nearest name of all there are."""
-    own = {"classification": known_classifiers(), "segmentation": known_segmenters()}
-    known = [each for kind, names in own.items() if task in (None, kind) for each in names]
-    others = other_classifiers() if task != "segmentation" else ()
-    nearest = nearest_name(name, [*known, *others])
-    hint = f" Did you mean '{nearest}'?" if nearest else ""
-    also = ", another classifier of torchvision" if others else ""
-    return UserError(
-        f"Unknown network '{name}'.{hint} Known: {', '.join(sorted(known))}{also}, or your own as {_FORM}."
-    )
 
 
 def foreign_network(name: str, *, num_classes: int, in_channels: int) -> nn.Module:
@@ -131,7 +92,7 @@ def _imported(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     parts = [*module_name.split("."), *attribute.split(".")]
     if not all(part.isidentifier() for part in parts):
-        raise UserError(f"The network '{path}' is no import path; write {_FORM}, such as my_networks:small.")
+        raise UserError(f"The network '{path}' is no import path; write {IMPORT_PATH}, such as my_networks:small.")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)

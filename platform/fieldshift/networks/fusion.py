@@ -8,7 +8,6 @@ answer about p is read at A p + b. B batch, T frames, K classes, H, W.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,9 +16,7 @@ from torch.nn import functional
 
 from fieldshift.errors import unknown_name
 from fieldshift.kept import Kept, are_fixed, constant, values_of
-
-FusionName = Literal["mean-logits", "mean-probabilities", "learned"]
-FUSIONS: tuple[str, ...] = get_args(FusionName)
+from fieldshift.networks.names import FUSIONS
 
 
 def frame_positions(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]) -> Float[Tensor, "frames h w 2"]:

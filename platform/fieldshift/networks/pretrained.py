@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.networks.names import SUFFIXES, check_weights_file, is_weights_file
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
 _NESTED = ("state_dict", "model", "network")  # keys under which training scripts keep the weights
 _SECOND_HEADS = ("aux_classifier", "low_classifier")
 
@@ -72,7 +72,7 @@ def load_weights(
     adapted to another number of input channels. UserError where the source is unknown or cannot be read, where nothing
     in it fits, and where any other tensor has another shape.
     """
-    if weights.endswith(SUFFIXES) or Path(weights).exists():
+    if is_weights_file(weights):
         source, tensors = weights, read_weights(Path(weights))
     else:
         source, tensors = torchvision_weights(weights, name, body)
@@ -82,12 +82,7 @@ def load_weights(
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Reads a file of tensors, .safetensors or torch's own format (tensors only, no code is run)."""
-    if not path.is_file():
-        raise UserError(
-            f"The weights file '{path}' does not exist; give a {', '.join(SUFFIXES)} file or a torchvision entry."
-        )
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"The weights file '{path}' has the suffix '{path.suffix}', but must be {', '.join(SUFFIXES)}.")
+    check_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -109,15 +104,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise UserError(f"The weights file '{path}' holds no tensors by name; give a state dict.")
     return tensors
-
-
-def check_weights(weights: str, name: str, body: str) -> None:
-    """Raises UserError where `weights` is neither a file that is there nor an entry of torchvision's; loads nothing."""
-    if weights.endswith(SUFFIXES) or Path(weights).exists():
-        if not Path(weights).is_file():
-            read_weights(Path(weights))
-        return
-    torchvision_entry(weights, name, body)
 
 
 def torchvision_weights(entry: str, name: str, body: str) -> tuple[str, dict[str, Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import torch
@@ -15,7 +14,8 @@ from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 from torchvision.models.segmentation.fcn import FCNHead
 
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.networks.classifiers import Backbone, classifier, dilates, known_classifiers, replace_input, shrink_stem
+from fieldshift.networks.classifiers import Backbone, classifier, dilates, replace_input, shrink_stem
+from fieldshift.networks.names import MOBILE_SEGMENTERS, backbone_of, known_segmenters
 from fieldshift.networks.tiny_resnet import LAST_BLOCK, STAGES, WIDTHS, TinyFeatures
 
 
@@ -97,19 +97,7 @@ HEADS: dict[str, Callable[[int, int], nn.Module]] = {
     "deeplabv3": DeepLabHead,
     "pspnet": PyramidPoolingHead,
 }
-_MOBILE = ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
 _AUXILIARY_FREE = ("lraspp_mobilenet_v3_large",)
-
-
-def known_segmenters() -> tuple[str, ...]:
-    """The names of all segmenters: tiny-resnet-fcn, each head over each ResNet, ResNeXt and Wide ResNet, two mobile."""
-    residual = [name for name in known_classifiers() if re.fullmatch(r"(wide_)?resnex?t\d+.*", name)]
-    return ("tiny-resnet-fcn", *(f"{head}_{name}" for head in HEADS for name in residual), *_MOBILE)
-
-
-def backbone_of(name: str) -> str:
-    """The classifier whose body a segmenter has: "pspnet_resnet50" -> "resnet50"."""
-    return "tiny-resnet" if name == "tiny-resnet-fcn" else name.partition("_")[2]
 
 
 def segmenter(
@@ -143,7 +131,7 @@ def segmenter(
         raise UserError(f"wide_field=True has no meaning for '{name}', whose body is dilated already; omit it.")
     if auxiliary and name in _AUXILIARY_FREE:
         raise UserError(f"'{name}' has no auxiliary head; leave auxiliary out or use deeplabv3_mobilenet_v3_large.")
-    built = (_mobile if name in _MOBILE else _residual)(name, num_classes, auxiliary)
+    built = (_mobile if name in MOBILE_SEGMENTERS else _residual)(name, num_classes, auxiliary)
     if small_images:
         shrink_stem(built)
     if in_channels != 3:

@@ -15,6 +15,7 @@ from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.folded import FoldedGSF, FoldedGSM, FoldedTSM, Motion
 from fieldshift.networks.frames import check_frames, split_frames
 from fieldshift.networks.gate import GSF, GSM
+from fieldshift.networks.names import NOT_FOLDED, check_folds
 from fieldshift.networks.shift import TSM, MovedChannels, shift_frames
 
 Place = Literal["nowhere", "before-first-conv", "before-block", "after-last-conv"]
@@ -105,12 +106,8 @@ class TemporalKind:
 
     def folding(self) -> Callable[..., nn.Module]:
         """The constructor of the folded form; UserError, with the reason, where there is none."""
-        if self.folded is None:
-            able = ", ".join(kind.name for kind in TEMPORAL.values() if kind.folded is not None)
-            raise UserError(
-                f"The temporal module '{self.name}' has no folded form: {self.not_folded}. Choose one of {able}, or the "
-                "form video."
-            )
+        check_folds(self.name)
+        assert self.folded is not None
         return self.folded
 
 
@@ -128,7 +125,7 @@ TEMPORAL: dict[str, TemporalKind] = {
             takes_ratio=False,
             ahead=False,
             depends_on=0,
-            not_folded="it lets no frame see another, so there is nothing to fold",
+            not_folded=NOT_FOLDED["none"],
         ),
         TemporalKind(name="tsm", module=TSM, folded=FoldedTSM, place="before-first-conv", thins_deep_stages=True),
         TemporalKind(name="tsm-inplace", module=TSM, folded=FoldedTSM, place="before-block", thins_deep_stages=True),
@@ -138,7 +135,7 @@ TEMPORAL: dict[str, TemporalKind] = {
             place="before-first-conv",
             thins_deep_stages=True,
             ahead=False,
-            not_folded="it only looks back, as a stream of frames needs it, and one frame is no stream",
+            not_folded=NOT_FOLDED["tsm-causal"],
         ),
         TemporalKind(
             name="gsm", module=GSM, folded=FoldedGSM, place="after-last-conv", takes_interleave=True, depends_on=2
@@ -151,7 +148,7 @@ TEMPORAL: dict[str, TemporalKind] = {
             module=TemporalConv,
             place="before-first-conv",
             takes_ratio=False,
-            not_folded="it mixes all channels of three frames, so every channel would be moved twice",
+            not_folded=NOT_FOLDED["conv3d"],
         ),
     )
 }

@@ -63,25 +63,15 @@ class Sheet:
         return "\n".join(line.rstrip() for line in lines) + "\n"
 
     def rich(self, width: int = 80) -> list[Table]:
-        """Rich tables for a terminal of `width` columns: one, or one for every block where the table is wider."""
+        """Rich tables without title and notes for a terminal of `width` columns: one for every block of columns."""
         from rich import box
         from rich.table import Table
 
-        blocks = self._blocks(width)
         key = self._key_width(width)
         tables = []
-        for index, block in enumerate(blocks):
-            # Cells and notes are data: as Text, not as markup, so that "[...]" in them is printed.
-            table = Table(
-                title=_plain(self.title) if index == 0 and self.title else None,
-                caption=_plain("\n".join(self.notes)) if index == len(blocks) - 1 and self.notes else None,
-                box=box.SIMPLE_HEAD,
-                show_edge=False,
-                pad_edge=False,
-                padding=(0, 1, 0, 0),
-                title_justify="left",
-                caption_justify="left",
-            )
+        for block in self._blocks(width):
+            # Cells are data: as Text, not as markup, so that "[...]" in them is printed.
+            table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
             for column in block:
                 table.add_column(
                     _plain(self.columns[column]),
@@ -164,9 +154,14 @@ def show(sheet: Sheet, console: Console | None = None) -> None:
         console.file.write(sheet.text(console.width))
         console.file.flush()
         return
-    for table in sheet.rich(console.width):
+    if sheet.title:
+        console.print(_plain("\n".join(_wrap(sheet.title, console.width, "")), "italic"))
+    for index, table in enumerate(sheet.rich(console.width)):
+        if index > 0:
+            console.print()
         console.print(table)
-        console.print()
+    for note in sheet.notes:
+        console.print(_plain("\n".join(_wrap(note, console.width, "  ")), "dim"))
 
 
 def _cell(value: Any) -> str:
@@ -179,10 +174,10 @@ def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _plain(words: str) -> Any:
+def _plain(words: str, style: str = "") -> Any:
     from rich.text import Text
 
-    return Text(words)
+    return Text(words, style)
 
 
 def _wrap(words: str, width: int, hang: str) -> list[str]:

@@ -1,12 +1,19 @@
 """Differentiable Augmentation Search: spaces, the relaxed cell, the bilevel step, selection, the visible loop."""
 
-from fieldshift.search.cell import RelaxedCell
-from fieldshift.search.config import SearchConfig
-from fieldshift.search.derivation import random_policy
-from fieldshift.search.folded_cell import units_of
-from fieldshift.search.loop import SearchResult, search
-from fieldshift.search.session import check_search
-from fieldshift.search.space import Space, load_space
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fieldshift.deferral import load_on_use
+
+if TYPE_CHECKING:
+    from fieldshift.search.cell import RelaxedCell
+    from fieldshift.search.config import SearchConfig
+    from fieldshift.search.derivation import random_policy
+    from fieldshift.search.folded_cell import units_of
+    from fieldshift.search.loop import SearchResult, search
+    from fieldshift.search.session import check_search
+    from fieldshift.search.space import Space, load_space
 
 __all__ = [
     "RelaxedCell",
@@ -19,3 +26,5 @@ __all__ = [
     "search",
     "units_of",
 ]
+
+load_on_use(__name__)

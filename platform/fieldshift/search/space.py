@@ -142,15 +142,7 @@ def load_space(name_or_path: str | Path) -> Space:
     """
     from search_spaces import motion_spaces
 
-    text = str(name_or_path)
-    if not text.endswith(".toml"):
-        if text not in motion_spaces.names():
-            raise unknown_name("search space", text, motion_spaces.names())
-        return parse_space(motion_spaces.read(text), f"{text}.toml")
-    path = Path(text)
-    if not path.is_file():
-        raise UserError(f"No search space file at {path}; give a name ({', '.join(motion_spaces.names())}) or a file.")
-    return parse_space(path.read_text(encoding="utf-8"), str(path))
+    return parse_space(*motion_spaces.found(name_or_path))
 
 
 def parse_space(text: str, file: str) -> Space:

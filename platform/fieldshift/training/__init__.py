@@ -1,13 +1,20 @@
 """Training: arms, the epoch loop, objectives, checkpoints and what a run costs."""
 
-from fieldshift.training.arms import ARMS, FOLDED_ARMS, Arm, arm_named
-from fieldshift.training.cost import NetworkCost, device_hours, equal_compute_epochs, network_cost
-from fieldshift.training.frames import FramePlan
-from fieldshift.training.loop import Evaluation, TrainedNetwork, evaluate_network, train_network
-from fieldshift.training.map_quality import MapQuality, map_quality
-from fieldshift.training.objectives import Objective, objective_for
-from fieldshift.training.recipe import Recipe, check_batch
-from fieldshift.training.saved import NetworkCard, load_network, network_card, save_network
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fieldshift.deferral import load_on_use
+
+if TYPE_CHECKING:
+    from fieldshift.training.arms import ARMS, FOLDED_ARMS, Arm, arm_named
+    from fieldshift.training.cost import NetworkCost, device_hours, equal_compute_epochs, network_cost
+    from fieldshift.training.frames import FramePlan
+    from fieldshift.training.loop import Evaluation, TrainedNetwork, evaluate_network, train_network
+    from fieldshift.training.map_quality import MapQuality, map_quality
+    from fieldshift.training.objectives import Objective, objective_for
+    from fieldshift.training.recipe import Recipe, check_batch
+    from fieldshift.training.saved import NetworkCard, load_network, network_card, save_network
 
 __all__ = [
     "ARMS",
@@ -34,3 +41,5 @@ __all__ = [
     "save_network",
     "train_network",
 ]
+
+load_on_use(__name__)

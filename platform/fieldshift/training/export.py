@@ -17,10 +17,10 @@ from fieldshift.motions.matrices import are_identities
 from fieldshift.motions.taps import normalised, source_points
 from fieldshift.networks import VideoNetwork, frame_validity
 from fieldshift.networks.fusion import frame_positions
+from fieldshift.training.card_file import EXPORT_FORMATS
 from fieldshift.training.saved import NetworkCard, save_network
 
 Format = Literal["torch", "onnx", "safetensors"]
-FORMATS: tuple[Format, ...] = ("torch", "onnx", "safetensors")
 EXAMPLES = 2
 
 
@@ -108,8 +108,8 @@ def export_network(network: VideoNetwork, card: NetworkCard, out: Path, form: st
     motions. `safetensors` are the weights alone, with the card that tells what they belong to.
     Raises UserError for another form, and MissingFeatureError where onnx is not installed.
     """
-    if form not in FORMATS:
-        raise unknown_name("format", form, FORMATS)
+    if form not in EXPORT_FORMATS:
+        raise unknown_name("format", form, EXPORT_FORMATS)
     out.mkdir(parents=True, exist_ok=True)
     model = PlainImageModel(network.cpu().eval(), card, align=align).eval()
     if form == "safetensors":

@@ -21,7 +21,8 @@ from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
 from fieldshift.training.frames import FramePlan
 from fieldshift.training.map_quality import MapQuality, map_quality
 from fieldshift.training.objectives import Objective
-from fieldshift.training.recipe import Recipe, build_optimizer, build_schedule
+from fieldshift.training.optimisation import build_optimizer, build_schedule
+from fieldshift.training.recipe import Recipe
 
 EVALUATED_IMAGES, EVALUATED_MAPS = 256, 16  # images scored at once: maps of all frames at full size take memory
 Report = Callable[[dict[str, float], int], None]
@@ -181,11 +182,13 @@ def evaluate_network(
     align: bool = True,
     copies: int = 0,
     each_map: bool = False,
+    scored: Callable[[int], None] = lambda _images: None,
 ) -> Evaluation:
     """Scores every sample exactly once, over all workers together.
 
     `copies` > 0 also scores the average of the logits over `plan.views(images, copies)` (classification only).
     `each_map` also judges every predicted map by itself (segmentation only). `batch` is 256 images, or 16 with maps.
+    `scored` hears how many images each batch of this worker had.
     """
     dense = network.task == "segmentation"
     device = torch.device(device)
@@ -209,6 +212,7 @@ def evaluate_network(
         if average_views:
             views = [network.fuse(network(video)) for video in plan.views(images, copies)]
             averaged.update(torch.stack(views).mean(0), targets)
+        scored(len(images))
     totals = distributed.sum_across_workers(totals)
     return Evaluation(
         score=score.compute(),

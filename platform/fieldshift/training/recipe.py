@@ -7,11 +7,6 @@ import shutil
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
-
-from fieldshift.data import BasicAugmentation
 from fieldshift.errors import UserError
 
 
@@ -74,15 +69,18 @@ class Recipe:
         """Raises UserError where `workers` cannot share the batch or, `here` on this machine, nothing can be compiled."""
         check_batch(self.batch, workers)
         compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
-        if self.compile and here and not torch.cuda.is_available() and shutil.which(compiler) is None:
+        if self.compile and here and shutil.which(compiler) is None and not has_gpu():
             raise UserError(
                 f"--recipe.compile needs a C++ compiler, but '{compiler}' is not here; install g++ (Debian: package g++), "
                 "name another one in CXX, or leave out --recipe.compile."
             )
 
-    def basic_augmentation(self, outside: int) -> BasicAugmentation:
-        """The augmentation that every arm shares; `outside` is the mask value where nothing was seen."""
-        return BasicAugmentation(flip=self.flip, crop=self.crop, scale=self.scale, outside=outside)
+
+def has_gpu() -> bool:
+    """Whether torch can use a GPU of this machine."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def check_batch(batch: int, workers: int) -> None:
@@ -93,24 +91,3 @@ def check_batch(batch: int, workers: int) -> None:
             f"A batch of {batch} cannot be shared equally by {workers} workers; "
             f"give a multiple of {workers}, such as --recipe.batch {nearest}."
         )
-
-
-def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weight decay on matrices and kernels only; biases, scales and shifts (one-dimensional) have none."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
-
-
-def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
-    """One learning-rate step a training step, over `steps` in all."""
-    if recipe.schedule == "one-cycle":
-        return OneCycleLR(optimizer, max_lr=recipe.learning_rate, total_steps=max(2, steps))
-    if recipe.schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=steps)
-    return LambdaLR(optimizer, lambda _: 1.0)

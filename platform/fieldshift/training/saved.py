@@ -18,10 +18,8 @@ from fieldshift.networks import TEMPORAL, NetworkConfig, VideoNetwork, video_net
 from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.networks.insertion import MotionsAt
 from fieldshift.training.arms import Arm, arm_named
+from fieldshift.training.card_file import SCHEMA, VERSION, WEIGHTS, read_card
 from fieldshift.training.frames import FramePlan
-
-SCHEMA = "fieldshift.network"
-VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +182,7 @@ def save_network(folder: Path, network: VideoNetwork, card: NetworkCard) -> None
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     temporary = folder / ".weights.writing"
     save_file(weights, temporary)
-    temporary.replace(folder / "weights.safetensors")
+    temporary.replace(folder / WEIGHTS)
     text = json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(card)}, indent=2)
     temporary = folder / ".network.writing"
     temporary.write_text(text + "\n")
@@ -193,26 +191,26 @@ def save_network(folder: Path, network: VideoNetwork, card: NetworkCard) -> None
 
 def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[VideoNetwork, NetworkCard]:
     """The trained network of a run folder, in evaluation mode, and its card. Raises UserError where there is none."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    card_path = folder / "network.json"
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; give one of `fieldshift train`, or a trial's of a comparison.")
-    if not card_path.exists():
-        trial = next((path.parent for path in sorted(folder.glob("**/trials/*/network.json"))), None)
-        such = f"such as {trial}" if trial else "of `fieldshift train` or of a comparison's trial"
-        raise UserError(f"{folder} holds no trained network (no network.json); give a folder {such}.")
+    values, weights = read_card(folder), folder / WEIGHTS
     try:
-        values = json.loads(card_path.read_text())
-        schema, version = values.pop("schema"), values.pop("version")
-    except (ValueError, KeyError, AttributeError):
-        raise UserError(f"{card_path} is not a network description; train again or restore the file.") from None
-    if schema != SCHEMA or version > VERSION:
+        card = NetworkCard.from_plain(values)
+        network = card.build(pretrained=False)
+    except (TypeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{card_path} has schema {schema} version {version}; this FieldShift reads {SCHEMA} up to version "
-            f"{VERSION}: update FieldShift."
-        )
-    card = NetworkCard.from_plain(values)
-    network = card.build(pretrained=False)
-    network.load_state_dict(load_file(folder / "weights.safetensors"))
+            f"{folder / 'network.json'} describes no network that can be built ({reason}); train again."
+        ) from None
+    try:
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{weights} cannot be read ({' '.join(str(error).split())[:200]}); train again or restore it."
+        ) from None
+    except RuntimeError:  # torch names every tensor that does not fit
+        raise UserError(
+            f"{weights} is of another network than network.json beside it; train again or restore it."
+        ) from None
     return network.to(device).eval(), card

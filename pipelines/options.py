@@ -1,0 +1,78 @@
+"""Names, paths and files that a command was given, checked before anything slow is imported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fieldshift.errors import UserError
+from fieldshift.motions import policy_file as policy_document
+from fieldshift.networks.names import TASKS, is_foreign, known_detectors, known_networks, unknown_network
+from fieldshift.run_folder import check_writable
+from fieldshift.training import arm_named
+from fieldshift.training.card_file import read_card
+from pipelines.problem import PolicySource, policy_file
+from search_spaces import motion_spaces
+
+
+def check_policy(source: PolicySource | Path) -> None:
+    """Raises UserError where a policy is given and its document cannot be read; its motions are checked later."""
+    if not isinstance(source, (str, Path, dict)):  # none, or a policy in Python
+        return
+    text = json.dumps(source) if isinstance(source, dict) else policy_document.text_of(policy_file(source))
+    try:
+        policy_document.document_of(text)
+    except UserError as error:
+        raise policy_document.invalid(
+            "--policy" if isinstance(source, dict) else str(policy_file(source)), error
+        ) from None
+
+
+def check_network_name(name: str) -> None:
+    """Raises UserError where `name` is no network that a theoretical field can be asked for."""
+    if (
+        not is_foreign(name)
+        and name not in known_detectors()
+        and not any(name in known_networks(task) for task in TASKS)
+    ):
+        raise unknown_network(name)
+
+
+def check_space(space: str) -> None:
+    """Raises UserError where there is no such search space."""
+    motion_spaces.found(space)
+
+
+def check_figure(out: str, endings: Sequence[str]) -> Path:
+    """The file that a figure is written to. Raises UserError where it can be none."""
+    path = Path(out)
+    if path.suffix not in endings:
+        raise UserError(f"--out is '{out}', but a figure is written as {', '.join(endings[:-1])} or {endings[-1]}.")
+    if path.is_dir():
+        raise UserError(f"--out {out} is a folder; give a file in it.")
+    check_writable(path, "a file elsewhere")
+    return path
+
+
+def check_run(run: str) -> dict[str, Any]:
+    """The description of the network in a run folder. Raises UserError where there is none."""
+    return read_card(Path(run))
+
+
+def check_pictures(images: Sequence[str]) -> None:
+    """Raises UserError where one of the picture files is not there, or is a folder."""
+    for name in images:
+        path = Path(name)
+        if path.is_dir():
+            raise UserError(f"{name} is a folder; name the pictures in it, such as {path / '*.png'}.")
+        if not path.exists():
+            raise UserError(f"{name} is not there; put it back, or name another.")
+
+
+def check_arms_policy(arms: Sequence[str], policy: PolicySource) -> None:
+    """Raises UserError where one of the arms needs a policy and none is given."""
+    for name in arms:
+        if policy is None and arm_named(name).needs_policy:
+            raise UserError(f"The arm '{name}' needs a policy; give --policy FILE (fieldshift search makes one).")

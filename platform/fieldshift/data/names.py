@@ -1,0 +1,85 @@
+"""The names of data sets and where their files lie, known without importing torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fieldshift.data.loading import LoadingConfig
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.paths import given_path
+
+AXES = ("left", "top")
+OWN_KINDS = ("folder", "npz", "voc")
+PLACES = {
+    "cifar10": ("cifar-10-batches-py", "cifar10.npz"),
+    "cifar100": ("cifar-100-python", "cifar100.npz"),
+    "fashion-mnist": ("FashionMNIST/raw",),
+    "tiny-imagenet": ("tiny-imagenet-200",),
+    "imagenet": ("imagenet/train",),
+    "voc2012": ("VOCdevkit/VOC2012",),
+    "cityscapes": ("cityscapes/leftImg8bit",),
+}
+"""Published data sets, and the files or folders below the data root by which each is known to be there."""
+DOWNLOADED = ("cifar10", "cifar100", "fashion-mnist", "voc2012")
+"""Those that torchvision can fetch."""
+
+
+def known_datasets() -> list[str]:
+    """The names that `load_dataset` takes, beside folder:PATH, npz:PATH and voc:PATH."""
+    return [*(f"digit-pairs-{axis}" for axis in AXES), *PLACES]
+
+
+def is_digit_pairs(spec: str) -> bool:
+    """Whether `spec` names the scenes that are made here."""
+    return spec in {f"digit-pairs-{axis}" for axis in AXES}
+
+
+def check_data_name(spec: str, loading: LoadingConfig, root: Path | str | None = None) -> None:
+    """Raises UserError where `spec` names no data set, or one that is not there, or `loading` does not apply to it."""
+    kind, colon, path = spec.partition(":")
+    if colon:
+        if kind not in OWN_KINDS:
+            raise unknown_name("kind of data", kind, [f"{name}:PATH" for name in OWN_KINDS])
+        if not path:
+            raise UserError(f"'{spec}' names no path; give {kind}:PATH.")
+        if loading.download:
+            raise UserError(f"loading.download does not apply to {spec}; leave it out.")
+        (existing_file if kind == "npz" else existing_folder)(path)
+        return
+    if is_digit_pairs(spec):
+        if loading.size is not None or loading.channels is not None:
+            raise UserError(f"loading.size and loading.channels do not apply to {spec}; leave them out.")
+        return
+    if spec not in PLACES:
+        raise unknown_name("data set", spec, [*known_datasets(), *(f"{name}:PATH" for name in OWN_KINDS)])
+    check_published(spec, loading, root)
+
+
+def check_published(name: str, loading: LoadingConfig, root: Path | str | None) -> None:
+    """Raises UserError where a published data set is neither there nor can be fetched as asked."""
+    from fieldshift.data.cache import data_root
+
+    base = data_root(root)
+    if loading.download and name not in DOWNLOADED:
+        raise UserError(f"{name} cannot be downloaded by torchvision; put it below {base} yourself.")
+    if not loading.download and not any((base / place).exists() for place in PLACES[name]):
+        places = " or ".join(str(base / place) for place in PLACES[name])
+        fetch = "set loading.download, or " if name in DOWNLOADED else ""
+        raise UserError(f"{name} is not at {places}; {fetch}put it there, or give its folder as root.")
+
+
+def existing_folder(path: str | Path, kind: str = "data") -> Path:
+    """`path` as an absolute folder with links resolved. Raises UserError when it is not a folder that can be read."""
+    folder = given_path(path)
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"The {kind} folder '{path}' {found}; give the path of an existing folder.")
+    return folder.resolve()
+
+
+def existing_file(path: str | Path) -> Path:
+    """The npz file at `path`. Raises UserError when there is none."""
+    file = given_path(path)
+    if not file.is_file():
+        raise UserError(f"The npz file '{path}' does not exist; give the path of an existing file.")
+    return file

@@ -1,0 +1,56 @@
+"""The description of a trained network on disk, `network.json`, read and checked without importing torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fieldshift.errors import UserError
+
+SCHEMA = "fieldshift.network"
+VERSION = 1
+WEIGHTS = "weights.safetensors"
+
+EXPORT_FORMATS = ("torch", "onnx", "safetensors")
+"""What such a network can be exported to."""
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "data": str,
+    "task": str,
+    "classes": list,
+    "channels": int,
+    "size": list,
+    "mean": list,
+    "std": list,
+    "network": str,
+    "temporal": str,
+    "arm": str,
+}
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The fields of the network that a run folder holds. Raises UserError where there is none, or it cannot be read."""
+    path = folder / "network.json"
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}; give one of `fieldshift train`, or a trial's of a comparison.")
+    if not path.exists():
+        trial = next((path.parent for path in sorted(folder.glob("**/trials/*/network.json"))), None)
+        such = f"such as {trial}" if trial else "of `fieldshift train` or of a comparison's trial"
+        raise UserError(f"{folder} holds no trained network (no network.json); give a folder {such}.")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        schema, version = values.pop("schema"), values.pop("version")
+    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+        raise UserError(f"{path} is not a network description; train again or restore the file.") from None
+    if schema != SCHEMA or not isinstance(version, int) or version > VERSION:
+        raise UserError(
+            f"{path} has schema {schema} version {version}; this FieldShift reads {SCHEMA} up to version "
+            f"{VERSION}: update FieldShift."
+        )
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)]
+    if wrong or len(values["size"]) != 2:
+        raise UserError(f"{path} has no usable {' or '.join(wrong) or 'size'}; train again or restore the file.")
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder} holds no {WEIGHTS}; train again or restore the file.")
+    return dict(values)

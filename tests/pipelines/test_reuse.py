@@ -1,0 +1,216 @@
+"""What is reused, and on which data: a table of situations with the right value for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fieldshift.cli import main
+from fieldshift.data import LoadingOverrides, load_dataset
+from fieldshift.errors import UserError
+from fieldshift.run_folder import read_result
+from fieldshift.training import load_network
+from pipelines.run_data import load_as_in_run
+
+QUICK = ["--recipe.epochs", "1", "--recipe.batch", "8", "--tracking.enabled", "false"]
+AS_IN_TRAINING = LoadingOverrides()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What happens to the data after the training, what evaluation is asked for, and what has to come of it.
+
+    change: what is done; it returns the images, by class and content, that the test part loses and gains. said: a note's
+    words, none where there is no note. refused: words of the refusal.
+    """
+
+    change: Callable[[Any], tuple[set[tuple[str, bytes]], set[tuple[str, bytes]]] | None] = lambda trained: None
+    given: LoadingOverrides = AS_IN_TRAINING
+    data: Callable[[Any], str | None] = lambda trained: None
+    said: str = ""
+    refused: str = ""
+    size: tuple[int, int] = (12, 12)
+
+
+def copy_a_tested_image(trained: Any) -> None:
+    path = trained.path(tested=True)
+    shutil.copy(path, path.with_name("copy.png"))
+
+
+def copy_a_tested_image_over_one_trained_on(trained: Any) -> None:
+    shutil.copy(trained.path(tested=True), trained.path(tested=False))
+
+
+def losing_a_tested_image(trained: Any) -> tuple[set[tuple[str, bytes]], set[tuple[str, bytes]]]:
+    path = trained.path(tested=True)
+    lost = {(path.parent.name, path.read_bytes())}
+    path.unlink()
+    return lost, set()
+
+
+def relabelling_a_tested_image(trained: Any) -> tuple[set[tuple[str, bytes]], set[tuple[str, bytes]]]:
+    path = trained.path(tested=True)
+    label, content = path.parent.name, path.read_bytes()
+    trained.relabel(path)
+    return {(label, content)}, {(trained.other(label), content)}
+
+
+def painting_a_tested_image(trained: Any) -> tuple[set[tuple[str, bytes]], set[tuple[str, bytes]]]:
+    path = trained.path(tested=True)
+    lost = {(path.parent.name, path.read_bytes())}
+    trained.noise(77_777).save(path)
+    return lost, {(path.parent.name, path.read_bytes())}
+
+
+def copied(trained: Any) -> str:
+    shutil.copytree(trained.root, trained.root.with_name("copy"))
+    return f"folder:{trained.root.with_name('copy')}"
+
+
+def linked(trained: Any) -> str:
+    trained.root.with_name("link").symlink_to(trained.root)
+    return f"folder:{trained.root.with_name('link')}"
+
+
+def relative(trained: Any) -> str:
+    return f"folder:{os.path.relpath(trained.root)}"
+
+
+def with_other_classes(trained: Any) -> str:
+    shutil.copytree(trained.root, trained.root.with_name("other"))
+    (trained.root.with_name("other") / "bee").rename(trained.root.with_name("other") / "02")
+    return f"folder:{trained.root.with_name('other')}"
+
+
+SITUATIONS = {
+    "nothing": Situation(),
+    "workers": Situation(given=LoadingOverrides(workers=2)),
+    "memory": Situation(given=LoadingOverrides(memory=1)),
+    "a setting given as it is by default": Situation(given=LoadingOverrides(workers=4, memory=2048, channels=3)),
+    "its own share": Situation(given=LoadingOverrides(test_share=0.5)),
+    "another size": Situation(
+        given=LoadingOverrides(size=(16, 16)), size=(16, 16), said="The images are 16 x 16 px; the network was trained on 12"
+    ),
+    "another share": Situation(given=LoadingOverrides(test_share=0.2), refused="--loading.test_share is 0.2, but"),
+    "a limit to train": Situation(given=LoadingOverrides(train_limit=5), refused="--loading.train_limit is 5, but"),
+    "arrays' option": Situation(data=lambda trained: "digit-pairs-left", refused="reads 3 channel"),
+    "its own data": Situation(data=lambda trained: f"folder:{trained.root}"),
+    "its own data by a relative path": Situation(data=relative),
+    "its own data by a link": Situation(data=linked),
+    "its own data copied": Situation(data=copied),
+    "a folder that grew": Situation(
+        change=lambda trained: trained.add(30), said="30 image(s) of folder:DATA are in neither part"
+    ),
+    "a folder that grew, and workers": Situation(
+        change=lambda trained: trained.add(30), given=LoadingOverrides(workers=2), said="30 image(s) of folder:DATA"
+    ),
+    "fewer to train": Situation(
+        change=lambda trained: trained.path(tested=False).unlink(), said="has changed since the training: 1 gone"
+    ),
+    "fewer to test": Situation(change=losing_a_tested_image, said="has changed since the training: 1 gone"),
+    "a tested image relabelled": Situation(
+        change=relabelling_a_tested_image, said="has changed since the training: 1 relabelled"
+    ),
+    "an image trained on relabelled": Situation(
+        change=lambda trained: trained.relabel(trained.path(tested=False)), said="has changed since the training: 1 relabelled"
+    ),
+    "an image trained on painted": Situation(
+        change=lambda trained: trained.noise(88_888).save(trained.path(tested=False)),
+        said="the training: 1 with another content",
+    ),
+    "a tested image painted": Situation(change=painting_a_tested_image, said="the training: 1 with another content"),
+    "renamed": Situation(
+        change=lambda trained: [path.rename(path.with_name(f"x{path.name}")) for path in trained.root.rglob("*.png")] and None,
+        said="the training: 24 renamed",
+    ),
+    "a tested image copied": Situation(change=copy_a_tested_image, said="1 image(s) of folder:DATA are in neither part"),
+    "a tested image copied over one trained on": Situation(
+        change=copy_a_tested_image_over_one_trained_on, said="the training: 1 with another content"
+    ),
+    "times": Situation(change=lambda trained: os.utime(trained.path(tested=True), (1, 1))),
+    "classes by other names": Situation(data=with_other_classes, refused="are not the network's: it has 2 ('02', 'ant')"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_the_images_that_are_tested(name: str, trained: Any) -> None:
+    situation = SITUATIONS[name]
+    lost, gained = situation.change(trained) or (set(), set())
+    data, card = situation.data(trained), load_network(trained.run)[1]
+    if situation.refused:
+        with pytest.raises(UserError) as refusal:
+            load_as_in_run(trained.run, card, situation.given, data)
+        assert situation.refused in str(refusal.value)
+        assert len(str(refusal.value).splitlines()) == 1
+        return
+    found = load_as_in_run(trained.run, card, situation.given, data)
+    assert trained.images_of(found.dataset) == trained.tested - lost | gained
+    assert found.dataset.size == situation.size
+    said = situation.said.replace("DATA", str(trained.root))
+    assert [said in note for note in found.notes] == [True] * bool(said)
+
+
+def test_evaluate_scores_what_predict_says_of_those_images(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained.add(30)
+    files = [path for path in trained.root.rglob("*.png") if (path.parent.name, path.read_bytes()) in trained.tested]
+    assert main(["predict", "--run", str(trained.run), "--json", *map(str, files)]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    right = [answer["classes"][0]["class"] == Path(answer["file"]).parent.name for answer in answers]
+    out = tmp_path / "scored"
+    assert main(["evaluate", "--run", str(trained.run), "--loading.workers", "0", "--out", str(out)]) == 0
+    result = read_result(out)
+    assert result["score"] == pytest.approx(np.mean(right))
+    assert result["samples"] == len(files)
+    assert result["data"]["notes"] == [capsys.readouterr().out.splitlines()[0]]
+    assert not any(answer["trained_on"] for answer in answers)
+
+
+def test_predict_names_what_the_network_was_trained_on(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["predict", "--run", str(trained.run), *(str(trained.path(tested=tested)) for tested in (True, False))]
+    assert main(words) == 0
+    assert "1 of these 2 pictures are among those that the network was trained on" in capsys.readouterr().out
+
+
+def test_images_that_were_trained_on_are_counted_where_the_data_name_the_test_part(made: Any, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in made.classes:
+            (tmp_path / part / name).mkdir(parents=True)
+    for number in range(4):
+        made.noise(5000 + number).save(tmp_path / "train" / made.classes[number % 2] / f"{number}.png")
+        made.noise(6000 + number).save(tmp_path / "test" / made.classes[number % 2] / f"{number}.png")
+    seen = made.path(tested=False)
+    shutil.copy(seen, tmp_path / "test" / seen.parent.name / "seen.png")
+    card = load_network(made.run)[1]
+    (note,) = load_as_in_run(made.run, card, LoadingOverrides(), f"folder:{tmp_path}").notes
+    assert note.startswith("1 of the 5 test images are among those that the network was trained on")
+
+
+def test_scenes_whose_classes_stand_in_another_order_are_scored_alike(scenes: Path, tmp_path: Path) -> None:
+    root, run = tmp_path / "scenes", tmp_path / "run"
+    shutil.copytree(scenes, root)
+    words = ["--task", "segmentation", "--network", "tiny-resnet-fcn", *QUICK]
+    assert main(["train", "--data", f"voc:{scenes}", "--out", str(run), *words]) == 0
+    (root / "classes.txt").write_text("square\nground\n")
+    for path in (root / "SegmentationClass").iterdir():
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where(mask == 255, 255, 1 - np.minimum(mask, 1)).astype(np.uint8)).save(path)
+    scores = []
+    for place, data in enumerate((scenes, root)):
+        assert main(["evaluate", "--run", str(run), "--data", f"voc:{data}", "--out", str(tmp_path / str(place))]) == 0
+        scores.append(read_result(tmp_path / str(place)))
+    assert scores[0]["score"] == scores[1]["score"] == read_result(run)["row"]["score"]
+    dataset = load_as_in_run(run, load_network(run)[1], LoadingOverrides(), f"voc:{root}").dataset
+    masks = dataset.test.gather(torch.arange(len(dataset.test)))[1]
+    assert torch.equal(masks, load_dataset(f"voc:{scenes}").test.gather(torch.arange(len(masks)))[1])
