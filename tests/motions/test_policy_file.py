@@ -155,7 +155,7 @@ def with_edge(**changes: object) -> str:
         ("null", r"a policy file \(fieldshift search writes them\) says"),
         ('{"name": "vscode"}', "It says no schema, but a policy file"),
         (changed(schema="other"), "'other'"),
-        (changed(version=2), "version is 2, but this FieldShift reads up to 1; update FieldShift"),
+        (changed(version=3), "version is 3, but this FieldShift reads up to 2; update FieldShift"),
         (changed(version=0), "version is 0"),
         (changed(version=True), "version is True"),
         (changed(version="1"), "version is '1'"),
