@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peak_memory import state_peak
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -168,6 +169,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         compare_files(Path(folder) / "jpeg", files, arguments.workers, rounds)
         compare_first_batch(Path(folder) / "many", images, arguments.workers)
+    state_peak()
 
 
 if __name__ == "__main__":

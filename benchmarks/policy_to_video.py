@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from peak_memory import state_peak
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -140,6 +141,7 @@ def main() -> None:
     for device in devices:
         for batch, side in SIZES:
             compare(batch // 16 if arguments.quick else batch, side, 2 if arguments.quick else arguments.runs, device)
+    state_peak()
 
 
 if __name__ == "__main__":

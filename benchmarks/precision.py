@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 
 import torch
+from peak_memory import state_peak
 
 from fieldshift.data import TensorSplit
 from fieldshift.motions import Policy
@@ -82,6 +83,7 @@ def main() -> None:
         shown = " ".join(f"{loss:8.5f}" for loss in losses)
         print(f"{name:<14} {shown} {max(distance):>9.5f} {'yes' if inside else 'NO':>13} {seconds[name]:>6.1f}")
     print(f"{'noise':<14} {' '.join(f'{one:8.5f}' for one in noise)}   (spread of {SEEDS} seeds of the plain path)")
+    state_peak()
 
 
 if __name__ == "__main__":

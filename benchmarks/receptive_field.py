@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import torch
 import torchvision
+from peak_memory import state_peak
 
 from fieldshift.motions import Policy
 from fieldshift.networks import video_network
@@ -66,6 +67,7 @@ def main() -> None:
         None,
         lambda: effective(tiny, small, trained=False, policy=three),
     )
+    state_peak()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from peak_memory import state_peak
 from torch import Tensor
 
 from fieldshift.motions import distances, motion, sampling_grid
@@ -94,6 +95,7 @@ def main() -> None:
         return
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
         compare(device)
+    state_peak()
 
 
 def compare(device: str) -> None:

@@ -1,14 +1,15 @@
 """Forward and backward of every temporal module against its direct transcription and against a tensor copy, in one run.
 
-    python benchmarks/temporal_modules.py                      # 8 frames x 32 images, 256 channels, 14x14 and 56x56
+    python benchmarks/temporal_modules.py                      # 8 frames, 256 channels, 14x14 (32 images) and 56x56
     python benchmarks/temporal_modules.py --images 4 --sizes 14  # a small machine
 
 Prints milliseconds and two ratios: direct transcription / module (above 1: the module is faster) and module / copy (a
 copy is `clone` once forward and once backward: what touching every element once costs). The aims are below the table:
 TSM within 1.3 copies; GSF 1.5 times as fast as its transcription on a GPU, no slower on the CPU. On the CPU time is the
 process's own, so other programs disturb it less; on a GPU it is measured by events. The rows are interleaved and the
-best of the repeats counts. `--step resnet50` also times a whole training step with and without GSF (aim on a GPU: at
-most 15 % more).
+best of the repeats counts. On the CPU large maps are of fewer images, so that no map has more than 2^24 elements: with
+32 images of 56x56, 822 MB a map, all rows together took 23 GiB. `--step resnet50` also times a whole training step with
+and without GSF (aim on a GPU: at most 15 % more).
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import time
 from collections.abc import Callable
 
 import torch
+from peak_memory import state_peak
 from torch import Tensor, nn
 
 from fieldshift.networks import GSF, GSM, TEMPORAL, TSM, video_network
 
+MOST_ELEMENTS = 2**24  # of a map on the CPU
 COPIES = 1.3  # what TSM may cost, in copies of its input
 # glibc's allocator keeps what is freed: whether a row's memory is fresh, and has to be mapped, is chance.
 KEPT_PAGES = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(10**11)}
@@ -142,7 +145,10 @@ def stepper(module: nn.Module, features: Tensor, gradient: Tensor) -> Callable[[
 
 def measure(size: int, options: argparse.Namespace, device: torch.device) -> None:
     """Measures all modules at one size and prints a row for each."""
-    shape = (options.images * options.frames, options.channels, size, size)
+    images = options.images
+    if device.type == "cpu":
+        images = max(1, min(images, MOST_ELEMENTS // (options.frames * options.channels * size * size)))
+    shape = (images * options.frames, options.channels, size, size)
     layout = torch.channels_last if options.channels_last else torch.contiguous_format
     features = torch.randn(shape, device=device).to(memory_format=layout).requires_grad_()
     gradient = torch.randn(shape, device=device).to(memory_format=layout)
@@ -230,12 +236,13 @@ def main() -> None:
     device = torch.device(options.device)
     print(
         f"torch {torch.__version__}, {device}, {options.threads} thread(s), {options.frames} frames, "
-        f"{options.images} images, {options.channels} channels, {'channels_last' if options.channels_last else 'NCHW'}"
+        f"at most {options.images} images, {options.channels} channels, {'channels_last' if options.channels_last else 'NCHW'}"
     )
     for size in options.sizes:
         measure(size, options, device)
     if options.step or device.type == "cuda":
         measure_step(options.step or "resnet50", options, device)
+    state_peak()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import sys
 
 import psutil
 import torch
+from peak_memory import state_peak
 
 from fieldshift.networks import known_networks, video_network
 
@@ -80,6 +81,7 @@ def main() -> None:
         f"{options.network}, {options.temporal}, T = {options.frames}, {options.batch} video(s) of {options.size} px, "
         f"{options.device}"
     )
+    state_peak()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import argparse
 import time
 
 import torch
+from peak_memory import state_peak
 from torch import Tensor
 
 from fieldshift.data import DataSet, TensorSplit
@@ -81,6 +82,7 @@ def main() -> None:
         tuning = max(0, decisions - 1)
         hours = (a_pass * (epochs + tuning) + deciding) / 3600
         print(f"  {epochs} passes, {tuning} of tuning: {hours:.2f} device-hours")
+    state_peak()
 
 
 if __name__ == "__main__":

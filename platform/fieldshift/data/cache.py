@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,21 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fieldshift.cache_folder import cache_folder
 from fieldshift.paths import given_path
 
 Arrays = Mapping[str, NDArray[np.generic]]
-
-
-def cache_folder() -> Path:
-    """The folder for derived data: the environment variable FIELDSHIFT_CACHE, else the user's cache folder."""
-    named = os.environ.get("FIELDSHIFT_CACHE")
-    if named:
-        return Path(named)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "fieldshift"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "fieldshift" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fieldshift"
 
 
 def data_root(root: Path | str | None = None) -> Path:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.run import Run, TrackedRun
 from fieldshift.tracking.spool import Spool
+from fieldshift.tracking.template import copy_template, keep_template
 
 KEY_TAG, PROCESS_TAG, PARENT_TAG, NAME_TAG = (
     "fieldshift.key",
@@ -148,7 +149,8 @@ class Store:
 def open_store(config: TrackingConfig, folder: Path) -> Store:
     """Opens the store and makes it ready for several processes: call it before work fans out, and again anywhere.
 
-    A SQLite store is created and migrated under a lock, so exactly once. A server that does not answer is no error: one
+    A SQLite store is created under a lock, so exactly once: MLflow migrates the first of a machine, which takes seconds,
+    and later ones are copies of it. A server that does not answer is no error: one
     warning, and what would have gone there is kept under `folder` for `replay`.
 
     Args:
@@ -164,15 +166,32 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
         )
         return Store(uri="", folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
-    store = Store(uri=config.uri or f"sqlite:///{folder / 'mlflow.db'}?timeout={SQLITE_WAIT_S}", folder=folder)
+    database = folder / "mlflow.db"
+    store = Store(uri=config.uri or f"sqlite:///{database}?timeout={SQLITE_WAIT_S}", folder=folder)
     spool = Spool(folder, store.uri)
     try:
         _knock(store.uri)
         with file_lock(folder / ".mlflow.lock"):
-            client_for(store.uri).search_experiments(max_results=1)
+            if config.uri:
+                answer_from(store.uri)
+            else:
+                make_database(store.uri, database)
     except Exception as error:
         spool.server_is_down(error)
     return store
+
+
+def make_database(uri: str, database: Path) -> None:
+    """Opens the store in a run's folder: on the database that is there, on a copy of the template, or on MLflow's own."""
+    is_new = not database.exists() and not copy_template(database)
+    answer_from(uri)
+    if is_new:
+        keep_template(database)
+
+
+def answer_from(uri: str) -> None:
+    """Asks the store for something, which makes and migrates it where that is to be done."""
+    client_for(uri).search_experiments(max_results=1)
 
 
 def _quoted(text: str) -> str:
