@@ -120,3 +120,25 @@ def test_without_ray_trials_run_in_this_process(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("fieldshift.cluster.tune.has_ray", lambda: False)
     results = run_trials(train, TRIALS, cluster=ClusterConfig(gpus_per_worker=0), name="compare", storage=tmp_path)
     assert all(result.value is not None for result in results)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "same"),
+    [
+        ({"data": "a"}, {"data": "a"}, True),
+        ({"data": "a"}, {"data": "b"}, False),
+        ({}, {"data": "b"}, True),  # an older version did not know it
+        ({"data": "a"}, {}, False),
+    ],
+)
+def test_a_kept_trial_is_taken_where_all_that_it_recorded_is_the_same(
+    recorded: dict[str, str], asked: dict[str, str], same: bool, tmp_path: Path
+) -> None:
+    (first,) = go([{**TRIALS[0], **recorded}], tmp_path)
+    if not same:
+        with pytest.raises(UserError, match="of another configuration"):
+            go([{**TRIALS[0], **asked}], tmp_path, resume=True)
+        return
+    (again,) = go([{**TRIALS[0], **asked}], tmp_path, resume=True)
+    assert again.kept
+    assert again.value == first.value

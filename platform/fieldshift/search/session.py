@@ -233,7 +233,7 @@ class Session:
         state = SearchState.from_values(read_checkpoint(path, self.device), str(path))
         if state.fingerprint != self.state.fingerprint:
             raise UserError(
-                f"{path} belongs to a search with other settings ({state.fingerprint}, now {self.state.fingerprint}); "
+                f"{path} belongs to a search with other settings or data ({state.fingerprint}, now {self.state.fingerprint}); "
                 "resume with the same ones or start anew in another folder."
             )
         self.cell.load_state_dict(state.cell)
