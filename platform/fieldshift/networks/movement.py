@@ -116,7 +116,7 @@ class _MoveChannels(torch.autograd.Function):
 
     @staticmethod
     def forward(features: Tensor, weights: Tensor, taps: Taps, width: int, blocks: int) -> Tensor:
-        added = add_rows(to_rows(features[:, :width], blocks), weights, taps)
+        added = add_rows(to_rows(features, blocks, width), weights, taps)
         moved = from_rows(added, Layout.of(features), blocks)
         return moved if width == features.shape[1] else torch.cat([moved, features[:, width:]], dim=1)
 
@@ -151,15 +151,19 @@ class Layout(NamedTuple):
         return Layout(batch, height, width, channels > 1 and features.stride(1) == 1)
 
 
-def to_rows(features: Float[Tensor, "batch channels H W"], blocks: int) -> Float[Tensor, "rows numbers"]:
-    """A map as a table (G * P, B * C'): block by block, one row per pixel, outside of autograd."""
+def to_rows(
+    features: Float[Tensor, "batch channels H W"], blocks: int, width: int
+) -> Float[Tensor, "rows numbers"]:
+    """The first `width` channels of a map as a table (G * P, B * C'): block by block, one row per pixel, outside of autograd."""
     layout, channels = Layout.of(features), features.shape[1]
-    pixels, each = layout.height * layout.width, channels // blocks
+    pixels, each = layout.height * layout.width, width // blocks
     if layout.channels_last:  # the C' numbers of a block are together: they change places as one
-        pieces = features.permute(0, 2, 3, 1).reshape(-1, each)  # (B * P * G, C')
-        order = _transposition((layout.batch, pixels, blocks), features.device)
+        if channels % each:
+            features, channels = features[:, :width], width
+        pieces = features.permute(0, 2, 3, 1).reshape(-1, each)  # (B * P * C / C', C')
+        order = _transposition((layout.batch, pixels, channels // each), blocks, features.device)
         return pieces.index_select(0, order).view(blocks * pixels, -1)
-    parts = features.reshape(layout.batch, blocks, each, pixels)
+    parts = features[:, :width].reshape(layout.batch, blocks, each, pixels)
     return parts.permute(1, 3, 0, 2).reshape(blocks * pixels, -1)
 
 
@@ -168,7 +172,7 @@ def from_rows(table: Float[Tensor, "rows numbers"], layout: Layout, blocks: int)
     batch, height, width, channels_last = layout
     pixels, each = height * width, table.shape[1] // batch
     if channels_last:
-        order = _transposition((blocks, pixels, batch), table.device)
+        order = _transposition((blocks, pixels, batch), batch, table.device)
         pieces = table.reshape(-1, each).index_select(0, order)
         return pieces.view(batch, height, width, blocks * each).permute(0, 3, 1, 2)
     parts = table.view(blocks, pixels, batch, each).permute(2, 0, 3, 1)
@@ -180,7 +184,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def forward(features: Tensor, blocks: int) -> Tensor:
-        return to_rows(features, blocks)
+        return to_rows(features, blocks, features.shape[1])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
@@ -230,13 +234,14 @@ def row_sums(
 _orders: Kept[Tensor] = Kept(64 * 2**20)
 
 
-def _transposition(shape: tuple[int, int, int], device: torch.device) -> Tensor:
-    """The places, in an array of this shape (I, J, K), of the entries of its transpose (K, J, I), in order."""
+def _transposition(shape: tuple[int, int, int], first: int, device: torch.device) -> Tensor:
+    """The places, in an array of this shape (I, J, K), of the first rows of its transpose (K, J, I), in order."""
 
     def made() -> Tensor:
-        return torch.arange(shape[0] * shape[1] * shape[2], device=device).view(shape).permute(2, 1, 0).reshape(-1)
+        numbers = torch.arange(shape[0] * shape[1] * shape[2], device=device).view(shape)
+        return numbers[:, :, :first].permute(2, 1, 0).reshape(-1)
 
-    return _orders.get((shape, device), made)
+    return _orders.get((shape, first, device), made)
 
 
 @dataclass(frozen=True)
