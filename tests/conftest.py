@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's own deadlines at its start, read when it is imported: those of the tests wait for progress (`tests/progress.py`).
+os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "3600")
+os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "3600")
 
 import sys
 import types
