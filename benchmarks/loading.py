@@ -1,9 +1,9 @@
 """How fast samples reach the network, next to torchvision's transforms under a plain DataLoader.
 
-    OMP_NUM_THREADS=1 python benchmarks/loading.py [--workers 1] [--images 50000] [--quick]
+    OMP_NUM_THREADS=1 python benchmarks/loading.py [--workers 1] [--samples 10000] [--images 50000] [--quick]
 
-Prints, side by side: samples per second for data the size of CIFAR-10 with each 2D arm (one worker on either side),
-samples per second from JPEG files (as many workers on either side), and the time to the first batch of 50,000 files.
+Prints, side by side: samples per second for images of CIFAR-10's size with each 2D arm (one worker on either side),
+samples per second from JPEG files (as many workers on either side), and the time to the first batch of many files.
 Each side runs in turn, several times; the median is shown. Both sides give normalised float batches.
 """
 
@@ -157,8 +157,8 @@ def compare_first_batch(folder: Path, count: int, workers: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1, help="decoding threads, and processes of the DataLoader")
-    parser.add_argument("--samples", type=int, default=10_000, help="images in memory")
-    parser.add_argument("--images", type=int, default=50_000, help="files for the time to the first batch")
+    parser.add_argument("--samples", type=int, default=1_000, help="images in memory")
+    parser.add_argument("--images", type=int, default=10_000, help="files for the time to the first batch")
     parser.add_argument("--quick", action="store_true", help="small sizes, one round: only shows that it runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32, help="images, each of T frames")
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--sizes", type=int, nargs="+", default=[14, 56], help="sides of the maps in pixels")
-    parser.add_argument("--repeats", type=int, default=5, help="the best of these counts")
+    parser.add_argument("--repeats", type=int, default=3, help="the best of these counts")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--channels-last", action="store_true", help="memory format of the maps")

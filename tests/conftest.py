@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's own deadlines at its start, read when it is imported: those of the tests wait for progress (`tests/progress.py`).
+os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "3600")
+os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "3600")
 
 import sys
 import types
@@ -24,8 +27,15 @@ SHAPED = (
 )
 install_import_hook([f"fieldshift.{name}" for name in SHAPED], f"{checker.__name__}.check")
 
+import contextlib
+from typing import Any
+
 import pytest
 import torch
+
+from tests.progress import progress_awaited
+
+AWAITED = pytest.StashKey[contextlib.ExitStack]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,6 +43,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "cluster" if item.get_closest_marker("cluster") else item.location[0]
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
+    """The timeout of a test with a cluster counts the seconds without progress: how long Ray takes is the machine's."""
+    if item.get_closest_marker("cluster") is None:
+        return None
+    item.stash[AWAITED] = contextlib.ExitStack()
+    item.stash[AWAITED].enter_context(progress_awaited(settings.timeout))
+    return True
+
+
+def pytest_timeout_cancel_timer(item: pytest.Item) -> bool | None:
+    if AWAITED not in item.stash:
+        return None
+    item.stash[AWAITED].close()
+    return True
 
 
 @pytest.fixture(autouse=True, scope="session")

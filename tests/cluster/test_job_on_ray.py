@@ -20,7 +20,7 @@ import fieldshift
 
 ray = pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
 
 PROGRAM = """
 import fieldshift, os, sys
@@ -77,13 +77,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
 
 def await_port(head: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 120
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
         except OSError:
             assert head.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, f"no dashboard after 120 s: {log.read_text()}"
             time.sleep(0.2)
         else:
             return
@@ -104,7 +102,7 @@ def test_a_job_needs_the_token_brings_its_package_and_ends_with_its_status(
         "from fieldshift.cluster import submit\n"
         "from fieldshift.errors import UserError\n"
         "try:\n"
-        f"    outcome = submit({url!r}, sys.argv[1:], modules=[fieldshift], start_timeout_s=120)\n"
+        f"    outcome = submit({url!r}, sys.argv[1:], modules=[fieldshift], start_timeout_s=3600)\n"
         "except UserError as error:\n"
         "    sys.exit(f'refused: {error}')\n"
         "print('status', outcome.status)\n"
@@ -114,7 +112,7 @@ def test_a_job_needs_the_token_brings_its_package_and_ends_with_its_status(
     def run(variables: dict[str, str], code: int) -> subprocess.CompletedProcess[str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         argv = [sys.executable, str(script), sys.executable, str(program), str(tmp_path / "storage"), str(code)]
-        return subprocess.run(argv, env=clean | variables, capture_output=True, text=True, timeout=200, check=False)
+        return subprocess.run(argv, env=clean | variables, capture_output=True, text=True, check=False)
 
     without = run({"RAY_AUTH_MODE": "disabled"}, 0)
     assert without.returncode == 1

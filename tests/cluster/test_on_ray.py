@@ -11,9 +11,9 @@ import pytest
 from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_trials, run_workers
 from fieldshift.errors import UserError
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
 
-WORKERS = ClusterConfig(workers=2)
+WORKERS = ClusterConfig(workers=2, start_timeout_s=3600)  # the tests' own deadline waits for progress
 
 
 @pytest.fixture(scope="module")

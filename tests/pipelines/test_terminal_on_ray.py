@@ -12,7 +12,7 @@ from fieldshift.cluster import ClusterConfig, connect
 from fieldshift.run_folder import read_result
 from tests.terminal import in_terminal
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
 
 LOADED = ["--loading.train_limit", "96", "--loading.test_limit", "48"]
 TRAINED = [*LOADED, "--recipe.epochs", "1", "--recipe.batch", "32"]

@@ -16,7 +16,7 @@ from typing import Any
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, environment
 from fieldshift.cluster.context import Metrics, WorkerContext
-from fieldshift.cluster.reports import Listener, OnReport, describe_failure, sender, start_mailbox
+from fieldshift.cluster.reports import ANSWER_DEADLINE_S, Listener, OnReport, describe_failure, sender, start_mailbox
 from fieldshift.cluster.room import local_device, preflight, resources, worker_gpus
 from fieldshift.errors import UserError
 
@@ -151,7 +151,7 @@ def _work(config: dict[str, Any]) -> Any:
     try:
         value = config["function"](config["payload"], context)
     except Exception as error:
-        ray.get(config["mailbox"].fail.remote(describe_failure(error, rank)), timeout=10)
+        ray.get(config["mailbox"].fail.remote(describe_failure(error, rank)), timeout=ANSWER_DEADLINE_S)
         raise
     return value if rank == 0 else None
 
@@ -166,7 +166,7 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -
         # Ray's own SIGINT handler aborts the workers, then exits.
         raise KeyboardInterrupt from None
     except (TrainingFailedError, ray.exceptions.RayError) as error:
-        failures = ray.get(mailbox.failures.remote(), timeout=30)
+        failures = ray.get(mailbox.failures.remote(), timeout=ANSWER_DEADLINE_S)
         if not failures and "tart" in str(error) and "imeout" in type(error).__name__ + str(error):
             raise UserError(
                 f"{workers} worker(s) did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s);"
