@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,11 @@ class PolicyMotion:
     def groups(self) -> int:
         return len(self.policies)
 
+    @cached_property
+    def _name(self) -> str:
+        """What the movements are kept under: quicker to look up than the policies themselves."""
+        return repr([policy.transform for policy in self.policies])
+
     def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
         """The movement of a map (B, C, H, W) of that size, made once for every size, device and precision.
 
@@ -82,7 +88,7 @@ class PolicyMotion:
         """
         device = torch.device("cpu") if like.is_meta else like.device
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        key = (tuple(policy.transform for policy in self.policies), size, dtype, device)
+        key = (self._name, size, dtype, device)
         if is_traced() and key not in _movements:
             raise UserError(
                 f"The motions for maps of {size[0]} x {size[1]} are not made yet; run the network once on an image of "

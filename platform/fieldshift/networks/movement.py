@@ -151,10 +151,8 @@ class Layout(NamedTuple):
         return Layout(batch, height, width, channels > 1 and features.stride(1) == 1)
 
 
-def to_rows(
-    features: Float[Tensor, "batch channels H W"], blocks: int, width: int
-) -> Float[Tensor, "rows numbers"]:
-    """The first `width` channels of a map as a table (G * P, B * C'): block by block, one row per pixel, outside of autograd."""
+def to_rows(features: Float[Tensor, "batch channels H W"], blocks: int, width: int) -> Float[Tensor, "rows numbers"]:
+    """The first `width` channels of a map as a table (G * P, B * C'): one row per pixel, outside of autograd."""
     layout, channels = Layout.of(features), features.shape[1]
     pixels, each = layout.height * layout.width, width // blocks
     if layout.channels_last:  # the C' numbers of a block are together: they change places as one

@@ -1,0 +1,164 @@
+"""What the folded form costs against the plain 2D network: a training step, its memory and FLOPs, and a search step.
+
+    python benchmarks/folded_shift.py
+
+tiny-resnet at 40 px (batch 64) and ResNet-18 at 224 px (batch 8), channels-last, one thread. The steps of all variants
+take turns in one process; a ratio is the median of the ratios to the plain step of the same turn. Memory is the peak of a
+process of its own above what it holds before its first step. Aims: at most 1.08 times a plain step for translations, 1.15
+for any motion, 1.10 of the memory; a search step of affine-one at most 2.3 plain steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+import torch
+from peak_memory import peak_memory, state_peak
+
+from fieldshift.folding import motions_of, still
+from fieldshift.motions import Policy
+from fieldshift.networks import VideoNetwork, flops_per_image, video_network
+from fieldshift.search import SearchConfig, load_space
+from fieldshift.search.bilevel import outer_gradient
+from fieldshift.search.session import supernet_of
+from fieldshift.training.loop import use_channels_last
+
+CASES = {"tiny-resnet": (40, 64, 4, 20), "resnet18": (224, 8, 1, 5)}  # side, batch, steps per turn, turns
+CLASSES, CHANNELS, MEMORY_FACTOR = (
+    10,
+    3,
+    4,
+)  # memory is measured at so many times the batch: it then exceeds that of imports
+MOTIONS: dict[str, Policy | None] = {
+    "plain": None,
+    "plain again": None,
+    "identity": Policy.replicate(3),
+    "translate_x, whole cells": Policy.single("translate_x", 0.2, frames=3),
+    "translate_x, part cells": Policy.single("translate_x", 0.45, frames=3),
+    "translate_x and translate_y": Policy.chain([("translate_x", 0.33), ("translate_y", 0.21)], frames=3),
+    "zoom": Policy.single("zoom", 1.4, frames=3),
+    "rotate": Policy.single("rotate", 30.0, frames=3),
+}
+Step = Callable[[], None]
+
+
+def network_of(name: str, policy: Policy | None) -> VideoNetwork:
+    torch.manual_seed(0)
+    motions = None if policy is None else motions_of(policy)
+    temporal = "none" if policy is None else "tsm"
+    network = video_network(
+        name, temporal=temporal, frames=1, num_classes=CLASSES, in_channels=CHANNELS, motions=motions
+    )
+    use_channels_last(network, wanted=True)
+    return network
+
+
+def training_step(name: str, policy: Policy | None, side: int, batch: int) -> Step:
+    network = network_of(name, policy)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
+    video, targets = torch.rand(batch, 1, CHANNELS, side, side), torch.randint(CLASSES, (batch,))
+
+    def step() -> None:
+        loss = torch.nn.functional.cross_entropy(network.fuse(network(video)), targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def search_step(name: str, side: int, batch: int) -> Step:
+    """A step of alpha and one of the network, as the search does them, in the space affine-one."""
+    space, config = load_space("affine-one"), SearchConfig()
+    torch.manual_seed(0)
+    network = video_network(
+        name, temporal="tsm", frames=1, num_classes=CLASSES, in_channels=CHANNELS, motions=still(space.groups)
+    )
+    use_channels_last(network, wanted=True)
+    supernet = supernet_of(network, space, 3, 0, lambda video: video)
+    parameters = list(network.parameters())
+    optimizer = torch.optim.AdamW(parameters, config.lr)
+    alpha_optimizer = torch.optim.Adam(supernet.cell.outer_parameters, config.alpha_lr)
+    images, targets = torch.rand(batch, CHANNELS, side, side), torch.randint(CLASSES, (batch,))
+
+    def loss_at(_parameters: object) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(supernet(images, supernet.cell.weights()), targets)
+
+    def step() -> None:
+        gradients, _ = outer_gradient(loss_at, loss_at, parameters, supernet.cell.outer_parameters)
+        supernet.cell.alpha.grad = gradients[0]
+        alpha_optimizer.step()
+        loss = torch.nn.functional.cross_entropy(supernet(images, None, learns_cell=False), targets)
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    return step
+
+
+def compare(name: str) -> None:
+    side, batch, steps, turns = CASES[name]
+    plain = flops_per_image(network_of(name, None), (side, side))
+    variants = {kind: training_step(name, policy, side, batch) for kind, policy in MOTIONS.items()}
+    variants["search step, affine-one"] = search_step(name, side, batch)
+    seconds: dict[str, list[float]] = {kind: [] for kind in variants}
+    for step in variants.values():
+        step()
+    for _ in range(turns):
+        for kind, step in variants.items():
+            begin = time.perf_counter()
+            for _ in range(steps):
+                step()
+            seconds[kind].append((time.perf_counter() - begin) / steps)
+    print(f"{name}, {side} x {side}, batch {batch}, median of {turns} turns of {steps} step(s)")
+    for kind, taken in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(taken, seconds["plain"], strict=True))
+        line = f"  {kind:28} {statistics.median(taken) * 1e3:8.1f} ms   {ratio:5.3f} of a plain step"
+        if kind in MOTIONS:
+            line += f"   FLOPs {flops_per_image(network_of(name, MOTIONS[kind]), (side, side)) / plain:6.4f}"
+        print(line, flush=True)
+
+
+def memory(name: str) -> None:
+    """Peaks of processes of their own: the plain network's and the folded one's."""
+    peaks = {}
+    for kind in ("plain", "rotate"):
+        command = [sys.executable, __file__, "--memory", name, kind]
+        peaks[kind] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(f"  memory of a step: plain {peaks['plain'] / 2**20:.0f} MiB, rotate {peaks['rotate'] / 2**20:.0f} MiB, "
+          f"{peaks['rotate'] / peaks['plain']:.3f} of the plain")  # fmt: skip
+
+
+def peak_of(name: str, kind: str) -> int:
+    side, batch, _, _ = CASES[name]
+    step = training_step(name, MOTIONS[kind], side, MEMORY_FACTOR * batch)
+    start = psutil.Process().memory_info().rss
+    for _ in range(3):
+        step()
+    return peak_memory() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--memory", nargs=2, metavar=("NETWORK", "KIND"), help="measure one peak in this process")
+    parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES))
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    if chosen.memory:
+        print(peak_of(*chosen.memory))
+        return
+    for name in chosen.networks:
+        compare(name)
+        memory(name)
+    state_peak()
+
+
+if __name__ == "__main__":
+    main()
