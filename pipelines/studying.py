@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig, check_fits
+from fieldshift.cluster.reach import check_reach
 from fieldshift.console import duration, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
@@ -138,6 +139,8 @@ def study(
     }  # fmt: skip
     swept = {"frame_counts": counts, "frame_seeds": frame_seeds, "recipe": recipe}
     check_folder(out, "study", {**base, "search": search, **compared, **swept}, resume)
+    if cluster.workers or cluster.trials_at_once != 0:
+        check_reach(cluster, max(cluster.workers, cluster.trial_workers))
     check_fits(cluster, cluster.workers)
     check_trials_fit(cluster)
 

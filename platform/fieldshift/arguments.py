@@ -8,6 +8,7 @@ import re
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from types import FunctionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fieldshift.errors import UserError, nearest_name
@@ -15,9 +16,22 @@ from fieldshift.errors import UserError, nearest_name
 Kind = Literal["flag", "list", "value"]
 
 
+def typed(function: Callable[..., Any]) -> FunctionType:
+    """A command with the types of its options evaluated, and nothing else of its module looked at.
+
+    The parser would run the `if TYPE_CHECKING:` blocks of the command's module, which import all that the command needs.
+    """
+    assert isinstance(function, FunctionType)
+    same = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    same.__kwdefaults__, same.__doc__, same.__module__ = function.__kwdefaults__, function.__doc__, __name__
+    same.__annotations__ = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    same.__annotations__ = get_type_hints(same)
+    return same
+
+
 def option_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
     """Every option of a command, `recipe.epochs` included, and how its value is written."""
-    hints = get_type_hints(function)
+    hints = typed(function).__annotations__
     kinds: dict[str, Kind] = {"config": "value", "print_config": "flag", "help": "flag"}
     for name in inspect.signature(function).parameters:
         kinds.update(kinds_of(name, hints[name]))

@@ -118,7 +118,7 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
     """The parser of one command: types, defaults and help come from the function."""
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-    from fieldshift.arguments import explain, option_kinds, plain_help
+    from fieldshift.arguments import explain, option_kinds, plain_help, typed
 
     class Help(DefaultHelpFormatter):
         def _expand_help(self, action: Any) -> str:
@@ -138,7 +138,7 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
     usage = f"fieldshift {command} [OPTIONS]" + (f" {words.upper()} ..." if words else "")
     parser = Parser(prog=f"fieldshift {command}", usage=usage, description=about, formatter_class=Help)
     parser.add_argument("--config", action="config", help="read options from a YAML file")
-    parser.add_function_arguments(function, as_group=False, fail_untyped=True)
+    parser.add_function_arguments(typed(function), as_group=False, fail_untyped=True)
     return parser
 
 
