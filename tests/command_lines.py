@@ -33,7 +33,8 @@ ODD = (
     "", " ", "null", "~", "true", "-", "--", "[", "]", "[red]", "[/b]", "{}", "{a: b}", "[1, 2", "a,b", "'", '"', "`", "$x$",
     "%s", "{0}", "#", "?x", "a?b#c", "..", ".", "/", "/nonexistent/x", "caf\u00e9", "caf\udce9", "\u202e", "\x07", "a\nb",
     "\U0001f600", "x" * 300, "folder:", "folder:nothing", "npz:x", "voc:..", "foldr:x", ":", "a:b", "os:getcwd", "*",
-    "~nobody/x", "RUN", "TAKEN", "FILE", "POLICY", "nothing.png", "http://x", "sqlite:", "ftp://x", "0x10", "1e400", "NaN", "-inf", "1_000",
+    "~nobody/x",
+    "RUN", "TAKEN", "FILE", "POLICY", "nothing.png", "http://x", "sqlite:", "ftp://x", "0x10", "1e400", "NaN", "-inf", "1_000",
 )  # fmt: skip
 NUMBERS = (
     "0",
