@@ -17,7 +17,7 @@ from fieldshift.tracking import TrackingConfig
 from fieldshift.training import ARMS, Recipe, arm_named
 from pipelines.options import check_arms_policy, check_policy, check_space
 from pipelines.placement import check_trials_fit
-from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
+from pipelines.problem import PolicySource, Problem, images_in_step, read_policy, say_other_length
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -125,7 +125,10 @@ def compare(
     from fieldshift.search import load_space
 
     found, motion_space, dataset = read_policy(policy), load_space(space), problem.check()
-    chosen = arms_that_build(problem, dataset, chosen, found, motion_space, seed=seed, named=arms is not None)
+    images = images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers)
+    chosen = arms_that_build(
+        problem, dataset, chosen, found, motion_space, seed=seed, named=arms is not None, images=images
+    )
     say_other_length(found if any(ARMS[name].needs_policy for name in chosen) else None, frames)
     config = settings | {"policy": None if found is None else json.loads(found.to_json()), "arms": chosen}
     tags = {"data": data, "network": network}
@@ -289,12 +292,13 @@ def arms_that_build(
     *,
     seed: int,
     named: bool,
+    images: int,
 ) -> list[str]:
     """The arms that this network has. Raises UserError for one that was named; others are left out, which is said."""
     kept = []
     for name in arms:
         try:
-            problem.checked_card(dataset, name, policy, space, seed)
+            problem.checked_card(dataset, name, policy, space, seed, images=images)
         except UserError as error:
             if named or name != "wide-field":
                 raise

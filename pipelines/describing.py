@@ -76,13 +76,16 @@ def build_network(
 ) -> VideoNetwork:
     """The video network that these options name, for images of `size` (H, W)."""
     from fieldshift.networks import video_network
+    from fieldshift.networks.smallest import check_batch_and_size
 
-    return video_network(
+    built = video_network(
         name, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels,
         ratio=architecture.ratio, fusion=architecture.fusion, weights=architecture.weights,
         auxiliary=architecture.auxiliary, interleave=architecture.interleave, places=architecture.places,
         recompute=architecture.recompute, small_images=architecture.takes_small_images(name, size),
     )  # fmt: skip
+    check_batch_and_size(built.network, name, images=1, rows=frames, channels=channels, size=size, training=False)
+    return built
 
 
 def field_of(network: VideoNetwork, size: int) -> str:
@@ -125,17 +128,16 @@ def datasets(*, root: str | None = None) -> list[dict[str, Any]]:
     Args:
         root: folder that published data sets are looked for in; by default FIELDSHIFT_DATA, else the cache folder.
     """
-    from rich.table import Table
-
     from fieldshift.data import catalogue
     from fieldshift.data.cache import data_root
 
     rows = catalogue(root)
-    shown = Table("name", "task", "classes", "size", "samples", "here", "licence", box=None, pad_edge=False)
-    for row in rows:
-        there = "yes" if row.present else "no *" if row.downloads else "no"
-        shown.add_row(row.name, row.task, str(row.classes), row.size, row.samples, there, row.licence)
-    table(shown)
+    heading = ("name", "task", "classes", "size", "samples", "here", "licence")
+    here = {row.name: "yes" if row.present else "no *" if row.downloads else "no" for row in rows}
+    table(
+        heading,
+        [(row.name, row.task, str(row.classes), row.size, row.samples, here[row.name], row.licence) for row in rows],
+    )
     say("* fetched with --loading.download")
     say(f"published sets are looked for below {data_root(root)} (--loading.root, or FIELDSHIFT_DATA):")
     for row in rows:

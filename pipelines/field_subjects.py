@@ -204,15 +204,17 @@ def trained_folder(run: str, tracking: TrackingConfig) -> Path:
     """The folder of a run, itself given as a folder or as an MLflow run id."""
     if Path(run).exists() or not _RUN_ID.fullmatch(run):
         return Path(run)
+    from fieldshift.tracking.addresses import sqlite_address
     from fieldshift.tracking.store import KEY_TAG, client_for
 
-    stores = [tracking.uri] if tracking.uri else [f"sqlite:///{file.absolute()}" for file in local_stores()]
+    stores = [tracking.uri] if tracking.uri else [sqlite_address(file) for file in local_stores()]
     for uri in stores:
         try:
             tags = client_for(uri).get_run(run).data.tags
         except Exception:  # not in this store, or a store of something else
             continue
-        place, _, trial = tags.get(KEY_TAG, "").partition(":")
+        key = tags.get(KEY_TAG, "")  # the run's folder, for a trial with a colon and its name
+        place, _, trial = (key, "", "") if Path(key).is_dir() else key.rpartition(":")
         folder = Path(place) / "trials" / trial if trial else Path(place)
         if not place or not folder.is_dir():
             raise UserError(

@@ -77,11 +77,11 @@ class Problem:
             )
         return dataset
 
-    def edges_to_decide(self, dataset: DataSet, space: Space, seed: int) -> int:
+    def edges_to_decide(self, dataset: DataSet, space: Space, seed: int, *, images: int) -> int:
         """How many edges a search has to decide; UserError where the network has no search in this space and form."""
         from fieldshift.search import check_search
 
-        card = self.checked_card(dataset, STILL_ARMS[self.form], None, None, seed)
+        card = self.checked_card(dataset, STILL_ARMS[self.form], None, None, seed, images=images)
         return check_search(card.build_without_memory(), space, self.frames)
 
     def without_auxiliary(self) -> Problem:
@@ -129,22 +129,40 @@ class Problem:
         )  # fmt: skip
 
     def checked_card(
-        self, dataset: DataSet, arm_name: str, policy: AnyPolicy | None, space: Space | None, seed: int
+        self, dataset: DataSet, arm_name: str, policy: AnyPolicy | None, space: Space | None, seed: int, *, images: int
     ) -> NetworkCard:
-        """The card, once it is known that its network can be built: for the checks before any work."""
+        """The card, once it is known that its network can be built and learn from `images` images in a worker's step."""
         card = self.card(dataset, arm_name, policy, space, seed)
-        check_builds(card)
+        check_builds(card, images)
         return card
 
 
-def check_builds(card: NetworkCard) -> None:
-    """Raises UserError where a network has no such option or place; built without memory, so it takes no time."""
+def images_in_step(samples: int, batch: int, workers: int) -> int:
+    """Images that one worker sees in its smallest step of an epoch over `samples` images."""
+    return max(1, min(batch, samples) // max(workers, 1))
+
+
+def check_builds(card: NetworkCard, images: int) -> None:
+    """Raises UserError where a network has no such option or place, or cannot read the images or so few in a step.
+
+    Built without memory, so it takes no time.
+    """
     from fieldshift.networks import check_answer, flops_per_image
+    from fieldshift.networks.smallest import check_batch_and_size
 
     network = card.build(pretrained=False) if is_foreign(card.network) else card.build_without_memory()
     if is_foreign(card.network):
         rows = (2 * card.frames, card.channels, *card.size)
         check_answer(network.network, card.network, rows, len(card.classes), maps=card.task == "segmentation")
+    check_batch_and_size(
+        network.network,
+        card.network,
+        images=images,
+        rows=card.frames,
+        channels=card.channels,
+        size=card.size,
+        training=True,
+    )
     if card.architecture.places is not None:
         flops_per_image(network, card.size)  # shapes alone pass every place, which says so where they do not fit
     if card.architecture.weights is not None and Path(card.architecture.weights).is_file():

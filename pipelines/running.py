@@ -8,6 +8,7 @@ from typing import Any
 
 from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
 from fieldshift.console import Progress, duration, progress, say
+from fieldshift.errors import UserError
 from fieldshift.tracking import Run
 from fieldshift.training import NetworkCard, Recipe
 from pipelines.placement import placed, workers_of_trials
@@ -53,7 +54,7 @@ def run_training_trials(
 ) -> list[dict[str, Any]]:
     """Runs every trial, the longest first, and returns their rows in the given order; failed trials are said and left out.
 
-    `weights` are relative costs, used for the order and for the progress bar. Raises RuntimeError when all failed.
+    `weights` are relative costs, used for the order and for the progress bar. Raises UserError when all failed.
     """
     runs: dict[str, Run] = {}
     done: dict[str, float] = {}
@@ -106,7 +107,7 @@ def run_training_trials(
         if result.value is None:
             say(f"  {result.trial['key']} failed and is left out: {last_line(result.error)}")
     if not rows:
-        raise RuntimeError(f"All {len(trials)} trials failed; the last error: {results[-1].error}")
+        raise UserError(f"All {len(trials)} trials failed; the last error: {last_line(results[-1].error)}")
     say(f"  {len(rows)} of {len(trials)} trials, {duration(sum(row['seconds'] for row in rows.values()))} of training")
     return [rows[trial.key] for trial in trials if trial.key in rows]
 

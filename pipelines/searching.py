@@ -18,7 +18,7 @@ from fieldshift.tracking import TrackingConfig
 from fieldshift.training import check_batch
 from pipelines.options import check_policy, check_space
 from pipelines.placement import placed
-from pipelines.problem import STILL_ARMS, Problem
+from pipelines.problem import STILL_ARMS, Problem, images_in_step
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def search(
 
     motion_space, dataset = load_space(space), problem.check()
     check_edges(search, motion_space)
-    edges = problem.edges_to_decide(dataset, motion_space, seed)
+    images = images_in_step(len(dataset.train) // 2, search.batch, cluster.workers)
+    edges = problem.edges_to_decide(dataset, motion_space, seed, images=images)
     tags = {"data": data, "network": network, "space": space, "seed": str(seed), "form": form}
     with open_session(
         "search", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig, check_fits
+from fieldshift.cluster.reach import check_reach
 from fieldshift.console import duration, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
@@ -21,7 +22,7 @@ from pipelines.comparing import Comparison, arms_that_build, check_arms, check_r
 from pipelines.fields import FieldResult, run_fields
 from pipelines.options import check_space
 from pipelines.placement import check_trials_fit, placed, workers_of_trials
-from pipelines.problem import Problem, video_policy
+from pipelines.problem import Problem, images_in_step, video_policy
 from pipelines.searching import SearchResult, check_edges, check_frames, run_search
 from pipelines.session import Session, open_session
 from pipelines.sweeping import FrameSweep, check_counts, run_sweep
@@ -138,6 +139,8 @@ def study(
     }  # fmt: skip
     swept = {"frame_counts": counts, "frame_seeds": frame_seeds, "recipe": recipe}
     check_folder(out, "study", {**base, "search": search, **compared, **swept}, resume)
+    if cluster.workers or cluster.trials_at_once != 0:
+        check_reach(cluster, max(cluster.workers, cluster.trial_workers))
     check_fits(cluster, cluster.workers)
     check_trials_fit(cluster)
 
@@ -148,10 +151,14 @@ def study(
     motion_space = load_space(space)
     check_edges(search, motion_space)
     dataset = problem.check()
-    edges = problem.edges_to_decide(dataset, motion_space, seed)
+    images = images_in_step(len(dataset.train) // 2, search.batch, cluster.workers)
+    edges = problem.edges_to_decide(dataset, motion_space, seed, images=images)
     # The policy is still to be found; what a network can be built of does not depend on which it is.
     any_policy = Policy.replicate(frames)
-    chosen = arms_that_build(problem, dataset, chosen, any_policy, motion_space, seed=seed, named=arms is not None)
+    images = images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers)
+    chosen = arms_that_build(
+        problem, dataset, chosen, any_policy, motion_space, seed=seed, named=arms is not None, images=images
+    )
     seed_list = list(range(seed, seed + seeds))
     parts: dict[str, dict[str, Any]] = {
         "search": {**base, "space": space, "search": search},

@@ -18,7 +18,7 @@ from fieldshift.training import Recipe
 from pipelines.comparing import card_cost, check_seeds
 from pipelines.options import check_policy
 from pipelines.placement import check_trials_fit
-from pipelines.problem import PolicySource, Problem, read_policy, video_policy
+from pipelines.problem import PolicySource, Problem, images_in_step, read_policy, video_policy
 from pipelines.session import Session, open_session
 from search_spaces.frame_sweep import FRAME_COUNTS
 
@@ -99,8 +99,9 @@ def sweep_frames(
     found, dataset = read_policy(policy), problem.check()
     assert found is not None
     found = video_policy(found, "A frame sweep")
+    images = images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers)
     for count in counts:
-        replace(problem, frames=count).checked_card(dataset, "das", found, None, seed)
+        replace(problem, frames=count).checked_card(dataset, "das", found, None, seed, images=images)
     config = settings | {"policy": json.loads(found.to_json())}
     tags = {"data": data, "network": network}
     with open_session(

@@ -18,7 +18,7 @@ from fieldshift.tracking import TrackingConfig
 from fieldshift.training import FOLDED_ARMS, Recipe, arm_named
 from pipelines.options import check_arms_policy, check_policy, check_space
 from pipelines.placement import placed
-from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
+from pipelines.problem import PolicySource, Problem, images_in_step, read_policy, say_other_length
 from pipelines.session import open_session
 
 
@@ -108,7 +108,10 @@ def train(
 
     found, dataset = read_policy(policy), problem.check()
     say_other_length(found, frames)
-    card = problem.checked_card(dataset, chosen, found, load_space(space), seed)
+    card = problem.checked_card(
+        dataset, chosen, found, load_space(space), seed,
+        images=images_in_step(len(dataset.train), recipe.batch, cluster.workers),
+    )  # fmt: skip
     config = settings | {"policy": None if found is None else json.loads(found.to_json())}
     tags = {
         "arm": chosen, "form": card.form, "seed": str(seed), "frames": str(card.frames), "data": data, "network": network,

@@ -155,13 +155,8 @@ def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) ->
             learned = {key: picture[0][key] for key in ("trained_on",) if key in picture[0]}
             say(json.dumps({"file": picture[0]["file"], "classes": likeliest, **learned}), whole=True)
         return
-    from rich.table import Table
-
-    shown = Table("file", "class", box=None, pad_edge=False)
-    shown.add_column("probability", justify="right")
-    for row in rows:
-        shown.add_row(row["file"], row["class"], f"{row['probability']:.1%}")
-    table(shown)
+    cells = [(row["file"], row["class"], f"{row['probability']:.1%}") for row in rows]
+    table(("file", "class", "probability"), cells, right={"probability"})
     if learned := sum(row.get("trained_on", False) for row in rows[::top]):
         say(f"{learned} of these {len(rows) // top} pictures are among those that the network was trained on.")
 

@@ -8,6 +8,7 @@ import re
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
+from types import FunctionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fieldshift.errors import UserError, nearest_name
@@ -15,9 +16,22 @@ from fieldshift.errors import UserError, nearest_name
 Kind = Literal["flag", "list", "value"]
 
 
+def typed(function: Callable[..., Any]) -> FunctionType:
+    """A command with the types of its options evaluated, and nothing else of its module looked at.
+
+    The parser would run the `if TYPE_CHECKING:` blocks of the command's module, which import all that the command needs.
+    """
+    assert isinstance(function, FunctionType)
+    same = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    same.__kwdefaults__, same.__doc__, same.__module__ = function.__kwdefaults__, function.__doc__, __name__
+    same.__annotations__ = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
+    same.__annotations__ = get_type_hints(same)
+    return same
+
+
 def option_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
     """Every option of a command, `recipe.epochs` included, and how its value is written."""
-    hints = get_type_hints(function)
+    hints = typed(function).__annotations__
     kinds: dict[str, Kind] = {"config": "value", "print_config": "flag", "help": "flag"}
     for name in inspect.signature(function).parameters:
         kinds.update(kinds_of(name, hints[name]))
@@ -39,12 +53,15 @@ def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
     return {name: "value"}
 
 
-def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = None) -> list[str]:
+def normalise(
+    argv: list[str], kinds: dict[str, Kind], positional: str | None = None
+) -> tuple[list[str], list[str] | None]:
     """`argv` as the parser reads it: `--resume` becomes `--resume=true`, `--arms none das` becomes `--arms=["none", ...]`.
 
-    An option of a group may be named alone where no other is called so, and with dashes: `--skip-unreadable`. Words that
-    belong to no option, and all words after `--`, are collected into the list option `positional`. Raises UserError for
-    an option that does not exist (the nearest one is named), and for words that belong nowhere.
+    An option of a group may be named alone where no other is called so, and with dashes: `--skip-unreadable`. Beside
+    them, as they were written, the words of the list option `positional`, None where there are none: those that belong
+    to no option, and all after `--`. Raises UserError for an option that does not exist (the nearest one is named), for
+    words that belong nowhere, and for a value that is no text.
     """
     out: list[str] = []
     loose: list[str] = []
@@ -77,6 +94,9 @@ def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = 
             items = [value] if equals else []
             while not equals and rest and not rest[0].startswith("--"):
                 items.append(rest.pop(0))
+            if name == positional and not (len(items) == 1 and items[0].startswith("[")):
+                loose += items
+                continue
             out.append(f"--{name}={list_text(items)}")
         elif equals:
             out.append(f"--{name}={value}")
@@ -86,9 +106,18 @@ def normalise(argv: list[str], kinds: dict[str, Kind], positional: str | None = 
             raise UserError(f"--{name} needs a value; give --{name} VALUE.")
     if loose and positional is None:
         raise UserError(f"'{loose[0]}' belongs to no option; options are written --name VALUE.")
-    if loose:
-        out.append(f"--{positional}={json.dumps(loose)}")
-    return out
+    for word in out:
+        check_text(word)
+    return out, loose or None
+
+
+def check_text(word: str) -> None:
+    """Raises UserError for bytes of the command line that are no UTF-8: only the pictures to predict may be called so."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        shown = word.encode("utf-8", "backslashreplace").decode()
+        raise UserError(f"{shown} is no UTF-8 text; rename that file or folder.") from None
 
 
 def whole_name(name: str, kinds: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -27,17 +28,25 @@ def commands() -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Exit status: 0 success, 2 a user's mistake (one line), 1 anything else, 130 interrupted."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
         return dispatch(argv)
     except UserError as error:
-        print(f"fieldshift: {error}", file=sys.stderr)
+        print(f"fieldshift: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"fieldshift: {error.filename}: {error.strerror}; make room or give another path.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fieldshift: interrupted; the same command with --resume goes on where it stopped.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
 
 
 def dispatch(argv: list[str]) -> int:
@@ -93,11 +102,14 @@ def run(command: str, argv: list[str]) -> int:
     function = getattr(importlib.import_module(commands()[command]), command.replace("-", "_"))
     parser = command_parser(command, function)
     try:
-        words = normalise(argv, option_kinds(function), getattr(function, "positional", None))
+        positional = getattr(function, "positional", None)
+        words, loose = normalise(argv, option_kinds(function), positional)
     except UserError as error:
         raise UserError(f"{error} See fieldshift {command} --help.") from None
     values = vars(parser.instantiate(parser.parse_args(words)))
     values.pop("config", None)
+    if loose is not None:
+        values[positional] = loose
     outcome = function(**values)
     return outcome if isinstance(outcome, int) else getattr(outcome, "exit_status", 0)
 
@@ -106,7 +118,7 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
     """The parser of one command: types, defaults and help come from the function."""
     from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
-    from fieldshift.arguments import explain, option_kinds, plain_help
+    from fieldshift.arguments import explain, option_kinds, plain_help, typed
 
     class Help(DefaultHelpFormatter):
         def _expand_help(self, action: Any) -> str:
@@ -126,7 +138,7 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
     usage = f"fieldshift {command} [OPTIONS]" + (f" {words.upper()} ..." if words else "")
     parser = Parser(prog=f"fieldshift {command}", usage=usage, description=about, formatter_class=Help)
     parser.add_argument("--config", action="config", help="read options from a YAML file")
-    parser.add_function_arguments(function, as_group=False, fail_untyped=True)
+    parser.add_function_arguments(typed(function), as_group=False, fail_untyped=True)
     return parser
 
 

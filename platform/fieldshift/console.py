@@ -6,7 +6,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -135,6 +135,14 @@ def progress(title: str, total: float) -> Iterator[Progress]:
         shown.finish()
 
 
-def table(content: Any) -> None:
-    """Prints a rich renderable (a table, mostly)."""
-    console().print(content)
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> None:
+    """Prints rows below the names of their columns; whatever a cell holds is text and no markup. `right`: set right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False)
+    for name in columns:
+        shown.add_column(Text(name), justify="right" if name in right else "left")
+    for row in rows:
+        shown.add_row(*(Text(cell.encode("utf-8", "backslashreplace").decode()) for cell in row))
+    console().print(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -25,3 +26,15 @@ def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
     nearest = nearest_name(value, names)
     hint = f" Did you mean '{nearest}'?" if nearest else ""
     return UserError(f"Unknown {kind} '{value}'.{hint} Known: {', '.join(names)}.")
+
+
+def reason_of(error: BaseException, longest: int = 200) -> str:
+    """What a library says is wrong, in one line: its first sentence, without its advice to programmers.
+
+    Of files that torch refuses to unpickle it says what is in them, not how to run their code all the same.
+    """
+    text = " ".join(str(error).split())
+    if "Weights only load failed" in text:
+        held = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", text)
+        return f"it holds an object of {held[1]}, which is no tensor" if held else "it is no file of tensors"
+    return text.partition(". ")[0].rstrip(".")[:longest] or type(error).__name__

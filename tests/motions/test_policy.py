@@ -298,3 +298,21 @@ def test_mistakes_are_told_in_one_line(make, words) -> None:
     with pytest.raises(UserError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [Policy.single("brightness", 0.5, frames=3), Policy.single("rotate", 30.0, frames=3, fill=(0.5,))],
+    ids=["colour", "fill in numbers"],
+)
+def test_floats_beyond_one_are_refused_where_values_matter(policy: Policy) -> None:
+    images = pixels(1, 3, 8, 8)
+    assert policy.video(images).shape == (1, 3, 3, 8, 8)
+    for wrong in (images * 255, images - 1, images * torch.nan):
+        with pytest.raises(UserError, match=r"must lie in \[0, 1\]: divide by 255"):
+            policy.video(wrong)
+
+
+def test_motions_alone_move_any_floats() -> None:
+    policy, images = Policy.single("rotate", 30.0, frames=3), pixels(1, 3, 8, 8)
+    assert torch.allclose(policy.video(images * 255), policy.video(images) * 255, atol=1e-3)

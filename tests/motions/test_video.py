@@ -62,6 +62,31 @@ def test_every_kind_of_image() -> None:
     assert transform(tv_tensors.Mask(image(2, 12, 16))).shape == (2, 5, 12, 16)
 
 
+@pytest.mark.parametrize("mode", ["P", "1", "L", "LA", "RGBA"])
+def test_of_a_picture_the_colours_move_whatever_its_mode(mode: str) -> None:
+    """A palette's numbers are no colours, and one bit is 0 or 255: as Pillow itself converts them."""
+    picture = PIL.Image.fromarray(image(12, 16, 3).numpy()).convert(mode)
+    plain = picture.convert({"P": "RGB", "1": "L"}.get(mode, mode))
+    moved = ImageToVideo(POLICY)(picture)
+    assert torch.equal(moved[2].as_subclass(torch.Tensor), v2.functional.pil_to_tensor(plain))
+    assert moved.shape == (5, len(plain.getbands()), 12, 16)
+
+
+def test_a_palette_with_transparency_keeps_it() -> None:
+    picture = PIL.Image.new("P", (4, 4))
+    picture.putpalette([0, 0, 0, 200, 30, 30])
+    picture.info["transparency"] = 0
+    assert ImageToVideo(POLICY)(picture).shape == (5, 4, 4, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32])
+def test_masks_of_any_whole_numbers_move_alike(dtype: torch.dtype) -> None:
+    labels = image(12, 16) // 13
+    moved = ImageToVideo(POLICY)(tv_tensors.Mask(labels.to(dtype)))
+    assert moved.dtype == dtype
+    assert torch.equal(moved.long().as_subclass(torch.Tensor), POLICY.video_masks(labels[None].long())[0])
+
+
 def test_inside_a_pipeline_of_v2() -> None:
     pipeline = v2.Compose(
         [v2.ToImage(), ImageToVideo(POLICY), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
@@ -81,6 +106,11 @@ def test_what_it_cannot_move_is_refused() -> None:
         (image(8, 8), "must be \\(..., C, H, W\\)"),
         (image(3, 8, 8).int(), "torch.int32, but must be uint8 or floats"),
         (tv_tensors.Mask(image(8, 8) > 99), "torch.bool"),
+        (tv_tensors.Mask(image(8, 8).float()), "torch.float32, but labels are whole numbers"),
+        (tv_tensors.Mask(image(8, 8).to(torch.int8)), "outside is 255, but torch.int8 masks hold 0 to 127"),
+        (PIL.Image.new("I;16", (8, 8)), "the mode I;16"),
+        (PIL.Image.new("F", (8, 8)), "the mode F"),
+        (PIL.Image.new("CMYK", (8, 8)), "the mode CMYK"),
     ):
         with pytest.raises(UserError, match=words):
             transform(sample)

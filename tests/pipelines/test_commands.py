@@ -278,7 +278,7 @@ def test_an_arm_that_a_network_does_not_have_is_left_out_and_said(capsys: pytest
         architecture=NetworkConfig(), loading=LoadingConfig(train_limit=160, test_limit=80),
     )  # fmt: skip
     given = (["none", "wide-field", "das"], Policy.replicate(3), load_space("affine-one"))
-    assert arms_that_build(problem, problem.load(), *given, seed=0, named=False) == ["none", "das"]
+    assert arms_that_build(problem, problem.load(), *given, seed=0, named=False, images=32) == ["none", "das"]
     assert "without the arm wide-field" in capsys.readouterr().out
 
 

@@ -58,16 +58,27 @@ def test_kinds_come_from_the_signature() -> None:
         (["--arms=none,das"], ['--arms=["none", "das"]']),
         (["--arms", '["none"]'], ['--arms=["none"]']),
         (["--size", "64", "48"], ["--size=[64, 48]"]),
-        (["--settings.fast", "a.png", "b c.png"], ["--settings.fast=true", '--images=["a.png", "b c.png"]']),
         (["--fast"], ["--settings.fast=true"]),
         (["--shared-name", "4"], ["--settings.shared_name=4"]),
         (["--settings.shared-name=4"], ["--settings.shared_name=4"]),
-        (["a.png", "--frames", "-1"], ["--frames=-1", '--images=["a.png"]']),
-        (["--frames", "3", "--", "study", "--resume"], ["--frames=3", '--images=["study", "--resume"]']),
     ],
 )
 def test_words_become_what_the_parser_reads(typed: list[str], parsed: list[str]) -> None:
-    assert normalise(typed, KINDS, "images") == parsed
+    assert normalise(typed, KINDS, "images") == (parsed, None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "parsed", "loose"),
+    [
+        (["--settings.fast", "a.png", "b c.png"], ["--settings.fast=true"], ["a.png", "b c.png"]),
+        (["a.png", "--frames", "-1"], ["--frames=-1"], ["a.png"]),
+        (["--frames", "3", "--", "study", "--resume"], ["--frames=3"], ["study", "--resume"]),
+        (["--images", "[b].png", "caf\udce9.png"], [], ["[b].png", "caf\udce9.png"]),
+        (["--images", '["a.png"]'], ['--images=["a.png"]'], None),
+    ],
+)
+def test_loose_words_stay_as_they_were_written(typed: list[str], parsed: list[str], loose: list[str] | None) -> None:
+    assert normalise(typed, KINDS, "images") == (parsed, loose)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +89,7 @@ def test_words_become_what_the_parser_reads(typed: list[str], parsed: list[str])
         (["--frames"], "--frames needs a value"),
         (["--frames", "--resume"], "--frames needs a value"),
         (["loose"], "'loose' belongs to no option"),
+        (["--frames", "caf\udce9"], "--frames=caf\\udce9 is no UTF-8 text; rename that file or folder."),
     ],
 )
 def test_mistakes_are_named(typed: list[str], said: str) -> None:

@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_images_and_keeps_the_last
 ) -> None:
     network = toy_network()
     report = lambda _row, step: network.network.fc.bias.data.fill_(torch.nan) if step == 1 else None  # noqa: E731
-    with pytest.raises(RuntimeError, match=r"loss is nan in pass 2 .*step 1, images \[\d+"):
+    with pytest.raises(UserError, match=r"loss is nan in pass 2 .*step 1, images \[\d+"):
         run(folder=tmp_path, network=network, report=report)
     state = read_checkpoint(tmp_path / "search.pt")
     assert state["epoch"] == 1

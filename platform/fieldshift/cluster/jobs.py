@@ -73,10 +73,10 @@ def submit(
     Raises:
         UserError: Nothing answers at the address, it refuses the token, or the job does not start in time.
     """
-    require_ray("Submitting a job")
     if not argv:
         raise UserError("The job has no command; give one after `--`, such as `-- study --data digit-pairs-left`.")
     _knock(address)
+    require_ray("Submitting a job")
     with _named_address_only(), _told_in_one_line(address):
         from ray.job_submission import JobSubmissionClient
 

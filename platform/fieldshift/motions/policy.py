@@ -21,6 +21,7 @@ from fieldshift.motions.graph import Edge, Graph, Step
 from fieldshift.motions.recipe import Recipe, recipe_of, render
 from fieldshift.motions.warp import check_fill, check_mode, warp_masks
 
+ROUNDING = 1e-3  # what resizing and half precision may add beyond [0, 1]
 _ANY_SIZE = (97, 131)
 
 
@@ -140,14 +141,22 @@ class Policy:
     def video(self, images: Shaped[Tensor, "batch channels H W"]) -> Float[Tensor, "batch frames channels H W"]:
         """Images (B, C, H, W), floats in [0, 1] or uint8, become videos (B, T, C, H, W) of floats.
 
-        uint8 is divided by 255. Every distinct matrix is sampled once; frames that nothing moves are the image, bit for
-        bit. Differentiable in the pixels. Normalise afterwards, so that the fill means the same for every data set.
+        Floats beyond [0, 1] are a UserError where values matter (colours, a fill in numbers). uint8 is divided by 255.
+        Every distinct matrix is sampled once; frames that nothing moves are the image, bit for bit. Differentiable in
+        the pixels. Normalise afterwards, so that the fill means the same for every data set.
         """
         if images.dim() != 4:
             raise ValueError(f"Expected images (B, C, H, W), but received the shape {tuple(images.shape)}.")
         if images.dtype == torch.uint8:
             images = images.float() / 255
+        elif self.looks_at_values:
+            check_range(images)
         return render(self.graph, images, self.fill, self.interpolation)
+
+    @property
+    def looks_at_values(self) -> bool:
+        """Whether the result depends on what 0 and 1 mean: colours do, and a fill given in numbers."""
+        return not isinstance(self.fill, str) or any(step.is_colour for edge in self.edges for step in edge.steps)
 
     def video_masks(
         self, masks: Integer[Tensor, "batch H W"], outside: int = 255
@@ -210,3 +219,15 @@ class Policy:
                 "search with edges_per_node=1."
             )
         return recipe
+
+
+def check_range(images: Tensor) -> None:
+    """Raises UserError for floats beyond [0, 1]. Values are looked at on the CPU only: a look at a GPU would wait for it."""
+    if images.device.type != "cpu" or torch.compiler.is_compiling() or not images.numel():
+        return
+    low, high = (float(value) for value in images.detach().aminmax())
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise UserError(
+            f"The images are floats in [{low:g}, {high:g}], but must lie in [0, 1]: divide by 255, and normalise after the "
+            "motions."
+        )

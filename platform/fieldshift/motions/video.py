@@ -17,14 +17,18 @@ from torchvision.transforms.v2 import functional
 from fieldshift.errors import UserError
 from fieldshift.motions.policy import Policy
 
+MODES = ("L", "RGB", "RGBA", "LA", "P", "1")
+WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}
+
 
 class ImageToVideo(v2.Transform):
     """Every image (..., C, H, W) of a sample becomes a video (..., T, C, H, W), every mask (..., H, W) a (..., T, H, W).
 
     Takes what torchvision.transforms.v2 takes: PIL images, tensors, `tv_tensors.Image` (which become `tv_tensors.Video`)
     and `tv_tensors.Mask`, alone or in tuples, lists and dicts; a plain tensor counts as an image only where the sample has
-    no other image. Dtypes stay: uint8 is moved in [0, 1] and rounded back, floats are taken to be in [0, 1]. Masks are
-    moved by the same matrices, nearest pixel, with `outside` (255) where a frame saw nothing; that needs a pure policy.
+    no other image. Dtypes stay: uint8 is moved in [0, 1] and rounded back, floats are taken to be in [0, 1]. Of palette
+    images the colours are taken. Masks, of any whole numbers, are moved by the same matrices, nearest pixel, with `outside`
+    (255) where a frame saw nothing; that needs a pure policy.
     Boxes, key points and videos raise UserError. The transform draws no random numbers.
     """
 
@@ -38,7 +42,7 @@ class ImageToVideo(v2.Transform):
         if isinstance(inpt, tv_tensors.Mask):
             return tv_tensors.Mask(self._mask(inpt.as_subclass(Tensor)))
         if isinstance(inpt, PIL.Image.Image):
-            return tv_tensors.Video(self._image(functional.pil_to_tensor(inpt)))
+            return tv_tensors.Video(self._image(functional.pil_to_tensor(with_colours(inpt))))
         if isinstance(inpt, tv_tensors.Image):
             return tv_tensors.Video(self._image(inpt.as_subclass(Tensor)))
         if isinstance(inpt, tv_tensors.TVTensor):
@@ -69,5 +73,30 @@ class ImageToVideo(v2.Transform):
             raise UserError(
                 "A mask is torch.bool, which cannot say 'outside'; give whole-number labels, such as uint8."
             )
-        moved = self.policy.video_masks(masks, self.outside)
+        if mask.is_floating_point() or mask.is_complex():
+            raise UserError(f"A mask is {mask.dtype}, but labels are whole numbers; convert it, such as by .long().")
+        if self.outside < 0 or self.outside > torch.iinfo(mask.dtype).max:
+            raise UserError(
+                f"The label outside is {self.outside}, but {mask.dtype} masks hold 0 to {torch.iinfo(mask.dtype).max}; "
+                "choose another."
+            )
+        # torch has few operations on the wider unsigned types: they are moved as signed ones, which hold the same labels.
+        wider = WIDER.get(mask.dtype, mask.dtype)
+        moved = self.policy.video_masks(masks.to(wider), self.outside).to(mask.dtype)
         return moved.reshape(*mask.shape[:-2], *moved.shape[1:])
+
+
+def with_colours(image: PIL.Image.Image) -> PIL.Image.Image:
+    """The picture with a number a channel: a palette's colours instead of its indices, one bit as 0 and 255.
+
+    Raises UserError for pixels of another mode, which have no range that is known.
+    """
+    if image.mode == "P":
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode not in MODES:
+        raise UserError(
+            f"An image has the mode {image.mode}, but must be one of {', '.join(MODES)}; convert it to 8 bits a channel first."
+        )
+    return image

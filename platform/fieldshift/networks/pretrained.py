@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import get_model_weights, list_models
 
-from fieldshift.errors import UserError, unknown_name
+from fieldshift.errors import UserError, reason_of, unknown_name
 from fieldshift.networks.names import SUFFIXES, check_weights_file, is_weights_file
 
 _NESTED = ("state_dict", "model", "network")  # keys under which training scripts keep the weights
@@ -88,10 +89,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch's own words about old formats
+            warnings.simplefilter("ignore")
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"The weights file '{path}' cannot be read ({reason}); give a file of tensors.") from error
+        raise UserError(
+            f"The weights file '{path}' cannot be read ({reason_of(error)}); give a file of tensors."
+        ) from error
     for key in _NESTED:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fieldshift.data import DataSet
+from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy
 from fieldshift.networks import VideoNetwork
 from fieldshift.search.bilevel import outer_gradient
@@ -71,7 +72,7 @@ def search(
     and the policy of the moment (policy.json) after every pass and decision, and `resume` goes on from there. `report`
     gets the numbers of each pass and of each decision with the count of passes, `progress` a line to read. Under several
     workers `config.batch` is shared out and all ranks end with one policy. Raises UserError for settings that do not
-    fit together, and RuntimeError when a loss is not finite, naming the step and the images; the last state stays.
+    fit together, and when a loss is not finite, naming the step and the images; the last state stays.
     """
     session = Session.start(network, dataset, space, config, normalise=normalise, device=device, seed=seed)
     if resume and folder is not None and (folder / STATE_FILE).exists():
@@ -206,7 +207,7 @@ def loss_at(
 def stop_unless_finite(loss: Tensor, kind: str, session: Session, step: int, indices: Tensor) -> None:
     if not torch.isfinite(loss):
         state = session.state
-        raise RuntimeError(
+        raise UserError(
             f"The {kind} loss is {loss.item()} in pass {state.passes + 1} ({state.phase}), step {step + 1}, images "
-            f"{indices[:8].tolist()} ... of that half; the last state is kept. Lower search.lr or search.alpha_lr."
+            f"{indices[:8].tolist()} ... of that half; the last state is kept. Lower --search.lr or --search.alpha_lr."
         )

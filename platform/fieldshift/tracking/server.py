@@ -17,7 +17,8 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from fieldshift.errors import MissingFeatureError, UserError
-from fieldshift.tracking.store import PARENT_TAG, SQLITE_WAIT_S, client_for, quiet_mlflow
+from fieldshift.tracking.addresses import sqlite_address
+from fieldshift.tracking.store import PARENT_TAG, client_for, quiet_mlflow
 
 START_DEADLINE_S = 300.0
 STOP_DEADLINE_S = 10.0
@@ -106,7 +107,7 @@ def find_store(where: str | Path) -> tuple[str, str]:
         found = max(folder.glob("*/mlflow.db"), key=lambda file: file.stat().st_mtime, default=None)
     if found is None:
         raise UserError(f"There is no tracking store (mlflow.db) in {folder}; give the folder of a tracked run.")
-    return f"sqlite:///{found}?timeout={SQLITE_WAIT_S}", str(found.parent / "artifacts")
+    return sqlite_address(found), str(found.parent / "artifacts")
 
 
 def _missing(package: str) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fieldshift.tracking.addresses import quoted_condition, sqlite_address
 from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.run import Run, TrackedRun
 from fieldshift.tracking.spool import Spool
@@ -29,7 +30,6 @@ KEY_TAG, PROCESS_TAG, PARENT_TAG, NAME_TAG = (
     "mlflow.runName",
 )
 LOCK_DEADLINE_S = 60.0
-SQLITE_WAIT_S = 60
 KNOCK_S = 3.0
 
 _log = logging.getLogger("fieldshift.tracking")
@@ -93,7 +93,8 @@ class Store:
         client = client_for(self.uri)
         with self._locked():
             where = self.experiment_id(experiment)
-            found = client.search_runs([where], f"tags.`{KEY_TAG}` = {_quoted(key)}", max_results=1)
+            alike = client.search_runs([where], quoted_condition(f"tags.`{KEY_TAG}`", key), max_results=1000)
+            found = [run for run in alike if run.data.tags[KEY_TAG] == key]
             if not found:
                 return str(client.create_run(where, start_time=start, tags=tags, run_name=name).info.run_id)
         run_id = str(found[0].info.run_id)
@@ -167,7 +168,7 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
         return Store(uri="", folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "mlflow.db"
-    store = Store(uri=config.uri or f"sqlite:///{database}?timeout={SQLITE_WAIT_S}", folder=folder)
+    store = Store(uri=config.uri or sqlite_address(database), folder=folder)
     spool = Spool(folder, store.uri)
     try:
         _knock(store.uri)
@@ -192,13 +193,6 @@ def make_database(uri: str, database: Path) -> None:
 def answer_from(uri: str) -> None:
     """Asks the store for something, which makes and migrates it where that is to be done."""
     client_for(uri).search_experiments(max_results=1)
-
-
-def _quoted(text: str) -> str:
-    """A text as MLflow's filters take it; they know no way to write both kinds of quotation marks in one."""
-    if "'" in text and '"' in text:
-        raise ValueError(f"The key of a run is {text!r}, but must not hold both ' and \".")
-    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def quiet_mlflow() -> None:

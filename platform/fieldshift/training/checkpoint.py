@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, reason_of
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -22,13 +23,14 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 def read_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
     """Reads what `write_checkpoint` wrote, without ever unpickling code. Raises UserError when it is not a checkpoint."""
     try:
-        state = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():  # torch's own words about old formats
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location=map_location, weights_only=True)
     except FileNotFoundError:
         raise UserError(f"No checkpoint at {path}; give the folder of a run that has one.") from None
     except Exception as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"{path} is not a checkpoint that can be read ({reason}); delete it or give another."
+            f"{path} is not a checkpoint that can be read ({reason_of(error)}); delete it to start anew, or give another."
         ) from error
     if not isinstance(state, dict):
         raise UserError(f"{path} holds a {type(state).__name__}, not a checkpoint; give the folder of a run.")

@@ -61,7 +61,7 @@ def train_network(
 
     `recipe.batch` is the global batch: under several workers each takes its slice of the same batches. With
     `checkpoint` the state is written after every epoch, and `resume` goes on from there; k + k epochs equal 2k.
-    Raises RuntimeError when the loss is not finite, naming epoch, step and the images' indices; the last checkpoint
+    Raises UserError when the loss is not finite, naming epoch, step and the images' indices; the last checkpoint
     stays.
     """
     device = torch.device(device)
@@ -110,7 +110,7 @@ def train_network(
             seen += len(images)
             score.update(fused.detach().float(), targets)
             if not torch.isfinite(loss_sum):
-                raise RuntimeError(
+                raise UserError(
                     f"The training loss is {loss.item()} at epoch {epoch + 1}, step {step + 1} (images "
                     f"{indices[:8].tolist()} ...); the last checkpoint is kept. Lower --recipe.learning_rate."
                 )
