@@ -83,9 +83,13 @@ def train_network(
     model: nn.Module = network
     if distributed.is_distributed():
         model = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
-    if recipe.compile:
-        model = torch.compile(model)  # type: ignore[assignment]
     split = split.to(device)
+    if recipe.compile:
+        if network.form == "folded":  # a compiler cannot make the motions for the sizes of the maps
+            images, _, _ = next(epoch_batches(split, recipe.batch, seed=seed, epoch=0, device=device))
+            with torch.no_grad():
+                network.eval()(plan.evaluation_video(images[:1]))
+        model = torch.compile(model)  # type: ignore[assignment]
 
     for epoch in range(first_epoch, recipe.epochs):
         started = time.perf_counter()
