@@ -96,6 +96,8 @@ def field_of(network: VideoNetwork, size: int) -> str:
     field = theory(network, size, layers=[network.feature_layer])[0]
     beside = f", and the whole image through {field.unbounded_by}" if field.unbounded_by else ""
     beside += f"; {note}" if (note := gates_note(network)) else ""
+    if field.unknown_by:
+        return f"unknown, since {field.unknown_by} has no rule"
     if field.size is None:
         return f"unbounded, by {field.unbounded_by}"
     stride = "" if field.stride is None else f", stride {field.stride[0]:g} px"

@@ -12,7 +12,7 @@ from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.networks.names import is_foreign, is_import_path, known_detectors, known_networks, unknown_network
 from fieldshift.receptive_field import LayerField, Region, Reshaped, feature_extractor, reshaped, theory
-from fieldshift.receptive_field.theory import gates_note
+from fieldshift.receptive_field.theory import gates_note, unknown_note
 from fieldshift.run_folder import open_run_folder
 from pipelines.describing import build_network
 from pipelines.fields import FieldResult
@@ -51,7 +51,7 @@ def network_theory(
     found = everything if layers is None else theory(built, size, layers=layers)
     whole = whole_field(built, name, everything, size)
     regions = None if policy is None else reshaped(policy, whole, size)
-    notes = theory_notes(built, whole, size)
+    notes = [*theory_notes(built, whole, size), *filter(None, [unknown_note(everything)])]
     values: dict[str, Any] = {
         "network": name,
         "temporal": temporal,
@@ -124,14 +124,15 @@ def whole_field(network: nn.Module, name: str, fields: list[LayerField], size: i
 
 def layer_row(field: LayerField, name: str) -> dict[str, Any]:
     """A layer's row in the table; beside a global operation the size is what windows see."""
-    windows = "" if field.size is None else f"{field.size[0]} x {field.size[1]}"
+    windows = f"unknown ({field.unknown_by})" if field.unknown_by else ""
+    windows = windows if field.size is None else f"{field.size[0]} x {field.size[1]}"
     return {
         "layer": name,
         "size": " and ".join(filter(None, [windows, f"unbounded ({field.unbounded_by})" if field.unbounded_by else ""]))
         or "-",
         "stride": "-" if field.stride is None else f"{field.stride[0]:g}",
         "first pixel": "-" if field.start is None else f"{field.start[0]}, {field.start[1]}",
-        "temporal reach": field.temporal_reach,
+        "temporal reach": "-" if field.temporal_reach is None else field.temporal_reach,
     }
 
 

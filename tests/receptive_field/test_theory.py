@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from fieldshift.errors import UserError
 from fieldshift.networks import TEMPORAL, video_network
-from fieldshift.receptive_field import LayerField, feature_extractor, probe, theory
+from fieldshift.receptive_field import feature_extractor, probe, theory
 from fieldshift.receptive_field.theory import gates_note
 
 
@@ -146,6 +146,21 @@ NETWORKS = {
     "pixel shuffle": lambda: nn.Sequential(_conv(3, stride=2, padding=1), nn.PixelShuffle(2), _conv(3, channels=(1, 4))),
     "pixel unshuffle": lambda: nn.Sequential(nn.PixelUnshuffle(2), _conv(3, channels=(16, 4))),
     "space to depth": lambda: nn.Sequential(_Call(_space_to_depth), _conv(3, channels=(16, 4))),
+    "antialiased": lambda: nn.Sequential(
+        _conv(3), _Call(lambda x: F.interpolate(x, (15, 11), mode="bilinear", antialias=True)), _conv(3)
+    ),
+    "antialiased, bicubic": lambda: _Call(lambda x: F.interpolate(x, (15, 50), mode="bicubic", antialias=True)),
+    "patches": lambda: nn.Sequential(
+        nn.Unfold((3, 2), stride=2), _Call(lambda x: F.linear(x.transpose(1, 2), torch.ones(4, 24).to(x))),
+        _Call(lambda x: x.transpose(1, 2).unflatten(2, (19, 18))),
+    ),
+    "sums of patches": lambda: nn.Sequential(
+        _Call(lambda x: F.fold(F.unfold(x, 3, dilation=2).flip(1), (40, 36), 3, dilation=2)), _conv(2)
+    ),
+    "windows by views": lambda: _Call(lambda x: x.unfold(2, 5, 2).unfold(3, 3, 1).mean((4, 5))),
+    "gate": lambda: nn.Sequential(_Branches(_conv(1), _conv(3, padding=1), join="cat"), nn.GLU(1)),
+    "repeated rows": lambda: nn.Sequential(_conv(3), _Call(lambda x: x.repeat_interleave(2, dim=2)), _conv(3)),
+    "every second": lambda: nn.Sequential(_Call(lambda x: x[:, :, torch.arange(0, 40, 2)]), _conv(3)),
     "focus": lambda: nn.Sequential(
         _Call(lambda x: torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], dim=1)), _conv(3, channels=(8, 4))
     ),
@@ -240,36 +255,6 @@ def test_the_network_is_left_as_it_was() -> None:
     assert not network.layer1.training
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert not any(part._forward_hooks for part in network.modules())
-
-
-class _Sorted(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.last = nn.Conv2d(1, 2, 3, stride=2), nn.Conv2d(2, 2, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        last: Tensor = self.last(self.conv(x).sort(dim=1).values)
-        return last
-
-
-def test_what_cannot_be_traced_is_probed_and_named() -> None:
-    field = theory(_Sorted(), 32)[0]
-    assert isinstance(field, LayerField)
-    assert (field.name, field.size, field.stride, field.method) == ("last", (7, 7), (2.0, 2.0), "probe")
-    assert "sort" in field.note
-
-
-def test_a_control_flow_on_values_is_followed() -> None:
-    class Deciding(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(1, 1, 5)
-
-        def forward(self, x: Tensor) -> Tensor:
-            result: Tensor = self.conv(x) if float(x.sum()) == 0.0 else x
-            return result
-
-    assert theory(Deciding(), 32)[0].size == (5, 5)
 
 
 def test_unknown_layer_names_the_nearest() -> None:

@@ -21,6 +21,8 @@ from fieldshift.errors import MissingFeatureError, UserError
 
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
 
+STARTS = 5
+
 # Read by Ray in the driver and, through the local cluster's first process, in every worker.
 _QUIET = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
@@ -147,10 +149,10 @@ def _join(place: str, **settings: Any) -> None:
 
 
 def _start_local(**quiet: Any) -> None:
-    """Starts a local cluster, a second time where the first takes longer than the half minute that Ray allows."""
+    """Starts a local cluster, anew where a busy machine takes longer than the half minute that Ray allows."""
     import ray
 
-    for attempt in (1, 2):
+    for attempt in range(1, STARTS + 1):
         port = _free_port()
         # The state API of trials asks this dashboard, not one that an older cluster left on the machine.
         inherited = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "PYTHONPATH": _import_path()}
@@ -159,7 +161,7 @@ def _start_local(**quiet: Any) -> None:
                 ray.init(address="local", include_dashboard=True, dashboard_port=port, **quiet)
         except Exception as error:
             ray.shutdown()
-            if "timed out" not in str(error) or attempt == 2:
+            if "timed out" not in str(error) or attempt == STARTS:
                 raise UserError(
                     f"The local Ray cluster did not start: {_reason(error)}. Try again with fewer workers, or with none."
                 ) from error

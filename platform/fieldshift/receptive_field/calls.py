@@ -17,7 +17,7 @@ FRAME_AXIS = "t"
 
 
 class UntraceableError(Exception):
-    """An operation has no rule; its text names the operation."""
+    """An operation has no rule for these arguments; its text names the operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,8 @@ class Call:
     arguments: dict[str, Any]
     outputs: tuple[Tensor, ...]
     field_of: Callable[[Any], Field | None]
+    maker_of: Callable[[Any], Call | None] = lambda _: None
+    """The pooling that a tensor of indices came from, None for others."""
 
     def tracked(self) -> list[tuple[Tensor, Field]]:
         """The tensor arguments, in order and also inside lists, that see something of the input."""
@@ -95,6 +97,11 @@ def pointwise(call: Call) -> list[Field | None]:
     """Every output position sees what the operands see at that position, after broadcasting."""
     rank = call.outputs[0].dim()
     return [join_fields([field for _, field in call.tracked()], rank) for _ in call.outputs]
+
+
+def unknown_field(fields: Sequence[Field], rank: int, operation: str) -> Field:
+    """What a tensor sees that `operation`, which has no rule, made of tensors that see `fields`."""
+    return {axis: span.unknown(rank, operation) for field in fields for axis, span in field.items()}
 
 
 def join_fields(fields: Sequence[Field], rank: int) -> Field:

@@ -155,6 +155,8 @@ def _expected(
     field: LayerField | None, policy: Policy | None, size: tuple[int, int], unit: tuple[int, int]
 ) -> tuple[float | None, tuple[str, ...]]:
     """Pixels of the image inside the theoretical field, and what to warn of."""
+    if field is not None and field.unknown_by:
+        return None, (f"the theoretical field is unknown: {field.unknown_by} has no rule",)
     if field is None or field.size is None or field.map_size is None:
         return None, ("no theoretical field: the layer sees the whole image",)
     notes: list[str] = [field.note] if field.note else []

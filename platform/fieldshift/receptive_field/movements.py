@@ -10,6 +10,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fieldshift.receptive_field.calls import FRAME_AXIS, Call, Field, UntraceableError, rule, span_rule
@@ -206,7 +207,7 @@ def _cat(call: Call) -> list[Field | None]:
     return [result]
 
 
-@span_rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
+@span_rule("constant_pad_nd", *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)))
 def _pad(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
     pads = call.arguments.get("pad") or call.arguments["padding"]
     for pair in range(len(pads) // 2):
@@ -229,7 +230,7 @@ def _roll(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: A
 @span_rule("flip")
 def _flip(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
     for dim in call.dims("dims", source.dim()):
-        span = picked(span, dim, source.shape[dim], np.arange(source.shape[dim])[::-1])
+        span = rescaled(picked(span, dim, source.shape[dim], np.arange(source.shape[dim])[::-1]), dim, Fraction(-1))
     return span
 
 
@@ -238,10 +239,42 @@ def _index_select(call: Call, source: Tensor, span: Span, axis: str) -> Span:  #
     dim = call.dims("dim", source.dim())[0]
     if dim not in span.dims and span.low.shape[dim] == 1:
         return span
-    index: Tensor = call.arguments["index"]
+    return _selected(span, dim, source.shape[dim], _known(call, call.arguments["index"]))
+
+
+@span_rule("index")
+def _index(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa: ARG001 - the signature of rules
+    given = {dim: index for dim, index in enumerate(call.arguments["indices"]) if index is not None}
+    if len(given) == 1:
+        ((dim, index),) = given.items()
+        if index.dim() == 1 and index.dtype != torch.bool:
+            return _selected(span, dim, source.shape[dim], _known(call, index) % source.shape[dim])
+    where = tuple(_known(call, given[dim]) if dim in given else slice(None) for dim in range(source.dim()))
+    low, high = (_compressed(np.broadcast_to(a, tuple(source.shape))[where]) for a in (span.low, span.high))
+    dims = frozenset(d for d in range(low.ndim) if low.shape[d] > 1 or high.shape[d] > 1)
+    if span.dims and not dims:
+        raise UntraceableError(f"{call.name} of several dimensions")
+    return replace(span, low=low, high=high, dims=dims, step=None)
+
+
+def _known(call: Call, index: Tensor) -> Indices:
     if index.is_meta:
-        raise UntraceableError("index_select with an index known only when running")
-    return picked(span, dim, source.shape[dim], index.numpy(force=True))
+        raise UntraceableError(f"{call.name} with an index known only when running")
+    values: Indices = index.numpy(force=True)
+    return values
+
+
+def _selected(span: Span, dim: int, length: int, index: Indices) -> Span:
+    """The span of the units at `index`, with the step that follows where they lie evenly, and none elsewhere."""
+    chosen = picked(span, dim, length, index)
+    if dim not in span.dims:
+        return chosen
+    apart = set(np.diff(index).tolist())
+    if len(apart) == 1 and 0 not in apart:
+        return rescaled(chosen, dim, Fraction(apart.pop()))
+    if np.array_equal(index, np.arange(len(index)) * length // max(len(index), 1)):
+        return rescaled(chosen, dim, Fraction(length, len(index)))
+    return replace(chosen, step=None)
 
 
 def write_back(call: Call, base: Tensor, before: Field | None, view: Tensor, written: Field | None) -> Field | None:
@@ -286,6 +319,7 @@ def _overwritten(call: Call, base: Tensor, old: Span, view: Tensor, new: Span, *
         high=_put(old.high, new.high, shape, dim, index),
         dims=old.dims | new.dims,
         unbounded_by=old.unbounded_by or new.unbounded_by,
+        unknown_by=old.unknown_by or new.unknown_by,
     )
 
 

@@ -1,14 +1,13 @@
 """The receptive field by brute force: which pixels have a gradient at one unit, when all weights are positive.
 
 Slow and clipped to the image, but it believes nothing about the network's structure: the tests hold the theory against
-it, and the theory falls back to it.
+it. Where a maximum is taken that no average can stand for, it shows a part of the field.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
-from fieldshift.receptive_field.theory import LayerField, check_layers, detached, outside_map
+from fieldshift.receptive_field.theory import check_layers, detached, first_line, initialised, outside_map
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -54,7 +53,13 @@ def positive_copy(module: nn.Module, seed: int = 0) -> nn.Module:
     maximum passes the gradient to one pixel, and activations that saturate (ReLU6, hard sigmoid) become ones that do
     not.
     """
-    twin = copy.deepcopy(module).double().eval()
+    try:
+        twin = copy.deepcopy(module).double().eval()
+    except Exception as error:
+        raise UserError(
+            f"The network cannot be copied ({first_line(error)}), which a probe with positive weights needs; probe it as "
+            "it is with positive=False."
+        ) from error
     generator = torch.Generator().manual_seed(seed)
     for part in twin.modules():
         for name, parameter in part.named_parameters(recurse=False):
@@ -72,9 +77,11 @@ def positive_copy(module: nn.Module, seed: int = 0) -> nn.Module:
                 setattr(part, name, nn.ReLU())
             elif isinstance(child, nn.Hardsigmoid):
                 setattr(part, name, nn.Sigmoid())
-            elif isinstance(child, nn.MaxPool2d) and child.dilation in (1, (1, 1)):
+            elif isinstance(child, nn.MaxPool2d) and child.dilation in (1, (1, 1)) and not child.return_indices:
                 shape: tuple[Any, ...] = (child.kernel_size, child.stride, child.padding, child.ceil_mode)
                 setattr(part, name, nn.AvgPool2d(*shape))
+            elif isinstance(child, nn.AdaptiveMaxPool2d) and not child.return_indices:
+                setattr(part, name, nn.AdaptiveAvgPool2d(child.output_size))
     return twin.requires_grad_(False)
 
 
@@ -88,6 +95,7 @@ def probe(
     probes the network as it is, where dead units and cancelling paths can hide part of the field.
     Raises UserError for an unknown layer, a layer without a map, and a unit outside the map.
     """
+    module = initialised(module, example)
     check_layers(module, [layer])
     twin = positive_copy(module) if positive else module
     generator = torch.Generator().manual_seed(1)
@@ -136,74 +144,3 @@ def _support(gradient: Tensor, layer: str, unit: tuple[int, int], map_size: tupl
         unit=unit,
         map_size=map_size,
     )
-
-
-def probe_layers(module: nn.Module, example: Tensor, layers: Sequence[str] | None, note: str) -> list[LayerField]:
-    """The layers asked for (by default the last one that gives a map), measured by the probe.
-
-    Stride and offset come from a second probe one unit further; near the border both are clipped to the image.
-    """
-    names = list(layers) if layers is not None else [last_map(module, example)]
-    return [_probed(module, example, name, note) for name in names]
-
-
-def _probed(module: nn.Module, example: Tensor, name: str, note: str) -> LayerField:
-    centre = probe(module, example, name)
-    row, column = centre.unit
-    next_row, next_column = max(row - 1, 0), max(column - 1, 0)
-    other = probe(module, example, name, (next_row, next_column))
-    stride = (
-        float(centre.box[2] - other.box[2]) / max(row - next_row, 1),
-        float(centre.box[3] - other.box[3]) / max(column - next_column, 1),
-    )
-    whole = centre.size == (example.shape[-2], example.shape[-1])
-    frames = example.shape[1] if example.dim() == 5 else 1
-    middle = frames // 2
-    clipped = "; it covers the whole image, so it is at least this large" if whole else ""
-    top, left, bottom, right = centre.box
-    shifts = [
-        [round((i - unit) * step) for i in range(n)]
-        for n, unit, step in zip(centre.map_size, (row, column), stride, strict=True)
-    ]
-    rows = tuple((top + shift, bottom + shift) for shift in shifts[0])
-    columns = tuple((left + shift, right + shift) for shift in shifts[1])
-    back, ahead = middle - centre.frames[0], centre.frames[1] - middle
-    return LayerField(
-        name=name,
-        kind=type(module.get_submodule(name)).__name__,
-        size=centre.size,
-        stride=stride if min(stride) > 0 else None,
-        start=(rows[0][0], columns[0][0]),
-        map_size=centre.map_size,
-        temporal_reach=max(back, ahead),
-        frames_seen=tuple((max(t - back, 0), min(t + ahead, frames - 1)) for t in range(frames)),
-        rows=rows,
-        columns=columns,
-        method="probe",
-        note=note + clipped,
-    )
-
-
-def last_map(module: nn.Module, example: Tensor) -> str:
-    """The name of the last layer to finish whose output is a map (B, C, H, W) larger than one unit."""
-    found: list[str] = []
-    handles = []
-    for name, part in module.named_modules():
-
-        def note(_: nn.Module, args: tuple[Any, ...], output: Any, name: str = name) -> None:
-            del args
-            if name and isinstance(output, Tensor) and output.dim() == 4 and output.shape[-2] * output.shape[-1] > 1:
-                found.append(name)
-
-        handles.append(part.register_forward_hook(note))
-    try:
-        was_training = module.training
-        with torch.no_grad():
-            module.eval()(example)
-        module.train(was_training)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
-        raise UserError("No layer of the network gives a map (B, C, H, W) larger than one unit; name a layer.")
-    return found[-1]

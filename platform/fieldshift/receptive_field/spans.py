@@ -31,6 +31,7 @@ class Span:
     period: units after which the pattern of `low` repeats, shifted by period * step (above 1 after upsampling).
     unbounded_by: the operation that let a unit see the whole axis, empty when none did; low..high then holds only
         what is seen through windows.
+    unknown_by: the operation from which on nothing is known of the axis, empty where all is known.
     folded: after a view that merged dimensions over which nothing varies (a map of one row, say): their shape and
         which of them the axis ran along, so that the view back finds it again. None otherwise.
     """
@@ -41,6 +42,7 @@ class Span:
     step: Fraction | None
     period: int = 1
     unbounded_by: str = ""
+    unknown_by: str = ""
     folded: tuple[tuple[int, ...], frozenset[int]] | None = None
 
     @classmethod
@@ -70,6 +72,10 @@ class Span:
         if extra == 0:
             return self
         return self.mapped(lambda a: a.reshape((1,) * extra + a.shape), (d + extra for d in self.dims))
+
+    def unknown(self, rank: int, operation: str) -> Span:
+        """A span of the same axis of which nothing is known, since `operation` has no rule."""
+        return replace(self.emptied(rank), unknown_by=self.unknown_by or operation)
 
     def emptied(self, rank: int, unbounded_by: str = "") -> Span:
         """A span of the same axis in which every unit sees nothing through windows."""
@@ -203,9 +209,28 @@ def reduced(span: Span, dims: Iterable[int], operation: str, *, keep: bool, clip
     if span.dims & set(over) and not clipped and all(_constant(low, d) and _constant(high, d) for d in left):
         result = span.emptied(span.rank, operation)
     if keep:
-        return result
+        return settled(result)
     names = [d for d in range(span.rank) if d not in over]
-    return result.mapped(lambda a: a.squeeze(over), (names.index(d) for d in result.dims))
+    return settled(result).mapped(lambda a: a.squeeze(over), (names.index(d) for d in result.dims))
+
+
+def settled(span: Span) -> Span:
+    """The span with the step that its units show, once a view has left a part of an axis along one dimension only."""
+    if span.step is None or len(span.dims) != 1:
+        return span
+    apart = apart_by(span, next(iter(span.dims)))
+    return span if apart is None or apart == span.step else replace(span, step=apart)
+
+
+def apart_by(span: Span, dim: int) -> Fraction | None:
+    """Input positions from one unit to the next along `dim`, over a whole period; None where the units do not show it."""
+    low = span.low.min(axis=tuple(d for d in range(span.rank) if d != dim))
+    if len(low) <= span.period or not np.isfinite(low).all():
+        return None
+    apart = low[span.period :] - low[: -span.period]
+    if not (apart == apart[0]).all():
+        return None
+    return Fraction(int(apart[0]), span.period)
 
 
 def _merged(parts: list[Span]) -> Span:
@@ -216,6 +241,7 @@ def _merged(parts: list[Span]) -> Span:
         step=stepped[0].step,
         period=math.lcm(*[part.period for part in stepped]),
         unbounded_by=next((part.unbounded_by for part in parts if part.unbounded_by), ""),
+        unknown_by=next((part.unknown_by for part in parts if part.unknown_by), ""),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import difflib
 import itertools
 from collections.abc import Iterable, Sequence
@@ -11,14 +13,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from fieldshift.errors import UserError
 from fieldshift.networks import GSF, GSM
-from fieldshift.receptive_field.calls import FRAME_AXIS, Field, UntraceableError
-from fieldshift.receptive_field.spans import Span
-from fieldshift.receptive_field.tracing import run_traced
+from fieldshift.receptive_field.calls import FRAME_AXIS, Field
+from fieldshift.receptive_field.spans import Span, apart_by
+from fieldshift.receptive_field.tracing import WRAPPERS, run_traced
 
 Interval: TypeAlias = tuple[int, int]
+
+_IN_CHANNELS = "a mixture of rows or columns of which the channels hold a part"
+_NOTHING: Interval = (0, -1)
+_DECIDED = "a value of the network decided what ran; for other images another part may run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +37,7 @@ class LayerField:
     kind: str
     """The module's class."""
     size: tuple[int, int] | None
-    """Rows and columns of the field in pixels, through windows only; None where only a global operation is left."""
+    """Rows and columns of the field in pixels, through windows only; None where it is unknown or all is global."""
     stride: tuple[float, float] | None
     """Pixels from one unit to the next, down and right; None where the output is no map."""
     start: tuple[int, int] | None
@@ -39,16 +46,16 @@ class LayerField:
     """Rows and columns of the layer's output; None where the output is no map."""
     unbounded_by: str = ""
     """The operation that let a unit see the whole image as well (global pooling, attention); empty when none did."""
-    temporal_reach: int = 0
-    """Frames to either side that a frame of this layer sees."""
+    unknown_by: str = ""
+    """The operation without a rule from which on nothing is known; empty when all is known."""
+    temporal_reach: int | None = 0
+    """Frames to either side that a frame of this layer sees; None where it is unknown."""
     frames_seen: tuple[Interval, ...] = ((0, 0),)
-    """First and last input frame that each frame of this layer sees."""
+    """First and last input frame that each frame of this layer sees; empty where it is unknown."""
     rows: tuple[Interval, ...] = ()
-    """First and last image row that each row of the map sees, continued outside the image."""
+    """First and last image row that each row of the map sees, continued outside the image; first > last: none."""
     columns: tuple[Interval, ...] = ()
     """First and last image column that each column of the map sees."""
-    method: str = "trace"
-    """'trace', or 'probe' where the network could not be traced and gradients were looked at instead."""
     note: str = ""
     """What to know about this number; empty when there is nothing."""
 
@@ -57,10 +64,18 @@ class LayerField:
         """Whether some path lets a unit see the whole image."""
         return bool(self.unbounded_by)
 
+    @property
+    def method(self) -> str:
+        """How the field was found: 'trace', or 'unknown' where an operation has no rule."""
+        return "unknown" if self.unknown_by else "trace"
+
     def box(self, row: int, column: int) -> tuple[int, int, int, int]:
         """The field of unit (row, column): top, left, bottom, right in pixels, included, not clipped to the image."""
         if self.map_size is None or not self.rows or not self.columns:
-            raise UserError(f"Layer '{self.name}' has no map of units with a bounded field; choose a layer before it.")
+            why = f": {self.unknown_by} has no rule" if self.unknown_by else ""
+            raise UserError(
+                f"Layer '{self.name}' has no map of units with a known, bounded field{why}; choose a layer before it."
+            )
         height, width = self.map_size
         if not (0 <= row < height and 0 <= column < width):
             raise outside_map((row, column), (height, width), self.name)
@@ -79,7 +94,7 @@ class LayerField:
         for key in ("size", "stride", "start", "map_size"):
             plain[key] = None if plain[key] is None else list(plain[key])
         plain["frames_seen"] = [list(interval) for interval in self.frames_seen]
-        return {**plain, "unbounded": self.unbounded}
+        return {**plain, "unbounded": self.unbounded, "method": self.method}
 
 
 def outside_map(unit: tuple[int, int], map_size: tuple[int, int], layer: str) -> UserError:
@@ -106,24 +121,30 @@ def theory(
     whole map and statistics over the map make a layer unbounded; `size` is then what is seen beside them, as in a
     squeeze-and-excitation network. Gated temporal modules (GSM, GSF) count as reading one frame to either side at the
     same place; count_gates=True follows the gates' own 3 x 3 x 3 windows as well.
-    A network with an operation that cannot be followed is probed instead (its last map or the layers asked for), and
-    `note` names the operation. Raises UserError for a layer that does not exist and for an input that does not fit.
+    From an operation without a rule on, the field is unknown and `unknown_by` names the operation (`probe` then tells
+    how large it is at least). The network counts as it is in evaluation, without its dropout and with BatchNorm's
+    running statistics; a lazy module is made up on a copy. Raises UserError for a layer that does not exist and for an
+    input that does not fit.
     """
+    module = initialised(module, example_input)
     example = example_like(module, example_input)
     check_layers(module, layers)
     gated: tuple[type[nn.Module], ...] = () if count_gates else (GSM, GSF)
-    try:
-        found = _traced(module, example, gated)
-    except UntraceableError as error:
-        from fieldshift.receptive_field.probe import probe_layers
-
-        return probe_layers(module, example, layers, note=f"{error} cannot be followed; gradients were probed instead")
+    found = _traced(module, example, gated)
     if layers is None:
         return list(found.values())
     missing = [name for name in layers if name not in found]
     if missing:
         raise UserError(f"Layer '{missing[0]}' gives no tensor that depends on the image; choose another layer.")
     return [found[name] for name in layers]
+
+
+def unknown_note(fields: Iterable[LayerField]) -> str:
+    """From which layer on the theory knows nothing, and by which operation, in words; empty where it knows all."""
+    first = next((field for field in fields if field.unknown_by), None)
+    if first is None:
+        return ""
+    return f"unknown from layer '{first.name}' on: {first.unknown_by} has no rule"
 
 
 def gates_note(module: nn.Module) -> str:
@@ -172,12 +193,37 @@ def example_like(module: nn.Module, example_input: Tensor | int | tuple[int, int
     size = (example_input, example_input) if isinstance(example_input, int) else tuple(example_input)
     if len(size) != 2 or min(size) < 1:
         raise UserError(f"The image size is {size}, but must be one or two positive numbers of pixels, such as 224.")
-    channels = next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), 3)
+    channels = next((part.in_channels for part in module.modules() if isinstance(part, nn.Conv2d)), 0) or 3
     first = next(itertools.chain(module.parameters(), module.buffers()), torch.zeros(()))
     dtype = first.dtype if first.is_floating_point() else torch.float32
     frames = video_frames(module)
     shape = (1, channels, *size) if frames is None else (1, frames, channels, *size)
     return torch.zeros(shape, device=first.device, dtype=dtype)
+
+
+def initialised(module: nn.Module, example_input: Tensor | int | tuple[int, int]) -> nn.Module:
+    """The network itself, or a copy whose lazy modules got their shapes from a blank image. UserError where they cannot."""
+    tensors = [*module.parameters(), *module.buffers()]
+    if not any(is_lazy(tensor) for tensor in tensors):
+        return module
+    kept = {id(part): part for part in tensors if type(part) is UninitializedBuffer}
+    blank = {key: UninitializedBuffer() for key in kept}
+    try:
+        twin = copy.deepcopy(module, blank).eval()  # torch copies lazy parameters, but no lazy buffers
+        with torch.no_grad():
+            twin(example_like(twin, example_input))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"The network has lazy modules that take no shape from such an image ({first_line(error)}); run it once first."
+        ) from error
+    return twin
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def detached(layer: str) -> UserError:
@@ -202,58 +248,91 @@ def _traced(module: nn.Module, example: Tensor, gated: tuple[type[nn.Module], ..
     kinds = {name: type(part).__name__ for name, part in module.named_modules(remove_duplicate=False)}
     found: dict[str, LayerField] = {}
 
-    def seen(name: str, output: Tensor, field: Field) -> None:
+    def seen(name: str, output: Tensor, field: Field, decided: bool) -> None:
         found.pop(name, None)
-        found[name] = _layer_field(name, kinds[name], tuple(output.shape), field, frames)
+        found[name] = _layer_field(name, kinds[name], tuple(output.shape), field, frames, _DECIDED if decided else "")
 
-    tensors = itertools.chain(module.named_parameters(), module.named_buffers())
-    stand_ins = {name: tensor.detach().to("meta") for name, tensor in tensors}
-    try:
+    tensors = dict(itertools.chain(module.named_parameters(), module.named_buffers()))
+    inside = "module." if isinstance(module, WRAPPERS) else ""
+    stand_ins = {name.removeprefix(inside): tensor.detach().to("meta") for name, tensor in tensors.items()}
+    with contextlib.suppress(Exception):
         run_traced(module, example.to("meta"), axes, seen, gated=gated, stand_ins=stand_ins)
-    except Exception:
-        found.clear()
-        try:
-            run_traced(module, example, axes, seen, gated=gated)
-        except (UntraceableError, UserError):
-            raise
-        except (RuntimeError, ValueError, TypeError) as error:
-            shape, reason = tuple(example.shape), str(error).splitlines()[0]
-            raise UserError(f"The network cannot run on an input of shape {shape}: {reason}") from error
+        if not any(field.unknown_by for field in found.values()) or any(tensor.is_meta for tensor in tensors.values()):
+            return found
+    found.clear()
+    try:
+        run_traced(module, example, axes, seen, gated=gated)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a network of one's own raises
+        raise UserError(
+            f"The network cannot run on an input of shape {tuple(example.shape)}: {first_line(error)}"
+        ) from error
     return found
 
 
-def _layer_field(name: str, kind: str, shape: tuple[int, ...], field: Field, frames: int) -> LayerField:
+def _layer_field(name: str, kind: str, shape: tuple[int, ...], field: Field, frames: int, note: str = "") -> LayerField:
     y, x = field["y"], field["x"]
-    low_high = [_along(span, shape) for span in (y, x)]
-    bounded = all(bool(np.isfinite(low).all()) for low, _ in low_high)
-    is_map = len(y.dims) == 1 and len(x.dims) == 1 and y.dims != x.dims and len(shape) >= 3
-    seen = _frames_seen(field.get(FRAME_AXIS), shape, frames)
+    unknown = next((span.unknown_by for span in field.values() if span.unknown_by), "")
+    if y.dims < x.dims or x.dims < y.dims:
+        unknown = unknown or (_IN_CHANNELS if y.dims and x.dims else "")
+    dims = _map_dims(y, x)
+    is_map = dims is not None and len(shape) >= 3
+    low_high = [_along(span, shape, dim) for span, dim in zip((y, x), dims or _first_dims(y, x), strict=True)]
+    bounded = not unknown and all(bool(np.isfinite(low).any()) for low, _ in low_high)
+    seen = () if unknown else _frames_seen(field.get(FRAME_AXIS), shape, frames)
     size = tuple(_centre_size(span, *pair) for span, pair in zip((y, x), low_high, strict=True)) if bounded else None
-    steps = (y.step, x.step)
+    steps = [
+        None if dims is None else apart_by(span, dim) or span.step
+        for span, dim in zip((y, x), dims or (0, 0), strict=True)
+    ]
     stride = (float(steps[0]), float(steps[1])) if is_map and bounded and steps[0] and steps[1] else None
-    rows, columns = ([(int(a), int(b)) for a, b in zip(*pair, strict=True)] if bounded else [] for pair in low_high)
+    rows, columns = (_intervals(*pair) if bounded else [] for pair in low_high)
+    sees_first = bool(rows and columns) and rows[0] != _NOTHING and columns[0] != _NOTHING
     return LayerField(
         name=name,
         kind=kind,
         size=None if size is None else (size[0], size[1]),
         stride=stride,
-        start=(rows[0][0], columns[0][0]) if rows and columns else None,
-        map_size=(shape[min(y.dims)], shape[min(x.dims)]) if is_map else None,
+        start=(rows[0][0], columns[0][0]) if sees_first else None,
+        map_size=(shape[dims[0]], shape[dims[1]]) if is_map and dims is not None else None,
         unbounded_by=y.unbounded_by or x.unbounded_by,
-        temporal_reach=max(max(min(t, frames - 1) - a, b - t) for t, (a, b) in enumerate(seen))
-        if len(seen) == frames
-        else frames - 1,
+        unknown_by=unknown,
+        temporal_reach=None if unknown else _reach(seen, frames),
         frames_seen=seen,
         rows=tuple(rows) if is_map else (),
         columns=tuple(columns) if is_map else (),
+        note=note,
     )
 
 
-def _along(span: Span, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """First and last position seen by every unit along the span's first dimension, over all else."""
-    if not span.dims:
+def _reach(seen: tuple[Interval, ...], frames: int) -> int:
+    if len(seen) != frames:
+        return frames - 1
+    return max(max(min(t, frames - 1) - a, b - t) for t, (a, b) in enumerate(seen))
+
+
+def _intervals(low: np.ndarray, high: np.ndarray) -> list[Interval]:
+    """First and last position as whole numbers, where a unit sees any."""
+    return [(int(a), int(b)) if a <= b else _NOTHING for a, b in zip(low, high, strict=True)]
+
+
+def _map_dims(y: Span, x: Span) -> tuple[int, int] | None:
+    """The dimensions of a map's rows and columns: each its own, or the last two where channels hold a part of them."""
+    if len(y.dims) == len(x.dims) == 1 and y.dims != x.dims:
+        return min(y.dims), min(x.dims)
+    last = (y.rank - 2, y.rank - 1)
+    return last if last[0] in y.dims - x.dims and last[1] in x.dims - y.dims else None
+
+
+def _first_dims(*spans: Span) -> list[int | None]:
+    return [min(span.dims) if span.dims else None for span in spans]
+
+
+def _along(span: Span, shape: tuple[int, ...], dim: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """First and last position seen by every unit along a dimension, over all else; by all units where it is None."""
+    if dim is None:
         return span.low.min(keepdims=True).reshape(-1), span.high.max(keepdims=True).reshape(-1)
-    dim = min(span.dims)
     others = tuple(d for d in range(span.rank) if d != dim)
     length = shape[dim]
     low, high = span.low.min(axis=others), span.high.max(axis=others)
@@ -263,14 +342,15 @@ def _along(span: Span, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
 def _centre_size(span: Span, low: np.ndarray, high: np.ndarray) -> int:
     """The largest field among the units around the centre that show every phase of an upsampled map."""
     first = max(min(len(low) // 2, len(low) - span.period), 0)
-    sizes = (high - low + 1)[first : first + span.period]
-    return int(sizes.max())
+    sizes = high - low + 1
+    around = sizes[first : first + span.period].max()
+    return int(around if np.isfinite(around) else sizes.max())
 
 
 def _frames_seen(span: Span | None, shape: tuple[int, ...], frames: int) -> tuple[Interval, ...]:
     if span is None or frames == 1:
         return ((0, 0),) * frames
-    low, high = _along(span, shape)
+    low, high = _along(span, shape, *_first_dims(span))
     if len(low) != frames or len(span.dims) != 1:
         return ((int(low.min()), int(high.max())),)
     return tuple((int(a), int(b)) for a, b in zip(low, high, strict=True))

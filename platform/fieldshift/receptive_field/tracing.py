@@ -7,42 +7,66 @@ modules of any kind do not matter; only operations without a rule do, and those 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
-from fieldshift.receptive_field import movements, operations
-from fieldshift.receptive_field.calls import FRAME_AXIS, Call, Field
+from fieldshift.receptive_field import mixtures, movements, operations, patches  # noqa: F401 - their rules
+from fieldshift.receptive_field.calls import FRAME_AXIS, Call, Field, UntraceableError, unknown_field
 from fieldshift.receptive_field.spans import Span, gather, joined
+
+_POOLINGS = {"max_pool2d_with_indices", "max_pool3d_with_indices"}
+_EXPORTS = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr}
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+Seen: TypeAlias = Callable[[str, Tensor, Field, bool], None]
+"""Hears a layer's name, its output, what that sees, and whether values had decided what runs by then."""
 
 
 class FieldTrace(TorchDispatchMode):
-    """While active, keeps for every tensor that depends on the input what each of its positions sees of it."""
+    """While active, keeps for every tensor that depends on the input what each of its positions sees of it.
+
+    left_by: how values of such a tensor left the tensor library, after which nothing is known of what is made; empty
+    where none did. decided: whether a truth value of one decided what runs.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._fields: Any = WeakIdKeyDictionary()
         self._views: Any = WeakIdKeyDictionary()
+        self._poolings: Any = WeakIdKeyDictionary()
+        self._start: Field = {}
+        self.left_by = ""
+        self.decided = False
 
     def start(self, tensor: Tensor, axes: Mapping[str, int]) -> None:
         """Declares the input: `axes` maps "y", "x" and, for videos, "t" to its dimensions."""
-        self._fields[tensor] = {
+        self._start = self._fields[tensor] = {
             axis: Span.of_axis(tensor.dim(), dim, tensor.shape[dim], clipped=axis == FRAME_AXIS)
             for axis, dim in axes.items()
         }
 
     def field_of(self, tensor: Tensor) -> Field | None:
         """What the tensor sees, None where it does not depend on the input."""
+        if self.left_by:
+            return unknown_field([self._start], tensor.dim(), self.left_by)
         field: Field | None = self._fields.get(tensor)
         return field
+
+    def leaves(self, tensor: Tensor, by: str) -> None:
+        """Notes that the values of a tensor leave the tensor library, by a conversion of this name."""
+        if tensor in self._fields:
+            self.left_by = self.left_by or by
 
     def replace(self, tensor: Tensor, field: Field) -> None:
         """Sets what the tensor sees, for modules whose field is known from their definition."""
@@ -61,9 +85,21 @@ class FieldTrace(TorchDispatchMode):
         outputs = tuple(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
         name = func.overloadpacket.__name__
         written = [s.name for s in schema.arguments if s.alias_info is not None and s.alias_info.is_write]
-        call = Call(name=name.removesuffix("_"), arguments=arguments, outputs=outputs, field_of=self.field_of)
-        if outputs:
-            self._follow(func, call, [arguments[key] for key in written])
+        call = Call(
+            name=name.removesuffix("_"),
+            arguments=arguments,
+            outputs=outputs,
+            field_of=self.field_of,
+            maker_of=self._poolings.get,
+        )
+        if name == "_local_scalar_dense" and call.tracked():
+            if arguments["self"].dtype == torch.bool:
+                self.decided = True
+            else:
+                self.leaves(arguments["self"], "item")
+        changed = [leaf for key in written for leaf in tree_leaves(arguments[key]) if isinstance(leaf, Tensor)]
+        if outputs or changed:
+            self._follow(func, call, changed)
         return result
 
     def _follow(self, func: Any, call: Call, written: list[Tensor]) -> None:
@@ -71,18 +107,34 @@ class FieldTrace(TorchDispatchMode):
             if not written:
                 self._remember_view(func, call)
             return
+        try:
+            results = self._results(func, call, written)
+        except UntraceableError as error:
+            results = self._unknown(call.outputs, call, str(error))
+        except Exception:  # arguments that a rule does not expect
+            results = self._unknown(call.outputs, call, call.name)
+        beside = [tensor for tensor in written if not any(tensor is output for output in call.outputs)]
+        for tensor, field in zip(beside, self._unknown(beside, call, call.name), strict=True):
+            self._store(tensor, field)
+        for tensor, field in zip(call.outputs, results, strict=False):
+            self._store(tensor, field)
+        if call.name in _POOLINGS:
+            self._poolings[call.outputs[1]] = call
+        if not written:
+            self._remember_view(func, call)
+
+    def _results(self, func: Any, call: Call, written: list[Tensor]) -> list[Field | None]:
         if written and call.name in ("copy", "fill", "zero"):
             source = call.arguments.get("src", call.arguments.get("value"))
             field = self.field_of(source) if isinstance(source, Tensor) else None
-            results = [None if field is None else pointwise_of(field, call.outputs[0].dim())]
-        elif call.name == "as_strided" and call.outputs[0].shape == call.tensor("self").shape:
-            results = [self.field_of(call.tensor("self"))]
-        else:
-            results = operations.rule_for(call.name, pointwise_tag=torch.Tag.pointwise in func.tags)(call)
-        for tensor, field in zip(written or call.outputs, results, strict=False):
-            self._store(tensor, field)
-        if not written:
-            self._remember_view(func, call)
+            return [None if field is None else pointwise_of(field, call.outputs[0].dim())]
+        if call.name == "as_strided" and call.outputs[0].shape == call.tensor("self").shape:
+            return [self.field_of(call.tensor("self"))]
+        return operations.rule_for(call.name, pointwise_tag=torch.Tag.pointwise in func.tags)(call)
+
+    def _unknown(self, tensors: Sequence[Tensor], call: Call, operation: str) -> list[Field | None]:
+        seen = [field for _, field in call.tracked()]
+        return [unknown_field(seen, tensor.dim(), operation) for tensor in tensors]
 
     def _remember_view(self, func: Any, call: Call) -> None:
         aliased = [s.name for s in func._schema.arguments if s.alias_info is not None and not s.alias_info.is_write]
@@ -99,7 +151,29 @@ class FieldTrace(TorchDispatchMode):
             self._fields[tensor] = field
         if changed and tensor in self._views:
             base, call = self._views[tensor]
-            self._store(base, movements.write_back(call, base, self.field_of(base), tensor, field))
+            before = self.field_of(base)
+            try:
+                written = movements.write_back(call, base, before, tensor, field)
+            except UntraceableError as error:
+                written = unknown_field([part for part in (before, field) if part is not None], base.dim(), str(error))
+            self._store(base, written)
+
+
+class _Exports(TorchFunctionMode):
+    """While active, tells a trace of conversions that no operation of the tensor library shows, such as `numpy`."""
+
+    def __init__(self, trace: FieldTrace) -> None:
+        super().__init__()
+        self.trace = trace
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        result = func(*args, **(kwargs or {}))
+        if func in _EXPORTS:
+            self.trace.leaves(args[0], func.__name__.strip("_"))
+        return result
 
 
 def _shapes_only(func: Any, args: tuple[Any, ...]) -> Any:
@@ -150,26 +224,32 @@ def run_traced(
     module: nn.Module,
     example: Tensor,
     axes: Mapping[str, int],
-    seen: Callable[[str, Tensor, Field], None],
+    seen: Seen,
     *,
     gated: tuple[type[nn.Module], ...] = (),
     stand_ins: dict[str, Tensor] | None = None,
 ) -> None:
-    """Runs `module` on `example` and calls `seen(layer name, output, field)` at the end of every named module.
+    """Runs `module` on `example` and calls `seen(layer name, output, field, decided)` at the end of every named module.
 
     stand_ins: tensors to run with in place of the module's parameters and buffers of these names.
     A module of one of the `gated` types counts as reading each frame's neighbours at the same place and nothing more.
-    Raises UntraceableError naming the operation without a rule.
+    What operations without a rule make is unknown by their names. Wrappers of data parallelism are looked through.
     """
-    watch = _LayerWatch(FieldTrace(), seen, gated)
+    trace = FieldTrace()
+    watch = _LayerWatch(trace, seen, gated)
+    inner = module.module if isinstance(module, WRAPPERS) else module
     handles: list[RemovableHandle] = []
-    for name, part in module.named_modules(remove_duplicate=False):
-        handles.append(part.register_forward_pre_hook(partial(watch.enter, name)))
-        handles.append(part.register_forward_hook(partial(watch.leave, name)))
     try:
-        with quiet_evaluation(module), watch.trace:
-            watch.trace.start(example, axes)
-            torch.func.functional_call(module, stand_ins or {}, (example,))
+        for name, part in module.named_modules(remove_duplicate=False):
+            if isinstance(part, torch.jit.ScriptModule):  # takes no hooks: known by what it puts out as a whole
+                continue
+            handles.append(part.register_forward_pre_hook(partial(watch.enter, name)))
+            handles.append(part.register_forward_hook(partial(watch.leave, name)))
+        with quiet_evaluation(module), torch.compiler.set_stance("force_eager"), _Exports(trace), trace:
+            trace.start(example, axes)
+            output = inner(example) if stand_ins is None else torch.func.functional_call(inner, stand_ins, (example,))
+        if inner is not module or isinstance(module, torch.jit.ScriptModule):
+            watch.leave("", module, (), output)
     finally:
         for handle in handles:
             handle.remove()
@@ -181,7 +261,7 @@ class _LayerWatch:
     def __init__(
         self,
         trace: FieldTrace,
-        seen: Callable[[str, Tensor, Field], None],
+        seen: Seen,
         gated: tuple[type[nn.Module], ...],
     ) -> None:
         self.trace, self.seen, self.gated = trace, seen, gated
@@ -201,5 +281,5 @@ class _LayerWatch:
             if isinstance(module, self.gated) and entered is not None:
                 field = frame_neighbours(entered)
                 self.trace.replace(tensor, field)
-            self.seen(name, tensor, field)
+            self.seen(name, tensor, field, self.trace.decided)
             return
