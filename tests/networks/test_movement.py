@@ -196,7 +196,12 @@ def test_half_precision_is_summed_in_single_precision(dtype: torch.dtype, fill: 
 
 def test_features_that_lie_anyhow_in_memory_are_moved_alike() -> None:
     whole = some_features((12, 10), channels=12)
-    for part in (whole[:, ::2, ::2], whole[:, 3:9, 1:8, 2:9], whole.transpose(2, 3)[:, :6], whole[:1].expand(3, -1, -1, -1)):
+    for part in (
+        whole[:, ::2, ::2],
+        whole[:, 3:9, 1:8, 2:9],
+        whole.transpose(2, 3)[:, :6],
+        whole[:1].expand(3, -1, -1, -1),
+    ):
         movement = movement_of([mixed_policy()], part)
         assert torch.equal(movement.move(part, 4), movement.move(part.clone().contiguous(), 4))
 
