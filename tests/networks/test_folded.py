@@ -16,6 +16,7 @@ from fieldshift.networks.folded import FoldedGSF, FoldedGSM, FoldedModule, Folde
 PIXELS = 4  # of a step: one cell of the last map, two of the first block's
 SIZE = (96, 112)
 PLACES = ("blocks.0.conv1", "blocks.1.conv1")
+AFTER = ("blocks.0.conv2", "blocks.1.conv2")
 FOLDED = [name for name, kind in TEMPORAL.items() if kind.folded is not None]
 
 
@@ -208,7 +209,7 @@ def built(policy: Policy | PlacedPolicy, name: str | nn.Module = "tiny-resnet", 
         (lambda: built(placed(), places="blocks.1.conv1"), r"'blocks\.0\.conv1', which the network lacks; the nearest is"),
         (lambda: built(placed(places=PLACES[:1])), r"has a place 'blocks\.1\.conv1', for which the policy has no"),
         (lambda: built(placed(groups=2)), r"groups = 2 does not divide the 3 of 24 channels.* a ratio of 0\.08333"),
-        (lambda: built(placed(groups=2), temporal="gsm"), "groups = 2 is for tsm"),
+        (lambda: built(placed(groups=2, places=AFTER), temporal="gsm"), "groups = 2 is for tsm"),
         (lambda: built(moved(), frames=3), "folded network reads one frame, but frames is 3"),
         (lambda: built(moved(), ratio=0.01), "moves no channel"),
     ],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fieldshift.errors import UserError
-from fieldshift.folding import PolicyMotion, still
+from fieldshift.folding import PolicyMotion, motions_of, still
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy, load_policy
 from fieldshift.networks import VideoNetwork, video_network
@@ -74,36 +74,38 @@ def modules_of(supernet: FoldedSupernet) -> list[FoldedTSM]:
     return [module for module in supernet.network.modules() if isinstance(module, FoldedTSM)]
 
 
-def option_alone(cell: FoldedCell, e: int, o: int, channels: Tensor) -> Tensor:
+def option_alone(cell: FoldedCell, e: int, o: int, channels: Tensor, behind: Tensor) -> Tensor:
     """Channels, half of them from either side, moved by one option of one edge through the policy of that option."""
-    values, ops = cell.magnitudes()[e, o].tolist(), cell.options[o].ops
+    values, ops, space = cell.magnitudes()[e, o].tolist(), cell.options[o].ops, cell.space
     steps = [(op, 0.0 if op == "identity" else value) for op, value in zip(ops, values, strict=False)]
-    space = cell.space
-    settings = {"reference": space.reference, "symmetric": space.symmetric, "fill": space.fill}
-    motion = PolicyMotion((Policy.chain(steps, frames=cell.frames, **settings),))
-    return motion((channels.shape[-2], channels.shape[-1]), channels).move(channels, channels.shape[1])
+    fill = "zeros" if space.fill == "mean" else space.fill
+    policy = Policy.chain(steps, frames=cell.frames, reference=space.reference, symmetric=space.symmetric, fill=fill)
+    movement = PolicyMotion((policy,))((channels.shape[-2], channels.shape[-1]), channels)
+    return movement.move(channels - behind, channels.shape[1]) + behind
 
 
 def plainly_moved(cell: FoldedCell, place: int, features: Tensor, fold: int, weights: Tensor) -> Tensor:
     """Every option of every edge alone, weighted and added; a node is the mean of its edges."""
     space = cell.space
-    result = features.clone()
+    means = features.mean((2, 3), keepdim=True) * (space.fill == "mean")  # what lies outside of the map
 
-    def mixed(e: int, channels: Tensor) -> Tensor:
-        parts = [weights[e, o] * option_alone(cell, e, o, channels) for o in range(len(cell.options))]
+    def mixed(e: int, channels: Tensor, behind: Tensor) -> Tensor:
+        parts = [weights[e, o] * option_alone(cell, e, o, channels, behind) for o in range(len(cell.options))]
         return torch.stack(parts).sum(0)
 
     if space.is_placed:
+        result, each = features.clone(), fold // space.groups
         unit = next(number for number, unit in enumerate(cell.units) if cell.places[place] in unit)
-        each = fold // space.groups
         for group in range(space.groups):
             at = [side * fold + group * each + c for side in (0, 1) for c in range(each)]
-            result = result.index_copy(1, torch.tensor(at), mixed(unit * space.groups + group, features[:, at]))
+            moved = mixed(unit * space.groups + group, features[:, at], means[:, at])
+            result = result.index_copy(1, torch.tensor(at), moved)
         return result
     values = [features[:, : 2 * fold]] * space.inputs
     for node in range(space.inputs, space.inputs + space.nodes):
         incoming = [e for e, (_, target) in enumerate(cell.edges) if target == node]
-        values.append(torch.stack([mixed(e, values[cell.edges[e][0]]) for e in incoming]).mean(0))
+        moved = [mixed(e, values[cell.edges[e][0]], means[:, : 2 * fold]) for e in incoming]
+        values.append(torch.stack(moved).mean(0))
     return torch.cat([values[-1], features[:, 2 * fold :]], dim=1)
 
 
@@ -156,11 +158,15 @@ def test_a_decided_cell_moves_by_its_policy(name: str) -> None:
     cell = supernet.cell
     cell.decided = [e % len(cell.options) for e in range(len(cell.edges))]
     features = torch.rand(2, 24, 7, 6)
+    motions = motions_of(cell.to_policy({}))(cell.placements)
     for place, module in enumerate(modules_of(supernet)):
         with cell.shown(None, learns=False):
             moved = module(features)
-        weights = nn.functional.one_hot(torch.tensor(cell.decided), len(cell.options)).float()
-        torch.testing.assert_close(moved, plainly_moved(cell, place, features, module.fold, weights), atol=1e-5, rtol=0)
+        assert torch.equal(moved, FoldedTSM(24, motions[place])(features))
+        if cell.space.nodes == 1:  # motions one after the other are sampled once
+            weights = nn.functional.one_hot(torch.tensor(cell.decided), len(cell.options)).float()
+            expected = plainly_moved(cell, place, features, module.fold, weights)
+            torch.testing.assert_close(moved, expected, atol=1e-5, rtol=0)
 
 
 def losses_of(supernet: FoldedSupernet) -> list[Callable[[Sequence[Tensor]], Tensor]]:
@@ -182,7 +188,8 @@ def losses_of(supernet: FoldedSupernet) -> list[Callable[[Sequence[Tensor]], Ten
 
 @pytest.mark.parametrize("order", ["first", "second", "second-exact"])
 @pytest.mark.parametrize("name", ["groups", "graph"])
-def test_the_outer_gradient_is_that_of_differences(name: str, order: str) -> None:
+def test_the_outer_gradient_is_that_of_differences(monkeypatch, name: str, order: str) -> None:
+    monkeypatch.setattr("fieldshift.search.bilevel.STEP_OF_DIFFERENCES", 1e-5)  # within one linear piece of the network
     supernet, lr = supernet_with(SPACES[name]).double(), 0.05
     supernet.cell.double()
     alpha, parameters = supernet.cell.alpha, list(supernet.network.parameters())
@@ -196,7 +203,7 @@ def test_the_outer_gradient_is_that_of_differences(name: str, order: str) -> Non
             ahead = [(w - lr * slope).detach() for w, slope in zip(parameters, slopes, strict=True)]
         return float(outer(ahead).detach())
 
-    step = 1e-5
+    step = 1e-6
     for index in ((0, 0), (0, 2), (len(alpha) - 1, 1)):
         values = []
         for sign in (1, -1):
@@ -205,9 +212,8 @@ def test_the_outer_gradient_is_that_of_differences(name: str, order: str) -> Non
             values.append(outer_loss())
             with torch.no_grad():
                 alpha[index] -= sign * step
-        tolerance = 1e-4 if order == "second" else 1e-6  # its mixed product is itself a difference
-        assert float(found[index]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=tolerance, abs=tolerance)
-    assert found.abs().max() > 1e-4
+        assert float(found[index]) == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-5, abs=1e-5)
+    assert found.abs().max() > 1e-3
 
 
 def test_learned_magnitudes_have_the_gradient_of_differences() -> None:
@@ -282,43 +288,35 @@ def run(toy_data, quick, normalise):
     return build
 
 
-@pytest.mark.parametrize("name", ["groups", "graph"])
-@pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
-def test_a_search_that_is_interrupted_in_any_phase_ends_as_the_whole(run, quick, tmp_path, name, relaxation) -> None:
-    """In the supernet phase, and between two passes after decisions of options and, in a graph, of edges."""
-    config = quick(relaxation=relaxation)
-    whole = run(SPACES[name], config=config, folder=tmp_path / "whole")
+@pytest.mark.parametrize(("name", "relaxation"), [("groups", "softmax"), ("graph", "gumbel")])
+def test_a_search_that_is_interrupted_in_every_phase_ends_as_the_whole(run, quick, tmp_path, name, relaxation) -> None:
+    """Within the supernet phase, after it, and in the tuning after the last decision but one."""
+    config, space, parts = quick(relaxation=relaxation), SPACES[name], tmp_path / "parts"
+    whole = run(space, config=config, folder=tmp_path / "whole")
     passes = len(whole.history)
     assert passes > 4
-    resumed = None
-    for stop in (1, 2, passes - 1, None):
+    for number, stop in enumerate((1, 2, passes - 1)):
 
-        def interrupt(row: dict[str, float], step: int, stop: int | None = stop) -> None:
-            if "train/loss" in row and stop is not None and step == stop + 1:
+        def interrupt(row: dict[str, float], step: int, stop: int = stop) -> None:
+            if "train/loss" in row and step == stop + 1:
                 raise Interrupted
 
-        try:
-            resumed = run(
-                SPACES[name], config=config, folder=tmp_path / "parts", report=interrupt, resume=stop != 1, weights=7
-            )
-        except Interrupted:
-            assert len(read_checkpoint(tmp_path / "parts" / "search.pt")["history"]) == stop
-            if stop == 1:
-                continue
-    assert resumed is not None
-    # Other weights at the beginning: only the first part's may count.
-    again = run(SPACES[name], config=config, weights=7)
-    assert resumed.policy == again.policy
-    assert resumed.policy.to_json() == again.policy.to_json()
-    assert [row["train/loss"] for row in resumed.history] == [row["train/loss"] for row in again.history]
-    assert load_policy(tmp_path / "parts" / "policy.json") == again.policy
+        # Other weights each time, to prove that everything comes from the checkpoint.
+        with pytest.raises(Interrupted):
+            run(space, config=config, folder=parts, report=interrupt, resume=number > 0, weights=number)
+        assert len(read_checkpoint(parts / "search.pt")["history"]) == stop
+    resumed = run(space, config=config, folder=parts, resume=True, weights=9)
+    assert resumed.policy.to_json() == whole.policy.to_json()
+    assert load_policy(parts / "policy.json") == whole.policy
+    assert [row["train/loss"] for row in resumed.history] == [row["train/loss"] for row in whole.history]
+    states = [read_checkpoint(folder / "search.pt") for folder in (tmp_path / "whole", parts)]
+    assert torch.equal(states[0]["cell"]["alpha"], states[1]["cell"]["alpha"])
 
 
 @pytest.mark.parametrize("name", SPACES)
 def test_a_search_ends_with_the_policy_of_its_space(run, quick, name) -> None:
     space = SPACES[name]
-    lines: list[str] = []
-    result = run(space, config=quick(selection="magnitude", epochs=1), progress=lines.append)
+    result = run(space, config=quick(selection="magnitude", epochs=1))
     assert isinstance(result.policy, PlacedPolicy) == space.is_placed
     assert result.policy.found["form"] == "folded"
     if isinstance(result.policy, PlacedPolicy):
@@ -329,7 +327,6 @@ def test_a_search_ends_with_the_policy_of_its_space(run, quick, name) -> None:
     ends = [decision["at"] for decision in result.decisions]
     assert ("place blocks.0.conv1 group 2" in ends) == (name == "groups")
     assert ("edge 0->2" in ends) == (name == "graph")
-    assert any("decided" in line or ends[0] in line for line in lines)
 
 
 def test_segmentation_and_learned_magnitudes_are_searched(run, quick) -> None:

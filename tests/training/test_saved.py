@@ -62,7 +62,7 @@ def test_a_folded_network_is_what_it_was_when_it_is_loaded(tmp_path: Path, polic
         assert torch.equal(again(images), network(images))
     shapes = card.build_without_memory()
     assert next(shapes.parameters()).is_meta
-    assert shapes(images.to("meta")).shape == (2, 1, 10)
+    assert shapes(images.to("meta")).shape == (2, 1, len(card.classes))
 
 
 def test_a_network_that_was_saved_before_there_were_forms_is_one_of_videos(tmp_path: Path) -> None:
