@@ -12,11 +12,12 @@ from fieldshift.deferral import load_on_use
 
 if TYPE_CHECKING:
     from fieldshift.errors import UserError
+    from fieldshift.folding import fold
     from fieldshift.motions import ImageToVideo, Policy
     from fieldshift.networks import video_network
 
 __version__ = "0.1.0"
 
-__all__ = ["ImageToVideo", "Policy", "UserError", "__version__", "video_network"]
+__all__ = ["ImageToVideo", "Policy", "UserError", "__version__", "fold", "video_network"]
 
 load_on_use(__name__)

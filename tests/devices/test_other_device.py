@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fieldshift.data import BasicAugmentation, DataSet, TensorSplit, augmentation
+from fieldshift.folding import motions_of, still
 from fieldshift.motions import COLOURS, FILLS, MOTIONS, Policy
 from fieldshift.networks import TEMPORAL, VideoNetwork, predict_in_chunks, video_network
 from fieldshift.receptive_field import effective
@@ -241,3 +242,102 @@ def cpu_and_device_meet() -> None:
 
 def test_the_stand_in_notices_what_a_gpu_would(there: Run) -> None:
     there(cpu_and_device_meet)
+
+
+def folded_of(task: str, temporal: str, motions: Any, channels: int = 3) -> VideoNetwork:
+    return network_of(task, temporal, 1, channels, motions=motions)
+
+
+def a_folded_network_answers(task: str, temporal: str, fill: str) -> None:
+    motions = motions_of(Policy.chain(CHAIN, frames=3, fill=fill))
+    here, moved = folded_of(task, temporal, motions), folded_of(task, temporal, motions).to(NAME)
+    image = images()[:, None]
+    for _ in range(2):
+        waits.clear()
+        expected, answered = here.fuse(here(image)), moved.fuse(moved(image.to(NAME, non_blocking=True)))
+    assert not waits, waits  # the motions are brought over once
+    same(answered, expected)
+    expected.square().sum().backward()
+    answered.square().sum().backward()
+    for name, parameter in here.named_parameters():
+        same(dict(moved.named_parameters())[name].grad, parameter.grad, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "temporal", "fill"),
+    [("classification", "tsm", "zeros"), ("segmentation", "gsm", "mean"), ("classification", "gsf", "border")],
+)
+def test_folded_networks_and_their_gradients(there: Run, task: str, temporal: str, fill: str) -> None:
+    there(a_folded_network_answers, task, temporal, fill)
+
+
+def a_folded_network_is_trained(epochs: int, batch: int, device: str) -> list[float]:
+    data, objective = data_of("classification"), objective_for("classification", 2)
+    plan = FramePlan(policy=None, mean=data.mean, std=data.std)
+    network = folded_of("classification", "tsm", motions_of(Policy.chain(CHAIN, frames=3, fill="mean")), 1)
+    counts: list[int] = []
+
+    def report(row: dict[str, float], step: int) -> None:
+        counts.append(waits.total())
+
+    trained = train_network(
+        network,
+        data.train,
+        plan=plan,
+        recipe=Recipe(epochs=epochs, batch=batch, channels_last=False),
+        objective=objective,
+        seed=0,
+        device=device,
+        report=report,
+    )
+    scored = evaluate_network(network, data.test, plan=plan, objective=objective, batch=8, device=device)
+    plain = network_of("classification", "none", 1, 1)
+    train_network(
+        plain, data.train, plan=plan, recipe=Recipe(epochs=2, batch=batch, channels_last=False), objective=objective,
+        seed=0, device=device, report=report,
+    )  # fmt: skip
+    of_a_pass = [after - before for before, after in itertools.pairwise(counts)]
+    return [trained.history[-1]["train/loss"], scored.score, scored.loss, of_a_pass[0] - of_a_pass[-1]]
+
+
+def test_folded_training_and_evaluation_wait_as_the_plain_networks(there: Run) -> None:
+    moved = there(a_folded_network_is_trained, 2, 4, NAME)
+    assert moved[:3] == pytest.approx(there(a_folded_network_is_trained, 2, 4, "cpu")[:3], abs=1e-4)
+    assert moved[3] == 0
+
+
+def motions_are_searched_in_one_frame(settings: dict[str, Any], device: str) -> tuple[list[float], str, dict[str, int]]:
+    data, objective = data_of("classification"), objective_for("classification", 2)
+    config = SearchConfig(epochs=2, frames=3, channels_last=False, **{"batch": 8, **settings})
+    space = load_space("affine-place")
+    normalise = FramePlan(policy=None, mean=data.mean, std=data.std).normalise
+    of_a_pass: list[dict[str, int]] = []
+
+    def report(row: dict[str, float], step: int) -> None:
+        of_a_pass.append(dict(waits))
+        waits.clear()
+
+    network = folded_of("classification", "tsm", still(1), 1)
+    found = search(network, data, space, config, objective=objective, normalise=normalise, device=device, report=report)
+    losses = [value for row in found.history for name, value in row.items() if name.endswith("loss")]
+    return losses, "\n".join(found.policy.describe()), of_a_pass[1]
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"relaxation": "gumbel", "order": "second-exact", "optimizer": "sgd", "selection": "magnitude"}]
+)
+def test_folded_searches(there: Run, settings: dict[str, Any]) -> None:
+    moved, policy, _ = there(motions_are_searched_in_one_frame, settings, NAME)
+    expected, same_policy, _ = there(motions_are_searched_in_one_frame, settings, "cpu")
+    assert moved == pytest.approx(expected, abs=1e-4)
+    assert policy == same_policy
+
+
+def test_a_step_of_a_folded_search_waits_for_its_losses_and_weights_alone(there: Run) -> None:
+    _, _, of_a_pass = there(motions_are_searched_in_one_frame, {"selection": "magnitude"}, NAME)
+    inside = [place for place in of_a_pass if "motions/" in place or "networks/" in place or "search/" in place]
+    assert {place.rpartition(" ")[2].partition(":")[0] for place in inside} <= {
+        "search/loop.py",  # the losses, which must be finite
+        "search/choices.py",  # which weights are zero
+        "search/journal.py",  # once a pass
+    }

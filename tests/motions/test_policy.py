@@ -316,3 +316,11 @@ def test_floats_beyond_one_are_refused_where_values_matter(policy: Policy) -> No
 def test_motions_alone_move_any_floats() -> None:
     policy, images = Policy.single("rotate", 30.0, frames=3), pixels(1, 3, 8, 8)
     assert torch.allclose(policy.video(images * 255), policy.video(images) * 255, atol=1e-3)
+
+
+def test_policies_are_made_alike_where_tensors_go_elsewhere_by_default() -> None:
+    with torch.device("meta"):
+        policy = Policy.single("rotate", 30.0, frames=4, symmetric=True)
+        distances = policy.distances
+    assert distances.tolist() == [1.0, 0.5, 0.0, 0.5]
+    assert Policy.single("rotate", 30.0, frames=4, reference="first").distances.tolist() == [0.0, 1 / 3, 2 / 3, 1.0]

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from fieldshift.errors import UserError
 from fieldshift.motions import MOTIONS, operation
+from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.search import RelaxedCell, load_space, random_policy
 from fieldshift.search.space import parse_space
 from search_spaces import motion_spaces
 
+UNITS = [("stage.0", "stage.1"), ("head",)]
 GOOD = """
 name = "own"
 version = 1
@@ -35,9 +37,26 @@ def test_every_packaged_space_is_named_as_its_file_and_lies_within_the_limits(na
         for op in ops:
             low, high = space.range_of(op)
             assert operation(op).limits[0] <= low <= high <= operation(op).limits[1]
-    policy = random_policy(space, frames=3, seed=0)
+    policy = random_policy(space, frames=3, seed=0, units=UNITS)
     assert policy.frames == 3
-    assert policy.to_json() == random_policy(space, frames=3, seed=0).to_json()
+    assert policy.to_json() == random_policy(space, frames=3, seed=0, units=UNITS).to_json()
+    assert isinstance(policy, PlacedPolicy) == space.is_placed
+    assert space.size() ** len(UNITS) == space.size(len(UNITS)) > 1
+
+
+def test_spaces_of_the_folded_form_say_what_has_a_motion_and_how_many_policies_that_makes() -> None:
+    known = {name: load_space(name) for name in motion_spaces.names()}
+    assert {name: (space.per, space.groups) for name, space in known.items() if space.is_placed} == {
+        "affine-place": ("place", 1),
+        "affine-stage": ("stage", 1),
+        "affine-groups": ("place", 2),
+    }
+    for name in ("affine-place", "affine-stage"):
+        assert known[name].options == known["affine-one"].options
+        assert known[name].size(2) == 11**2
+    groups, places_of_resnet18 = known["affine-groups"], 8
+    assert "10^12" in groups.summary
+    assert groups.size(groups.groups * places_of_resnet18) == 26**16 > 10**12
 
 
 def test_the_default_cell_is_the_papers_and_colour_is_beyond_a_million_million() -> None:

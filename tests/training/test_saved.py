@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from pathlib import Path
+
 import pytest
+import torch
 
 from fieldshift.data import load_dataset
 from fieldshift.motions import Policy
+from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
 from fieldshift.networks import NetworkConfig
-from fieldshift.training import NetworkCard, arm_named, network_card
+from fieldshift.training import NetworkCard, arm_named, load_network, network_card
+from fieldshift.training.saved import save_network
 
 
 def card_of(network: str) -> NetworkCard:
@@ -27,3 +34,48 @@ def test_a_network_is_built_for_its_shapes_also_where_its_widths_are_computed(ne
     assert {name: tensor.shape for name, tensor in shapes.state_dict().items()} == {
         name: tensor.shape for name, tensor in real.items()
     }
+
+
+def folded_card(policy: Policy | PlacedPolicy) -> NetworkCard:
+    return dataclasses.replace(
+        card_of("tiny-resnet"), arm="das-folded", form="folded", policy=json.loads(policy.to_json())
+    )
+
+
+TURNED = Policy.single("rotate", 40.0, frames=3)
+PLACED = PlacedPolicy(
+    motions=(PlacedMotion(("blocks.0.conv1",), (TURNED,)), PlacedMotion(("blocks.1.conv1",), (TURNED,)))
+)
+
+
+@pytest.mark.parametrize("policy", [TURNED, PLACED], ids=["one motion", "a motion per place"])
+def test_a_folded_network_is_what_it_was_when_it_is_loaded(tmp_path: Path, policy: Policy | PlacedPolicy) -> None:
+    card = folded_card(policy)
+    network = card.build().eval()
+    save_network(tmp_path, network, card)
+    again, same_card = load_network(tmp_path)
+    assert same_card == card
+    assert same_card.motions == policy
+    assert (same_card.frames, again.form, again.frames) == (1, "folded", 1)
+    images = torch.rand(2, 1, card.channels, *card.size)
+    with torch.no_grad():
+        assert torch.equal(again(images), network(images))
+    shapes = card.build_without_memory()
+    assert next(shapes.parameters()).is_meta
+    assert shapes(images.to("meta")).shape == (2, 1, len(card.classes))
+
+
+def test_a_network_that_was_saved_before_there_were_forms_is_one_of_videos(tmp_path: Path) -> None:
+    card = card_of("tiny-resnet")
+    network = card.build().eval()
+    save_network(tmp_path, network, card)
+    path = tmp_path / "network.json"
+    values = json.loads(path.read_text())
+    assert values.pop("form") == "video"
+    path.write_text(json.dumps(values))
+    again, same_card = load_network(tmp_path)
+    assert same_card == card
+    assert (again.form, again.frames) == ("video", 2)
+    video = torch.rand(2, 2, card.channels, *card.size)
+    with torch.no_grad():
+        assert torch.equal(again(video), network(video))

@@ -116,9 +116,9 @@ def distances(frames: int, reference: str = "centre", symmetric: bool = False) -
     if reference not in REFERENCES:
         raise unknown_name("reference", reference, REFERENCES)
     index = frames // 2 if reference == "centre" else 0
-    d = torch.arange(frames, dtype=torch.float64) - index
-    s = d / max(1.0, float(d.abs().max()))
-    return s.abs() if symmetric else s
+    farthest = max(1, index, frames - 1 - index)
+    s = [(frame - index) / farthest for frame in range(frames)]
+    return torch.tensor([abs(each) for each in s] if symmetric else s, dtype=torch.float64, device="cpu")
 
 
 def neighbour_distances(frames: int, reference: str = "centre", symmetric: bool = False) -> Float[Tensor, " 2"]:
@@ -129,4 +129,4 @@ def neighbour_distances(frames: int, reference: str = "centre", symmetric: bool 
     """
     step = 1 / max(1, frames // 2 if reference == "centre" else frames - 1)
     back = step if symmetric and reference == "centre" else -step
-    return torch.tensor([step, back], dtype=torch.float64)
+    return torch.tensor([step, back], dtype=torch.float64, device="cpu")

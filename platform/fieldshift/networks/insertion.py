@@ -82,19 +82,14 @@ class _Branch:
     channels_out: int
 
 
-def _tiny(block: nn.Module) -> _Branch | None:
-    assert isinstance(block, TinyBlock)
-    return _Branch("conv1", "conv2", block.conv1.in_channels, block.conv2.out_channels)
+def _branch_between(first: str, last: str) -> Callable[[nn.Module], _Branch | None]:
+    def branch(block: nn.Module) -> _Branch | None:
+        opening, closing = block.get_submodule(first), block.get_submodule(last)
+        assert isinstance(opening, nn.Conv2d)
+        assert isinstance(closing, nn.Conv2d)
+        return _Branch(first, last, opening.in_channels, closing.out_channels)
 
-
-def _basic(block: nn.Module) -> _Branch | None:
-    assert isinstance(block, BasicBlock)
-    return _Branch("conv1", "conv2", block.conv1.in_channels, block.conv2.out_channels)
-
-
-def _bottleneck(block: nn.Module) -> _Branch | None:
-    assert isinstance(block, Bottleneck)
-    return _Branch("conv1", "conv3", block.conv1.in_channels, block.conv3.out_channels)
+    return branch
 
 
 def _convolutions(block: nn.Module, inside: str) -> list[tuple[str, nn.Conv2d]]:
@@ -125,10 +120,17 @@ def _convnext(block: nn.Module) -> _Branch | None:
     return _Branch("block.0", f"block.{len(block.block) - 1}", depthwise.in_channels, depthwise.in_channels)
 
 
+def _timm_convnext(block: nn.Module) -> _Branch | None:
+    depthwise = block.get_submodule("conv_dw")
+    assert isinstance(depthwise, nn.Conv2d)
+    # The linear layers may work on (N, H, W, C); what drops the branch in training is the first to see (N, C, H, W).
+    return _Branch("conv_dw", "drop_path", depthwise.in_channels, depthwise.out_channels)
+
+
 BLOCKS: dict[type[nn.Module], Callable[[nn.Module], _Branch | None]] = {
-    TinyBlock: _tiny,
-    BasicBlock: _basic,
-    Bottleneck: _bottleneck,
+    TinyBlock: _branch_between("conv1", "conv2"),
+    BasicBlock: _branch_between("conv1", "conv2"),
+    Bottleneck: _branch_between("conv1", "conv3"),
     ResBottleneckBlock: _branch_within("f"),
     InvertedResidualV2: _branch_within("conv"),
     InvertedResidualV3: _branch_within("block"),
@@ -136,12 +138,19 @@ BLOCKS: dict[type[nn.Module], Callable[[nn.Module], _Branch | None]] = {
     FusedMBConv: _branch_within("block"),
     CNBlock: _convnext,
 }
+NAMED_BLOCKS: dict[str, Callable[[nn.Module], _Branch | None]] = {
+    "timm.models.resnet.BasicBlock": _branch_between("conv1", "conv2"),
+    "timm.models.resnet.Bottleneck": _branch_between("conv1", "conv3"),
+    "timm.models.convnext.ConvNeXtBlock": _timm_convnext,
+}
+"""Blocks of packages that need not be installed, by the full names of their classes."""
 
 
 def residual_branches(network: nn.Module) -> Iterator[tuple[str, _Branch]]:
     """Every residual block of a known family with its branch, in the order of the network."""
     for path, module in network.named_modules():
-        branch_of = BLOCKS.get(type(module))
+        kind = type(module)
+        branch_of = BLOCKS.get(kind) or NAMED_BLOCKS.get(f"{kind.__module__}.{kind.__qualname__}")
         branch = branch_of(module) if branch_of else None
         if branch is not None:
             yield path, branch
@@ -235,8 +244,9 @@ def insert(
     """Puts the temporal modules of one kind into a 2D network, in place, and returns where they went.
 
     `places=None` uses the residual blocks of the known families, otherwise a module-name pattern. Parameters of the 2D
-    network keep their values; the wrapped modules get `.wrapped` into their names. With `motions`, which gives one motion
-    per place, the modules are those of the folded form.
+    network keep their values; the wrapped modules get `.wrapped` into their names. What is inserted takes over device,
+    precision and mode (training or evaluation). With `motions`, which gives one motion per place, the modules are those of
+    the folded form. Raises UserError where a place has a module already.
     """
     if motions is not None:
         kind.folding()
@@ -246,7 +256,10 @@ def insert(
                 "temporal='none' inserts nothing, so ratio, interleave and places have no meaning; omit them."
             )
         return []
+    if not places:
+        _check_free(network, [""])
     placements = placements_by_pattern(network, kind, places) if places else placements_by_family(network, kind)
+    _check_free(network, [placement.path for placement in placements])
     of_place = [None] * len(placements) if motions is None else motions(placements)
     built = [
         kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave, motion=motion)
@@ -256,9 +269,25 @@ def insert(
         parent_path, _, name = placement.path.rpartition(".")
         parent = network.get_submodule(parent_path)
         wrapped = network.get_submodule(placement.path)
-        setattr(
-            parent,
-            name,
-            Inserted(wrapped, temporal, before=placement.before, path=placement.path, channels=placement.channels),
+        like = next(parent.parameters(), None)
+        if like is not None:
+            temporal.to(like.device, like.dtype)
+        inserted = Inserted(
+            wrapped, temporal, before=placement.before, path=placement.path, channels=placement.channels
         )
+        temporal.train(wrapped.training)
+        inserted.training = wrapped.training
+        setattr(parent, name, inserted)
     return placements
+
+
+def _check_free(network: nn.Module, places: Sequence[str]) -> None:
+    """Raises UserError where a place holds a temporal module already, or lies inside of one."""
+    taken = {name: module.path for name, module in network.named_modules() if isinstance(module, Inserted)}
+    for place in places:
+        for name, path in taken.items():
+            if not place or f"{place}.".startswith(f"{name}.") or name.startswith(f"{place}."):
+                raise UserError(
+                    f"The place '{path}' has a temporal module already, so it takes no second one; begin with a network "
+                    "without any, or name other modules in places."
+                )

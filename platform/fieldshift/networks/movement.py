@@ -94,6 +94,8 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(table: Tensor, gradient: Tensor, taps: Taps) -> Tensor:
+        if not len(taps.rows):
+            return table.new_zeros(0)
         with torch.enable_grad():  # embedding_bag has this product as its own gradient
             ones = torch.ones(len(taps.rows), dtype=table.dtype, device=table.device, requires_grad=True)
             summed = add_rows(table.detach(), ones, taps)
@@ -247,7 +249,8 @@ class Movement:
     """What happens to moved channels: in G blocks of equal width, each pixel becomes a weighted sum of pixels of its block.
 
     `taps` and `weights` (N,) say which; `size` (H, W) is that of the map. `fill_mean` adds each channel's mean outside
-    of the map instead of zero. With `is_identity` nothing moves and a map is returned as it is, bit for bit.
+    of the map instead of zero; `shares` (G,) is how much each block's warps weigh together, where that may not be 1. With
+    `is_identity` nothing moves and a map is returned as it is, bit for bit.
     """
 
     size: tuple[int, int]
@@ -256,6 +259,7 @@ class Movement:
     weights: Float[Tensor, " taps"]
     fill_mean: bool = False
     is_identity: bool = False
+    shares: Float[Tensor, " blocks"] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -293,7 +297,10 @@ class Movement:
         if not self.fill_mean:
             return sums(moved)
         outside = moved.mean((2, 3), keepdim=True)
-        return sums(moved - outside) + outside
+        if self.shares is None:
+            return sums(moved - outside) + outside
+        of_channels = self.shares.repeat_interleave(moved.shape[1] // self.blocks, output_size=moved.shape[1])
+        return sums(moved - outside) + outside * of_channels.to(moved.dtype)[:, None, None]
 
     def _gathered(self, moved: Tensor) -> Tensor:
         """The same sums in operations that every exporter knows: a gather of as many taps for every pixel, and a sum."""

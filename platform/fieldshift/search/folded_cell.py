@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -111,9 +111,11 @@ class FoldedCell(Choices):
             unit = next(number for number, unit in enumerate(self.units) if self.places[place] in unit)
             edges = tuple(range(unit * space.groups, (unit + 1) * space.groups))
             taps, numbers = self._taps(edges, tuple(tuple(live[e]) for e in edges), size, weights, like)
+            shares = weights[index(edges, weights.device)].sum(-1).repeat(SIDES) if space.fill == "mean" else None
             return Movement(
-                size=size, blocks=SIDES * len(edges), taps=taps, weights=numbers, fill_mean=space.fill == "mean"
-            )
+                size=size, blocks=SIDES * len(edges), taps=taps, weights=numbers, fill_mean=space.fill == "mean",
+                shares=shares,
+            )  # fmt: skip
         incoming = [
             [
                 (e, self.edges[e][0])
@@ -127,6 +129,10 @@ class FoldedCell(Choices):
         return GraphMovement(
             size=size, blocks=SIDES, taps=first[0], weights=first[1], fill_mean=space.fill == "mean", parts=parts,
             incoming=incoming, inputs=space.inputs,
+            totals=[
+                weights[index(tuple(e for e, _ in node), weights.device)].sum() / max(1, len(node))
+                for node in incoming if space.fill == "mean"
+            ],
         )  # fmt: skip
 
     def _taps(
@@ -187,18 +193,31 @@ class PlaceMotion:
 class GraphMovement(Movement):
     """The movement of a graph of several edges: each node is the mean of its edges' sums.
 
-    `parts` has the taps and weights of each edge, `incoming` the (edge, source) pairs of each intermediate node.
+    `parts` has the taps and weights of each edge, `incoming` the (edge, source) pairs of each intermediate node, `totals`
+    what the weights of each node add up to, where the mean lies outside.
     """
 
     parts: Mapping[int, tuple[Taps, Tensor]]
     incoming: Sequence[Sequence[tuple[int, int]]]
     inputs: int
+    totals: Sequence[Float[Tensor, ""]]
 
     def added(self, features: Float[Tensor, "batch channels H W"], width: int) -> Tensor:
-        table = rows_of(features[:, :width], self.blocks)
-        values = [table] * self.inputs
-        for edges in self.incoming:
-            sums = [row_sums(values[source], self.parts[e][1] / len(edges), self.parts[e][0]) for e, source in edges]
-            values.append(sum(sums[1:], start=sums[0]) if sums else torch.zeros_like(table))
-        moved = map_of(values[-1], Layout.of(features), self.blocks)
+        moved = self._through_nodes(features[:, :width], None)
         return torch.cat([moved, features[:, width:]], dim=1)
+
+    def _filled(self, moved: Tensor, sums: Callable[[Tensor], Tensor]) -> Tensor:
+        if not self.fill_mean:
+            return sums(moved)
+        outside = moved.mean((2, 3), keepdim=True)
+        return self._through_nodes(moved - outside, rows_of(outside.expand_as(moved), self.blocks)) + outside
+
+    def _through_nodes(self, moved: Tensor, outside: Float[Tensor, "rows numbers"] | None) -> Tensor:
+        """The output node's map; with `outside`, what lies outside, all values are differences to it."""
+        table = rows_of(moved, self.blocks)
+        values = [table] * self.inputs
+        for node, edges in enumerate(self.incoming):
+            sums = [row_sums(values[source], self.parts[e][1] / len(edges), self.parts[e][0]) for e, source in edges]
+            value = sum(sums[1:], start=sums[0]) if sums else torch.zeros_like(table)
+            values.append(value if outside is None else value + (self.totals[node] - 1).to(outside) * outside)
+        return map_of(values[-1], Layout.of(moved), self.blocks)
