@@ -12,6 +12,7 @@ from pipelines.placement import best_device
 
 if TYPE_CHECKING:
     from fieldshift.networks import VideoNetwork
+    from fieldshift.networks.insertion import MotionsAt
 
 
 def describe(
@@ -73,8 +74,9 @@ def build_network(
     channels: int,
     size: tuple[int, int],
     architecture: NetworkConfig,
+    motions: MotionsAt | None = None,
 ) -> VideoNetwork:
-    """The video network that these options name, for images of `size` (H, W)."""
+    """The network that these options name, for images of `size` (H, W); with `motions` in the folded form."""
     from fieldshift.networks import video_network
     from fieldshift.networks.smallest import check_batch_and_size
 
@@ -82,15 +84,15 @@ def build_network(
         name, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels,
         ratio=architecture.ratio, fusion=architecture.fusion, weights=architecture.weights,
         auxiliary=architecture.auxiliary, interleave=architecture.interleave, places=architecture.places,
-        recompute=architecture.recompute, small_images=architecture.takes_small_images(name, size),
+        recompute=architecture.recompute, small_images=architecture.takes_small_images(name, size), motions=motions,
     )  # fmt: skip
     check_batch_and_size(built.network, name, images=1, rows=frames, channels=channels, size=size, training=False)
     return built
 
 
 def field_of(network: VideoNetwork, size: int) -> str:
-    """The theoretical field of the last feature map, in words."""
-    from fieldshift.receptive_field import theory
+    """The theoretical field of the last feature map, in words, with what moved channels add in a folded network."""
+    from fieldshift.receptive_field import reshaped, theory
     from fieldshift.receptive_field.theory import gates_note
 
     field = theory(network, size, layers=[network.feature_layer])[0]
@@ -98,6 +100,10 @@ def field_of(network: VideoNetwork, size: int) -> str:
     beside += f"; {note}" if (note := gates_note(network)) else ""
     if field.unknown_by:
         return f"unknown, since {field.unknown_by} has no rule"
+    if field.moved and field.size is not None:
+        height, width = reshaped(None, field, size).fused.extent
+        moved = f"{height:.0f} x {width:.0f} px of an image of {size} x {size} px"
+        beside = f", with what is moved at {len(field.moved)} places {moved}{beside}"
     if field.size is None:
         return f"unbounded, by {field.unbounded_by}"
     stride = "" if field.stride is None else f", stride {field.stride[0]:g} px"

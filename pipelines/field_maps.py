@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.console import progress, say
 from fieldshift.data import DataSet
 from fieldshift.errors import UserError
-from fieldshift.motions import Policy
+from fieldshift.folding import AnyPolicy
 from fieldshift.receptive_field import (
     EffectiveField,
     LayerField,
@@ -19,9 +19,9 @@ from fieldshift.receptive_field import (
     check_comparable,
     effective,
     measures,
-    reshaped,
     theory,
 )
+from fieldshift.receptive_field.effective import region_of
 from pipelines.field_subjects import Subject
 from pipelines.fields import IMAGES, FieldResult
 from pipelines.placement import best_device
@@ -131,7 +131,7 @@ def measured(subject: Subject, pictures: Tensor, kind: str, looking: Looking) ->
     )  # fmt: skip
     found = measures(field)
     (layer,) = theory(network, card.size, layers=[field.conditions.layer])
-    regions = region_of(layer, policy, card.size, field.conditions.unit)
+    regions = regions_of(layer, policy, card.size, field.conditions.unit)
     fit = found.gaussian
     numbers = {
         **theoretical(layer, regions),
@@ -155,14 +155,14 @@ def measured(subject: Subject, pictures: Tensor, kind: str, looking: Looking) ->
     return MeasuredField(field=field, measures=found, numbers=numbers, regions=regions)
 
 
-def region_of(
-    layer: LayerField, policy: Policy | None, size: tuple[int, int], unit: tuple[int, int]
+def regions_of(
+    layer: LayerField, policy: AnyPolicy | None, size: tuple[int, int], unit: tuple[int, int]
 ) -> Reshaped | None:
     """What the motions make of the unit's field; None where it has no bounded one, or the motions cannot be undone."""
     if layer.size is None or layer.map_size is None:
         return None
     try:
-        return reshaped(policy or Policy.replicate(1), layer, size, unit=unit)
+        return region_of(layer, policy, size, unit)
     except UserError:  # the field's notes say why
         return None
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
+from fieldshift.folding import AnyPolicy, motions_of, move_by
 from fieldshift.motions import Policy
+from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.run_folder import read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import NetworkCard, load_network
@@ -53,8 +55,10 @@ class Subject:
         return self.folder is not None or self.card.architecture.weights is not None
 
     @property
-    def motions(self) -> Policy | None:
-        """The policy whose video the network reads, None where it reads plain images."""
+    def motions(self) -> AnyPolicy | None:
+        """The policy whose video the network reads, or that moves its channels; None where it reads plain images."""
+        if self.card.form == "folded":
+            return self.policy or self.card.motions
         plan = self.card.plan()
         return self.policy or (None if plan.as_images else plan.policy)
 
@@ -63,10 +67,14 @@ class Subject:
         import torch
 
         if self.folder is not None:
-            return load_network(self.folder, device)[0]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return self.card.build().to(device).eval()
+            network = load_network(self.folder, device)[0]
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                network = self.card.build().to(device).eval()
+        if self.card.form == "folded" and self.policy is not None:
+            move_by(network, motions_of(self.policy))
+        return network
 
 
 def subjects_of(
@@ -153,12 +161,21 @@ def is_file(motions: str) -> bool:
 def motions_named(text: str, subject: Subject) -> Policy | None:
     """The policy that a word of --motions stands for, with the frames that the network reads.
 
-    'own': the network's own. 'plain': equal frames. 'rotate=30' or 'translate_x=0.3,zoom=1.2': a motion, or a chain of
-    motions, with what lies outside as in its own policy. Anything else, or what exists: a policy file or a search's folder.
+    'own': the network's own. 'plain': equal frames. A folded network, whose motions are inside it, has these two alone.
+    'rotate=30' or 'translate_x=0.3,zoom=1.2': a motion, or a chain of motions, with what lies outside as in its own
+    policy. Anything else, or what exists: a policy file or a search's folder.
     """
-    own = subject.motions
     if text == OWN:
         return None
+    if subject.card.form == "folded":
+        if text != PLAIN:
+            raise UserError(
+                f"--motions has '{text}', but {subject.name} is a folded network, whose motions are inside it; give own, or "
+                "plain for channels that do not move."
+            )
+        return Policy.replicate(3)
+    own = subject.motions
+    assert not isinstance(own, PlacedPolicy), "motions at places have no video"
     if own is None:
         raise UserError(
             f"The network of {subject.name} reads single images, so no motions can be looked at with it; give runs that were "

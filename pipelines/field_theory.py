@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
-from fieldshift.motions import Policy
+from fieldshift.folding import AnyPolicy, motions_of
+from fieldshift.forms import Form
 from fieldshift.networks import NetworkConfig
+from fieldshift.networks.insertion import MotionsAt
 from fieldshift.networks.names import is_foreign, is_import_path, known_detectors, known_networks, unknown_network
 from fieldshift.receptive_field import LayerField, Region, Reshaped, feature_extractor, reshaped, theory
 from fieldshift.receptive_field.theory import gates_note, unknown_note
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
 
 def network_theory(
     name: str,
+    form: Form,
     temporal: str,
     frames: int,
-    policy: Policy | None,
+    policy: AnyPolicy | None,
     layers: list[str] | None,
     classes: int,
     channels: int,
@@ -44,16 +47,26 @@ def network_theory(
 
     from fieldshift.report import Sheet, show
 
+    lengths: list[str] = []
+    motions: MotionsAt | None = None
     if policy is not None:
+        if frames not in (1, policy.frames):
+            lengths.append(
+                f"the policy was made with {policy.frames} frames and is used with {frames}: its steps differ"
+            )
+            policy = policy.with_frames(frames)
         frames, temporal = policy.frames, "tsm" if temporal == "none" else temporal
-    built = looked_at(name, temporal, frames, classes, channels, size, architecture)
+        if form == "folded":
+            frames, motions = 1, motions_of(policy)
+    built = looked_at(name, temporal, frames, classes, channels, size, architecture, motions)
     everything = theory(built, size)
     found = everything if layers is None else theory(built, size, layers=layers)
     whole = whole_field(built, name, everything, size)
     regions = None if policy is None else reshaped(policy, whole, size)
-    notes = [*theory_notes(built, whole, size), *filter(None, [unknown_note(everything)])]
+    notes = [*lengths, *theory_notes(built, whole, size), *filter(None, [unknown_note(everything)])]
     values: dict[str, Any] = {
         "network": name,
+        "form": form,
         "temporal": temporal,
         "frames": frames,
         "input_size": [size, size],
@@ -70,13 +83,15 @@ def network_theory(
     else:
         show(Sheet.from_frame(table, title=f"{name} at {size} x {size}, theory", notes=notes))
         if regions is not None and policy is not None:
-            title = (
-                f"The field of {whole.name} on the image, reshaped by {'; '.join(policy.describe()) or 'equal frames'}"
-            )
+            still = "no motion" if form == "folded" else "equal frames"
+            title = f"The field of {whole.name} on the image, reshaped by {'; '.join(policy.describe()) or still}"
             show(Sheet.from_frame(pd.DataFrame(region_rows(regions)), title=title))
     if out is None:
         return FieldResult(None, table, {})
-    config = {key: values[key] for key in ("network", "temporal", "frames")} | {"size": size, "channels": channels}
+    config = {key: values[key] for key in ("network", "form", "temporal", "frames")} | {
+        "size": size,
+        "channels": channels,
+    }
     config |= {"layers": layers, "policy": None if policy is None else jsonlib.loads(policy.to_json())}
     config |= {"architecture": architecture}
     folder = open_run_folder(out, "receptive-field", config, resume)
@@ -88,7 +103,14 @@ def network_theory(
 
 
 def looked_at(
-    name: str, temporal: str, frames: int, classes: int, channels: int, size: int, architecture: NetworkConfig
+    name: str,
+    temporal: str,
+    frames: int,
+    classes: int,
+    channels: int,
+    size: int,
+    architecture: NetworkConfig,
+    motions: MotionsAt | None = None,
 ) -> nn.Module:
     """The network whose theory is asked for: a video network; a detector's backbone or a network of one's own as it is.
 
@@ -110,7 +132,7 @@ def looked_at(
     if is_import_path(name) and temporal == "none" and frames == 1:
         return foreign_network(name, num_classes=classes, in_channels=channels)
     return build_network(
-        name, temporal, frames, task or "classification", classes, channels, (size, size), architecture
+        name, temporal, frames, task or "classification", classes, channels, (size, size), architecture, motions
     )
 
 
@@ -124,6 +146,10 @@ def whole_field(network: nn.Module, name: str, fields: list[LayerField], size: i
 
 def layer_row(field: LayerField, name: str) -> dict[str, Any]:
     """A layer's row in the table; beside a global operation the size is what windows see."""
+    reach = "-" if field.temporal_reach is None else field.temporal_reach
+    beside: dict[str, Any] = (
+        {"moved at": f"{len(field.moved)} places"} if field.form == "folded" else {"temporal reach": reach}
+    )
     windows = f"unknown ({field.unknown_by})" if field.unknown_by else ""
     windows = windows if field.size is None else f"{field.size[0]} x {field.size[1]}"
     return {
@@ -132,7 +158,7 @@ def layer_row(field: LayerField, name: str) -> dict[str, Any]:
         or "-",
         "stride": "-" if field.stride is None else f"{field.stride[0]:g}",
         "first pixel": "-" if field.start is None else f"{field.start[0]}, {field.start[1]}",
-        "temporal reach": "-" if field.temporal_reach is None else field.temporal_reach,
+        **beside,
     }
 
 
@@ -148,7 +174,7 @@ def theory_notes(network: nn.Module, whole: LayerField, size: int) -> list[str]:
 
 
 def region_rows(regions: Reshaped) -> list[dict[str, Any]]:
-    """The regions as rows: the plain network's, each frame's and the fused output's."""
+    """The regions as rows: the plain network's, each frame's and the fused output's; the folded network's one."""
 
     def row(name: str, region: Region) -> dict[str, Any]:
         return {
@@ -161,17 +187,18 @@ def region_rows(regions: Reshaped) -> list[dict[str, Any]]:
         }
 
     frames = [row(f"frame {t}", region) for t, region in enumerate(regions.frames)]
-    return [row("plain", regions.plain), *frames, row("fused", regions.fused)]
+    return [row("plain", regions.plain), *frames, row("folded" if regions.form == "folded" else "fused", regions.fused)]
 
 
 def write_regions(folder: Path, regions: Reshaped) -> dict[str, Path]:
-    """The figure as PNG and SVG, and the masks as regions.npz (plain, frames, fused)."""
+    """The figure as PNG and SVG, and the masks as regions.npz: plain, fused, and of a video frames."""
     import numpy as np
 
     from fieldshift.receptive_field.figures import reshaped_figure, save_figure
 
     paths = {path.suffix[1:]: path for path in save_figure(reshaped_figure(regions), folder / "reshaped")}
     masks = {"plain": regions.plain.mask.numpy(), "fused": regions.fused.mask.numpy()}
-    frames = np.stack([region.mask.numpy() for region in regions.frames])
-    np.savez_compressed(folder / "regions.npz", allow_pickle=False, frames=frames, **masks)
+    if regions.frames:
+        masks["frames"] = np.stack([region.mask.numpy() for region in regions.frames])
+    np.savez_compressed(folder / "regions.npz", allow_pickle=False, **masks)
     return paths

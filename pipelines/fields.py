@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fieldshift.console import say
 from fieldshift.data import LoadingOverrides
 from fieldshift.errors import UserError
+from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 IMAGES = 50
 
 # The arms whose fields a study shows: the plain network, larger kernels, equal frames, and the searched motions.
-SHOWN_ARMS = ("none", "wide-field", "replicate", "no-shift", "das")
+SHOWN_ARMS = ("none", "wide-field", "replicate", "no-shift", "das", "das-folded")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def receptive_field(
     unit: list[int] | None = None,
     layers: list[str] | None = None,
     network: str | None = None,
+    form: Form = "video",
     temporal: str = "none",
     frames: int = 1,
     policy: PolicySource = None,
@@ -68,7 +70,7 @@ def receptive_field(
         runs: folders of trained networks, their MLflow run ids, or a frame sweep's folder; their effective fields are
             compared on the same images.
         motions: look at the runs under each of these instead of their own motions: own, plain (equal frames), a motion
-            such as rotate=30, a chain such as translate_x=0.3,zoom=1.2, or a policy file.
+            such as rotate=30, a chain such as translate_x=0.3,zoom=1.2, or a policy file. Folded runs: own and plain.
         before: look at every run also before its training.
         noise: take uniform noise instead of test images.
         images: how many images an effective field is averaged over.
@@ -77,8 +79,9 @@ def receptive_field(
             last feature map.
         network: network name: also of any other classifier or detector (its backbone) of torchvision, or your own as
             package.module:function; its theoretical field, layer by layer, needs no data.
-        temporal: temporal module of that network.
-        frames: frames of that network's video.
+        form: how that network reads the policy's motions: as a video, or folded into one frame.
+        temporal: temporal module of that network; by default tsm where it has a policy.
+        frames: frames of that network's video; by default as many as the policy has.
         policy: policy file whose motions reshape that network's field.
         classes: classes of that network.
         channels: image channels of that network.
@@ -97,17 +100,26 @@ def receptive_field(
             raise UserError(
                 "--motions, --before, --noise and --unit are for --runs; a network's theory takes --policy FILE."
             )
+        check_form(form)
         check_network_name(network)
+        if form == "folded" and policy is None:
+            raise UserError(
+                "--form folded moves channels by a policy's motions, but there is none; give --policy FILE."
+            )
         check_policy(policy)
         check_folder(out, "receptive-field", {}, resume)
 
         from pipelines.field_theory import network_theory
 
         motion = read_policy(policy)
+        if motion is not None and form == "video":
+            motion = video_policy(motion, "--policy")
         return network_theory(
-            network, temporal, frames, None if motion is None else video_policy(motion, "--policy"), layers, classes,
-            channels, size, architecture, as_json=json, out=out, resume=resume,
+            network, form, temporal, frames, motion, layers, classes, channels, size, architecture, as_json=json, out=out,
+            resume=resume,
         )  # fmt: skip
+    if form != "video":
+        raise UserError("--form is for --network; runs are looked at in the form that they were trained in.")
     if policy is not None or json or architecture != NetworkConfig():
         raise UserError(
             "--policy, --architecture and --json are for --network; runs are looked at under other motions by --motions."

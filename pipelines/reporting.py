@@ -188,7 +188,8 @@ def fields_section(fields: FieldResult, where: str) -> Section:
             Points(
                 [
                     "The theoretical side is that of the plain network; the reshaped area is the union, on the original "
-                    "image, of what all frames see: what the fused output depends on.",
+                    "image, of what all frames see: what the fused output depends on. In folded form it is the union over "
+                    "every choice of moving or staying at every place.",
                     "An effective field is the mean absolute gradient of the centre unit, taken back through the motions.",
                 ]
             ),

@@ -18,10 +18,11 @@ from fieldshift.kept import Kept, is_traced
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.motions.taps import pixels_read, source_points
-from fieldshift.networks.folded import Motion
-from fieldshift.networks.insertion import MotionsAt, Placement, insert
+from fieldshift.networks.folded import FoldedModule, Motion
+from fieldshift.networks.insertion import Inserted, MotionsAt, Placement, insert
 from fieldshift.networks.movement import Movement, Taps
 from fieldshift.networks.temporal import temporal_kind
+from fieldshift.networks.video import VideoNetwork
 
 AnyPolicy = Policy | PlacedPolicy
 KEPT_BYTES = 512 * 2**20
@@ -155,6 +156,15 @@ def still(groups: int) -> MotionsAt:
     """Motions that leave every channel where it is, in that number of groups: what a search begins from."""
     motion: Motion = PolicyMotion((Policy.replicate(3),) * groups)
     return lambda placements: [motion for _ in placements]
+
+
+def move_by(network: VideoNetwork, motions: MotionsAt) -> None:
+    """Makes a folded network move its channels by other motions from now on; UserError where they do not fit."""
+    inserted = {module.path: module.temporal for module in network.modules() if isinstance(module, Inserted)}
+    for placement, motion in zip(network.placements, motions(network.placements), strict=True):
+        temporal = inserted[placement.path]
+        assert isinstance(temporal, FoldedModule), "only a folded network has motions inside"
+        temporal.take(motion)
 
 
 def fold(

@@ -1,7 +1,8 @@
 """The effective receptive field: how strongly a unit depends on every pixel, measured by gradients (Luo et al., 2016).
 
 A gradient of 1 on the centre unit of the last feature map goes back through the network and, for a video network,
-through the motions to the original image; the map is the mean of its absolute value over images and channels.
+through the motions to the original image (a folded network has them inside); the map is the mean of its absolute value
+over images and channels.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
+from fieldshift.folding import AnyPolicy
 from fieldshift.motions import Policy
+from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.receptive_field.effective_map import Conditions, EffectiveField
-from fieldshift.receptive_field.reshaped import reshaped
+from fieldshift.receptive_field.passages import check_motions, motions_at_places, policy_in
+from fieldshift.receptive_field.reshaped import Reshaped, reshaped
 from fieldshift.receptive_field.theory import (
     LayerField,
     check_layers,
@@ -36,7 +40,7 @@ def effective(
     images: Shaped[Tensor, "batch channels height width"],
     *,
     trained: bool,
-    policy: Policy | None = None,
+    policy: AnyPolicy | None = None,
     layer: str | None = None,
     unit: tuple[int, int] | None = None,
     images_kind: str = "given images",
@@ -46,16 +50,25 @@ def effective(
 ) -> EffectiveField:
     """The mean absolute gradient, over images and channels, of one unit with respect to the original image.
 
-    network: any network of images (B, C, H, W), or a video network with its `policy`; the gradient of every channel of
-    the unit is 1 (1 / T in every frame of a video: the mean over frames that fusion takes). images: uint8, or floats in
-    [0, 1], on any device; they go to the network's. mean, std: one value a channel, in [0, 1] units, applied after the
+    network: any network of images (B, C, H, W), a video network with its `policy`, or a folded one, whose motions are
+    inside and whose policy may be left out; the gradient of every channel of the unit is 1 (1 / T in every frame of a
+    video: the mean over frames that fusion takes). images: uint8, or floats in [0, 1], on any device; they go to the
+    network's. mean, std: one value a channel, in [0, 1] units, applied after the
     motions. trained, images_kind: said by the caller, since no tensor shows them. layer: the network's `feature_layer`
     or its last bounded map by default. unit: (row, column), the centre (height // 2, width // 2) by default. chunk:
     images in memory at once; by default as many as hold 400,000 pixels over all frames.
     The network runs in evaluation mode and is left as it was. Raises UserError for no images, an unknown layer, a unit
     outside the map, a policy that does not fit the network, and a gradient that is zero everywhere (with the reason).
     """
-    images, frames = _checked(network, images, policy)
+    motions = motions_at_places(network)
+    if motions and policy is None:
+        policy = policy_in(motions)
+    elif motions and policy is not None:
+        check_motions(policy, motions)
+    video = None if motions else policy
+    if isinstance(video, PlacedPolicy):
+        raise UserError("The policy has a motion for each of several places, which only a folded network has.")
+    images, frames = _checked(network, images, video)
     size = (images.shape[-2], images.shape[-1])
     check_layers(network, [] if layer is None else [layer])
     traced = theory(network, size)
@@ -66,7 +79,7 @@ def effective(
     count = chunk or min(64, max(1, _CHUNK_PIXELS // (frames * size[0] * size[1])))
 
     def read(part: Tensor) -> Tensor:
-        return _read(network, scale, policy, part, frames)
+        return _read(network, scale, video, part, frames)
 
     totals = np.zeros((2, *size))
     masses: list[Tensor] = []
@@ -101,6 +114,7 @@ def effective(
         images=number,
         images_kind=images_kind,
         frames=frames,
+        form="folded" if motions else "video",
         temporal=getattr(network, "temporal", "none"),
         policy=() if policy is None else tuple(policy.describe()),
         policy_digest="" if policy is None else policy.digest(),
@@ -133,9 +147,9 @@ def _checked(network: nn.Module, images: Tensor, policy: Policy | None) -> tuple
     return images, frames or 1
 
 
-def _read(network: nn.Module, scale: _Normalise, policy: Policy | None, part: Tensor, frames: int) -> Tensor:
-    if policy is not None:
-        return scale(policy.video(part))
+def _read(network: nn.Module, scale: _Normalise, video: Policy | None, part: Tensor, frames: int) -> Tensor:
+    if video is not None:
+        return scale(video.video(part))
     return scale(part[:, None] if video_frames(network) is not None and frames == 1 else part)
 
 
@@ -152,7 +166,7 @@ def _home(network: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def _expected(
-    field: LayerField | None, policy: Policy | None, size: tuple[int, int], unit: tuple[int, int]
+    field: LayerField | None, policy: AnyPolicy | None, size: tuple[int, int], unit: tuple[int, int]
 ) -> tuple[float | None, tuple[str, ...]]:
     """Pixels of the image inside the theoretical field, and what to warn of."""
     if field is not None and field.unknown_by:
@@ -167,10 +181,16 @@ def _expected(
     if field.unbounded:
         return None, tuple(notes)
     try:
-        region = reshaped(policy or Policy.replicate(1), field, size, unit=unit)
+        region = region_of(field, policy, size, unit)
     except UserError as error:  # a policy with colours has no region
         return None, (*notes, str(error))
     return region.fused.area, tuple(notes)
+
+
+def region_of(field: LayerField, policy: AnyPolicy | None, size: tuple[int, int], unit: tuple[int, int]) -> Reshaped:
+    """What a policy, or none, makes of the field of a unit of a network in either form. Raises as `reshaped`."""
+    still = Policy.replicate(1) if field.form == "video" else None
+    return reshaped(policy or still, field, size, unit=unit)
 
 
 def _position(field: LayerField | None, unit: tuple[int, int]) -> tuple[float, float] | None:

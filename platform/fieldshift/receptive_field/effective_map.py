@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldshift.errors import UserError
+from fieldshift.forms import Form
 
 _MUST_AGREE = {
     "input_size": "input size",
@@ -47,7 +48,9 @@ class Conditions:
     images_kind: str
     """Which images they are, in words."""
     frames: int = 1
-    """The number of frames T; 1 for a plain network."""
+    """The number of frames T that the network reads; 1 for a plain or folded one."""
+    form: Form = "video"
+    """The form of the network: folded where it moves channels inside one frame."""
     temporal: str = "none"
     """The temporal module."""
     policy: tuple[str, ...] = ()
@@ -59,13 +62,18 @@ class Conditions:
         """The conditions in two or three short lines, as every figure prints them."""
         height, width = self.input_size
         state = "trained" if self.trained else "not trained"
-        video = f", T = {self.frames}, {self.temporal}" if self.frames > 1 else ""
+        moves = f"T = {self.frames}" if self.frames > 1 else "folded" if self.form == "folded" else ""
+        video = f", {moves}, {self.temporal}" if moves else ""
         images = f"{self.images} image{'s' * (self.images != 1)} ({self.images_kind})"
         return [
             f"{self.network}{video}, {state}, layer {self.layer}, unit ({self.unit[0]}, {self.unit[1]})",
             f"input {height} x {width} px, {images}",
-            *([f"policy {self.policy_digest}: {'; '.join(self.policy) or 'replicate'}"] if self.policy_digest else []),
+            *([f"policy {self.policy_digest}: {'; '.join(self.policy) or self._still}"] if self.policy_digest else []),
         ]
+
+    @property
+    def _still(self) -> str:
+        return "no motion" if self.form == "folded" else "replicate"
 
     def tags(self) -> dict[str, str]:
         """The conditions as tags of a tracked run, each under its own name, so that runs can be filtered by them."""
@@ -153,9 +161,9 @@ class EffectiveField:
 def check_comparable(fields: Sequence[EffectiveField], compared: Collection[str] = ()) -> None:
     """Raises UserError, naming what differs, unless all maps were measured under the same conditions.
 
-    Input size, layer, unit, training, number and kind of images must agree; the network, its temporal module, the
-    frames and the policy may differ, since they are what is compared. compared: names of `Conditions` that are compared
-    as well, such as "trained" for a network before and after training.
+    Input size, layer, unit, training, number and kind of images must agree; the network, its form, its
+    temporal module, the frames and the policy may differ, since they are what is compared. compared: names of
+    `Conditions` that are compared as well, such as "trained" for a network before and after training.
     """
     if not fields:
         raise UserError("There is no receptive field to compare; give at least one.")

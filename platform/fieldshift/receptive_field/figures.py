@@ -110,12 +110,16 @@ def comparison_figure(
 
 
 def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels height width"] | None = None) -> Figure:
-    """The theoretical region of every frame and of the fused output on the image, beside the plain network's box."""
+    """The theoretical region of every frame and of the fused output on the image, beside the plain network's box.
+
+    Of a folded network: the region of its one frame.
+    """
+    folded = regions.form == "folded"
     shown = [(f"frame {t}", region) for t, region in enumerate(regions.frames)]
     if len(shown) > 7:
         step = (len(shown) - 1) / 6
         shown = [shown[round(i * step)] for i in range(7)]
-    shown.append(("fused", regions.fused))
+    shown.append(("folded" if folded else "fused", regions.fused))
     wide = _columns(len(shown))
     deep = -(-len(shown) // wide)
     rows, columns = regions.plain.mask.shape
@@ -123,7 +127,7 @@ def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels heig
     cut = "; cut at the image's border" if regions.clipped else ""
     lines = [
         f"theoretical field of unit {regions.unit} of layer {regions.layer}, image {height} x {width} px{cut}",
-        f"policy {regions.policy}: {'; '.join(regions.motions) or 'replicate'}",
+        f"policy {regions.policy}: {'; '.join(regions.motions) or ('no motion' if folded else 'replicate')}",
         f"outlined: the plain network's {regions.plain.area:.0f} px\N{SUPERSCRIPT TWO}; above each: its area, "
         "long : short axis, angle",
     ]
@@ -213,7 +217,8 @@ def _border_note(field: EffectiveField) -> list[str]:
     """What to say where the boxes of moved frames reach the image's border, beyond which there are no pixels."""
     mass = field.values > 0
     at_border = bool(mass[[0, -1]].any()) or bool(mass[:, [0, -1]].any())
-    reaches = "boxes of moved frames reach the image's border, which cuts off what lies outside"
+    moved = "maps" if field.conditions.form == "folded" else "frames"
+    reaches = f"boxes of moved {moved} reach the image's border, which cuts off what lies outside"
     return [reaches] if field.conditions.policy and at_border else []
 
 

@@ -197,7 +197,7 @@ def _cat(call: Call) -> list[Field | None]:
     for axis in axes:
         parts: list[tuple[Span | None, int]] = []
         for tensor, field in zip(tensors, fields, strict=True):
-            span = None if field is None else field[axis]
+            span = None if field is None else field.get(axis)
             if span is not None and stack:
                 span = span.mapped(lambda a: np.expand_dims(a, dim), (d + (d >= dim) for d in span.dims))
             parts.append((span, 1 if stack else tensor.shape[dim]))
@@ -281,12 +281,10 @@ def write_back(call: Call, base: Tensor, before: Field | None, view: Tensor, wri
     """What `base` sees after `written` (None: a constant) went into `view`, a view of it that `call` had made."""
     if written is None and before is None:
         return None
-    known = written if written is not None else before
-    assert known is not None
     result: Field = {}
-    for axis, span in known.items():
-        new = written[axis] if written is not None else span.emptied(view.dim())
-        old = before[axis] if before is not None else new.emptied(base.dim())
+    for axis, span in {**(before or {}), **(written or {})}.items():
+        new = (written or {}).get(axis, span.emptied(view.dim()))
+        old = (before or {}).get(axis, new.emptied(base.dim()))
         result[axis] = _overwritten(call, base, old, view, new, exact=axis == FRAME_AXIS)
     return result
 

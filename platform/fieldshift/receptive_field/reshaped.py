@@ -1,9 +1,10 @@
-"""The region of the original image that a unit of a video network can see, once every frame's motion is undone.
+"""The region of the original image that a unit can see through a policy's motions, in either form of a network.
 
 Convention: a frame's matrix maps content forward, p -> A p + b, in pixels about the image's centre ((W - 1) / 2,
 (H - 1) / 2), x right, y down. A unit sees a box in every frame it reaches in time; the box in frame t is the
 parallelogram A_t^-1 (box - b_t) on the original image. Pixels are unit squares about their centres. The half pixel that
-bilinear sampling looks to either side is left out.
+bilinear sampling looks to either side is left out. In the folded form the motions are inside the network: the region is
+found through its maps (`fieldshift.receptive_field.passages`), with every cell that the sampling reads.
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
+from fieldshift.folding import AnyPolicy
+from fieldshift.forms import Form
 from fieldshift.motions import Policy
+from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.receptive_field.measures import ellipse_of
+from fieldshift.receptive_field.passages import Boxes, Mask, check_motions, moved_region, policy_in
 from fieldshift.receptive_field.spans import Numbers
 from fieldshift.receptive_field.theory import LayerField, feature_extractor, theory
 
@@ -59,27 +64,29 @@ class Region:
 class Reshaped:
     """What one unit sees of the original image: as a plain network, frame by frame, and after fusion."""
 
+    form: Form = "video"
+    """How the network reads the motions."""
     plain: Region
-    """The box that the same unit sees in the image itself."""
+    """The box that the same unit sees in the image itself, in the folded form through the channels that stay."""
     frames: tuple[Region, ...]
-    """For each frame, the union over the frames that it reaches in time."""
+    """For each frame, the union over the frames that it reaches in time; none in the folded form."""
     fused: Region
-    """The union over all frames: what the fused output depends on."""
+    """What the output depends on: the union over all frames, in the folded form over all ways through the motions."""
     layer: str
     unit: tuple[int, int]
     """(row, column) in the layer's map."""
     size: tuple[int, int]
     """The image's height and width, in pixels."""
     policy: str
-    """The policy's digest."""
+    """The policy's digest; empty for a folded network whose motions are not a policy's."""
     motions: tuple[str, ...]
-    """The policy in words, one line an edge; empty where every frame shows the image itself."""
+    """The policy in words, one line an edge or place; empty where nothing moves."""
     clipped: bool
     """Whether the box is larger than the image and was cut at its border."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without the masks."""
-        shared = {"layer": self.layer, "unit": list(self.unit), "size": list(self.size)}
+        shared = {"form": self.form, "layer": self.layer, "unit": list(self.unit), "size": list(self.size)}
         return {
             **shared,
             "policy": self.policy,
@@ -92,7 +99,7 @@ class Reshaped:
 
 
 def reshaped(
-    policy: Policy,
+    policy: AnyPolicy | None,
     network: nn.Module | LayerField,
     size: tuple[int, int] | int,
     *,
@@ -102,29 +109,40 @@ def reshaped(
 ) -> Reshaped:
     """The union, over the frames within temporal reach, of the inverse-mapped receptive boxes of one unit (METHOD 6).
 
-    network: a video network, or a layer's field from `theory`. size: the image's side or (H, W), in pixels. layer: the
-    network's `feature_layer` or its last bounded map by default; unit: (row, column), the centre by default. clip=True
-    cuts the boxes at the frames' borders and the region at the image's; clip=False shows the whole geometry, as if
-    image and frames had no end. A policy with several paths sees the union over them.
-    Raises UserError where frames do not match, the layer has no bounded map, a motion cannot be undone, or the policy
-    has colour operations.
+    network: a video or folded network, or a layer's field from `theory`. A folded one has its motions inside: its region
+    is the union over every choice of moving or not at every place before the layer, and its policy may be None. size: the
+    image's side or (H, W), in pixels, for a folded network that of the theory. layer: the network's `feature_layer` or its
+    last bounded map by default; unit: (row, column), the centre by default. clip=True cuts the boxes at the frames' borders
+    and the region at the image's; clip=False shows the whole geometry, as if image and frames had no end (video only). A
+    policy with several paths sees the union over them.
+    Raises UserError where frames do not match, the layer has no bounded map, a motion cannot be undone, the policy has
+    colour operations, or is not the one that moves the folded network's channels.
     """
     height, width = (size, size) if isinstance(size, int) else size
     field = network
     if isinstance(field, nn.Module):
         wanted = layer or getattr(field, "feature_layer", None)
         field = feature_extractor(theory(field, (height, width), None if wanted is None else [wanted]))
+    make = _through_channels if field.form == "folded" else _through_frames
+    return make(policy, field, field.centre_unit() if unit is None else unit, (height, width), clip)
+
+
+def _through_frames(
+    policy: AnyPolicy | None, field: LayerField, unit: tuple[int, int], size: tuple[int, int], clip: bool
+) -> Reshaped:
+    if not isinstance(policy, Policy):
+        given = "a motion for each of several places" if isinstance(policy, PlacedPolicy) else "no policy"
+        raise UserError(
+            f"No channels move in this network, so its frames need one policy, but there is {given}; give a policy with one "
+            "motion, or a folded network."
+        )
     seen = _frames_seen(field, policy.frames)
-    row, column = field.centre_unit() if unit is None else unit
-    box = field.box(row, column)
-    clipped = box[0] < 0 or box[1] < 0 or box[2] >= height or box[3] >= width
-    corners = _corners(box, (height, width), clip)
-    weights, matrices = policy.paths((height, width))
+    corners = _corners(field.box(*unit), size, clip)
+    weights, matrices = policy.paths(size)
     shapes = [
-        [_undone(corners, matrices[path, frame], (height, width)) for path in _used(weights)]
-        for frame in range(policy.frames)
+        [_undone(corners, matrices[path, frame], size) for path in _used(weights)] for frame in range(policy.frames)
     ]
-    canvas = (0, 0, height, width) if clip else _canvas([corners, *(shape for frame in shapes for shape in frame)])
+    canvas = (0, 0, *size) if clip else _canvas([corners, *(shape for frame in shapes for shape in frame)])
     raster = _Raster(canvas)
     by_frame = [raster.union(polygons) for polygons in shapes]
     return Reshaped(
@@ -132,12 +150,45 @@ def reshaped(
         frames=tuple(raster.region(np.logical_or.reduce(by_frame[first : last + 1])) for first, last in seen),
         fused=raster.region(np.logical_or.reduce([by_frame[t] for a, b in seen for t in range(a, b + 1)])),
         layer=field.name,
-        unit=(row, column),
-        size=(height, width),
+        unit=unit,
+        size=size,
         policy=policy.digest(),
         motions=tuple(policy.describe()),
-        clipped=clip and clipped,
+        clipped=clip and _exceeds(field.box(*unit), size),
     )
+
+
+def _through_channels(
+    policy: AnyPolicy | None, field: LayerField, unit: tuple[int, int], size: tuple[int, int], clip: bool
+) -> Reshaped:
+    if not clip:
+        raise UserError(
+            "clip=False is for videos: the maps of a folded network end at their borders, and so does what they see; leave "
+            "it out."
+        )
+    motions = {passage.place: passage.motion for passage, _ in field.moved}
+    if policy is None:
+        policy = policy_in(motions)
+    else:
+        check_motions(policy, motions)
+    box, raster = field.box(*unit), _Raster((0, 0, *size))
+    mask = moved_region(unit, Boxes(field.rows, field.columns), field.moved, size)
+    return Reshaped(
+        form="folded",
+        plain=raster.region(raster.union([_corners(box, size, clip)])),
+        frames=(),
+        fused=raster.region(raster.enlarged(mask)),
+        layer=field.name,
+        unit=unit,
+        size=size,
+        policy="" if policy is None else policy.digest(),
+        motions=() if policy is None else tuple(policy.describe()),
+        clipped=_exceeds(box, size),
+    )
+
+
+def _exceeds(box: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
+    return box[0] < 0 or box[1] < 0 or box[2] >= size[0] or box[3] >= size[1]
 
 
 def _frames_seen(field: LayerField, frames: int) -> list[tuple[int, int]]:
@@ -208,6 +259,11 @@ class _Raster:
             for (px, py), (ex, ey) in zip(polygon, edges, strict=True):
                 inside &= turn * (ex * (y - py) - ey * (x - px)) >= -1e-9
             painted[rows, columns] |= inside
+        return painted
+
+    def enlarged(self, mask: Mask) -> Mask:
+        """The samples of the pixels of a mask (H, W)."""
+        painted: Mask = mask.repeat(self.fine, axis=0).repeat(self.fine, axis=1)
         return painted
 
     def region(self, painted: np.ndarray) -> Region:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from fieldshift.errors import UserError
+from fieldshift.forms import Form
 from fieldshift.networks import GSF, GSM
 from fieldshift.receptive_field.calls import FRAME_AXIS, Field
+from fieldshift.receptive_field.passages import Boxes, Passage, PassageLog, moved_note
 from fieldshift.receptive_field.spans import Span, apart_by
 from fieldshift.receptive_field.tracing import WRAPPERS, run_traced
 
@@ -58,6 +60,10 @@ class LayerField:
     """First and last image column that each column of the map sees."""
     note: str = ""
     """What to know about this number; empty when there is nothing."""
+    form: Form = "video"
+    """The form of the network: folded where channels move in it, be it behind this layer."""
+    moved: tuple[tuple[Passage, Boxes], ...] = ()
+    """In a folded network the passages before this layer, and what its units see of the maps there (`reshaped`)."""
 
     @property
     def unbounded(self) -> bool:
@@ -89,12 +95,13 @@ class LayerField:
 
     def to_json(self) -> dict[str, Any]:
         """The field as plain values, without the interval of every single unit."""
-        left_out = {"rows", "columns"}
+        left_out = {"rows", "columns", "moved"}
         plain: dict[str, Any] = {key: value for key, value in vars(self).items() if key not in left_out}
         for key in ("size", "stride", "start", "map_size"):
             plain[key] = None if plain[key] is None else list(plain[key])
         plain["frames_seen"] = [list(interval) for interval in self.frames_seen]
-        return {**plain, "unbounded": self.unbounded, "method": self.method}
+        moved_at = [passage.place for passage, _ in self.moved]
+        return {**plain, "unbounded": self.unbounded, "method": self.method, "moved_at": moved_at}
 
 
 def outside_map(unit: tuple[int, int], map_size: tuple[int, int], layer: str) -> UserError:
@@ -241,6 +248,7 @@ def video_frames(module: nn.Module) -> int | None:
 
 
 def _traced(module: nn.Module, example: Tensor, gated: tuple[type[nn.Module], ...]) -> dict[str, LayerField]:
+    passages = PassageLog(module)
     axes = {"y": example.dim() - 2, "x": example.dim() - 1}
     if example.dim() == 5:
         axes[FRAME_AXIS] = 1
@@ -250,18 +258,21 @@ def _traced(module: nn.Module, example: Tensor, gated: tuple[type[nn.Module], ..
 
     def seen(name: str, output: Tensor, field: Field, decided: bool) -> None:
         found.pop(name, None)
-        found[name] = _layer_field(name, kinds[name], tuple(output.shape), field, frames, _DECIDED if decided else "")
+        found[name] = _layer_field(
+            name, kinds[name], tuple(output.shape), field, frames, passages, _DECIDED if decided else ""
+        )
 
     tensors = dict(itertools.chain(module.named_parameters(), module.named_buffers()))
     inside = "module." if isinstance(module, WRAPPERS) else ""
     stand_ins = {name.removeprefix(inside): tensor.detach().to("meta") for name, tensor in tensors.items()}
     with contextlib.suppress(Exception):
-        run_traced(module, example.to("meta"), axes, seen, gated=gated, stand_ins=stand_ins)
+        run_traced(module, example.to("meta"), axes, seen, passages=passages, gated=gated, stand_ins=stand_ins)
         if not any(field.unknown_by for field in found.values()) or any(tensor.is_meta for tensor in tensors.values()):
             return found
     found.clear()
+    passages = PassageLog(module)
     try:
-        run_traced(module, example, axes, seen, gated=gated)
+        run_traced(module, example, axes, seen, passages=passages, gated=gated)
     except UserError:
         raise
     except Exception as error:  # whatever a network of one's own raises
@@ -271,7 +282,9 @@ def _traced(module: nn.Module, example: Tensor, gated: tuple[type[nn.Module], ..
     return found
 
 
-def _layer_field(name: str, kind: str, shape: tuple[int, ...], field: Field, frames: int, note: str = "") -> LayerField:
+def _layer_field(
+    name: str, kind: str, shape: tuple[int, ...], field: Field, frames: int, passages: PassageLog, note: str = ""
+) -> LayerField:
     y, x = field["y"], field["x"]
     unknown = next((span.unknown_by for span in field.values() if span.unknown_by), "")
     if y.dims < x.dims or x.dims < y.dims:
@@ -289,6 +302,7 @@ def _layer_field(name: str, kind: str, shape: tuple[int, ...], field: Field, fra
     stride = (float(steps[0]), float(steps[1])) if is_map and bounded and steps[0] and steps[1] else None
     rows, columns = (_intervals(*pair) if bounded else [] for pair in low_high)
     sees_first = bool(rows and columns) and rows[0] != _NOTHING and columns[0] != _NOTHING
+    moved = passages.seen(field, (shape[dims[0]], shape[dims[1]]), dims) if is_map and dims is not None else ()
     return LayerField(
         name=name,
         kind=kind,
@@ -302,7 +316,9 @@ def _layer_field(name: str, kind: str, shape: tuple[int, ...], field: Field, fra
         frames_seen=seen,
         rows=tuple(rows) if is_map else (),
         columns=tuple(columns) if is_map else (),
-        note=note,
+        note="; ".join(filter(None, [note, moved_note(passages.before(field))])),
+        form=passages.form,
+        moved=moved,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -20,8 +20,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakIdKeyDictionary
 
+from fieldshift.networks.folded import FoldedModule
 from fieldshift.receptive_field import mixtures, movements, operations, patches  # noqa: F401 - their rules
 from fieldshift.receptive_field.calls import FRAME_AXIS, Call, Field, UntraceableError, unknown_field
+from fieldshift.receptive_field.passages import PassageLog, standing
 from fieldshift.receptive_field.spans import Span, gather, joined
 
 _POOLINGS = {"max_pool2d_with_indices", "max_pool3d_with_indices"}
@@ -226,17 +228,19 @@ def run_traced(
     axes: Mapping[str, int],
     seen: Seen,
     *,
+    passages: PassageLog,
     gated: tuple[type[nn.Module], ...] = (),
     stand_ins: dict[str, Tensor] | None = None,
 ) -> None:
     """Runs `module` on `example` and calls `seen(layer name, output, field, decided)` at the end of every named module.
 
     stand_ins: tensors to run with in place of the module's parameters and buffers of these names.
+    Channels of a folded network stay where they are; `passages` notes where they would be moved.
     A module of one of the `gated` types counts as reading each frame's neighbours at the same place and nothing more.
     What operations without a rule make is unknown by their names. Wrappers of data parallelism are looked through.
     """
     trace = FieldTrace()
-    watch = _LayerWatch(trace, seen, gated)
+    watch = _LayerWatch(trace, seen, gated, passages)
     inner = module.module if isinstance(module, WRAPPERS) else module
     handles: list[RemovableHandle] = []
     try:
@@ -245,7 +249,8 @@ def run_traced(
                 continue
             handles.append(part.register_forward_pre_hook(partial(watch.enter, name)))
             handles.append(part.register_forward_hook(partial(watch.leave, name)))
-        with quiet_evaluation(module), torch.compiler.set_stance("force_eager"), _Exports(trace), trace:
+        eager = torch.compiler.set_stance("force_eager")
+        with quiet_evaluation(module), standing(module), eager, _Exports(trace), trace:
             trace.start(example, axes)
             output = inner(example) if stand_ins is None else torch.func.functional_call(inner, stand_ins, (example,))
         if inner is not module or isinstance(module, torch.jit.ScriptModule):
@@ -263,23 +268,30 @@ class _LayerWatch:
         trace: FieldTrace,
         seen: Seen,
         gated: tuple[type[nn.Module], ...],
+        passages: PassageLog,
     ) -> None:
-        self.trace, self.seen, self.gated = trace, seen, gated
+        self.trace, self.seen, self.gated, self.passages = trace, seen, gated, passages
         self.inputs: dict[str, Field | None] = {}
 
     def enter(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        if isinstance(module, self.gated):
+        if isinstance(module, (*self.gated, *get_args(FoldedModule))):
             self.inputs[name] = self.trace.field_of(args[0])
 
-    def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         del args
+        entered = self.inputs.get(name)
+        if isinstance(module, FoldedModule) and entered is not None:
+            output = output.clone()  # where nothing moves it is the input, which other paths read too
         for tensor in tree_leaves(output):
             field = self.trace.field_of(tensor) if isinstance(tensor, Tensor) else None
             if field is None:
                 continue
-            entered = self.inputs.get(name)
             if isinstance(module, self.gated) and entered is not None:
                 field = frame_neighbours(entered)
                 self.trace.replace(tensor, field)
+            if isinstance(module, FoldedModule) and entered is not None:
+                field = self.passages.passed(module, tensor, entered, field)
+                self.trace.replace(tensor, field)
             self.seen(name, tensor, field, self.trace.decided)
-            return
+            break
+        return output

@@ -1,0 +1,252 @@
+"""Passages through a folded network's places: what units see through the channels that are moved there.
+
+A moved channel's unit sees what another cell of the same map sees. So the region of a unit is found from the unit
+backwards: what it sees of the map at the last place; there, the cells themselves (most channels stay) and those that the
+moved channels read; what these see of the map at the place before; and so on to the image: the union over every choice of
+staying or moving at every place. Maps end at their borders, as in the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fieldshift.errors import UserError
+from fieldshift.folding import AnyPolicy, PolicyMotion
+from fieldshift.forms import Form
+from fieldshift.motions import Policy
+from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
+from fieldshift.networks.folded import FoldedModule, Motion
+from fieldshift.networks.insertion import Inserted
+from fieldshift.networks.movement import Movement, Taps
+from fieldshift.receptive_field.calls import Field
+from fieldshift.receptive_field.spans import Span
+
+Interval: TypeAlias = tuple[int, int]
+Mask: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+_NOTHING: Interval = (0, -1)
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """What the units of one map see of an earlier one: first and last row per row of units, columns likewise.
+
+    Not clipped to the earlier map; first > last where nothing is seen.
+    """
+
+    rows: tuple[Interval, ...]
+    columns: tuple[Interval, ...]
+
+    def seen(self, units: Mask, size: tuple[int, int]) -> Mask:
+        """The cells (H, W) of the earlier map, of that size, that any of the units sees."""
+        rows, columns = _members(self.rows, size[0]), _members(self.columns, size[1])
+        found: Mask = rows.T @ units.astype(np.float32) @ columns > 0
+        return found
+
+
+def _members(intervals: Sequence[Interval], length: int) -> np.ndarray:
+    """Row u is 1 at the positions of the interval u, (U, length)."""
+    ends, positions = np.array(intervals), np.arange(length)
+    inside = (positions >= ends[:, :1]) & (positions <= ends[:, 1:])
+    return inside.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One use of a place where channels are moved: its number, in the order of the network, motion and map size (H, W).
+
+    `image` is what the cells of the map see of the image, `earlier` what they see of the maps at earlier places, both
+    through the channels that stay.
+    """
+
+    number: int
+    place: str
+    motion: Motion
+    size: tuple[int, int]
+    image: Boxes
+    earlier: tuple[tuple[Passage, Boxes], ...]
+
+    def read(self, cells: Mask) -> Mask:
+        """The cells (H, W) before the motion on which these cells behind it depend: themselves and what is moved there."""
+        sources, receivers = self._links
+        before = cells.copy()
+        before.reshape(-1)[sources[cells.reshape(-1)[receivers]]] = True
+        return before
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies of its motion, one per group of channels; none where it is not a policy's."""
+        return self.motion.policies if isinstance(self.motion, PolicyMotion) else ()
+
+    @cached_property
+    def _movement(self) -> Movement:
+        return self.motion(self.size, torch.zeros(()))
+
+    @cached_property
+    def _links(self) -> tuple[np.ndarray, np.ndarray]:
+        """The cell that is read and the one that reads it, for every tap."""
+        area, taps = self.size[0] * self.size[1], self._movement.taps
+        return taps.rows.numpy(force=True) % area, taps.receivers.numpy(force=True) % area
+
+
+class PassageLog:
+    """Keeps, while a network is traced, the passages; behind each, a tensor sees two axes more: the map's at that place."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.passages: list[Passage] = []
+        self._places = {part: place for place, part in folded_places(network).items()}
+        self._motions = {part: part.motion for part in self._places}
+
+    def passed(self, module: nn.Module, output: Tensor, entered: Field, staying: Field) -> Field:
+        """Notes a passage and returns what its output sees, of which `staying` is seen by channels that stay."""
+        assert isinstance(module, FoldedModule)
+        rank, number = output.dim(), len(self.passages)
+        dims, size = (rank - 2, rank - 1), (output.shape[-2], output.shape[-1])
+        image = boxes_between(entered, ("y", "x"), size, dims)
+        earlier = self.seen(entered, size, dims)
+        self.passages.append(Passage(number, self._places[module], self._motions[module], size, image, earlier))
+        axes = zip(_axes(number), dims, size, strict=True)
+        return {**staying, **{axis: Span.of_axis(rank, dim, n, clipped=False) for axis, dim, n in axes}}
+
+    @property
+    def form(self) -> Form:
+        """The form of the network: folded where it has places at all."""
+        return "folded" if self._places else "video"
+
+    def before(self, field: Field) -> list[Passage]:
+        """The passages that a tensor with this field sees."""
+        return [passage for passage in self.passages if _axes(passage.number)[0] in field]
+
+    def seen(self, field: Field, size: tuple[int, int], dims: tuple[int, int]) -> tuple[tuple[Passage, Boxes], ...]:
+        """The passages that a map of units with this field sees, each with what its units see of the map there."""
+        return tuple(
+            (passage, boxes_between(field, _axes(passage.number), size, dims)) for passage in self.before(field)
+        )
+
+
+def _axes(number: int) -> tuple[str, str]:
+    return f"y{number}", f"x{number}"
+
+
+def boxes_between(field: Field, axes: tuple[str, str], size: tuple[int, int], dims: tuple[int, int]) -> Boxes:
+    """What the units of a map, whose rows and columns lie along `dims`, see along the two axes of an earlier map."""
+    rows, columns = (_intervals(field[axis], dim, n) for axis, dim, n in zip(axes, dims, size, strict=True))
+    return Boxes(rows, columns)
+
+
+def _intervals(span: Span, dim: int, length: int) -> tuple[Interval, ...]:
+    others = tuple(d for d in range(span.rank) if d != dim)
+    low, high = (
+        np.broadcast_to(ends, (length,)).tolist() for ends in (span.low.min(axis=others), span.high.max(axis=others))
+    )
+    return tuple((int(a), int(b)) if a <= b else _NOTHING for a, b in zip(low, high, strict=True))
+
+
+def moved_region(
+    unit: tuple[int, int], image: Boxes, moved: Sequence[tuple[Passage, Boxes]], size: tuple[int, int]
+) -> Mask:
+    """The pixels (H, W) of an image of that size that a unit sees, through moved channels and through those that stay.
+
+    image, moved: what the units of its map see of the image and of the maps at the places before it.
+    """
+    units = np.zeros((len(image.rows), len(image.columns)), dtype=bool)
+    units[unit] = True
+    pixels = image.seen(units, size)
+    behind = {passage.number: boxes.seen(units, passage.size) for passage, boxes in moved}
+    for passage, _ in reversed(moved):
+        before = passage.read(behind[passage.number])
+        pixels |= passage.image.seen(before, size)
+        for other, boxes in passage.earlier:
+            behind[other.number] |= boxes.seen(before, other.size)
+    return pixels
+
+
+def moved_note(passages: Sequence[Passage]) -> str:
+    """What the box of a unit behind these passages leaves out, in words; empty where nothing moves."""
+    moving = [passage for passage in passages if not passage.policies or any(each.edges for each in passage.policies)]
+    if not moving:
+        return ""
+    places = f"{len(moving)} place{'s' * (len(moving) > 1)}"
+    mean = " (without the mean of the map, which fills what comes from outside)" * any(
+        each.fill == "mean" for passage in moving for each in passage.policies
+    )
+    return f"the box is what channels that stay see; the reshaped region adds those moved at {places}{mean}"
+
+
+def folded_places(network: nn.Module) -> dict[str, FoldedModule]:
+    """The places of a network where channels are moved: dotted names in the 2D network, and the modules there."""
+    names = {part.temporal: part.path for part in network.modules() if isinstance(part, Inserted)}
+    return {names.get(part, name): part for name, part in network.named_modules() if isinstance(part, FoldedModule)}
+
+
+def motions_at_places(network: nn.Module) -> dict[str, Motion]:
+    """The motions of a folded network by the names of their places; empty for any other network."""
+    return {place: part.motion for place, part in folded_places(network).items()}
+
+
+class _Standing(Movement):
+    """A movement that leaves every map as it is, without being one of no motion: gates still look around."""
+
+    def move(self, features: Tensor, width: int) -> Tensor:  # noqa: ARG002 - the signature of movements
+        return features
+
+
+@dataclass(frozen=True)
+class _StandingMotion:
+    groups: int
+
+    def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
+        none = torch.zeros(0, dtype=torch.int32, device=like.device)
+        return _Standing(size, 2 * self.groups, Taps(none, none), torch.zeros(0, device=like.device))
+
+
+@contextmanager
+def standing(network: nn.Module) -> Iterator[None]:
+    """While it lasts, no channel of the network moves."""
+    places = folded_places(network).values()
+    before = [part.motion for part in places]
+    try:
+        for part in places:
+            part.motion = _StandingMotion(part.motion.groups)
+        yield
+    finally:
+        for part, motion in zip(places, before, strict=True):
+            part.motion = motion
+
+
+def policy_in(motions: Mapping[str, Motion]) -> AnyPolicy | None:
+    """The policy that the motions at these places make up; None where they are not a policy's."""
+    policies = {place: motion.policies for place, motion in motions.items() if isinstance(motion, PolicyMotion)}
+    if not policies or len(policies) < len(motions):
+        return None
+    first = next(iter(policies.values()))
+    if len(first) == 1 and all(_alike(first, others) for others in policies.values()):
+        return first[0]
+    return PlacedPolicy(motions=tuple(PlacedMotion((place,), found) for place, found in policies.items()))
+
+
+def check_motions(policy: AnyPolicy, motions: Mapping[str, Motion]) -> None:
+    """Raises UserError unless the motions at these places of a folded network are those of the policy."""
+    known: Mapping[str, Sequence[Policy]] = (
+        {place: each.policies for each in policy.motions for place in each.places}
+        if isinstance(policy, PlacedPolicy)
+        else dict.fromkeys(motions, (policy,))
+    )
+    for place, motion in motions.items():
+        if not isinstance(motion, PolicyMotion) or place not in known or not _alike(known[place], motion.policies):
+            raise UserError(
+                f"The channels at the place '{place}' of this folded network are not moved by the policy {policy.digest()}; "
+                "give the policy that the network was built with, or none."
+            )
+
+
+def _alike(one: Sequence[Policy], other: Sequence[Policy]) -> bool:
+    return [policy.transform for policy in one] == [policy.transform for policy in other]
