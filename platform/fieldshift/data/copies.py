@@ -10,7 +10,7 @@ Pairs = list[tuple[int, int]]
 
 
 def conflicting(contents: Sequence[Hashable], labels: Sequence[int]) -> Pairs:
-    """Pairs (first, copy) of samples of equal content and different labels, by their places; empty contents are equal to none."""
+    """Pairs (first, copy) of samples of equal content in different classes, by place; what is empty is equal to none."""
     first: dict[Hashable, int] = {}
     pairs = []
     for place, content in enumerate(contents):
