@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from fieldshift.console import say
 from fieldshift.data import DataReport, LoadingConfig
 from fieldshift.data.names import check_data_name
+from fieldshift.data.problems import ACCEPTABLE, MeaninglessDataError
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.names import TASKS
 from fieldshift.run_folder import check_writable, write_whole
@@ -58,8 +59,12 @@ def check(
         return report
     for line in report.lines():
         say(line)
-    if report.problems and not loading.skip_unreadable:
+    stopping = sorted({problem.kind for problem in report.problems} & set(ACCEPTABLE))
+    if any(problem.kind not in ACCEPTABLE for problem in report.problems) and not loading.skip_unreadable:
         say("Training stops at such a file; mend it, or give --loading.skip_unreadable to go on without.")
+    if stopping:
+        say(f"Training stops at {', '.join(stopping)}; mend it, or give --loading.accept {' '.join(stopping)} to go on all the "
+            "same.")  # fmt: skip
     return report
 
 
@@ -89,10 +94,13 @@ def init(
         raise UserError(f"--out is '{out}', but settings are written as .yaml.")
     check_writable(path, "a file elsewhere")
     report = check(data=data, task=task, limit=limit, loading=loading)
+    for problem in report.problems:
+        if problem.kind in ACCEPTABLE:
+            raise MeaninglessDataError(problem)
 
     from pipelines.suggesting import size_for, study_seconds, suggest, videos_a_second
 
-    skips = loading.skip_unreadable or bool(report.problems)
+    skips = loading.skip_unreadable or any(problem.kind not in ACCEPTABLE for problem in report.problems)
     loading = replace(loading, skip_unreadable=skips)
     dataset = load_data(data, report.task, loading)
     if loading.size is None and dataset.from_files and size_for(dataset) != dataset.size:

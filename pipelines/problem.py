@@ -64,12 +64,7 @@ class Problem:
         """Checks every name and number, then loads the data. Raises UserError before any long work."""
         self.check_names()
         dataset = self.load()
-        if dataset.skipped:
-            say(f"{dataset.skipped} file(s) or sample(s) of {self.data} cannot be used and are left out; "
-                f"`fieldshift check --data {self.data}` names them.")  # fmt: skip
-        if dataset.leaked:
-            say(f"{dataset.leaked} test image(s) of {self.data} are in train too, so scores will be too good; "
-                f"`fieldshift check --data {self.data}` names them.")  # fmt: skip
+        say_reading(dataset)
         if self.network not in known_networks(dataset.task) and not is_foreign(self.network, dataset.task):
             raise UserError(
                 f"The network {self.network} is not one for {dataset.task}; known for it: "
@@ -173,6 +168,19 @@ def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
     """The settings that JSON or YAML made plain, or none of them."""
     size = values.get("size")
     return LoadingConfig(**{**values, "size": None if size is None else tuple(size)})
+
+
+def say_reading(dataset: DataSet) -> None:
+    """How the data were read, in one line, and a line for each kind of thing that a person should know of them."""
+    say(dataset.reading())
+    for finding in dataset.findings:
+        say(f"  note: {finding}")
+    if dataset.skipped:
+        say(f"{dataset.skipped} file(s) or sample(s) of {dataset.name} cannot be used and are left out; "
+            f"`fieldshift check --data {dataset.name}` names them.")  # fmt: skip
+    if dataset.leaked:
+        say(f"{dataset.leaked} test image(s) of {dataset.name} are in train too, so scores will be too good; "
+            f"`fieldshift check --data {dataset.name}` names them.")  # fmt: skip
 
 
 def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identity | None = None) -> DataSet:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Kinds and names of data whose images are files, which are brought to the network's size; arrays have their own.
 OF_FILES = {"folder", "voc", "imagenet", "tiny-imagenet", "voc2012", "cityscapes"}
-LIMITS = ("test_share", "train_limit", "test_limit")
+LIMITS = ("test_share", "train_limit", "test_limit", "test_parts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
 
 def check_split_stays(run: Path, kept: LoadingConfig, given: LoadingOverrides) -> None:
     """Raises UserError for an option that would split own data anew, so that images are tested which were trained on."""
-    for name in ("test_share", "train_limit"):
+    for name in ("test_share", "train_limit", "train_parts", "classes_on_top"):
         asked = getattr(given, name)
         if asked is not None and asked != getattr(kept, name):
             raise UserError(

@@ -57,12 +57,14 @@ def evaluate(
 
     from fieldshift.training import evaluate_network, load_network, objective_for
     from pipelines.failure_cases import map_means, say_maps, write_failure_page, write_maps
+    from pipelines.problem import say_reading
     from pipelines.run_data import load_as_in_run
 
     device = best_device()
     network, card = load_network(Path(run), device)
     found_data = load_as_in_run(Path(run), card, loading, data)
     dataset = found_data.dataset
+    say_reading(dataset)
     config = {
         "run": run,
         "data": data or card.data,

@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 
 from fieldshift.data import inspect_data, load_dataset
+from fieldshift.data.mask_tables import plain_table
 from fieldshift.data.reading import Reader
 from fieldshift.errors import UserError
 
 MUTATIONS = 30
-READER = Reader(size=(12, 14), channels=3, pixel_limit=10**6, fitting="pad", label_map=(0, 1, 2, *[254] * 252, 255))
+READER = Reader(size=(12, 14), channels=3, pixel_limit=10**6, fitting="pad", masks=plain_table(3))
 
 
 def picture(mode: str = "RGB") -> Image.Image:
@@ -44,7 +45,7 @@ def exif() -> bytes:
 
 def arrays() -> bytes:
     file = io.BytesIO()
-    images, classes = np.zeros((4, 5, 5), dtype=np.uint8), np.array([0, 1, 0, 1])
+    images, classes = np.arange(100, dtype=np.uint8).reshape(4, 5, 5), np.array([0, 1, 0, 1])
     np.savez_compressed(file, train_images=images, train_labels=classes, test_images=images, test_labels=classes)
     return file.getvalue()
 
@@ -82,7 +83,8 @@ def read_list(path: Path) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number in range(3):
         picture().save(root / "JPEGImages" / f"s{number}.png")
-        Image.new("L", (17, 13), number).save(root / "SegmentationClass" / f"s{number}.png")
+        labels = np.arange(221, dtype=np.uint8).reshape(13, 17) % 3
+        Image.fromarray(labels).save(root / "SegmentationClass" / f"s{number}.png")
     (root / "ImageSets" / "Segmentation" / "train.txt").write_bytes(path.read_bytes())
     (root / "ImageSets" / "Segmentation" / "val.txt").write_text("s2\n")
     assert len(load_dataset(f"voc:{root}").train) >= 1

@@ -209,7 +209,7 @@ def test_limited_parts_stay_too(limits: dict[str, int], drawn: Path, image_folde
 def test_arrays_keep_their_split_whatever_is_put_before_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (40, 5, 5, 3), dtype=np.uint8), np.arange(40) % 2
-    images[1] = images[0]  # one image twice
+    images[2] = images[0]  # one image twice
     path = tmp_path / "a.npz"
     np.savez(path, train_images=images, train_labels=labels)
     before = load(path)

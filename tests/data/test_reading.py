@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from fieldshift.data.mask_tables import table_of_map
 from fieldshift.data.problems import BadFileError
-from fieldshift.data.reading import Reader, load_labels, load_upright
+from fieldshift.data.reading import Reader, load_mask, load_upright
 
 LIMIT = 1_000_000
 Draw = Callable[..., Image.Image]
@@ -213,14 +214,14 @@ def test_scenes_are_scaled_with_their_masks_and_padding_is_ignored(tmp_path: Pat
     labels[:, 20:] = 1
     Image.fromarray(labels).save(tmp_path / "mask.png")
     known = tuple(value if value in (0, 1, 255) else 254 for value in range(256))
-    reader = Reader(size=(16, 20), channels=3, pixel_limit=LIMIT, fitting="pad", label_map=known)
+    reader = Reader(size=(16, 20), channels=3, pixel_limit=LIMIT, fitting="pad", masks=table_of_map(known))
     image, mask = reader.scene(tmp_path / "scene.png", tmp_path / "mask.png")
     assert image.shape == (3, 16, 20)
     expected = torch.full((16, 20), 255, dtype=torch.uint8)
     expected[:12, :10], expected[:12, 10:] = 0, 1
     assert torch.equal(mask, expected)
     assert (image[:, 12:] == 0).all()
-    small = Reader(size=(30, 50), channels=3, pixel_limit=LIMIT, fitting="pad", label_map=known)
+    small = Reader(size=(30, 50), channels=3, pixel_limit=LIMIT, fitting="pad", masks=table_of_map(known))
     image, mask = small.scene(tmp_path / "scene.png", tmp_path / "mask.png")
     assert torch.equal(image[:, :24, :40], as_tensor(picture(6, (40, 24))))
     assert torch.equal(mask[:24, :40], torch.from_numpy(labels))
@@ -232,22 +233,22 @@ def test_masks_are_numbers_not_colours(tmp_path: Path, picture: Draw) -> None:
     mask.putpalette([value % 256 for value in range(0, 768 * 3, 3)])
     assert mask.mode == "P"
     mask.save(tmp_path / "mask.png")
-    assert np.array_equal(np.asarray(load_labels(tmp_path / "mask.png", LIMIT)), numbers)
-    picture(0).save(tmp_path / "colour.png")
+    assert np.array_equal(load_mask(tmp_path / "mask.png", LIMIT).codes, numbers)
+    picture(0).convert("CMYK").save(tmp_path / "colour.tif")
     with pytest.raises(BadFileError, match="class numbers"):
-        load_labels(tmp_path / "colour.png", LIMIT)
+        load_mask(tmp_path / "colour.tif", LIMIT)
 
 
 def test_masks_of_another_size_or_with_unknown_labels_are_refused(tmp_path: Path, picture: Draw) -> None:
     picture(0, (20, 16)).save(tmp_path / "scene.png")
     known = tuple(value if value < 2 else 254 for value in range(256))
-    reader = Reader(size=(16, 20), channels=3, pixel_limit=LIMIT, fitting="pad", label_map=known)
-    for size, words in (((20, 15), "as large as its image"), ((16, 20), "upright")):
+    reader = Reader(size=(16, 20), channels=3, pixel_limit=LIMIT, fitting="pad", masks=table_of_map(known))
+    for size, words in (((20, 15), "as large as its image"), ((16, 20), "upright as the image's EXIF")):
         Image.new("L", size).save(tmp_path / "mask.png")
         with pytest.raises(BadFileError, match=words):
             reader.scene(tmp_path / "scene.png", tmp_path / "mask.png")
     Image.fromarray(np.full((16, 20), 7, dtype=np.uint8)).save(tmp_path / "mask.png")
-    with pytest.raises(BadFileError, match=r"label\(s\) 7; use the 2 known labels"):
+    with pytest.raises(BadFileError, match=r"label\(s\) 7, which no class has; name them"):
         reader.scene(tmp_path / "scene.png", tmp_path / "mask.png")
 
 

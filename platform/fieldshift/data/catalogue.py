@@ -104,7 +104,7 @@ def load_dataset(
         check_data_name(spec, loading)
         made, axis = task or "classification", spec.removeprefix("digit-pairs-")
         return digit_pairs(axis, task=made, seed=seed, train_limit=train_limit, test_limit=test_limit)
-    findings = Findings(skip=loading.skip_unreadable)
+    findings = Findings(skip=loading.skip_unreadable, accepted=frozenset(loading.accept or ()))
     collection = collect(spec, loading, findings, seed=seed, root=root)
     if task is not None and task != collection.task:
         raise UserError(f"{spec} is for {collection.task}, not for {task}; leave the task out or take other data.")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 import numpy as np
 import torch
-from PIL import Image
 
 from fieldshift.data.cache import cached_arrays
 from fieldshift.data.content import FileContents
+from fieldshift.data.copies import conflicting, say_conflicts
 from fieldshift.data.dataset import (
     DataSet,
     Statistics,
@@ -21,27 +19,26 @@ from fieldshift.data.dataset import (
     digest_of_split,
     ignore_index_of,
 )
+from fieldshift.data.headers import note_headers, probe
 from fieldshift.data.identity import Identity, repeated
 from fieldshift.data.listing import Listing
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.mask_tables import MaskTable
 from fieldshift.data.names import existing_folder
 from fieldshift.data.partition import limited
-from fieldshift.data.problems import BadFileError, Findings, Problem
-from fieldshift.data.reading import Fitting, Reader, open_image
+from fieldshift.data.problems import Findings, Problem, summaries
+from fieldshift.data.reading import Fitting, Reader
 from fieldshift.data.samples import array_identity, arrays_like, file_identity, files_like
 from fieldshift.data.split import Task, TensorSplit
 from fieldshift.data.streaming import FileStore, StreamedSplit
 from fieldshift.errors import UserError
 
-PROBED = 256
 MEASURED = 256
-LARGEST_CROP = 224
-LARGEST_SCENE = 1024
 
 
 @dataclass(kw_only=True)
 class FileCollection:
-    """A data set of image files. `size` None means: look at the images; `label_map` as in Reader.
+    """A data set of image files. `size` None means: look at the images; `masks` as in Reader.
 
     drawn: whether the test part was drawn from all samples, because the data name none.
     """
@@ -55,7 +52,7 @@ class FileCollection:
     size: tuple[int, int] | None = None
     channels: int | None = None
     cover: float = 1.0
-    label_map: tuple[int, ...] | None = None
+    masks: MaskTable | None = None
     statistics: Statistics | None = None
     is_own: bool = False
     drawn: bool = False
@@ -68,7 +65,7 @@ class FileCollection:
             size, channels = size or seen_size, channels or seen_channels
         fitting: Fitting = "pad" if self.task == "segmentation" else "crop"
         return Reader(size=size, channels=channels, pixel_limit=loading.pixel_limit, fitting=fitting, cover=self.cover,
-                      label_map=self.label_map)  # fmt: skip
+                      masks=self.masks)  # fmt: skip
 
     def load(
         self,
@@ -94,6 +91,10 @@ class FileCollection:
                 raise UserError(f"The {part} part of {self.name} has no image that can be used; see inspect_data.")
             chosen[part] = files_at_most(parts[part], limit, seed)
         identity = file_identity(self.classes, chosen, self.root, contents, own=self.is_own)
+        if self.is_own:
+            paths = [*chosen["train"].images, *chosen["test"].images]
+            note_headers(paths, reader, contents, findings)
+            check_labels(identity, paths, findings)
         train, test = (streamed(chosen[part], reader, loading) for part in ("train", "test"))
         mean, std = self.statistics or measure(train, seed)
         skipped = len(findings.problems)
@@ -115,6 +116,7 @@ class FileCollection:
             background=black(reader.channels),
             skipped=skipped,
             leaked=repeated(identity.train, identity.test) if self.is_own else None,
+            findings=summaries(findings.notes),
             from_files=True,
             identity=identity if self.is_own else None,
             left_out=0 if any(limit is not None for limit in limited_to.values()) else left_out,
@@ -164,6 +166,9 @@ class ArrayCollection:
             chosen = {name: at_most(part, limited_to[name], seed) for name, part in parts.items()}
             identity = array_identity(self.classes, chosen)
         train, test = chosen["train"], chosen["test"]
+        if self.is_own:
+            names = [f"{self.name}:{part}[{place}]" for part, split in chosen.items() for place in range(len(split))]
+            check_labels(identity, names, findings)
         mean, std = channel_statistics(train.images)
         channels, height, width = train.images.shape[1:]
         skipped = len(findings.problems)
@@ -183,12 +188,20 @@ class ArrayCollection:
             background=black(channels),
             skipped=skipped,
             leaked=repeated(identity.train, identity.test),
+            findings=summaries(findings.notes),
             identity=identity if self.is_own else None,
             left_out=0 if is_limited else left_out,
         )
 
 
 Collection = FileCollection | ArrayCollection
+
+
+def check_labels(identity: Identity, names: list[str], findings: Findings) -> None:
+    """Raises MeaninglessDataError where one picture lies in two classes; `names` are train's samples, then test's."""
+    labels = [*identity.train.labels, *identity.test.labels]
+    pairs = conflicting([*identity.train.contents, *identity.test.contents], labels)
+    say_conflicts(pairs, names, [identity.classes[label] for label in labels], findings)
 
 
 def at_most(split: TensorSplit, limit: int | None, seed: int) -> TensorSplit:
@@ -208,47 +221,6 @@ def described(reader: Reader) -> str:
         + (f" / {reader.cover}" if reader.cover != 1 else "")
         + " and cut to the centre"
     )
-
-
-def probe(paths: Sequence[str], task: Task, pixel_limit: int) -> tuple[tuple[int, int], int]:
-    """(H, W) and channels that suit the images at `paths`, from the headers of up to 256 of them.
-
-    Images of one size keep it (unless a side is above 1,024 px, or above 256 px to classify). Otherwise to classify: a
-    square of the median shorter side, at most 224 px; to segment: what
-    holds all images looked at, scaled to at most 1,024 px.
-    Channels are 1 only where every image looked at is grey.
-    """
-    chosen = np.random.Generator(np.random.PCG64(0)).permutation(len(paths))[:PROBED]
-    sizes: list[tuple[int, int]] = []
-    grey = True
-    refusal: BadFileError | None = None
-    for place in sorted(chosen.tolist()):
-        try:
-            with open_image(paths[place], pixel_limit) as image:
-                turned = task == "classification" and is_turned(image)
-                sizes.append(image.size if turned else image.size[::-1])
-                grey = grey and image.mode in ("L", "1")
-        except BadFileError as error:
-            refusal = error
-    if not sizes:
-        raise refusal or UserError("There is no image to look at; give a folder with images.")
-    channels = 1 if grey else 3
-    largest = LARGEST_SCENE if task == "segmentation" else 256
-    if len(set(sizes)) == 1 and max(sizes[0]) <= largest:
-        return sizes[0], channels
-    if task == "segmentation":
-        height, width = (max(side) for side in zip(*sizes, strict=True))
-        scale = min(1.0, LARGEST_SCENE / max(height, width))
-        return (round(height * scale), round(width * scale)), channels
-    side = min(LARGEST_CROP, int(median(min(size) for size in sizes)))
-    return (side, side), channels
-
-
-def is_turned(image: Image.Image) -> bool:
-    try:
-        return bool(image.info.get("exif")) and image.getexif().get(0x0112, 1) >= 5
-    except Exception:
-        return False  # damaged EXIF data: decoding the file says so
 
 
 def measure(split: StreamedSplit, seed: int) -> Statistics:

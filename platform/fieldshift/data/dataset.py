@@ -14,6 +14,7 @@ from fieldshift.data.identity import Identity
 from fieldshift.data.split import IGNORE, Split, Task, TensorSplit
 
 SMALLEST_DEVIATION = 1e-3
+NAMED = 6
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -35,6 +36,7 @@ class DataSet:
     background: per channel, the uint8 value to fill empty space with.
     skipped: files, samples and classes left out because they could not be used (only with `skip_unreadable`).
     leaked: test samples that are in train too, byte for byte; None where that was not looked at (see `inspect_data`).
+    findings: what was met on reading that a person should know, a line for each kind.
     from_files: whether the images are files, which `loading.size` can bring to another size.
     """
 
@@ -53,13 +55,24 @@ class DataSet:
     background: tuple[int, ...]
     skipped: int = 0
     leaked: int | None = None
+    findings: tuple[str, ...] = ()
     from_files: bool = False
     identity: Identity | None = None
     left_out: int = 0
 
+    def reading(self) -> str:
+        """How the data were read, in one line: classes, what is trained on and tested on, with numbers of images."""
+        return f"data: {self.name}: {class_words(self.classes)}; {self.protocol}"
+
     def record(self) -> dict[str, Any]:
         """What every result says about its data, as plain JSON values."""
         return {"digest": self.digest, "protocol": self.protocol, "leaked": self.leaked}
+
+
+def class_words(names: tuple[str, ...]) -> str:
+    """How many classes there are, and the first of their names."""
+    more = f", ... {names[-1]}" if len(names) > NAMED else ""
+    return f"{len(names)} classes ({', '.join(names[:NAMED])}{more})"
 
 
 def ignore_index_of(task: Task) -> int | None:

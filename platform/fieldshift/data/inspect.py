@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fieldshift.data.catalogue import collect, load_dataset
 from fieldshift.data.collection import FileCollection, at_most, files_at_most
+from fieldshift.data.copies import conflicting, say_conflicts
 from fieldshift.data.dataset import statistics_of
 from fieldshift.data.leaks import almost_equal, stacked
 from fieldshift.data.loading import LoadingConfig
@@ -35,11 +36,11 @@ def inspect_data(
     if limit is not None and limit < 1:
         raise UserError(f"limit is {limit}, but must be at least 1 sample; leave it out to look at all of them.")
     loading = replace(loading or LoadingConfig(), skip_unreadable=True)
-    findings = Findings(skip=True)
+    findings = Findings(skip=True, accepted=frozenset(loading.accept or ()), looking=True)
     if is_digit_pairs(spec):
         made = load_dataset(spec, task=task, seed=seed, train_limit=loading.train_limit, test_limit=loading.test_limit)
         parts: dict[str, Split] = {"train": made.train, "test": made.test}
-        kind, classes, protocol = made.task, made.classes, made.protocol
+        kind, classes, protocol, is_own = made.task, made.classes, made.protocol, False
     else:
         try:
             collection = collect(spec, loading, findings, seed=seed, root=root)
@@ -47,6 +48,7 @@ def inspect_data(
             # Nothing is left to look at: what was left out says why.
             raise BadFileError(findings.problems[0]) if findings.problems else error from None
         kind, classes, protocol = collection.task, collection.classes, collection.protocol
+        is_own = collection.is_own
         if task is not None and task != kind:
             raise UserError(f"{spec} is for {kind}, not for {task}; leave the task out or take other data.")
         if isinstance(collection, FileCollection):
@@ -59,7 +61,7 @@ def inspect_data(
                 look_at_files(listing, reader, len(classes), loading.workers, findings, limit=limit)
                 for listing in listings
             )
-            return report_on(spec, kind, classes, {"train": train, "test": test}, findings, protocol)
+            return report_on(spec, kind, classes, {"train": train, "test": test}, findings, protocol, is_own=is_own)
         parts = {
             "train": at_most(collection.train, loading.train_limit, seed),
             "test": at_most(collection.test, loading.test_limit, seed),
@@ -68,16 +70,27 @@ def inspect_data(
     for name, split in parts.items():
         assert isinstance(split, TensorSplit)
         looks[name] = look_at_arrays(name, split, len(classes), limit=limit)
-    return report_on(spec, kind, classes, looks, findings, protocol)
+    return report_on(spec, kind, classes, looks, findings, protocol, is_own=is_own)
 
 
 def report_on(
-    spec: str, task: Task, classes: tuple[str, ...], looks: dict[str, PartLook], findings: Findings, protocol: str
+    spec: str,
+    task: Task,
+    classes: tuple[str, ...],
+    looks: dict[str, PartLook],
+    findings: Findings,
+    protocol: str,
+    *,
+    is_own: bool,
 ) -> DataReport:
     train, test = looks["train"], looks["test"]
     first: dict[bytes, str] = {}
     for pixels, name in train.samples:
         first.setdefault(pixels, name)
+    samples, labels = [*train.samples, *test.samples], [*train.labels, *test.labels]
+    conflicts = conflicting([pixels for pixels, _ in samples], labels)
+    if is_own:
+        say_conflicts(conflicts, [name for _, name in samples], [classes[label] for label in labels], findings)
     equal = {name for pixels, name in test.samples if pixels in first}
     near = almost_equal(stacked(train.thumbs), stacked(test.thumbs))
     named = ((train.samples[kept][1], test.samples[held][1]) for kept, held in near)
@@ -99,6 +112,6 @@ def report_on(
         notes=tuple(findings.notes),
         duplicates=tuple((first[pixels], name) for pixels, name in test.samples if pixels in first),
         near=tuple(pair for pair in named if pair[1] not in equal),
-        repeated=len(train.samples) - len(first),
+        repeated=len(train.samples) - len(first) - sum(second < len(train.samples) for _, second in conflicts),
         looked_at=(train.looked_at + test.looked_at, train.total + test.total),
     )

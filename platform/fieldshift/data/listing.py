@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fieldshift.data.folder_names import name_key, plain_name
+from fieldshift.data.formats import endings
 from fieldshift.data.problems import Findings
-from fieldshift.data.reading import ENDINGS
+from fieldshift.errors import UserError
 
 CLUTTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
 
@@ -30,6 +31,11 @@ class Listing:
         return Listing([self.images[place] for place in positions], [self.targets[place] for place in positions], masks)
 
 
+def is_clutter(name: str) -> bool:
+    """Whether a name is one that systems leave behind, or hidden."""
+    return name.startswith(".") or name in CLUTTER
+
+
 def entries(folder: str | Path, root: Path, findings: Findings) -> Iterator[os.DirEntry[str]]:
     """What lies in `folder`, sorted by name, without hidden files and without links that lead out of `root`."""
     try:
@@ -39,7 +45,7 @@ def entries(folder: str | Path, root: Path, findings: Findings) -> Iterator[os.D
         findings.add("unreadable folder", folder, f"cannot be listed ({error.strerror})", "give yourself access to it")
         return
     for entry in listed:
-        if entry.name.startswith(".") or entry.name in CLUTTER:
+        if is_clutter(entry.name):
             continue
         if entry.is_symlink() and not stays_inside(entry.path, root, findings):
             continue
@@ -61,21 +67,46 @@ def stays_inside(path: str, root: Path, findings: Findings) -> bool:
     return True
 
 
-def subfolders(folder: Path, root: Path, findings: Findings) -> dict[str, Path]:
-    """The folders in `folder` by name, in NFC (so a name typed on another system is the same name)."""
-    found = [entry for entry in entries(folder, root, findings) if entry.is_dir(follow_symlinks=False)]
-    return {unicodedata.normalize("NFC", entry.name): Path(entry.path) for entry in found}
+def subfolders(folder: Path, root: Path, findings: Findings) -> dict[str, list[Path]]:
+    """The folders in `folder` by name; those whose names are one name (see `name_key`) stand together, which is noted."""
+    found: dict[str, list[Path]] = {}
+    shown: dict[str, str] = {}
+    for entry in entries(folder, root, findings):
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        name = shown.setdefault(name_key(entry.name), plain_name(entry.name))
+        if name in found:
+            findings.note("one name", entry.path, f"has the name of {found[name][0].name}/ and is read with it",
+                          "rename it if another one is meant")  # fmt: skip
+        found.setdefault(name, []).append(Path(entry.path))
+    return found
 
 
-def image_files(folder: str | Path, root: Path, findings: Findings) -> Iterator[str]:
-    """Every image below `folder`, by its ending (whatever its case), in the order of the names."""
+def image_files(
+    folder: str | Path, root: Path, findings: Findings, *, without: frozenset[str] = frozenset()
+) -> Iterator[str]:
+    """Every image below `folder` but not below a folder of `without`, by its ending, in the order of the names."""
     for entry in entries(folder, root, findings):
         if entry.is_dir(follow_symlinks=False):
-            yield from image_files(entry.path, root, findings)
-        elif entry.name.lower().endswith(ENDINGS):
+            if entry.path not in without:
+                yield from image_files(entry.path, root, findings, without=without)
+        elif entry.name.lower().endswith(endings()):
             yield entry.path
         else:
-            findings.note("not an image", entry.path, "has no ending of an image file", f"use {', '.join(ENDINGS)}")
+            findings.note("not an image", entry.path, "has no ending of a picture that Pillow reads",
+                          "save it as .png or .jpg if it is one")  # fmt: skip
+
+
+def text_lines(path: Path, holds: str) -> list[str]:
+    """The lines of a text file that are not empty, without spaces and byte-order marks around them; UTF-8, or UTF-16 that
+    says so itself. Raises UserError, which names what the file `holds`, for any other.
+    """
+    content = path.read_bytes()
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    try:
+        return [line for line in map(plain_name, content.decode(encoding).splitlines()) if line]
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8, {holds}.") from None
 
 
 def facts(path: str) -> tuple[int, int]:

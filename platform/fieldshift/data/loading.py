@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
-from fieldshift.errors import UserError
+from fieldshift.data.problems import ACCEPTABLE
+from fieldshift.errors import UserError, unknown_name
 
 # Pillow itself refuses above this, whatever it is told.
 LARGEST_PIXEL_LIMIT = 178_956_970
@@ -20,6 +21,10 @@ class LoadingConfig:
         channels: 1 (grey) or 3 (RGB); None takes 1 only where every image looked at is grey.
         memory: MiB of decoded images kept, for train and for test; what fits is decoded once. 0 keeps none.
         test_share: part of the samples, in (0, 1), that becomes the test set where own data names none.
+        train_parts: folders (folder:) or lists (voc:) to learn from, where their names do not tell.
+        test_parts: folders or lists to test on, likewise.
+        classes_on_top: read every folder at the top of folder:PATH as a class, whatever its name and what lies below.
+        accept: kinds of findings that are not to stop a run: empty-class, unnamed-label, ignored-pixels, two-labels.
         skip_unreadable: go on without what cannot be used, and count it, instead of stopping at the first such file.
         pixel_limit: pixels above which an image is refused before it is decoded (a small file can unfold to gigabytes).
         download: fetch a named data set that is not there, where torchvision can.
@@ -33,6 +38,10 @@ class LoadingConfig:
     channels: int | None = None
     memory: int = 2048
     test_share: float = 0.2
+    train_parts: list[str] | None = None
+    test_parts: list[str] | None = None
+    classes_on_top: bool = False
+    accept: list[str] | None = None
     skip_unreadable: bool = False
     pixel_limit: int = 89_478_485
     download: bool = False
@@ -51,6 +60,12 @@ class LoadingConfig:
             raise UserError(f"loading.memory is {self.memory}, but must be 0 or more MiB.")
         if not 0 < self.test_share < 1:
             raise UserError(f"loading.test_share is {self.test_share}, but must lie between 0 and 1, both excluded.")
+        if self.classes_on_top and (self.train_parts or self.test_parts):
+            raise UserError("loading.classes_on_top means that there are no parts; leave loading.train_parts and"
+                            " loading.test_parts out.")  # fmt: skip
+        for kind in self.accept or ():
+            if kind not in ACCEPTABLE:
+                raise unknown_name("kind of finding in loading.accept", str(kind), ACCEPTABLE)
         if not 1 <= self.pixel_limit <= LARGEST_PIXEL_LIMIT:
             raise UserError(
                 f"loading.pixel_limit is {self.pixel_limit}, but must be 1 to {LARGEST_PIXEL_LIMIT} pixels; make larger"
@@ -68,6 +83,10 @@ class LoadingOverrides:
         channels: 1 (grey) or 3 (RGB).
         memory: MiB of decoded images kept.
         test_share: part of the samples that becomes the test set, of other data that name none.
+        train_parts: folders or lists to learn from, of other data.
+        test_parts: folders or lists to test on.
+        classes_on_top: whether every folder at the top is a class, of other data.
+        accept: kinds of findings that are not to stop.
         skip_unreadable: whether to go on without what cannot be used.
         pixel_limit: pixels above which an image is refused before it is decoded.
         download: fetch a named data set that is not there.
@@ -81,6 +100,10 @@ class LoadingOverrides:
     channels: int | None = None
     memory: int | None = None
     test_share: float | None = None
+    train_parts: list[str] | None = None
+    test_parts: list[str] | None = None
+    classes_on_top: bool | None = None
+    accept: list[str] | None = None
     skip_unreadable: bool | None = None
     pixel_limit: int | None = None
     download: bool | None = None

@@ -12,29 +12,24 @@ from PIL import Image
 from torch import Tensor
 
 from fieldshift.data.dataset import grey_levels
+from fieldshift.data.headers import conversions
 from fieldshift.data.leaks import Thumbnails, hashed, thumbnails
 from fieldshift.data.listing import Listing
 from fieldshift.data.problems import BadFileError, Findings, Problem
-from fieldshift.data.reading import Reader, as_tensor, load_upright, open_image
+from fieldshift.data.reading import Reader, as_tensor, load_upright
 from fieldshift.data.split import TensorSplit
 
 BLOCK = 512
-CONVERSIONS = {
-    "P": "is a palette image and is read as RGB",
-    "CMYK": "is CMYK and is read as RGB, so its colours may differ",
-    "YCbCr": "is YCbCr and is read as RGB",
-    "LAB": "is LAB and is read as RGB",
-}
 
 
 @dataclass(kw_only=True)
 class PartLook:
     """What is in one part (train or test) of a data set.
 
-    samples: for each usable one, a hash of its pixels and its name. thumbs: their thumbnails. amounts: samples of each
-    class (K,), to segment pixels of each mask value (256,). levels: (C, 256) counts of grey values, as a network sees
-    the images. sizes: how many images are stored with each (H, W). total: samples there are; looked_at: those decoded
-    or found unusable.
+    samples: for each usable one, a hash of its pixels and its name; labels: its class (0 to segment). thumbs: their
+    thumbnails. amounts: samples of each class (K,), to segment pixels of each mask value (256,). levels: (C, 256) counts
+    of grey values, as a network sees the images. sizes: how many images are stored with each (H, W). total: samples
+    there are; looked_at: those decoded or found unusable.
     """
 
     amounts: Int64[Tensor, " labels"]
@@ -42,6 +37,7 @@ class PartLook:
     total: int
     looked_at: int
     samples: list[tuple[bytes, str]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
     thumbs: list[Thumbnails] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
@@ -79,6 +75,7 @@ def look_at_files(
                     continue
                 findings.notes.extend(look.notes)
                 part.samples.append((look.pixels, listing.images[place]))
+                part.labels.append(listing.targets[place])
                 part.thumbs.append(look.thumb)
                 part.sizes[look.size] += 1
                 part.levels += look.levels
@@ -120,29 +117,7 @@ def look_at_arrays(name: str, split: TensorSplit, classes: int, *, limit: int | 
         total=len(split),
         looked_at=len(images),
         samples=[(hashed(image.tobytes()), f"{name}[{place}]") for place, image in enumerate(images.numpy())],
+        labels=targets.tolist() if split.masks is None else [0] * len(images),
         thumbs=[thumbnails(images)],
         sizes=Counter({(images.shape[2], images.shape[3]): len(images)}),
     )
-
-
-def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
-    """What is done to the image at `path` before it is used, as notes."""
-    notes = []
-    with open_image(path, reader.pixel_limit) as image:
-        if image.mode in CONVERSIONS:
-            notes.append(Problem("converted", path, CONVERSIONS[image.mode], "save it as RGB if that is not meant"))
-        elif image.mode in ("L", "1") and reader.channels == 3:
-            notes.append(Problem("converted", path, "is grey and is read as RGB", "nothing, if so meant"))
-        if image.has_transparency_data:
-            notes.append(
-                Problem("transparent", path, "has transparency and is laid on black", "flatten it if not meant")
-            )
-        try:
-            turn = image.getexif().get(0x0112, 1) if image.info.get("exif") else 1
-        except Exception:
-            turn = 1  # decoding the file says what is wrong with it
-        if turn not in (0, 1):
-            notes.append(
-                Problem("turned", path, f"is turned upright (EXIF orientation {turn})", "nothing, if so meant")
-            )
-    return tuple(notes)

@@ -44,8 +44,10 @@ def check_data_name(spec: str, loading: LoadingConfig, root: Path | str | None =
             raise UserError(f"'{spec}' names no path; give {kind}:PATH.")
         if loading.download:
             raise UserError(f"loading.download does not apply to {spec}; leave it out.")
+        check_parts_apply(spec, kind, loading)
         (existing_file if kind == "npz" else existing_folder)(path)
         return
+    check_parts_apply(spec, "", loading)
     if is_digit_pairs(spec):
         if loading.size is not None or loading.channels is not None:
             raise UserError(f"loading.size and loading.channels do not apply to {spec}; leave them out.")
@@ -53,6 +55,14 @@ def check_data_name(spec: str, loading: LoadingConfig, root: Path | str | None =
     if spec not in PLACES:
         raise unknown_name("data set", spec, [*known_datasets(), *(f"{name}:PATH" for name in OWN_KINDS)])
     check_published(spec, loading, root)
+
+
+def check_parts_apply(spec: str, kind: str, loading: LoadingConfig) -> None:
+    """Raises UserError for settings of the layout that this data set has no use for."""
+    parts = ("folder", "voc")
+    for setting, kinds in (("train_parts", parts), ("test_parts", parts), ("classes_on_top", ("folder",))):
+        if getattr(loading, setting) and kind not in kinds:
+            raise UserError(f"loading.{setting} does not apply to {spec}; leave it out.")
 
 
 def check_published(name: str, loading: LoadingConfig, root: Path | str | None) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from fieldshift.data.collection import FileCollection
+from fieldshift.data.folder_layout import EXAMPLE, FolderLayout, folder_layout, note_loose, peek, unwrapped
+from fieldshift.data.folder_names import is_mask_word, is_picture_word, name_key
+from fieldshift.data.formats import without_ending
 from fieldshift.data.listing import Listing, image_files, subfolders
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import existing_folder
@@ -14,47 +19,47 @@ from fieldshift.data.partition import stratified
 from fieldshift.data.problems import Findings
 from fieldshift.errors import UserError
 
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing")
-VALIDATION_NAMES = ("val", "valid", "validation")
-EXAMPLE = "PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg, or PATH/CLASS/*.jpg"
+MASK_FILE = re.compile(r"(?P<stem>.+)[ _\-.](masks?|gt|groundtruth|seg|segmentation|labels?|annotations?)([ _\-]?\d+)?")
+
+
+@dataclass
+class ClassImages:
+    """The images of one class in one part, and the folders they come from."""
+
+    name: str
+    folders: list[Path]
+    images: list[str] = field(default_factory=list)
+
+
+Classes = dict[str, ClassImages]
+"""Classes by `name_key`."""
 
 
 def folder_collection(path: str, loading: LoadingConfig, findings: Findings, *, seed: int) -> FileCollection:
-    """The images of a folder with a subfolder for each class, below `train` and `test` (or `val`) where these exist.
+    """The images of a folder with a subfolder for each class, by themselves or in parts (docs/own-data.md has the table).
 
-    With both `test` and `val` the test images are used and the others are left alone, as the protocol then says. Where
-    neither exists, a seeded share (loading.test_share) of every class is set apart to test on. Raises UserError when
-    there are no classes, and for a class without training images.
+    Parts are folders named train and test (or val), whatever the case and in the usual other words; with both test and
+    val the test images are used. Where there is no part to test on, a seeded share (loading.test_share) of every class
+    is set apart. Raises UserError where a folder of folders cannot be told, when there are no classes, and for a class
+    without training images.
     """
     root = existing_folder(path, "data")
-    top = subfolders(root, root, findings)
-    train_name = first_of(TRAIN_NAMES, top)
-    test_name, other_name = first_of(TEST_NAMES, top), first_of(VALIDATION_NAMES, top)
-    if train_name is None:
-        if (test_name is not None and other_name is not None) or (test_name is not None and len(top) == 1):
-            raise UserError(f"{root} has '{test_name}' but no 'train'; lay it out as {EXAMPLE}.")
-        found = {name: list(image_files(folder, root, findings)) for name, folder in top.items()}
-        return split_apart(path, found, loading, findings, seed)
-    for stray in sorted(set(top) - {train_name, test_name, other_name}):
-        findings.note("not used", top[stray], "is neither train, test nor val", "move it elsewhere, or rename it")
-    train = classes_of(top[train_name], root, findings)
-    test_part = test_name or other_name
-    if test_part is None:
-        return split_apart(path, train, loading, findings, seed)
-    protocol = f"trained on {train_name}/, tested on {test_part}/"
-    if test_name is not None and other_name is not None:
-        protocol += f" ({other_name}/ is not used)"
-        findings.note("not used", top[other_name], "is not used, as there is a test folder", "nothing, if so meant")
-    test = classes_of(top[test_part], root, findings)
-    names = classes_of_both(train, test, root, findings)
-    listings = [labelled(part, names) for part in (train, test)]
+    layout = folder_layout(root, loading, findings)
+    train = classes_in(layout.train, root, findings)
+    if not layout.test:
+        return split_apart(path, root, layout, train, loading, findings, seed)
+    protocol = f"trained on {shown(layout.train)}, tested on {shown(layout.test)}"
+    if layout.others:
+        protocol += f" ({', '.join(f'{name}/' for name in layout.others)} is not used)"
+    test = classes_in(layout.test, root, findings)
+    keys = classes_of_both(train, test, root, findings)
+    listings = [labelled(part, keys) for part in (train, test)]
     if not len(listings[1]):
         raise UserError(f"{root} has no test image of any class that train has; lay it out as {EXAMPLE}.")
     return FileCollection(
         name=f"folder:{path}",
         task="classification",
-        classes=tuple(names),
+        classes=tuple(train[key].name for key in keys),
         train=listings[0],
         test=listings[1],
         protocol=protocol,
@@ -62,66 +67,106 @@ def folder_collection(path: str, loading: LoadingConfig, findings: Findings, *, 
     )
 
 
-def labelled(found: dict[str, list[str]], names: list[str]) -> Listing:
-    images = [image for name in names for image in found.get(name, [])]
-    return Listing(images, [label for label, name in enumerate(names) for _ in found.get(name, [])])
+def shown(folders: tuple[Path, ...]) -> str:
+    return " and ".join(f"{folder.name}/" for folder in folders)
 
 
-def first_of(names: tuple[str, ...], found: dict[str, Path]) -> str | None:
-    return next((name for name in names if name in found), None)
+def labelled(found: Classes, keys: list[str]) -> Listing:
+    images = [found[key].images if key in found else [] for key in keys]
+    return Listing(
+        [path for each in images for path in each], [label for label, each in enumerate(images) for _ in each]
+    )
 
 
-def classes_of(folder: Path, root: Path, findings: Findings) -> dict[str, list[str]]:
-    return {
-        name: list(image_files(inner, root, findings)) for name, inner in subfolders(folder, root, findings).items()
-    }
+def classes_in(parts: tuple[Path, ...], root: Path, findings: Findings) -> Classes:
+    """The classes in the folders of one part; those whose names are one name are one class."""
+    found: Classes = {}
+    for part in parts:
+        inner = unwrapped(part, keep_parts=False)
+        if part != root:
+            note_loose(inner, peek([inner]), findings)
+        for name, folders in subfolders(inner, root, findings).items():
+            here = found.setdefault(name_key(name), ClassImages(name, []))
+            for folder in folders:
+                here.folders.append(folder)
+                here.images += class_images(folder, root, findings)
+    return found
+
+
+def class_images(folder: Path, root: Path, findings: Findings) -> list[str]:
+    """The images of a class folder; masks of them that lie beside are left out, which is noted."""
+    here = peek([folder])
+    pictures = [name for name in here.folders if is_picture_word(name)]
+    masks = [name for name in here.folders if is_mask_word(name)]
+    left_out = [folder / name for name in masks] if here.pictures or pictures else []
+    if here.pictures:  # beside pictures themselves a folder "mask" may be anything, unless its files have their names
+        left_out = [inner for inner in left_out if pairs_with(inner, folder)]
+    for inner in left_out:
+        findings.note("mask", inner, "holds masks by its name, not samples of the class", "nothing, if so meant")
+    images = list(image_files(folder, root, findings, without=frozenset(map(str, left_out))))
+    stems = {without_ending(path).casefold() for path in images}
+    kept = []
+    for image in images:
+        named = MASK_FILE.fullmatch(without_ending(image).casefold())
+        if named is not None and named["stem"] in stems:
+            findings.note("mask", image, "is the mask of a picture by its name, not a sample", "nothing, if so meant")
+        else:
+            kept.append(image)
+    return kept
+
+
+def pairs_with(masks: Path, pictures: Path) -> bool:
+    names = [{without_ending(entry.name).casefold() for entry in folder.iterdir() if entry.is_file()}
+             for folder in (masks, pictures)]  # fmt: skip
+    cores = {found["stem"] if (found := MASK_FILE.fullmatch(name)) else name for name in names[0]}
+    return 2 * len(cores & names[1]) >= len(cores) > 0
 
 
 def split_apart(
-    path: str, found: dict[str, list[str]], loading: LoadingConfig, findings: Findings, seed: int
+    path: str, root: Path, layout: FolderLayout, found: Classes, loading: LoadingConfig, findings: Findings, seed: int
 ) -> FileCollection:
-    names = filled_classes(found, path, findings)
-    whole = labelled(found, names)
+    keys = filled_classes(found, root, findings)
+    whole = labelled(found, keys)
     kept, held = stratified(torch.tensor(whole.targets, dtype=torch.int64), 1 - loading.test_share, seed)
     train, test = whole.kept(kept.tolist()), whole.kept(held.tolist())
     if not len(train) or not len(test):
         raise UserError(f"{len(whole)} image(s) in {path} cannot be split {loading.test_share} to test; add images.")
-    unseen = [name for label, name in enumerate(names) if label not in set(train.targets)]
+    unseen = [found[key].name for label, key in enumerate(keys) if label not in set(train.targets)]
     if unseen:
         raise UserError(f"The class '{unseen[0]}' in {path} has too few images to train and test on; add images to it.")
+    where = "" if layout.train[0] == root else f" in {shown(layout.train)}"
     return FileCollection(
         name=f"folder:{path}",
         task="classification",
-        classes=tuple(names),
+        classes=tuple(found[key].name for key in keys),
         train=train,
         test=test,
-        protocol=f"a share of {loading.test_share} of each class set apart to test on, seed {seed}",
+        protocol=f"no part to test on, so a share of {loading.test_share} of each class{where} is set apart, seed {seed}",
         is_own=True,
         drawn=True,
     )
 
 
-def classes_of_both(
-    train: dict[str, list[str]], test: dict[str, list[str]], root: Path, findings: Findings
-) -> list[str]:
-    names = filled_classes(train, root, findings)
-    for name in sorted(set(test) - set(names)):
-        if test[name]:
-            findings.add("class only in test", Path(test[name][0]).parent, f"holds the class '{name}' that train lacks",
+def classes_of_both(train: Classes, test: Classes, root: Path, findings: Findings) -> list[str]:
+    keys = filled_classes(train, root, findings)
+    for key in sorted(set(test) - set(keys)):
+        if test[key].images:
+            findings.add("class only in test", test[key].folders[0], f"holds the class '{test[key].name}' that train lacks",
                          "add it to train or take it out of test")  # fmt: skip
-    for name in names:
-        if not test.get(name):
-            findings.note("class not in test", root / name, "has no test image", "add some, or its score says nothing")
-    return names
+    for key in keys:
+        if key not in test or not test[key].images:
+            findings.note("class not in test", train[key].folders[0], "is a class that has no test image",
+                          "add some, or its score says nothing")  # fmt: skip
+    return keys
 
 
-def filled_classes(found: dict[str, list[str]], root: str | Path, findings: Findings) -> list[str]:
-    """The names of the classes that have images, sorted. Raises UserError when there are not at least two."""
-    for name in sorted(found):
-        if not found[name]:
-            findings.add("empty class", Path(root) / name, "is a class without an image",
+def filled_classes(found: Classes, root: Path, findings: Findings) -> list[str]:
+    """The keys of the classes that have images, in the order of the names. Raises UserError for fewer than two."""
+    for key in sorted(found):
+        if not found[key].images:
+            findings.add("empty class", found[key].folders[0], "is a class without an image",
                          "add images or delete the folder")  # fmt: skip
-    names = sorted(name for name in found if found[name])
-    if len(names) < 2:
-        raise UserError(f"{root} has {len(names)} class folder(s) with images, but must have 2 or more: {EXAMPLE}.")
-    return names
+    keys = sorted((key for key in found if found[key].images), key=lambda key: found[key].name)
+    if len(keys) < 2:
+        raise UserError(f"{root} has {len(keys)} class folder(s) with images, but must have 2 or more: {EXAMPLE}.")
+    return keys

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from fieldshift.data.collection import ArrayCollection
 from fieldshift.data.dataset import names_of
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.mask_census import check_amounts
+from fieldshift.data.mask_files import StoredMask
+from fieldshift.data.mask_tables import MaskTable, in_words, numbers_of
 from fieldshift.data.names import existing_file
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import Findings
@@ -61,14 +64,20 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
     for part in ("train", "test"):
         if len(parts[part][0]) == 0:
             raise UserError(f"{path} leaves no sample to {part} on; add samples.")
+    masks_as = ""
+    if task == "segmentation":
+        masks_as = renumber(path, parts)
     count = class_count(path, parts["train"][1], task, findings)
+    if task == "segmentation":
+        pixels = {part: np.bincount(parts[part][1].reshape(-1), minlength=256) for part in ("train", "test")}
+        check_amounts(pixels, names_of(count), path, None, [IGNORE], findings)
     return ArrayCollection(
         name=f"npz:{path}",
         task=task,
         classes=names_of(count),
         train=as_split(*parts["train"], task),
         test=as_split(*within(path, parts["test"], count=count, task=task, findings=findings), task),
-        protocol=protocol,
+        protocol=protocol + masks_as,
         is_own=True,
         drawn=not {"test", "val"} & named,
     )
@@ -148,6 +157,22 @@ def usable(
     return images[~wrong], labels[~wrong].astype(np.int64)
 
 
+def renumber(path: str, parts: dict[str, tuple[Array, NDArray[np.int64]]]) -> str:
+    """Brings masks of 0 and 255, or of evenly spaced values, to class numbers in place, as mask files are; in words."""
+    used = {part: parts[part] for part in ("train", "test")}
+    values = set(np.unique(np.concatenate([np.unique(labels) for _, labels in used.values()])).tolist())
+    pairs = numbers_of("grey of 8 bit(s)", values, None, path)
+    if all(code == label for code, label in pairs):
+        return ""
+    table = MaskTable((("grey of 8 bit(s)", pairs),))
+    for part, (images, labels) in used.items():
+        flat = labels.reshape(len(labels), -1).astype(np.uint8)
+        found = table.labels(StoredMask("grey of 8 bit(s)", flat)).astype(np.int64)
+        parts[part] = (images, found.reshape(labels.shape))
+    names = tuple(str(label) for label in range(len(pairs)))
+    return f"; masks: {in_words(pairs, names)}"
+
+
 def class_count(path: str, train: NDArray[np.int64], task: Task, findings: Findings) -> int:
     seen = np.unique(train)
     if task == "segmentation":
@@ -155,8 +180,14 @@ def class_count(path: str, train: NDArray[np.int64], task: Task, findings: Findi
     if len(seen) == 0:
         raise UserError(f"{path} has no labelled pixel in train_labels (all are {IGNORE}); give masks with classes.")
     count = int(seen[-1]) + 1
+    if task == "segmentation":
+        return counted(path, count)
     for missing in sorted(set(range(count)) - set(seen.tolist()))[:100]:
         findings.note("empty class", f"{path}:train_labels", f"lacks the class {missing}", "renumber the classes")
+    return counted(path, count)
+
+
+def counted(path: str, count: int) -> int:
     if count < 2:
         raise UserError(f"{path} has {count} class in train_labels, but must have 2 or more; check its labels.")
     return count

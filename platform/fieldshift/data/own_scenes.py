@@ -1,166 +1,155 @@
-"""Own scenes with masks in the folder layout of Pascal VOC: `voc:PATH`."""
+"""Own scenes with masks in the folder layout of Pascal VOC, or images and masks in folders of their own: `voc:PATH`."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from fieldshift.data.cache import cached_arrays
+from fieldshift.data.class_files import class_table
 from fieldshift.data.collection import FileCollection
-from fieldshift.data.content import FileContents
-from fieldshift.data.dataset import digest_of, names_of
-from fieldshift.data.listing import Listing, image_files, subfolders
+from fieldshift.data.folder_names import NameIndex, name_key, role_of
+from fieldshift.data.formats import without_ending
+from fieldshift.data.listing import Listing
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.mask_census import census
 from fieldshift.data.names import existing_folder
 from fieldshift.data.partition import stratified
-from fieldshift.data.problems import BadFileError, Findings
-from fieldshift.data.reading import UNKNOWN_LABEL, load_labels
-from fieldshift.data.split import IGNORE
+from fieldshift.data.problems import Findings
+from fieldshift.data.scene_files import SceneFiles, scene_files
+from fieldshift.data.scene_lists import Parts, listed_parts
 from fieldshift.errors import UserError
-
-MASKS = "SegmentationClass"
-IMAGES = "JPEGImages"
-NOT_IMAGES = (MASKS, "SegmentationObject", "Annotations", "ImageSets")
-CLASS_FILES = ("classes.txt", "labels.txt")
 
 
 def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, seed: int) -> FileCollection:
     """Scenes of `JPEGImages` (or the one other image folder) with the masks of the same names in `SegmentationClass`.
 
-    ImageSets/Segmentation/train.txt and test.txt (or val.txt) name the parts; with both, the test scenes are used.
-    Without lists a seeded share (loading.test_share) of the masked images is set apart. Masks hold class numbers, and
-    255 for pixels to ignore; classes.txt names the classes, a line each, else they are counted in the masks.
+    Lists (ImageSets/Segmentation/train.txt, trainval.txt, val.txt, test.txt) or folders of these names give the parts;
+    with both val and test, the test scenes are used. Without them a seeded share (loading.test_share) of the masked
+    images is set apart. What masks may hold and how classes are named: docs/own-data.md. Raises UserError for what
+    cannot be told, and for what would make a score meaningless (`ACCEPTABLE`).
     """
     root = existing_folder(path, "data")
-    images = by_stem(image_folder(root, findings), root, findings)
-    masks = by_stem(root / MASKS, root, findings)
-    lists = {part: named_in(root, part) for part in ("train", "val", "test")}
-    train_names, test_part = lists["train"], "test" if lists["test"] is not None else "val"
-    if train_names is not None and lists[test_part] is not None:
-        protocol = f"trained on train.txt, tested on {test_part}.txt"
-        if test_part == "test" and lists["val"] is not None:
-            protocol += " (val.txt is not used)"
-        names = {"train": train_names, "test": lists[test_part] or []}
+    files = scene_files(root, findings)
+    parts = listed_parts(root, loading, findings) or foldered_parts(root, files, loading, findings)
+    if parts is None:
+        every = sorted(files.masks)
+        for stem in sorted(set(files.images) - set(files.masks)):
+            findings.note(
+                "no mask", files.images[stem], f"has no mask in {files.mask_folder}", "draw one if it is to be used"
+            )
+        parts = Parts(every, None, "")
+    check_tested(parts, files, root)
+    found = {"train": matched(parts.train, files, root, findings)}
+    if parts.test is None:
+        whole = found["train"]
+        kept, held = stratified(torch.zeros(len(whole), dtype=torch.int64), 1 - loading.test_share, seed)
+        found = {"train": whole.kept(kept.tolist()), "test": whole.kept(held.tolist())}
+        listed = f"{parts.protocol}; " if parts.protocol else "no list or folder of parts; "
+        protocol = f"{listed}a share of {loading.test_share} set apart to test on, seed {seed}"
     else:
-        every = train_names if train_names is not None else sorted(set(images) & set(masks))
-        if train_names is None:
-            for stem in sorted(set(images) - set(masks)):
-                findings.note("no mask", images[stem], f"has no mask in {MASKS}", "draw one if it should be used")
-        kept, held = stratified(torch.zeros(len(every), dtype=torch.int64), 1 - loading.test_share, seed)
-        names = {"train": [every[place] for place in kept], "test": [every[place] for place in held]}
-        protocol = f"a share of {loading.test_share} set apart to test on, seed {seed}"
-    parts = {part: matched(stems, images, masks, root, findings) for part, stems in names.items()}
-    for part, listing in parts.items():
+        found["test"], protocol = matched(parts.test, files, root, findings), parts.protocol
+        found["train"] = apart(found["train"], found["test"], findings)
+    for part, listing in found.items():
         if not len(listing):
-            raise UserError(f"{root} has no scene with a mask to {part} on; add some to {IMAGES} and {MASKS}.")
-    both = [*(parts["train"].masks or []), *(parts["test"].masks or [])]
-    classes = class_names(root) or names_of(count_classes(both, loading))
+            raise UserError(f"{root} has no scene with a mask to {part} on; {files.hint()}")
+    counted = census(found, root, class_table(root), loading, findings)
     return FileCollection(
         name=f"voc:{path}",
         task="segmentation",
-        classes=classes,
-        train=parts["train"],
-        test=parts["test"],
-        protocol=protocol,
-        label_map=plain_labels(len(classes)),
+        classes=counted.decoding.classes,
+        train=counted.parts["train"],
+        test=counted.parts["test"],
+        protocol=f"{protocol}; masks: {counted.decoding.words}{files.words()}",
+        masks=counted.decoding.table,
         is_own=True,
-        drawn=train_names is None or lists[test_part] is None,
+        drawn=parts.test is None,
     )
 
 
-def plain_labels(count: int) -> tuple[int, ...]:
-    """The label map of masks that hold the class numbers themselves, and 255 for what is to be ignored."""
-    return tuple(value if value < count or value == IGNORE else UNKNOWN_LABEL for value in range(256))
-
-
-def image_folder(root: Path, findings: Findings) -> Path:
-    found = subfolders(root, root, findings)
-    if MASKS not in found:
-        raise UserError(f"{root} has no folder {MASKS} with masks; lay it out as {IMAGES}/NAME.jpg, {MASKS}/NAME.png.")
-    if IMAGES in found:
-        return found[IMAGES]
-    others = [name for name in found if name not in NOT_IMAGES]
-    if len(others) != 1:
-        there = f"the folders {', '.join(others)}" if others else "no image folder"
-        raise UserError(f"{root} has {there} beside {MASKS}; call the one with the images {IMAGES}.")
-    return found[others[0]]
-
-
-def by_stem(folder: Path, root: Path, findings: Findings) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for path in image_files(folder, root, findings):
-        stem = Path(path).relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            findings.add("two of a name", path, f"has the name of {found[stem]}", "rename or delete one of them")
-        else:
-            found[stem] = path
-    return found
-
-
-def named_in(root: Path, part: str) -> list[str] | None:
-    """The names listed in ImageSets/Segmentation/PART.txt, None where there is no such file."""
-    path = root / "ImageSets" / "Segmentation" / f"{part}.txt"
-    if not path.is_file():
+def foldered_parts(root: Path, files: SceneFiles, loading: LoadingConfig, findings: Findings) -> Parts | None:
+    """The parts by the folders that scenes lie in (train/..., val/...), None where these are no parts."""
+    tops: dict[str, list[str]] = {}
+    for stem in sorted(files.images):
+        tops.setdefault(stem.partition("/")[0] if "/" in stem else "", []).append(stem)
+    roles = {top: role_of(top) for top in (*tops, *files.unmasked)}
+    by_role = {role: [top for top in roles if roles[top] == (role, "")] for role in ("train", "test", "val")}
+    by_key = {name_key(top): top for top in tops if top}
+    told = {
+        option: [by_key.get(name_key(str(name)), "") for name in getattr(loading, option) or ()]
+        for option in ("train_parts", "test_parts")
+    }
+    for option, found in told.items():
+        if "" in found:
+            given = next(name for name, top in zip(getattr(loading, option), found, strict=True) if not top)
+            raise UserError(f"loading.{option} names '{given}', but {root} has no lists, and its folders of scenes are "
+                            f"{', '.join(by_key.values()) or 'none'}; leave it out, or name one.")  # fmt: skip
+    for role, found in by_role.items():
+        if len(found) > 1 and not any(told.values()):
+            raise UserError(f"{root} has more than one folder named after its {role} part ({', '.join(found)}); name the parts "
+                            "with --loading.train_parts and --loading.test_parts.")  # fmt: skip
+    train = told["train_parts"] or [top for top in by_role["train"] if top not in told["test_parts"]][:1]
+    if not train:
+        if tested := [*by_role["test"], *by_role["val"], *told["test_parts"]]:
+            raise UserError(f"{root} has no folder train beside {', '.join(tested)}; add it, or name the folders to learn "
+                            "from in --loading.train_parts.")  # fmt: skip
         return None
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8, one name a line.") from None
-    if len(set(names)) < len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise UserError(f"{path} names '{twice}' twice; take one of the lines out.")
-    return names
+    held_out = told["test_parts"] or [top for top in (*by_role["test"], *by_role["val"]) if top not in train][:1]
+    for top in sorted({*tops, *files.unmasked} - {*train, *held_out}):
+        findings.note("not used", root / top if top else root, "holds scenes that are in no part that is used",
+                      "move them elsewhere, or into a part")  # fmt: skip
+    learned = [stem for top in train for stem in tops.get(top, [])]
+    if not held_out:
+        return Parts(learned, None, f"{shown(train)} alone")
+    tested = [stem for top in held_out for stem in tops.get(top, [])]
+    return Parts(learned, tested, f"trained on {shown(train)}, tested on {shown(held_out)}")
 
 
-def matched(names: list[str], images: dict[str, str], masks: dict[str, str], root: Path, findings: Findings) -> Listing:
+def shown(tops: list[str]) -> str:
+    return " and ".join(f"{top}/" for top in tops)
+
+
+def check_tested(parts: Parts, files: SceneFiles, root: Path) -> None:
+    """Raises UserError where none of the scenes to test on has a mask, as competitions keep theirs."""
+    if parts.test is None or not parts.protocol:
+        return
+    index = files.index
+    if not any(scene_named(name, index) in files.masks for name in parts.test):
+        raise UserError(f"{root} ({parts.protocol}) has no mask for any scene to test on, so nothing can be scored; give "
+                        "--loading.test_parts and the name of a part that has masks (such as val), or take that part away to "
+                        "have a share of the scenes set apart.")  # fmt: skip
+
+
+def scene_named(name: str, index: NameIndex) -> str | None:
+    """The scene that a line of a list names: its name, or a path to its image, with or without ending."""
+    for tried in (name, without_ending(name), without_ending(name.rpartition("/")[2])):
+        if tried in index:
+            return index[tried]
+    return None
+
+
+def matched(names: list[str], files: SceneFiles, root: Path, findings: Findings) -> Listing:
     listing = Listing([], [], [])
     assert listing.masks is not None
+    index = files.index
     for name in names:
-        if name not in images:
+        stem = scene_named(name, index)
+        if stem is None:
             findings.add("missing file", root / name, "is listed but has no image", "add it or take it out of the list")
-        elif name not in masks:
-            findings.add("missing mask", images[name], f"has no mask in {MASKS}", "add it or take it out of the list")
+        elif stem not in files.masks:
+            findings.add("missing mask", files.images[stem], f"has no mask in {files.mask_folder}",
+                         "add it or take it out of the list")  # fmt: skip
         else:
-            listing.images.append(images[name])
-            listing.masks.append(masks[name])
+            listing.images.append(files.images[stem])
+            listing.masks.append(files.masks[stem])
             listing.targets.append(0)
     return listing
 
 
-def class_names(root: Path) -> tuple[str, ...]:
-    for name in CLASS_FILES:
-        if (root / name).is_file():
-            try:
-                text = (root / name).read_text(encoding="utf-8")
-            except UnicodeDecodeError:
-                raise UserError(f"{root / name} is not UTF-8 text; save it as UTF-8, one class a line.") from None
-            names = tuple(line.strip() for line in text.splitlines() if line.strip())
-            if not 2 <= len(names) <= UNKNOWN_LABEL:
-                raise UserError(f"{root / name} names {len(names)} classes, but must name 2 to {UNKNOWN_LABEL}.")
-            return names
-    return ()
-
-
-def count_classes(masks: list[str], loading: LoadingConfig) -> int:
-    """One more than the largest label in `masks` (255 apart); every mask is read once, then remembered."""
-
-    def largest(path: str) -> int:
-        try:
-            labels = np.asarray(load_labels(path, loading.pixel_limit))
-        except BadFileError:
-            return -1
-        known = labels[labels != IGNORE]
-        return int(known.max()) if known.size else -1
-
-    def look() -> dict[str, np.ndarray]:
-        with ThreadPoolExecutor(max(1, loading.workers)) as pool:
-            return {"count": np.array(max(pool.map(largest, masks), default=-1) + 1)}
-
-    state = list(zip(masks, FileContents(loading.workers).of(masks), strict=True))
-    count = int(cached_arrays(f"classes-{digest_of(state)}", look)["count"])
-    if not 2 <= count <= UNKNOWN_LABEL:
-        raise UserError(f"The masks hold {count} class(es), but must hold 2 to {UNKNOWN_LABEL}: number them from 0.")
-    return count
+def apart(train: Listing, test: Listing, findings: Findings) -> Listing:
+    """`train` without the scenes that are tested on."""
+    tested = set(test.images)
+    for image in train.images:
+        if image in tested:
+            findings.add("in both parts", image, "is listed to learn from and to test on", "take it out of one list")
+    return train.kept([place for place, image in enumerate(train.images) if image not in tested])

@@ -14,10 +14,9 @@ from torchvision import datasets
 from fieldshift.data.collection import ArrayCollection, Collection, FileCollection
 from fieldshift.data.listing import Listing, image_files, subfolders
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.mask_tables import UNKNOWN_LABEL, plain_table, table_of_map
 from fieldshift.data.own_npz import npz_collection
-from fieldshift.data.own_scenes import plain_labels
 from fieldshift.data.problems import Findings
-from fieldshift.data.reading import UNKNOWN_LABEL
 from fieldshift.data.split import IGNORE, Task, TensorSplit
 from fieldshift.errors import UserError
 
@@ -137,7 +136,7 @@ def collect_imagenet(root: Path, loading: LoadingConfig, findings: Findings) -> 
         names = from_torchvision("imagenet", root, datasets.imagenet.load_meta_file)[0]
     parts = {}
     for part in ("train", "val"):
-        images = {wnid: list(image_files(found[part][wnid], root, findings)) for wnid in wnids}
+        images = {wnid: list(image_files(found[part][wnid][0], root, findings)) for wnid in wnids}
         parts[part] = Listing(
             [path for wnid in wnids for path in images[wnid]],
             [number for number, wnid in enumerate(wnids) for _ in images[wnid]],
@@ -161,7 +160,7 @@ def collect_voc(root: Path, loading: LoadingConfig, findings: Findings) -> FileC
     return FileCollection(
         name="voc2012", task="segmentation", classes=VOC_CLASSES, train=parts["train"], test=parts["val"],
         protocol="the published train and val scenes", size=(500, 500), channels=3,
-        label_map=plain_labels(len(VOC_CLASSES)),
+        masks=plain_table(len(VOC_CLASSES)),
     )  # fmt: skip
 
 
@@ -176,7 +175,7 @@ def collect_cityscapes(root: Path, loading: LoadingConfig, findings: Findings) -
     return FileCollection(
         name="cityscapes", task="segmentation", classes=tuple(kind.name for kind in trained_kinds()),
         train=parts["train"], test=parts["val"], protocol="the published fine train and val scenes, 19 train ids",
-        size=(1024, 2048), channels=3, label_map=cityscapes_labels(),
+        size=(1024, 2048), channels=3, masks=table_of_map(cityscapes_labels()),
     )  # fmt: skip
 
 

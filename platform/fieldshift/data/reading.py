@@ -2,8 +2,8 @@
 
 A file that cannot be used raises BadFileError and nothing else, whatever its bytes are. What an image can be brought
 to without guessing is brought there: palette and CMYK to RGB, grey to three channels, what is transparent laid on
-black, a photograph turned upright as its EXIF says. What would need a guess is refused: 16 bits (which range?),
-several frames (which one?), a side of one pixel.
+black, a photograph turned upright as its EXIF says, its mask along with it. What would need a guess is refused: 16 bits
+(which range?), several frames (which one?), a side of one pixel. What masks may hold is in `mask_files`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +21,16 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from fieldshift.data.formats import FIRST_IS_WHOLE, formats_of
+from fieldshift.data.mask_files import COLOUR, StoredMask, orientation_of, stored_mask, turned_with
+from fieldshift.data.mask_tables import UNKNOWN_LABEL, MaskTable
 from fieldshift.data.problems import BadFileError, Problem
 from fieldshift.data.split import IGNORE
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-FRAMED_FORMATS = ("GIF", "PNG", "TIFF", "WEBP")
 SMALLEST_SIDE = 2
-UNKNOWN_LABEL = 254
 
 Fitting = Literal["crop", "pad"]
+Read = TypeVar("Read")
 
 # Pillow talks of damaged tags on its own; a file that cannot be used is refused here, in one line.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
@@ -41,12 +41,15 @@ def bad(kind: str, path: str | Path, what: str, remedy: str) -> BadFileError:
     return BadFileError(Problem(kind, str(path), what, remedy))
 
 
-def open_image(path: str | Path, pixel_limit: int) -> Image.Image:
-    """The image at `path` with its header read and checked, its pixels not yet decoded. Raises BadFileError."""
+def open_image(path: str | Path, pixel_limit: int, *, deep: bool = False) -> Image.Image:
+    """The image at `path` with its header read and checked, its pixels not yet decoded; more than 8 bits only if `deep`.
+
+    Raises BadFileError.
+    """
     try:
         if Path(path).stat().st_size == 0:
             raise bad("empty file", path, "has 0 bytes", "copy it again or delete it")
-        image = Image.open(path, formats=FORMATS)
+        image = Image.open(path, formats=formats_of(path))
     except BadFileError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -57,6 +60,9 @@ def open_image(path: str | Path, pixel_limit: int) -> Image.Image:
         raise unreadable(path, error) from error
     try:
         check_header(path, image, pixel_limit)
+        if is_deep(image) and not deep:
+            raise bad("deep pixels", path, f"has more than 8 bits a channel (mode {image.mode})",
+                      "scale its values to 0 .. 255 as fits your data and save it with 8 bits")  # fmt: skip
     except BadFileError:
         image.close()
         raise
@@ -72,12 +78,9 @@ def check_header(path: str | Path, image: Image.Image, pixel_limit: int) -> None
         raise too_large(path, pixel_limit, f"{width} x {height} pixels")
     if min(width, height) < SMALLEST_SIDE:
         raise bad("too small", path, f"is {width} x {height} pixels", "delete it or replace it by the whole image")
-    if image.format in FRAMED_FORMATS and getattr(image, "n_frames", 1) > 1:
+    if image.format not in FIRST_IS_WHOLE and getattr(image, "n_frames", 1) > 1:
         frames = getattr(image, "n_frames", 1)
         raise bad("several frames", path, f"has {frames} frames", "save the frame you mean as a PNG of its own")
-    if is_deep(image):
-        raise bad("deep pixels", path, f"has more than 8 bits a channel (mode {image.mode})",
-                  "scale its values to 0 .. 255 as fits your data and save it with 8 bits")  # fmt: skip
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -99,8 +102,8 @@ def unreadable(path: str | Path, error: Exception) -> BadFileError:
     return bad("unreadable", path, f"cannot be decoded ({reason})", "copy it again or delete it")
 
 
-def decoded(path: str | Path, pixel_limit: int, finish: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    with open_image(path, pixel_limit) as image:
+def decoded(path: str | Path, pixel_limit: int, finish: Callable[[Image.Image], Read], *, deep: bool = False) -> Read:
+    with open_image(path, pixel_limit, deep=deep) as image:
         try:
             return finish(image)
         except BadFileError:
@@ -131,17 +134,23 @@ def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: 
     return decoded(path, pixel_limit, finish)
 
 
-def load_labels(path: str | Path, pixel_limit: int) -> Image.Image:
-    """A mask's class numbers as an "L" image; of a palette image the numbers, not the colours. Raises BadFileError."""
+def unknown_labels(path: str | Path, codes: list[int], storage: str) -> BadFileError:
+    shown = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255})" if storage == COLOUR else str(code)
+                      for code in [code for code in codes if code >= 0][:8])  # fmt: skip
+    return bad("unknown label", path, f"holds the label(s) {shown}, which no class has",
+               f"name them where the classes are named, or use {IGNORE} for what is to be ignored")  # fmt: skip
 
-    def finish(image: Image.Image) -> Image.Image:
-        image.load()
-        if image.mode not in ("L", "P"):
-            raise bad("coloured mask", path, f"has the mode {image.mode}",
-                      "save masks with one 8-bit channel (or a palette) that holds class numbers")  # fmt: skip
-        return Image.fromarray(np.array(image))
 
-    return decoded(path, pixel_limit, finish)
+def load_mask(path: str | Path, pixel_limit: int) -> StoredMask:
+    """A mask's numbers or colours as the file holds them; of a palette image the numbers. Raises BadFileError."""
+    return decoded(path, pixel_limit, lambda image: stored_mask(image, path), deep=True)
+
+
+def load_scene_mask(path: str | Path, mask_path: str | Path, pixel_limit: int) -> tuple[StoredMask, bool]:
+    """The mask as it lies on the upright image at `path`, and whether it was turned with it. Raises BadFileError."""
+    with open_image(path, pixel_limit) as image:
+        size, turn = image.size, orientation_of(image)
+    return turned_with(load_mask(mask_path, pixel_limit), mask_path, size, turn)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +162,7 @@ class Reader:
     fills the right and lower rest with black (masks: 255, ignored). An image of `size` stays as it is.
     cover: with "crop", how much of the shorter side the cut keeps (0.875 is the custom for ImageNet: 224 of 256).
     to_grey: whether coloured images are made grey where `channels` is 1; else they are refused.
-    label_map: 256 numbers, the class of every value a mask may hold; 254 marks a value that it may not.
+    masks: the class of every number or colour that a mask may hold; None where there are no masks.
     """
 
     size: tuple[int, int]
@@ -162,7 +171,7 @@ class Reader:
     fitting: Fitting
     cover: float = 1.0
     to_grey: bool = False
-    label_map: tuple[int, ...] | None = None
+    masks: MaskTable | None = None
 
     def image(self, path: str | Path) -> UInt8[Tensor, "channels height width"]:
         """The image at `path` as uint8 (C, H, W). Raises BadFileError."""
@@ -180,24 +189,17 @@ class Reader:
     def whole_scene(self, path: str | Path, mask_path: str | Path) -> tuple[Image.Image, Image.Image]:
         """The image and its mask (class numbers) in their own size. Raises BadFileError."""
         image = load_upright(path, self.channels, self.pixel_limit)
-        mask = load_labels(mask_path, self.pixel_limit)
-        if mask.size != image.size:
-            sizes = f"{mask.size[0]} x {mask.size[1]} pixels, its image {image.size[0]} x {image.size[1]}"
-            turned = mask.size == image.size[::-1]
-            remedy = "turn the mask upright as the image's EXIF says" if turned else "make it as large as its image"
-            raise bad("mask size", mask_path, f"is {sizes}", remedy)
-        return image, self.known_labels(mask, mask_path)
-
-    def known_labels(self, mask: Image.Image, path: str | Path) -> Image.Image:
-        if self.label_map is None:
-            return mask
-        mapped = np.array(self.label_map, dtype=np.uint8)[np.asarray(mask)]
-        if (mapped == UNKNOWN_LABEL).any():
-            unknown = np.unique(np.asarray(mask)[mapped == UNKNOWN_LABEL]).tolist()
-            known = sum(label not in (UNKNOWN_LABEL, IGNORE) for label in self.label_map)
-            raise bad("unknown label", path, f"holds the label(s) {', '.join(map(str, unknown[:8]))}",
-                      f"use the {known} known labels, and {IGNORE} for what is to be ignored")  # fmt: skip
-        return Image.fromarray(mapped)
+        mask, _ = load_scene_mask(path, mask_path, self.pixel_limit)
+        if mask.size != image.size:  # EXIF data behind the pixels
+            raise bad(
+                "mask size", mask_path, "is not as large as its upright image", "save the image upright, without EXIF"
+            )
+        assert self.masks is not None
+        labels = self.masks.labels(mask)
+        if (labels == UNKNOWN_LABEL).any():
+            unknown = np.unique(mask.codes[labels == UNKNOWN_LABEL]).tolist()
+            raise unknown_labels(mask_path, unknown, mask.storage)
+        return image, Image.fromarray(labels)
 
     def fitted(self, image: Image.Image, resampling: Image.Resampling, outside: int) -> Image.Image:
         height, width = self.size

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fieldshift.data.dataset import class_words
 from fieldshift.data.problems import Problem
 
 SHOWN = 5
@@ -73,9 +74,8 @@ class DataReport:
             f"{height} x {width} ({count})" for (height, width), count in list(self.sizes.items())[:SHOWN]
         )
         lines = [
-            f"{self.name}: {self.task}, {len(self.classes)} classes, {self.counts['train']} train and"
-            f" {self.counts['test']} test samples, {self.channels} channel(s)",
-            self.protocol,
+            f"data: {self.name}: {class_words(tuple(self.classes))}; {self.protocol}; {self.counts['train']} train and"
+            f" {self.counts['test']} test samples, {self.task}, {self.channels} channel(s)",
             f"height x width (images): {sizes}"
             + (f" and {len(self.sizes) - SHOWN} more" if len(self.sizes) > SHOWN else ""),
             f"mean {rounded(self.mean)}, std {rounded(self.std)}",

@@ -1,0 +1,56 @@
+"""Masks as files, written byte by byte where Pillow would not write them."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Numbers = NDArray[np.int64]
+
+
+def write_png(path: Path, numbers: Numbers, bits: int) -> None:
+    """A grey PNG whose samples of `bits` bits are `numbers` themselves."""
+    height, width = numbers.shape
+    samples = numbers.astype(np.uint32)
+    rows = b""
+    for row in samples:
+        digits = "".join(f"{value:0{bits}b}" for value in row)
+        digits += "0" * (-len(digits) % 8)
+        rows += b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+                   for kind, data in chunks)
+    )  # fmt: skip
+
+
+def write_palette(path: Path, numbers: Numbers) -> None:
+    image = Image.fromarray(numbers.astype(np.uint8))
+    image.putpalette([value for number in range(256) for value in (255 - number, 7, number)])
+    image.save(path)
+
+
+def write_colours(path: Path, numbers: Numbers, colours: dict[int, tuple[int, int, int]]) -> None:
+    pixels = np.zeros((*numbers.shape, 3), dtype=np.uint8)
+    for number, colour in colours.items():
+        pixels[numbers == number] = colour
+    Image.fromarray(pixels).save(path)
+
+
+def write_scenes(root: Path, write: object, numbers: list[Numbers], image: tuple[int, int] | None = None) -> None:
+    """Scenes s0, s1, ... in JPEGImages, each with the mask that `write(path, numbers)` makes."""
+    assert callable(write)
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for place, found in enumerate(numbers):
+        size = (*found.shape, 3) if image is None else (*image, 3)
+        pixels = np.random.default_rng(place).integers(0, 256, size, dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "JPEGImages" / f"s{place}.png")
+        write(root / "SegmentationClass" / f"s{place}.png", found)
