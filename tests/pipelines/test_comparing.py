@@ -96,7 +96,7 @@ def test_the_default_arms_of_each_form() -> None:
     assert "policy-2d" not in folded
     assert study_arms(None, None, "tsm") == list(STUDY_ARMS)
     assert {name for name in STUDY_ARMS if "folded" in name}.isdisjoint(study_arms(None, "video", "tsm"))
-    assert {"das", "replicate", "no-shift", "random-policy"}.isdisjoint(study_arms(None, "folded", "tsm"))
+    assert {"das", "random-policy"}.isdisjoint(study_arms(None, "folded", "tsm"))
     assert {"das-folded+affine", "dilated+affine"} <= set(study_arms(None, "folded", "tsm"))
 
 
