@@ -178,8 +178,7 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
         f"  skip_unreadable: {'true' if loading.skip_unreadable else 'false'}{f'  # {problems}' if problems else ''}",
         "",
         "cluster:",
-        "  workers: 1  # processes of the search through Ray Train; 0 searches in the command's own process",
-        f"  trials_at_once: {chosen.trials_at_once}  # trials side by side; each takes one core, and a GPU if there is one",
+        f"  trials_at_once: {chosen.trials_at_once}  # searches or trainings side by side, each on one core, and a GPU if any",
     ]
     if report.duplicates:
         lines.insert(2, f"# {len(report.duplicates)} test sample(s) are in train too: scores would be too good.")

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say, table
 from fieldshift.errors import UserError
+from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
+from pipelines.options import check_policy
 from pipelines.placement import best_device
+from pipelines.problem import PolicySource, check_folded, read_policy
 
 if TYPE_CHECKING:
     from fieldshift.networks import VideoNetwork
@@ -20,6 +23,8 @@ def describe(
     network: str = "tiny-resnet",
     temporal: str = "tsm",
     frames: int = 3,
+    form: Form = "video",
+    policy: PolicySource = None,
     task: str = "classification",
     classes: int = 10,
     channels: int = 3,
@@ -32,7 +37,9 @@ def describe(
     Args:
         network: network name, or your own as package.module:function.
         temporal: temporal module.
-        frames: frames of the video.
+        frames: frames of the video; in the folded form they decide the step between neighbouring frames.
+        form: video (T moved frames) or folded (one frame, whose channels move).
+        policy: policy file whose motions the folded network has; by default motions that move nothing.
         task: classification or segmentation.
         classes: number of classes.
         channels: image channels.
@@ -47,13 +54,21 @@ def describe(
     if network not in known_networks(task) and not is_foreign(network, task):
         raise unknown_network(network, task)
     architecture.check_names(network, temporal)
+    check_form(form)
+    if form == "folded":
+        check_folded(temporal, frames)
+    elif policy is not None:
+        raise UserError("--policy is for --form folded: a video network is the same whatever moves its frames.")
+    check_policy(policy)
 
     from fieldshift.networks import check_answer, describe_lines
     from fieldshift.networks import describe as describe_network
 
-    built = build_network(network, temporal, frames, task, classes, channels, (size, size), architecture)
+    motions = folded_motions(policy, frames) if form == "folded" else None
+    read = 1 if form == "folded" else frames
+    built = build_network(network, temporal, read, task, classes, channels, (size, size), architecture, motions)
     if is_foreign(network):
-        check_answer(built.network, network, (2 * frames, channels, size, size), classes, maps=task == "segmentation")
+        check_answer(built.network, network, (2 * read, channels, size, size), classes, maps=task == "segmentation")
     facts = describe_network(built, (size, size)) | {"receptive_field": field_of(built, size)}
     for line in describe_lines(built, (size, size)):
         say(line)
@@ -76,7 +91,7 @@ def build_network(
     architecture: NetworkConfig,
     motions: MotionsAt | None = None,
 ) -> VideoNetwork:
-    """The network that these options name, for images of `size` (H, W); with `motions` in the folded form."""
+    """The video network that these options name, for images of `size` (H, W); folded where `motions` are given."""
     from fieldshift.networks import video_network
     from fieldshift.networks.smallest import check_batch_and_size
 
@@ -88,6 +103,14 @@ def build_network(
     )  # fmt: skip
     check_batch_and_size(built.network, name, images=1, rows=frames, channels=channels, size=size, training=False)
     return built
+
+
+def folded_motions(source: PolicySource, frames: int) -> MotionsAt:
+    """The motions of a policy with that number of frames; without one, those that move nothing."""
+    from fieldshift.folding import motions_of
+    from fieldshift.motions import Policy
+
+    return motions_of((read_policy(source) or Policy.replicate(frames)).with_frames(frames))
 
 
 def field_of(network: VideoNetwork, size: int) -> str:
@@ -119,7 +142,10 @@ def measured_speed(network: VideoNetwork, plain: VideoNetwork, size: int) -> dic
     device = best_device()
     place = torch.cuda.get_device_name() if device.type == "cuda" else f"the CPU, {torch.get_num_threads()} thread(s)"
     rows = {
-        "video": (network.to(device), f"{network.frames} frames fused"),
+        "video": (
+            network.to(device),
+            "folded, 1 frame" if network.form == "folded" else f"{network.frames} frames fused",
+        ),
         "image": (plain.to(device), "the 2D network, 1 frame"),
     }
     found: dict[str, Any] = {"device": place}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fieldshift.data import DataSet
-    from fieldshift.motions import Policy
+    from fieldshift.folding import AnyPolicy
     from pipelines.field_subjects import Subject
     from pipelines.sweeping import FrameSweep
 
@@ -199,7 +199,7 @@ def run_fields(
     session: Session,
     problem: Problem,
     dataset: DataSet,
-    policy: Policy,
+    policy: AnyPolicy,
     trained: dict[str, Path],
     *,
     seed: int,
@@ -222,7 +222,7 @@ def run_fields(
         say("  no trained networks: fields of networks with fresh weights")
         subjects = [
             Subject(name=arm, card=problem.card(dataset, arm, policy, None, seed), folder=None, seed=seed)
-            for arm in ("none", "das")
+            for arm in ("none", "das-folded" if problem.form == "folded" else "das")
         ]
     for frames, folder in ({} if sweep is None else lengths_of(sweep.rows)).items():
         subjects.append(Subject(name=f"T = {frames}", card=load_network(folder)[1], folder=folder, frames=frames))

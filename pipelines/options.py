@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.errors import UserError
+from fieldshift.forms import check_form
 from fieldshift.motions import policy_file as policy_document
 from fieldshift.networks.names import TASKS, is_foreign, known_detectors, known_networks, unknown_network
 from fieldshift.run_folder import check_writable
@@ -56,9 +57,17 @@ def check_figure(out: str, endings: Sequence[str]) -> Path:
     return path
 
 
-def check_run(run: str) -> dict[str, Any]:
-    """The description of the network in a run folder. Raises UserError where there is none."""
-    return read_card(Path(run))
+def check_run(run: str, form: str | None = None) -> dict[str, Any]:
+    """The description of the network in a run folder. Raises UserError where there is none, or it has another form."""
+    card = read_card(Path(run))
+    if form is not None:
+        check_form(form)
+        own = card.get("form", "video")
+        if form != own:
+            raise UserError(
+                f"--form is {form}, but the network in {run} has the form {own}; leave out --form, or name another run."
+            )
+    return card
 
 
 def check_pictures(images: Sequence[str]) -> None:

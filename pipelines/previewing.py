@@ -9,8 +9,13 @@ from fieldshift.console import say
 from fieldshift.data import LoadingConfig
 from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
+from fieldshift.forms import Form, check_form
 from pipelines.options import check_figure, check_pictures, check_policy
 from pipelines.problem import PolicySource
+
+NEIGHBOURS = (
+    "the frames are the neighbouring frames' motions: previous, reference, next; each moves a share of the channels"
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ def preview(
     data: str = "digit-pairs-left",
     task: str | None = None,
     frames: int | None = None,
+    form: Form = "video",
     examples: int = 4,
     images: list[str] | None = None,
     out: str = "frames.png",
@@ -34,11 +40,15 @@ def preview(
 ) -> PreviewResult:
     """Draws example images under a policy, a row an image and a column a frame, and says the policy in words.
 
+    In the folded form three frames: the neighbouring frames are how channels are moved. A policy of several motions is drawn
+    on one image, a row per motion.
+
     Args:
         policy: policy file, or run folder of a search.
         data: data set that the examples are taken from.
         task: classification or segmentation; by default the data set's own.
         frames: frames of the video; by default the policy's own number.
+        form: video (all frames) or folded (the reference frame and its neighbours).
         examples: how many training images to draw.
         images: picture files to draw instead of a data set's images.
         out: the figure's file: .png, .svg or .pdf.
@@ -51,6 +61,11 @@ def preview(
         raise UserError("A preview needs a policy; give --policy FILE (fieldshift search makes one).")
     if frames is not None and frames < 1:
         raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
+    check_form(form)
+    if form == "folded" and frames is not None and frames < 3:
+        raise UserError(
+            f"--frames is {frames}, but --form folded needs a frame to either side of the reference; give 3 or more."
+        )
     check_policy(policy)
     if images:
         check_pictures(images)
@@ -59,6 +74,8 @@ def preview(
 
     import torch
 
+    from fieldshift.folding import check_folds
+    from fieldshift.motions import Policy
     from fieldshift.report import frame_strip
     from fieldshift.training.frames import as_floats
     from pipelines.problem import load_data, read_policy, video_policy
@@ -66,9 +83,14 @@ def preview(
 
     found = read_policy(policy)
     assert found is not None
-    found = video_policy(found, "A preview of frames")
     found = found if frames is None else found.with_frames(frames)
+    if form == "folded":
+        check_folds(found)
+    else:
+        found = video_policy(found, "A preview in the form video")
     words = found.describe() or ["the image itself in every frame"]
+    if form == "folded":
+        words = [NEIGHBOURS, *words]
     if images:
         height, width = loading.size or (224, 224)
         labels = [Path(name).name for name in images]
@@ -82,7 +104,11 @@ def preview(
         named = dataset.task == "classification"
         labels = [f"class {dataset.classes[int(label)]}" for label in targets] if named else []
         labels = labels or [f"image {int(i)}" for i in chosen]
-    figure = frame_strip(found, as_floats(pixels), labels, notes=words)
+    drawn = found if isinstance(found, Policy) else found.parts
+    if not isinstance(found, Policy):
+        labels = [line.partition(":")[0] for line in found.describe()]
+        pixels = pixels[:1].expand(len(labels), -1, -1, -1)
+    figure = frame_strip(drawn, as_floats(pixels), labels, notes=words, neighbours=form == "folded")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, bbox_inches="tight")
     for line in words:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.report import (
     Code,
     FigureBlock,
+    Heading,
     Paragraph,
     Points,
     Section,
+    Sheet,
     TableBlock,
     accuracy_bars,
     caveats,
@@ -29,16 +31,18 @@ from fieldshift.report import (
     write_report,
 )
 from fieldshift.report.blocks import Block
+from fieldshift.report.claims import methods_of
 from fieldshift.training.frames import as_floats
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fieldshift.data import DataSet
+    from fieldshift.forms import Form
     from fieldshift.training import Recipe
     from pipelines.comparing import Comparison
     from pipelines.fields import FieldResult
-    from pipelines.problem import Problem, video_policy
+    from pipelines.problem import Problem
     from pipelines.searching import SearchResult
     from pipelines.session import Session
     from pipelines.sweeping import FrameSweep
@@ -50,7 +54,8 @@ def write_study_report(
     session: Session,
     problem: Problem,
     dataset: DataSet,
-    found: SearchResult,
+    found: dict[Form, SearchResult],
+    searches: dict[tuple[Form, int], SearchResult],
     comparison: Comparison | None,
     sweep: FrameSweep | None,
     fields: FieldResult | None,
@@ -61,7 +66,7 @@ def write_study_report(
     """Writes report.html into the study's folder; stages that were not run are left out."""
     where = f"{problem.data}, {problem.network} + {problem.temporal}, T = {problem.frames}"
     score = "accuracy" if dataset.task == "classification" else "mIoU"
-    sections = [policy_section(dataset, found, where)]
+    sections = [policy_section(dataset, found, searches, where)]
     if comparison is not None:
         sections.insert(0, comparison_section(comparison, score, where, len(seeds)))
     if sweep is not None:
@@ -87,7 +92,7 @@ def write_study_report(
 
 
 def comparison_section(comparison: Comparison, score: str, where: str, seeds: int) -> Section:
-    sheets = comparison_sheets(comparison.summary, score)
+    sheets, methods = comparison_sheets(comparison.summary, score), methods_of(comparison.summary)
     return Section(
         "Does it help?",
         [
@@ -98,40 +103,58 @@ def comparison_section(comparison: Comparison, score: str, where: str, seeds: in
                 caption=f"Test {score} of every arm: mean over {seeds} seed(s), 95 % interval (t), dots are seeds. {where}.",
                 alt=f"Bars of test {score} for every arm, at equal epochs and at equal compute.",
             ),
-            *(TableBlock(sheet, caption=f"{sheet.title}. {where}.", strong=["das"]) for sheet in sheets),
+            *(TableBlock(sheet, caption=f"{sheet.title}. {where}.", strong=methods) for sheet in sheets),
             *(
-                TableBlock(sheet, caption=f"{sheet.title}.", strong=["das"])
+                TableBlock(sheet, caption=f"{sheet.title}.", strong=methods)
                 for sheet in cost_sheets(comparison.summary)
             ),
         ],
     )
 
 
-def policy_section(dataset: DataSet, found: SearchResult, where: str) -> Section:
+def policy_section(
+    dataset: DataSet, found: dict[Form, SearchResult], searches: dict[tuple[Form, int], SearchResult], where: str
+) -> Section:
+    blocks: list[Block] = [
+        Paragraph("The searches read the training set alone; the test set was not read."),
+        TableBlock(searches_sheet(searches), caption=f"Every search and what it found. {where}."),
+    ]
+    for form, result in found.items():
+        seed = next(seed for each, seed in searches if each == form)
+        blocks += [Heading(f"In the form {form}, seed {seed}"), *policy_blocks(dataset, result, where)]
+    return Section("What was found", blocks)
+
+
+def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Block]:
+    """One search: its policy in words and pictures, its history and what it decided."""
     import torch
 
-    pictures, targets = dataset.train.gather(torch.arange(min(EXAMPLES, len(dataset.train))))
-    named = dataset.task == "classification"
-    labels = [f"class {dataset.classes[int(target)]}" for target in targets] if named else None
-    blocks: list[Block] = [
-        Paragraph(f"Found in {found.seconds:.0f} seconds on the training set; the test set was not read."),
-        TableBlock(policy_sheet(found.policy), caption="The policy, edge by edge."),
-        FigureBlock(
-            policy_graph(video_policy(found.policy, "The report")),
-            caption="The policy as a graph: inputs are the image itself, a node is the mean of its incoming edges.",
-            alt="Graph of the searched policy with a motion on every edge.",
-        ),
-        FigureBlock(
-            frame_strip(video_policy(found.policy, "The report"), as_floats(pictures), labels),
-            caption="Training images as videos under the policy; hatched: outside of the moved image.",
-            alt="Rows of frames: each image moved by the policy.",
-        ),
+    from fieldshift.motions import Policy
+
+    blocks: list[Block] = [TableBlock(policy_sheet(found.policy), caption="The policy, edge by edge.")]
+    if isinstance(found.policy, Policy):
+        pictures, targets = dataset.train.gather(torch.arange(min(EXAMPLES, len(dataset.train))))
+        named = dataset.task == "classification"
+        labels = [f"class {dataset.classes[int(target)]}" for target in targets] if named else None
+        blocks += [
+            FigureBlock(
+                policy_graph(found.policy),
+                caption="The policy as a graph: inputs are the image itself, a node is the mean of its incoming edges.",
+                alt="Graph of the searched policy with a motion on every edge.",
+            ),
+            FigureBlock(
+                frame_strip(found.policy, as_floats(pictures), labels),
+                caption="Training images as videos under the policy; hatched: outside of the moved image.",
+                alt="Rows of frames: each image moved by the policy.",
+            ),
+        ]
+    blocks.append(
         FigureBlock(
             search_history(records_of(found.history)),
             caption=f"The search: weights of the operations, entropy, losses. {where}.",
             alt="Curves of the search over its passes.",
-        ),
-    ]
+        )
+    )
     if found.decisions:
         blocks.append(
             FigureBlock(
@@ -140,14 +163,27 @@ def policy_section(dataset: DataSet, found: SearchResult, where: str) -> Section
                 alt="For each decision, a bar for every candidate.",
             )
         )
-    return Section("What was found", blocks)
+    return blocks
+
+
+def searches_sheet(searches: dict[tuple[Form, int], SearchResult]) -> Sheet:
+    """Every search with its form, seed, seconds and policy in words."""
+    rows = tuple(
+        (form, str(seed), f"{result.seconds:.0f}", "; ".join(result.policy.describe()) or "no motion")
+        for (form, seed), result in searches.items()
+    )
+    columns = ("form", "seed", "seconds", "policy")
+    return Sheet(title="Searches", columns=columns, rows=rows, align=("left", "right", "right", "left"))
 
 
 def sweep_section(sweep: FrameSweep, score: str, where: str) -> Section:
     return Section(
         "How many frames?",
         [
-            Paragraph("The same policy at every length: a magnitude is what the farthest frame gets."),
+            Paragraph(
+                "The same policy at every length: a magnitude is what the farthest frame gets. das reads T frames; das-folded "
+                "reads one, and T decides the step between neighbouring frames, magnitude / (T // 2)."
+            ),
             FigureBlock(
                 frame_curve(sweep.rows, score_name=score),
                 caption=f"Test {score} and training time against the number of frames. {where}.",

@@ -30,9 +30,11 @@ def training_trial(
     align: bool = True,
     augmentation: dict[str, int] | None = None,
 ) -> Trial:
-    """The trial of one card; its key names what is different between trials: arm, reading, frames, seed. `data`: a digest."""
-    frames = card.frames
-    key = f"{card.arm}-{reading.replace(' ', '-')}-T{frames}-seed{seed}"
+    """The trial of one card; its key names what is different between trials: arm, reading, frames, seed. `data`: a digest.
+
+    The frames are those of the policy's video, also where its motions are folded into one frame.
+    """
+    key = f"{card.arm}-{reading.replace(' ', '-')}-T{card.policy_frames}-seed{seed}"
     return Trial(
         key=key,
         arm=card.arm,
@@ -64,8 +66,11 @@ def run_training_trials(
     def run_of(key: str) -> Run:
         if key not in runs:
             trial = by_key[key]
-            frames = str(NetworkCard.from_plain(trial.card).frames)
-            tags = {"arm": trial.arm, "reading": trial.reading, "seed": str(trial.seed), "frames": frames}
+            card = NetworkCard.from_plain(trial.card)
+            tags = {
+                "arm": trial.arm, "form": card.form, "reading": trial.reading, "seed": str(trial.seed),
+                "frames": str(card.frames), "policy_frames": str(card.policy_frames),
+            }  # fmt: skip
             runs[key] = session.child(key, tags)
             runs[key].log_params({**tags, **{f"recipe.{name}": str(value) for name, value in trial.recipe.items()}})
         return runs[key]

@@ -186,15 +186,9 @@ def run_search(
 
     finished = session.folder.finished_result()
     if finished is None:
-        payload = {
-            "problem": problem.plain(),
-            "space": space_name,
-            "search": asdict(config),
-            "seed": seed,
-            "digest": digest,
-            "folder": str(session.path),
-            "resume": session.resume,
-        }
+        payload = search_payload(
+            problem, space_name, config, seed=seed, digest=digest, folder=session.path, resume=session.resume
+        )
         say(f"  {space.name}, {problem.form} form: {space_words(space)}")
         tags = {"arm": "search", "seed": str(seed), "frames": str(problem.frames), "form": problem.form}
         run = session.child("search", tags)
@@ -227,6 +221,21 @@ def run_search(
     return SearchResult(
         session.path, policy, pd.DataFrame(finished["history"]), finished["decisions"], finished["seconds"]
     )
+
+
+def search_payload(
+    problem: Problem, space_name: str, config: SearchConfig, *, seed: int, digest: str, folder: Path, resume: bool
+) -> dict[str, Any]:
+    """What `run_search_trial` takes, as plain values."""
+    return {
+        "problem": problem.plain(),
+        "space": space_name,
+        "search": asdict(config),
+        "seed": seed,
+        "digest": digest,
+        "folder": str(folder),
+        "resume": resume,
+    }
 
 
 def space_words(space: Space) -> str:

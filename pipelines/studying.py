@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,30 +13,51 @@ from fieldshift.cluster.reach import check_reach
 from fieldshift.console import duration, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.forms import FORMS, Form, check_form
 from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import ARMS, Recipe, check_batch
-from pipelines.comparing import Comparison, arms_that_build, check_arms, check_readings, check_seeds, run_comparison
+from fieldshift.training import Recipe, arm_named, check_batch
+from pipelines.arms import arms_that_build, check_arms, check_forms
+from pipelines.comparing import (
+    Comparison,
+    check_readings,
+    check_seeds,
+    run_comparison,
+)
 from pipelines.fields import FieldResult, run_fields
 from pipelines.options import check_space
 from pipelines.placement import check_trials_fit, placed, workers_of_trials
-from pipelines.problem import Problem, images_in_step, video_policy
-from pipelines.searching import SearchResult, check_edges, check_frames, run_search
+from pipelines.policies import (
+    FOLDER,
+    SEARCHES,
+    ArmPolicies,
+    check_searches,
+    policies_searched,
+    record_of,
+    run_searches,
+    search_cluster,
+)
+from pipelines.problem import Problem, images_in_step
+from pipelines.searching import SearchResult, check_edges, check_frames
 from pipelines.session import Session, open_session
-from pipelines.sweeping import FrameSweep, check_counts, run_sweep
+from pipelines.sweeping import FEWEST, FrameSweep, check_counts, run_sweep, swept_arm
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
-    from fieldshift.motions import Policy
+    from fieldshift.folding import AnyPolicy
 
 STAGES = ("search", "compare", "frames", "receptive-field", "report")
 
 # What fits into a quarter of an hour on two cores; `--arms all` has the rest.
-STUDY_ARMS = tuple(name for name in ARMS if name not in {"augmix", "policy-2d"})
+STUDY_ARMS = (
+    "none", "affine", "randaugment", "das", "random-policy", "das-folded", "das-folded+affine", "random-policy-folded",
+    "wide-field", "dilated", "dilated+affine",
+)  # fmt: skip
 STUDY_RECIPE = Recipe(epochs=6)
-STUDY_FRAMES = (1, 2, 3, 5)
+STUDY_FRAMES = (1, 3, 5)
+STUDY_STEPS = (3, 5, 7)
 
 
 @dataclass(frozen=True)
@@ -45,14 +66,19 @@ class StudyResult:
 
     Attributes:
         folder: the run folder, with report.html and the MLflow store.
-        policy: the motions that were found.
-        search, comparison, frames, fields: the results of the stages.
+        policy: the motions that the first seed's search found, as a video where it searched in that form.
+        policies: those of the first seed by form.
+        search: the search that found `policy`.
+        searches: all searches, by form and seed.
+        comparison, frames, fields: the results of the stages.
         report: the report's file.
     """
 
     folder: Path
-    policy: Policy
+    policy: AnyPolicy
+    policies: dict[Form, AnyPolicy]
     search: SearchResult
+    searches: dict[tuple[Form, int], SearchResult]
     comparison: Comparison | None = None
     frames: FrameSweep | None = None
     fields: FieldResult | None = None
@@ -66,6 +92,8 @@ def study(
     network: str = "tiny-resnet",
     temporal: str = "tsm",
     frames: int = 3,
+    form: Form | None = None,
+    searches: str = "per-seed",
     space: str = "affine-one",
     arms: list[str] | None = None,
     readings: list[str] | None = None,
@@ -82,7 +110,7 @@ def study(
     recipe: Recipe = STUDY_RECIPE,
     architecture: NetworkConfig = NetworkConfig(),
     loading: LoadingConfig = LoadingConfig(),
-    cluster: ClusterConfig = ClusterConfig(workers=1, trials_at_once=2),
+    cluster: ClusterConfig = ClusterConfig(trials_at_once=2),
     tracking: TrackingConfig = TrackingConfig(),
 ) -> StudyResult:
     """Runs the whole job: search, compare, frames, receptive-field, report.
@@ -92,20 +120,23 @@ def study(
         task: classification or segmentation; by default the data set's own.
         network: network name, the same in search and in every arm.
         temporal: temporal module of the video arms.
-        frames: frames of the videos.
+        frames: frames of the videos; in the folded form they decide the step between neighbouring frames.
+        form: video or folded, to search and compare in one of the forms; by default in both.
+        searches: per-seed (a search for every seed), or one (that of the first seed serves all).
         space: search space: a name, or a TOML file.
-        arms: arms to compare, or "all"; by default all but augmix and policy-2d.
+        arms: arms to compare, or "all"; any arm may be joined with a 2D augmentation, such as das-folded+affine. By
+            default none, affine, randaugment, das in both forms, das-folded+affine, random policies and enlarged fields.
         readings: "equal epochs", "equal compute", or both (default).
-        frame_counts: numbers of frames in the frame sweep; by default 1 2 3 5.
+        frame_counts: numbers of frames in the frame sweep, in the folded form those from 3 on; by default 1 3 5, and 3 5 7.
         stages: which stages to run, by default all: search, compare, frames, receptive-field, report.
-        seed: the search's seed, and the first seed of the comparison.
+        seed: the first seed of searches and comparison.
         seeds: how many seeds each arm is trained with.
         frame_seeds: how many seeds each number of frames is trained with.
-        average_copies: augmented copies for test-time averaging of 2D arms; 0 leaves it out.
+        average_copies: augmented copies for test-time averaging of arms that augment; 0 leaves it out.
         tune_randaugment: samples of an Optuna search for RandAugment's N and M; 0 for torchvision's defaults.
         out: run folder; by default runs/study.
         resume: go on with the run in that folder: finished stages and trials are kept.
-        search: how the search is run.
+        search: how the searches are run.
         recipe: training recipe, the same in every arm.
         architecture: how the network is built, beside its name.
         loading: how files are read.
@@ -113,14 +144,19 @@ def study(
         tracking: where it is recorded.
     """
     wanted = check_stages(stages)
-    chosen = check_arms(list(ARMS) if arms == ["all"] else list(STUDY_ARMS) if arms is None else arms)
+    if form is not None:
+        check_form(form)
+    chosen = study_arms(arms, form, temporal)
     reading = check_readings(readings)
     counts = check_counts(list(STUDY_FRAMES) if frame_counts is None else frame_counts)
+    steps = list(STUDY_STEPS) if frame_counts is None else [count for count in counts if count >= FEWEST]
     check_seeds(seeds)
     check_seeds(frame_seeds)
-    check_batch(search.batch, cluster.workers)
+    searched_by = search_cluster(cluster)
+    check_batch(search.batch, searched_by.trial_workers)
     check_space(space)
     check_frames(search, frames)
+    check_searches(searches, search, FORMS)
     problem = Problem(
         data=data,
         task=task,
@@ -129,89 +165,96 @@ def study(
         frames=frames,
         architecture=architecture,
         loading=loading,
+        form=form or "video",
     )
     problem.check_names()
+    if arms is not None:
+        check_forms(chosen, problem)
     recipe.check(cluster.trial_workers, here=cluster.address is None)
-    base = {**problem.plain(), "seed": seed, "cluster": cluster, "tracking": tracking}
+    base = {**problem.plain(), "form": form, "seed": seed, "seeds": seeds, "cluster": cluster, "tracking": tracking}
+    searching = {"space": space, "searches": searches, "search": search}
     compared = {
-        "space": space, "readings": reading, "seeds": seeds, "recipe": recipe, "average_copies": average_copies,
+        "space": space, "readings": reading, "recipe": recipe, "average_copies": average_copies,
         "tune_randaugment": tune_randaugment,
     }  # fmt: skip
-    swept = {"frame_counts": counts, "frame_seeds": frame_seeds, "recipe": recipe}
-    check_folder(out, "study", {**base, "search": search, **compared, **swept}, resume)
-    if cluster.workers or cluster.trials_at_once != 0:
-        check_reach(cluster, max(cluster.workers, cluster.trial_workers))
+    swept = {"frame_counts": frame_counts and counts, "frame_seeds": frame_seeds, "recipe": recipe}
+    check_folder(out, "study", {**base, **searching, **compared, **swept}, resume)
+    if searched_by.trial_workers or cluster.trials_at_once != 0:
+        check_reach(cluster, max(searched_by.trial_workers, 1))
     check_fits(cluster, cluster.workers)
     check_trials_fit(cluster)
 
-    from fieldshift.motions import Policy
     from fieldshift.search import load_space
     from pipelines.reporting import write_study_report
 
     motion_space = load_space(space)
     check_edges(search, motion_space)
     dataset = problem.check()
-    images = images_in_step(len(dataset.train) // 2, search.batch, cluster.workers)
-    edges = problem.edges_to_decide(dataset, motion_space, seed, images=images)
-    # The policy is still to be found; what a network can be built of does not depend on which it is.
-    any_policy = Policy.replicate(frames)
     images = images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers)
-    chosen = arms_that_build(
-        problem, dataset, chosen, any_policy, motion_space, seed=seed, named=arms is not None, images=images
+    halves = images_in_step(len(dataset.train) // 2, search.batch, searched_by.trial_workers)
+    chosen, edges = arms_that_build(
+        problem, dataset, chosen, {}, motion_space, seed=seed, named=arms is not None, images=images, searched=halves
     )
+    if not edges:
+        edges = {problem.form: problem.edges_to_decide(dataset, motion_space, seed, images=halves)}
     seed_list = list(range(seed, seed + seeds))
     parts: dict[str, dict[str, Any]] = {
-        "search": {**base, "space": space, "search": search},
+        "search": {**base, **searching},
         "compare": {**base, **compared, "arms": chosen},
         "frames": {**base, **swept},
         "receptive-field": {**base},
     }  # fmt: skip
     config = {**parts["search"], **parts["compare"], **parts["frames"]}
-    tags = {"data": data, "network": network, "frames": str(frames)}
+    tags = {"data": data, "network": network, "frames": str(frames), "form": " and ".join(edges)}
     started = time.perf_counter()
     with open_session(
         "study", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
     ) as session:
         comparison = sweep = fields = report = None
         with placed(cluster, on_ray=needs_ray(session, wanted, cluster)):
-            headline(session, "search", f"{motion_space.name} on {data} with {network} + {temporal}, T = {frames}")
-            found = run_search(
-                session.stage("search", parts["search"]),
-                problem,
-                motion_space,
-                space,
-                search,
-                seed=seed,
-                cluster=cluster,
-                digest=dataset.digest,
-                edges=edges,
-            )
-            policy = video_policy(found.policy, "A study")
-            policy.save(session.path / "policy.json")
-            # Later stages stand on this very policy: it is part of what they were configured with.
-            policy_part = {"policy": json.loads(found.policy.to_json())}
+            where = f"{motion_space.name} on {data} with {network} + {temporal}, T = {frames}"
+            of_each = f"{seeds} seeds" if searches == SEARCHES[0] and seeds > 1 else f"seed {seed}"
+            headline(session, "search", f"{where}, in the form {' and '.join(edges)}, {of_each}")
+            results = run_searches(
+                session.stage(FOLDER, parts["search"]), problem, motion_space, space, search, edges=edges,
+                seeds=seed_list if searches == SEARCHES[0] else seed_list[:1], cluster=searched_by, digest=dataset.digest,
+            )  # fmt: skip
+            policies = ArmPolicies(policies_searched(results, seed_list))
+            firsts = {form: results[form, seed] for form in edges}
+            save_policies(session.path, firsts)
+            # Later stages stand on these very policies: they are part of what those were configured with.
+            found = record_of(results)
+            policy_part = {"policies": [{name: each[name] for name in ("form", "seed", "policy")} for each in found]}
             if "compare" in wanted:
                 headline(session, "compare", f"{len(chosen)} arms, {seeds} seeds, {' and '.join(reading)}")
                 comparison = run_comparison(
-                    session.stage("compare", {**parts["compare"], **policy_part}), problem, dataset, found.policy,
+                    session.stage("compare", {**parts["compare"], **policy_part}), problem, dataset, policies,
                     motion_space, arms=chosen, readings=reading, seeds=seed_list, recipe=recipe, cluster=cluster,
-                    copies=average_copies, tune_randaugment=tune_randaugment, search_seconds=found.seconds,
+                    copies=average_copies, tune_randaugment=tune_randaugment, searches=found,
                 )  # fmt: skip
             if "frames" in wanted:
-                headline(session, "frames", f"T = {', '.join(map(str, counts))}, {frame_seeds} seed(s)")
+                arms_swept = [
+                    swept_arm(problem, dataset, form, policies, seed, counts if form == "video" else steps, recipe)
+                    for form in edges
+                ]
+                lengths = "; ".join(f"{each.arm} T = {', '.join(map(str, each.counts))}" for each in arms_swept)
+                headline(session, "frames", f"{lengths}, {frame_seeds} seed(s)")
                 sweep = run_sweep(
-                    session.stage("frames", {**parts["frames"], **policy_part}), problem, dataset, policy,
-                    counts=counts, seeds=seed_list[:frame_seeds], recipe=recipe, cluster=cluster,
-                    known=known_rows(comparison),
+                    session.stage("frames", {**parts["frames"], **policy_part}), problem, dataset, policies,
+                    arms=arms_swept, seeds=seed_list[:frame_seeds], cluster=cluster,
+                    known=[] if comparison is None else comparison.rows.to_dict("records"),
                 )  # fmt: skip
+        first = next(iter(firsts.values()))
         if "receptive-field" in wanted:
             headline(session, "receptive-field", "theoretical, reshaped and effective")
             stage = session.stage("receptive-field", {**parts["receptive-field"], **policy_part})
-            fields = run_fields(stage, problem, dataset, policy, trained_folders(comparison), seed=seed, sweep=sweep)
+            fields = run_fields(
+                stage, problem, dataset, first.policy, trained_folders(comparison), seed=seed, sweep=of_one_arm(sweep)
+            )
         if "report" in wanted:
             headline(session, "report", "tables and figures")
             report = write_study_report(
-                session, problem, dataset, found, comparison, sweep, fields, seeds=seed_list, recipe=recipe
+                session, problem, dataset, firsts, results, comparison, sweep, fields, seeds=seed_list, recipe=recipe
             )
         seconds = time.perf_counter() - started
         write_summary(session, found, comparison, sweep, fields, report, dataset, seconds)
@@ -219,23 +262,55 @@ def study(
         say(f"study finished in {duration(seconds)}")
         if report is not None:
             say(f"  report        {report}")
-        say(f"  policy        {session.path / 'policy.json'}")
+        for name in policy_files(firsts).values():
+            say(f"  policy        {session.path / name}")
         if session.store.uri:
             say(f"  MLflow store  {session.store.uri.partition('?')[0]}   (fieldshift ui --run {session.path})")
-        return StudyResult(session.path, policy, found, comparison, sweep, fields, report)
+        return StudyResult(
+            session.path, first.policy, {form: each.policy for form, each in firsts.items()}, first, results, comparison,
+            sweep, fields, report,
+        )  # fmt: skip
+
+
+def study_arms(arms: list[str] | None, form: Form | None, temporal: str) -> list[str]:
+    """The arms to compare: of one form, or of both. Raises UserError for a named arm of the form that is left out."""
+    everything = check_arms(None, form or "video", temporal)
+    if form == "video":
+        everything = [name for name in everything if arm_named(name).form == "video"]
+    if arms == ["all"]:
+        return everything
+    if arms is None:
+        return [name for name in STUDY_ARMS if name.partition("+")[0] in everything]
+    chosen = check_arms(arms, form or "video", temporal)
+    for name in chosen:
+        if form == "video" and arm_named(name).form == "folded":
+            raise UserError(f"The arm '{name}' is folded, but --form is video; leave out --form to have both.")
+    return chosen
+
+
+def policy_files(forms: Iterable[Form]) -> dict[Form, str]:
+    """The file of each form's policy: policy.json of the first form, which is what a run folder is named for."""
+    return {form: "policy.json" if place == 0 else f"policy-{form}.json" for place, form in enumerate(forms)}
+
+
+def save_policies(folder: Path, found: dict[Form, SearchResult]) -> None:
+    for form, name in policy_files(found).items():
+        found[form].policy.save(folder / name)
 
 
 def needs_ray(session: Session, wanted: list[str], cluster: ClusterConfig) -> bool:
     """Whether a stage that is still to be run has workers or trials on Ray."""
     on_ray = {
-        "search": cluster.workers > 0, "compare": workers_of_trials(cluster) > 0, "frames": workers_of_trials(cluster) > 0
+        "search": workers_of_trials(search_cluster(cluster)) > 0, "compare": workers_of_trials(cluster) > 0,
+        "frames": workers_of_trials(cluster) > 0,
     }  # fmt: skip
     return any(on_ray[stage] for stage in on_ray if stage in wanted and not is_kept(session, stage))
 
 
 def is_kept(session: Session, stage: str) -> bool:
     """Whether an earlier run of this study has finished the stage."""
-    return session.resume and (session.path / stage / "result.json").exists()
+    folder = FOLDER if stage == "search" else stage
+    return session.resume and (session.path / folder / "result.json").exists()
 
 
 def headline(session: Session, stage: str, what: str) -> None:
@@ -254,13 +329,11 @@ def check_stages(stages: list[str] | None) -> list[str]:
     return [name for name in STAGES if stages is None or name in stages or name == "search"]
 
 
-def known_rows(comparison: Comparison | None) -> list[dict[str, Any]]:
-    """Trials of the comparison that the frame sweep would repeat: the same policy, recipe, seed and frames."""
-    if comparison is None:
-        return []
-    rows = comparison.rows
-    same = rows[(rows["arm"] == "das") & (rows["reading"] == rows["reading"].iloc[0])]
-    return [{str(key): value for key, value in row.items()} for row in same.to_dict("records")]
+def of_one_arm(sweep: FrameSweep | None) -> FrameSweep | None:
+    """The sweep of its first arm, whose networks' fields are drawn against T."""
+    if sweep is None:
+        return None
+    return replace(sweep, rows=sweep.rows[sweep.rows["arm"] == sweep.rows["arm"].iloc[0]])
 
 
 def trained_folders(comparison: Comparison | None) -> dict[str, Path]:
@@ -273,7 +346,7 @@ def trained_folders(comparison: Comparison | None) -> dict[str, Path]:
 
 def write_summary(
     session: Session,
-    found: SearchResult,
+    found: list[dict[str, Any]],
     comparison: Comparison | None,
     sweep: FrameSweep | None,
     fields: FieldResult | None,
@@ -283,9 +356,11 @@ def write_summary(
 ) -> None:
     session.folder.write_result(
         {
-            "policy": json.loads(found.policy.to_json()),
-            "words": found.policy.describe(),
+            "policy": found[0]["policy"],
+            "words": found[0]["words"],
+            "searches": found,
             "summary": None if comparison is None else comparison.summary.to_dict("records"),
+            "claims": None if comparison is None else comparison.claims.to_dict("records"),
             "verdict": None if comparison is None else comparison.verdict,
             "frames": None if sweep is None else sweep.rows.to_dict("records"),
             "receptive_field": None if fields is None else fields.table.to_dict("records"),

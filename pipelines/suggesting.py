@@ -19,7 +19,7 @@ from fieldshift.networks import NetworkConfig
 from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.training import NetworkCard, Recipe, arm_named, network_card, objective_for, train_network
 from pipelines.placement import best_device
-from pipelines.studying import STUDY_FRAMES
+from pipelines.studying import STUDY_FRAMES, STUDY_STEPS
 
 SMALLEST_BATCH, LARGEST_BATCH = 4, 256
 USED_MEMORY = 0.4  # share of the free memory that activations may take
@@ -148,15 +148,23 @@ def videos_a_second(dataset: DataSet, chosen: Suggestion) -> float:
 
 
 def study_seconds(dataset: DataSet, chosen: Suggestion, speed: float, arms: Sequence[str], seeds: int) -> float:
-    """About how long a study takes that trains `speed` videos a second: search, comparison and frame sweep, not evaluation.
+    """About how long a study takes that trains `speed` videos a second: searches, comparison and sweep, not evaluation.
 
-    A video arm learns from every image once a pass; a 2D arm spends as much at equal compute, and a T-th at equal epochs.
-    The search passes once over either half, and its motions cost about as much as its network.
+    A video arm learns from every image once a pass; an arm of one frame spends as much at equal compute, and a T-th at
+    equal epochs. A search per seed and form passes once over either half, and its motions cost about as much as its network.
     """
     a_pass = len(dataset.train) / speed
     videos = seeds * sum(1.0 if arm_named(name).is_video else 1 + 1 / chosen.frames for name in arms)
-    videos += sum(count / chosen.frames for count in STUDY_FRAMES if count != chosen.frames)
-    return a_pass * (videos * chosen.epochs / chosen.trials_at_once + 2 * chosen.search_epochs)
+    searches = 0.0
+    forms = {arm_named(name).form for name in arms if arm_named(name).needs_policy}
+    if "video" in forms:
+        videos += sum(count / chosen.frames for count in STUDY_FRAMES if count != chosen.frames)
+        searches += seeds
+    if "folded" in forms:
+        videos += sum(count != chosen.frames for count in STUDY_STEPS)
+        searches += seeds / chosen.frames
+    passes = videos * chosen.epochs + searches * 2 * chosen.search_epochs
+    return a_pass * passes / chosen.trials_at_once
 
 
 def activation_bytes(dataset: DataSet, network: str, frames: int) -> int:

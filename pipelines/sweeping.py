@@ -1,8 +1,9 @@
-"""The frame sweep: the same policy, network and recipe with videos of different length."""
+"""The frame sweep: the same policy, network and recipe with videos of different length, or steps of different size."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,16 @@ from fieldshift.cluster import ClusterConfig
 from fieldshift.console import say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
+from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
-from pipelines.comparing import card_cost, check_seeds
+from pipelines.comparing import card_cost, check_seeds, video_cost
 from pipelines.options import check_policy
 from pipelines.placement import check_trials_fit
-from pipelines.problem import PolicySource, Problem, images_in_step, read_policy, video_policy
+from pipelines.policies import ArmPolicies, FoundPolicy
+from pipelines.problem import PolicySource, Problem, images_in_step, read_policy
 from pipelines.session import Session, open_session
 from search_spaces.frame_sweep import FRAME_COUNTS
 
@@ -26,15 +29,30 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fieldshift.data import DataSet
-    from fieldshift.motions import Policy
+
+FEWEST = 3  # frames of a policy that folds
+SWEPT: dict[Form, str] = {"video": "das", "folded": "das-folded"}
 
 
 @dataclass(frozen=True)
 class FrameSweep:
-    """What a frame sweep found: one row a trial (frames, seed, score in [0, 1], parameters, FLOPs an image, seconds)."""
+    """What a frame sweep found: one row per trial (arm, frames, seed, score in [0, 1], parameters, FLOPs per image, seconds).
+
+    frames is T of the policy's video; in the folded form, which reads one frame, T decides the step between neighbours.
+    """
 
     folder: Path
     rows: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class SweptArm:
+    """An arm and the numbers of frames it is trained with, each with the recipe of a reading."""
+
+    arm: str
+    counts: list[int]
+    recipe: Recipe
+    reading: str = "equal epochs"
 
 
 def sweep_frames(
@@ -43,6 +61,7 @@ def sweep_frames(
     task: str | None = None,
     network: str = "tiny-resnet",
     temporal: str = "tsm",
+    form: Form = "video",
     policy: PolicySource = None,
     frame_counts: list[int] | None = None,
     seed: int = 0,
@@ -57,13 +76,16 @@ def sweep_frames(
 ) -> FrameSweep:
     """Trains one policy with videos of different length; a magnitude is what the farthest frame gets, at every length.
 
+    In the folded form the networks read one frame, and the number of frames decides the step between neighbouring ones.
+
     Args:
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
         task: classification or segmentation; by default the data set's own.
         network: network name.
         temporal: temporal module.
+        form: video (T moved frames) or folded (one frame, whose channels move).
         policy: policy file, or run folder of a search.
-        frame_counts: numbers of frames; by default 1 2 3 5 8 16.
+        frame_counts: numbers of frames; by default 1 2 3 5 8 16, in the folded form from 3 on.
         seed: the first seed.
         seeds: how many seeds each number of frames is trained with.
         out: run folder; by default runs/sweep-frames.
@@ -74,7 +96,13 @@ def sweep_frames(
         cluster: where it runs.
         tracking: where it is recorded.
     """
-    counts = check_counts(list(FRAME_COUNTS) if frame_counts is None else frame_counts)
+    check_form(form)
+    least = FEWEST if form == "folded" else 1
+    counts = check_counts([n for n in FRAME_COUNTS if n >= least] if frame_counts is None else frame_counts)
+    if counts[0] < least:
+        raise UserError(
+            f"--frame_counts holds {counts[0]}, but --form folded needs one to either side of the reference; give 3 or more."
+        )
     if policy is None:
         raise UserError("A frame sweep needs a policy; give --policy FILE (fieldshift search makes one).")
     check_policy(policy)
@@ -87,6 +115,7 @@ def sweep_frames(
         frames=max(counts),
         architecture=architecture,
         loading=loading,
+        form=form,
     )
     problem.check_names()
     recipe.check(cluster.trial_workers, here=cluster.address is None)
@@ -98,45 +127,57 @@ def sweep_frames(
     check_trials_fit(cluster)
     found, dataset = read_policy(policy), problem.check()
     assert found is not None
-    found = video_policy(found, "A frame sweep")
+    arm, seed_list = SWEPT[form], list(range(seed, seed + seeds))
     images = images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers)
     for count in counts:
-        replace(problem, frames=count).checked_card(dataset, "das", found, None, seed, images=images)
+        replace(problem, frames=count).checked_card(dataset, arm, found, None, seed, images=images)
     config = settings | {"policy": json.loads(found.to_json())}
-    tags = {"data": data, "network": network}
+    tags = {"data": data, "network": network, "form": form}
+    policies = ArmPolicies({(form, each): FoundPolicy(found, "a given policy") for each in seed_list})
     with open_session(
         "sweep-frames", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
     ) as session:
         return run_sweep(
-            session, problem, dataset, found, counts=counts, seeds=list(range(seed, seed + seeds)), recipe=recipe,
-            cluster=cluster,
-        )  # fmt: skip
+            session, problem, dataset, policies, arms=[SweptArm(arm, counts, recipe)], seeds=seed_list, cluster=cluster
+        )
+
+
+def swept_arm(
+    problem: Problem, dataset: DataSet, form: Form, policies: ArmPolicies, seed: int, counts: list[int], recipe: Recipe
+) -> SweptArm:
+    """The arm of a study's sweep in a form; the folded one trains until it has spent what the study's videos spend."""
+    from fieldshift.training import equal_compute_epochs
+
+    arm = SWEPT[form]
+    if form == "video":
+        return SweptArm(arm, counts, recipe)
+    cost = card_cost(problem.card(dataset, arm, policies.policy(arm, seed), None, seed))
+    epochs = equal_compute_epochs(recipe.epochs, cost.flops, video_cost(problem, dataset).flops)
+    return SweptArm(arm, counts, replace(recipe, epochs=epochs), "equal compute")
 
 
 def run_sweep(
     session: Session,
     problem: Problem,
     dataset: DataSet,
-    policy: Policy,
+    policies: ArmPolicies,
     *,
-    counts: list[int],
+    arms: list[SweptArm],
     seeds: list[int],
-    recipe: Recipe,
     cluster: ClusterConfig,
-    known: list[dict[str, Any]] | None = None,
+    known: Sequence[Mapping[Any, Any]] = (),
 ) -> FrameSweep:
-    """Trains every (frames, seed) that is not already among the `known` rows of a comparison with the same recipe."""
+    """Trains every (arm, frames, seed) that is not already among the `known` rows of a comparison with the same recipe."""
     import pandas as pd
 
     from fieldshift.report import show, sweep_sheet
 
     finished = session.folder.finished_result()
     if finished is None:
-        rows = [row for row in known or [] if row["frames"] in counts and row["seed"] in seeds]
-        rows += train_lengths(session, problem, dataset, policy, counts, seeds, recipe, cluster, have=rows)
-        rows.sort(key=lambda row: (row["frames"], row["seed"]))
-        data = dataset.record()
-        finished = session.folder.write_result({"rows": rows, "data": data})
+        rows = [row for swept in arms for row in known_rows(swept, seeds, known)]
+        rows += train_lengths(session, problem, dataset, policies, arms, seeds, cluster, have=rows)
+        rows.sort(key=lambda row: ([swept.arm for swept in arms].index(row["arm"]), row["frames"], row["seed"]))
+        finished = session.folder.write_result({"rows": rows, "data": dataset.record()})
     frame = pd.DataFrame(finished["rows"]).drop(columns=["history"], errors="ignore")
     say()
     show(sweep_sheet(frame, str(frame["score_name"].iloc[0])))
@@ -144,34 +185,51 @@ def run_sweep(
     return FrameSweep(session.path, frame)
 
 
+def known_rows(swept: SweptArm, seeds: list[int], rows: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
+    """Trials of a comparison that the sweep of an arm would repeat; a video has one trial for both readings."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        same = row["arm"] == swept.arm and row["epochs"] == swept.recipe.epochs
+        if same and row["policy_frames"] in swept.counts and row["seed"] in seeds:
+            found.setdefault(row["seed"], with_length({str(name): value for name, value in row.items()}))
+    return list(found.values())
+
+
+def with_length(row: dict[str, Any]) -> dict[str, Any]:
+    """A trial's row with T of the policy's video as its frames."""
+    return {**row, "frames": row["policy_frames"]}
+
+
 def train_lengths(
     session: Session,
     problem: Problem,
     dataset: DataSet,
-    policy: Policy,
-    counts: list[int],
+    policies: ArmPolicies,
+    arms: list[SweptArm],
     seeds: list[int],
-    recipe: Recipe,
     cluster: ClusterConfig,
     *,
     have: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    """One row for every (frames, seed) that is not among those that there are already."""
+    """One row for every (arm, frames, seed) that is not among those that there are already."""
     from pipelines.running import run_training_trials, training_trial
 
-    known = {(row["frames"], row["seed"]) for row in have}
+    known = {(row["arm"], row["frames"], row["seed"]) for row in have}
     trials, weights = [], []
-    for frames in counts:
-        card = replace(problem, frames=frames).card(dataset, "das", policy, None, 0)
-        cost = card_cost(card)
-        for seed in seeds:
-            if (frames, seed) not in known:
+    for swept in arms:
+        for frames in swept.counts:
+            for seed in seeds:
+                if (swept.arm, frames, seed) in known:
+                    continue
+                policy = policies.policy(swept.arm, seed)
+                card = replace(problem, frames=frames).card(dataset, swept.arm, policy, None, seed)
                 trial = training_trial(
-                    session, problem, card, recipe, reading="equal epochs", seed=seed, data=dataset.digest
+                    session, problem, card, swept.recipe, reading=swept.reading, seed=seed, data=dataset.digest
                 )
                 trials.append(trial)
-                weights.append(float(cost.flops))
-    return run_training_trials(session, trials, weights, cluster, "frame sweep") if trials else []
+                weights.append(float(swept.recipe.epochs * card_cost(card).flops))
+    rows = run_training_trials(session, trials, weights, cluster, "frame sweep") if trials else []
+    return [with_length(row) for row in rows]
 
 
 def check_counts(counts: list[int]) -> list[int]:

@@ -11,6 +11,7 @@ from fieldshift.console import progress, say, table
 from fieldshift.data import LoadingConfig, LoadingOverrides
 from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
+from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, open_run_folder
 from pipelines.options import check_pictures, check_run
 from pipelines.placement import best_device
@@ -33,6 +34,7 @@ class EvaluationResult:
 def evaluate(
     *,
     run: str,
+    form: Form | None = None,
     data: str | None = None,
     average_copies: int = 0,
     align: bool = True,
@@ -44,6 +46,7 @@ def evaluate(
 
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
+        form: refuse a run whose network has another form (video or folded); by default the run's own.
         data: data set; by default the one it was trained on.
         average_copies: augmented copies for test-time averaging; 0 leaves it out.
         align: fuse a segmenter's maps in the reference frame.
@@ -51,7 +54,7 @@ def evaluate(
         resume: score again into a folder that holds this very evaluation.
         loading: what is read in another way than in training.
     """
-    described = check_run(run)
+    described = check_run(run, form)
     check_data_name(data or described["data"], loading.over(LoadingConfig()), loading.root)
     check_folder(out, "evaluate", {"run": run}, resume)
 
@@ -96,17 +99,20 @@ def evaluate(
     return result
 
 
-def predict(*, run: str, images: list[str] | None = None, top: int = 1, json: bool = False) -> list[dict[str, Any]]:
+def predict(
+    *, run: str, form: Form | None = None, images: list[str] | None = None, top: int = 1, json: bool = False
+) -> list[dict[str, Any]]:
     """Prints the class and its probability for each picture.
 
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
+        form: refuse a run whose network has another form (video or folded); by default the run's own.
         images: picture files; written without an option's name, after the options.
         top: how many classes to print for each picture, the likeliest first.
         json: print one JSON object a picture, its classes the likeliest first, instead of a table; with trained_on where the
             run tells which pictures it learned from.
     """
-    described = check_run(run)
+    described = check_run(run, form)
     if described["task"] != "classification":
         raise UserError(f"{run} holds a network for {described['task']}; predict names classes of whole pictures only.")
     if not 1 <= top <= len(described["classes"]):

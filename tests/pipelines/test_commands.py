@@ -16,7 +16,7 @@ from fieldshift.networks import TEMPORAL, NetworkConfig
 from fieldshift.run_folder import read_result
 from fieldshift.search import load_space
 from fieldshift.training import ARMS
-from pipelines.comparing import arms_that_build
+from pipelines.arms import arms_that_build
 from pipelines.problem import Problem
 
 SMALL = ["--loading.train_limit", "160", "--loading.test_limit", "80"]
@@ -277,8 +277,9 @@ def test_an_arm_that_a_network_does_not_have_is_left_out_and_said(capsys: pytest
         data="digit-pairs-left", task=None, network="mobilenet_v3_small", temporal="tsm", frames=3,
         architecture=NetworkConfig(), loading=LoadingConfig(train_limit=160, test_limit=80),
     )  # fmt: skip
-    given = (["none", "wide-field", "das"], Policy.replicate(3), load_space("affine-one"))
-    assert arms_that_build(problem, problem.load(), *given, seed=0, named=False, images=32) == ["none", "das"]
+    given = (["none", "wide-field", "das"], {"video": Policy.replicate(3)}, load_space("affine-one"))
+    found = arms_that_build(problem, problem.load(), *given, seed=0, named=False, images=32, searched=32)
+    assert found == (["none", "das"], {})
     assert "without the arm wide-field" in capsys.readouterr().out
 
 

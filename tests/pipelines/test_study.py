@@ -20,8 +20,9 @@ def test_a_study_leaves_policy_tables_fields_report_and_store(small_study: Path)
     result = read_result(small_study)
     policy = Policy.load(small_study / "policy.json")
     assert result["words"] == policy.describe()
-    assert {row["arm"] for row in result["summary"]} == {"none", "affine", "das", "replicate"}
-    assert {row["frames"] for row in result["frames"]} == {1, 3}
+    assert {row["arm"] for row in result["summary"]} == {"none", "affine", "das", "replicate", "das-folded+affine"}
+    assert {(row["arm"], row["frames"]) for row in result["frames"]} == {("das", 1), ("das", 3), ("das-folded", 3)}
+    assert {row["method"] for row in result["claims"]} == {"das", "das-folded+affine"}
     assert {row["network"] for row in result["receptive_field"]} == {"none", "replicate", "das"}
     assert (small_study / "mlflow.db").exists()
     assert (small_study / "receptive-field" / "receptive-fields.png").exists()
@@ -31,13 +32,40 @@ def test_equal_compute_trains_2d_arms_for_as_many_operations_as_the_video(small_
     rows = read_result(small_study / "compare")["rows"]
     spent = {(row["arm"], row["reading"], row["seed"]): row["epochs"] * row["flops"] for row in rows}
     for seed in (0, 1):
-        assert spent["none", "equal compute", seed] == pytest.approx(spent["das", "equal compute", seed], rel=0.01)
-        assert spent["none", "equal epochs", seed] < spent["das", "equal epochs", seed]
+        for arm in ("none", "das-folded+affine"):  # a folded network reads one frame, too
+            assert spent[arm, "equal compute", seed] == pytest.approx(spent["das", "equal compute", seed], rel=0.03)
+            assert spent[arm, "equal epochs", seed] < spent["das", "equal epochs", seed]
+
+
+def test_every_seed_has_a_search_of_its_own_in_both_forms(small_study: Path) -> None:
+    result = read_result(small_study)
+    assert [(each["form"], each["seed"]) for each in result["searches"]] == [
+        ("video", 0), ("video", 1), ("folded", 0), ("folded", 1)
+    ]  # fmt: skip
+    compared = {(row["arm"], row["seed"]): row for row in read_result(small_study / "compare")["rows"]}
+    for each in result["searches"]:
+        path = small_study / "searches" / f"{each['form']}-seed{each['seed']}"
+        assert json.loads((path / "policy.json").read_text()) == each["policy"]
+        assert each["policy"]["found"]["seed"] == each["seed"]
+        row = compared["das" if each["form"] == "video" else "das-folded+affine", each["seed"]]
+        card = json.loads((Path(row["folder"]) / "network.json").read_text())
+        assert card["policy"] == each["policy"]  # the arm trained with the motions of its own seed
+        assert row["search_seconds"] == each["seconds"] > 0
+        assert row["motions"] == "one search per seed"
+    assert {row["search_seconds"] for row in compared.values() if row["arm"] in {"none", "affine", "replicate"}} == {
+        0.0
+    }
+
+
+def test_the_first_policy_of_each_form_lies_in_the_studys_folder(small_study: Path) -> None:
+    found = {each["form"]: each["policy"] for each in read_result(small_study)["searches"] if each["seed"] == 0}
+    for form, name in (("video", "policy.json"), ("folded", "policy-folded.json")):
+        assert json.loads((small_study / name).read_text()) == found[form]
 
 
 def test_the_sweep_takes_the_comparisons_trial_instead_of_training_it_again(small_study: Path) -> None:
     compared = {(row["arm"], row["seed"]): row for row in read_result(small_study / "compare")["rows"]}
-    swept = {row["frames"]: row for row in read_result(small_study / "frames")["rows"]}
+    swept = {row["frames"]: row for row in read_result(small_study / "frames")["rows"] if row["arm"] == "das"}
     assert swept[3]["score"] == compared["das", 0]["score"]
     assert not (small_study / "frames" / "trials" / swept[3]["key"]).exists()
 
@@ -104,7 +132,8 @@ def test_mlflow_has_one_child_a_trial_with_arm_seed_and_frames(small_study: Path
     assert trials == kept
     for run in runs:
         if "reading" in run.data.tags:
-            assert {"arm", "seed", "frames"} <= run.data.tags.keys()
+            assert {"arm", "form", "seed", "frames", "policy_frames"} <= run.data.tags.keys()
+            assert (run.data.tags["form"] == "folded") == ("-folded" in run.data.tags["arm"])
             assert "test/accuracy" in run.data.metrics
 
 

@@ -139,7 +139,10 @@ def test_paired_differences_are_those_of_common_seeds(rows: pd.DataFrame) -> Non
     affine = part.loc["affine"]
     assert bool(affine["is_reference"])
     assert math.isnan(affine["difference"])
-    assert (affine["method_difference"], affine["method_low"]) == pytest.approx((mean, mean - reach), rel=1e-4)
+    duel = outcomes(summarise(rows, baseline_arms=BASELINES)).query("reading == 'equal compute'").set_index("opponent")
+    assert (duel.loc["affine", "difference"], duel.loc["affine", "low"]) == pytest.approx(
+        (mean, mean - reach), rel=1e-4
+    )
     assert part.loc["das-gsf", "pairs"] == 1
 
 
@@ -204,7 +207,7 @@ def test_the_verdict_says_wins_loses_and_cannot_be_told(rows: pd.DataFrame) -> N
         "At equal compute, das (accuracy 90.5 %) wins against the best 2D baseline, affine (72.0 %): +18.5" in lines[1]
     )
     assert "it loses to replicate (-5.0, " in lines[1]
-    assert "it cannot be told apart from wide-field (+0.0, " in lines[1]
+    assert "It cannot be told apart from the best enlarged field, wide-field (90.5 %): +0.0 points" in lines[1]
     duels = outcomes(summary).query("reading == 'equal compute'").set_index("opponent")
     assert dict(duels["outcome"]) == {
         "replicate": "loses",
@@ -234,8 +237,8 @@ def test_caveats_follow_from_the_summary(rows: pd.DataFrame) -> None:
     assert "only 1 run" in text
     assert "das-gsf: 1 run: no interval." in text
     assert "was not run" not in text
-    assert "No wide-field" not in text
+    assert "No enlarged field" not in text
     lonely = rows[(rows["reading"] == "equal epochs") & (rows["arm"] != "wide-field")]
     text = " ".join(caveats(summarise(lonely, baseline_arms=BASELINES)))
     assert "equal compute was not run" in text
-    assert "No wide-field" in text
+    assert "No enlarged field" in text

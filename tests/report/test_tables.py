@@ -69,7 +69,7 @@ def test_the_comparison_prints_the_numbers_of_the_trials(rows: pd.DataFrame) -> 
     mean = sum(scores) / 4
     reach = 3.1824 * math.sqrt(sum((score - mean) ** 2 for score in scores) / 3 / 4)
     interval = f"{100 * (mean - reach):.1f} to {100 * (mean + reach):.1f}"
-    assert cells["das"][1:7] == ("video", "4", "90.5", interval, "-", "+18.5")
+    assert cells["das"][1:7] == ("DAS", "4", "90.5", interval, "-", "+18.5")
     assert cells["affine"][6:] == ("best 2D", "", "")
     assert cells["das-gsf"][4] == "-"
     assert any("das-gsf: 1 run: no interval" in note for note in sheet.notes)

@@ -19,7 +19,7 @@ from fieldshift.errors import UserError
 Trial = dict[str, Any]
 OnTrialReport = Callable[[Trial, Metrics], object]
 
-_KEY = re.compile(r"[A-Za-z0-9._=-]{1,120}")
+_KEY = re.compile(r"[A-Za-z0-9._=+-]{1,120}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ def checked_keys(trials: Sequence[Trial]) -> list[str]:
     keys = [str(trial.get("key", "")) for trial in trials]
     for key in keys:
         if not _KEY.fullmatch(key):
-            raise ValueError(f"A trial's key is '{key}', but must be 1 to 120 letters, digits, dots, - _ or =.")
+            raise ValueError(f"A trial's key is '{key}', but must be 1 to 120 letters, digits, dots, - _ + or =.")
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
         raise ValueError(f"Keys of trials must differ, but these occur more than once: {', '.join(twice)}.")

@@ -45,7 +45,7 @@ def run_trials(
 
     Args:
         function: As for `run_workers`; what it returns must be JSON (a dict).
-        trials: Plain values, each with a "key" of its own (letters, digits, and ._=-), stable over restarts.
+        trials: Plain values, each with a "key" of its own (letters, digits, and ._=+-), stable over restarts.
         name: Name of the comparison.
         storage: Finished trials are kept in `storage`/trials/KEY.json, each file written whole.
         on_report: Hears (trial, metrics) in this process as trials report.

@@ -119,6 +119,13 @@ class Policy:
         """What decides how an image or a map is moved, as a key: all fields but `found`."""
         return self.graph, self.fill, self.interpolation
 
+    @property
+    def centred(self) -> Policy:
+        """The policy whose reference frame has neighbours to both sides, in the same steps; itself where it has them."""
+        if self.reference != "first":
+            return self
+        return replace(self, frames=2 * self.frames - 1, reference="centre", symmetric=False)
+
     def neighbours(self, size: tuple[int, int]) -> tuple[Float[Tensor, " paths"], Float[Tensor, "paths 2 2 3"]]:
         """How the frames next to the reference frame are moved: weights (P,) and matrices (P, 2, 2, 3), next and previous.
 
@@ -131,9 +138,7 @@ class Policy:
             raise UserError(
                 f"The policy has {self.frames} frame(s), but a frame with neighbours needs 3; give 3 or more."
             )
-        centred = self
-        if self.reference == "first":
-            centred = replace(self, frames=2 * self.frames - 1, reference="centre", symmetric=False)
+        centred = self.centred
         paths, middle = centred._geometric(size).paths, centred.frames // 2
         weights = torch.tensor([float(path.weight) for path in paths], dtype=torch.float64)
         return weights, torch.stack([path.matrices[[middle + 1, middle - 1]] for path in paths])

@@ -19,6 +19,7 @@ from fieldshift.report.blocks import (
     Section,
     TableBlock,
 )
+from fieldshift.report.claims import claims, outcomes
 from fieldshift.report.conditions import conditions_section, hardware, headline, versions
 from fieldshift.report.figures import (
     accuracy_bars,
@@ -33,7 +34,7 @@ from fieldshift.report.intervals import Difference, Estimate, estimate, paired_d
 from fieldshift.report.sheet import Sheet, show
 from fieldshift.report.statistics import READINGS, summarise
 from fieldshift.report.tables import comparison_sheets, cost_sheets, field_sheet, markdown, policy_sheet, sweep_sheet
-from fieldshift.report.verdict import caveats, outcomes, verdict
+from fieldshift.report.verdict import caveats, verdict
 
 __all__ = [
     "READINGS",
@@ -52,6 +53,7 @@ __all__ = [
     "TableBlock",
     "accuracy_bars",
     "caveats",
+    "claims",
     "comparison_sheets",
     "conditions_section",
     "cost_sheets",

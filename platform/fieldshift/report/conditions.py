@@ -7,12 +7,14 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from typing import Any
 
 import pandas as pd
 
 from fieldshift.report.blocks import Code, Definitions, Heading, KeyNumber, KeyNumbers, Points, Section
+from fieldshift.report.claims import methods_of, outcomes
 from fieldshift.report.tables import interval
-from fieldshift.report.verdict import outcomes, percent, points_of
+from fieldshift.report.verdict import percent, points_of
 
 PACKAGES = ("fieldshift", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pandas", "matplotlib")
 
@@ -72,32 +74,35 @@ def conditions_section(
 
 
 def headline(summary: pd.DataFrame, score_name: str = "accuracy") -> KeyNumbers:
-    """The headline numbers of the last reading (equal compute where it was run): method, best baseline, difference."""
+    """The headline numbers of the last reading (equal compute where it was run): methods, best baseline, differences."""
     reading = list(dict.fromkeys(summary["reading"]))[-1]
     part = summary[summary["reading"] == reading]
-    numbers = []
-    ours = part[part["arm"] == part["method"]]
-    if len(ours):
-        row = ours.iloc[0]
-        span = interval(float(row["low"]), float(row["high"]))
-        sure = f"95 % interval {span}, {int(row['n'])} seeds" if span != "-" else "1 run, no interval"
-        numbers.append(KeyNumber(f"{percent(float(row['mean']))} %", f"{row['arm']}, test {score_name}", sure))
-    best = part[part["is_reference"]]
-    if len(best):
-        row = best.iloc[0]
-        averaged = row["judged"] == "averaged"
-        score = float(row["tta_mean" if averaged else "mean"])
-        words = "best 2D baseline" + (", test-time averaging" if averaged else "")
-        numbers.append(KeyNumber(f"{percent(score)} %", str(row["arm"]), f"{words}, at {reading}"))
-    duels = outcomes(part)
-    for duel in duels[duels["is_reference"]].to_dict("records"):
-        span = interval(duel["low"], duel["high"], signed=True)
-        sure = f"95 % interval {span}: {part['method'].iloc[0]} {duel['outcome']}" if span != "-" else "no interval"
-        numbers.append(KeyNumber(points_of(duel["difference"]), "points, paired difference", sure))
-    if len(ours):
-        spent = _time(3600 * float(ours.iloc[0]["device_hours"]))
-        numbers.append(KeyNumber(spent, "device time of one run", f"{ours.iloc[0]['arm']}, training and search"))
+    rows = {str(row["arm"]): row for row in part.to_dict("records")}
+    methods = methods_of(part)
+    numbers = [_judged_number(rows[method], f"{method}, test {score_name}") for method in methods]
+    for row in rows.values():
+        if row["is_reference"]:
+            averaged = ", test-time averaging" if row["judged"] == "averaged" else ""
+            score = float(row["tta_mean" if averaged else "mean"])
+            words = f"best 2D baseline{averaged}, at {reading}"
+            numbers.append(KeyNumber(f"{percent(score)} %", str(row["arm"]), words))
+    for method in methods:
+        found = outcomes(part, method)
+        for duel in found[found["is_reference"]].to_dict("records"):
+            span = interval(duel["low"], duel["high"], signed=True)
+            sure = f"95 % interval {span}: {method} {duel['outcome']}" if span != "-" else "no interval"
+            numbers.append(KeyNumber(points_of(duel["difference"]), f"points, {method}, paired difference", sure))
+    for method in methods:
+        spent = _time(3600 * float(rows[method]["device_hours"]))
+        numbers.append(KeyNumber(spent, "device time of one run", f"{method}, training and search"))
     return KeyNumbers(numbers)
+
+
+def _judged_number(row: Mapping[Any, Any], label: str) -> KeyNumber:
+    kind = "tta_" if row["judged"] == "averaged" else ""
+    span = interval(float(row[f"{kind}low"]), float(row[f"{kind}high"]))
+    sure = f"95 % interval {span}, {int(row['n'])} seeds" if span != "-" else "1 run, no interval"
+    return KeyNumber(f"{percent(float(row[f'{kind}mean']))} %", label, f"{sure}{', averaged' if kind else ''}")
 
 
 def _time(seconds: float) -> str:

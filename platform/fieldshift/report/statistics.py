@@ -30,32 +30,41 @@ NO_DIFFERENCE = Difference(pairs=0, mean=math.nan, low=math.nan, high=math.nan, 
 
 
 def role_of(arm: str, baseline_arms: Iterable[str]) -> str:
-    """'baseline' for the arms named so, 'das' for `das` and its variants `das-...`, 'control' for every other arm."""
+    """'baseline' for the arms named so, 'das' for `das` and its variants `das-...`, 'control' for every other arm.
+
+    An arm joined with a 2D augmentation (`das-folded+affine`) has the role of the arm before the plus.
+    """
     if arm in set(baseline_arms):
         return "baseline"
-    return "das" if arm == "das" or arm.startswith("das-") else "control"
+    base = base_of(arm)
+    return "das" if base == "das" or base.startswith("das-") else "control"
 
 
-def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str], method: str = "das") -> pd.DataFrame:
+def base_of(arm: str) -> str:
+    """The arm's name without the 2D augmentation that it is joined with."""
+    return arm.partition("+")[0]
+
+
+def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFrame:
     """Every arm of every reading gets its mean, 95 % t interval, paired differences and costs, best mean first.
 
     rows has one row per trial with the columns of `REQUIRED`: score and score_tta (with test-time averaging, NaN
     where it was not measured) in [0, 1], flops for one image forward, seconds of training and search_seconds of the
-    search, `devices` (optional, 1) the devices that these seconds held. An arm that belongs to both readings has its
-    rows under both.
+    search, `devices` (optional, 1) the devices that these seconds held, `motions` (optional) where the arm's policy is from
+    in words. An arm that belongs to both readings has its rows under both.
 
-    Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('plain',
-    or 'averaged' where every run has a score_tta and its mean is higher; always 'plain' for the role das: the
-    opponents get the better of their two readings); reference (the best baseline by judged mean), is_reference;
-    difference, difference_low, difference_high, p, wilcoxon_p, pairs (this arm - reference over common seeds, judged
-    scores); method_difference, method_low, method_high, method_p, method_pairs (`method` - this arm, likewise);
-    parameters, flops, epochs, frames, seconds and search_seconds (means), device_hours (mean of (seconds +
-    search_seconds) * devices / 3600); seeds and scores (tuples, plain scores); note (what is missing, in words).
+    Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('plain'
+    or 'averaged'; fixed beforehand for the role das: plain, and averaged for an arm that is joined with a 2D augmentation;
+    every other arm is judged by the better of its two means; 'plain' wherever a run has no score_tta); reference (the best
+    baseline by judged mean), is_reference; difference, difference_low, difference_high, p, wilcoxon_p, pairs (this arm -
+    reference over common seeds, judged scores); parameters, flops, epochs, frames, seconds and search_seconds (means),
+    device_hours (mean of (seconds + search_seconds) * devices / 3600); seeds, scores (plain) and judged_scores (tuples);
+    motions; note (what is missing, in words).
     Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.
     """
     _check(rows)
     baselines = tuple(baseline_arms)
-    parts = [_summarise_reading(part, str(reading), baselines, method) for reading, part in _readings(rows)]
+    parts = [_summarise_reading(part, str(reading), baselines) for reading, part in _readings(rows)]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -90,10 +99,10 @@ def _readings(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return [(name, rows[rows["reading"] == name]) for name in READINGS if (rows["reading"] == name).any()]
 
 
-def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, ...], method: str) -> pd.DataFrame:
+def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, ...]) -> pd.DataFrame:
     trials = {str(arm): part.sort_values("seed") for arm, part in rows.groupby("arm", sort=True)}
     roles = {arm: role_of(arm, baselines) for arm in trials}
-    averaged = {arm: roles[arm] != "das" and _better_averaged(part) for arm, part in trials.items()}
+    averaged = {arm: _is_averaged(arm, roles[arm], part) for arm, part in trials.items()}
     judged = {
         arm: dict(zip(part["seed"], part["score_tta" if averaged[arm] else "score"].astype(float), strict=True))
         for arm, part in trials.items()
@@ -105,9 +114,6 @@ def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, .
         to_reference = NO_DIFFERENCE
         if reference is not None and arm != reference:
             to_reference = paired_difference(judged[arm], judged[reference])
-        of_method = NO_DIFFERENCE
-        if method in trials and arm != method:
-            of_method = paired_difference(judged[method], judged[arm])
         plain = estimate([float(score) for score in part["score"]])
         tested = part["score_tta"].dropna().astype(float)
         records.append(
@@ -126,24 +132,22 @@ def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, .
                 "p": to_reference.p,
                 "wilcoxon_p": to_reference.wilcoxon_p,
                 "pairs": to_reference.pairs,
-                "method": method,
-                "method_difference": of_method.mean,
-                "method_low": of_method.low,
-                "method_high": of_method.high,
-                "method_p": of_method.p,
-                "method_pairs": of_method.pairs,
                 **_cost_columns(part),
                 "seeds": tuple(int(seed) for seed in part["seed"]),
                 "scores": tuple(float(score) for score in part["score"]),
+                "judged_scores": tuple(judged[arm].values()),
+                "motions": str(part["motions"].iloc[0]) if "motions" in part.columns else "",
                 "note": _note(plain.n, len(tested)),
             }
         )
     return pd.DataFrame.from_records(records).sort_values(["mean", "arm"], ascending=[False, True], kind="stable")
 
 
-def _better_averaged(part: pd.DataFrame) -> bool:
+def _is_averaged(arm: str, role: str, part: pd.DataFrame) -> bool:
     if part["score_tta"].isna().any():
         return False
+    if role == "das":
+        return base_of(arm) != arm
     return float(part["score_tta"].astype(float).mean()) > float(part["score"].astype(float).mean())
 
 

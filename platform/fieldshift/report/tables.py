@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from fieldshift.report.claims import methods_of
 from fieldshift.report.intervals import estimate
 from fieldshift.report.sheet import Sheet
+from fieldshift.report.statistics import base_of
 from fieldshift.report.verdict import p_words, percent, points_of
 
 if TYPE_CHECKING:
     from fieldshift.folding import AnyPolicy
 
-    pass
-
-ROLE_WORDS = {"das": "video", "baseline": "2D", "control": "control"}
+ROLE_WORDS = {"das": "DAS", "baseline": "2D", "control": "control"}
 
 
 def comparison_sheets(summary: pd.DataFrame, score_name: str = "accuracy") -> list[Sheet]:
@@ -175,7 +175,16 @@ def _by_reading(summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _comparison_notes(part: pd.DataFrame) -> tuple[str, ...]:
     notes = ["n: runs, one a seed. averaged: with test-time averaging."]
     if (part["judged"] == "averaged").any():
-        notes.append("* the differences use this score, the better of the arm's two.")
+        notes.append("* the differences use this score: of an opponent the better of its two.")
+    if (methods := methods_of(part)) and part["tta_mean"].notna().any():
+        fixed = [f"{words} {', '.join(named)}" for words, named in (
+            ("plain", [name for name in methods if base_of(name) == name]),
+            ("with averaging", [name for name in methods if base_of(name) != name]),
+        ) if named]  # fmt: skip
+        notes.append(f"Fixed beforehand, not chosen by score: {'; '.join(fixed)}.")
+    for motions in dict.fromkeys(motions for motions in part["motions"] if motions):
+        named = [str(row["arm"]) for row in part.to_dict("records") if row["motions"] == motions]
+        notes.append(f"Motions of {', '.join(named)}: {motions}.")
     best = part[part["is_reference"]]
     if len(best):
         notes.append(

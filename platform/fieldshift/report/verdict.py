@@ -8,48 +8,28 @@ from typing import Any
 
 import pandas as pd
 
-from fieldshift.report.intervals import FEWEST_PAIRS_FOR_WILCOXON, Difference
-
-OUTCOMES = ("wins", "loses", "cannot be told apart", "cannot be told")
-
-
-def outcomes(summary: pd.DataFrame) -> pd.DataFrame:
-    """Each duel of the method with one row: reading, opponent, role, is_reference, difference, low, high, p, pairs,
-    outcome.
-
-    The opponents are every arm of the same reading; differences are method - opponent, scores in [0, 1]; outcome is
-    one of `OUTCOMES`, by whether the 95 % interval of the paired difference includes zero.
-    """
-    records = []
-    for row in summary[summary["arm"] != summary["method"]].to_dict("records"):
-        duel = _duel(row)
-        records.append(
-            {
-                "reading": row["reading"],
-                "opponent": row["arm"],
-                "role": row["role"],
-                "is_reference": bool(row["is_reference"]),
-                "difference": duel.mean,
-                "low": duel.low,
-                "high": duel.high,
-                "p": duel.p,
-                "pairs": duel.pairs,
-                "outcome": duel.outcome,
-            }
-        )
-    names = ["reading", "opponent", "role", "is_reference", "difference", "low", "high", "p", "pairs", "outcome"]
-    return pd.DataFrame.from_records(records, columns=names)
+from fieldshift.report.claims import BASELINE, CONTROL, FIELD, FIELDS, OUTCOMES, claims, methods_of
+from fieldshift.report.intervals import FEWEST_PAIRS_FOR_WILCOXON
+from fieldshift.report.statistics import base_of
 
 
 def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
-    """One line a reading that says how the method stands to the best baseline and to each control.
+    """One line per reading and method: how it stands to the best 2D baseline, the best enlarged field and each control.
 
-    summary comes from `summarise`. A difference whose 95 % interval includes zero "cannot be told apart"; without
-    two common seeds there is no interval and the paragraph says that instead of a winner.
+    summary comes from `summarise`; the methods are das, das-folded and either joined with a 2D augmentation. A difference
+    whose 95 % interval includes zero "cannot be told apart"; without two common seeds there is no interval and the line says
+    that instead of a winner. Beside each p stands the one corrected for the number of comparisons made (Holm).
     """
+    asked, methods = claims(summary), methods_of(summary)
     sentences = []
     for reading in dict.fromkeys(summary["reading"]):
-        sentences.append(_verdict_of_reading(summary[summary["reading"] == reading], str(reading), score_name))
+        part = summary[summary["reading"] == reading]
+        present = [method for method in methods if (part["arm"] == method).any()]
+        if not present:
+            sentences.append(f"At {reading}: das was not run, so nothing can be said.")
+        for method in present:
+            own = asked[(asked["reading"] == reading) & (asked["method"] == method)]
+            sentences.append(_verdict_of(method, part, own, str(reading), score_name, len(asked)))
     return "\n".join(sentences)
 
 
@@ -60,11 +40,11 @@ def caveats(summary: pd.DataFrame) -> list[str]:
     if runs < 5:
         words = "a single run has no interval" if runs == 1 else "the intervals are wide and rest on normality"
         points.append(f"Some arms have only {runs} run{'s' if runs > 1 else ''}: {words}.")
-    duels = summary[summary["arm"] != summary["method"]].groupby("reading").size()
-    if len(duels) and duels.max() > 1:
+    made = len(claims(summary))
+    if made > 1:
         points.append(
-            f"Every interval stands on its own: none is corrected for the up to {int(duels.max())} comparisons "
-            "of a reading."
+            f"Every interval stands on its own: none is corrected for the {made} comparisons of the verdict; the corrected p "
+            "(Holm) is."
         )
     points.append(
         "The best baseline is picked by its mean on the same test scores it is then compared with, which favours it "
@@ -72,8 +52,9 @@ def caveats(summary: pd.DataFrame) -> list[str]:
     )
     if (summary["judged"] == "averaged").any():
         points.append(
-            "An opponent is judged with test-time averaging where that scores higher; averaging costs it several "
-            "forward passes an image, which its FLOPs column (one pass) does not show."
+            "A method is judged as was fixed beforehand (plain; with test-time averaging where it is joined with a 2D "
+            "augmentation), an opponent with averaging where that scores higher; averaging costs several forward passes per "
+            "image, which the FLOPs column (one pass) does not show."
         )
     if int(summary["pairs"].max()) < FEWEST_PAIRS_FOR_WILCOXON:
         points.append(
@@ -82,9 +63,10 @@ def caveats(summary: pd.DataFrame) -> list[str]:
         )
     absent = {"equal epochs", "equal compute"} - set(summary["reading"])
     points += [f"The reading at {reading} was not run; the other one alone is half a comparison." for reading in absent]
-    if not summary["arm"].eq("wide-field").any():
+    if not summary["arm"].map(base_of).isin(FIELDS).any():
         points.append(
-            "No wide-field control: a 2D network with larger kernels may reach the same score for less compute."
+            "No enlarged field (wide-field, dilated): a 2D network with larger or dilated kernels may reach the same score "
+            "for less compute."
         )
     noted = dict.fromkeys((row["arm"], row["note"]) for row in summary.to_dict("records") if row["note"])
     return points + [f"{arm}: {note}." for arm, note in noted]
@@ -110,55 +92,56 @@ def p_words(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _duel(row: Mapping[Any, Any]) -> Difference:
-    return Difference(
-        pairs=int(row["method_pairs"]),
-        mean=float(row["method_difference"]),
-        low=float(row["method_low"]),
-        high=float(row["method_high"]),
-        p=float(row["method_p"]),
-        wilcoxon_p=math.nan,
-    )
-
-
-def _verdict_of_reading(part: pd.DataFrame, reading: str, score_name: str) -> str:
-    method = str(part["method"].iloc[0])
-    ours = part[part["arm"] == method]
-    if ours.empty:
-        return f"At {reading}: {method} was not run, so nothing can be said."
-    start = f"At {reading}, {method} ({score_name} {percent(float(ours['mean'].iloc[0]))} %)"
-    best = part[part["is_reference"]]
-    if best.empty:
-        sentences = [f"{start} has no 2D baseline beside it."]
-    else:
-        row = best.to_dict("records")[0]
-        averaged = row["judged"] == "averaged"
-        score = float(row["tta_mean"] if averaged else row["mean"])
-        name = f"{row['arm']}{' with test-time averaging' if averaged else ''} ({percent(score)} %)"
-        duel = _duel(row)
-        sentences = [f"{start} {_words(duel.outcome)} the best 2D baseline, {name}: {_evidence(duel)}."]
-    controls = part[part["role"] == "control"].to_dict("records")
+def _verdict_of(
+    method: str, part: pd.DataFrame, asked: pd.DataFrame, reading: str, score_name: str, comparisons: int
+) -> str:
+    rows = {str(row["arm"]): row for row in part.to_dict("records")}
+    start = f"At {reading}, {method} ({_scored(rows[method], score_name)})"
+    sentences = []
+    for question, missing in ((BASELINE, f"{start} has no 2D baseline beside it."), (FIELD, "")):
+        found = asked[asked["question"] == question].to_dict("records")
+        for claim in found:
+            row = rows[str(claim["opponent"])]
+            name = f"{row['arm']} ({_scored(row)})"
+            subject = start if question == BASELINE else "It"
+            sentences.append(
+                f"{subject} {_words(claim['outcome'])} the {question}, {name}: {_evidence(claim, comparisons)}."
+            )
+        if not found and missing:
+            sentences.append(missing)
+    controls = asked[asked["question"] == CONTROL].to_dict("records")
     sentences.append(_controls_sentence(controls) if controls else "No control was run.")
     return " ".join(sentences)
+
+
+def _scored(row: Mapping[Any, Any], score_name: str = "") -> str:
+    averaged = row["judged"] == "averaged"
+    score = f"{percent(float(row['tta_mean'] if averaged else row['mean']))} %"
+    return " ".join(word for word in (score_name, score, "with test-time averaging" if averaged else "") if word)
 
 
 def _controls_sentence(controls: Sequence[Mapping[Any, Any]]) -> str:
     groups = []
     for outcome in OUTCOMES:
-        named = [(str(row["arm"]), _duel(row)) for row in controls if _duel(row).outcome == outcome]
+        named = [f"{_control(claim)} ({_brief(claim)})" for claim in controls if claim["outcome"] == outcome]
         if named:
-            groups.append(f"it {_words(outcome)} {_listed([f'{arm} ({_brief(duel)})' for arm, duel in named])}")
+            groups.append(f"it {_words(outcome)} {_listed(named)}")
     return f"Of the controls (points, 95 % interval), {'; '.join(groups)}."
+
+
+def _control(claim: Mapping[Any, Any]) -> str:
+    return f"{claim['opponent']} without motion" if claim["role"] == "baseline" else str(claim["opponent"])
 
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _brief(duel: Difference) -> str:
-    if math.isnan(duel.low):
-        return "no common seed" if duel.pairs == 0 else f"{points_of(duel.mean)}, one common seed"
-    return f"{points_of(duel.mean)}, {points_of(duel.low)} to {points_of(duel.high)}"
+def _brief(claim: Mapping[Any, Any]) -> str:
+    if math.isnan(claim["low"]):
+        return "no common seed" if claim["pairs"] == 0 else f"{points_of(claim['difference'])}, one common seed"
+    span = f"{points_of(claim['low'])} to {points_of(claim['high'])}"
+    return f"{points_of(claim['difference'])}, {span}, corrected {_p_text(claim['holm_p'])}"
 
 
 def _words(outcome: str) -> str:
@@ -166,12 +149,17 @@ def _words(outcome: str) -> str:
     return links.get(outcome, "cannot be compared with")
 
 
-def _evidence(duel: Difference) -> str:
-    if duel.pairs == 0:
+def _evidence(claim: Mapping[Any, Any], comparisons: int) -> str:
+    points = points_of(claim["difference"])
+    if claim["pairs"] == 0:
         return "no common seed"
-    if math.isnan(duel.low):
-        return f"{points_of(duel.mean)} points in one common seed, which gives no interval"
-    span = f"{points_of(duel.low)} to {points_of(duel.high)}"
-    p = p_words(duel.p)
-    p_text = f"p {p}" if p.startswith("<") else f"p = {p}"
-    return f"{points_of(duel.mean)} points, 95 % interval {span}, {p_text}, {duel.pairs} paired seeds"
+    if math.isnan(claim["low"]):
+        return f"{points} points in one common seed, which gives no interval"
+    span = f"{points_of(claim['low'])} to {points_of(claim['high'])}"
+    corrected = f" ({_p_text(claim['holm_p'])} corrected for {comparisons} comparisons)" if comparisons > 1 else ""
+    return f"{points} points, 95 % interval {span}, {_p_text(claim['p'])}{corrected}, {claim['pairs']} paired seeds"
+
+
+def _p_text(p: float) -> str:
+    words = p_words(p)
+    return f"p {words}" if words.startswith("<") else f"p = {words}"

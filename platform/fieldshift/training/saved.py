@@ -77,6 +77,11 @@ class NetworkCard:
         return 1 if self.policy is None or as_images or self.form == "folded" else int(self.policy["frames"])
 
     @property
+    def policy_frames(self) -> int:
+        """Frames of the video that the policy describes: as `frames`, but in the folded form they decide the step."""
+        return int(self.policy["frames"]) if self.form == "folded" and self.policy is not None else self.frames
+
+    @property
     def motions(self) -> AnyPolicy | None:
         """The policy, whichever form reads it."""
         return None if self.policy is None else policy_from_json(json.dumps(self.policy))

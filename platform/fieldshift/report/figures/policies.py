@@ -72,25 +72,38 @@ def policy_graph(policy: Policy) -> Figure:
 
 
 def frame_strip(
-    policy: Policy, images: Tensor, labels: Sequence[str] | None = None, *, notes: Sequence[str] = ()
+    policy: Policy | Sequence[Policy],
+    images: Tensor,
+    labels: Sequence[str] | None = None,
+    *,
+    notes: Sequence[str] = (),
+    neighbours: bool = False,
 ) -> Figure:
     """The policy's video of every image as a row of frames, what each frame is under its column, notes below all.
+
+    Several policies (of equal frames, reference and fill) move one image each. With `neighbours`, only the reference frame
+    and the ones before and after it are drawn: what the folded form moves channels by.
 
     images (B, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3; labels, one an image, stand left of the rows.
     Under a column stand the frame's number, its signed distance from the reference frame (the untouched one, framed)
     and, for a policy of a single motion, how far this frame is moved. What lies outside of the moved image is hatched
     in the figure only; the network sees the policy's fill there.
     """
-    video = policy.video(images).detach().cpu().clamp(0.0, 1.0).numpy()
+    policies = list(policy) if isinstance(policy, Sequence) else [policy]
+    policies = [each.centred if neighbours else each for each in policies]
+    first, middle = policies[0], policies[0].frames // 2
+    drawn = slice(middle - 1, middle + 2) if neighbours else slice(None)
+    videos = [each.video(images if len(policies) == 1 else images[[row]]) for row, each in enumerate(policies)]
+    video = np.concatenate([each[:, drawn].detach().cpu().clamp(0.0, 1.0).numpy() for each in videos])
     rows, frames, channels, height, width = video.shape
     assert channels in (1, 3), f"images of 1 or 3 channels can be shown, not {channels}"
-    shown = _shown_share(policy, (height, width))
+    shown = np.stack([_shown_share(each, (height, width))[drawn] for each in policies])
     cell = min(1.25, (WIDTH - (0.9 if labels else 0.1)) / frames - 0.05)
     tall = cell * height / width
-    s = [float(value) for value in policy.distances]
-    step = _only_step(policy)
+    s = [float(value) for value in first.distances][drawn]
+    step = _only_step(first) if len(policies) == 1 else None
     under = _under_frames(s, step, roomy=cell >= 1.2)
-    lines = _strip_notes(policy, step, bool((shown < 1.0).any())) + list(notes)
+    lines = _strip_notes(first, step, bool((shown < 1.0).any())) + list(notes)
     words = "\n".join(piece for line in lines for piece in textwrap.wrap(line, 108))
     foot = LINE * (words.count("\n") + 1) + 0.1
     below = LINE * (max(label.count("\n") for label in under) + 1) + 0.12 + foot
@@ -104,7 +117,7 @@ def frame_strip(
         for frame in range(frames):
             x, y = start + frame * (cell + 0.05), below + (rows - 1 - row) * (tall + 0.05)
             axes = figure.add_axes((x / WIDTH, y / page, cell / WIDTH, tall / page))
-            _frame(axes, video[row, frame], shown[frame], reference=s[frame] == 0.0)
+            _frame(axes, video[row, frame], shown[row % len(shown), frame], reference=s[frame] == 0.0)
             if row == rows - 1 and (frame - s.index(0.0)) % every == 0:
                 axes.set_xlabel(under[frame], fontsize=SMALL if cell > 0.5 else 7, color=INK, labelpad=4)
             if labels and frame == 0:

@@ -1,0 +1,109 @@
+"""Which arms a comparison trains: in the form asked for, built by the network, with motions that are given or searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fieldshift.console import say
+from fieldshift.errors import UserError
+from fieldshift.forms import FORMS, Form
+from fieldshift.training import ARMS, arm_named
+from pipelines.problem import PolicySource, Problem, check_folded
+from pipelines.training import arm_in_form
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet
+    from fieldshift.folding import AnyPolicy
+    from fieldshift.search import Space
+
+
+def check_arms(arms: Sequence[str] | None, form: Form, temporal: str) -> list[str]:
+    """The arms to train, in the form asked for. Raises UserError for an unknown arm, or one without that form.
+
+    By default all of them, but not the folded identity with tsm, which is the arm none.
+    """
+    if arms is None:
+        skipped = {name for name in ARMS if form == "folded" and reads_video(name)}
+        skipped |= {"identity-folded"} if temporal.startswith("tsm") else set()
+        return [name for name in ARMS if name not in skipped]
+    if not arms:
+        raise UserError(f"--arms is empty; give one or more of {', '.join(ARMS)}.")
+    return list(dict.fromkeys(arm_in_form(name, form, named=True) if arm_named(name).moves else name for name in arms))
+
+
+def check_forms(arms: Sequence[str], problem: Problem) -> None:
+    """Raises UserError where one of the arms is folded, and the temporal module or the number of frames has no such form."""
+    if any(arm_named(name).form == "folded" for name in arms):
+        check_folded(problem.temporal, problem.frames)
+
+
+def reads_video(name: str) -> bool:
+    """Whether an arm stands on a video's motions, as a video or as augmented images."""
+    arm = arm_named(name)
+    return arm.form == "video" and arm.frames != "image"
+
+
+def needs(name: str, form: Form) -> bool:
+    """Whether an arm reads a policy in that form."""
+    return arm_named(name).needs_policy and arm_named(name).form == form
+
+
+def given_forms(policy: PolicySource, folded_policy: PolicySource) -> list[Form]:
+    """The forms whose arms have a policy that was given; reads no file."""
+    return list(FORMS) if policy is not None else ["folded"] if folded_policy is not None else []
+
+
+def searched_forms(arms: Sequence[str], given: Sequence[Form]) -> list[Form]:
+    """The forms in which some arm needs a policy that is not given."""
+    return [form for form in FORMS if form not in given and any(needs(name, form) for name in arms)]
+
+
+def arms_that_build(
+    problem: Problem,
+    dataset: DataSet,
+    arms: Sequence[str],
+    given: dict[Form, AnyPolicy],
+    space: Space,
+    *,
+    seed: int,
+    named: bool,
+    images: int,
+    searched: int,
+) -> tuple[list[str], dict[Form, int]]:
+    """The arms that this network has, and how many edges a search decides in each form whose policy is not given.
+
+    Raises UserError for an arm that was named; others are left out, which is said: enlarged fields that the network lacks, and
+    a form that the network, the given motions or the space lack, as long as another form is left. `images` and `searched` are
+    the images that a worker sees in a step of training and of a search.
+    """
+    from fieldshift.motions import Policy
+
+    kept = []
+    for name in arms:
+        arm = arm_named(name)
+        try:
+            # A policy is still to be found; what a network can be built of does not depend on which it is.
+            policy = given.get(arm.form, Policy.replicate(problem.frames))
+            problem.checked_card(dataset, name, policy, space, seed, images=images)
+        except UserError as error:
+            optional = arm.wide_field or arm.dilated or arm.form == "folded" or (space.is_placed and reads_video(name))
+            if named or not optional:
+                raise
+            say(f"without the arm {name}: {error}")
+        else:
+            kept.append(name)
+    edges: dict[Form, int] = {}
+    lacking: dict[Form, UserError] = {}
+    for form in searched_forms(kept, list(given)):
+        try:
+            edges[form] = replace(problem, form=form).edges_to_decide(dataset, space, seed, images=searched)
+        except UserError as error:
+            lacking[form] = error
+    for form, reason in lacking.items():
+        if named or not edges:
+            raise reason
+        say(f"without the arms that need a search in the form {form}: {reason}")
+        kept = [name for name in kept if not needs(name, form)]
+    return kept, edges

@@ -1,0 +1,216 @@
+"""The policies that the arms of a comparison read: given in files, or found by searches of its own, which are trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
+from fieldshift.console import duration, progress, say
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.forms import Form
+from fieldshift.search import SearchConfig
+from fieldshift.training import arm_named
+from pipelines.placement import placed, workers_of_trials
+from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
+from pipelines.running import last_line
+from pipelines.searching import SearchResult, note, passes_of, run_search_trial, search_payload, space_words
+
+if TYPE_CHECKING:
+    from fieldshift.folding import AnyPolicy
+    from fieldshift.search import Space
+    from fieldshift.tracking import Run
+    from pipelines.session import Session
+
+SEARCHES = ("per-seed", "one")
+"""per-seed: a search for each training seed, so that intervals hold what searches differ by. one: the first seed's for all."""
+
+FOLDER = "searches"
+
+
+@dataclass(frozen=True)
+class FoundPolicy:
+    """A policy that an arm reads, where it is from in words, and the seconds that finding it took."""
+
+    policy: AnyPolicy
+    source: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ArmPolicies:
+    """The policies of a comparison by form and training seed."""
+
+    found: dict[tuple[Form, int], FoundPolicy]
+
+    def of(self, arm: str, seed: int) -> FoundPolicy | None:
+        """What the arm reads with that seed; None for an arm that reads no policy."""
+        chosen = arm_named(arm)
+        return self.found[chosen.form, seed] if chosen.needs_policy else None
+
+    def policy(self, arm: str, seed: int) -> AnyPolicy | None:
+        found = self.of(arm, seed)
+        return None if found is None else found.policy
+
+
+def given_policies(policy: PolicySource, folded_policy: PolicySource) -> dict[Form, AnyPolicy]:
+    """The policies that were given, by the form whose arms read them; `policy` serves both where it is alone."""
+    everywhere, folded = read_policy(policy), read_policy(folded_policy)
+    found: dict[Form, AnyPolicy | None] = {"video": everywhere, "folded": folded or everywhere}
+    return {form: each for form, each in found.items() if each is not None}
+
+
+def check_searches(searches: str | None, search: SearchConfig, forms: Sequence[Form]) -> str | None:
+    """How the searches are made, None where there are none to make. Raises UserError for options that nothing would read."""
+    if searches is not None and searches not in SEARCHES:
+        raise unknown_name("way of searching", searches, SEARCHES)
+    if forms:
+        return searches or SEARCHES[0]
+    for name, asked in (("searches", searches is not None), ("search", search != SearchConfig())):
+        if asked:
+            raise UserError(
+                f"--{name} is given, but nothing is to be searched: no arm needs a policy, or --policy gives it; leave one out."
+            )
+    return None
+
+
+def policies_given(
+    given: dict[Form, AnyPolicy], seeds: Sequence[int], frames: int
+) -> dict[tuple[Form, int], FoundPolicy]:
+    for policy in {each.digest(): each for each in given.values()}.values():
+        say_other_length(policy, frames)
+    return {(form, seed): FoundPolicy(policy, "a given policy") for form, policy in given.items() for seed in seeds}
+
+
+def policies_searched(
+    results: dict[tuple[Form, int], SearchResult], seeds: Sequence[int]
+) -> dict[tuple[Form, int], FoundPolicy]:
+    """The policy of each seed: its own search's, or the only search's."""
+    found = {}
+    for form in dict.fromkeys(form for form, _ in results):
+        own = [seed for each, seed in results if each == form]
+        for seed in seeds:
+            result = results[form, seed if seed in own else own[0]]
+            source = "one search per seed" if len(seeds) == len(own) else f"one search, of seed {own[0]}, for all seeds"
+            found[form, seed] = FoundPolicy(result.policy, source, result.seconds)
+    return found
+
+
+def run_searches(
+    session: Session,
+    problem: Problem,
+    space: Space,
+    space_name: str,
+    config: SearchConfig,
+    *,
+    edges: dict[Form, int],
+    seeds: Sequence[int],
+    cluster: ClusterConfig,
+    digest: str,
+) -> dict[tuple[Form, int], SearchResult]:
+    """Searches with every seed in every form of `edges` (the decisions of each), as trials below the session's folder.
+
+    What is finished is kept there, so that a resumed run searches only what is missing. Raises RuntimeError where a search
+    failed.
+    """
+    import pandas as pd
+
+    from fieldshift.motions.placed import load_policy
+
+    finished = session.folder.finished_result()
+    keys = {(form, seed): f"{form}-seed{seed}" for form in edges for seed in seeds}
+    if finished is None:
+        payloads, passes = [], {}
+        for (form, seed), key in keys.items():
+            payload = search_payload(
+                replace(problem, form=form), space_name, config, seed=seed, digest=digest, folder=session.path / key,
+                resume=True,
+            )  # fmt: skip
+            payloads.append({"key": key, "form": form, **payload})
+            passes[key] = passes_of(config, space, edges[form])
+        say(f"  {space.name}: {space_words(space)}")
+        finished = session.folder.write_result({"searches": search_trials(session, payloads, passes, cluster)})
+    rows = {row["key"]: row for row in finished["searches"]}
+    results = {}
+    for (form, seed), key in keys.items():
+        row, path = rows[key], session.path / key
+        results[form, seed] = SearchResult(
+            path, load_policy(path / "policy.json"), pd.DataFrame(row["history"]), row["decisions"], row["seconds"]
+        )
+        words = "; ".join(results[form, seed].policy.describe())
+        say(f"  {form}, seed {seed}, found in {duration(row['seconds'])}: {words or 'no motion'}")
+        for warning in row["warnings"]:
+            say(f"  note: {warning}")
+    return results
+
+
+def search_trials(
+    session: Session, payloads: list[dict[str, Any]], passes: dict[str, int], cluster: ClusterConfig
+) -> list[dict[str, Any]]:
+    """Runs the searches as trials: progress, one MLflow run and one row for each."""
+    runs: dict[str, Run] = {}
+    done: dict[str, int] = {}
+
+    def run_of(trial: dict[str, Any]) -> Run:
+        key = trial["key"]
+        if key not in runs:
+            frames = str(trial["problem"]["frames"])
+            tags = {"arm": "search", "form": trial["form"], "seed": str(trial["seed"]), "frames": frames}
+            runs[key] = session.child(f"search-{key}", tags)
+            runs[key].log_params({**tags, **{f"search.{name}": str(value) for name, value in trial["search"].items()}})
+        return runs[key]
+
+    with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress("search", sum(passes.values())) as bar:
+
+        def reported(trial: dict[str, Any], metrics: dict[str, float]) -> None:
+            key, step = trial["key"], int(metrics["pass"])
+            run_of(trial).log_metrics({name: value for name, value in metrics.items() if name != "pass"}, step=step)
+            if "train/loss" in metrics:
+                done[key] = step
+                bar.show(sum(done.values()), f"{key}: {note(metrics)}")
+
+        def finished(result: TrialResult) -> None:
+            run = run_of(result.trial)
+            done[result.key] = passes[result.key]
+            if result.value is not None:
+                run.log_artifact(Path(result.value["policy"]))
+            run.close("FAILED" if result.value is None else "FINISHED")
+            bar.show(sum(done.values()), f"{'failed' if result.value is None else 'done'}: {result.key}")
+
+        results = run_trials(
+            run_search_trial, payloads, cluster=cluster, name=session.path.name, storage=session.path / "ray",
+            on_report=reported, on_done=finished, resume=session.resume,
+        )  # fmt: skip
+    for result in results:
+        if result.value is None:
+            raise RuntimeError(f"The search {result.key} failed: {last_line(result.error)}; --resume keeps the others.")
+    return [{"key": result.key, "form": result.trial["form"], "seed": result.trial["seed"], **(result.value or {})}
+            for result in results]  # fmt: skip
+
+
+def search_cluster(cluster: ClusterConfig) -> ClusterConfig:
+    """Where the searches of a study run: --cluster.workers, where there are several, work on each search together."""
+    if cluster.workers < 2:
+        return cluster
+    at_once = cluster.trials_at_once
+    return replace(cluster, trial_workers=cluster.workers, trials_at_once=1 if at_once == 0 else at_once)
+
+
+def record_of(results: dict[tuple[Form, int], SearchResult]) -> list[dict[str, Any]]:
+    """The searches as a result file holds them."""
+    import json
+
+    return [
+        {
+            "form": form, "seed": seed, "policy": json.loads(result.policy.to_json()), "words": result.policy.describe(),
+            "seconds": result.seconds, "folder": str(result.folder),
+        }
+        for (form, seed), result in results.items()
+    ]  # fmt: skip
+
+
+def settings_of(searches: str | None, search: SearchConfig) -> dict[str, Any]:
+    """What a configuration holds of the searches; nothing of them where none are made."""
+    return {"searches": searches, **({} if searches is None else {"search": asdict(search)})}

@@ -1,0 +1,159 @@
+"""A comparison that searches: one search for all seeds where asked, kept under --resume, and every mistake in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fieldshift.cli import main
+from fieldshift.motions import Policy
+from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
+from fieldshift.run_folder import read_result
+from fieldshift.training import ARMS
+from pipelines.arms import check_arms, searched_forms
+from pipelines.studying import STUDY_ARMS, study_arms
+
+QUICK = [
+    "--loading.train_limit", "80", "--loading.test_limit", "40", "--recipe.epochs", "1", "--recipe.batch", "32",
+    "--tracking.enabled", "false", "--cluster.trials_at_once", "0", "--average_copies", "1",
+]  # fmt: skip
+SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
+EQUAL_EPOCHS = ["--readings", '["equal epochs"]']
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("policies")
+    Policy.single("translate_x", 0.4, frames=3).save(folder / "x.json")
+    Policy.single("translate_y", 0.4, frames=3).save(folder / "y.json")
+    Policy.single("brightness", 0.2, frames=3).save(folder / "colour.json")
+    placed = PlacedMotion(("blocks.9.conv1",), (Policy.single("translate_x", 0.4, frames=3),))
+    PlacedPolicy(motions=(placed,)).save(folder / "placed.json")
+    return folder
+
+
+def test_one_search_serves_all_seeds_where_asked_and_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = [
+        "compare",
+        "--form",
+        "folded",
+        "--arms",
+        "das",
+        "none",
+        "--seeds",
+        "2",
+        "--searches",
+        "one",
+        "--out",
+        str(out),
+    ]
+    words += [*QUICK, *SEARCHED, *EQUAL_EPOCHS]
+    assert main(words) == 0
+    assert "Motions of das-folded: one search, of seed 0, for all seeds." in " ".join(capsys.readouterr().out.split())
+    result = read_result(out)
+    assert [(each["form"], each["seed"]) for each in result["searches"]] == [("folded", 0)]
+    rows = [row for row in result["rows"] if row["arm"] == "das-folded"]
+    cards = [json.loads((Path(row["folder"]) / "network.json").read_text()) for row in rows]
+    assert [card["policy"] for card in cards] == 2 * [result["searches"][0]["policy"]]
+    searched = (out / "searches" / "folded-seed0" / "search.pt").stat().st_mtime_ns
+    (out / "result.json").unlink()
+    assert main([*words, "--resume"]) == 0
+    assert [row["score"] for row in read_result(out)["rows"]] == [row["score"] for row in result["rows"]]
+    assert (out / "searches" / "folded-seed0" / "search.pt").stat().st_mtime_ns == searched
+
+
+def test_the_folded_arms_may_have_a_policy_of_their_own(policies: Path, tmp_path: Path) -> None:
+    words = [
+        "compare",
+        "--policy",
+        str(policies / "x.json"),
+        "--folded_policy",
+        str(policies / "y.json"),
+        "--seeds",
+        "1",
+    ]
+    words += ["--arms", "das", "das-folded", *QUICK, *EQUAL_EPOCHS, "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    rows = read_result(tmp_path / "out")["rows"]
+    cards = {row["arm"]: json.loads((Path(row["folder"]) / "network.json").read_text()) for row in rows}
+    steps = {arm: card["policy"]["edges"][0]["steps"][0]["op"] for arm, card in cards.items()}
+    assert steps == {"das": "translate_x", "das-folded": "translate_y"}
+    assert {row["motions"] for row in rows} == {"a given policy"}
+    assert not (tmp_path / "out" / "searches").exists()
+
+
+def test_the_default_arms_of_each_form() -> None:
+    everything = set(ARMS)
+    assert set(check_arms(None, "video", "tsm")) == everything - {"identity-folded"}  # with tsm it is the arm none
+    assert set(check_arms(None, "video", "gsf")) == everything
+    folded = set(check_arms(None, "folded", "tsm"))
+    assert {name for name in folded if ARMS[name].moves} == {"das-folded", "random-policy-folded"}
+    assert "policy-2d" not in folded
+    assert study_arms(None, None, "tsm") == list(STUDY_ARMS)
+    assert {name for name in STUDY_ARMS if "folded" in name}.isdisjoint(study_arms(None, "video", "tsm"))
+    assert {"das", "random-policy"}.isdisjoint(study_arms(None, "folded", "tsm"))
+    assert {"das-folded+affine", "dilated+affine"} <= set(study_arms(None, "folded", "tsm"))
+
+
+def test_with_form_folded_arms_are_named_by_their_video() -> None:
+    named = ["none", "das", "das+affine", "random-policy", "das-folded"]
+    assert check_arms(named, "folded", "tsm") == ["none", "das-folded", "das-folded+affine", "random-policy-folded"]
+
+
+@pytest.mark.parametrize(
+    ("arms", "given", "forms"),
+    [
+        (["none", "dilated+affine"], [], []),
+        (["das", "das-folded+affine"], [], ["video", "folded"]),
+        (["das", "das-folded"], ["folded"], ["video"]),
+        (["policy-2d", "random-policy-folded"], [], ["video"]),
+    ],
+)
+def test_a_form_is_searched_where_an_arm_needs_it_and_no_policy_is_given(
+    arms: list[str], given: list[str], forms: list[str]
+) -> None:
+    assert searched_forms(arms, given) == forms  # type: ignore[arg-type]
+
+
+MISTAKES = {
+    "form": (["compare", "--form", "foldd"], "must be video, folded"),
+    "study form": (["study", "--form", "foldd"], "must be video, folded"),
+    "searches": (["compare", "--searches", "per-sed"], "Did you mean 'per-seed'"),
+    "searches with a policy": (["compare", "--policy", "x.json", "--searches", "one"], "nothing is to be searched"),
+    "search without need": (["compare", "--arms", "none", "--search.epochs", "3"], "nothing is to be searched"),
+    "augmentation": (["compare", "--arms", "das-folded+affin"], "Did you mean 'affine'"),
+    "no folded form": (["compare", "--form", "folded", "--arms", "no-shift"], "the arm 'no-shift' has none"),
+    "two frames": (["compare", "--arms", "das-folded", "--frames", "2"], "give 3 or more"),
+    "two frames, form": (["study", "--form", "folded", "--frames", "2"], "give 3 or more"),
+    "causal": (["compare", "--arms", "das-folded", "--temporal", "tsm-causal"], "tsm-causal"),
+    "conv3d": (["study", "--form", "folded", "--temporal", "conv3d"], "conv3d"),
+    "colour": (["compare", "--policy", "colour.json", "--arms", "das-folded"], "changes colours"),
+    "colour space": (["study", "--form", "folded", "--space", "affine-colour"], "colour"),
+    "places": (["compare", "--policy", "placed.json", "--form", "folded", "--arms", "das"], "blocks.9.conv1"),
+    "placed as video": (["compare", "--policy", "placed.json", "--arms", "das"], "use the form folded"),
+    "folded policy file": (["compare", "--folded_policy", "nowhere.json"], "nowhere.json"),
+    "arm of the other form": (["study", "--form", "video", "--arms", "das-folded"], "leave out --form"),
+    "sweep": (["sweep-frames", "--policy", "x.json", "--form", "folded", "--frame_counts", "1", "3"], "give 3 or more"),
+    "describe": (["describe", "--form", "folded", "--frames", "2"], "give 3 or more"),
+    "describe a video's policy": (["describe", "--policy", "x.json"], "--policy is for --form folded"),
+    "preview": (["preview", "--policy", "colour.json", "--form", "folded"], "changes colours"),
+    "preview of a video": (["preview", "--policy", "placed.json"], "use the form folded"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(
+    name: str, policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words, said = MISTAKES[name]
+    assert main([str(policies / word) if (policies / word).exists() else word for word in words]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert said in error
+    assert list(tmp_path.iterdir()) == []
