@@ -95,9 +95,9 @@ class Study:
                 network, self.dataset, space, SearchConfig(frames=FRAMES, epochs=self.chosen.search_epochs, batch=self.batch),
                 objective=self.objective, normalise=self.card("none", None).plan().normalise, seed=seed,
             )  # fmt: skip
-            self.kept["searches"][key] = {
-                "policy": json.loads(found.policy.to_json()), "cpu_seconds": time.process_time() - started
-            }  # fmt: skip
+            policy = json.loads(found.policy.to_json())
+            policy["found"]["data"] = self.kept["settings"]["data"]  # no path of one machine
+            self.kept["searches"][key] = {"policy": policy, "cpu_seconds": time.process_time() - started}
             self.save()
             print(f"seed {seed}, {form}: {'; '.join(found.policy.describe())}", flush=True)
         return policy_from_json(json.dumps(self.kept["searches"][key]["policy"]))
