@@ -18,6 +18,7 @@ from fieldshift.networks import VideoNetwork, video_network
 from fieldshift.receptive_field import effective, probe, reshaped, theory
 from fieldshift.receptive_field.figures import reshaped_figure
 from fieldshift.receptive_field.passages import motions_at_places, policy_in
+from pipelines.describing import field_of
 
 SIZE = (36, 45)
 PLACES = ("blocks.0.conv1", "blocks.1.conv1")
@@ -180,6 +181,11 @@ def test_the_effective_field_comes_straight_from_the_image() -> None:
     outside_the_box = region.mask & ~reshaped(ACROSS, network, SIZE).plain.mask
     assert float(field.values[outside_the_box].sum()) > 0
     assert field.values.equal(effective(network, images, trained=False, policy=ACROSS).values)
+
+
+def test_describe_tells_what_the_motions_add() -> None:
+    words = field_of(folded(ACROSS), 40)
+    assert words == "15 x 15 px, stride 4 px, with what is moved at 2 places 15 x 40 px of an image of 40 x 40 px"
 
 
 def test_figures_show_one_frame() -> None:
