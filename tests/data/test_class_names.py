@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,12 @@ def test_a_name_given_twice_matches_nothing(tmp_path: Path) -> None:
     for folder in ("JPEGImages", "SegmentationClass"):
         (tmp_path / folder).mkdir()
         for number in range(4):
-            Image.fromarray(np.full((8, 8), number % 3, np.uint8)).save(tmp_path / folder / f"{number}.png")
-    (tmp_path / "classes.txt").write_text("a\na\nb\n")
+            labels = (np.arange(64, dtype=np.uint8).reshape(8, 8) + number) % 3
+            Image.fromarray(labels).save(tmp_path / folder / f"{number}.png")
+    (tmp_path / "classes.txt").write_text("a\nc\nb\n")
+    made = load_dataset(f"voc:{tmp_path}")
     with pytest.raises(UserError, match="are not the network's"):
-        with_classes(load_dataset(f"voc:{tmp_path}"), ("a", "b", "a"))
+        with_classes(replace(made, classes=("a", "a", "b")), ("a", "b", "a"))
+    (tmp_path / "classes.txt").write_text("a\na\nb\n")
+    with pytest.raises(UserError, match="names the class 'a' twice"):
+        load_dataset(f"voc:{tmp_path}")

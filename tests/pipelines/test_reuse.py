@@ -173,7 +173,7 @@ def test_evaluate_scores_what_predict_says_of_those_images(
     result = read_result(out)
     assert result["score"] == pytest.approx(np.mean(right))
     assert result["samples"] == len(files)
-    assert result["data"]["notes"] == [capsys.readouterr().out.splitlines()[0]]
+    assert result["data"]["notes"] == [capsys.readouterr().out.splitlines()[1]]  # below how the data were read
     assert not any(answer["trained_on"] for answer in answers)
 
 
