@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import permutations
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
