@@ -72,12 +72,12 @@ class Problem:
             )
         return dataset
 
-    def edges_to_decide(self, dataset: DataSet, space: Space, seed: int, *, images: int) -> int:
+    def edges_to_decide(self, dataset: DataSet, space: Space, seed: int, *, images: int, order: str = "first") -> int:
         """How many edges a search has to decide; UserError where the network has no search in this space and form."""
         from fieldshift.search import check_search
 
         card = self.checked_card(dataset, STILL_ARMS[self.form], None, None, seed, images=images)
-        return check_search(card.build_without_memory(), space, self.frames)
+        return check_search(card.build_without_memory(), space, self.frames, order)
 
     def without_auxiliary(self) -> Problem:
         """The same problem for a search, which learns from the reference frame's answer alone."""
@@ -96,7 +96,10 @@ class Problem:
     def plain(self) -> dict[str, Any]:
         from dataclasses import asdict
 
-        return asdict(replace(self, architecture=self.architecture.anywhere()))
+        values = asdict(replace(self, architecture=self.architecture.anywhere()))
+        if self.form == "video":  # as in the configurations of runs from before there was another form
+            del values["form"]
+        return values
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> Problem:
@@ -229,6 +232,11 @@ def arm_policy(
         return Policy.replicate(frames)
     if arm.frames == "random":
         drawn_from = space or load_space("affine-one")
+        if arm.form == "folded" and drawn_from.colours:
+            raise UserError(
+                f"The arm '{arm_name}' moves features, which have no colours, but the space {drawn_from.name} has colour "
+                f"operations ({', '.join(drawn_from.colours)}); choose another space."
+            )
         if drawn_from.is_placed and arm.form != "folded":
             raise UserError(
                 f"The arm '{arm_name}' draws a video's motion, but the space {drawn_from.name} has several motions; use "

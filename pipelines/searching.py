@@ -114,7 +114,7 @@ def search(
     motion_space, dataset = load_space(space), problem.check()
     check_edges(search, motion_space)
     images = images_in_step(len(dataset.train) // 2, search.batch, cluster.workers)
-    edges = problem.edges_to_decide(dataset, motion_space, seed, images=images)
+    edges = problem.edges_to_decide(dataset, motion_space, seed, images=images, order=search.order)
     tags = {"data": data, "network": network, "space": space, "seed": str(seed), "form": form}
     with open_session(
         "search", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset

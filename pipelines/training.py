@@ -85,7 +85,7 @@ def train(
         frames=frames,
         architecture=architecture,
         loading=loading,
-        form=form,
+        form=arm_named(chosen).form,
     )
     check_policy(policy)
     check_arms_policy([chosen], policy)

@@ -29,11 +29,12 @@ from fieldshift.motions.placed import policy_from_json
 from fieldshift.networks import NetworkConfig, video_network
 from fieldshift.report.intervals import estimate, paired_difference
 from fieldshift.run_folder import write_whole
-from fieldshift.search import SearchConfig, load_space, random_policy, search
+from fieldshift.search import SearchConfig, load_space, random_policy, search, units_of
 from fieldshift.training import (
     NetworkCard,
     Recipe,
     arm_named,
+    equal_compute_epochs,
     evaluate_network,
     network_card,
     network_cost,
@@ -114,7 +115,12 @@ class Study:
         spec = arm_named(arm)
         policy: AnyPolicy | None = None
         if spec.frames == "random":
-            policy = random_policy(load_space(self.chosen.space), FRAMES, seed)
+            network, space = (
+                self.card("identity-folded", Policy.replicate(FRAMES)).build(),
+                load_space(self.chosen.space),
+            )
+            units = units_of(space, [each.path for each in network.placements], network.stages)
+            policy = random_policy(space, FRAMES, seed, units=units)
         elif spec.needs_policy:
             policy = self.searched(spec.form, seed)
         elif spec.frames == "replicated":
@@ -123,7 +129,7 @@ class Study:
         torch.manual_seed(seed)
         network, plan = card.build(), card.plan()
         cost, budget = (self.cost(each) for each in (card, plain))
-        epochs = max(1, round(self.chosen.epochs * budget / cost))
+        epochs = equal_compute_epochs(self.chosen.epochs, cost, budget)
         started = time.process_time()
         train_network(
             network, self.dataset.train, plan=plan, recipe=Recipe(epochs=epochs, batch=self.batch), objective=self.objective,

@@ -92,8 +92,8 @@ class PolicyMotion:
         key = (self._name, size, dtype, device)
         if is_traced() and key not in _movements:
             raise UserError(
-                f"The motions for maps of {size[0]} x {size[1]} are not made yet; run the network once on an image of "
-                "the size to export, then export it."
+                f"The motions for maps of {size[0]} x {size[1]} are not made yet; run the network once on images of each "
+                "size before it is exported, compiled or transformed."
             )
         return _movements.get(key, lambda: self._made(size, dtype, device))
 

@@ -2,8 +2,9 @@
 
 Every frame of a policy's video shows the same image moved, so the features of frame t + 1 are those of frame t moved by
 the step M between the two, and y = [M x[:f], M^-1 x[f:2f], x[2f:]] is the shift without the other frames. Exact, away from
-the border, for translations by whole cells of the map and T // 2 at least the number of modules; for part cells,
-rotations and zooms a convolution does not commute with the motion, and the folded network is a network of its own [D].
+the border, for translations by whole cells of maps whose strides divide the image's side, and T // 2 at least the number of
+modules; for part cells, rotations and zooms a convolution does not commute with the motion, and the folded network is a
+network of its own [D].
 
 Kin: Shift (Wu et al., CVPR 2018: one cell, fixed), Active Shift (Jeon and Kim, NeurIPS 2018: a learned displacement of
 each channel), Sparse Shift (Chen et al., CVPR 2019), 4-Connected Shift ResNets (Brown et al., ICCVW 2019), AS-MLP (Lian et
@@ -15,6 +16,7 @@ Shape letters: B batch, C channels, F moved channels, G groups of channels with 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
@@ -63,9 +65,10 @@ class FoldedTSM(nn.Module):
         """Moves by another motion from now on; UserError where its groups do not divide the channels each way."""
         if self.fold % motion.groups:
             multiple = max(1, self.fold // motion.groups) * motion.groups
+            ratio = math.ceil(1e4 * multiple / self.channels) / 1e4
             raise UserError(
                 f"groups = {motion.groups} does not divide the {self.fold} of {self.channels} channels that move each way; "
-                f"choose another number of groups, or a ratio of {multiple / self.channels:.4g} (architecture.ratio)."
+                f"choose another number of groups, or a ratio of {ratio:g} (architecture.ratio)."
             )
         self.motion = motion
 
@@ -108,8 +111,8 @@ class FoldedGSM(_OneMotion):
 
     (B, C, H, W) -> the same shape; 29 F + 2 parameters, the same as GSM's. The gate's own temporal convolution reads the
     neighbouring frames too: its planes are moved likewise, which is the same for whole cells (a convolution commutes with
-    them). Where nothing moves, what left and what remained add up to the input, which is returned as it is. Raises
-    UserError for a motion of several groups: a gate looks at a neighbouring frame as a whole.
+    them). Where nothing moves, what left and what remained add up to the input, which is returned, up to the interleave.
+    Raises UserError for a motion of several groups: a gate looks at a neighbouring frame as a whole.
     """
 
     def __init__(
@@ -120,7 +123,9 @@ class FoldedGSM(_OneMotion):
 
     def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
         """What arrived and what remained, (B, 1, F, H, W)."""
-        return gated if movement_for(self.motion, gated).is_identity else super().mix(gated, leaving)
+        if movement_for(self.motion, gated).is_identity:
+            return gated + 0 * leaving.sum()  # the gate takes part, as gradients across workers expect
+        return super().mix(gated, leaving)
 
 
 class FoldedGSF(_OneMotion, GSF):

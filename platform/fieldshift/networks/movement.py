@@ -280,8 +280,9 @@ class Movement:
         if self.is_identity or features.is_meta:
             return features
         moved, passing = features[:, :width], features[:, width:]
-        if is_traced():
-            return torch.cat([self._filled(moved, self._gathered), passing], dim=1)
+        tracing: bool = torch.jit.is_tracing()
+        if tracing or is_traced():
+            return torch.cat([self._filled(moved, self.gathered), passing], dim=1)
         if self.fill_mean or features.dtype != self.weights.dtype:
             summed = self._filled(moved.to(self.weights.dtype), lambda part: self.added(part, width))
             return torch.cat([summed.to(features.dtype), passing], dim=1)
@@ -302,7 +303,7 @@ class Movement:
         of_channels = self.shares.repeat_interleave(moved.shape[1] // self.blocks, output_size=moved.shape[1])
         return sums(moved - outside) + outside * of_channels.to(moved.dtype)[:, None, None]
 
-    def _gathered(self, moved: Tensor) -> Tensor:
+    def gathered(self, moved: Float[Tensor, "batch width H W"]) -> Tensor:
         """The same sums in operations that every exporter knows: a gather of as many taps for every pixel, and a sum."""
         batch, channels = moved.shape[:2]
         pixels, each = self.size[0] * self.size[1], channels // self.blocks

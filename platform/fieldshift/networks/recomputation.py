@@ -64,6 +64,11 @@ def recompute_stages(network: nn.Module, stages: Iterable[str]) -> None:
                 part.__class__ = _recomputed_class(type(part))  # type: ignore[arg-type]
 
 
+def is_recomputed(network: nn.Module) -> bool:
+    """Whether some part of the network recomputes its activations."""
+    return any(hasattr(type(module), _RECOMPUTED) for module in network.modules())
+
+
 def _is_chain_of_blocks(stage: nn.Module) -> bool:
     """Whether a stage is a chain of modules with layers inside; single layers by themselves would keep every map."""
     if not isinstance(stage, nn.Sequential):

@@ -94,6 +94,6 @@ class Choices(nn.Module):
         for e, row in enumerate((weights.detach() != 0).tolist()):
             is_open = self.kept[e] and self.decided[e] is None
             # One option without weight (a perturbed edge) is carried along: the taps that are kept stay the same.
-            whole = is_open and (wanted or sum(row) > 1)
+            whole = is_open and (wanted or sum(row) != 1)
             live.append([o for o, counts in enumerate(row) if counts or whole])
         return live

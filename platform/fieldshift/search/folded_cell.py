@@ -86,7 +86,7 @@ class FoldedCell(Choices):
         """While it lasts, the places mix by these weights; None takes the policy of a decided cell."""
         before = self._shown, self._learns
         if weights is None and not self.is_decided:
-            weights = self.weights()
+            weights = self.weights() if learns else self.weights().detach()
         self._shown, self._learns = weights, learns and torch.is_grad_enabled()
         try:
             yield
@@ -221,3 +221,11 @@ class GraphMovement(Movement):
             value = sum(sums[1:], start=sums[0]) if sums else torch.zeros_like(table)
             values.append(value if outside is None else value + (self.totals[node] - 1).to(outside) * outside)
         return map_of(values[-1], Layout.of(moved), self.blocks)
+
+    def flops(self, width: int) -> int:
+        """Floating-point operations per image for `width` moved channels, over all edges."""
+        return sum(2 * len(taps.rows) * (width // self.blocks) for taps, _ in self.parts.values())
+
+    def gathered(self, moved: Float[Tensor, "batch width H W"]) -> Tensor:  # noqa: ARG002 - as in Movement
+        """A mixture lives in a search, which nothing traces: UserError."""
+        raise UserError("The mixture of a search cannot be traced; export or compile a network with a policy instead.")

@@ -17,6 +17,7 @@ from fieldshift.data.partition import limited
 from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy
 from fieldshift.networks import VideoNetwork
+from fieldshift.networks.recomputation import is_recomputed
 from fieldshift.search.cell import RelaxedCell
 from fieldshift.search.choices import Choices
 from fieldshift.search.config import SearchConfig
@@ -88,6 +89,7 @@ class Session:
                 f"search.batch is {batch} (a half of the training set has {len(on_weights)} images), but {workers} "
                 f"workers share it equally; give a multiple of {workers}."
             )
+        check_recomputation(network, config.order)
         supernet = supernet_of(network.to(device), space, frames, seed, normalise)
         cell = supernet.cell.to(device)
         parameters = [each for each in network.parameters() if each.requires_grad]
@@ -244,13 +246,24 @@ class Session:
         self.state = state
 
 
-def check_search(network: VideoNetwork, space: Space, frames: int) -> int:
+def check_search(network: VideoNetwork, space: Space, frames: int, order: str = "first") -> int:
     """The number of edges that a search in the space has to decide for a network.
 
-    Raises UserError where the two do not fit: the form, the channels or the space's motions. A folded network is left
-    with a cell of the space.
+    Raises UserError where they do not fit: the form, the channels, the space's motions or the order of the outer gradient.
+    A folded network is left with a cell of the space.
     """
+    check_recomputation(network, order)
     return len(supernet_of(network, space, frames, 0, lambda video: video).cell.edges)
+
+
+def check_recomputation(network: VideoNetwork, order: str) -> None:
+    """Raises UserError where a search cannot recompute activations: what they depend on has changed by then.
+
+    A folded network's mixture lasts for one forward pass, and second order puts other weights into the network for one.
+    """
+    if is_recomputed(network) and (network.form == "folded" or order != "first"):
+        what = "in folded form" if network.form == "folded" else f"with search.order {order}"
+        raise UserError(f"A search {what} cannot recompute activations; leave out --architecture.recompute.")
 
 
 def supernet_of(
@@ -269,6 +282,7 @@ def supernet_of(
 
 
 def fingerprint_of(found: dict[str, Any], space: Space, dataset: DataSet, frames: int) -> str:
-    """Equal for searches that must end with the same policy."""
-    text = repr((sorted(found.items()), space, dataset.digest, len(dataset.train), frames))
+    """Equal for searches that must end with the same policy; a space of one motion is named as before there were others."""
+    named = repr(space).replace(", per='network', groups=1", "")
+    text = f"({sorted(found.items())!r}, {named}, {dataset.digest!r}, {len(dataset.train)}, {frames})"
     return hashlib.sha256(text.encode()).hexdigest()[:12]
