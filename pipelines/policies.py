@@ -165,7 +165,7 @@ def search_trials(
     with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress("search", sum(passes.values())) as bar:
 
         def reported(trial: dict[str, Any], metrics: dict[str, float]) -> None:
-            key, step = trial["key"], int(metrics["pass"])
+            key, step = trial["key"], int(metrics.get("pass", 0))
             run_of(trial).log_metrics({name: value for name, value in metrics.items() if name != "pass"}, step=step)
             if "train/loss" in metrics:
                 done[key] = step

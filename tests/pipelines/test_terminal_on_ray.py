@@ -19,7 +19,7 @@ TRAINED = [*LOADED, "--recipe.epochs", "1", "--recipe.batch", "32"]
 SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
 FEW = ["--seeds", "1", "--average_copies", "0", "--readings", "equal epochs", *TRAINED]
 
-# A study searches through Ray Train, and compares and sweeps through Ray Tune, as the commands of these names do.
+# A study searches, compares and sweeps through Ray Tune, as the commands of these names do.
 ON_RAY = {
     "study": (
         ["--arms", "none", "das", "--frame_counts", "1", "3", *FEW, *SEARCHED],
