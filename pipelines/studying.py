@@ -197,6 +197,11 @@ def study(
     )
     if not edges:
         edges = {problem.form: problem.edges_to_decide(dataset, motion_space, seed, images=halves)}
+    if "frames" in wanted and "video" not in edges and not steps:
+        raise UserError(
+            f"--frame_counts holds {', '.join(map(str, counts))}, but the folded form needs a frame to either side of the "
+            "reference; give 3 or more."
+        )
     seed_list = list(range(seed, seed + seeds))
     parts: dict[str, dict[str, Any]] = {
         "search": {**base, **searching},
@@ -233,12 +238,14 @@ def study(
                     copies=average_copies, tune_randaugment=tune_randaugment, searches=found,
                 )  # fmt: skip
             if "frames" in wanted:
+                lengths: dict[Form, list[int]] = {"video": counts, "folded": steps}
                 arms_swept = [
-                    swept_arm(problem, dataset, form, policies, seed, counts if form == "video" else steps, recipe)
-                    for form in edges
+                    swept_arm(problem, dataset, each, policies, seed, lengths[each], recipe)
+                    for each in edges
+                    if lengths[each]
                 ]
-                lengths = "; ".join(f"{each.arm} T = {', '.join(map(str, each.counts))}" for each in arms_swept)
-                headline(session, "frames", f"{lengths}, {frame_seeds} seed(s)")
+                swept_words = "; ".join(f"{one.arm} T = {', '.join(map(str, one.counts))}" for one in arms_swept)
+                headline(session, "frames", f"{swept_words}, {frame_seeds} seed(s)")
                 sweep = run_sweep(
                     session.stage("frames", {**parts["frames"], **policy_part}), problem, dataset, policies,
                     arms=arms_swept, seeds=seed_list[:frame_seeds], cluster=cluster,

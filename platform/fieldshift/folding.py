@@ -60,8 +60,9 @@ def sampled_taps(
     order = torch.argsort(receivers, stable=True)
     numbers = torch.arange(len(matrices), device=matrices.device).view(-1, 1, 1).expand_as(pixels)
     read = torch.bincount(receivers, minlength=count * area)
+    rows, starts = (block * area + pixels).flatten()[kept][order], read.cumsum(0) - read
     return SampledTaps(
-        taps=Taps((block * area + pixels).flatten()[kept][order].int(), (read.cumsum(0) - read).int()),
+        taps=Taps(rows.int(), starts.int(), receivers[order].int()),
         shares=shares.flatten()[kept][order],
         warps=numbers.flatten()[kept][order],
     )
@@ -115,7 +116,7 @@ class PolicyMotion:
         movement = Movement(
             size=size,
             blocks=2 * self.groups,
-            taps=Taps(found.taps.rows.to(device), found.taps.starts.to(device)),
+            taps=found.taps.to(device),
             weights=weighted.to(device=device, dtype=dtype),
             fill_mean=first.fill == "mean",
             is_identity=still and torch.equal(found.taps.rows, rows),

@@ -213,7 +213,8 @@ def test_another_size_is_told_with_both() -> None:
 
 
 def test_the_adjoint_taps_are_the_transpose() -> None:
-    taps = Taps(rows=torch.tensor([2, 0, 2, 1], dtype=torch.int32), starts=torch.tensor([0, 1, 3], dtype=torch.int32))
+    rows, starts, receivers = [2, 0, 2, 1], [0, 1, 3], [0, 1, 1, 2]
+    taps = Taps(*(torch.tensor(numbers, dtype=torch.int32) for numbers in (rows, starts, receivers)))
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
 
     def dense(taps: Taps, weights: Tensor) -> Tensor:
@@ -222,3 +223,6 @@ def test_the_adjoint_taps_are_the_transpose() -> None:
         return matrix
 
     assert torch.equal(dense(taps.transposed, weights[taps.order]), dense(taps, weights).T)
+    again = taps.transposed.transposed
+    assert torch.equal(dense(again, weights[taps.order][taps.transposed.order]), dense(taps, weights))
+    assert again.starts.tolist() == starts

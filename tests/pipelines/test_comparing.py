@@ -139,6 +139,7 @@ MISTAKES = {
     "folded policy file": (["compare", "--folded_policy", "nowhere.json"], "nowhere.json"),
     "arm of the other form": (["study", "--form", "video", "--arms", "das-folded"], "leave out --form"),
     "sweep": (["sweep-frames", "--policy", "x.json", "--form", "folded", "--frame_counts", "1", "3"], "give 3 or more"),
+    "study's steps": (["study", "--form", "folded", "--frame_counts", "1"], "give 3 or more"),
     "describe": (["describe", "--form", "folded", "--frames", "2"], "give 3 or more"),
     "describe a video's policy": (["describe", "--policy", "x.json"], "--policy is for --form folded"),
     "preview": (["preview", "--policy", "colour.json", "--form", "folded"], "changes colours"),

@@ -189,7 +189,7 @@ def losses_of(supernet: FoldedSupernet) -> list[Callable[[Sequence[Tensor]], Ten
 @pytest.mark.parametrize("order", ["first", "second", "second-exact"])
 @pytest.mark.parametrize("name", ["groups", "graph"])
 def test_the_outer_gradient_is_that_of_differences(monkeypatch, name: str, order: str) -> None:
-    monkeypatch.setattr("fieldshift.search.bilevel.STEP_OF_DIFFERENCES", 1e-5)  # within one linear piece of the network
+    monkeypatch.setattr("fieldshift.search.bilevel.STEP_OF_DIFFERENCES", 1e-8)  # within one linear piece of the network
     supernet, lr = supernet_with(SPACES[name]).double(), 0.05
     supernet.cell.double()
     alpha, parameters = supernet.cell.alpha, list(supernet.network.parameters())

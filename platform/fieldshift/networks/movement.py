@@ -28,19 +28,13 @@ from fieldshift.kept import Kept, is_traced
 class Taps:
     """Which rows of a table are added to which: output row b is the weighted sum of taps `starts[b]` to `starts[b + 1]`.
 
-    `rows` (N,) are the input rows that the taps read, `starts` (R,) the first tap of each of the R output rows; input
-    and output have R = G * P rows, block by block.
+    `rows` (N,) are the input rows that the taps read, `starts` (R,) the first tap of each of the R output rows, `receivers`
+    (N,) the output row that each tap is added to; input and output have R = G * P rows, block by block.
     """
 
     rows: Int[Tensor, " taps"]
     starts: Int[Tensor, " out_rows"]
-
-    @cached_property
-    def receivers(self) -> Int[Tensor, " taps"]:
-        """The output row that each tap is added to, (N,)."""
-        counts = torch.diff(self.starts, append=self.starts.new_tensor([len(self.rows)]))
-        numbers = torch.arange(len(self.starts), device=self.rows.device, dtype=self.rows.dtype)
-        return numbers.repeat_interleave(counts.long())
+    receivers: Int[Tensor, " taps"]
 
     @cached_property
     def order(self) -> Int[Tensor, " taps"]:
@@ -51,7 +45,12 @@ class Taps:
     def transposed(self) -> Taps:
         """The taps of the adjoint; its weights are `weights[order]`."""
         read = torch.bincount(self.rows, minlength=len(self.starts))
-        return Taps(self.receivers[self.order], (read.cumsum(0) - read).to(self.rows.dtype))
+        starts = (read.cumsum(0) - read).to(self.rows.dtype)
+        return Taps(self.receivers[self.order], starts, self.rows[self.order])
+
+    def to(self, device: torch.device) -> Taps:
+        """The taps on a device."""
+        return Taps(self.rows.to(device), self.starts.to(device), self.receivers.to(device))
 
     @property
     def nbytes(self) -> int:

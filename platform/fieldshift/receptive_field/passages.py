@@ -205,7 +205,7 @@ class _StandingMotion:
 
     def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
         none = torch.zeros(0, dtype=torch.int32, device=like.device)
-        return _Standing(size, 2 * self.groups, Taps(none, none), torch.zeros(0, device=like.device))
+        return _Standing(size, 2 * self.groups, Taps(none, none, none), torch.zeros(0, device=like.device))
 
 
 @contextmanager
