@@ -41,7 +41,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "space": (["search", "--space", "affine-cel"], "Did you mean 'affine-cell'"),
     "space file": (["study", "--space", "nothing.toml"], "No search space file at nothing.toml"),
     "arm": (["compare", "--arms", "randaugmen"], "Did you mean 'randaugment'"),
-    "arm without policy": (["compare", "--arms", "das"], "The arm 'das' needs a policy"),
+    "arm without policy": (["train", "--arm", "das"], "The arm 'das' needs a policy"),
     "stage": (["study", "--stages", "serch"], "Did you mean 'search'"),
     "reading": (["compare", "--readings", "equal epoch"], "Did you mean 'equal epochs'"),
     "frames": (["train", "--frames", "0"], "--frames is 0"),

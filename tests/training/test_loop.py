@@ -117,7 +117,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_images(tmp_path: Path) ->
     network = toy_network(1, "none")
     with torch.no_grad():
         next(network.parameters()).fill_(float("nan"))
-    with pytest.raises(RuntimeError, match=r"nan at epoch 1, step 1 \(images \["):
+    with pytest.raises(UserError, match=r"nan at epoch 1, step 1 \(images \["):
         train_network(
             network, toy_split(), plan=plan_of(), recipe=Recipe(epochs=1, batch=16),
             objective=objective_for("classification", CLASSES), seed=0, checkpoint=tmp_path / "c.pt",
