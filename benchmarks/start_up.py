@@ -16,8 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from peak_memory import state_peak
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
 
 from tests.mistakes import prepare, words_of  # noqa: E402 - found only once the root is on the path
 
@@ -57,6 +60,7 @@ def main() -> None:
             late = "" if taken <= ALLOWED_S else f"  (over {ALLOWED_S} s)"
             shown = " ".join(word.replace(name, "") for word in words)
             print(f"{taken:6.2f} s  fieldshift {shown}{late}\n          {said.replace(name, '')[:150]}")
+    state_peak()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from fieldshift.errors import UserError
 Trial = dict[str, Any]
 OnTrialReport = Callable[[Trial, Metrics], object]
 
+LATER = frozenset({"data"})  # what trials of older versions did not record
 _KEY = re.compile(r"[A-Za-z0-9._=+-]{1,120}")
 
 
@@ -124,8 +125,9 @@ class TrialFolder:
 
 
 def agrees(recorded: Trial, asked: Trial) -> bool:
-    """Whether a kept trial is the one that is asked for; of values that an older version did not record nothing is known."""
-    return all(name in asked and asked[name] == value for name, value in recorded.items())
+    """Whether a kept trial is the one that is asked for; of what an older version did not record nothing is known."""
+    known = {name: value for name, value in asked.items() if name in recorded or name not in LATER}
+    return known == recorded
 
 
 def split_kept(
