@@ -216,7 +216,7 @@ def test_a_step_of_a_search_waits_for_its_losses_and_weights_alone(there: Run) -
     inside = [place for place in short[2] if "motions/" in place or "networks/" in place or "search/" in place]
     assert {place.rpartition(" ")[2].partition(":")[0] for place in inside} <= {
         "search/loop.py",  # the losses, which must be finite
-        "search/cell.py",  # which weights are zero
+        "search/choices.py",  # which weights are zero
         "search/journal.py",  # once a pass
     }
 
