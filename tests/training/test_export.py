@@ -88,7 +88,7 @@ def test_the_plain_image_model_is_what_evaluation_computes(name: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["torch", "onnx"])
-@pytest.mark.parametrize("name", ["moved", "gated", "maps", "folded", "folded-gated", "folded-maps"])
+@pytest.mark.parametrize("name", ["moved", "gated", "maps", "folded", "folded-maps"])
 def test_exported_files_agree_at_batches_of_one_and_seven(name: str, form: str, tmp_path: Path) -> None:
     card, align = CASES[name]
     network, images = trained_like(card), ten_images()
