@@ -15,7 +15,6 @@ from fieldshift.search import SearchConfig
 from fieldshift.training import arm_named
 from pipelines.placement import placed, workers_of_trials
 from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
-from pipelines.running import last_line
 from pipelines.searching import SearchResult, note, passes_of, run_search_trial, search_payload, space_words
 
 if TYPE_CHECKING:
@@ -150,6 +149,8 @@ def search_trials(
     session: Session, payloads: list[dict[str, Any]], passes: dict[str, int], cluster: ClusterConfig
 ) -> list[dict[str, Any]]:
     """Runs the searches as trials: progress, one MLflow run and one row for each."""
+    from pipelines.running import last_line
+
     runs: dict[str, Run] = {}
     done: dict[str, int] = {}
 

@@ -48,7 +48,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "folder that is a file": (["train", "--out", "FILE"], "is a file; give a folder"),
     "folder of a run": (["train", "--out", "TAKEN"], "holds a run of another configuration (data is other there"),
     "cores": (["train", "--cluster.workers", "4096", "--recipe.batch", "4096"], "4096 worker(s) need 4096 CPU cores"),
-    "cores of trials": (["study", "--cluster.trial_workers", "4096", "--recipe.batch", "4096"], "need 4096 CPU cores"),
+    "cores of trials": (
+        ["study", "--cluster.trial_workers", "4096", "--recipe.batch", "4096", "--search.batch", "4096"],
+        "need 4096 CPU cores",
+    ),
     "address": (["train", "--cluster.workers", "1", "--cluster.address", "127.0.0.1:1"], "Nothing answers at"),
     "run": (["evaluate", "--run", "nothing"], "There is no folder nothing"),
     "run without network": (["export", "--run", "TAKEN"], "holds no trained network"),

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fieldshift.data.dataset import class_words
 from fieldshift.data.problems import Problem
 
 SHOWN = 5
@@ -69,6 +68,8 @@ class DataReport:
 
     def lines(self) -> list[str]:
         """The report as lines to print: first the sums, then the problems with what to do about each."""
+        from fieldshift.data.dataset import class_words
+
         unit = "pixels" if self.task == "segmentation" else "samples"
         sizes = ", ".join(
             f"{height} x {width} ({count})" for (height, width), count in list(self.sizes.items())[:SHOWN]
