@@ -53,7 +53,7 @@ STAGES = ("search", "compare", "frames", "receptive-field", "report")
 # What fits into a quarter of an hour on two cores; `--arms all` has the rest.
 STUDY_ARMS = (
     "none", "affine", "randaugment", "das", "random-policy", "das-folded", "das-folded+affine", "random-policy-folded",
-    "wide-field", "dilated", "dilated+affine",
+    "dilated", "dilated+affine",
 )  # fmt: skip
 STUDY_RECIPE = Recipe(epochs=6)
 STUDY_FRAMES = (1, 3, 5)
@@ -125,7 +125,7 @@ def study(
         searches: per-seed (a search for every seed), or one (that of the first seed serves all).
         space: search space: a name, or a TOML file.
         arms: arms to compare, or "all"; any arm may be joined with a 2D augmentation, such as das-folded+affine. By
-            default none, affine, randaugment, das in both forms, das-folded+affine, random policies and enlarged fields.
+            default none, affine, randaugment, das in both forms, das-folded+affine, random policies and dilated kernels.
         readings: "equal epochs", "equal compute", or both (default).
         frame_counts: numbers of frames in the frame sweep, in the folded form those from 3 on; by default 1 3 5, and 3 5 7.
         stages: which stages to run, by default all: search, compare, frames, receptive-field, report.
