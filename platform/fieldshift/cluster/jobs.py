@@ -23,6 +23,7 @@ from fieldshift.errors import UserError
 
 POLL_S = 1.0
 ENDING_DEADLINE_S = 60.0
+AGENT_DEADLINE_S = 90.0
 
 _TOKEN_ADVICE = (
     "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH);"
@@ -88,12 +89,24 @@ def submit(
         runtime_env: dict[str, Any] = {"py_modules": folders} if folders else {}
         if env:
             runtime_env["env_vars"] = dict(env)
-        job_id = str(client.submit_job(entrypoint=shlex.join(argv), runtime_env=runtime_env))
+        job_id = _submitted(client, shlex.join(argv), runtime_env)
     if not follow:
         return JobOutcome(job_id, str(client.get_job_status(job_id)), None)
     _await_start(client, job_id, start_timeout_s)
     _follow(client, job_id, on_text or _print)
     return _outcome(client, job_id)
+
+
+def _submitted(client: Any, entrypoint: str, runtime_env: dict[str, Any]) -> str:
+    """The job's name; a cluster whose agent is still starting is asked again until the deadline."""
+    deadline = time.monotonic() + AGENT_DEADLINE_S
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
 
 
 def _print(text: str) -> None:
