@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
-from fieldshift.forms import FORMS, Form
-from fieldshift.training import ARMS, arm_named
+from fieldshift.forms import FORMS, Form, check_form
+from fieldshift.training import ARMS, FOLDED_ARMS, arm_named
 from pipelines.problem import PolicySource, Problem, check_folded
-from pipelines.training import arm_in_form
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
@@ -31,6 +30,22 @@ def check_arms(arms: Sequence[str] | None, form: Form, temporal: str) -> list[st
     if not arms:
         raise UserError(f"--arms is empty; give one or more of {', '.join(ARMS)}.")
     return list(dict.fromkeys(arm_in_form(name, form, named=True) if arm_named(name).moves else name for name in arms))
+
+
+def arm_in_form(name: str, form: Form, *, named: bool) -> str:
+    """The arm of that name in the form; UserError for an arm that has no folded form.
+
+    `named` tells whether the person chose the arm: with the form folded, das stands for das-folded.
+    """
+    check_form(form)
+    arm = arm_named(name)
+    if form == "video" or arm.form == "folded":
+        return name
+    base, joined, augmentation = name.partition("+")
+    if base in FOLDED_ARMS:
+        return f"{FOLDED_ARMS[base]}{joined}{augmentation}"
+    reason = f"the arm '{name}' has none" if named else "training without a policy has none; give --policy FILE"
+    raise UserError(f"--form is folded, but {reason}; arms with a folded form: {', '.join(FOLDED_ARMS)}.")
 
 
 def check_forms(arms: Sequence[str], problem: Problem) -> None:

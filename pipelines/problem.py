@@ -14,7 +14,7 @@ from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
 from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
-from fieldshift.networks.names import TASKS, check_folds
+from fieldshift.networks.names import TASKS, check_temporal_folds
 from fieldshift.training import arm_named
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identit
 
 def check_folded(temporal: str, frames: int) -> None:
     """Raises UserError for a temporal module or a number of frames that the folded form does not have."""
-    check_folds(temporal)
+    check_temporal_folds(temporal)
     if frames < 3:
         raise UserError(
             f"--frames is {frames}, but --form folded needs a frame to either side of the reference; give 3 or more."

@@ -11,11 +11,12 @@ from fieldshift.cluster import ClusterConfig, check_fits, run_workers
 from fieldshift.console import progress, say
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
-from fieldshift.forms import Form, check_form
+from fieldshift.forms import Form
 from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import FOLDED_ARMS, Recipe, arm_named
+from fieldshift.training import Recipe, arm_named
+from pipelines.arms import arm_in_form
 from pipelines.options import check_arms_policy, check_policy, check_space
 from pipelines.placement import placed
 from pipelines.problem import PolicySource, Problem, images_in_step, read_policy, say_other_length
@@ -151,22 +152,6 @@ def train(
         say_maps(maps, write_failure_page(session.path, session.path, dataset, maps, score=row["score"], align=align))
         say(f"weights and result: {session.path}")
         return TrainResult(session.path, row)
-
-
-def arm_in_form(name: str, form: Form, *, named: bool) -> str:
-    """The arm of that name in the form; UserError for an arm that has no folded form.
-
-    `named` tells whether the person chose the arm: with the form folded, das stands for das-folded.
-    """
-    check_form(form)
-    arm = arm_named(name)
-    if form == "video" or arm.form == "folded":
-        return name
-    base, joined, augmentation = name.partition("+")
-    if base in FOLDED_ARMS:
-        return f"{FOLDED_ARMS[base]}{joined}{augmentation}"
-    reason = f"the arm '{name}' has none" if named else "training without a policy has none; give --policy FILE"
-    raise UserError(f"--form is folded, but {reason}; arms with a folded form: {', '.join(FOLDED_ARMS)}.")
 
 
 def outcome(row: dict[str, Any], data: str) -> str:

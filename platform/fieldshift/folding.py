@@ -18,6 +18,7 @@ from fieldshift.kept import Kept, is_traced
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.motions.taps import pixels_read, source_points
+from fieldshift.motions.warp import padding_of
 from fieldshift.networks.folded import FoldedModule, Motion
 from fieldshift.networks.insertion import Inserted, MotionsAt, Placement, insert
 from fieldshift.networks.movement import Movement, Taps
@@ -107,8 +108,8 @@ class PolicyMotion:
                 weights.append(shares)
                 blocks += [side * self.groups + group] * len(shares)
         first = self.policies[0]
-        fill = first.fill if first.fill in ("border", "reflection") else "zeros"
-        found = sampled_taps(torch.cat(matrices), blocks, 2 * self.groups, size, str(fill), first.interpolation)
+        fill = padding_of(first.fill)
+        found = sampled_taps(torch.cat(matrices), blocks, 2 * self.groups, size, fill, first.interpolation)
         weighted = found.shares * torch.cat(weights)[found.warps]
         area = 2 * self.groups * size[0] * size[1]
         still = len(found.taps.rows) == area and bool((weighted == 1).all())

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 
 from fieldshift.data import DataSet, TensorSplit
 from fieldshift.networks import VideoNetwork
@@ -17,6 +15,7 @@ from fieldshift.search import SearchConfig, load_space, search
 from fieldshift.search.session import STATE_FILE
 from fieldshift.training.checkpoint import read_checkpoint
 from fieldshift.training.objectives import objective_for
+from tests.search.two_processes import in_two, keep_policy
 
 ORDERS = ["first", "second", "second-exact"]
 
@@ -89,27 +88,12 @@ def run(folder: Path, order: str) -> None:
         normalise=lambda video: video - 0.5,
         folder=folder,
     )
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    (folder / f"policy-{rank}.json").write_text(result.policy.to_json())
-
-
-def worker(rank: int, rendezvous: str, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
-    try:
-        for order in ORDERS:
-            (Path(folder) / order).mkdir(exist_ok=True)
-            run(Path(folder) / order, order)
-    finally:
-        dist.destroy_process_group()
+    keep_policy(result, folder)
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("two")
-    multiprocessing.spawn(worker, args=(str(folder / "rendezvous"), str(folder)), nprocs=2, join=True)
-    return folder
+    return in_two(tmp_path_factory.mktemp("two"), run, ORDERS)
 
 
 @pytest.mark.parametrize("order", ORDERS)

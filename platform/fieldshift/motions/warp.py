@@ -71,6 +71,11 @@ def check_fill(fill: Fill) -> None:
         raise UserError(f"The fill is {fill!r}, but must be one of {', '.join(FILLS)} or one finite number a channel.")
 
 
+def padding_of(fill: Fill) -> str:
+    """How sampling pads for a fill: border and reflection as they are; the others with zeros, to which a colour is added."""
+    return "border" if fill == "border" else "reflection" if fill == "reflection" else "zeros"
+
+
 def check_mode(mode: str) -> None:
     """Raise UserError unless the interpolation is one of MODES."""
     if mode not in MODES:

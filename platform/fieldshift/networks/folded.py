@@ -99,7 +99,9 @@ class _OneMotion(GSM):
 
     def shift(self, video: Float[Tensor, "batch 1 channels H W"], ahead: int, behind: int) -> Tensor:
         """The first `ahead` channels as the next frame would show them, as many as the previous one would."""
-        return moved_as_one(self.motion, video, ahead, behind)
+        assert ahead == behind, "the halves of a movement are equal"
+        features = video[:, 0]
+        return movement_for(self.motion, features).move(features, ahead + behind)[:, None]
 
     def motion_flops(self, features: Tensor) -> int:
         """Floating-point operations per image of moving gated channels and gate planes, on a map like this one."""
@@ -148,13 +150,6 @@ class FoldedGSF(_OneMotion, GSF):
     def own_frames(self, weight: Float[Tensor, "batch 3 width"]) -> Float[Tensor, "batch 1 width"]:
         """The middle frame's weights."""
         return weight[:, 1:2]
-
-
-def moved_as_one(motion: Motion, video: Float[Tensor, "batch 1 channels H W"], ahead: int, behind: int) -> Tensor:
-    """Channels of a video of one frame as its neighbours would show them, the first `ahead` from the next."""
-    assert ahead == behind, "the halves of a movement are equal"
-    features = video[:, 0]
-    return movement_for(motion, features).move(features, ahead + behind)[:, None]
 
 
 FoldedModule = FoldedTSM | FoldedGSM | FoldedGSF

@@ -104,7 +104,7 @@ def known_temporal() -> tuple[str, ...]:
     return TEMPORAL_NAMES if registry is None else tuple(registry.TEMPORAL)
 
 
-def check_folds(temporal: str) -> None:
+def check_temporal_folds(temporal: str) -> None:
     """Raises UserError, with the reason, where a temporal module has no folded form."""
     registry = sys.modules.get("fieldshift.networks.temporal")
     unfolded = (

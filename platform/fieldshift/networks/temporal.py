@@ -15,7 +15,7 @@ from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.folded import FoldedGSF, FoldedGSM, FoldedTSM, Motion
 from fieldshift.networks.frames import check_frames, split_frames
 from fieldshift.networks.gate import GSF, GSM
-from fieldshift.networks.names import NOT_FOLDED, check_folds
+from fieldshift.networks.names import NOT_FOLDED, check_temporal_folds
 from fieldshift.networks.shift import TSM, MovedChannels, shift_frames
 
 Place = Literal["nowhere", "before-first-conv", "before-block", "after-last-conv"]
@@ -106,7 +106,7 @@ class TemporalKind:
 
     def folding(self) -> Callable[..., nn.Module]:
         """The constructor of the folded form; UserError, with the reason, where there is none."""
-        check_folds(self.name)
+        check_temporal_folds(self.name)
         assert self.folded is not None
         return self.folded
 

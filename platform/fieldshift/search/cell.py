@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fieldshift.kept import constant, index
 from fieldshift.motions import Policy, distances
+from fieldshift.motions.warp import padding_of
 from fieldshift.search.choices import Choices
 from fieldshift.search.derivation import build_policy
 from fieldshift.search.mixture import from_slab, to_slab
@@ -61,7 +62,7 @@ class RelaxedCell(Choices):
         background = self._background(images)
         slabs = list(known) or [to_slab(images - background)]
         geometry = self._geometry((int(images.shape[-2]), int(images.shape[-1])))
-        fill = self.space.fill if self.space.fill in ("border", "reflection") else "zeros"
+        fill = padding_of(self.space.fill)
         first = self.space.inputs
         live = self.live_options(weights)
         for node in range(first + len(slabs) - 1, first + self.space.nodes):
@@ -80,7 +81,7 @@ class RelaxedCell(Choices):
                     share,
                     geometry=geometry,
                     options=self.options,
-                    fill=str(fill),
+                    fill=fill,
                     background=background,
                     dark=self.space.fill != "mean" and (isinstance(self.space.fill, str) or not any(self.space.fill)),
                 )

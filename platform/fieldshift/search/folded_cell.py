@@ -12,12 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldshift.errors import UserError
-from fieldshift.folding import AnyPolicy, SampledTaps, motions_of, sampled_taps
+from fieldshift.folding import AnyPolicy, SampledTaps, motions_of, move_by, sampled_taps
 from fieldshift.kept import Kept, index
 from fieldshift.motions.matrices import neighbour_distances
+from fieldshift.motions.warp import padding_of
 from fieldshift.networks import Placement, VideoNetwork
-from fieldshift.networks.folded import FoldedModule, Motion
-from fieldshift.networks.insertion import Inserted
+from fieldshift.networks.folded import Motion
 from fieldshift.networks.movement import Layout, Movement, Taps, map_of, row_sums, rows_of
 from fieldshift.search.choices import Choices
 from fieldshift.search.derivation import build_policy, placed_policy
@@ -61,6 +61,9 @@ class FoldedCell(Choices):
             )
         self.placements, self.places = tuple(placements), tuple(placement.path for placement in placements)
         self.units = units_of(space, self.places, stages)
+        self._unit_at = [
+            next(number for number, unit in enumerate(self.units) if place in unit) for place in self.places
+        ]
         count = len(self.units) * space.groups
         super().__init__(space, frames, seed, space.edges if not space.is_placed else space.edges * count)
         if space.is_placed:
@@ -69,29 +72,27 @@ class FoldedCell(Choices):
             self.edge_names = tuple(f"place {places}{group}" for places in named for group in groups)
         self._distances = neighbour_distances(frames, space.reference, space.symmetric)
         self._shown: Tensor | None = None
+        self._live: list[list[int]] = []
         self._learns = False
         self._sampled: Kept[SampledTaps] = Kept(KEPT_BYTES)
         self._motions: tuple[object, Sequence[Motion]] = (None, ())
 
     def attach(self, network: VideoNetwork) -> None:
         """Makes the places of a folded network move channels by this cell; UserError where its groups do not fit."""
-        inserted = {module.path: module for module in network.modules() if isinstance(module, Inserted)}
-        for number, place in enumerate(self.places):
-            temporal = inserted[place].temporal
-            assert isinstance(temporal, FoldedModule)
-            temporal.take(PlaceMotion(self, number))
+        move_by(network, lambda placements: [PlaceMotion(self, place) for place in range(len(placements))])
 
     @contextmanager
     def shown(self, weights: Tensor | None, learns: bool) -> Iterator[None]:
         """While it lasts, the places mix by these weights; None takes the policy of a decided cell."""
-        before = self._shown, self._learns
+        before = self._shown, self._live, self._learns
         if weights is None and not self.is_decided:
             weights = self.weights() if learns else self.weights().detach()
         self._shown, self._learns = weights, learns and torch.is_grad_enabled()
+        self._live = [] if weights is None else self.live_options(weights)
         try:
             yield
         finally:
-            self._shown, self._learns = before
+            self._shown, self._live, self._learns = before
 
     def policy_of(
         self, choices: Sequence[int], kept: Sequence[bool], magnitudes: Tensor, found: dict[str, Any]
@@ -106,9 +107,9 @@ class FoldedCell(Choices):
         weights = self._shown
         if weights is None:
             return self._decided_motions()[place](size, like)
-        space, live = self.space, self.live_options(weights)
+        space, live = self.space, self._live
         if space.is_placed or len(self.edges) == 1:
-            unit = next(number for number, unit in enumerate(self.units) if self.places[place] in unit)
+            unit = self._unit_at[place]
             edges = tuple(range(unit * space.groups, (unit + 1) * space.groups))
             taps, numbers = self._taps(edges, tuple(tuple(live[e]) for e in edges), size, weights, like)
             shares = weights[index(edges, weights.device)].sum(-1).repeat(SIDES) if space.fill == "mean" else None
@@ -151,8 +152,8 @@ class FoldedCell(Choices):
             forward = forward_matrices(self.options, self.magnitudes(), self._distances.to(like.device), size)
             side, e, o = (index(each, like.device) for each in zip(*pairs, strict=True))
             blocks = [side * len(edges) + edges.index(e) for side, e, _ in pairs]
-            fill = self.space.fill if self.space.fill in ("border", "reflection") else "zeros"
-            return sampled_taps(forward[e, o, side], blocks, SIDES * len(edges), size, str(fill), "bilinear")
+            fill = padding_of(self.space.fill)
+            return sampled_taps(forward[e, o, side], blocks, SIDES * len(edges), size, fill, "bilinear")
 
         if self.magnitudes.are_learned:
             with torch.set_grad_enabled(self._learns):

@@ -15,6 +15,7 @@ from fieldshift.errors import MissingFeatureError, unknown_name
 from fieldshift.motions import Policy
 from fieldshift.motions.matrices import are_identities
 from fieldshift.motions.taps import normalised, source_points
+from fieldshift.motions.warp import padding_of
 from fieldshift.networks import VideoNetwork, frame_validity
 from fieldshift.networks.fusion import frame_positions
 from fieldshift.training.card_file import EXPORT_FORMATS
@@ -74,7 +75,7 @@ class PlainImageModel(nn.Module):
         policy = self.policy
         if policy is None:
             return images[:, None]
-        padding = policy.fill if policy.fill in ("border", "reflection") else "zeros"
+        padding = padding_of(policy.fill)
         behind = torch.zeros_like(images[:, :, :1, :1])
         if policy.fill == "mean":
             behind = images.mean((-2, -1), keepdim=True)
@@ -88,7 +89,7 @@ class PlainImageModel(nn.Module):
                 * (
                     difference
                     if self.still[p][t]
-                    else self._sampled(difference, self.grids[p, t], policy.interpolation, str(padding))
+                    else self._sampled(difference, self.grids[p, t], policy.interpolation, padding)
                 )
                 for p, share in enumerate(self.shares)
             ]
