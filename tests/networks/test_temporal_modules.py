@@ -37,7 +37,7 @@ def features(batch: int, frames: int, channels: int, size: tuple[int, int] = (4,
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("shape", [(2, 3, 16), (1, 5, 24), (3, 1, 16), (2, 2, 19), (1, 8, 30)])
+@pytest.mark.parametrize("shape", [(2, 3, 16), (1, 5, 24), (3, 2, 16), (2, 2, 19), (1, 8, 30)])
 @pytest.mark.parametrize("name", TEMPORAL)
 def test_equals_the_slow_transcription(slow: Slow, name: str, shape: tuple[int, int, int], training: bool) -> None:
     batch, frames, channels = shape
@@ -49,7 +49,7 @@ def test_equals_the_slow_transcription(slow: Slow, name: str, shape: tuple[int, 
 
 @settings(max_examples=25, deadline=None)
 @given(
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(8, 40)),
+    shape=st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(8, 40)),
     ratio=st.sampled_from([0.125, 0.2, 0.25, 0.5]),
     name=st.sampled_from(["tsm", "tsm-causal", "gsm", "gsf"]),
 )
@@ -141,18 +141,10 @@ def test_a_frame_depends_on_as_many_frames_as_the_registry_says(name: str) -> No
 
 
 @pytest.mark.parametrize("name", MOVING)
-def test_one_frame_sees_only_itself(name: str) -> None:
-    module = build(name, 16, 1).eval()
+def test_one_frame_passes_as_it_is(name: str) -> None:
     x = features(2, 1, 16)
-    assert module(x).shape == x.shape
-    torch.testing.assert_close(module(x[:1]), module(x)[:1], rtol=0, atol=1e-12)
-
-
-def test_tsm_with_one_frame_clears_the_moved_channels() -> None:
-    x = features(2, 1, 16)
-    shifted = TSM(16, frames=1)(x)
-    assert torch.equal(shifted[:, :4], torch.zeros_like(x[:, :4]))
-    assert torch.equal(shifted[:, 4:], x[:, 4:])
+    assert torch.equal(build(name, 16, 1).eval()(x), x)
+    assert torch.equal(build(name, 16, 1).train()(x), x)
 
 
 def test_gsm_without_interleave_starts_as_the_identity_to_the_last_bit() -> None:

@@ -98,6 +98,13 @@ def test_two_and_two_epochs_equal_four(tmp_path: Path, schedule: str) -> None:
     assert [row["train/loss"] for row in rest] == losses
 
 
+def test_a_checkpoint_of_another_network_is_refused_in_a_line(tmp_path: Path) -> None:
+    checkpoint, recipe = tmp_path / "checkpoint.pt", Recipe(epochs=1, batch=16)
+    trained(recipe, plan_of(MOVED), checkpoint=checkpoint)
+    with pytest.raises(UserError, match=r"checkpoint\.pt is of another network; delete it"):
+        trained(recipe, plan_of(), checkpoint=checkpoint, resume=True)
+
+
 def test_the_same_seed_gives_the_same_numbers_to_the_last_digit() -> None:
     plan = plan_of(augmentation=augmentation("randaugment"))
     first, second = (trained(Recipe(epochs=2, batch=16), plan) for _ in range(2))

@@ -14,6 +14,7 @@ import torch
 
 from fieldshift.data import TensorSplit
 from fieldshift.errors import UserError
+from fieldshift.motions import Policy
 from fieldshift.networks import TEMPORAL, video_network
 from fieldshift.training import FramePlan, Recipe, objective_for, train_network
 
@@ -45,13 +46,13 @@ def test_the_loss_curve_is_the_plain_one_within_noise(measured: dict[str, dict[s
 
 def train_in_bf16(temporal: str, device: str = "cpu") -> set[torch.dtype]:
     """The kinds of numbers that leave the first convolution while a network trains in bf16."""
-    network = video_network("tiny-resnet", frames=1, num_classes=2, temporal=temporal, in_channels=1)
+    network = video_network("tiny-resnet", frames=3, num_classes=2, temporal=temporal, in_channels=1)
     kinds: set[torch.dtype] = set()
     network.network.get_submodule("conv1").register_forward_hook(lambda _m, _i, output: kinds.add(output.dtype))
     split = TensorSplit(torch.randint(0, 255, (4, 1, 12, 12), dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
     train_network(
-        network, split, plan=FramePlan(policy=None), recipe=replace(Recipe(), epochs=1, batch=4, precision="bf16"),
-        objective=objective_for("classification", 2), seed=0, device=device,
+        network, split, plan=FramePlan(policy=Policy.replicate(3)), objective=objective_for("classification", 2),
+        recipe=replace(Recipe(), epochs=1, batch=4, precision="bf16"), seed=0, device=device,
     )  # fmt: skip
     assert next(network.parameters()).dtype == torch.float32
     return kinds

@@ -48,9 +48,10 @@ def video_network(
     torchvision ("DEFAULT") or a file; what matched stands in `.weights_report`. `wide_field` enlarges the receptive
     field, `dilated` does so by the dilation of the last stage alone, and `small_images` fits the stem to 32 x 32;
     `auxiliary` adds a segmenter's auxiliary head; `recompute` trades a second forward pass for the activations'
-    memory. `feature_layer` names the last feature map in a network of your own. With `motions` (see
-    `fieldshift.folding`) the network is in folded form: it reads the image as a video of one frame, so `frames` is 1.
-    Raises UserError for what is unknown or has no meaning for this network.
+    memory. `feature_layer` names the last feature map in a network of your own. With `frames=1` no temporal module is
+    inserted: it is the 2D network [D]. With `motions` (see `fieldshift.folding`) the network is in folded form: it reads
+    the image as a video of one frame, so `frames` is 1. Raises UserError for what is unknown or has no meaning for this
+    network.
     """
     kind = temporal_kind(temporal)
     if frames < 1 or num_classes < 1 or in_channels < 1:

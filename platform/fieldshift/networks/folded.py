@@ -97,6 +97,10 @@ class _OneMotion(GSM):
             )
         self.motion = motion
 
+    def forward(self, features: Float[Tensor, "batch channels H W"]) -> Float[Tensor, "batch channels H W"]:
+        """Mixes the one frame with itself, moved."""
+        return self.mixed(features)
+
     def shift(self, video: Float[Tensor, "batch 1 channels H W"], ahead: int, behind: int) -> Tensor:
         """The first `ahead` channels as the next frame would show them, as many as the previous one would."""
         assert ahead == behind, "the halves of a movement are equal"

@@ -62,7 +62,8 @@ class GSM(nn.Module):
     (B * T, C, H, W) -> the same shape. F = `ratio` * C channels, lowered to a multiple of 4: y = gate * x,
     r = x - y; the first half's y comes from t + 1, the second's from t - 1, zeros at the ends; out = shifted y + r,
     channels interleaved within each half where `interleave`; the other channels pass. `zero_gate` starts the gate at
-    0: then the module begins as the identity up to the interleave, exactly so without it. 29 F + 2 parameters.
+    0: then the module begins as the identity up to the interleave, exactly so without it. 29 F + 2 parameters. A video of
+    one frame passes as it is, not interleaved either [D]; no parameter then has a gradient, and networks build none.
     """
 
     def __init__(
@@ -78,6 +79,10 @@ class GSM(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch_frames channels height width"]
     ) -> Float[Tensor, "batch_frames channels height width"]:
+        return features if self.frames == 1 else self.mixed(features)
+
+    def mixed(self, features: Float[Tensor, "batch_frames channels height width"]) -> Tensor:
+        """The features after gate, shift and sum, whatever the number of frames."""
         video = split_frames(features, self.frames, type(self).__name__)  # (B, T, C, H, W)
         gated, passing = video.split([self.width, self.channels - self.width], dim=2)
         batch, frames, width, height, columns = gated.shape

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlock
@@ -246,7 +247,8 @@ def insert(
     `places=None` uses the residual blocks of the known families, otherwise a module-name pattern. Parameters of the 2D
     network keep their values; the wrapped modules get `.wrapped` into their names. What is inserted takes over device,
     precision and mode (training or evaluation). With `motions`, which gives one motion per place, the modules are those of
-    the folded form. Raises UserError where a place has a module already.
+    the folded form. A video of one frame has no neighbours: nothing is inserted, so the network stays the 2D network, with
+    its names and no unused parameter [D]. Raises UserError where a place has a module already.
     """
     if motions is not None:
         kind.folding()
@@ -260,6 +262,11 @@ def insert(
         _check_free(network, [""])
     placements = placements_by_pattern(network, kind, places) if places else placements_by_family(network, kind)
     _check_free(network, [placement.path for placement in placements])
+    if frames == 1 and motions is None:
+        with torch.device("meta"):  # what does not fit is said, as for several frames
+            for placement in placements:
+                kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave)
+        return []
     of_place = [None] * len(placements) if motions is None else motions(placements)
     built = [
         kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave, motion=motion)

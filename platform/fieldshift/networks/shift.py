@@ -130,6 +130,7 @@ class TSM(nn.Module):
 
     (B * T, C, H, W) -> the same shape; floor(ratio * C) channels each way, zeros at the ends of the video. With
     `direction="past"` only channels from the previous frame come in (online TSM), so frame t never sees a later one.
+    A video of one frame has no neighbours and passes as it is [D: a shift would clear its moved channels].
     Raises UserError where no channel would move and ValueError where B * T is not a multiple of T.
     """
 
@@ -148,6 +149,8 @@ class TSM(nn.Module):
     ) -> Float[Tensor, "batch_frames channels height width"]:
         if self.carried is not None:
             return self._continued(features, self.carried)
+        if self.frames == 1:
+            return features
         video = split_frames(features, self.frames, "TSM")  # (B, T, C, H, W)
         ahead = self.fold if self.direction == "both" else 0
         return shift_frames(video, ahead, self.fold).flatten(0, 1)

@@ -69,11 +69,12 @@ def predict_in_chunks(
 
     A causal network carries its shifted channels from chunk to chunk (`Stream`). Where a frame sees later ones, each
     chunk is read with as many frames to either side as its answers depend on, which are then dropped: memory is that of
-    chunk + 2 * `frames_needed` frames, whatever the video's length. UserError in training mode and below 1 frame.
+    chunk + 2 * `frames_needed` frames, whatever the video's length. A video of a single frame is read as one without
+    neighbours, in which no module moves anything. UserError in training mode and below 1 frame.
     """
     if chunk < 1:
         raise UserError(f"The value of `chunk` is {chunk}, but must be at least 1 frame.")
-    if not network.sees_later_frames:
+    if not network.sees_later_frames and video.shape[1] > 1:
         stream = Stream(network)
         return torch.cat([stream(part) for part in torch.split(video, chunk, dim=1)], dim=1)
     check_evaluating(network)

@@ -26,7 +26,7 @@ class TemporalConv(nn.Module):
 
     (B * T, C, H, W) -> the same shape, zeros beyond the ends; 3 C * C parameters, no bias, computed as a 1x1
     convolution over each frame beside its two neighbours. Starting as the identity keeps a pretrained 2D function
-    untouched [D].
+    untouched [D]. A video of one frame passes as it is [D].
     """
 
     def __init__(self, channels: int, frames: int) -> None:
@@ -42,6 +42,8 @@ class TemporalConv(nn.Module):
     def forward(
         self, features: Float[Tensor, "batch_frames channels height width"]
     ) -> Float[Tensor, "batch_frames channels height width"]:
+        if self.frames == 1:
+            return features
         video = split_frames(features, self.frames, "TemporalConv")  # (B, T, C, H, W)
         following, previous = shift_frames(video, self.channels, 0), shift_frames(video, 0, self.channels)
         mixed: Tensor = self.taps(torch.cat([following, previous, video], dim=2).flatten(0, 1))

@@ -19,8 +19,8 @@ class VideoNetwork(nn.Module):
     """A 2D network that sees T frames of one image, each frame through the same weights and its neighbours' features.
 
     (B, T, C, H, W) -> logits per frame, (B, T, K) for classification or (B, T, K, H, W) for segmentation; `fuse` makes
-    one answer of them. With `temporal="none"` and T = 1 it is the plain 2D network. In the folded form T is 1 too, and the
-    temporal modules move channels inside that one frame.
+    one answer of them. With T = 1 it is the plain 2D network, whatever the temporal module. In the folded form T is 1 too,
+    and the temporal modules move channels inside that one frame.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class VideoNetwork(nn.Module):
     @property
     def sees_later_frames(self) -> bool:
         """Whether a frame's features depend on later frames."""
-        return temporal_kind(self.temporal).ahead
+        return self.form == "video" and self.frames > 1 and temporal_kind(self.temporal).ahead
 
     def forward(self, video: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Logits per frame of a video (B, T, C, H, W); ValueError with both shapes where it is not one of T frames.

@@ -75,7 +75,10 @@ def train_network(
     first_epoch = 0
     if resume and checkpoint is not None and checkpoint.exists():
         state = read_checkpoint(checkpoint, device)
-        network.load_state_dict(state["network"])
+        try:
+            network.load_state_dict(state["network"])
+        except RuntimeError:  # torch names every tensor that does not fit
+            raise UserError(f"{checkpoint} is of another network; delete it to train from the start.") from None
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         trained.history, trained.seconds, first_epoch = state["history"], state["seconds"], state["epoch"]

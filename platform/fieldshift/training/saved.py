@@ -209,7 +209,13 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
             f"{folder / 'network.json'} describes no network that can be built ({reason}); train again."
         ) from None
     try:
-        network.load_state_dict(load_file(weights))
+        state = load_file(weights)
+        if card.frames == 1 and card.form == "video" and any("wrapped" in name.split(".") for name in state):
+            raise UserError(
+                f"{weights} is of a version in which {card.temporal} changed a video of one frame; now that is the 2D "
+                "network, so the run's scores cannot be had again: train again."
+            )
+        network.load_state_dict(state)
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{weights} cannot be read ({' '.join(str(error).split())[:200]}); train again or restore it."
