@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
 from fieldshift.console import duration, progress, say
-from fieldshift.errors import UserError, unknown_name
+from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.forms import Form
 from fieldshift.search import SearchConfig
 from fieldshift.training import arm_named
@@ -111,8 +111,8 @@ def run_searches(
 ) -> dict[tuple[Form, int], SearchResult]:
     """Searches with every seed in every form of `edges` (the decisions of each), as trials below the session's folder.
 
-    What is finished is kept there, so that a resumed run searches only what is missing. Raises RuntimeError where a search
-    failed.
+    What is finished is kept there, so that a resumed run searches only what is missing. Raises RunFailedError where a
+    search failed.
     """
     import pandas as pd
 
@@ -125,7 +125,6 @@ def run_searches(
         for (form, seed), key in keys.items():
             payload = search_payload(
                 replace(problem, form=form), space_name, config, seed=seed, digest=digest, folder=session.path / key,
-                resume=True,
             )  # fmt: skip
             payloads.append({"key": key, "form": form, **payload})
             passes[key] = passes_of(config, space, edges[form])
@@ -186,7 +185,9 @@ def search_trials(
         )  # fmt: skip
     for result in results:
         if result.value is None:
-            raise RuntimeError(f"The search {result.key} failed: {last_line(result.error)}; --resume keeps the others.")
+            raise RunFailedError(
+                f"The search {result.key} failed: {last_line(result.error)}; --resume keeps the others."
+            )
     return [{"key": result.key, "form": result.trial["form"], "seed": result.trial["seed"], **(result.value or {})}
             for result in results]  # fmt: skip
 

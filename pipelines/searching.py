@@ -183,12 +183,13 @@ def run_search(
     import pandas as pd
 
     from fieldshift.motions.placed import load_policy
+    from fieldshift.search.session import STATE_FILE
 
     finished = session.folder.finished_result()
     if finished is None:
-        payload = search_payload(
-            problem, space_name, config, seed=seed, digest=digest, folder=session.path, resume=session.resume
-        )
+        if not session.resume:
+            (session.path / STATE_FILE).unlink(missing_ok=True)
+        payload = search_payload(problem, space_name, config, seed=seed, digest=digest, folder=session.path)
         say(f"  {space.name}, {problem.form} form: {space_words(space)}")
         tags = {"arm": "search", "seed": str(seed), "frames": str(problem.frames), "form": problem.form}
         run = session.child("search", tags)
@@ -224,7 +225,7 @@ def run_search(
 
 
 def search_payload(
-    problem: Problem, space_name: str, config: SearchConfig, *, seed: int, digest: str, folder: Path, resume: bool
+    problem: Problem, space_name: str, config: SearchConfig, *, seed: int, digest: str, folder: Path
 ) -> dict[str, Any]:
     """What `run_search_trial` takes, as plain values."""
     return {
@@ -234,7 +235,6 @@ def search_payload(
         "seed": seed,
         "digest": digest,
         "folder": str(folder),
-        "resume": resume,
     }
 
 
@@ -270,7 +270,10 @@ def note(metrics: dict[str, float]) -> str:
 
 
 def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
-    """The search inside one worker; returns plain values. The policy and the state are written into the folder."""
+    """The search inside one worker; returns plain values. The policy and the state are written into the folder.
+
+    It goes on from a state that it finds there, as a worker does that was started again.
+    """
     import torch
 
     from fieldshift.search import load_space
@@ -299,7 +302,7 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
         folder=folder,
         report=lambda metrics, step: context.report({**metrics, "pass": float(step)}),
         progress=lambda line: warnings.append(line) if line.startswith("Warning") else None,
-        resume=payload["resume"],
+        resume=True,
     )
     if context.rank == 0:
         found.policy.save(folder / "policy.json")

@@ -98,9 +98,9 @@ def normalise(
                 loose += items
                 continue
             out.append(f"--{name}={list_text(items)}")
-        elif equals:
+        elif equals and value != "--":  # which argparse would take for no value
             out.append(f"--{name}={value}")
-        elif rest and not (rest[0].startswith("--") and rest[0] != "--"):
+        elif not equals and rest and not rest[0].startswith("--"):
             out.append(f"--{name}={rest.pop(0)}")
         else:
             raise UserError(f"--{name} needs a value; give --{name} VALUE.")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fieldshift.errors import UserError, unknown_name
+from fieldshift.errors import RunFailedError, UserError, unknown_name
 
 INTERRUPTED = 130
 
@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"fieldshift: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RunFailedError as error:
+        print(f"fieldshift: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

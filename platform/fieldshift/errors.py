@@ -11,6 +11,10 @@ class UserError(ValueError):
     """A mistake that the person at the keyboard can mend: the command line prints its one line and exits with 2."""
 
 
+class RunFailedError(RuntimeError):
+    """A run that could not be finished for no mistake of the person: the command line prints its one line and exits with 1."""
+
+
 class MissingFeatureError(UserError):
     """A feature needs a package that is not installed here; the line names the package."""
 

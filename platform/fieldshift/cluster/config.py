@@ -18,6 +18,7 @@ class ClusterConfig:
         address: Cluster to join, HOST:PORT or "auto"; None starts a local one, or joins the one a job was sent to.
         trials_at_once: Upper bound on trials at the same time; None fits as many as there is room for, 0 uses no Ray.
         trial_workers: Processes that train each trial together; 0 gives a trial one process.
+        max_failures: How often workers or a trial that died are started again, from their last checkpoint.
         start_timeout_s: Seconds that workers have to start before the run ends with an error.
     """
 
@@ -27,10 +28,12 @@ class ClusterConfig:
     address: str | None = None
     trials_at_once: int | None = None
     trial_workers: int = 0
+    max_failures: int = 3
     start_timeout_s: float = 180.0
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 0), ("cpus_per_worker", 1), ("trial_workers", 0), ("trials_at_once", 0)):
+        for name, least in (("workers", 0), ("cpus_per_worker", 1), ("trial_workers", 0), ("trials_at_once", 0),
+                            ("max_failures", 0)):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"cluster.{name} is {value}, but must be {least} or more.")

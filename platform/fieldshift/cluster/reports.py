@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fieldshift.cluster.context import Metrics
@@ -14,21 +16,30 @@ POLL_S = 0.25
 # A mailbox that died answers with an error at once; on a machine that is busy with other things a living one is slow.
 ANSWER_DEADLINE_S = 600.0
 
+_LOST_PEER = re.compile(r"gloo|NCCL|Connection (?:reset|closed|refused)|Broken pipe|Socket Timeout", re.IGNORECASE)
+
 OnReport = Callable[[Metrics], bool | None]
 
 
 class Mailbox:
-    """An actor that keeps rank 0's reports until the driver takes them, and the first failure of every rank.
+    """An actor that keeps rank 0's reports until the driver takes them, the first failure of every rank, and who died.
 
     A wish to end takes effect at one report number, the first that no rank has reached when the wish arrives; so all
-    ranks learn of it at the same report, without talking to each other.
+    ranks learn of it at the same report, without talking to each other. When workers died, all ranks start anew and
+    number their reports from 1 again.
     """
 
     def __init__(self) -> None:
-        self._reports: list[Metrics] = []
+        self._reports: list[Metrics | Loss] = []
         self._failures: list[dict[str, Any]] = []
+        self._places: dict[int, str] = {}
+        self._losses = 0
         self._latest = 0
         self._end_at: int | None = None
+
+    def begin(self, rank: int, place: str) -> None:
+        """A rank starts, on that node."""
+        self._places[rank] = place
 
     def post(self, rank: int, number: int, metrics: Metrics) -> bool:
         """Takes report `number` (1, 2, ...) of a rank and answers whether the run should end there."""
@@ -40,8 +51,20 @@ class Mailbox:
     def fail(self, failure: dict[str, Any]) -> None:
         self._failures.append(failure)
 
-    def take(self) -> list[Metrics]:
-        """Reports that came since the last call, in order."""
+    def lost(self, ranks: list[int]) -> bool:
+        """Whether the run may start again after these ranks ended: none failed but by dying, or because another died."""
+        if any(not failure["peer"] for failure in self._failures):
+            return False
+        told = {failure["rank"] for failure in self._failures}
+        self._losses += 1
+        dead = tuple((rank, self._places.get(rank, "")) for rank in ranks if rank not in told)
+        self._reports.append(Loss(number=self._losses, dead=dead))
+        self._failures, self._latest = [], 0
+        self._end_at = None if self._end_at is None else 1
+        return True
+
+    def take(self) -> list[Metrics | Loss]:
+        """Reports and losses that came since the last call, in order."""
         reports, self._reports = self._reports, []
         return reports
 
@@ -54,11 +77,28 @@ class Mailbox:
             self._end_at = self._latest + 1
 
 
-def start_mailbox() -> Any:
-    """Starts a mailbox actor; it needs no CPU and ends with the driver's last handle on it."""
-    import ray
+@dataclass(frozen=True)
+class Loss:
+    """Workers that died: how many losses there were so far, and the (rank, node) of those that are known to be dead."""
 
-    return ray.remote(num_cpus=0)(Mailbox).remote()
+    number: int
+    dead: tuple[tuple[int, str], ...]
+
+    def words(self) -> str:
+        """Who died, for a line to read."""
+        named = [f"worker {rank}{f' on {place}' if place else ''}" for rank, place in self.dead]
+        if not named:
+            return "the workers lost each other"
+        return f"{', '.join(named)} died"
+
+
+def start_mailbox() -> Any:
+    """Starts a mailbox actor on the driver's own node; it needs no CPU and ends with the driver's last handle on it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here).remote()
 
 
 def sender(mailbox: Any, rank: int) -> Callable[[Metrics], bool]:
@@ -80,9 +120,19 @@ def describe_failure(error: BaseException, rank: int = 0) -> dict[str, Any]:
     return {
         "rank": rank,
         "user": isinstance(error, UserError),
+        "peer": is_lost_peer(error),
         "text": failure_text(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error is torch.distributed's word for another worker that went away."""
+    import torch.distributed as dist
+
+    if isinstance(error, UserError) or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, dist.DistError) or _LOST_PEER.search(str(error)) is not None
 
 
 def failure_text(error: BaseException) -> str:
@@ -100,9 +150,10 @@ class Listener:
     lets the run end at the workers' next report.
     """
 
-    def __init__(self, mailbox: Any, on_report: OnReport | None) -> None:
+    def __init__(self, mailbox: Any, on_report: OnReport | None, on_loss: Callable[[Loss], object]) -> None:
         self._mailbox = mailbox
         self._on_report = on_report
+        self._on_loss = on_loss
         self._over = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._listen, name="fieldshift-reports", daemon=True)
@@ -111,7 +162,9 @@ class Listener:
         import ray
 
         for metrics in ray.get(self._mailbox.take.remote(), timeout=ANSWER_DEADLINE_S):
-            if self._on_report is not None and self._error is None and self._on_report(metrics):
+            if isinstance(metrics, Loss):
+                self._on_loss(metrics)
+            elif self._on_report is not None and self._error is None and self._on_report(metrics):
                 self._mailbox.end.remote()
 
     def _listen(self) -> None:

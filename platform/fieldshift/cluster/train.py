@@ -16,15 +16,28 @@ from typing import Any
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, environment
 from fieldshift.cluster.context import Metrics, WorkerContext
-from fieldshift.cluster.reports import ANSWER_DEADLINE_S, Listener, OnReport, describe_failure, sender, start_mailbox
+from fieldshift.cluster.reports import (
+    ANSWER_DEADLINE_S,
+    Listener,
+    Loss,
+    OnReport,
+    describe_failure,
+    sender,
+    start_mailbox,
+)
 from fieldshift.cluster.room import local_device, preflight, resources, worker_gpus
-from fieldshift.errors import UserError
+from fieldshift.console import say
+from fieldshift.errors import RunFailedError, UserError
 
 WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
 
 
 class WorkerFailedError(RuntimeError):
     """A worker ended with an error that is not the user's; the message holds the worker's own traceback."""
+
+
+class WorkersLostError(RunFailedError):
+    """Workers died more often than `cluster.max_failures` allows."""
 
 
 def run_workers(
@@ -41,6 +54,8 @@ def run_workers(
 
     With `cluster.workers` 0 the same function runs in this process, with no process group. Otherwise Ray Train starts
     the workers with torch.distributed joined (gloo on CPUs and on shared GPUs, NCCL where every worker has its own).
+    When a worker or its node dies, all of them are started again, up to `cluster.max_failures` times, and the function is
+    called anew: it has to go on from what it left on disk. What the function itself raises ends the run at once.
 
     Args:
         function: Importable by the workers, or defined where it can be pickled.
@@ -53,7 +68,8 @@ def run_workers(
 
     Raises:
         UserError: More is asked than the cluster has, or a worker raised UserError.
-        WorkerFailedError: A worker raised anything else, or died.
+        WorkerFailedError: A worker raised anything else.
+        WorkersLostError: Workers died more often than `cluster.max_failures` allows.
     """
     if cluster.workers == 0:
         return run_here(function, payload, device=local_device(cluster), on_report=on_report)
@@ -105,13 +121,25 @@ def fit(
         run_config=RunConfig(  # type: ignore[arg-type]
             name=f"{name}-{digest(payload)}",
             storage_path=str((storage / "ray").resolve()),
-            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=2),
+            failure_config=FailureConfig(
+                max_failures=cluster.max_failures,
+                controller_failure_limit=0,
+                max_preemption_failures=cluster.max_failures,
+            ),
+            callbacks=[_watcher(mailbox)],
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )
     deadline = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(cluster.start_timeout_s)}
-    with Listener(mailbox, on_report), environment(deadline), _interruptible():
-        value = _outcome(trainer, mailbox, workers, cluster)
+    losses: list[Loss] = []
+
+    def lost(loss: Loss) -> None:
+        losses.append(loss)
+        if loss.number <= cluster.max_failures:
+            say(f"  {loss.words()}; going on from the last checkpoint (retry {loss.number} of {cluster.max_failures})")
+
+    with Listener(mailbox, on_report, lost), environment(deadline), _interruptible():
+        value = _outcome(trainer, mailbox, workers, cluster, losses)
     if not isinstance(value, dict):
         raise TypeError(f"A worker function returns a dict, but '{name}' returned a {type(value).__name__}.")
     return value
@@ -148,6 +176,8 @@ def _work(config: dict[str, Any]) -> Any:
         device=str(train.torch.get_device()),
         send=sender(config["mailbox"], rank),
     )
+    node = ray.util.get_node_ip_address()
+    ray.get(config["mailbox"].begin.remote(rank, node), timeout=ANSWER_DEADLINE_S)
     try:
         value = config["function"](config["payload"], context)
     except Exception as error:
@@ -156,7 +186,21 @@ def _work(config: dict[str, Any]) -> Any:
     return value if rank == 0 else None
 
 
-def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -> Any:
+def _watcher(mailbox: Any) -> Any:
+    """The callback that lets Ray Train start dead workers again, and ends a run in which the function itself failed."""
+    from ray.train import UserCallback
+
+    class Watcher(UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+            import ray
+
+            if not ray.get(mailbox.lost.remote(sorted(worker_exceptions)), timeout=ANSWER_DEADLINE_S):
+                raise RuntimeError("A worker's own error ends the run.")
+
+    return Watcher()
+
+
+def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig, losses: list[Loss]) -> Any:
     import ray
     from ray.train import TrainingFailedError
 
@@ -172,8 +216,15 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -
                 f"{workers} worker(s) did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s);"
                 " wait for other runs on the cluster to end, or allow more time."
             ) from error
+        losses += [each for each in ray.get(mailbox.take.remote(), timeout=ANSWER_DEADLINE_S) if isinstance(each, Loss)]
+        if not failures and losses:
+            times = f"{len(losses)} time{'s' if len(losses) > 1 else ''}"
+            raise WorkersLostError(
+                f"The run's workers were lost {times} (cluster.max_failures is {cluster.max_failures}), at last: "
+                f"{losses[-1].words()}; the same command with --resume goes on from the last checkpoint."
+            ) from None
         if not failures:
-            raise WorkerFailedError(f"The workers died without a word: {error}") from error
+            raise WorkerFailedError(f"The workers ended without reporting an error: {error}") from error
         # The first one to fail is the cause; the other ranks fail because it went away.
         first = next((failure for failure in failures if failure["user"]), failures[0])
         if first["user"]:

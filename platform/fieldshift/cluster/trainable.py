@@ -17,6 +17,7 @@ from fieldshift.cluster.reports import describe_failure
 from fieldshift.cluster.room import Resources, worker_gpus
 from fieldshift.cluster.train import WorkerFunction, fit
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialResult
+from fieldshift.console import say
 
 TrialOf = Callable[[dict[str, Any]], Trial]
 
@@ -87,7 +88,7 @@ def _run_trial(function: WorkerFunction, trial: Trial, device: str, cluster: Clu
     tune.report({**last, **final, SECONDS: time.monotonic() - start})
 
 
-def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnDone) -> Any:
+def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnDone, max_failures: int = 0) -> Any:
     """The Tune callback that turns what trials report into `on_report` and `done`, in the driver.
 
     Tune writes its callbacks to disk. `on_report` and `done` may hold anything of this process, a progress bar or a
@@ -118,6 +119,12 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
             self.last[trial.trial_id] = own_metrics(result)
             if on_report is not None:
                 self._call(on_report, trial_of(trial.config), self.last[trial.trial_id])
+
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            retry = f"retry {trial.num_failures} of {max_failures}"
+            self._call(
+                say, f"  trial {trial_of(trial.config)['key']} died; going on from its last checkpoint ({retry})"
+            )
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             final = self.final.get(trial.trial_id, {})
@@ -160,15 +167,15 @@ def own_metrics(result: dict[str, Any]) -> Metrics:
     }
 
 
-def run_config(name: str, storage: Path, callback: Any) -> Any:
-    """Tune's settings: files below `storage`/ray, nothing printed, no retries."""
+def run_config(name: str, storage: Path, callback: Any, cluster: ClusterConfig) -> Any:
+    """Tune's settings: files below `storage`/ray, nothing printed; a trial whose process died is started again."""
     from ray import tune
 
     return tune.RunConfig(
         name=name,
         storage_path=str((storage / "ray").resolve()),
         callbacks=[callback],
-        failure_config=tune.FailureConfig(max_failures=0),
+        failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
         verbose=0,
     )
 

@@ -110,7 +110,7 @@ def _run_on_ray(
     def trial_of(config: dict[str, Any]) -> Trial:
         return dict(config["trial"])
 
-    listener = trial_listener(trial_of, on_report, end)
+    listener = trial_listener(trial_of, on_report, end, cluster.max_failures)
     tuner = tune.Tuner(
         trainable_for(function, trial_of, cluster, held, storage.resolve()),
         param_space={"trial": tune.grid_search(list(trials))},
@@ -120,7 +120,7 @@ def _run_on_ray(
             trial_dirname_creator=_key,
             reuse_actors=True,
         ),
-        run_config=run_config(name, storage, listener),
+        run_config=run_config(name, storage, listener, cluster),
     )
     fit_quietly(tuner, listener)
     if len(ended) < len(trials):

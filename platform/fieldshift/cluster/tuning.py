@@ -242,7 +242,7 @@ def _tune_on_ray(
         points_to_evaluate=points or None,
         evaluated_rewards=[result.metrics[task.metric] for result in kept] or None,
     )
-    listener = trial_listener(trial_of, on_report, end)
+    listener = trial_listener(trial_of, on_report, end, cluster.max_failures)
     tuner = tune.Tuner(
         trainable_for(task.function, trial_of, cluster, held, storage.resolve()),
         tune_config=tune.TuneConfig(
@@ -255,7 +255,7 @@ def _tune_on_ray(
             max_concurrent_trials=room_for(cluster, held),
             reuse_actors=True,
         ),
-        run_config=run_config(name, storage, listener),
+        run_config=run_config(name, storage, listener, cluster),
     )
     fit_quietly(tuner, listener)
     if len(ended) < missing:

@@ -21,7 +21,7 @@ from fieldshift.search.bilevel import outer_gradient
 from fieldshift.search.config import SearchConfig
 from fieldshift.search.journal import collapse_warning, decision_line, decision_metrics, pass_line, weight_metrics
 from fieldshift.search.selection import Judge, decide_edges, decide_option, is_open, next_edge, next_node
-from fieldshift.search.session import ALPHA, STATE_FILE, WEIGHTS, Session
+from fieldshift.search.session import ALPHA, WEIGHTS, Session
 from fieldshift.search.space import Space
 from fieldshift.search.supernet import kept_buffers
 from fieldshift.training import distributed
@@ -75,7 +75,7 @@ def search(
     fit together, and when a loss is not finite, naming the step and the images; the last state stays.
     """
     session = Session.start(network, dataset, space, config, normalise=normalise, device=device, seed=seed)
-    if resume and folder is not None and (folder / STATE_FILE).exists():
+    if resume and folder is not None:
         session.restore(folder)
     if folder is not None:
         session.write_halves(folder)

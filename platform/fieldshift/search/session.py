@@ -26,7 +26,7 @@ from fieldshift.search.space import Space
 from fieldshift.search.state import SearchState
 from fieldshift.search.supernet import AnySupernet, FoldedSupernet, Supernet
 from fieldshift.training import distributed
-from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
+from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
 
 POLICY_FILE, STATE_FILE, HALVES_FILE = "policy.json", "search.pt", "halves.json"
 DEFAULT_FRAMES = 3
@@ -230,9 +230,12 @@ class Session:
             write_parts(folder / HALVES_FILE, digest, weights=weights, alpha=alpha)
 
     def restore(self, folder: Path) -> None:
-        """Takes up the state in `folder`. Raises UserError when it belongs to another search."""
+        """Takes up the state in `folder`, if there is one. Raises UserError when it belongs to another search."""
         path = folder / STATE_FILE
-        state = SearchState.from_values(read_checkpoint(path, self.device), str(path))
+        values = checkpoint_of_first(path)
+        if values is None:
+            return
+        state = SearchState.from_values(values, str(path))
         if state.fingerprint != self.state.fingerprint:
             raise UserError(
                 f"{path} belongs to a search with other settings or data ({state.fingerprint}, now {self.state.fingerprint}); "

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fieldshift.errors import UserError, reason_of
+from fieldshift.training import distributed
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -18,6 +19,15 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
     torch.save(state, temporary)
     temporary.replace(path)
+
+
+def checkpoint_of_first(path: Path) -> dict[str, Any] | None:
+    """The checkpoint that rank 0 finds at `path`, on every rank, its tensors on the CPU; None where it finds none.
+
+    Ranks that read for themselves could start from different passes, where their folders are not one. Raises UserError on
+    every rank where the file cannot be read.
+    """
+    return distributed.from_first(lambda: read_checkpoint(path) if path.exists() else None)
 
 
 def read_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:

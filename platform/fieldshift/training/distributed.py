@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from fieldshift.errors import UserError
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -48,6 +52,22 @@ def gather_across_workers(values: Sequence[Any]) -> list[Any]:
     parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, list(values))
     return [value for part in parts for value in part]
+
+
+def from_first(value: Callable[[], T]) -> T:
+    """What rank 0's call returns, on every rank; the others do not call. A UserError of rank 0 is raised on every rank."""
+    if not is_distributed():
+        return value()
+    sent: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            sent[0] = value()
+        except UserError as error:
+            sent[1] = str(error)
+    dist.broadcast_object_list(sent, src=0)
+    if sent[1] is not None:
+        raise UserError(sent[1])
+    return sent[0]  # type: ignore[no-any-return]
 
 
 def broadcast_from_first(tensors: Iterable[Tensor]) -> None:

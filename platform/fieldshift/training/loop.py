@@ -17,7 +17,7 @@ from fieldshift.data import Split, batches
 from fieldshift.errors import UserError
 from fieldshift.networks import VideoNetwork
 from fieldshift.training import distributed
-from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
+from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
 from fieldshift.training.frames import FramePlan
 from fieldshift.training.map_quality import MapQuality, map_quality
 from fieldshift.training.objectives import Objective
@@ -73,8 +73,8 @@ def train_network(
     schedule = build_schedule(optimizer, recipe, recipe.epochs * steps_an_epoch)
     trained = TrainedNetwork(network=network)
     first_epoch = 0
-    if resume and checkpoint is not None and checkpoint.exists():
-        state = read_checkpoint(checkpoint, device)
+    state = checkpoint_of_first(checkpoint) if resume and checkpoint is not None else None
+    if state is not None:
         try:
             network.load_state_dict(state["network"])
         except RuntimeError:  # torch names every tensor that does not fit
