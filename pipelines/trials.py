@@ -39,7 +39,7 @@ class Trial:
         card: the network and its frames, as a plain `NetworkCard`.
         recipe: as a plain `Recipe`, with the epochs of this reading.
         augmentation: overrides of the arm's augmentation (num_ops, magnitude), mostly empty.
-        copies: augmented copies averaged at test time; 0 for none.
+        copies: augmented copies that test-time averaging takes, for an arm of one frame; 0 for none.
         align: whether dense maps are fused in the reference frame.
         folder: where weights and checkpoint go; a checkpoint there is gone on with.
         holdout: share of the training images that is scored instead of the test split; 0 scores the test split.
@@ -94,7 +94,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     scored_on.ready()  # a bad test image is named before the training, not after it
     torch.manual_seed(trial.seed)
     network = card.build()
-    cost = network_cost(network, plan.frames, card.channels, card.size)
+    cost = network_cost(network, plan.frames, card.channels, card.size, plan.policy)
     folder = Path(trial.folder)
 
     def score(*, each_map: bool = False) -> Evaluation:
@@ -144,6 +144,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         "epochs": recipe.epochs,
         "score": evaluation.score,
         "score_tta": evaluation.score_tta,
+        "views": 1 if evaluation.score_tta is None else plan.views_for(trial.copies),
         "loss": evaluation.loss,
         **map_means(evaluation.maps),
         **({} if network.weights_report is None else {"weights": network.weights_report.summary()}),
@@ -152,6 +153,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         "parameters": cost.parameters,
         "flops": cost.flops,
         "seconds": trained.seconds,
+        "device_seconds": trained.device_seconds,
         "evaluation_seconds": time.perf_counter() - started,
         "devices": context.world,
         "history": trained.history,

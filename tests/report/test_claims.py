@@ -9,7 +9,18 @@ import pandas as pd
 import pytest
 
 from fieldshift.report import caveats, claims, comparison_sheets, headline, summarise, verdict
-from fieldshift.report.claims import BASELINE, CONTROL, FIELD, controls_of, holm, methods_of
+from fieldshift.report.claims import (
+    BASELINE,
+    FIELD,
+    RANDOM,
+    STILL,
+    UNANSWERED,
+    UNSHIFTED,
+    comparisons,
+    controls_of,
+    holm,
+    methods_of,
+)
 
 BASELINES = ("none", "affine")
 MEANS = {  # plain, averaged
@@ -45,19 +56,37 @@ def summary(make_trial: Any) -> pd.DataFrame:
     return summarise(pd.DataFrame(rows), baseline_arms=BASELINES)
 
 
-def test_methods_are_judged_as_was_fixed_beforehand_and_opponents_by_their_better(make_trial: Any) -> None:
+@pytest.mark.parametrize("averaged", [0.6, 0.8])
+def test_what_is_judged_does_not_depend_on_any_score(averaged: float, make_trial: Any) -> None:
     rows = [
-        make_trial(arm, seed, 0.7 + seed / 100, score_tta=averaged + seed / 100)
-        for arm, averaged in (("das-folded", 0.8), ("das-folded+affine", 0.6), ("dilated+affine", 0.6), ("affine", 0.8))
+        make_trial(arm, seed, 0.7 + seed / 100, score_tta=tta + seed / 100)
+        for arm, tta in (
+            ("das-folded", math.nan), ("das-folded+affine", averaged), ("affine", averaged), ("policy-2d", averaged)
+        )
         for seed in (0, 1)
+    ]  # fmt: skip
+    judged = summarise(pd.DataFrame(rows), baseline_arms=(*BASELINES, "policy-2d")).set_index("arm")
+    measured = {"das-folded": "plain", **dict.fromkeys(("das-folded+affine", "affine", "policy-2d"), "averaged")}
+    assert judged["judged"].to_dict() == measured
+    assert judged.loc["affine", "judged_mean"] == pytest.approx(averaged + 0.005)
+
+
+def test_passes_are_frames_times_the_views_of_the_judged_score(make_trial: Any) -> None:
+    rows = [
+        make_trial("das", 0, 0.5, frames=3, views=1),
+        make_trial("das+affine", 0, 0.5, score_tta=0.5, frames=3, views=3),
+        make_trial("affine", 0, 0.5, score_tta=0.5, frames=1, views=9),
+        make_trial("none", 0, 0.5, frames=1, views=1),
     ]
-    judged = summarise(pd.DataFrame(rows), baseline_arms=BASELINES).set_index("arm")["judged"]
-    assert judged.to_dict() == {
-        "das-folded": "plain",
-        "das-folded+affine": "averaged",  # though it scores lower
-        "dilated+affine": "plain",
-        "affine": "averaged",
-    }
+    summary = summarise(pd.DataFrame(rows), baseline_arms=BASELINES)
+    assert summary.set_index("arm")["passes"].to_dict() == {"das": 3, "das+affine": 9, "affine": 9, "none": 1}
+    (sheet,) = comparison_sheets(summary)
+    column = sheet.columns.index("passes")
+    assert {row[0]: row[column] for row in sheet.rows} == {"das": "3", "das+affine": "9", "affine": "9", "none": "1"}
+    before = pd.DataFrame([{name: value for name, value in row.items() if name != "views"} for row in rows])
+    passes = summarise(before, baseline_arms=BASELINES).set_index("arm")["passes"]  # of a run that did not record views
+    assert passes["das"] == 3
+    assert math.isnan(float(passes["affine"]))
 
 
 def test_a_joined_arm_has_the_role_of_its_base(summary: pd.DataFrame) -> None:
@@ -68,10 +97,14 @@ def test_a_joined_arm_has_the_role_of_its_base(summary: pd.DataFrame) -> None:
 
 
 OPPONENTS = {
-    "das": {BASELINE: {"affine"}, FIELD: {"dilated+affine"}, CONTROL: {"replicate", "no-shift", "random-policy"}},
-    "das-folded": {BASELINE: {"affine"}, FIELD: {"dilated+affine"}, CONTROL: {"none", "random-policy-folded"}},
-    "das-folded+affine": {BASELINE: {"affine"}, FIELD: {"dilated+affine"}, CONTROL: {"affine"}},
-}
+    "das": {
+        STILL: "replicate", RANDOM: "random-policy", UNSHIFTED: "no-shift", BASELINE: "affine", FIELD: "dilated+affine",
+    },
+    "das-folded": {STILL: "none", RANDOM: "random-policy-folded", BASELINE: "affine", FIELD: "dilated+affine"},
+    "das-folded+affine": {
+        STILL: "affine", RANDOM: "random-policy-folded+affine", BASELINE: "affine", FIELD: "dilated+affine",
+    },
+}  # fmt: skip
 
 
 def test_every_method_is_asked_the_same_questions(summary: pd.DataFrame) -> None:
@@ -79,17 +112,36 @@ def test_every_method_is_asked_the_same_questions(summary: pd.DataFrame) -> None
     asked = claims(summary)
     for method, opponents in OPPONENTS.items():
         own = asked[asked["method"] == method]
-        assert {question: set(part["opponent"]) for question, part in own.groupby("question")} == opponents
-    gaps = {(row["method"], row["question"], row["opponent"]): row["difference"] for row in asked.to_dict("records")}
-    assert gaps["das-folded", FIELD, "dilated+affine"] == pytest.approx(0.85 - 0.80)
-    assert gaps["das-folded+affine", BASELINE, "affine"] == pytest.approx(0.90 - 0.70)
+        assert dict(zip(own["question"], own["opponent"], strict=True)) == opponents
+    missing = asked[asked["outcome"] == UNANSWERED]
+    assert list(missing["opponent"]) == ["random-policy-folded+affine"]  # the only one that was not run
+    gaps = {(row["method"], row["question"]): row["difference"] for row in asked.to_dict("records")}
+    assert gaps["das-folded", FIELD] == pytest.approx(0.85 - 0.80)
+    assert gaps["das-folded+affine", BASELINE] == pytest.approx(0.90 - 0.70)
 
 
 def test_controls_are_joined_as_the_method_is() -> None:
-    arms = ["none", "affine", "identity-folded", "replicate+affine", "random-policy-folded", "random-policy+affine"]
-    assert controls_of("das-folded", dict.fromkeys(arms)) == ["identity-folded", "random-policy-folded"]
-    assert controls_of("das-folded+affine", dict.fromkeys(arms)) == ["affine"]
-    assert controls_of("das+affine", dict.fromkeys(arms)) == ["replicate+affine", "random-policy+affine"]
+    arms = dict.fromkeys(
+        ["none", "affine", "identity-folded", "replicate+affine", "random-policy-folded", "random-policy+affine"]
+    )
+    assert controls_of("das-folded", arms) == {STILL: "identity-folded", RANDOM: "random-policy-folded"}
+    assert controls_of("das-folded+affine", arms) == {STILL: "affine", RANDOM: None}
+    assert controls_of("das+affine", arms) == {
+        STILL: "replicate+affine", RANDOM: "random-policy+affine", UNSHIFTED: None
+    }  # fmt: skip
+
+
+def test_the_same_trials_at_two_readings_are_one_comparison(summary: pd.DataFrame) -> None:
+    """das and its controls have one trial for two readings: the correction is for what was compared, not for its printing."""
+    twice = pd.concat([summary.assign(reading=reading) for reading in ("equal epochs", "equal compute")])
+    once, both = claims(summary), claims(twice)
+    # 5 of das, 4 of das-folded, 3 of das-folded+affine, of which affine stands for no motion and is the best 2D arm.
+    assert comparisons(once) == comparisons(both) == 11
+    assert len(both) == 2 * len(once)
+    for reading in ("equal epochs", "equal compute"):
+        assert list(both[both["reading"] == reading]["holm_p"].dropna()) == list(once["holm_p"].dropna())
+    ps = sorted(set(once["p"].dropna()))
+    assert once["holm_p"].min() == pytest.approx(min(1.0, 11 * ps[0]))
 
 
 def test_holm_is_the_step_down_of_its_definition() -> None:
@@ -100,23 +152,59 @@ def test_holm_is_the_step_down_of_its_definition() -> None:
     assert holm([0.6, 0.7]) == [1.0, 1.0]
 
 
-def test_the_verdict_has_a_line_for_every_method(summary: pd.DataFrame) -> None:
-    lines = verdict(summary).splitlines()
+def test_the_verdict_answers_every_question_of_every_method_in_a_sentence(summary: pd.DataFrame) -> None:
+    *lines, made = verdict(summary).splitlines()
     assert [line.split(", ")[1].split(" (")[0] for line in lines] == list(OPPONENTS)
+    for line in lines:
+        for question in ("Does the motion help?", "Does the search help?", "Does it help at equal compute?"):
+            assert line.count(question) == 1
+    assert "Does the shift help? Yes: it wins against no shift (no-shift)" in lines[0]
+    assert "shift" not in lines[1]  # which has no such control
+    assert "Does the motion help? Yes: it wins against no motion (none) (+25.0 points" in lines[1]
+    assert "(accuracy 90.0 % with test-time averaging)" in lines[2]
     assert (
-        "das-folded+affine (accuracy 90.0 % with test-time averaging) wins against the best 2D baseline, affine "
-        in lines[2]
+        "Does the search help? Unanswered: nothing was run that stands for the network with random motions (add the arm "
+        "random-policy-folded+affine)." in lines[2]
     )
-    assert "the best enlarged field, dilated+affine (80.0 % with test-time averaging): +5.0 points" in lines[1]
-    assert f"corrected for {len(claims(summary))} comparisons" in lines[0]
-    assert f"{len(claims(summary))} comparisons of the verdict" in " ".join(caveats(summary))
+    assert "the best 2D arm, affine, 70.0 % with test-time averaging (+20.0 points" in lines[2]
+    assert "the best enlarged field, dilated+affine, 80.0 % with test-time averaging (+10.0 points" in lines[2]
+    claim = claims(summary).query("method == 'das-folded' and question == @FIELD").iloc[0]
+    assert f"p = {claim['p']:.3f}, corrected {claim['holm_p']:.3f}, 3 paired seeds" in lines[1]
+    assert made.startswith("Comparisons made: 11.")
+    assert "11 comparisons of the verdict" in " ".join(caveats(summary))
+
+
+@pytest.mark.parametrize(
+    ("still", "drawn", "answer"),
+    [
+        (0.40, 0.50, "Yes"), (0.90, 0.50, "No"), (0.90, None, "No"), (0.40, 0.779, "Not shown"),
+        (0.40, None, "Unanswered in part"), (None, 0.779, "Not shown"), (None, None, "Unanswered"),
+    ],
+)  # fmt: skip
+def test_the_answer_is_yes_only_where_everything_asked_was_run_and_won(
+    still: float | None, drawn: float | None, answer: str, make_trial: Any
+) -> None:
+    means = {"das": 0.78, "replicate": still, "random-policy": drawn}
+    rows = [
+        make_trial(arm, seed, mean + off * (1 + place / 10))
+        for place, (arm, mean) in enumerate(means.items())
+        if mean is not None
+        for seed, off in enumerate(WOBBLE)
+    ]
+    line = verdict(summarise(pd.DataFrame(rows), baseline_arms=BASELINES)).splitlines()[0]
+    assert f"Does the motion help? {answer}: " in line
+    assert "Does it help at equal compute? Unanswered: " in line
+    assert ("(add the arm replicate)" in line) == (still is None)
 
 
 def test_the_table_says_what_is_judged_and_whose_motions_they_are(summary: pd.DataFrame) -> None:
-    (sheet,) = comparison_sheets(summary)
+    (sheet,) = comparison_sheets(summary, notes=["Made up."])
     notes = " ".join(sheet.notes)
-    assert "Fixed beforehand, not chosen by score: plain das, das-folded; with averaging das-folded+affine." in notes
-    assert "Motions of das-folded, das, das-folded+affine: one search per seed." in notes
+    assert (
+        "* is judged: das-folded+affine, dilated+affine, affine averaged, as every arm with a 2D augmentation" in notes
+    )
+    assert "Motions of das-folded+affine, das-folded, das: one search per seed." in notes
+    assert notes.endswith("Made up.")
 
 
 def test_the_headline_shows_every_method_as_it_is_judged(summary: pd.DataFrame) -> None:

@@ -167,7 +167,7 @@ def test_tables_hold_the_numbers_with_numerals_to_the_right(page: str, rows: pd.
         starts = [place for place in range(len(cells)) if cells[place : place + len(flat)] == flat]
         assert starts, sheet.title
     rights = [a for tag, a in reader.elements if tag == "td" and a.get("class") == "r"]
-    assert len(rights) == 2 * 6 * 7 + 1
+    assert len(rights) == 2 * 6 * 8 + 1
     assert "<x>" in cells
     assert "-0.25" in cells
 
@@ -183,7 +183,7 @@ def test_the_contents_list_the_sections_and_the_page_suits_readers(page: str) ->
     for words in (
         'A "study" <1>',
         "Result & verdict",
-        "wins against the best 2D baseline",
+        "wins against the best 2D arm",
         "fieldshift study --seed 0",
     ):
         assert words in text

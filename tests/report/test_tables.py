@@ -69,12 +69,12 @@ def test_the_comparison_prints_the_numbers_of_the_trials(rows: pd.DataFrame) -> 
     mean = sum(scores) / 4
     reach = 3.1824 * math.sqrt(sum((score - mean) ** 2 for score in scores) / 3 / 4)
     interval = f"{100 * (mean - reach):.1f} to {100 * (mean + reach):.1f}"
-    assert cells["das"][1:7] == ("DAS", "4", "90.5", interval, "-", "+18.5")
-    assert cells["affine"][6:] == ("best 2D", "", "")
+    assert cells["das"][1:8] == ("DAS", "4", "90.5", interval, "-", "3", "+18.5")
+    assert cells["affine"][7:] == ("best 2D", "", "")
     assert cells["das-gsf"][4] == "-"
     assert any("das-gsf: 1 run: no interval" in note for note in sheet.notes)
     costs = {row[0]: row for row in cost_sheets(summary)[1].rows}
-    assert costs["das"] == ("das", "3", "48,321", "4.1", "12", "31.5", "39.0", f"{(31.5 + 39) / 3600:.3g}")
+    assert costs["das"] == ("das", "3", "48,321", "4.1", "12", "31.5", "39.0", f"{(31.5 + 39) / 3600:.3g}", "1.00", "-")
 
 
 def test_markdown_has_one_cell_for_every_column_and_escapes(sheets: list[Sheet]) -> None:

@@ -90,6 +90,11 @@ class PixelMap:
         return replace(self, tiles=tiles, dtype=dtype)
 
     @property
+    def tap_count(self) -> int:
+        """How many input pixels are weighted and added for one channel of one image; copies are none."""
+        return sum(len(tile.taps) for tile in self.tiles)
+
+    @property
     def nbytes(self) -> int:
         """The memory of the taps, in bytes, without the adjoint's."""
         return sum(t.taps.nbytes + t.firsts.nbytes + t.weights.nbytes for t in self.tiles)

@@ -18,7 +18,7 @@ from torch import Tensor
 from fieldshift.errors import UserError
 from fieldshift.motions import policy_file
 from fieldshift.motions.graph import Edge, Graph, Step
-from fieldshift.motions.recipe import Recipe, recipe_of, render
+from fieldshift.motions.recipe import Recipe, recipe_of, render, taps_of
 from fieldshift.motions.warp import check_fill, check_mode, warp_masks
 
 ROUNDING = 1e-3  # what resizing and half precision may add beyond [0, 1]
@@ -162,6 +162,13 @@ class Policy:
     def looks_at_values(self) -> bool:
         """Whether the result depends on what 0 and 1 mean: colours do, and a fill given in numbers."""
         return not isinstance(self.fill, str) or any(step.is_colour for edge in self.edges for step in edge.steps)
+
+    def flops(self, size: tuple[int, int], channels: int) -> int:
+        """Floating-point operations of making one image's video: a multiplication and an addition per tap and channel.
+
+        A frame that nothing moves is a copy and takes none; a colour op is counted as one tap per pixel.
+        """
+        return 2 * channels * taps_of(self.graph, size, self.fill, self.interpolation)
 
     def video_masks(
         self, masks: Integer[Tensor, "batch H W"], outside: int = 255

@@ -21,7 +21,7 @@ from fieldshift.motions.colour import colour
 from fieldshift.motions.graph import Edge, Graph, Step
 from fieldshift.motions.matrices import compose, identity_matrix
 from fieldshift.motions.registry import motion
-from fieldshift.motions.taps import Mixture
+from fieldshift.motions.taps import Lookup, Mixture, pixel_map_of
 from fieldshift.motions.warp import Fill, warp_mixture
 
 IMAGE = 0
@@ -136,3 +136,14 @@ def render(
         strength = (step.magnitude * graph.distances).to(device=video.device, dtype=video.dtype)
         bases = torch.cat([bases, colour(step.op).apply(video, strength)], dim=1)
     return warp_mixture(bases, recipe.output.matrices, recipe.output.mixture, fill, mode)
+
+
+def taps_of(graph: Graph, size: tuple[int, int], fill: Fill, mode: str) -> int:
+    """How many pixels are weighted and added to make one channel of one image's video; a colour op takes one per pixel."""
+    recipe = recipe_of(graph, size)
+    lookup = Lookup(fill, mode) if isinstance(fill, str) and fill != "mean" else Lookup("zeros", mode, background=True)
+    count, bases = 0, 1
+    for part in (*(part for part, _ in recipe.colourings), recipe.output):
+        count += pixel_map_of(part.matrices, part.mixture, bases, size, lookup).tap_count
+        bases += graph.frames
+    return count + len(recipe.colourings) * graph.frames * size[0] * size[1]

@@ -22,8 +22,8 @@ def count_parameters(module: nn.Module) -> int:
 def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
     """FLOPs of one forward pass for ONE image, all its T frames included, by torch's FlopCounterMode.
 
-    `size` is (H, W) in pixels. A multiply and an add count as two; convolutions, matrix products and the motions of a
-    folded network are counted, elementwise work and the shift of a video are not. Nothing is computed: shapes alone go
+    `size` is (H, W) in pixels. A multiply and an add count as two; convolutions, matrix products, gates and the motions of
+    a folded network are counted, other elementwise work and the making of a video are not. Nothing is computed: shapes alone go
     through the network.
     """
     training = {module: module.training for module in network.modules()}

@@ -108,8 +108,8 @@ class _OneMotion(GSM):
         return movement_for(self.motion, features).move(features, ahead + behind)[:, None]
 
     def motion_flops(self, features: Tensor) -> int:
-        """Floating-point operations per image of moving gated channels and gate planes, on a map like this one."""
-        return movement_for(self.motion, features).flops(self.width + 4)
+        """Floating-point operations per image of gating, and of moving gated channels and gate planes, on such a map."""
+        return movement_for(self.motion, features).flops(self.width + 4) + self.gating_flops(features)
 
 
 class FoldedGSM(_OneMotion):
@@ -161,14 +161,17 @@ FoldedModule = FoldedTSM | FoldedGSM | FoldedGSF
 
 @contextmanager
 def motions_counted(network: nn.Module) -> Iterator[Callable[[], int]]:
-    """Counts the floating-point operations per image of the motions in a network while it runs, for FLOP counts."""
+    """Counts the floating-point operations per image of motions and gates in a network while it runs, for FLOP counts.
+
+    What torch counts, convolutions and matrix products, is not in it; a shift between frames moves numbers only.
+    """
     counts: list[int] = []
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         counts.append(module.motion_flops(inputs[0]))  # type: ignore[operator]
 
     hooks = [
-        module.register_forward_pre_hook(count) for module in network.modules() if isinstance(module, FoldedModule)
+        module.register_forward_pre_hook(count) for module in network.modules() if isinstance(module, FoldedTSM | GSM)
     ]
     try:
         yield lambda: sum(counts)

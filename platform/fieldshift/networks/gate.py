@@ -66,6 +66,8 @@ class GSM(nn.Module):
     one frame passes as it is, not interleaved either [D]; no parameter then has a gradient, and networks build none.
     """
 
+    ELEMENTWISE = 5  # operations per gated number: 2 of the normalisation, product, difference, sum
+
     def __init__(
         self, channels: int, frames: int, ratio: float = 0.25, interleave: bool = True, zero_gate: bool = True
     ) -> None:
@@ -105,6 +107,14 @@ class GSM(nn.Module):
         """Adds what arrived from the neighbours to what remained, (B, T, F, H, W)."""
         return self.arrived(leaving) + (gated - leaving)
 
+    def motion_flops(self, features: Tensor) -> int:
+        """Floating-point operations per image of gating, beside the convolutions, on a map like this one."""
+        return 0 if self.frames == 1 else self.frames * self.gating_flops(features)
+
+    def gating_flops(self, features: Tensor) -> int:
+        """Multiplications and additions of one frame: the gate's normalisation and sums, the product, the difference, `mix`."""
+        return int(features.shape[-2] * features.shape[-1]) * (self.ELEMENTWISE * self.width + 6)
+
     def extra_repr(self) -> str:
         return f"channels={self.channels}, frames={self.frames}, width={self.width}, interleave={self.interleave}"
 
@@ -116,6 +126,8 @@ class GSF(GSM):
     each half; out = w * shifted y + (1 - w) * r. Shapes as in GSM; 29 F + 40 parameters. The gate starts as torch's
     default; `zero_gate=True` starts it at 0.
     """
+
+    ELEMENTWISE = 9  # 3 of a weighted sum instead of 1, and 2 of the spatial means
 
     def __init__(
         self, channels: int, frames: int, ratio: float = 0.25, interleave: bool = True, zero_gate: bool = False

@@ -1,4 +1,4 @@
-"""What a comparison is asked of each method: against the best 2D baseline, the best enlarged field, and its controls."""
+"""What a comparison is asked of each method: whether the motion helps, whether the search does, whether 2D is beaten."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from fieldshift.report.statistics import base_of
 METHODS = ("das", "das-folded")
 FIELDS = ("wide-field", "dilated")
 OUTCOMES = ("wins", "loses", "cannot be told apart", "cannot be told")
-BASELINE, FIELD, CONTROL = "best 2D baseline", "best enlarged field", "control"
+UNANSWERED = "unanswered"
+STILL, RANDOM, UNSHIFTED = "no motion", "random motions", "no shift"
+BASELINE, FIELD = "best 2D arm", "best enlarged field"
 COLUMNS = (
     "reading", "method", "question", "opponent", "role", "is_reference", "difference", "low", "high", "p", "holm_p", "pairs",
     "outcome",
 )  # fmt: skip
 
-# What stands for a method without motions and with random ones; the folded identity is the plain network with tsm.
-_CONTROLS = {
-    "das": (("replicate",), ("random-policy",), ("no-shift",)),
-    "das-folded": (("identity-folded", "none"), ("random-policy-folded",)),
+# Which arms stand for what, the first that was run; the folded identity is the plain network with tsm.
+_CONTROLS: dict[str, dict[str, tuple[str, ...]]] = {
+    "das": {STILL: ("replicate",), RANDOM: ("random-policy",), UNSHIFTED: ("no-shift",)},
+    "das-folded": {STILL: ("identity-folded", "none"), RANDOM: ("random-policy-folded",)},
 }
+_TO_ADD = {BASELINE: "none", FIELD: "dilated"}
 
 
 def methods_of(summary: pd.DataFrame) -> list[str]:
@@ -52,32 +55,50 @@ def outcomes(summary: pd.DataFrame, method: str = "das") -> pd.DataFrame:
 def claims(summary: pd.DataFrame) -> pd.DataFrame:
     """What is asked of every method at every reading, one row each with the columns COLUMNS.
 
-    question is one of BASELINE (the best by judged mean), FIELD (likewise, of `wide-field` and `dilated`, plain or joined) and
-    CONTROL: no motion, random motions, the frames without a shift, joined with the method's own augmentation. holm_p is p
-    corrected for the number of rows (Holm 1979), NaN where there is no p.
+    question is STILL, RANDOM and UNSHIFTED (the method's controls: motions that move nothing, drawn ones, frames without a
+    shift, joined with the method's own augmentation), BASELINE (the best 2D arm by judged mean) or FIELD (likewise, of
+    `wide-field` and `dilated`, plain or joined). Where no opponent was run the outcome is UNANSWERED, and the opponent is
+    the arm to add. holm_p is p corrected for the number of different comparisons (`comparisons`), NaN where there is no p.
+    Source: Holm 1979.
     """
-    records = []
+    records: list[dict[str, Any]] = []
     for method in methods_of(summary):
-        for reading, part in outcomes(summary, method).groupby("reading", sort=False):
-            rows = {str(row["opponent"]): row for row in part.to_dict("records")}
-            means = summary[summary["reading"] == reading].set_index("arm")["judged_scores"].map(_mean)
-            asked = {BASELINE: [name for name, row in rows.items() if row["is_reference"]]}
+        for reading in dict.fromkeys(summary.loc[summary["arm"] == method, "reading"]):
+            part = summary[summary["reading"] == reading]
+            found = outcomes(part, method)
+            rows = {str(row["opponent"]): row for row in found.to_dict("records")}
+            means = part.set_index("arm")["judged_mean"]
             fields = [name for name in rows if base_of(name) in FIELDS]
-            asked[FIELD] = [max(fields, key=lambda name: float(means[name]))] if fields else []
-            asked[CONTROL] = controls_of(method, rows)
-            records += [{**rows[name], "question": question} for question, names in asked.items() for name in names]
-    found = pd.DataFrame.from_records(records, columns=[name for name in COLUMNS if name != "holm_p"])
-    corrected = holm([float(p) for p in found["p"]])
-    return found.assign(holm_p=pd.Series(corrected, index=found.index, dtype=float))[list(COLUMNS)]
+            asked = controls_of(method, rows)
+            asked[BASELINE] = next((name for name, row in rows.items() if row["is_reference"]), None)
+            asked[FIELD] = max(fields, key=lambda name: float(means[name]), default=None)
+            for question, opponent in asked.items():
+                if opponent is not None:
+                    records.append(
+                        {**{str(name): value for name, value in rows[opponent].items()}, "question": question}
+                    )
+                elif question != UNSHIFTED:
+                    records.append(_unanswered(str(reading), method, question))
+    table = pd.DataFrame.from_records(records, columns=[name for name in COLUMNS if name != "holm_p"])
+    keys = [_key(row) for row in table.to_dict("records")]
+    each = dict(zip(keys, (float(p) for p in table["p"]), strict=True))
+    corrected = dict(zip(each, holm(list(each.values())), strict=True))
+    return table.assign(holm_p=pd.Series([corrected[key] for key in keys], dtype=float))[list(COLUMNS)]
 
 
-def controls_of(method: str, arms: Mapping[str, Any]) -> list[str]:
-    """The controls of a method among the arms: each the first that was run of those which stand for it."""
+def comparisons(claims: pd.DataFrame) -> int:
+    """How many different comparisons the claims stand on: the same trials at two readings are one, unanswered ones none."""
+    made = claims[claims["outcome"].isin(OUTCOMES)]
+    return len({_key(row) for row in made.to_dict("records")})
+
+
+def controls_of(method: str, arms: Mapping[str, Any]) -> dict[str, str | None]:
+    """The control that answers each question to a method: the first that was run of those which stand for it, else None."""
     base, joined, augmentation = method.partition("+")
-    found = []
-    for names in _CONTROLS[base]:
+    found = {}
+    for question, names in _CONTROLS[base].items():
         named = [augmentation if name == "none" and joined else f"{name}{joined}{augmentation}" for name in names]
-        found += [name for name in named if name in arms][:1]
+        found[question] = next((name for name in named if name in arms), None)
     return found
 
 
@@ -89,6 +110,12 @@ def holm(values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * values[place]))
         corrected[place] = largest
     return corrected
+
+
+def _key(row: Mapping[Any, Any]) -> tuple[Hashable, ...]:
+    """Equal for the comparisons of the same trials."""
+    same = tuple(row[name] for name in ("method", "opponent", "pairs", "difference", "low", "high"))
+    return tuple(None if isinstance(value, float) and math.isnan(value) else value for value in same)
 
 
 def _record(ours: Mapping[Any, Any], row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -108,9 +135,21 @@ def _record(ours: Mapping[Any, Any], row: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
+def _unanswered(reading: str, method: str, question: str) -> dict[str, Any]:
+    base, joined, augmentation = method.partition("+")
+    control = _CONTROLS[base].get(question)
+    return {
+        "reading": reading,
+        "method": method,
+        "question": question,
+        "opponent": _TO_ADD[question] if control is None else f"{control[0]}{joined}{augmentation}",
+        "role": "",
+        "is_reference": False,
+        **dict.fromkeys(("difference", "low", "high", "p"), math.nan),
+        "pairs": 0,
+        "outcome": UNANSWERED,
+    }
+
+
 def _judged(row: Mapping[Any, Any]) -> dict[Hashable, float]:
     return dict(zip(row["seeds"], row["judged_scores"], strict=True))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

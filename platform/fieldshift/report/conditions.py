@@ -84,7 +84,7 @@ def headline(summary: pd.DataFrame, score_name: str = "accuracy") -> KeyNumbers:
         if row["is_reference"]:
             averaged = ", test-time averaging" if row["judged"] == "averaged" else ""
             score = float(row["tta_mean" if averaged else "mean"])
-            words = f"best 2D baseline{averaged}, at {reading}"
+            words = f"best 2D arm{averaged}, at {reading}"
             numbers.append(KeyNumber(f"{percent(score)} %", str(row["arm"]), words))
     for method in methods:
         found = outcomes(part, method)

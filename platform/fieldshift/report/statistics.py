@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from fieldshift.errors import UserError
+from fieldshift.readings import READINGS
+from fieldshift.report.costs import cost_columns, held_against, passes, shares
 from fieldshift.report.intervals import Difference, Estimate, estimate, paired_difference
 
-READINGS = ("equal epochs", "equal compute")
 ROLES = ("das", "baseline", "control")
 REQUIRED = (
     "arm",
@@ -46,20 +47,22 @@ def base_of(arm: str) -> str:
 
 
 def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFrame:
-    """Every arm of every reading gets its mean, 95 % t interval, paired differences and costs, best mean first.
+    """Every arm of every reading gets its mean, 95 % t interval, paired differences and costs, best judged mean first.
 
     rows has one row per trial with the columns of `REQUIRED`: score and score_tta (with test-time averaging, NaN
     where it was not measured) in [0, 1], flops for one image forward, seconds of training and search_seconds of the
-    search, `devices` (optional, 1) the devices that these seconds held, `motions` (optional) where the arm's policy is from
-    in words. An arm that belongs to both readings has its rows under both.
+    search. Optional columns: `devices` (1) that these seconds held, `device_seconds` of one of them in training, `views`
+    that score_tta averages, `motions`, where the arm's policy is from in words. An arm that belongs to several readings has
+    its rows under each.
 
-    Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('plain'
-    or 'averaged'; fixed beforehand for the role das: plain, and averaged for an arm that is joined with a 2D augmentation;
-    every other arm is judged by the better of its two means; 'plain' wherever a run has no score_tta); reference (the best
-    baseline by judged mean), is_reference; difference, difference_low, difference_high, p, wilcoxon_p, pairs (this arm -
-    reference over common seeds, judged scores); parameters, flops, epochs, frames, seconds and search_seconds (means),
-    device_hours (mean of (seconds + search_seconds) * devices / 3600); seeds, scores (plain) and judged_scores (tuples);
-    motions; note (what is missing, in words).
+    Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('averaged' where
+    every trial has a score_tta, else 'plain': trials measure it where averaging was asked for and the arm has a 2D
+    augmentation or is policy-2d, so no score decides which is judged); judged_mean; passes (single-frame passes per image
+    of the judged score); reference (the best baseline by judged mean), is_reference; difference, difference_low,
+    difference_high, p, wilcoxon_p, pairs (this arm - reference over common seeds, judged scores); parameters, flops,
+    epochs, frames, seconds and search_seconds (means), device_hours (mean of (seconds + search_seconds) * devices / 3600);
+    operations_share and seconds_share (per training image, as multiples of those of the arm held_against); seeds, scores
+    (plain) and judged_scores (tuples); motions; note (what is missing, in words).
     Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.
     """
     _check(rows)
@@ -102,13 +105,14 @@ def _readings(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, ...]) -> pd.DataFrame:
     trials = {str(arm): part.sort_values("seed") for arm, part in rows.groupby("arm", sort=True)}
     roles = {arm: role_of(arm, baselines) for arm in trials}
-    averaged = {arm: _is_averaged(arm, roles[arm], part) for arm, part in trials.items()}
+    averaged = {arm: bool(part["score_tta"].notna().all()) for arm, part in trials.items()}
     judged = {
         arm: dict(zip(part["seed"], part["score_tta" if averaged[arm] else "score"].astype(float), strict=True))
         for arm, part in trials.items()
     }
     contenders = [arm for arm in trials if roles[arm] == "baseline"]
-    reference = max(contenders, key=lambda arm: estimate(list(judged[arm].values())).mean, default=None)
+    means = {arm: estimate(list(scores.values())).mean for arm, scores in judged.items()}
+    reference = max(contenders, key=lambda arm: means[arm], default=None)
     records = []
     for arm, part in trials.items():
         to_reference = NO_DIFFERENCE
@@ -124,6 +128,8 @@ def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, .
                 **_estimate_columns(plain),
                 **{f"tta_{key}": value for key, value in _estimate_columns(estimate(list(tested))).items()},
                 "judged": "averaged" if averaged[arm] else "plain",
+                "judged_mean": means[arm],
+                "passes": passes(part, averaged=averaged[arm]),
                 "reference": reference,
                 "is_reference": arm == reference,
                 "difference": to_reference.mean,
@@ -132,7 +138,7 @@ def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, .
                 "p": to_reference.p,
                 "wilcoxon_p": to_reference.wilcoxon_p,
                 "pairs": to_reference.pairs,
-                **_cost_columns(part),
+                **cost_columns(part),
                 "seeds": tuple(int(seed) for seed in part["seed"]),
                 "scores": tuple(float(score) for score in part["score"]),
                 "judged_scores": tuple(judged[arm].values()),
@@ -140,29 +146,13 @@ def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, .
                 "note": _note(plain.n, len(tested)),
             }
         )
-    return pd.DataFrame.from_records(records).sort_values(["mean", "arm"], ascending=[False, True], kind="stable")
-
-
-def _is_averaged(arm: str, role: str, part: pd.DataFrame) -> bool:
-    if part["score_tta"].isna().any():
-        return False
-    if role == "das":
-        return base_of(arm) != arm
-    return float(part["score_tta"].astype(float).mean()) > float(part["score"].astype(float).mean())
+    measured = shares(records, held_against(trials, reference))
+    found = pd.DataFrame.from_records([row | share for row, share in zip(records, measured, strict=True)])
+    return found.sort_values(["judged_mean", "arm"], ascending=[False, True], kind="stable")
 
 
 def _estimate_columns(value: Estimate) -> dict[str, Any]:
     return {"n": value.n, "mean": value.mean, "low": value.low, "high": value.high, "std": value.std}
-
-
-def _cost_columns(part: pd.DataFrame) -> dict[str, float]:
-    costs = {
-        name: float(pd.to_numeric(part[name]).mean(skipna=False))
-        for name in ("parameters", "flops", "epochs", "frames", "seconds", "search_seconds")
-    }
-    devices = part["devices"].astype(float) if "devices" in part.columns else 1.0
-    held = (part["seconds"].astype(float) + part["search_seconds"].astype(float)) * devices
-    return {**costs, "device_hours": float(held.mean(skipna=False)) / 3600.0}
 
 
 def _note(runs: int, averaged_runs: int) -> str:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from fieldshift.report.claims import methods_of
+from fieldshift.report.costs import disagree
 from fieldshift.report.intervals import estimate
 from fieldshift.report.sheet import Sheet
-from fieldshift.report.statistics import base_of
 from fieldshift.report.verdict import p_words, percent, points_of
 
 if TYPE_CHECKING:
@@ -20,9 +19,14 @@ if TYPE_CHECKING:
 ROLE_WORDS = {"das": "DAS", "baseline": "2D", "control": "control"}
 
 
-def comparison_sheets(summary: pd.DataFrame, score_name: str = "accuracy") -> list[Sheet]:
-    """One sheet for every reading of a summary: scores in percent with intervals and paired differences, best first."""
-    columns = ("arm", "kind", "n", f"{score_name} %", "95 % interval", "averaged", "vs best 2D", "95 % interval", "p")
+def comparison_sheets(summary: pd.DataFrame, score_name: str = "accuracy", notes: Sequence[str] = ()) -> list[Sheet]:
+    """One sheet for every reading of a summary: scores in percent with intervals and paired differences, best first.
+
+    `notes` are printed below each, after its own.
+    """
+    columns = (
+        "arm", "kind", "n", f"{score_name} %", "95 % interval", "averaged", "passes", "vs best 2D", "95 % interval", "p",
+    )  # fmt: skip
     sheets = []
     for reading, part in _by_reading(summary):
         sheets.append(
@@ -31,35 +35,53 @@ def comparison_sheets(summary: pd.DataFrame, score_name: str = "accuracy") -> li
                 columns=columns,
                 rows=tuple(_comparison_row(row) for row in part.to_dict("records")),
                 align=("left", "left", *("right",) * (len(columns) - 2)),
-                notes=_comparison_notes(part),
-                breaks=(6,),
+                notes=(*_comparison_notes(part), *notes),
+                breaks=(7,),
             )
         )
     return sheets
 
 
 def cost_sheets(summary: pd.DataFrame) -> list[Sheet]:
-    """One sheet for every reading of a summary: parameters, FLOPs, epochs, seconds and device-hours of every arm."""
-    columns = ("arm", "frames", "parameters", "MFLOPs", "epochs", "train s", "search s", "device-h")
+    """One sheet for every reading of a summary: what every arm costs, by operations and by measured seconds."""
+    columns = (
+        "arm", "frames", "parameters", "MFLOPs", "epochs", "train s", "search s", "device-h", "operations", "time",
+    )  # fmt: skip
     return [
         Sheet(
             title=f"{reading.capitalize()}, costs of one run",
             columns=columns,
             rows=tuple(_cost_row(row) for row in part.to_dict("records")),
             align=("left", *("right",) * (len(columns) - 1)),
-            notes=(
-                "MFLOPs: one image forward, all its frames. Means over seeds; device-h: (training + search) in hours, "
-                "times devices.",
-            ),
+            notes=_cost_notes(part),
+            breaks=(8,),
         )
         for reading, part in _by_reading(summary)
     ]
 
 
-def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy") -> Sheet:
+def _cost_notes(part: pd.DataFrame) -> tuple[str, ...]:
+    rows = part.to_dict("records")
+    against = str(rows[0]["held_against"])
+    return (
+        "MFLOPs: one image forward, all its frames: convolutions, matrix products, motions and gates. Means over seeds; "
+        "device-h: (training + search) in hours, times devices.",
+        f"operations, time: per training image, as multiples of those of {against}; time is the device's (CPU seconds of the "
+        "training process, or a GPU's seconds).",
+        *(
+            f"{row['arm']}: {row['operations_share']:.2f} times the operations of {against}, but {row['seconds_share']:.2f} "
+            "times its seconds."
+            for row in rows
+            if disagree(row["operations_share"], row["seconds_share"])
+        ),
+    )
+
+
+def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy", notes: Sequence[str] = ()) -> Sheet:
     """The score against the number of frames T: one row per T (and arm, where there are several), mean and interval.
 
-    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm, parameters and flops.
+    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm, parameters and flops. `notes` are
+    printed below.
     """
     arms = "arm" in rows.columns and rows["arm"].nunique() > 1
     records = []
@@ -82,9 +104,9 @@ def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy") -> Sheet:
     lead = ("arm", "frames T") if arms else ("frames T",)
     columns = (*lead, "n", f"{score_name} %", "95 % interval", "train s", "MFLOPs")
     align = (("left", "right") if arms else ("right",)) + ("right",) * 5
-    notes = ("1 run: no interval.",) if any(record[-5] == "1" for record in records) else ()
+    own = ("1 run: no interval.",) if any(record[-5] == "1" for record in records) else ()
     title = f"Frame sweep, test {score_name}"
-    return Sheet(title=title, columns=columns, rows=tuple(records), align=align, notes=notes)
+    return Sheet(title=title, columns=columns, rows=tuple(records), align=align, notes=(*own, *notes))
 
 
 def field_sheet(
@@ -149,6 +171,7 @@ def _comparison_row(row: Mapping[Any, Any]) -> tuple[str, ...]:
         percent(float(row["mean"])),
         interval(float(row["low"]), float(row["high"])),
         percent(float(row["tta_mean"])) + ("*" if row["judged"] == "averaged" else ""),
+        _whole(float(row["passes"])),
         "best 2D" if reference else points_of(float(row["difference"])),
         "" if reference else interval(float(row["difference_low"]), float(row["difference_high"]), signed=True),
         "" if reference else p_words(float(row["p"])),
@@ -165,6 +188,8 @@ def _cost_row(row: Mapping[Any, Any]) -> tuple[str, ...]:
         _seconds(float(row["seconds"])),
         _seconds(float(row["search_seconds"])),
         _hours(float(row["device_hours"])),
+        _share(float(row["operations_share"])),
+        _share(float(row["seconds_share"])),
     )
 
 
@@ -173,15 +198,15 @@ def _by_reading(summary: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _comparison_notes(part: pd.DataFrame) -> tuple[str, ...]:
-    notes = ["n: runs, one a seed. averaged: with test-time averaging."]
-    if (part["judged"] == "averaged").any():
-        notes.append("* the differences use this score: of an opponent the better of its two.")
-    if (methods := methods_of(part)) and part["tta_mean"].notna().any():
-        fixed = [f"{words} {', '.join(named)}" for words, named in (
-            ("plain", [name for name in methods if base_of(name) == name]),
-            ("with averaging", [name for name in methods if base_of(name) != name]),
-        ) if named]  # fmt: skip
-        notes.append(f"Fixed beforehand, not chosen by score: {'; '.join(fixed)}.")
+    notes = [
+        "n: runs, one per seed. averaged: with test-time averaging. passes: single-frame passes per image of the judged score."
+    ]
+    averaged = [str(row["arm"]) for row in part.to_dict("records") if row["judged"] == "averaged"]
+    if averaged:
+        notes.append(
+            f"* is judged: {', '.join(averaged)} averaged, as every arm with a 2D augmentation, all others plain; fixed "
+            "beforehand, not chosen by score."
+        )
     for motions in dict.fromkeys(motions for motions in part["motions"] if motions):
         named = [str(row["arm"]) for row in part.to_dict("records") if row["motions"] == motions]
         notes.append(f"Motions of {', '.join(named)}: {motions}.")
@@ -218,6 +243,10 @@ def _mega(flops: float) -> str:
     if math.isnan(flops):
         return "-"
     return f"{flops / 1e6:,.1f}" if flops < 1e8 else f"{flops / 1e6:,.0f}"
+
+
+def _share(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _seconds(value: float) -> str:

@@ -8,29 +8,57 @@ from typing import Any
 
 import pandas as pd
 
-from fieldshift.report.claims import BASELINE, CONTROL, FIELD, FIELDS, OUTCOMES, claims, methods_of
+from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
+from fieldshift.report.claims import (
+    BASELINE,
+    FIELD,
+    FIELDS,
+    OUTCOMES,
+    RANDOM,
+    STILL,
+    UNANSWERED,
+    UNSHIFTED,
+    claims,
+    comparisons,
+    methods_of,
+)
 from fieldshift.report.intervals import FEWEST_PAIRS_FOR_WILCOXON
 from fieldshift.report.statistics import base_of
 
+# What is asked of a method, and against which opponents.
+QUESTIONS = (
+    ("Does the motion help?", (STILL, RANDOM)),
+    ("Does the search help?", (RANDOM,)),
+    ("Does the shift help?", (UNSHIFTED,)),
+    ("Does it help at {reading}?", (BASELINE, FIELD)),
+)
+
 
 def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
-    """One line per reading and method: how it stands to the best 2D baseline, the best enlarged field and each control.
+    """One line per reading and method: whether the motion helps, whether the search does, and whether 2D is beaten.
 
-    summary comes from `summarise`; the methods are das, das-folded and either joined with a 2D augmentation. A difference
-    whose 95 % interval includes zero "cannot be told apart"; without two common seeds there is no interval and the line says
-    that instead of a winner. Beside each p stands the one corrected for the number of comparisons made (Holm).
+    summary comes from `summarise`; the methods are das, das-folded and either joined with a 2D augmentation. The motion is
+    held against no motion and against random motions, the search against random motions, the whole against the best 2D arm
+    and the best enlarged field, the latter two chosen by judged mean. The answer is yes where the method wins against all of
+    them, no where it loses to one, and not shown otherwise; what was not run is unanswered. A difference whose 95 % interval
+    includes zero "cannot be told apart"; without two common seeds there is no interval and no winner. Beside each p stands
+    the one corrected for the number of different comparisons made (Holm), which the last line says.
     """
     asked, methods = claims(summary), methods_of(summary)
-    sentences = []
+    lines = []
     for reading in dict.fromkeys(summary["reading"]):
         part = summary[summary["reading"] == reading]
         present = [method for method in methods if (part["arm"] == method).any()]
         if not present:
-            sentences.append(f"At {reading}: das was not run, so nothing can be said.")
+            lines.append(f"At {reading}: das was not run, so nothing can be said.")
         for method in present:
             own = asked[(asked["reading"] == reading) & (asked["method"] == method)]
-            sentences.append(_verdict_of(method, part, own, str(reading), score_name, len(asked)))
-    return "\n".join(sentences)
+            lines.append(_verdict_of(method, part, own.to_dict("records"), str(reading), score_name))
+    if made := comparisons(asked):
+        lines.append(
+            f"Comparisons made: {made}. Each interval stands on its own; p is given raw and corrected for all of them (Holm)."
+        )
+    return "\n".join(lines)
 
 
 def caveats(summary: pd.DataFrame) -> list[str]:
@@ -40,34 +68,46 @@ def caveats(summary: pd.DataFrame) -> list[str]:
     if runs < 5:
         words = "a single run has no interval" if runs == 1 else "the intervals are wide and rest on normality"
         points.append(f"Some arms have only {runs} run{'s' if runs > 1 else ''}: {words}.")
-    made = len(claims(summary))
+    asked = claims(summary)
+    made = comparisons(asked)
     if made > 1:
         points.append(
             f"Every interval stands on its own: none is corrected for the {made} comparisons of the verdict; the corrected p "
             "(Holm) is."
         )
     points.append(
-        "The best baseline is picked by its mean on the same test scores it is then compared with, which favours it "
-        "a little over the method."
+        "The best 2D arm and the best enlarged field are picked by their means on the same test scores that the methods are "
+        "then compared with, which favours them a little over the method."
     )
     if (summary["judged"] == "averaged").any():
         points.append(
-            "A method is judged as was fixed beforehand (plain; with test-time averaging where it is joined with a 2D "
-            "augmentation), an opponent with averaging where that scores higher; averaging costs several forward passes per "
-            "image, which the FLOPs column (one pass) does not show."
+            "An arm with a 2D augmentation is judged with test-time averaging, every other arm without, as was fixed "
+            "beforehand; the passes column says how many single-frame passes per image that takes, which the operations of "
+            "training do not show."
         )
     if int(summary["pairs"].max()) < FEWEST_PAIRS_FOR_WILCOXON:
         points.append(
             f"Fewer than {FEWEST_PAIRS_FOR_WILCOXON} common seeds: a rank test (Wilcoxon) cannot reach p = 0.05, so "
             "only the t test is given."
         )
-    absent = {"equal epochs", "equal compute"} - set(summary["reading"])
-    points += [f"The reading at {reading} was not run; the other one alone is half a comparison." for reading in absent]
+    absent = [name for name in READINGS if name not in set(summary["reading"])]
+    points += [
+        f"The reading at {name} was not run; the other one alone is half a comparison."
+        for name in (EQUAL_EPOCHS, EQUAL_COMPUTE)
+        if name in absent and len(absent) < len(READINGS)
+    ]
+    if SEARCH_INCLUDED in absent and (summary["search_seconds"] > 0).any():
+        points.append(
+            f"What the searches cost is left out of the compute; --readings '{SEARCH_INCLUDED}' lets every arm spend as much."
+        )
+    unanswered = asked[asked["outcome"] == UNANSWERED]
     if not summary["arm"].map(base_of).isin(FIELDS).any():
         points.append(
             "No enlarged field (wide-field, dilated): a 2D network with larger or dilated kernels may reach the same score "
             "for less compute."
         )
+    if missing := list(dict.fromkeys(unanswered["opponent"])):
+        points.append(f"Questions that the verdict leaves unanswered need the arms {', '.join(missing)}.")
     noted = dict.fromkeys((row["arm"], row["note"]) for row in summary.to_dict("records") if row["note"])
     return points + [f"{arm}: {note}." for arm, note in noted]
 
@@ -93,55 +133,60 @@ def p_words(p: float) -> str:
 
 
 def _verdict_of(
-    method: str, part: pd.DataFrame, asked: pd.DataFrame, reading: str, score_name: str, comparisons: int
+    method: str, part: pd.DataFrame, asked: Sequence[Mapping[Any, Any]], reading: str, score_name: str
 ) -> str:
     rows = {str(row["arm"]): row for row in part.to_dict("records")}
-    start = f"At {reading}, {method} ({_scored(rows[method], score_name)})"
-    sentences = []
-    for question, missing in ((BASELINE, f"{start} has no 2D baseline beside it."), (FIELD, "")):
-        found = asked[asked["question"] == question].to_dict("records")
-        for claim in found:
-            row = rows[str(claim["opponent"])]
-            name = f"{row['arm']} ({_scored(row)})"
-            subject = start if question == BASELINE else "It"
-            sentences.append(
-                f"{subject} {_words(claim['outcome'])} the {question}, {name}: {_evidence(claim, comparisons)}."
-            )
-        if not found and missing:
-            sentences.append(missing)
-    controls = asked[asked["question"] == CONTROL].to_dict("records")
-    sentences.append(_controls_sentence(controls) if controls else "No control was run.")
+    sentences = [f"At {reading}, {method} ({_scored(rows[method], score_name)})."]
+    for question, opponents in QUESTIONS:
+        found = [claim for claim in asked if claim["question"] in opponents]
+        if found:
+            sentences.append(f"{question.format(reading=reading)} {_answer(found)}: {_evidence(found, rows)}.")
     return " ".join(sentences)
 
 
-def _scored(row: Mapping[Any, Any], score_name: str = "") -> str:
-    averaged = row["judged"] == "averaged"
-    score = f"{percent(float(row['tta_mean'] if averaged else row['mean']))} %"
-    return " ".join(word for word in (score_name, score, "with test-time averaging" if averaged else "") if word)
+def _answer(found: Sequence[Mapping[Any, Any]]) -> str:
+    outcomes = {str(claim["outcome"]) for claim in found}
+    if "loses" in outcomes:
+        return "No"
+    if outcomes == {"wins"}:
+        return "Yes"
+    if outcomes == {UNANSWERED}:
+        return "Unanswered"
+    return "Unanswered in part" if outcomes == {"wins", UNANSWERED} else "Not shown"
 
 
-def _controls_sentence(controls: Sequence[Mapping[Any, Any]]) -> str:
+def _evidence(found: Sequence[Mapping[Any, Any]], rows: Mapping[str, Mapping[Any, Any]]) -> str:
     groups = []
     for outcome in OUTCOMES:
-        named = [f"{_control(claim)} ({_brief(claim)})" for claim in controls if claim["outcome"] == outcome]
+        named = [f"{_opponent(claim, rows)} ({_numbers(claim)})" for claim in found if claim["outcome"] == outcome]
         if named:
             groups.append(f"it {_words(outcome)} {_listed(named)}")
-    return f"Of the controls (points, 95 % interval), {'; '.join(groups)}."
+    for claim in found:
+        if claim["outcome"] == UNANSWERED:
+            groups.append(f"nothing was run that stands for the {_kind(claim)} (add the arm {claim['opponent']})")
+    return "; ".join(groups)
 
 
-def _control(claim: Mapping[Any, Any]) -> str:
-    return f"{claim['opponent']} without motion" if claim["role"] == "baseline" else str(claim["opponent"])
+def _kind(claim: Mapping[Any, Any]) -> str:
+    return {STILL: "network without motion", RANDOM: "network with random motions"}.get(
+        claim["question"], claim["question"]
+    )
+
+
+def _opponent(claim: Mapping[Any, Any], rows: Mapping[str, Mapping[Any, Any]]) -> str:
+    question, name = claim["question"], claim["opponent"]
+    if question in (BASELINE, FIELD):
+        return f"the {question}, {name}, {_scored(rows[str(name)])}"
+    return f"{question} ({name})"
+
+
+def _scored(row: Mapping[Any, Any], score_name: str = "") -> str:
+    averaged = "with test-time averaging" if row["judged"] == "averaged" else ""
+    return " ".join(word for word in (score_name, f"{percent(float(row['judged_mean']))} %", averaged) if word)
 
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _brief(claim: Mapping[Any, Any]) -> str:
-    if math.isnan(claim["low"]):
-        return "no common seed" if claim["pairs"] == 0 else f"{points_of(claim['difference'])}, one common seed"
-    span = f"{points_of(claim['low'])} to {points_of(claim['high'])}"
-    return f"{points_of(claim['difference'])}, {span}, corrected {_p_text(claim['holm_p'])}"
 
 
 def _words(outcome: str) -> str:
@@ -149,15 +194,15 @@ def _words(outcome: str) -> str:
     return links.get(outcome, "cannot be compared with")
 
 
-def _evidence(claim: Mapping[Any, Any], comparisons: int) -> str:
+def _numbers(claim: Mapping[Any, Any]) -> str:
     points = points_of(claim["difference"])
     if claim["pairs"] == 0:
         return "no common seed"
     if math.isnan(claim["low"]):
-        return f"{points} points in one common seed, which gives no interval"
+        return f"{points} points in one common seed, no interval"
     span = f"{points_of(claim['low'])} to {points_of(claim['high'])}"
-    corrected = f" ({_p_text(claim['holm_p'])} corrected for {comparisons} comparisons)" if comparisons > 1 else ""
-    return f"{points} points, 95 % interval {span}, {_p_text(claim['p'])}{corrected}, {claim['pairs']} paired seeds"
+    corrected = f"corrected {p_words(claim['holm_p'])}"
+    return f"{points} points, 95 % interval {span}, {_p_text(claim['p'])}, {corrected}, {claim['pairs']} paired seeds"
 
 
 def _p_text(p: float) -> str:

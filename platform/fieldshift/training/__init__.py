@@ -8,7 +8,7 @@ from fieldshift.deferral import load_on_use
 
 if TYPE_CHECKING:
     from fieldshift.training.arms import ARMS, FOLDED_ARMS, Arm, arm_named
-    from fieldshift.training.cost import NetworkCost, device_hours, equal_compute_epochs, network_cost
+    from fieldshift.training.cost import NetworkCost, device_hours, equal_compute_epochs, images_per_epoch, network_cost
     from fieldshift.training.frames import FramePlan
     from fieldshift.training.loop import Evaluation, TrainedNetwork, evaluate_network, train_network
     from fieldshift.training.map_quality import MapQuality, map_quality
@@ -33,6 +33,7 @@ __all__ = [
     "device_hours",
     "equal_compute_epochs",
     "evaluate_network",
+    "images_per_epoch",
     "load_network",
     "map_quality",
     "network_card",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from fieldshift.motions import Policy
 from fieldshift.networks.folded import motions_counted
 
 # One training step costs a forward pass and about twice that backwards (gradients of inputs and of weights).
@@ -21,16 +22,22 @@ class NetworkCost:
     Attributes:
         parameters: number of learned values.
         flops: floating-point operations of one forward pass over one image (all its frames), a multiply-add counted
-            as two, by torch's FlopCounterMode: convolutions, matrix products and the motions of a folded network; a video's
-            motions and shifts are not in it.
+            as two: convolutions and matrix products by torch's FlopCounterMode, and what motions (of a video or folded)
+            and gates multiply and add. A shift moves numbers only; activations, normalisation and 2D augmentations are
+            not counted.
     """
 
     parameters: int
     flops: int
 
 
-def network_cost(network: nn.Module, frames: int, channels: int, size: tuple[int, int]) -> NetworkCost:
-    """Counts on a copy-free forward pass in evaluation mode, without touching any buffer. `size` is (H, W) in pixels."""
+def network_cost(
+    network: nn.Module, frames: int, channels: int, size: tuple[int, int], policy: Policy | None = None
+) -> NetworkCost:
+    """Counts on a copy-free forward pass in evaluation mode, without touching any buffer. `size` is (H, W) in pixels.
+
+    `policy` is what makes the video, or the augmented image, that the network reads.
+    """
     first = next(network.parameters())
     video = torch.zeros(1, frames, channels, *size, device=first.device, dtype=first.dtype)
     training = network.training
@@ -43,13 +50,18 @@ def network_cost(network: nn.Module, frames: int, channels: int, size: tuple[int
         network.train(training)
     return NetworkCost(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        flops=counter.get_total_flops() + moved(),
+        flops=counter.get_total_flops() + moved() + (0 if policy is None else policy.flops(size, channels)),
     )
 
 
 def equal_compute_epochs(epochs: int, flops: int, flops_to_spend: int) -> int:
     """How many epochs a network of `flops` an image trains to spend what one of `flops_to_spend` does in `epochs`."""
     return max(1, round(epochs * flops_to_spend / flops))
+
+
+def images_per_epoch(samples: int, batch: int) -> int:
+    """How many images one epoch learns from: whole batches, or all where there are fewer than one batch."""
+    return samples // batch * batch or samples
 
 
 def device_hours(seconds: float, devices: int) -> float:

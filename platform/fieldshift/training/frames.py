@@ -82,19 +82,24 @@ class FramePlan:
         """Whether there is anything to average at test time beside the plain view."""
         return self.augmentation is not None or (self.as_images and self.policy is not None)
 
-    def views(self, images: UInt8[Tensor, "batch channels height width"], copies: int) -> list[Tensor]:
-        """The videos whose logits test-time averaging averages: the plain one and `copies` augmented ones.
+    def views_for(self, copies: int) -> int:
+        """How many views take as many single-frame passes as an image and its `copies`: at least one, of T frames each."""
+        return max(1, (copies + 1) // self.frames)
 
-        For a policy used as images the views are its frames; for a plain 2D network without augmentation there is only
-        the plain one. Geometry that would move a dense map (segmentation) is not averaged: one view.
+    def views(self, images: UInt8[Tensor, "batch channels height width"], copies: int) -> list[Tensor]:
+        """The videos whose logits test-time averaging averages: the plain one and augmented ones, `views_for(copies)` in all.
+
+        For a policy used as images the views are its frames, at as many distances as there are passes; for an arm without
+        augmentation there is only the plain one. Geometry that would move a dense map (segmentation) is not averaged: one
+        view.
         """
         if self.as_images and self.policy is not None:
-            frames = self.policy.video(as_floats(images))
+            frames = self.policy.with_frames(self.views_for(copies)).video(as_floats(images))
             return [self.normalise(frame) for frame in frames.split(1, dim=1)]
         plain = self.evaluation_video(images)
         if self.augmentation is None:
             return [plain]
-        augmented = (self.augmentation(images, seed) for seed in range(copies))
+        augmented = (self.augmentation(images, seed) for seed in range(self.views_for(copies) - 1))
         return [plain, *(self.evaluation_video(moved) for moved in augmented)]
 
     def alignment(self, size: tuple[int, int]) -> Tensor | None:

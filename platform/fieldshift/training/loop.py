@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +19,7 @@ from fieldshift.errors import UserError
 from fieldshift.networks import VideoNetwork
 from fieldshift.training import distributed
 from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
+from fieldshift.training.clock import device_clock
 from fieldshift.training.frames import FramePlan
 from fieldshift.training.map_quality import MapQuality, map_quality
 from fieldshift.training.objectives import Objective
@@ -36,11 +38,14 @@ class TrainedNetwork:
         network: the trained network, on the device it was trained on.
         history: one row an epoch: training loss and score, learning rate, images a second.
         seconds: time spent in training, over all sessions of a resumed run, evaluation not counted.
+        device_seconds: the same on the device's own clock (`device_clock`), of this worker; NaN where an earlier version
+            began the run.
     """
 
     network: VideoNetwork
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
+    device_seconds: float = 0.0
 
 
 def train_network(
@@ -82,6 +87,7 @@ def train_network(
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         trained.history, trained.seconds, first_epoch = state["history"], state["seconds"], state["epoch"]
+        trained.device_seconds = state.get("device_seconds", math.nan)
 
     model: nn.Module = network
     if distributed.is_distributed():
@@ -95,7 +101,7 @@ def train_network(
         model = torch.compile(model)  # type: ignore[assignment]
 
     for epoch in range(first_epoch, recipe.epochs):
-        started = time.perf_counter()
+        started, device_started = time.perf_counter(), device_clock(device)
         model.train()
         score, loss_sum, seen = objective.new_score(device), torch.zeros((), device=device), 0
         for step, (images, targets, indices) in enumerate(
@@ -121,6 +127,7 @@ def train_network(
                     f"The training loss is {loss.item()} at epoch {epoch + 1}, step {step + 1} (images "
                     f"{indices[:8].tolist()} ...); the last checkpoint is kept. Lower --recipe.learning_rate."
                 )
+        trained.device_seconds += device_clock(device) - device_started
         seconds = time.perf_counter() - started
         trained.seconds += seconds
         totals = distributed.sum_across_workers(torch.stack([loss_sum.double(), torch.tensor(seen, device=device)]))
@@ -141,6 +148,7 @@ def train_network(
                     "schedule": plain_state(schedule.state_dict()),
                     "history": trained.history,
                     "seconds": trained.seconds,
+                    "device_seconds": trained.device_seconds,
                     "epoch": epoch + 1,
                 },
             )
@@ -193,7 +201,8 @@ def evaluate_network(
 ) -> Evaluation:
     """Scores every sample exactly once, over all workers together.
 
-    `copies` > 0 also scores the average of the logits over `plan.views(images, copies)` (classification only).
+    `copies` > 0 also scores the average of the logits over `plan.views(images, copies)`, which takes as many single-frame
+    passes whatever the network reads (classification only).
     `each_map` also judges every predicted map by itself (segmentation only). `batch` is 256 images, or 16 with maps.
     `scored` hears how many images each batch of this worker had.
     """

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", from_zero: bool | None = None) -> Figure:
     """Every arm's mean score in percent, one panel a reading, with 95 % intervals and a dot for every seed.
 
-    The arms stand in one order in all panels: by the mean at equal compute where that was run, best first. Bars start
+    The arms stand in one order in all panels: by the judged mean of the last reading, best first. Bars start
     at zero; where all scores are so close and high that bars would hide the differences, markers on a shortened axis
     take their place (from_zero=None decides, True and False force). A diamond marks the mean with test-time
     averaging where it is another one. summary comes from `summarise`.
@@ -52,7 +52,7 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", from_z
     span = _span(summary, bars)
     for panel, reading in zip(panels, readings, strict=True):
         _score_panel(panel, summary[summary["reading"] == reading], order, span, bars)
-        panel.set_title(str(reading).capitalize(), fontsize=NORMAL, color=INK, loc="left")
+        panel.set_title(str(reading).capitalize().replace(", ", ",\n"), fontsize=NORMAL, color=INK, loc="left")
         panel.set_xlabel(f"test {score_name} (%)" + ("" if bars else ", axis not from 0"))
     panels[0].set_yticks(range(len(order)), [shorten(arm) for arm in order])
     panels[0].set_ylim(len(order) - 0.4, -0.6)
@@ -102,8 +102,8 @@ def frame_curve(rows: pd.DataFrame, *, score_name: str = "accuracy") -> Figure:
 
 def _order(summary: pd.DataFrame) -> list[str]:
     last = list(dict.fromkeys(summary["reading"]))[-1]
-    decisive = summary[summary["reading"] == last].sort_values("mean", ascending=False)
-    rest = summary[~summary["arm"].isin(decisive["arm"])].sort_values("mean", ascending=False)
+    decisive = summary[summary["reading"] == last].sort_values("judged_mean", ascending=False)
+    rest = summary[~summary["arm"].isin(decisive["arm"])].sort_values("judged_mean", ascending=False)
     return list(dict.fromkeys([*decisive["arm"], *rest["arm"]]))
 
 

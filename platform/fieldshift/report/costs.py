@@ -1,0 +1,71 @@
+"""What an arm costs: operations and measured seconds, each beside those of one arm that all are held against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+TOLERATED = 1.15
+"""By which factor operations and seconds may disagree before a table says so."""
+
+
+def cost_columns(part: pd.DataFrame) -> dict[str, float]:
+    """Means over the trials of one arm; NaN where one of them does not tell."""
+    costs = {
+        name: float(pd.to_numeric(part[name]).mean(skipna=False))
+        for name in ("parameters", "flops", "epochs", "frames", "seconds", "search_seconds")
+    }
+    devices = part["devices"].astype(float) if "devices" in part.columns else 1.0
+    held = (part["seconds"].astype(float) + part["search_seconds"].astype(float)) * devices
+    return {
+        **costs,
+        "device_hours": float(held.mean(skipna=False)) / 3600.0,
+        "device_seconds_per_epoch": float(
+            (_numbers(part, "device_seconds") / _numbers(part, "epochs")).mean(skipna=False)
+        ),
+    }
+
+
+def passes(part: pd.DataFrame, *, averaged: bool) -> float:
+    """Single-frame passes per image of the judged score: frames, times the views that are averaged; NaN where unknown."""
+    views = _numbers(part, "views") if averaged else 1.0
+    return float((_numbers(part, "frames") * views).mean(skipna=False))
+
+
+def held_against(arms: Iterable[str], best_baseline: str | None) -> str:
+    """The arm that costs are held against: the plain network where it was run, else the best 2D baseline, else the first."""
+    named = list(arms)
+    return "none" if "none" in named else best_baseline or named[0]
+
+
+def shares(rows: Sequence[Mapping[str, Any]], arm: str) -> list[dict[str, Any]]:
+    """For each row its operations and its device seconds per training image, as multiples of those of an arm."""
+    measure = next(row for row in rows if row["arm"] == arm)
+    return [
+        {
+            "held_against": arm,
+            "operations_share": _share(row["flops"], measure["flops"]),
+            "seconds_share": _share(row["device_seconds_per_epoch"], measure["device_seconds_per_epoch"]),
+        }
+        for row in rows
+    ]
+
+
+def disagree(operations: float, seconds: float) -> bool:
+    """Whether the two shares are further apart than is tolerated; False where one is unknown."""
+    if not (operations > 0 and seconds > 0):
+        return False
+    return not 1 / TOLERATED <= seconds / operations <= TOLERATED
+
+
+def _numbers(part: pd.DataFrame, name: str) -> pd.Series[float]:
+    if name not in part.columns:
+        return pd.Series(math.nan, index=part.index)
+    return pd.to_numeric(part[name]).astype(float)
+
+
+def _share(value: float, of: float) -> float:
+    return value / of if of > 0 else math.nan

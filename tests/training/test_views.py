@@ -1,0 +1,56 @@
+"""Test-time averaging: which arms have it, and that each takes as many single-frame passes as the others."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fieldshift.data import DataSet, TensorSplit
+from fieldshift.motions import Policy
+from fieldshift.training import ARMS, arm_named, evaluate_network, network_card, objective_for
+
+JOINED = ("das+affine", "das-folded+affine", "replicate+randaugment")
+
+
+def toy() -> DataSet:
+    split = TensorSplit(torch.randint(0, 256, (6, 1, 12, 12), dtype=torch.uint8), torch.arange(6) % 2)
+    return DataSet(
+        name="toy", task="classification", classes=("a", "b"), train=split, test=split, mean=(0.5,), std=(0.2,),
+        channels=1, size=(12, 12), ignore_index=None, protocol="toy", digest="toy", background=(0,),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("copies", [0, 1, 4, 8])
+@pytest.mark.parametrize("name", [*ARMS, *JOINED])
+def test_passes_are_equal_for_every_arm_that_is_averaged(name: str, copies: int) -> None:
+    arm, dataset = arm_named(name), toy()
+    policy = None if arm.frames == "image" else Policy.single("translate_x", 0.3, frames=3)
+    card = network_card(dataset, "toy", arm, network="tiny-resnet", temporal="tsm", policy=policy)
+    network, plan = card.build(), card.plan()
+    frames = []
+    network.register_forward_pre_hook(lambda _module, inputs: frames.append(inputs[0].shape[1]))
+    found = evaluate_network(
+        network, dataset.test, plan=plan, objective=objective_for("classification", 2), copies=copies
+    )
+    averages = arm.augmentation != "none" or arm.frames == "searched-as-images"
+    assert (found.score_tta is not None) == (averages and copies > 0)
+    averaged = frames[1:]  # the first pass is the plain score's
+    if found.score_tta is None:
+        assert averaged == []
+        return
+    assert len(averaged) == plan.views_for(copies)
+    passes = sum(averaged)
+    assert passes == copies + 1 if plan.frames == 1 else passes == max(plan.frames, (copies + 1) // 3 * 3)
+
+
+def test_the_first_view_is_the_plain_image_and_no_two_are_alike() -> None:
+    images = torch.randint(0, 256, (2, 1, 12, 12), dtype=torch.uint8)
+    for name in ("affine", "policy-2d", "das+affine"):
+        arm = arm_named(name)
+        policy = None if arm.frames == "image" else Policy.single("translate_x", 0.4, frames=3)
+        card = network_card(toy(), "toy", arm, network="tiny-resnet", temporal="tsm", policy=policy)
+        plan = card.plan()
+        views = plan.views(images, 8)
+        plain = plan.evaluation_video(images)
+        assert sum(torch.equal(view, plain) for view in views) == 1
+        assert len({tuple(view.flatten().tolist()) for view in views}) == len(views)
