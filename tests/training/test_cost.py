@@ -20,20 +20,21 @@ from fieldshift.training import loop as training_loop
 SIZE = (20, 20)
 
 
+EACH = {"mul": 1, "add": 1, "sub": 1, "lerp": 3}  # operations per number of the output
+
+
 class Elementwise(TorchDispatchMode):
     """Adds up what runs of multiplications and additions outside of convolutions and matrix products, inside some modules."""
-
-    EACH = {"mul": 1, "add": 1, "sub": 1, "lerp": 3}  # per number of the output
 
     def __init__(self) -> None:
         super().__init__()
         self.total, self.inside = 0, False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.name().removeprefix("aten::").partition(".")[0].rstrip("_")
-        if self.inside and name in self.EACH:
-            self.total += self.EACH[name] * out.numel()
+        if self.inside and name in EACH:
+            self.total += EACH[name] * out.numel()
         if self.inside and "batch_norm" in name:
             self.total += 2 * out[0].numel()
         if self.inside and name == "mean":
@@ -58,7 +59,7 @@ def gates_run(network: nn.Module, video: Tensor) -> int:
 
 
 @pytest.mark.parametrize("temporal", ["tsm", "gsm", "gsf", "conv3d"])
-@pytest.mark.parametrize("frames", [3])
+@pytest.mark.parametrize("frames", [1, 3])
 def test_what_gates_multiply_and_add_is_counted(temporal: str, frames: int) -> None:
     plain = network_cost(
         video_network("tiny-resnet", temporal="none", frames=1, num_classes=3, in_channels=1), 1, 1, SIZE

@@ -32,12 +32,11 @@ from fieldshift.report.figures import (
 from fieldshift.report.html import render_report, write_report
 from fieldshift.report.intervals import Difference, Estimate, estimate, paired_difference
 from fieldshift.report.sheet import Sheet, show
-from fieldshift.report.statistics import READINGS, summarise
+from fieldshift.report.statistics import summarise
 from fieldshift.report.tables import comparison_sheets, cost_sheets, field_sheet, markdown, policy_sheet, sweep_sheet
 from fieldshift.report.verdict import caveats, verdict
 
 __all__ = [
-    "READINGS",
     "Code",
     "Definitions",
     "Difference",

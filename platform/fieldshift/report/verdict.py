@@ -168,9 +168,8 @@ def _evidence(found: Sequence[Mapping[Any, Any]], rows: Mapping[str, Mapping[Any
 
 
 def _kind(claim: Mapping[Any, Any]) -> str:
-    return {STILL: "network without motion", RANDOM: "network with random motions"}.get(
-        claim["question"], claim["question"]
-    )
+    question = str(claim["question"])
+    return {STILL: "network without motion", RANDOM: "network with random motions"}.get(question, question)
 
 
 def _opponent(claim: Mapping[Any, Any], rows: Mapping[str, Mapping[Any, Any]]) -> str:
