@@ -183,7 +183,7 @@ def compare(
         if edges:
             stage = session.stage(FOLDER, settings)
             results = run_searches(
-                stage, problem, motion_space, space, search, edges=edges, cluster=cluster, digest=dataset.digest,
+                stage, problem, motion_space, space, search.like(recipe), edges=edges, cluster=cluster, digest=dataset.digest,
                 seeds=seed_list if searching == SEARCHES[0] else seed_list[:1],
             )  # fmt: skip
             policies |= policies_searched(results, seed_list)

@@ -256,9 +256,7 @@ def passes_of(config: SearchConfig, space: Space, edges: int) -> int:
     if config.selection != "perturbation":
         return config.epochs
     kept = config.edges_per_node or space.edges_per_node
-    incoming = [space.inputs + node for node in range(space.nodes)]
-    decisions = edges + sum(count > kept for count in incoming)
-    return config.epochs + config.tune_epochs * (decisions - 1)
+    return config.epochs + config.tune_epochs * (space.decisions(edges, kept) - 1)
 
 
 def note(metrics: dict[str, float]) -> str:

@@ -221,7 +221,7 @@ def study(
             of_each = f"{seeds} seeds" if searches == SEARCHES[0] and seeds > 1 else f"seed {seed}"
             headline(session, "search", f"{where}, in the form {' and '.join(edges)}, {of_each}")
             results = run_searches(
-                session.stage(FOLDER, parts["search"]), problem, motion_space, space, search, edges=edges,
+                session.stage(FOLDER, parts["search"]), problem, motion_space, space, search.like(recipe), edges=edges,
                 seeds=seed_list if searches == SEARCHES[0] else seed_list[:1], cluster=searched_by, digest=dataset.digest,
             )  # fmt: skip
             policies = ArmPolicies(policies_searched(results, seed_list))

@@ -74,6 +74,18 @@ def test_masks_move_with_their_images(scale: float) -> None:
     assert same.float().mean() > (0.999 if scale == 1 else 0.7)  # between two labels pixels are mixed
 
 
+def test_a_part_of_a_batch_gets_what_it_gets_in_the_whole() -> None:
+    images, masks = some_images(), torch.randint(0, 5, (40, 9, 14))
+    augmentation = BasicAugmentation(flip=0.5, crop=2, scale=1.3)
+    whole = augmentation(images, 4, masks)
+    for first, last in ((0, 13), (13, 40)):
+        part = augmentation(images[first:last], 4, masks[first:last], part=(first, 40))
+        for mine, theirs in zip(part, whole, strict=True):
+            assert mine is not None
+            assert theirs is not None
+            assert torch.equal(mine, theirs[first:last])
+
+
 def test_draws_depend_on_the_seed_alone() -> None:
     images = some_images()
     augmentation = BasicAugmentation(flip=0.5, crop=2, scale=1.2)

@@ -78,6 +78,10 @@ def run(folder: Path, order: str) -> None:
         lr=0.2,
         lr_min=0.01,
         channels_last=False,  # type: ignore[arg-type]
+        flip=0.5,
+        crop=2,
+        scale=1.3,
+        label_smoothing=0.1,
     )
     result = search(
         network,

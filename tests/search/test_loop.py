@@ -9,29 +9,12 @@ import torch
 
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
-from fieldshift.search import search
-from fieldshift.search.loop import SearchResult
 from fieldshift.training.checkpoint import read_checkpoint
 from fieldshift.training.objectives import objective_for
 
 
 class Interrupted(Exception):  # noqa: N818
     pass
-
-
-@pytest.fixture
-def run(request):
-    toy_data, toy_network, toy_space, objective, normalise, quick = map(
-        request.getfixturevalue, ("toy_data", "toy_network", "toy_space", "objective", "normalise", "quick")
-    )
-
-    def build(config=None, *, space=None, **settings) -> SearchResult:
-        data = settings.pop("data", None) or toy_data()
-        network = settings.pop("network", None) or toy_network()
-        settings.setdefault("objective", objective)
-        return search(network, data, space or toy_space, config or quick(), normalise=normalise, **settings)
-
-    return build
 
 
 def test_a_search_ends_with_a_policy_and_tells_how(run, toy_space, tmp_path) -> None:

@@ -90,7 +90,7 @@ def test_options_are_judged_by_what_their_removal_costs_without_renormalising(ju
         decision = decide_option(edge, judge)
         assert_same_state(before, state_of(judge))
         assert decision.harm == pytest.approx(costs, abs=1e-5)
-        assert decision.chosen == [max(decision.harm, key=lambda label: decision.harm[label])]
+        assert decision.harm[decision.chosen[0]] == max(decision.harm.values())
         ranked = sorted(decision.harm.values())
         assert decision.margin == pytest.approx(ranked[-1] - ranked[-2])
         if criterion == "loss":
@@ -130,6 +130,44 @@ def test_edges_are_judged_by_the_mean_of_the_others(judge_of, quick, toy_space, 
         harm for name, harm in decision.harm.items() if name not in decision.chosen
     )
     assert sum(cell.kept[2:]) == kept
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_between_equals_the_larger_weight_decides(judge_of, quick, criterion) -> None:
+    judge = judge_of(quick(criterion=criterion))
+    cell = judge.supernet.cell
+    torch.nn.init.zeros_(judge.supernet.network.network.fc.weight)  # one answer for every video: nothing hurts
+    largest = cell.alpha.argmax(-1).tolist()
+    assert set(largest) != {0}
+    for edge in range(len(cell.edges)):
+        decision = decide_option(edge, judge)
+        assert set(decision.harm.values()) == {0.0}
+        assert decision.margin == 0
+    assert cell.decided == largest
+    node = next_node(cell, 1)
+    incoming = [e for e, (_, target) in enumerate(cell.edges) if target == node]
+    with torch.no_grad():
+        cell.alpha[incoming[-1], largest[incoming[-1]]] += 5  # not the first
+    decide_edges(node, 1, judge)
+    assert [e for e in incoming if cell.kept[e]] == incoming[-1:]
+
+
+def test_between_equal_scores_the_loss_decides(judge_of, quick) -> None:
+    """The score of few images is a coarse number: several options cost the same share of them."""
+    judge, ties = judge_of(quick(criterion="score")), 0
+    cell = judge.supernet.cell
+    for edge in range(len(cell.edges)):
+        weights = cell.weights().detach()
+        measured = {}
+        for o, option in enumerate(cell.options):
+            without = weights.clone()
+            without[edge, o] = 0.0
+            loss, score = plainly_measured(judge, without)
+            measured[option.label] = (-round(score, 9), loss)
+        decision = decide_option(edge, judge)
+        assert decision.chosen == [max(measured, key=lambda label: measured[label])]
+        ties += len({cost for cost, _ in measured.values()}) < len(measured)
+    assert ties > 0
 
 
 def test_every_edge_comes_once_in_an_order_of_the_seed(judge_of, quick) -> None:

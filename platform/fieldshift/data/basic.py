@@ -40,18 +40,26 @@ class BasicAugmentation:
         images: UInt8[Tensor, "batch channels height width"],
         seed: int,
         masks: Int64[Tensor, "batch height width"] | None = None,
+        *,
+        part: tuple[int, int] | None = None,
     ) -> tuple[UInt8[Tensor, "batch channels height width"], Int64[Tensor, "batch height width"] | None]:
-        """Images (B, C, H, W) and their masks under the same geometry; other values for another seed."""
+        """Images (B, C, H, W) and their masks under the same geometry; other values for another seed.
+
+        `part` = (first, count) says that these are the images from number `first` on of a batch of `count`, shared by
+        several workers: each gets what it would get in the whole batch.
+        """
         batch, _, height, width = images.shape
         if self.is_nothing or batch == 0:
             return images, masks
         generator = torch.Generator().manual_seed(seed)
-        flips = torch.rand(batch, generator=generator) < self.flip
-        shifts = torch.randint(-self.crop, self.crop + 1, (batch, 2), generator=generator)
+        first, count = part or (0, batch)
+        own = slice(first, first + batch)
+        flips = (torch.rand(count, generator=generator) < self.flip)[own]
+        shifts = torch.randint(-self.crop, self.crop + 1, (count, 2), generator=generator)[own]
         if self.scale == 1:
             crop = partial(cropped, reach=self.crop, shifts=shifts, flips=flips)
             return crop(images, outside=0), None if masks is None else crop(masks[:, None], outside=self.outside)[:, 0]
-        factors = torch.exp((2 * torch.rand(batch, generator=generator) - 1) * math.log(self.scale))
+        factors = torch.exp((2 * torch.rand(count, generator=generator)[own] - 1) * math.log(self.scale))
         y = source(height, shifts[:, 0], factors, torch.zeros_like(flips)).to(images.device)
         x = source(width, shifts[:, 1], factors, flips).to(images.device)
         grid = torch.stack(

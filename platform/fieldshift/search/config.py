@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from fieldshift.errors import UserError
+from fieldshift.training.recipe import Recipe, check_learning
+
+SHARED = ("flip", "crop", "scale", "label_smoothing")
+"""What a search takes from the training's recipe where it has no value of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,11 @@ class SearchConfig:
         warmup_epochs: first passes in which alpha rests and only the network learns.
         subset: training images used, evenly over classes; 0 uses all.
         channels_last: keep 2D convolutions in channels-last memory order.
+        flip: chance that an image is flipped left to right, in both halves; None takes the training's, as the next three do
+            (with `fieldshift search` the default of recipe.flip).
+        crop: pixels that an image's random crop may be off the middle, to every side, in both halves.
+        scale: largest factor of an image's random scaling, both ways, in both halves; 1 leaves the size.
+        label_smoothing: share of the target spread over all classes, in both losses; the selection measures without.
     """
 
     frames: int | None = None
@@ -61,6 +70,10 @@ class SearchConfig:
     warmup_epochs: int = 0
     subset: int = 0
     channels_last: bool = True
+    flip: float | None = None
+    crop: int | None = None
+    scale: float | None = None
+    label_smoothing: float | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -94,3 +107,12 @@ class SearchConfig:
                 f"search.warmup_epochs is {self.warmup_epochs}, but must be below search.epochs ({self.epochs}): "
                 "alpha would never learn."
             )
+        check_learning("search", **self._taken_from(Recipe()))
+
+    def like(self, recipe: Recipe) -> SearchConfig:
+        """The same settings, with the recipe's values where the search has none of its own."""
+        return replace(self, **self._taken_from(recipe))
+
+    def _taken_from(self, recipe: Recipe) -> dict[str, Any]:
+        own, shared = asdict(self), asdict(recipe)
+        return {name: shared[name] if own[name] is None else own[name] for name in SHARED}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,13 @@ def search(
     """Finds the motions of a space that serve `network` best on the training set; the test set is never touched.
 
     `network` is trained in place; `normalise` is applied to videos (B, T, C, H, W) on [0, 1]. Half of the training
-    images teach the network, the other half alpha; then the selection decides edge by edge (METHOD.md 3 and 4). The
-    same seed gives the same policy. With `folder` the halves (halves.json) are written first, and the state (search.pt)
-    and the policy of the moment (policy.json) after every pass and decision, and `resume` goes on from there. `report`
-    gets the numbers of each pass and of each decision with the count of passes, `progress` a line to read. Under several
-    workers `config.batch` is shared out and all ranks end with one policy. Raises UserError for settings that do not
-    fit together, and when a loss is not finite, naming the step and the images; the last state stays.
+    images teach the network, the other half alpha, both augmented and with the losses smoothed as `config` says; then
+    the selection decides edge by edge (METHOD.md 3 and 4). The same seed gives the same policy. With `folder` the
+    halves (halves.json) are written first, and the state (search.pt) and the policy of the moment (policy.json) after
+    every pass and decision, and `resume` goes on from there. `report` gets the numbers of each pass and of each
+    decision with the count of passes, `progress` a line to read. Under several workers `config.batch` is shared out and
+    all ranks end with one policy. Raises UserError for settings that do not fit together, and when a loss is not
+    finite, naming the step and the images; the last state stays.
     """
     session = Session.start(network, dataset, space, config, normalise=normalise, device=device, seed=seed)
     if resume and folder is not None:
@@ -85,7 +86,10 @@ def search(
     use_channels_last(network, config.channels_last)
     cell, supernet, state = session.cell, session.supernet, session.state
     edges_per_node = config.edges_per_node or space.edges_per_node
-    judge = Judge(supernet=supernet, batches=session.alpha_half_in_order, objective=objective, config=config, seed=seed)
+    # Decisions are measured on plain images and plain targets, as networks are scored [D].
+    plain = replace(objective, label_smoothing=0.0)
+    judge = Judge(supernet=supernet, batches=session.alpha_half_in_order, objective=plain, config=config, seed=seed)
+    objective = replace(objective, label_smoothing=session.config.label_smoothing or objective.label_smoothing)
     tune = config.tune_epochs > 0 and config.selection == "perturbation"
 
     while state.phase != "done":

@@ -122,7 +122,7 @@ def decide_option(edge: int, judge: Judge) -> Decision:
         return measure([weights, *without], edge, judge)
 
     harm, variants = judge.harms(place, weights[edge].tolist(), measured)
-    ranked = sorted(options, key=lambda o: -harm[o])
+    ranked = by_harm(harm, variants, weights[edge].tolist())
     cell.decided[edge] = ranked[0]
     labels = [option.label for option in cell.options]
     return decision("option", place, labels, harm, ranked, kept=1, variants=variants, criterion=judge.config.criterion)
@@ -135,12 +135,22 @@ def decide_edges(node: int, edges_per_node: int, judge: Judge) -> Decision:
     place = f"node {node}"
     strengths = cell.alpha.detach().softmax(-1).amax(-1)[incoming].tolist()
     harm, variants = judge.harms(place, strengths, lambda: measure_without_edges([None, *incoming], judge))
-    ranked = sorted(range(len(incoming)), key=lambda i: -harm[i])
+    ranked = by_harm(harm, variants, strengths)
     for i in ranked[edges_per_node:]:
         cell.kept[incoming[i]] = False
     labels = [f"{cell.edges[e][0]}->{node} {cell.options[cell.decided[e] or 0].label}" for e in incoming]
     criterion = judge.config.criterion
     return decision("edges", place, labels, harm, ranked, kept=edges_per_node, variants=variants, criterion=criterion)
+
+
+def by_harm(harm: Sequence[float], variants: Sequence[Measured], strengths: Sequence[float]) -> list[int]:
+    """The candidates, what hurts most first.
+
+    Of equals (scores are shares of few images, so they often are) the one first whose removal adds more loss, then the one
+    of the larger weight [D: the research code keeps the first in the order of the space].
+    """
+    added = [each.loss for each in variants[1:]] or [0.0] * len(harm)
+    return sorted(range(len(harm)), key=lambda i: (-harm[i], -added[i], -strengths[i]))
 
 
 def decision(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fieldshift.data import DataSet, Split, batches, halves, write_parts
+from fieldshift.data import BasicAugmentation, DataSet, Split, batches, halves, write_parts
 from fieldshift.data.partition import limited
 from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy
@@ -27,11 +27,13 @@ from fieldshift.search.state import SearchState
 from fieldshift.search.supernet import AnySupernet, FoldedSupernet, Supernet
 from fieldshift.training import distributed
 from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
+from fieldshift.training.recipe import Recipe
 
 POLICY_FILE, STATE_FILE, HALVES_FILE = "policy.json", "search.pt", "halves.json"
 DEFAULT_FRAMES = 3
 MOMENTUM = 0.9
 WEIGHTS, ALPHA = 1, 2  # streams of random draws
+AUGMENTATION = 3
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -54,6 +56,7 @@ class Session:
     weight_half: Split
     alpha_half: Split
     batch: int
+    augmentation: BasicAugmentation
     optimizer: torch.optim.Optimizer
     alpha_optimizer: torch.optim.Optimizer
     state: SearchState
@@ -72,7 +75,7 @@ class Session:
         seed: int,
     ) -> Session:
         """A fresh session. Raises UserError where network, space, settings and workers do not fit together."""
-        device = torch.device(device)
+        device, config = torch.device(device), config.like(Recipe())
         frames = config.frames or space.frames or DEFAULT_FRAMES
         folded = network.form == "folded"
         if not folded and network.frames != frames:
@@ -119,6 +122,12 @@ class Session:
             weight_half=train.subset(on_weights).to(device),
             alpha_half=train.subset(on_alpha).to(device),
             batch=batch,
+            augmentation=BasicAugmentation(
+                flip=config.flip or 0.0,
+                crop=config.crop or 0,
+                scale=config.scale or 1.0,
+                outside=255 if dataset.ignore_index is None else dataset.ignore_index,
+            ),
             optimizer=torch.optim.SGD(parameters, config.lr, MOMENTUM, weight_decay=config.weight_decay)
             if config.optimizer == "sgd"
             else torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay),
@@ -134,6 +143,12 @@ class Session:
     @property
     def steps_a_pass(self) -> int:
         return max(1, min(len(self.weight_half), len(self.alpha_half)) // self.batch)
+
+    @property
+    def tuning_passes(self) -> int:
+        """Passes between the decisions, at most: fewer where nodes lead nowhere any more, which then need no decision."""
+        kept = self.config.edges_per_node or self.space.edges_per_node
+        return self.config.tune_epochs * (self.space.decisions(len(self.cell.edges), kept) - 1)
 
     def missing_classes(self, classes: Sequence[str]) -> list[str]:
         """A warning for each half that has no image of some class; empty for scenes, whose pixels have the classes."""
@@ -151,16 +166,16 @@ class Session:
         return warnings
 
     def learning_rate(self, step: int) -> float:
-        """The network's step size: a cosine over the supernet phase; from a tenth, over each tuning phase."""
+        """The network's step size: a cosine over the supernet phase; from a tenth, another over all tuning passes."""
         config, state = self.config, self.state
         high, done, passes = config.lr, state.epoch, config.epochs
         if state.tuning:
-            high, done, passes = max(config.lr / 10, config.lr_min), state.tuned, config.tune_epochs
+            high, done, passes = max(config.lr / 10, config.lr_min), state.passes - state.epoch, self.tuning_passes
         share = (done + step / self.steps_a_pass) / passes
         return config.lr_min + (high - config.lr_min) * (1 + math.cos(math.pi * share)) / 2
 
     def pairs_of_batches(self) -> Iterator[tuple[Batch, Batch]]:
-        """This worker's slices of one pass over both halves: (for the network, for alpha), whole batches only.
+        """This worker's slices of one pass over both halves: (for the network, for alpha), whole batches only, augmented.
 
         Random layers such as dropout draw from a seed of this pass while it lasts.
         """
@@ -172,7 +187,17 @@ class Session:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(mixed_seed(self.seed, passes, distributed.rank()))
-            yield from zip(on_weights, on_alpha, strict=False)
+            for step, (batch, alpha_batch) in enumerate(zip(on_weights, on_alpha, strict=False)):
+                yield self._augmented(batch, step, WEIGHTS), self._augmented(alpha_batch, step, ALPHA)
+
+    def _augmented(self, batch: Batch, step: int, stream: int) -> Batch:
+        """The batch after crop, flip and scale, before any motion; each image as if one worker had the whole batch."""
+        images, targets, indices = batch
+        masks = targets if targets.dim() > 1 else None
+        seed = mixed_seed(self.seed, self.state.passes, step, stream, AUGMENTATION)
+        part = (distributed.rank() * len(images), distributed.world_size() * len(images))
+        images, moved = self.augmentation(images, seed, masks, part=part)
+        return images, targets if moved is None else moved, indices
 
     def noise(self, step: int, stream: int) -> int | None:
         """The seed of the gumbel sample of a step, the same on every worker; None for softmax."""

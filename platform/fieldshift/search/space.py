@@ -128,6 +128,10 @@ class Space:
             cells *= math.comb(incoming, kept) * options**kept
         return int(cells**motions)
 
+    def decisions(self, edges: int, kept: int) -> int:
+        """How many decisions a selection makes, at most: the option of each of `edges`, the `kept` edges of each node."""
+        return edges + sum(self.inputs + node > kept for node in range(self.nodes))
+
     def with_changes(self, **changes: Any) -> Space:
         """The same space with some attributes replaced, checked again."""
         changed = replace(self, **changes)

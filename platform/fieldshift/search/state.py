@@ -8,7 +8,7 @@ from typing import Any
 from fieldshift.errors import UserError
 
 PHASES = ("supernet", "options", "edges", "done")
-SCHEMA = 1
+SCHEMA = 2  # 1: the step size of the tuning began anew after each decision
 
 
 @dataclass(kw_only=True)

@@ -55,13 +55,8 @@ class Recipe:
             raise UserError(f"recipe.batch is {self.batch}, but must be at least 1.")
         if not self.learning_rate > 0:
             raise UserError(f"recipe.learning_rate is {self.learning_rate}, but must be above 0.")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"recipe.label_smoothing is {self.label_smoothing}, but must be in [0, 1).")
-        if not 0 <= self.flip <= 1:
-            raise UserError(f"recipe.flip is {self.flip}, but a chance is from 0 to 1.")
-        if not self.scale >= 1:
-            raise UserError(f"recipe.scale is {self.scale}, but the largest factor is at least 1.")
-        for name in ("crop", "weight_decay", "clip_norm", "auxiliary_weight"):
+        check_learning("recipe", flip=self.flip, crop=self.crop, scale=self.scale, label_smoothing=self.label_smoothing)
+        for name in ("weight_decay", "clip_norm", "auxiliary_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}, but must be 0 or more.")
 
@@ -74,6 +69,18 @@ class Recipe:
                 f"--recipe.compile needs a C++ compiler, but '{compiler}' is not here; install g++ (Debian: package g++), "
                 "name another one in CXX, or leave out --recipe.compile."
             )
+
+
+def check_learning(section: str, *, flip: float, crop: int, scale: float, label_smoothing: float) -> None:
+    """Raises UserError for an augmentation or a smoothing that there is not; names of options begin with `section`."""
+    if not 0 <= label_smoothing < 1:
+        raise UserError(f"{section}.label_smoothing is {label_smoothing}, but must be in [0, 1).")
+    if not 0 <= flip <= 1:
+        raise UserError(f"{section}.flip is {flip}, but a chance is from 0 to 1.")
+    if not scale >= 1:
+        raise UserError(f"{section}.scale is {scale}, but the largest factor is at least 1.")
+    if crop < 0:
+        raise UserError(f"{section}.crop is {crop}, but must be 0 or more.")
 
 
 def has_gpu() -> bool:
