@@ -1,0 +1,45 @@
+"""What a search is given by each command that searches, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldshift.cli import main
+
+SMALL = ["--loading.train_limit", "64", "--loading.test_limit", "16", "--tracking.enabled", "false"]
+QUICK = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "16"]
+RECIPE = ["--recipe.epochs", "1", "--recipe.batch", "16", "--recipe.crop", "2", "--recipe.flip", "0.5",
+          "--recipe.scale", "1.2", "--recipe.label_smoothing", "0.1"]  # fmt: skip
+HERE = ["--cluster.workers", "0", "--cluster.trials_at_once", "0"]
+NAMES = ("flip", "crop", "scale", "label_smoothing")
+
+SEARCHING = {
+    "compare": ["compare", "--arms", "das-folded", "--seeds", "1", "--readings", '["equal epochs"]', *RECIPE, *HERE],
+    "study": ["study", "--form", "folded", "--arms", "none", "--seeds", "1", "--stages", "search", *RECIPE, *HERE],
+}
+
+
+def settings_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text())["found"]["settings"] for path in out.rglob("policy.json")]
+
+
+@pytest.mark.parametrize("command", SEARCHING)
+def test_a_search_sees_what_its_training_sees(command: str, tmp_path: Path) -> None:
+    assert main([*SEARCHING[command], *QUICK, *SMALL, "--out", str(tmp_path / "out")]) == 0
+    found = settings_of(tmp_path / "out")
+    assert found
+    for settings in found:
+        assert tuple(settings[name] for name in NAMES) == (0.5, 2, 1.2, 0.1)
+
+
+def test_a_search_alone_has_options_of_its_own_with_the_trainings_defaults(tmp_path: Path) -> None:
+    words = ["search", *QUICK, *SMALL, "--cluster.workers", "0"]
+    assert main([*words, "--out", str(tmp_path / "default")]) == 0
+    assert main([*words, "--search.crop", "3", "--out", str(tmp_path / "own")]) == 0
+    (default,), (own,) = settings_of(tmp_path / "default"), settings_of(tmp_path / "own")
+    assert tuple(default[name] for name in NAMES) == (0.0, 0, 1.0, 0.0)
+    assert tuple(own[name] for name in NAMES) == (0.0, 3, 1.0, 0.0)
