@@ -55,10 +55,14 @@ class Looking:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredField:
-    """A map with its measures, the numbers of its column in the table, and the regions by theory where there are any."""
+    """A map with its measures, the numbers of its column in the table, and the regions by theory where there are any.
+
+    averaged: the measures of the mean over all frames, the same ones where there is one frame.
+    """
 
     field: EffectiveField
     measures: Measures
+    averaged: Measures
     numbers: dict[str, Any]
     regions: Reshaped | None
 
@@ -115,6 +119,7 @@ def measure_and_draw(
         "sheet": {name: found.numbers for name, found in shown.items()},
         "lengths": {f"T = {count}": found.numbers for count, found in lengths.items()} if shown != every else {},
         "measures": {name: found.measures.to_json() for name, found in every.items()},
+        "measures_of_all_frames": {name: found.averaged.to_json() for name, found in every.items()},
         "regions": {name: found.regions.to_json() for name, found in every.items() if found.regions},
         "conditions": {name: found.field.conditions.to_json() for name, found in every.items()},
         "notes": notes_of(shown),
@@ -130,20 +135,21 @@ def measured(subject: Subject, pictures: Tensor, kind: str, looking: Looking) ->
         images_kind=kind, mean=card.mean, std=card.std,
     )  # fmt: skip
     found = measures(field)
+    averaged = found if field.all_frames is None else measures(field.all_frames)
     (layer,) = theory(network, card.size, layers=[field.conditions.layer])
     regions = regions_of(layer, policy, card.size, field.conditions.unit)
     fit = found.gaussian
     numbers = {
         **theoretical(layer, regions),
-        "effective: side at 50 %, px": found.side[0.5],
+        "effective, reference frame: share through other frames": field.other_frames,
+        "effective, reference frame: standard error of the share": field.other_frames_error,
+        "effective, reference frame: side at 50 %, px": found.side[0.5],
         **{
-            f"effective: area at {fraction:.0%}, px^2".replace("%", " %"): area for fraction, area in found.area.items()
+            f"effective, reference frame: area at {fraction:.0%}, px^2".replace("%", " %"): area
+            for fraction, area in found.area.items()
         },
-        "effective: 99 % area / theory": found.ratio_to_theory,
-        "effective: sigma along, px": found.moments.along,
-        "effective: sigma across, px": found.moments.across,
-        "effective: anisotropy": found.moments.anisotropy,
-        "effective: angle, degrees": found.moments.angle,
+        "effective, reference frame: 99 % area / theory": found.ratio_to_theory,
+        **spread("effective, reference frame", found),
         "Gaussian fit: sigma along, px": None if fit is None else fit.along,
         "Gaussian fit: sigma across, px": None if fit is None else fit.across,
         "Gaussian fit: angle, degrees": None if fit is None else fit.angle,
@@ -151,8 +157,20 @@ def measured(subject: Subject, pictures: Tensor, kind: str, looking: Looking) ->
         "centre of mass: column, px": found.moments.centre[1],
         "mass of the map": field.mass,
         "mass: standard error": field.mass_standard_error,
+        "effective, all frames: area at 50 %, px^2": averaged.area[0.5],
+        **spread("effective, all frames", averaged),
     }
-    return MeasuredField(field=field, measures=found, numbers=numbers, regions=regions)
+    return MeasuredField(field=field, measures=found, averaged=averaged, numbers=numbers, regions=regions)
+
+
+def spread(whose: str, found: Measures) -> dict[str, Any]:
+    """Spread and direction of a map by its second moments, named after whose map it is."""
+    return {
+        f"{whose}: sigma along, px": found.moments.along,
+        f"{whose}: sigma across, px": found.moments.across,
+        f"{whose}: anisotropy": found.moments.anisotropy,
+        f"{whose}: angle, degrees": found.moments.angle,
+    }
 
 
 def regions_of(
@@ -170,14 +188,15 @@ def regions_of(
 def theoretical(layer: LayerField, regions: Reshaped | None) -> dict[str, Any]:
     """The field of a layer by theory, as a plain network and as its motions reshape it."""
     numbers: dict[str, Any] = {"theory: side, px": None if layer.size is None else layer.size[0]}
-    if regions is not None:
-        fused = regions.fused
+    for whose, region in (
+        {} if regions is None else {"reference frame": regions.reference, "all frames": regions.fused}
+    ).items():
         numbers |= {
-            "reshaped: area, px^2": fused.area,
-            "reshaped: height, px": fused.extent[0],
-            "reshaped: width, px": fused.extent[1],
-            "reshaped: anisotropy": fused.anisotropy,
-            "reshaped: angle, degrees": fused.angle,
+            f"reshaped, {whose}: area, px^2": region.area,
+            f"reshaped, {whose}: height, px": region.extent[0],
+            f"reshaped, {whose}: width, px": region.extent[1],
+            f"reshaped, {whose}: anisotropy": region.anisotropy,
+            f"reshaped, {whose}: angle, degrees": region.angle,
         }
     return numbers
 
@@ -207,17 +226,25 @@ def drawn(
     picture: Tensor,
     compared: set[str],
 ) -> dict[str, Path]:
-    """The comparison on a common scale, or the one map there is; the regions of every policy; the field against T."""
+    """The comparison on a common scale, or the one map there is, of the reference frame's unit and, where there are videos,
+    of the mean over all frames; the regions of every policy; the field against T."""
     from fieldshift.receptive_field.figures import comparison_figure, effective_figure, reshaped_figure, save_figure
     from fieldshift.receptive_field.sweep_figure import sweep_figure
 
     maps = {name: found.field for name, found in shown.items()}
+    averaged = {name: field.all_frames or field for name, field in maps.items()}
     if len(maps) > 1:
         figures = {"receptive-fields": comparison_figure(maps, example=picture, compared=compared)}
+        if any(field.all_frames is not None for field in maps.values()):
+            figures["all-frames"] = comparison_figure(averaged, example=picture, compared=compared)
     else:
-        only = next(iter(shown.values()))
-        region = None if only.regions is None else only.regions.fused
-        figures = {"receptive-fields": effective_figure(only.field, example=picture, region=region)}
+        ((name, field),) = maps.items()
+        regions = shown[name].regions
+        region = None if regions is None else regions.reference
+        figures = {"receptive-fields": effective_figure(field, example=picture, region=region)}
+        if field.all_frames is not None:
+            region = None if regions is None else regions.fused
+            figures["all-frames"] = effective_figure(field.all_frames, example=picture, region=region)
     if len(lengths) > 1:
         figures["against-frames"] = sweep_figure({count: found.field for count, found in lengths.items()})
     moved = {
@@ -250,7 +277,7 @@ def record(session: Session, every: dict[str, MeasuredField]) -> None:
             {f"receptive_field/{slug(key)}": value for key, value in found.numbers.items() if number(value)}
         )
         run.set_tags(found.field.conditions.tags())
-        run.log_image("receptive_field/effective", map_picture(found.field, highest), step=0)
+        run.log_image("receptive_field/reference_frame", map_picture(found.field, highest), step=0)
         run.log_artifact(session.path / f"{file_name(name)}.npz")
         run.close("FINISHED")
 

@@ -186,7 +186,8 @@ def region_rows(regions: Reshaped) -> list[dict[str, Any]]:
             "angle, degrees": f"{region.angle:.1f}",
         }
 
-    frames = [row(f"frame {t}", region) for t, region in enumerate(regions.frames)]
+    own = regions.reference_frame
+    frames = [row(f"frame {t}{' (reference)' * (t == own)}", region) for t, region in enumerate(regions.frames)]
     return [row("plain", regions.plain), *frames, row("folded" if regions.form == "folded" else "fused", regions.fused)]
 
 

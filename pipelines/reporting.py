@@ -201,11 +201,21 @@ def fields_section(fields: FieldResult, where: str) -> Section:
     result = read_result(fields.folder)
     notes = list(result["notes"])
     against = fields.figures.get("against-frames.png")
+    averaged = fields.figures.get("all-frames.png")
+    fused = [] if averaged is None else [
+        FigureBlock(
+            averaged,
+            caption="The same units averaged over all frames, which is what fusion takes: the union of what the frames show "
+            "makes this field wide, with or without a temporal module.",
+            alt="Maps of the mean absolute gradient of the mean over frames for every network.",
+        )
+    ]  # fmt: skip
     sweep = [] if against is None else [
         FigureBlock(
             against,
-            caption=f"Spread and area of the effective field against the number of frames. {where}.",
-            alt="Curves of the field's spread and area against the number of frames.",
+            caption="Spread and area of the effective field of the reference frame's unit, and the share of the gradient "
+            f"that arrives through other frames, against the number of frames. {where}.",
+            alt="Curves of the field's spread, area and share through other frames against the number of frames.",
         )
     ]  # fmt: skip
     return Section(
@@ -213,9 +223,10 @@ def fields_section(fields: FieldResult, where: str) -> Section:
         [
             FigureBlock(
                 fields.figures["png"],
-                caption=f"Effective receptive fields on a common scale: {'; '.join(notes)}.",
+                caption=f"Effective receptive fields of the reference frame's unit on a common scale: {'; '.join(notes)}.",
                 alt="Maps of the mean absolute gradient for every network, with radial profiles.",
             ),
+            *fused,
             *sweep,
             TableBlock(
                 field_sheet(result["sheet"], notes=notes),
@@ -223,10 +234,16 @@ def fields_section(fields: FieldResult, where: str) -> Section:
             ),
             Points(
                 [
-                    "The theoretical side is that of the plain network; the reshaped area is the union, on the original "
-                    "image, of what all frames see: what the fused output depends on. In folded form it is the union over "
-                    "every choice of moving or staying at every place.",
-                    "An effective field is the mean absolute gradient of the centre unit, taken back through the motions.",
+                    "The theoretical side is that of the plain network; the reshaped areas are, on the original image, what "
+                    "the reference frame's unit sees through the frames that it reaches in time, and the union over all "
+                    "frames, on which the fused output depends. In folded form both are the union over every choice of "
+                    "moving or staying at every place.",
+                    "An effective field is the mean absolute gradient of the centre unit, taken back through the motions: of "
+                    "the reference frame's unit, which shows what the network brings together, and of the mean over all "
+                    "frames, which is wide by the motions alone.",
+                    "The share through other frames is the part of the gradient's mass that reaches the reference frame's "
+                    "unit from other frames, in folded form through moved channels: 0 for a 2D network and for frames that "
+                    "never meet.",
                 ]
             ),
             Code(f"fieldshift receptive-field --runs {shown_path(fields.folder.parent)}/compare/trials/..."),

@@ -134,7 +134,7 @@ def test_fields_of_runs_are_compared(trained: Path, tmp_path: Path, capsys: pyte
     assert main(["receptive-field", "--runs", str(trained), str(plain), *words]) == 0
     assert "anisotropy" in capsys.readouterr().out
     rows = {row["network"]: row for row in read_result(tmp_path / "fields")["rows"]}
-    assert rows["run"]["reshaped: width, px"] > rows["plain"]["reshaped: width, px"] == 15
+    assert rows["run"]["reshaped, all frames: width, px"] > rows["plain"]["reshaped, all frames: width, px"] == 15
 
 
 def test_describe_says_what_is_in_a_network(capsys: pytest.CaptureFixture[str]) -> None:

@@ -221,9 +221,17 @@ def test_one_network_under_several_motions(
     assert "mass: standard error" in printed
     result = read_result(out)
     plain, turned = result["rows"]
-    assert plain["reshaped: area, px^2"] == 225.0 < turned["reshaped: area, px^2"]
+    for whose in ("reference frame", "all frames"):
+        assert plain[f"reshaped, {whose}: area, px^2"] == 225.0 < turned[f"reshaped, {whose}: area, px^2"]
+    for row in (plain, turned):
+        assert 0 < row["effective, reference frame: share through other frames"] < 1
+        assert row["effective, all frames: sigma along, px"] > 0
     assert set(result["measures"]["plain"]["area"]) == {"0.2", "0.3", "0.5", "0.99"}
-    assert {path.name for path in out.glob("*.svg")} == {"receptive-fields.svg", "reshaped-rotate=40.svg"}
+    assert {path.name for path in out.glob("*.svg")} == {
+        "receptive-fields.svg",
+        "all-frames.svg",
+        "reshaped-rotate=40.svg",
+    }
     assert {path.name for path in out.glob("*.npz")} == {"plain.npz", "rotate=40.npz"}
 
     client = client_for(f"sqlite:///{out / 'mlflow.db'}?timeout=60")
@@ -234,6 +242,9 @@ def test_one_network_under_several_motions(
     assert run.data.tags["conditions.images_kind"] == "uniform noise"
     assert run.data.tags["conditions.policy"] == "edge 0->1: rotate by 40 degrees at the outer frames"
     assert run.data.metrics["receptive_field/mass_of_the_map"] == pytest.approx(turned["mass of the map"])
+    named = run.data.metrics["receptive_field/effective_reference_frame_share_through_other_frames"]
+    assert named == pytest.approx(turned["effective, reference frame: share through other frames"])
+    assert {"receptive_field/effective_all_frames_sigma_along_px"} <= set(run.data.metrics)
     pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
     assert any("receptive_field" in path and path.endswith(".png") for path in pictures), pictures
     parent = by_name["fields"]

@@ -1,4 +1,4 @@
-"""Effective fields against convolution of kernels, finite differences and single-image gradients."""
+"""Effective fields against convolution of kernels and single-image gradients."""
 
 from __future__ import annotations
 
@@ -52,30 +52,6 @@ def test_a_stack_of_averages_becomes_gaussian() -> None:
         assert (ellipse.along, ellipse.across) == pytest.approx((sigma, sigma), rel=0.03)
 
 
-def test_finite_differences_through_network_and_motions() -> None:
-    torch.manual_seed(0)
-    network = video_network("tiny-resnet", temporal="tsm", frames=3, num_classes=10, in_channels=1).double()
-    policy = Policy.single("rotate", 25.0, frames=3)
-    image = images(1, 1, 24).double()
-    field = effective(network, image, trained=False, policy=policy, mean=[0.4], std=[0.3])
-    kept: list[Tensor] = []
-    network.get_submodule(network.feature_layer).register_forward_hook(lambda *args: kept.append(args[2]))
-    network.eval()
-
-    def unit(pixels: Tensor) -> float:
-        with torch.no_grad():
-            network((policy.video(pixels) - 0.4) / 0.3)
-        row, column = field.conditions.unit
-        return float(kept.pop()[:, :, row, column].sum(dim=1).mean())
-
-    row, column = divmod(int(field.values.argmax()), 24)
-    for r, c in [(row, column), (row, column + 2), (row - 3, column), (0, 0)]:
-        step = torch.zeros_like(image)
-        step[0, 0, r, c] = 1e-6
-        slope = (unit(image + step) - unit(image - step)) / 2e-6
-        assert float(field.values[r, c]) == pytest.approx(abs(slope), rel=1e-4, abs=1e-8)
-
-
 def test_the_mean_and_its_error_over_images_and_channels() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 5, padding=2), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1))
@@ -99,6 +75,8 @@ def test_the_chunk_does_not_matter(chunk: int | None) -> None:
     whole = effective(network, images(3), trained=False, policy=policy, chunk=3)
     part = effective(network, images(3), trained=False, policy=policy, chunk=chunk)
     torch.testing.assert_close(part.values, whole.values, atol=1e-7, rtol=1e-4)
+    assert part.other_frames == pytest.approx(whole.other_frames, rel=1e-4)
+    assert part.other_frames_error == pytest.approx(whole.other_frames_error, rel=1e-3)
 
 
 def test_it_lies_within_the_theoretical_region_and_moves_with_the_policy() -> None:
@@ -106,7 +84,10 @@ def test_it_lies_within_the_theoretical_region_and_moves_with_the_policy() -> No
     network = video_network("tiny-resnet", temporal="tsm", frames=3, num_classes=10)
     plain = video_network("tiny-resnet", temporal="none", frames=1, num_classes=10)
     still = effective(plain, images(4), trained=False)
-    moved = effective(network, images(4), trained=False, policy=Policy.single("translate_x", 0.45, frames=3))
+    field = effective(network, images(4), trained=False, policy=Policy.single("translate_x", 0.45, frames=3))
+    assert field.all_frames is not None
+    moved = field.all_frames
+    assert int((field.values > 0).sum()) <= field.theoretical_area == 510.0  # type: ignore[operator]
     assert int((still.values > 0).sum()) <= still.theoretical_area == 225.0  # type: ignore[operator]
     assert int((moved.values > 0).sum()) <= moved.theoretical_area == 510.0  # type: ignore[operator]
     assert measures(moved).moments.along > 3 * measures(still).moments.along

@@ -219,11 +219,14 @@ def test_before_and_after_training_are_compared_only_when_asked(fields: dict[str
 
 def test_the_field_against_frames(fields: dict[str, EffectiveField]) -> None:
     figure = sweep_figure({3: fields["video"], 1: fields["2D"]})
-    left, right = figure.subfigs[0].axes
+    left, right, through = figure.subfigs[0].axes
     assert {line.get_label()[2:]: list(line.get_xdata()) for line in left.lines} == {"along": [1, 3], "across": [1, 3]}
     along = left.lines[0].get_ydata()
     assert list(along) == [measures(fields[name]).moments.along for name in ("2D", "video")]
     assert list(right.lines[0].get_ydata()) == [fields[name].theoretical_area for name in ("2D", "video")]
+    (share,) = through.lines
+    assert list(share.get_ydata()) == [0.0, 100 * (fields["video"].other_frames or 0.0)]
+    assert share.get_ydata()[1] > 0
     with pytest.raises(UserError, match="at least 2 numbers of frames"):
         sweep_figure({3: fields["video"]})
 

@@ -90,6 +90,11 @@ class Policy:
         return self.graph.distances
 
     @property
+    def reference_frame(self) -> int:
+        """The number of the frame that shows the image itself: T // 2, or 0 where the reference is the first."""
+        return self.frames // 2 if self.reference == "centre" else 0
+
+    @property
     def is_pure(self) -> bool:
         """Whether every frame is the image under one matrix: a single path and no colour op on the way."""
         recipe = recipe_of(self.graph, _ANY_SIZE)

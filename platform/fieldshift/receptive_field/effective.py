@@ -1,16 +1,18 @@
-"""The effective receptive field: how strongly a unit depends on every pixel, measured by gradients (Luo et al., 2016).
+"""The effective receptive field: how strongly a unit depends on every pixel, measured by gradients.
 
 A gradient of 1 on the centre unit of the last feature map goes back through the network and, for a video network,
 through the motions to the original image (a folded network has them inside); the map is the mean of its absolute value
-over images and channels.
+over images and channels. Source: Luo et al., "Understanding the Effective Receptive Field", NeurIPS 2016. For videos [D]: the
+unit is the reference frame's, so that the map shows what the temporal module brings together; the mean over all frames,
+which is what fusion takes, stands beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
@@ -19,7 +21,9 @@ from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
-from fieldshift.receptive_field.effective_map import Conditions, EffectiveField
+from fieldshift.receptive_field.arrivals import arrivals, copies_for
+from fieldshift.receptive_field.effective_map import Conditions, EffectiveField, Of
+from fieldshift.receptive_field.image_means import MapMean, ShareMean, absolute
 from fieldshift.receptive_field.passages import check_motions, motions_at_places, policy_in
 from fieldshift.receptive_field.reshaped import Reshaped, reshaped
 from fieldshift.receptive_field.theory import (
@@ -50,9 +54,12 @@ def effective(
 ) -> EffectiveField:
     """The mean absolute gradient, over images and channels, of one unit with respect to the original image.
 
+    Of a video network: of the reference frame's unit, with the share of its mass that arrives through other frames, and
+    beside it (`all_frames`) the same of the unit's mean over the frames.
+
     network: any network of images (B, C, H, W), a video network with its `policy`, or a folded one, whose motions are
-    inside and whose policy may be left out; the gradient of every channel of the unit is 1 (1 / T in every frame of a
-    video: the mean over frames that fusion takes). images: uint8, or floats in [0, 1], on any device; they go to the
+    inside and whose policy may be left out; the gradient of every channel of the unit is 1 (1 / T in every frame for the
+    mean over frames). images: uint8, or floats in [0, 1], on any device; they go to the
     network's. mean, std: one value a channel, in [0, 1] units, applied after the
     motions. trained, images_kind: said by the caller, since no tensor shows them. layer: the network's `feature_layer`
     or its last bounded map by default. unit: (row, column), the centre (height // 2, width // 2) by default. chunk:
@@ -76,35 +83,31 @@ def effective(
     described = next((field for field in traced if field.name == wanted), None)
     device, dtype = _home(network)
     scale = _Normalise(mean, std, images.shape[1], device, dtype)
-    count = chunk or min(64, max(1, _CHUNK_PIXELS // (frames * size[0] * size[1])))
+    copies = copies_for(len(motions if described is None else described.moved)) if motions else 1
+    count = chunk or min(64, max(1, _CHUNK_PIXELS // (frames * copies * size[0] * size[1])))
 
     def read(part: Tensor) -> Tensor:
         return _read(network, scale, video, part, frames)
 
-    totals = np.zeros((2, *size))
-    masses: list[Tensor] = []
-    quiet = 0
+    unit_maps, all_maps, shares = MapMean(size), MapMean(size), ShareMean()
     with frozen(network), UnitGradient(network, wanted, unit) as probe:
         probe.count_calls(read(_floats(images[:1], device, dtype)))
         for start in range(0, len(images), count):
-            part = _floats(images[start : start + count], device, dtype).requires_grad_(True)
-            gradient, silent = probe.gradient(read(part), part)
-            quiet += silent
-            absolute = gradient.abs().mean(dim=1).double().cpu()  # (chunk, H, W)
-            if not bool(absolute.isfinite().all()):
-                raise UserError(f"The gradient of layer '{wanted}' is not finite; check the weights and mean and std.")
-            totals += np.stack([absolute.sum(dim=0).numpy(), absolute.square().sum(dim=0).numpy()])
-            masses.append(absolute.sum(dim=(1, 2)))
-    mass = torch.cat(masses)
-    if float(mass.sum()) == 0.0:
-        why = "its activations are all zero for every image" if quiet == len(images) else "no weight passes it on"
+            found = arrivals(
+                probe, read, _floats(images[start : start + count], device, dtype), frames=frames,
+                reference=0 if video is None else video.reference_frame, copies=copies,
+            )  # fmt: skip
+            shares.add(found)
+            for maps, gradient in ((unit_maps, found.whole), (all_maps, found.averaged)):
+                if gradient is not None:
+                    maps.add(absolute(gradient, wanted))
+    number = len(images)
+    if unit_maps.mass == 0.0:
+        why = "its activations are all zero for every image" if shares.silent == number else "no weight passes it on"
         raise UserError(
             f"The gradient of unit {probe.unit} of layer '{wanted}' is zero at every pixel: {why}; "
             "choose another unit, an earlier layer or other images."
         )
-    number = len(images)
-    values = totals[0] / number
-    spread = np.sqrt(np.maximum(totals[1] / number - values**2, 0.0) / max(number - 1, 1))
     conditions = Conditions(
         network=getattr(network, "name", type(network).__name__),
         layer=wanted,
@@ -114,22 +117,29 @@ def effective(
         images=number,
         images_kind=images_kind,
         frames=frames,
+        of="all frames" if shares.share is None else "reference frame",
         form="folded" if motions else "video",
         temporal=getattr(network, "temporal", "none"),
         policy=() if policy is None else tuple(policy.describe()),
         policy_digest="" if policy is None else policy.digest(),
     )
-    area, notes = _expected(described, policy, size, probe.unit)
-    return EffectiveField(
-        values=torch.from_numpy(values),
-        standard_error=torch.from_numpy(spread) if number > 1 else None,
-        mass=float(mass.mean()),
-        mass_standard_error=float(mass.std()) / number**0.5 if number > 1 else None,
-        conditions=conditions,
-        theoretical_size=None if described is None else described.size,
-        theoretical_area=area,
-        position=_position(described, probe.unit),
-        notes=tuple(filter(None, (*notes, gates_note(network)))),
+    shared: dict[str, Any] = {
+        "theoretical_size": None if described is None else described.size,
+        "position": _position(described, probe.unit),
+    }
+
+    def field(maps: MapMean, of: Of, **more: Any) -> EffectiveField:
+        area, notes = _expected(described, policy, size, probe.unit, of)
+        notes = tuple(filter(None, (*notes, gates_note(network))))
+        known = replace(conditions, of=of)
+        return EffectiveField(**maps.numbers(), **shared, conditions=known, theoretical_area=area, notes=notes, **more)
+
+    return field(
+        unit_maps,
+        conditions.of,
+        other_frames=shares.share,
+        other_frames_error=shares.share_error,
+        all_frames=field(all_maps, "all frames") if all_maps.count else None,
     )
 
 
@@ -166,7 +176,7 @@ def _home(network: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def _expected(
-    field: LayerField | None, policy: AnyPolicy | None, size: tuple[int, int], unit: tuple[int, int]
+    field: LayerField | None, policy: AnyPolicy | None, size: tuple[int, int], unit: tuple[int, int], of: Of
 ) -> tuple[float | None, tuple[str, ...]]:
     """Pixels of the image inside the theoretical field, and what to warn of."""
     if field is not None and field.unknown_by:
@@ -184,7 +194,7 @@ def _expected(
         region = region_of(field, policy, size, unit)
     except UserError as error:  # a policy with colours has no region
         return None, (*notes, str(error))
-    return region.fused.area, tuple(notes)
+    return (region.reference if of == "reference frame" else region.fused).area, tuple(notes)
 
 
 def region_of(field: LayerField, policy: AnyPolicy | None, size: tuple[int, int], unit: tuple[int, int]) -> Reshaped:

@@ -6,10 +6,11 @@ Maps of different conditions are not comparable, and `check_comparable` refuses 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from torch import Tensor
 from fieldshift.errors import UserError
 from fieldshift.forms import Form
 
+Of = Literal["reference frame", "all frames"]
+"""Whose gradient a map shows: of the reference frame's unit, or of the mean of that unit over all frames."""
+
 _MUST_AGREE = {
     "input_size": "input size",
     "layer": "layer",
@@ -27,6 +31,7 @@ _MUST_AGREE = {
     "images": "number of images",
     "images_kind": "kind of images",
 }
+_ALL = "all_frames_"  # before the names of the arrays of the map of all frames, in a saved file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +54,8 @@ class Conditions:
     """Which images they are, in words."""
     frames: int = 1
     """The number of frames T that the network reads; 1 for a plain or folded one."""
+    of: Of = "all frames"
+    """Which frames' unit got the gradient; with T = 1 there is only one."""
     form: Form = "video"
     """The form of the network: folded where it moves channels inside one frame."""
     temporal: str = "none"
@@ -66,10 +73,17 @@ class Conditions:
         video = f", {moves}, {self.temporal}" if moves else ""
         images = f"{self.images} image{'s' * (self.images != 1)} ({self.images_kind})"
         return [
-            f"{self.network}{video}, {state}, layer {self.layer}, unit ({self.unit[0]}, {self.unit[1]})",
+            f"{self.network}{video}, {state}, layer {self.layer}, {self._unit_words}",
             f"input {height} x {width} px, {images}",
             *([f"policy {self.policy_digest}: {'; '.join(self.policy) or self._still}"] if self.policy_digest else []),
         ]
+
+    @property
+    def _unit_words(self) -> str:
+        words = f"unit ({self.unit[0]}, {self.unit[1]})"
+        if self.frames == 1:
+            return words
+        return f"{words} of the reference frame" if self.of == "reference frame" else f"mean of {words} over all frames"
 
     @property
     def _still(self) -> str:
@@ -95,7 +109,12 @@ class Conditions:
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveField:
-    """The map of mean absolute gradients over the original image, with the conditions it was measured under."""
+    """The map of mean absolute gradients over the original image, with the conditions it was measured under.
+
+    Of a video network it is the map of the reference frame's unit, `other_frames` says how much of it arrives through
+    other frames, and `all_frames` is the map of the mean over frames: this one is wide wherever the frames are moved, also
+    where the network never lets them meet.
+    """
 
     values: Float[Tensor, "height width"]
     """Mean |gradient| at every pixel, float64, on the CPU."""
@@ -114,22 +133,18 @@ class EffectiveField:
     """Row and column of the unit on the image, the centre of its field in a frame that is not moved; None as above."""
     notes: tuple[str, ...] = ()
     """What a reader has to be warned of, such as a field larger than the image."""
+    other_frames: float | None = None
+    """Share of the gradient's mass, 0 to 1, that reaches the reference frame's unit through other frames, in a folded
+    network through moved channels (`fieldshift.receptive_field.arrivals`); None where the unit belongs to no frame."""
+    other_frames_error: float | None = None
+    """Standard error over images of `other_frames`; None for a single image."""
+    all_frames: EffectiveField | None = None
+    """The map of the mean of the unit over all frames; None where there is one frame."""
 
     def save(self, path: str | Path) -> Path:
         """Writes the map with its conditions as one .npz file; `load` reads it back."""
         path = Path(path)
-        described = {
-            "conditions": self.conditions.to_json(),
-            "mass": self.mass,
-            "mass_standard_error": self.mass_standard_error,
-            "theoretical_size": self.theoretical_size,
-            "theoretical_area": self.theoretical_area,
-            "position": self.position,
-            "notes": self.notes,
-        }
-        arrays = {"values": self.values.numpy(), "described": np.array(json.dumps(described))}
-        if self.standard_error is not None:
-            arrays["standard_error"] = self.standard_error.numpy()
+        arrays = self._arrays() if self.all_frames is None else {**self._arrays(), **self.all_frames._arrays(_ALL)}
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
@@ -139,35 +154,59 @@ class EffectiveField:
     def load(cls, path: str | Path) -> EffectiveField:
         """The field in a file written by `save`; UserError for a file that is missing or something else."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                described = json.loads(str(file["described"]))
-                arrays = {key: torch.from_numpy(file[key]) for key in file.files if key != "described"}
-            size, position = described["theoretical_size"], described.get("position")
-            return cls(
-                values=arrays["values"],
-                standard_error=arrays.get("standard_error"),
-                mass=described["mass"],
-                mass_standard_error=described["mass_standard_error"],
-                conditions=Conditions.from_json(described["conditions"]),
-                theoretical_size=None if size is None else (size[0], size[1]),
-                theoretical_area=described["theoretical_area"],
-                position=None if position is None else (position[0], position[1]),
-                notes=tuple(described["notes"]),
-            )
-        except (OSError, KeyError, ValueError, TypeError) as error:
+            with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                found = cls._of_arrays(file)
+                averaged = cls._of_arrays(file, _ALL) if f"{_ALL}values" in file.files else None
+            return replace(found, all_frames=averaged)
+        except (OSError, EOFError, BadZipFile, KeyError, ValueError, TypeError) as error:
             raise UserError(f"'{path}' is no saved receptive field ({error}); give a file written by save.") from error
+
+    def _arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
+        left_out = ("values", "standard_error", "conditions", "all_frames")
+        described = {key: value for key, value in vars(self).items() if key not in left_out}
+        described["conditions"] = self.conditions.to_json()
+        arrays = {"values": self.values.numpy(), "described": np.array(json.dumps(described))}
+        if self.standard_error is not None:
+            arrays["standard_error"] = self.standard_error.numpy()
+        return {f"{prefix}{key}": array for key, array in arrays.items()}
+
+    @classmethod
+    def _of_arrays(cls, file: Mapping[str, np.ndarray], prefix: str = "") -> EffectiveField:
+        described = json.loads(str(file[f"{prefix}described"]))
+        error, size, position = f"{prefix}standard_error", described["theoretical_size"], described.get("position")
+        return cls(
+            values=torch.from_numpy(file[f"{prefix}values"]),
+            standard_error=torch.from_numpy(file[error]) if error in file else None,
+            mass=described["mass"],
+            mass_standard_error=described["mass_standard_error"],
+            conditions=Conditions.from_json(described["conditions"]),
+            theoretical_size=None if size is None else (size[0], size[1]),
+            theoretical_area=described["theoretical_area"],
+            position=None if position is None else (position[0], position[1]),
+            notes=tuple(described["notes"]),
+            other_frames=described.get("other_frames"),
+            other_frames_error=described.get("other_frames_error"),
+        )
 
 
 def check_comparable(fields: Sequence[EffectiveField], compared: Collection[str] = ()) -> None:
     """Raises UserError, naming what differs, unless all maps were measured under the same conditions.
 
-    Input size, layer, unit, training, number and kind of images must agree; the network, its form, its
+    Input size, layer, unit, whether it is the reference frame's or the mean over all, training, number and kind of images
+    must agree; the network, its form, its
     temporal module, the frames and the policy may differ, since they are what is compared. compared: names of
     `Conditions` that are compared as well, such as "trained" for a network before and after training.
     """
     if not fields:
         raise UserError("There is no receptive field to compare; give at least one.")
     first = fields[0].conditions
+    videos = [field.conditions for field in fields if field.conditions.frames > 1]
+    for other_video in videos[1:]:
+        if other_video.of != videos[0].of:
+            raise UserError(
+                f"These receptive fields cannot be compared: the unit is of the {videos[0].of} for {videos[0].network} and "
+                f"of the {other_video.of} for {other_video.network}; take the same of both."
+            )
     for other in fields[1:]:
         for name, words in _MUST_AGREE.items():
             if name in compared:

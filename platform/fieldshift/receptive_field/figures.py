@@ -56,7 +56,7 @@ def effective_figure(
     found = measures(field)
     image = _draw_map(axes[0], shares, _log_norm([shares]))
     _outline(axes[0], region, "white")
-    axes[0].set_title(_summary(found), fontsize=9)
+    axes[0].set_title(_summary(found, field), fontsize=9)
     _colour_bar(top, image, axes[0], extend="min")
     _draw_profiles(axes[1], [found], known=field.position is not None)
     if example is not None:
@@ -91,13 +91,13 @@ def comparison_figure(
     titles = [textwrap.fill(name, int(width / wide * 12)) for name in names]
     tallest = max(title.count("\n") for title in titles)
     key_columns = max(1, min(len(names), int(width * 12 / (max(map(len, names)) + 8))))
-    heights = [(_PANEL + 0.15 * tallest) * deep + 0.75, _PANEL_HEIGHT, 0.2 * -(-len(names) // key_columns) + 0.1]
+    heights = [(_PANEL + 0.15 * (tallest + 1)) * deep + 0.75, _PANEL_HEIGHT, 0.2 * -(-len(names) // key_columns) + 0.1]
     figure, (top, middle, key) = framed_figure(width, heights, _comparison_lines(fields))
     axes = top.subplots(deep, wide, squeeze=False).reshape(-1)
     norm = _log_norm(shares)
     for i, title in enumerate(titles):
         image = _draw_map(axes[i], shares[i], norm)
-        axes[i].set_title(f"{title}\n{_summary(found[i])}", fontsize=9)
+        axes[i].set_title(f"{title}\n{_summary(found[i], maps[i])}", fontsize=9)
     for axis in axes[len(maps) :]:
         axis.set_axis_off()
     _colour_bar(top, image, list(axes), extend="min", location="bottom", aspect=40)
@@ -115,7 +115,8 @@ def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels heig
     Of a folded network: the region of its one frame.
     """
     folded = regions.form == "folded"
-    shown = [(f"frame {t}", region) for t, region in enumerate(regions.frames)]
+    own = regions.reference_frame
+    shown = [(f"frame {t}{' (reference)' * (t == own)}", region) for t, region in enumerate(regions.frames)]
     if len(shown) > 7:
         step = (len(shown) - 1) / 6
         shown = [shown[round(i * step)] for i in range(7)]
@@ -228,11 +229,12 @@ def _shares(field: EffectiveField) -> Numbers:
     return shares
 
 
-def _summary(found: Measures) -> str:
+def _summary(found: Measures, field: EffectiveField) -> str:
     spread = found.moments
     turn = f" at {_degrees(spread.angle)}" if spread.anisotropy > 1.1 else ""
     half = f"50 % in {found.area[0.5]:.0f} px\N{SUPERSCRIPT TWO}, " if 0.5 in found.area else ""
-    return f"{half}\N{GREEK SMALL LETTER SIGMA} {spread.along:.1f} x {spread.across:.1f} px{turn}"
+    share = "" if field.other_frames is None else f"\n{field.other_frames:.0%}".replace("%", " % through other frames")
+    return f"{half}\N{GREEK SMALL LETTER SIGMA} {spread.along:.1f} x {spread.across:.1f} px{turn}{share}"
 
 
 def _degrees(angle: float) -> str:

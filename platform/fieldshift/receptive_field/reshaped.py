@@ -72,6 +72,8 @@ class Reshaped:
     """For each frame, the union over the frames that it reaches in time; none in the folded form."""
     fused: Region
     """What the output depends on: the union over all frames, in the folded form over all ways through the motions."""
+    reference_frame: int = 0
+    """The number of the frame that shows the image itself."""
     layer: str
     unit: tuple[int, int]
     """(row, column) in the layer's map."""
@@ -84,6 +86,11 @@ class Reshaped:
     clipped: bool
     """Whether the box is larger than the image and was cut at its border."""
 
+    @property
+    def reference(self) -> Region:
+        """What the reference frame's unit sees: the plain box where no temporal module lets it see other frames."""
+        return self.frames[self.reference_frame] if self.frames else self.fused
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, without the masks."""
         shared = {"form": self.form, "layer": self.layer, "unit": list(self.unit), "size": list(self.size)}
@@ -94,6 +101,8 @@ class Reshaped:
             "clipped": self.clipped,
             "plain": self.plain.to_json(),
             "frames": [region.to_json() for region in self.frames],
+            "reference_frame": self.reference_frame,
+            "reference": self.reference.to_json(),
             "fused": self.fused.to_json(),
         }
 
@@ -149,6 +158,7 @@ def _through_frames(
         plain=raster.region(raster.union([corners])),
         frames=tuple(raster.region(np.logical_or.reduce(by_frame[first : last + 1])) for first, last in seen),
         fused=raster.region(np.logical_or.reduce([by_frame[t] for a, b in seen for t in range(a, b + 1)])),
+        reference_frame=policy.reference_frame,
         layer=field.name,
         unit=unit,
         size=size,

@@ -18,7 +18,7 @@ else:
 
 
 def sweep_figure(fields: Mapping[int, EffectiveField]) -> Figure:
-    """Spread along and across, and area, of effective fields against the number of frames.
+    """Spread along and across, area, and share through other frames, of effective fields against the number of frames.
 
     fields: T -> the field of a network that reads T frames, at least two, of the same conditions, else UserError. Spread
     in pixels by weighted second moments; areas in square pixels: what holds half and 99 % of the mass, and the
@@ -31,8 +31,8 @@ def sweep_figure(fields: Mapping[int, EffectiveField]) -> Figure:
     found = [measures(fields[count]) for count in counts]
     last = fields[counts[-1]].conditions
     lines = [f"{replace(last, frames=1).lines()[0]}, temporal module {last.temporal}", last.lines()[1]]
-    figure, (top,) = framed_figure(7.6, [3.1], [*lines, f"policy: {'; '.join(last.policy) or 'replicate'}"])
-    left, right = top.subplots(1, 2)
+    figure, (top,) = framed_figure(10.8, [3.1], [*lines, f"policy: {'; '.join(last.policy) or 'replicate'}"])
+    left, right, last_panel = top.subplots(1, 3)
     spreads = {"along": [one.moments.along for one in found], "across": [one.moments.across for one in found]}
     for (name, values), colour, mark in zip(spreads.items(), LINES, "os", strict=False):
         left.plot(counts, values, color=colour, marker=mark, markersize=4, label=f"\N{GREEK SMALL LETTER SIGMA} {name}")
@@ -48,7 +48,13 @@ def sweep_figure(fields: Mapping[int, EffectiveField]) -> Figure:
         if shown:
             right.plot(*zip(*shown, strict=True), color=colour, marker=mark, markersize=4, label=name)
     right.set_ylabel(f"area ({squared})", fontsize=8)
-    for axis in (left, right):
+    through = [(count, 100 * share) for count in counts if (share := fields[count].other_frames) is not None]
+    if through:
+        last_panel.plot(
+            *zip(*through, strict=True), color=LINES[0], marker="o", markersize=4, label="through other frames"
+        )
+    last_panel.set_ylabel("share of the gradient's mass (%)", fontsize=8)
+    for axis in (left, right, last_panel):
         axis.set_xlabel("frames T", fontsize=8)
         axis.set_xticks(counts)
         axis.set_ylim(bottom=0)

@@ -57,24 +57,30 @@ class UnitGradient:
             raise outside_map((row, column), (height, width), self.layer)
         self.unit = (row, column)
 
-    def gradient(self, example: Tensor, images: Tensor) -> tuple[Tensor, int]:
-        """d(mean over frames of the sum over channels of the unit) / d images, and how many images left it at zero.
+    def units(self, example: Tensor, images: int) -> Tensor:
+        """The unit's channels in every frame, (B, T, C), of that number of images; T is 1 where the layer has no frames.
 
         Raises UserError where nothing connects the layer to the images.
         """
         self._calls = 0
         with torch.enable_grad(), contextlib.suppress(_ReachedError):
             self.network(example)
-        at_unit = self._output[..., self.unit[0], self.unit[1]]
+        at_unit = self._output[..., self.unit[0], self.unit[1]]  # (B * T, C) or (B, T, C)
         self._output = None
-        per_image = at_unit.reshape(len(images), -1)
-        frames = at_unit[..., 0].numel() // len(images)
-        if not per_image.requires_grad:
+        if not at_unit.requires_grad:
             raise detached(self.layer)
-        (gradient,) = torch.autograd.grad(per_image.sum() / frames, images, allow_unused=True)
+        units: Tensor = at_unit.reshape(images, -1, at_unit.shape[-1])
+        return units
+
+    def back(self, output: Tensor, source: Tensor, weights: Tensor | None = None, *, keep: bool = False) -> Tensor:
+        """The gradient of `output`, weighted where it is no single number, with respect to `source`.
+
+        keep: whether another gradient follows. Raises UserError where nothing connects the two.
+        """
+        (gradient,) = torch.autograd.grad(output, source, weights, retain_graph=keep, allow_unused=True)
         if gradient is None:
             raise detached(self.layer)
-        return gradient, int((per_image == 0).all(dim=1).sum())
+        return gradient
 
 
 @contextlib.contextmanager
