@@ -205,7 +205,8 @@ def notes_of(shown: dict[str, MeasuredField]) -> list[str]:
     """The conditions that all maps share, then what a reader of single ones has to be warned of."""
     conditions = next(iter(shown.values())).field.conditions
     states = dict.fromkeys("trained" if found.field.conditions.trained else "not trained" for found in shown.values())
-    where = f"layer {conditions.layer}, unit {conditions.unit}, {' and '.join(states)}"
+    whose = " of the reference frame" * any(found.field.all_frames is not None for found in shown.values())
+    where = f"layer {conditions.layer}, unit {conditions.unit}{whose}, {' and '.join(states)}"
     lines = [conditions.lines()[1], where]
     warned = dict.fromkeys(note for found in shown.values() for note in found.field.notes)
     unfitted: dict[str, list[str]] = {}
