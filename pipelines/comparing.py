@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from pipelines.policies import (
 )
 from pipelines.problem import PolicySource, Problem, images_in_step
 from pipelines.searching import check_edges, check_frames
-from pipelines.session import Session, open_session
+from pipelines.session import Session, open_session, say_failed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +58,7 @@ class Comparison:
         summary: one row an arm and reading: mean, 95 % interval, paired difference to the best baseline.
         verdict: what may be said of `das`, `das-folded` and their joins, a line per reading and method.
         claims: the comparisons that the verdict speaks of, one row each, with p corrected for their number.
+        failed: the trials that failed and why; the tables are without them.
     """
 
     folder: Path
@@ -65,6 +66,11 @@ class Comparison:
     summary: pd.DataFrame
     verdict: str
     claims: pd.DataFrame
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        return int(bool(self.failed))
 
 
 def compare(
@@ -282,6 +288,7 @@ def train_arms(
             "searches": searches,
             "randaugment": tuned,
             "data": dataset.record(),
+            "failed": session.failed,
         }
     )
 
@@ -302,7 +309,9 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
     sentence = verdict(summary, score_name)
     say(sentence)
     say(f"  {session.path / 'result.json'}")
-    return Comparison(session.path, rows, summary, sentence, claims(summary))
+    failed = result.get("failed", {})
+    say_failed(failed)
+    return Comparison(session.path, rows, summary, sentence, claims(summary), failed)
 
 
 def tuned_randaugment(

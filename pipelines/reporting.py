@@ -85,10 +85,15 @@ def write_study_report(
                 "seeds": ", ".join(str(seed) for seed in seeds),
             },
             commands=[f"fieldshift study --config {shown_path(session.path / 'config.yaml')}"],
-            cautions=[] if comparison is None else caveats(comparison.summary),
+            cautions=[] if comparison is None else [*caveats(comparison.summary), *failures(comparison, sweep)],
         )
     )
     return write_report(session.path / "report.html", title="FieldShift study", subtitle=where, sections=sections)
+
+
+def failures(*parts: Comparison | FrameSweep | None) -> list[str]:
+    """A line for each trial that failed."""
+    return [f"{key} failed: {why}" for part in parts if part is not None for key, why in part.failed.items()]
 
 
 def comparison_section(comparison: Comparison, score: str, where: str, seeds: int) -> Section:

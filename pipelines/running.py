@@ -8,7 +8,7 @@ from typing import Any
 
 from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
 from fieldshift.console import Progress, duration, progress, say
-from fieldshift.errors import UserError
+from fieldshift.errors import RunFailedError
 from fieldshift.tracking import Run
 from fieldshift.training import NetworkCard, Recipe
 from pipelines.placement import placed, workers_of_trials
@@ -54,9 +54,10 @@ def training_trial(
 def run_training_trials(
     session: Session, trials: list[Trial], weights: list[float], cluster: ClusterConfig, title: str
 ) -> list[dict[str, Any]]:
-    """Runs every trial, the longest first, and returns their rows in the given order; failed trials are said and left out.
+    """Runs every trial, the longest first, and returns the rows of those that succeeded, in the given order.
 
-    `weights` are relative costs, used for the order and for the progress bar. Raises UserError when all failed.
+    `weights` are relative costs, used for the order and for the progress bar. Failed trials are reported and put into
+    `session.failed`. Raises RunFailedError when all failed.
     """
     runs: dict[str, Run] = {}
     done: dict[str, float] = {}
@@ -110,9 +111,10 @@ def run_training_trials(
     rows = {result.trial["key"]: result.value for result in results if result.value is not None}
     for result in results:
         if result.value is None:
-            say(f"  {result.trial['key']} failed and is left out: {last_line(result.error)}")
+            session.failed[result.key] = last_line(result.error)
+            say(f"  {result.key} failed: {last_line(result.error)}")
     if not rows:
-        raise UserError(f"All {len(trials)} trials failed; the last error: {last_line(results[-1].error)}")
+        raise RunFailedError(f"All {len(trials)} trials failed; the last error: {last_line(results[-1].error)}")
     say(f"  {len(rows)} of {len(trials)} trials, {duration(sum(row['seconds'] for row in rows.values()))} of training")
     return [rows[trial.key] for trial in trials if trial.key in rows]
 

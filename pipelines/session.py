@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ class Session:
     store: Store
     run: Run
     experiment: str
+    failed: dict[str, str] = field(default_factory=dict)  # trials that failed, and why
 
     @property
     def path(self) -> Path:
@@ -86,6 +87,12 @@ def open_session(
     if folder.result_path.exists():
         run.log_artifact(folder.result_path)
     run.close("FINISHED")
+
+
+def say_failed(failed: dict[str, str]) -> None:
+    """Names the trials that are missing from a result, and what to do about them."""
+    if failed:
+        say(f"Failed and not in the tables: {', '.join(failed)}; the same command with --resume runs them again.")
 
 
 def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:

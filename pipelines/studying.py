@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.forms import FORMS, Form, check_form
 from fieldshift.networks import NetworkConfig
-from fieldshift.run_folder import check_folder
+from fieldshift.run_folder import check_folder, is_finished
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named, check_batch
@@ -72,6 +72,7 @@ class StudyResult:
         searches: all searches, by form and seed.
         comparison, frames, fields: the results of the stages.
         report: the report's file.
+        failed: the trials that failed and why; tables and report are without them.
     """
 
     folder: Path
@@ -83,6 +84,11 @@ class StudyResult:
     frames: FrameSweep | None = None
     fields: FieldResult | None = None
     report: Path | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def exit_status(self) -> int:
+        return int(bool(self.failed))
 
 
 def study(
@@ -264,7 +270,8 @@ def study(
                 session, problem, dataset, firsts, results, comparison, sweep, fields, seeds=seed_list, recipe=recipe
             )
         seconds = time.perf_counter() - started
-        write_summary(session, found, comparison, sweep, fields, report, dataset, seconds)
+        failed = {key: why for part in (comparison, sweep) if part is not None for key, why in part.failed.items()}
+        write_summary(session, found, comparison, sweep, fields, report, dataset, seconds, failed)
         say()
         say(f"study finished in {duration(seconds)}")
         if report is not None:
@@ -275,7 +282,7 @@ def study(
             say(f"  MLflow store  {session.store.uri.partition('?')[0]}   (fieldshift ui --run {session.path})")
         return StudyResult(
             session.path, first.policy, {form: each.policy for form, each in firsts.items()}, first, results, comparison,
-            sweep, fields, report,
+            sweep, fields, report, failed,
         )  # fmt: skip
 
 
@@ -317,7 +324,7 @@ def needs_ray(session: Session, wanted: list[str], cluster: ClusterConfig) -> bo
 def is_kept(session: Session, stage: str) -> bool:
     """Whether an earlier run of this study has finished the stage."""
     folder = FOLDER if stage == "search" else stage
-    return session.resume and (session.path / folder / "result.json").exists()
+    return session.resume and is_finished(session.path / folder)
 
 
 def headline(session: Session, stage: str, what: str) -> None:
@@ -360,6 +367,7 @@ def write_summary(
     report: Path | None,
     dataset: DataSet,
     seconds: float,
+    failed: dict[str, str],
 ) -> None:
     session.folder.write_result(
         {
@@ -375,5 +383,6 @@ def write_summary(
             "mlflow": session.store.uri,
             "seconds": seconds,
             "data": dataset.record(),
+            "failed": failed,
         }
     )

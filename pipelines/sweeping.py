@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from pipelines.options import check_policy
 from pipelines.placement import check_trials_fit
 from pipelines.policies import ArmPolicies, FoundPolicy
 from pipelines.problem import PolicySource, Problem, images_in_step, read_policy
-from pipelines.session import Session, open_session
+from pipelines.session import Session, open_session, say_failed
 from search_spaces.frame_sweep import FRAME_COUNTS
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ class FrameSweep:
 
     folder: Path
     rows: pd.DataFrame
+    failed: dict[str, str] = field(default_factory=dict)  # trials that failed and why; rows are without them
+
+    @property
+    def exit_status(self) -> int:
+        return int(bool(self.failed))
 
 
 @dataclass(frozen=True)
@@ -177,12 +182,14 @@ def run_sweep(
         rows = [row for swept in arms for row in known_rows(swept, seeds, known)]
         rows += train_lengths(session, problem, dataset, policies, arms, seeds, cluster, have=rows)
         rows.sort(key=lambda row: ([swept.arm for swept in arms].index(row["arm"]), row["frames"], row["seed"]))
-        finished = session.folder.write_result({"rows": rows, "data": dataset.record()})
+        finished = session.folder.write_result({"rows": rows, "data": dataset.record(), "failed": session.failed})
     frame = pd.DataFrame(finished["rows"]).drop(columns=["history"], errors="ignore")
     say()
     show(sweep_sheet(frame, str(frame["score_name"].iloc[0])))
     say(f"  {session.path / 'result.json'}")
-    return FrameSweep(session.path, frame)
+    failed = finished.get("failed", {})
+    say_failed(failed)
+    return FrameSweep(session.path, frame, failed)
 
 
 def known_rows(swept: SweptArm, seeds: list[int], rows: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:

@@ -37,8 +37,8 @@ class RunFolder:
         return self.path / "result.json"
 
     def finished_result(self) -> dict[str, Any] | None:
-        """The result of an earlier, finished run of this very configuration, or None."""
-        return read_result(self.path) if self.resumed and self.result_path.exists() else None
+        """The result of an earlier, finished run of this very configuration, or None; one with failed trials is unfinished."""
+        return read_result(self.path) if self.resumed and is_finished(self.path) else None
 
     def write_result(self, values: dict[str, Any]) -> dict[str, Any]:
         """Writes result.json: `values` with command, configuration, time, versions and hardware. Returns all of it."""
@@ -53,6 +53,11 @@ class RunFolder:
         }
         write_whole(self.result_path, json.dumps(result, indent=2) + "\n")
         return result
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run folder holds a result in which no trial failed."""
+    return (folder / "result.json").exists() and not read_result(folder).get("failed")
 
 
 def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any], resume: bool) -> RunFolder:
