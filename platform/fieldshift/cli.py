@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.errors import RunFailedError, UserError, unknown_name
+from fieldshift.termination import terminate_like_interrupt
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def commands() -> dict[str, str]:
@@ -26,30 +27,31 @@ def commands() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit status: 0 success, 2 a user's mistake (one line), 1 anything else, 130 interrupted."""
+    """Runs one command. Exit status: 0 success, 2 a user's mistake (one line), 1 anything else, 130 Ctrl-C, 143 SIGTERM."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
-    try:
-        return dispatch(argv)
-    except UserError as error:
-        print(f"fieldshift: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RunFailedError as error:
-        print(f"fieldshift: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with terminate_like_interrupt() as termination:
+        try:
+            return dispatch(argv)
+        except UserError as error:
+            print(f"fieldshift: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except RunFailedError as error:
+            print(f"fieldshift: {' '.join(str(error).split())}", file=sys.stderr)
             return 1
-        if error.filename is None or error.strerror is None:
-            raise
-        print(f"fieldshift: {error.filename}: {error.strerror}; make room or give another path.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("fieldshift: interrupted; the same command with --resume goes on where it stopped.", file=sys.stderr)
-        return INTERRUPTED
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+            if error.filename is None or error.strerror is None:
+                raise
+            print(f"fieldshift: {error.filename}: {error.strerror}; make room or give another path.", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"fieldshift: {'terminated' if termination.received else 'interrupted'}.", file=sys.stderr)
+            return TERMINATED if termination.received else INTERRUPTED
 
 
 def dispatch(argv: list[str]) -> int:

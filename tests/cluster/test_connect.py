@@ -1,14 +1,12 @@
 """Checks before any work, and what is put back afterwards."""
 
 import os
-import signal
 import socket
 import sys
-import threading
 
 import pytest
 
-from fieldshift.cluster import ClusterConfig, check_fits, connect, terminate_like_interrupt
+from fieldshift.cluster import ClusterConfig, check_fits, connect
 from fieldshift.cluster.connect import _import_path, environment
 from fieldshift.cluster.room import Resources, local_device, preflight, worker_gpus
 from fieldshift.errors import UserError
@@ -108,30 +106,6 @@ def test_workers_find_what_this_process_imports_from_outside_its_installation(
     assert entries.count(str(tmp_path)) == 1
     assert sys.prefix not in entries
     assert entries[-1] == "own"
-
-
-@pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
-def test_sigterm_interrupts_and_its_handler_is_put_back(on_ctrl_c: object, request: pytest.FixtureRequest) -> None:
-    """Also where Ctrl-C is ignored, as in what a shell starts in the background."""
-    ours = signal.signal(signal.SIGINT, on_ctrl_c)  # type: ignore[arg-type]
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_outside_the_main_thread_signals_are_left_alone() -> None:
-    passed = []
-
-    def run() -> None:
-        with terminate_like_interrupt():
-            passed.append(True)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    assert passed == [True]
 
 
 def test_what_does_not_fit_is_refused_without_starting_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

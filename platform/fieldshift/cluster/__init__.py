@@ -1,7 +1,7 @@
 """Workers, trials and jobs on a Ray cluster, or in this process: callables and plain values in, plain values out."""
 
 from fieldshift.cluster.config import ClusterConfig
-from fieldshift.cluster.connect import check_fits, connect, has_ray, terminate_like_interrupt
+from fieldshift.cluster.connect import check_fits, connect, has_ray
 from fieldshift.cluster.context import WorkerContext
 from fieldshift.cluster.jobs import JobOutcome, submit
 from fieldshift.cluster.train import WorkerFailedError, run_workers
@@ -22,6 +22,5 @@ __all__ = [
     "run_trials",
     "run_workers",
     "submit",
-    "terminate_like_interrupt",
     "tune_trials",
 ]

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
@@ -105,28 +105,6 @@ def check_fits(cluster: ClusterConfig, workers: int) -> None:
         preflight(cluster, workers, held)
 
 
-@contextlib.contextmanager
-def terminate_like_interrupt() -> Iterator[None]:
-    """Within the block SIGTERM, which stops a job, does what Ctrl-C does: KeyboardInterrupt, so that runs are closed.
-
-    Outside the main thread, where signals cannot be handled, the block changes nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _start(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> None:
     check_reach(cluster, 0)
     inherited = os.environ.get("RAY_ADDRESS")
@@ -173,7 +151,7 @@ def _start_local(**quiet: Any) -> None:
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keeps this process's handler of SIGTERM, such as `terminate_like_interrupt`'s, which `ray.init` replaces."""
+    """Keeps this process's handler of SIGTERM, such as `fieldshift.termination`'s, which `ray.init` replaces."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     if callable(before) and threading.current_thread() is threading.main_thread():
