@@ -10,6 +10,7 @@ from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.forms import FORMS, Form, check_form
 from fieldshift.training import ARMS, FOLDED_ARMS, arm_named
+from pipelines.alignment import NoAlignmentError, check_alignment
 from pipelines.problem import PolicySource, Problem, check_folded
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def arms_that_build(
     """The arms that this network has, and how many edges a search decides in each form whose policy is not given.
 
     Raises UserError for an arm that was named; others are left out, which is said: enlarged fields that the network lacks, and
-    a form that the network, the given motions or the space lack, as long as another form is left. `images` and `searched` are
+    a form that the network, the given motions or the space lack, as long as another form is left, and videos whose maps a
+    segmenter cannot align. `images` and `searched` are
     the images that a worker sees in a step of training and of a search.
     """
     from fieldshift.motions import Policy
@@ -101,10 +103,11 @@ def arms_that_build(
         try:
             # A policy is still to be found; what a network can be built of does not depend on which it is.
             policy = given.get(arm.form, Policy.replicate(problem.frames))
+            check_alignment(dataset.task, name, given.get(arm.form), space, problem.frames)
             problem.checked_card(dataset, name, policy, space, seed, images=images)
         except UserError as error:
             optional = arm.wide_field or arm.dilated or arm.form == "folded" or (space.is_placed and reads_video(name))
-            if named or not optional:
+            if named or not (optional or isinstance(error, NoAlignmentError)):
                 raise
             say(f"without the arm {name}: {error}")
         else:

@@ -33,7 +33,7 @@ from pipelines.policies import (
     settings_of,
 )
 from pipelines.problem import PolicySource, Problem, images_in_step
-from pipelines.searching import check_edges, check_frames
+from pipelines.searching import check_edges, check_frames, space_of_search
 from pipelines.session import Session, open_session, say_failed
 
 if TYPE_CHECKING:
@@ -168,6 +168,7 @@ def compare(
     given, motion_space, dataset = given_policies(policy, folded_policy), load_space(space), problem.check()
     if forms:
         check_edges(search, motion_space)
+    motion_space = space_of_search(motion_space, search, list(given.values()))
     chosen, edges = arms_that_build(
         problem, dataset, chosen, given, motion_space, seed=seed, named=arms is not None,
         images=images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers),

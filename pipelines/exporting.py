@@ -9,6 +9,7 @@ from fieldshift.errors import UserError
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_writable
 from fieldshift.training.card_file import EXPORT_FORMATS
+from pipelines.alignment import check_run_alignment
 from pipelines.options import check_run
 
 
@@ -34,6 +35,7 @@ def export(
     from fieldshift.training.export import export_network
 
     network, card = load_network(Path(run))
+    check_run_alignment(card, align=align)
     files = export_network(network, card, folder, format, align=align)
     for file in files:
         say(f"{file}  {file.stat().st_size:,} bytes")

@@ -16,6 +16,7 @@ from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
 from fieldshift.networks.names import TASKS, check_temporal_folds
 from fieldshift.training import arm_named
+from pipelines.alignment import check_alignment
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet, Identity
@@ -31,6 +32,10 @@ PolicySource = str | dict[str, Any] | None
 
 STILL_ARMS: dict[Form, str] = {"video": "replicate", "folded": "identity-folded"}
 """In each form the arm whose motions move nothing: the network of a search, before the cell moves it."""
+
+
+MOVED_ARMS: dict[Form, str] = {"video": "das", "folded": "das-folded"}
+"""In each form the arm of a policy that was found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,9 +132,21 @@ class Problem:
         )  # fmt: skip
 
     def checked_card(
-        self, dataset: DataSet, arm_name: str, policy: AnyPolicy | None, space: Space | None, seed: int, *, images: int
+        self,
+        dataset: DataSet,
+        arm_name: str,
+        policy: AnyPolicy | None,
+        space: Space | None,
+        seed: int,
+        *,
+        images: int,
+        align: bool = True,
     ) -> NetworkCard:
-        """The card, once it is known that its network can be built and learn from `images` images in a worker's step."""
+        """The card, once it is known that its network can be built and learn from `images` images in a worker's step.
+
+        UserError also where a segmenter's maps cannot follow the motions, unless they are not aligned (`align`).
+        """
+        check_alignment(dataset.task, arm_name, policy, space, self.frames, align=align)
         card = self.card(dataset, arm_name, policy, space, seed)
         check_builds(card, images)
         return card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,10 @@ from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import check_batch
+from pipelines.alignment import NoAlignmentError, check_alignment
 from pipelines.options import check_policy, check_space
 from pipelines.placement import placed
-from pipelines.problem import STILL_ARMS, Problem, images_in_step
+from pipelines.problem import MOVED_ARMS, STILL_ARMS, Problem, images_in_step
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -115,6 +117,10 @@ def search(
     check_edges(search, motion_space)
     images = images_in_step(len(dataset.train) // 2, search.batch, cluster.workers)
     edges = problem.edges_to_decide(dataset, motion_space, seed, images=images, order=search.order)
+    try:
+        check_alignment(dataset.task, MOVED_ARMS[form], None, space_of_search(motion_space, search), frames)
+    except NoAlignmentError as error:
+        say(f"note: {error}")
     tags = {"data": data, "network": network, "space": space, "seed": str(seed), "form": form}
     with open_session(
         "search", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
@@ -141,6 +147,19 @@ def check_edges(search: SearchConfig, space: Space) -> None:
     if search.edges_per_node is not None and search.edges_per_node > incoming:
         raise UserError(f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than "
                         f"{incoming} edge(s).")  # fmt: skip
+
+
+def space_of_search(space: Space, search: SearchConfig, given: Sequence[AnyPolicy] = ()) -> Space:
+    """The space with as many edges per node as the searches keep, or as the given policy of this space was found with.
+
+    Random policies are drawn from it, so that they are as large as what they are compared with.
+    """
+    kept = search.edges_per_node
+    for policy in given:
+        settings = policy.found.get("settings")
+        if kept is None and policy.found.get("space") == space.name and isinstance(settings, dict):
+            kept = settings.get("edges_per_node")
+    return space.with_changes(edges_per_node=kept) if isinstance(kept, int) else space
 
 
 def explain_policy(path: str) -> int:

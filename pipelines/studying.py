@@ -19,6 +19,7 @@ from fieldshift.run_folder import check_folder, is_finished
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named, check_batch
+from pipelines.alignment import check_alignment
 from pipelines.arms import arms_that_build, check_arms, check_forms
 from pipelines.comparing import (
     Comparison,
@@ -39,8 +40,8 @@ from pipelines.policies import (
     run_searches,
     search_cluster,
 )
-from pipelines.problem import Problem, images_in_step
-from pipelines.searching import SearchResult, check_edges, check_frames
+from pipelines.problem import MOVED_ARMS, Problem, images_in_step
+from pipelines.searching import SearchResult, check_edges, check_frames, space_of_search
 from pipelines.session import Session, open_session
 from pipelines.sweeping import FEWEST, FrameSweep, check_counts, run_sweep, swept_arm
 
@@ -195,6 +196,7 @@ def study(
 
     motion_space = load_space(space)
     check_edges(search, motion_space)
+    motion_space = space_of_search(motion_space, search)
     dataset = problem.check()
     images = images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers)
     halves = images_in_step(len(dataset.train) // 2, search.batch, searched_by.trial_workers)
@@ -208,6 +210,8 @@ def study(
             f"--frame_counts holds {', '.join(map(str, counts))}, but the folded form needs a frame to either side of the "
             "reference; give 3 or more."
         )
+    if "frames" in wanted and "video" in edges:
+        check_alignment(dataset.task, MOVED_ARMS["video"], None, motion_space, max(counts))
     seed_list = list(range(seed, seed + seeds))
     parts: dict[str, dict[str, Any]] = {
         "search": {**base, **searching},

@@ -21,7 +21,7 @@ from pipelines.comparing import card_cost, check_seeds, video_cost
 from pipelines.options import check_policy
 from pipelines.placement import check_trials_fit
 from pipelines.policies import ArmPolicies, FoundPolicy
-from pipelines.problem import PolicySource, Problem, images_in_step, read_policy
+from pipelines.problem import MOVED_ARMS, PolicySource, Problem, images_in_step, read_policy
 from pipelines.session import Session, open_session, say_failed
 from search_spaces.frame_sweep import FRAME_COUNTS
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from fieldshift.data import DataSet
 
 FEWEST = 3  # frames of a policy that folds
-SWEPT: dict[Form, str] = {"video": "das", "folded": "das-folded"}
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def sweep_frames(
     check_trials_fit(cluster)
     found, dataset = read_policy(policy), problem.check()
     assert found is not None
-    arm, seed_list = SWEPT[form], list(range(seed, seed + seeds))
+    arm, seed_list = MOVED_ARMS[form], list(range(seed, seed + seeds))
     images = images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers)
     for count in counts:
         replace(problem, frames=count).checked_card(dataset, arm, found, None, seed, images=images)
@@ -153,7 +152,7 @@ def swept_arm(
     """The arm of a study's sweep in a form; the folded one trains until it has spent what the study's videos spend."""
     from fieldshift.training import equal_compute_epochs
 
-    arm = SWEPT[form]
+    arm = MOVED_ARMS[form]
     if form == "video":
         return SweptArm(arm, counts, recipe)
     cost = card_cost(problem.card(dataset, arm, policies.policy(arm, seed), None, seed))

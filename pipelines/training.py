@@ -111,7 +111,7 @@ def train(
     say_other_length(found, frames)
     card = problem.checked_card(
         dataset, chosen, found, load_space(space), seed,
-        images=images_in_step(len(dataset.train), recipe.batch, cluster.workers),
+        images=images_in_step(len(dataset.train), recipe.batch, cluster.workers), align=align,
     )  # fmt: skip
     config = settings | {"policy": None if found is None else json.loads(found.to_json())}
     tags = {

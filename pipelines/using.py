@@ -13,6 +13,7 @@ from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, open_run_folder
+from pipelines.alignment import check_run_alignment
 from pipelines.options import check_pictures, check_run
 from pipelines.placement import best_device
 
@@ -65,6 +66,7 @@ def evaluate(
 
     device = best_device()
     network, card = load_network(Path(run), device)
+    check_run_alignment(card, align=align)
     found_data = load_as_in_run(Path(run), card, loading, data)
     dataset = found_data.dataset
     say_reading(dataset)

@@ -116,6 +116,11 @@ class Space:
         """Whether a policy of it has more than one motion: it then has a folded form only."""
         return self.per != "network" or self.groups > 1
 
+    @property
+    def mixes(self) -> bool:
+        """Whether a policy of it may be a mean of several motions: some node keeps more than one edge."""
+        return min(self.edges_per_node, self.inputs + self.nodes - 1) > 1
+
     def size(self, motions: int = 1) -> int:
         """How many different policies of that many motions there are: kept edges times their candidates.
 
