@@ -90,10 +90,10 @@ def arms_that_build(
 ) -> tuple[list[str], dict[Form, int]]:
     """The arms that this network has, and how many edges a search decides in each form whose policy is not given.
 
-    Raises UserError for an arm that was named; others are left out, which is said: enlarged fields that the network lacks, and
-    a form that the network, the given motions or the space lack, as long as another form is left, and videos whose maps a
-    segmenter cannot align. `images` and `searched` are
-    the images that a worker sees in a step of training and of a search.
+    Raises UserError for an arm that was named; unsupported arms are skipped with a message: enlarged fields that the network
+    lacks, a form that the network, the given motions or the space lack, as long as another form is left, and videos whose
+    maps a segmenter cannot align. `images` and `searched` are the images that a worker sees in a step of training and of a
+    search.
     """
     from fieldshift.motions import Policy
 

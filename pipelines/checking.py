@@ -34,7 +34,7 @@ def check(
     json: bool = False,
     loading: LoadingConfig = LoadingConfig(),
 ) -> DataReport:
-    """Looks a data set through: counts, sizes, class balance, unreadable files, samples in both train and test.
+    """Inspects a data set: counts, sizes, class balance, unreadable files, samples in both train and test.
 
     Ends with status 1 where something has to be mended.
 
@@ -77,7 +77,7 @@ def init(
     force: bool = False,
     loading: LoadingConfig = LoadingConfig(),
 ) -> Path:
-    """Looks a data set through and writes a commented study.yaml with settings that suit it and this machine.
+    """Inspects a data set and writes a commented study.yaml with settings that suit it and this machine.
 
     Args:
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
@@ -140,7 +140,7 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
     channels = {1: "grey", 3: "RGB"}.get(dataset.channels, f"{dataset.channels}-channel")
     memory = f"a video takes about {chosen.an_image / 2**20:.1f} MiB of {chosen.free / 2**30:.1f} GiB that were free"
     few = len(dataset.train) // STEPS_A_PASS < 2 * chosen.batch
-    why = f"so that few images make {STEPS_A_PASS} steps a pass" if few else memory
+    why = f"so that few images make {STEPS_A_PASS} steps per pass" if few else memory
     problems = (
         f"{len(report.problems)} file(s) cannot be used: `fieldshift check` names them" if report.problems else ""
     )

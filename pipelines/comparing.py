@@ -54,8 +54,8 @@ class Comparison:
 
     Attributes:
         folder: the run folder.
-        rows: one row a trial and reading: arm, seed, score in [0, 1], parameters, FLOPs an image, seconds.
-        summary: one row an arm and reading: mean, 95 % interval, paired difference to the best baseline.
+        rows: one row per trial and reading: arm, seed, score in [0, 1], parameters, FLOPs per image, seconds.
+        summary: one row per arm and reading: mean, 95 % interval, paired difference to the best baseline.
         verdict: what may be said of `das`, `das-folded` and their joins, a line per reading and method.
         claims: the comparisons that the verdict speaks of, one row each, with p corrected for their number.
         failed: the trials that failed and why; the tables are without them.
@@ -243,7 +243,7 @@ def train_arms(
     tune_randaugment: int,
     searches: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Trains every trial and writes the result: one row a trial and reading."""
+    """Trains every trial and writes the result: one row per trial and reading."""
     from fieldshift.training import equal_compute_epochs
     from pipelines.running import run_training_trials, training_trial, with_epochs
 

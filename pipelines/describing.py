@@ -32,7 +32,7 @@ def describe(
     speed: bool = True,
     architecture: NetworkConfig = NetworkConfig(),
 ) -> dict[str, Any]:
-    """Says what a video network consists of: parameters, FLOPs, temporal modules, receptive field, images a second.
+    """Describes a video network: parameters, FLOPs, temporal modules, receptive field, images per second.
 
     Args:
         network: network name, or your own as package.module:function.
@@ -44,7 +44,7 @@ def describe(
         classes: number of classes.
         channels: image channels.
         size: height and width of the images in pixels.
-        speed: measure images a second, of this network and of the 2D network (some seconds).
+        speed: measure images per second, of this network and of the 2D network (some seconds).
         architecture: how the network is built, beside its name.
     """
     if frames < 1:
@@ -177,5 +177,5 @@ def datasets(*, root: str | None = None) -> list[dict[str, Any]]:
     for row in rows:
         if row.looked_in:
             say(f"  {row.name}: {' or '.join(row.looked_in)}")
-    say("own data: folder:PATH (one folder a class), npz:PATH (MedMNIST names), voc:PATH (VOC layout with masks)")
+    say("own data: folder:PATH (one folder per class), npz:PATH (MedMNIST names), voc:PATH (VOC layout with masks)")
     return [asdict(row) for row in rows]

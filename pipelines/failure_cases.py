@@ -23,7 +23,7 @@ MAPS, PAGE = "maps.csv", "failures.html"
 
 
 def write_maps(folder: Path, maps: Sequence[MapQuality]) -> None:
-    """Writes `maps.csv`: every test image's overlap, boundary F-score and extra components, a line an image."""
+    """Writes `maps.csv`: every test image's overlap, boundary F-score and extra components, a line per image."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{MAPS}.writing"
     with temporary.open("w", newline="") as stream:

@@ -38,7 +38,7 @@ def preview(
     out: str = "frames.png",
     loading: LoadingConfig = LoadingConfig(),
 ) -> PreviewResult:
-    """Draws example images under a policy, a row an image and a column a frame, and says the policy in words.
+    """Draws example images under a policy, a row per image and a column per frame, and prints the policy in words.
 
     In the folded form three frames: the neighbouring frames are how channels are moved. A policy of several motions is drawn
     on one image, a row per motion.

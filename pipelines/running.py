@@ -1,4 +1,4 @@
-"""Many training trials side by side: progress for the person, one MLflow run a trial, one row a trial."""
+"""Many training trials side by side: progress for the person, one MLflow run per trial, one row per trial."""
 
 from __future__ import annotations
 

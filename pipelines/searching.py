@@ -37,7 +37,7 @@ class SearchResult:
     Attributes:
         folder: the run folder, with policy.json.
         policy: the motions.
-        history: one row a pass over the halves of the training set.
+        history: one row per pass over the halves of the training set.
         decisions: what the selection decided, in order, with the value of every candidate.
         seconds: time spent.
     """

@@ -150,7 +150,7 @@ def videos_a_second(dataset: DataSet, chosen: Suggestion) -> float:
 def study_seconds(dataset: DataSet, chosen: Suggestion, speed: float, arms: Sequence[str], seeds: int) -> float:
     """About how long a study takes that trains `speed` videos a second: searches, comparison and sweep, not evaluation.
 
-    A video arm learns from every image once a pass; an arm of one frame spends as much at equal compute, and a T-th at
+    A video arm learns from every image once per pass; an arm of one frame spends as much at equal compute, and a T-th at
     equal epochs. A search per seed and form passes once over either half, and its motions cost about as much as its network.
     """
     a_pass = len(dataset.train) / speed

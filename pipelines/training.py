@@ -159,5 +159,5 @@ def outcome(row: dict[str, Any], data: str) -> str:
     return (
         f"{row['arm']}: test {row['score_name']} {row['score']:.2%}{averaged} on {row['tested']} images of {data}, "
         f"{row['parameters']:,} "
-        f"parameters, {row['flops'] / 1e6:.1f} MFLOP an image, {row['seconds']:.0f} s of training"
+        f"parameters, {row['flops'] / 1e6:.1f} MFLOP per image, {row['seconds']:.0f} s of training"
     )

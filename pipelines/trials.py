@@ -41,7 +41,7 @@ class Trial:
         augmentation: overrides of the arm's augmentation (num_ops, magnitude), mostly empty.
         copies: augmented copies that test-time averaging takes, for an arm of one frame; 0 for none.
         align: whether dense maps are fused in the reference frame.
-        folder: where weights and checkpoint go; a checkpoint there is gone on with.
+        folder: where weights and checkpoint go; training resumes from a checkpoint found there.
         holdout: share of the training images that is scored instead of the test split; 0 scores the test split.
     """
 

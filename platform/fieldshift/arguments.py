@@ -105,7 +105,7 @@ def normalise(
         else:
             raise UserError(f"--{name} needs a value; give --{name} VALUE.")
     if loose and positional is None:
-        raise UserError(f"'{loose[0]}' belongs to no option; options are written --name VALUE.")
+        raise UserError(f"Unexpected argument '{loose[0]}'; options are written --name VALUE.")
     for word in out:
         check_text(word)
     return out, loose or None

@@ -19,7 +19,7 @@ from fieldshift.paths import given_path
 SCHEMA = "fieldshift.result"
 VERSION = 1
 
-# What a run may be resumed with other values of: where it runs and is recorded, not what it computes.
+# Options that may change on resume: where a run executes and is recorded, not what it computes.
 NOT_HASHED = frozenset({"out", "resume", "cluster", "tracking"})
 
 

@@ -1,4 +1,4 @@
-"""Own images, a folder a class: what is found, what is refused, and what is gone on without."""
+"""Own images, one folder per class: what is found, what is refused, and what is gone on without."""
 
 from __future__ import annotations
 

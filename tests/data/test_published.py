@@ -28,7 +28,7 @@ def random_images(seed: int, *shape: int) -> np.ndarray:
 
 
 def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> dict[str, np.ndarray]:
-    """Python pickles of 20 images a batch: rows of 3,072 bytes, red first, as published."""
+    """Python pickles of 20 images per batch: rows of 3,072 bytes, red first, as published."""
     kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     monkeypatch.setattr(kind, "_check_integrity", lambda self: True)
     monkeypatch.setattr(datasets.cifar, "check_integrity", lambda path, md5: True)

@@ -157,7 +157,7 @@ def test_training_and_evaluation(there: Run, task: str) -> None:
     *moved, waited = there(a_network_is_trained, task, 3, NAME)
     assert moved == pytest.approx(there(a_network_is_trained, task, 3, "cpu")[:3], abs=1e-4)
     *_, longer = there(a_network_is_trained, task, 5, NAME)
-    assert waited == longer  # nothing waits once a frame
+    assert waited == longer  # nothing waits once per frame
 
 
 def motions_are_searched(
@@ -212,12 +212,12 @@ def test_a_step_of_a_search_waits_for_its_losses_and_weights_alone(there: Run) -
         there(motions_are_searched, "affine-cell", "classification", {"selection": "magnitude", "frames": frames}, NAME)
         for frames in (3, 5)
     )
-    assert sum(short[2].values()) == sum(long[2].values()) > 0  # nothing waits once a frame
+    assert sum(short[2].values()) == sum(long[2].values()) > 0  # nothing waits once per frame
     inside = [place for place in short[2] if "motions/" in place or "networks/" in place or "search/" in place]
     assert {place.rpartition(" ")[2].partition(":")[0] for place in inside} <= {
         "search/loop.py",  # the losses, which must be finite
         "search/choices.py",  # which weights are zero
-        "search/journal.py",  # once a pass
+        "search/journal.py",  # once per pass
     }
 
 
@@ -339,5 +339,5 @@ def test_a_step_of_a_folded_search_waits_for_its_losses_and_weights_alone(there:
     assert {place.rpartition(" ")[2].partition(":")[0] for place in inside} <= {
         "search/loop.py",  # the losses, which must be finite
         "search/choices.py",  # which weights are zero
-        "search/journal.py",  # once a pass
+        "search/journal.py",  # once per pass
     }

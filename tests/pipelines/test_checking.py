@@ -55,7 +55,7 @@ def test_init_writes_a_study_that_runs(
     text = (tmp_path / "study.yaml").read_text()
     settings = yaml.safe_load(text)
     assert settings["loading"] == {"size": [24, 30], "skip_unreadable": True}
-    assert settings["recipe"]["batch"] <= 8  # 47 pictures make a few steps a pass
+    assert settings["recipe"]["batch"] <= 8  # 47 pictures make a few steps per pass
     assert "1 test sample(s) are in train too" in text
     assert main(words) == 2
     assert "--force" in capsys.readouterr().err

@@ -90,7 +90,7 @@ def test_loose_words_stay_as_they_were_written(typed: list[str], parsed: list[st
         (["--frames", "--resume"], "--frames needs a value"),
         (["--frames=--"], "--frames needs a value"),
         (["--frames", "--", "a"], "--frames needs a value"),
-        (["loose"], "'loose' belongs to no option"),
+        (["loose"], "Unexpected argument 'loose'"),
         (["--frames", "caf\udce9"], "--frames=caf\\udce9 is no UTF-8 text; rename that file or folder."),
     ],
 )

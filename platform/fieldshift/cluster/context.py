@@ -29,7 +29,7 @@ class WorkerContext:
     def report(self, metrics: Mapping[str, float]) -> None:
         """Tells the driver how the run goes; the driver hears what rank 0 says, and may answer that it should end.
 
-        Every worker calls this equally often, once an epoch or so, never once a batch: each call is a message.
+        Every worker calls this equally often, once per epoch or so, never once per batch: each call is a message.
 
         Args:
             metrics: Plain numbers by name. Non-finite values are allowed, tensors are not.

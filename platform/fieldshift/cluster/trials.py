@@ -66,7 +66,7 @@ def checked_keys(trials: Sequence[Trial]) -> list[str]:
 
 
 class TrialFolder:
-    """The values of finished trials, one JSON file a trial, each written whole."""
+    """The values of finished trials, one JSON file per trial, each written whole."""
 
     def __init__(self, storage: Path) -> None:
         self.path = storage.resolve() / "trials"

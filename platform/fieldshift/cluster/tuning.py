@@ -71,7 +71,7 @@ def tune_trials(
     ... reports) goes on. With `cluster.trials_at_once` 0 Optuna does both in this process, one sample after another.
 
     Args:
-        function: Gets {**fixed, **sampled, "key": "sample-000"} and reports `metric` once an epoch.
+        function: Gets {**fixed, **sampled, "key": "sample-000"} and reports `metric` once per epoch.
         space: Ray Tune's domains by name (tune.randint, tune.uniform, tune.choice, ...); no grid_search, not nested.
         metric: Name of a reported number.
         mode: Whether more of it is better ("max") or less ("min").

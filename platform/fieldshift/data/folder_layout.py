@@ -148,7 +148,7 @@ def parts_by_name(
             raise UserError(f"{top[name][0]} holds the classes of {train}/ and may be the part to test on; give "
                             f"--loading.test_parts {name}, or move it elsewhere.")  # fmt: skip
         what = "is not used, as there is a test folder" if name in others else "is neither train, test nor val"
-        remedy = "nothing, if so meant" if name in others else "move it elsewhere, or rename it"
+        remedy = "no action needed if intended" if name in others else "move it elsewhere, or rename it"
         findings.note("not used", top[name][0], what, remedy)
     return FolderLayout(tuple(top[train]), tuple(top[held_out]) if held_out else (), others)
 
@@ -182,7 +182,7 @@ def told_parts(
         test = next(([name for name in left if roles[name] == (role, "")][:1] for role in wanted
                      if any(roles[name] == (role, "") for name in left)), [])  # fmt: skip
     for name in sorted(set(top) - {*train, *test}):
-        findings.note("not used", top[name][0], "is in no part that was named", "nothing, if so meant")
+        findings.note("not used", top[name][0], "is in no part that was named", "no action needed if intended")
     return FolderLayout(
         tuple(path for name in train for path in top[name]), tuple(path for name in test for path in top[name])
     )
@@ -196,7 +196,7 @@ def classes_at(base: Path, top: Folders, seen: dict[str, Peek], findings: Findin
         if len(pictures) == 1 and seen[pictures[0]].holds_classes:
             for name in masks:
                 findings.note(
-                    "not used", top[name][0], "holds masks or annotations by its name", "nothing, if so meant"
+                    "not used", top[name][0], "holds masks or annotations by its name", "no action needed if intended"
                 )
             return top[pictures[0]][0]
         raise UserError(f"{base} holds pictures and masks ({', '.join(sorted(top))}), not a folder for each class; give "

@@ -38,10 +38,12 @@ def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
         if image.mode in CONVERSIONS:
             notes.append(Problem("converted", path, CONVERSIONS[image.mode], "save it as RGB if that is not meant"))
         elif image.mode in ("L", "1") and reader.channels == 3:
-            notes.append(Problem("converted", path, "is grey and is read as RGB", "nothing, if so meant"))
+            notes.append(Problem("converted", path, "is grey and is read as RGB", "no action needed if intended"))
         if image.mode in ("L", "1") and (bits := depth_of(image)) < 8:
             notes.append(
-                Problem("few bits", path, f"has {bits} bit(s) a pixel, scaled to 0 .. 255", "nothing, if so meant")
+                Problem(
+                    "few bits", path, f"has {bits} bit(s) a pixel, scaled to 0 .. 255", "no action needed if intended"
+                )
             )
         if image.has_transparency_data:
             notes.append(
@@ -50,7 +52,7 @@ def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
         turn = orientation_of(image)
         if turn != 1:
             notes.append(
-                Problem("turned", path, f"is turned upright (EXIF orientation {turn})", "nothing, if so meant")
+                Problem("turned", path, f"is turned upright (EXIF orientation {turn})", "no action needed if intended")
             )
     return tuple(notes)
 

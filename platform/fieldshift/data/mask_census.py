@@ -68,7 +68,9 @@ def census(
         seen.setdefault(look.storage, Counter()).update(look.codes)
         if look.is_turned:
             masks = parts[part].masks or []
-            findings.note("turned mask", masks[place], "is turned as its image's EXIF says", "nothing, if so meant")
+            findings.note(
+                "turned mask", masks[place], "is turned as its image's EXIF says", "no action needed if intended"
+            )
     decoding = decode(seen, named, str(root))
     decoding = without_unnamed(decoding, parts, looks, usable, root, findings)
     check_amounts(pixels_of(decoding, looks, usable), decoding.classes, str(root), None if named is None else named.path,

@@ -102,14 +102,18 @@ def class_images(folder: Path, root: Path, findings: Findings) -> list[str]:
     if here.pictures:  # beside pictures themselves a folder "mask" may be anything, unless its files have their names
         left_out = [inner for inner in left_out if pairs_with(inner, folder)]
     for inner in left_out:
-        findings.note("mask", inner, "holds masks by its name, not samples of the class", "nothing, if so meant")
+        findings.note(
+            "mask", inner, "holds masks by its name, not samples of the class", "no action needed if intended"
+        )
     images = list(image_files(folder, root, findings, without=frozenset(map(str, left_out))))
     stems = {without_ending(path).casefold() for path in images}
     kept = []
     for image in images:
         named = MASK_FILE.fullmatch(without_ending(image).casefold())
         if named is not None and named["stem"] in stems:
-            findings.note("mask", image, "is the mask of a picture by its name, not a sample", "nothing, if so meant")
+            findings.note(
+                "mask", image, "is the mask of a picture by its name, not a sample", "no action needed if intended"
+            )
         else:
             kept.append(image)
     return kept

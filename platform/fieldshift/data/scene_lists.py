@@ -77,7 +77,7 @@ def chosen_parts(folder: Path, lists: dict[str, Path], loading: LoadingConfig, f
     protocol = f"trained on {file[base]}, tested on {file[held_out]}"
     unused = [role for role in ("val", "trainval") if role in names and role not in (base, held_out)]
     for role in unused:
-        findings.note("not used", by_role[role], "is a list that is not used", "nothing, if so meant")
+        findings.note("not used", by_role[role], "is a list that is not used", "no action needed if intended")
     if unused:
         protocol += f" ({', '.join(file[role] for role in unused)} is not used)"
     return Parts(train, names[held_out], protocol)

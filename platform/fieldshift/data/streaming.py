@@ -53,7 +53,7 @@ class FileStore:
             return
         if self.pool is None:
             self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix="fieldshift-decode")
-        # A few pieces for each thread: fewer hand-overs than one an image, and no thread waits for long.
+        # A few pieces for each thread: fewer hand-overs than one per image, and no thread waits for long.
         step = max(1, -(-len(missing) // (self.workers * 2)))
         for begin in range(0, len(missing), step):
             piece = missing[begin : begin + step]

@@ -30,7 +30,7 @@ _LEVELS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """A colour op changes frames (..., C, H, W) in [0, 1] by a strength, one a frame; strength 0 changes nothing.
+    """A colour op changes frames (..., C, H, W) in [0, 1] by a strength, one per frame; strength 0 changes nothing.
 
     `limits`, `preset`, `unit` and `measure` as for a Motion; `neutral` is the magnitude that changes nothing.
     """

@@ -1,4 +1,4 @@
-"""How fast a network answers here and now: images a second, fused over all frames."""
+"""How fast a network answers here and now: images per second, fused over all frames."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def field_sheet(
 
 
 def policy_sheet(policy: AnyPolicy) -> Sheet:
-    """A policy in words, one edge a row, with its frames, reference and fill in the title."""
+    """A policy in words, one row per edge, with its frames, reference and fill in the title."""
     rows = []
     for line in policy.describe():
         edge, colon, words = line.partition(": ")

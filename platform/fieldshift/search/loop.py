@@ -36,7 +36,7 @@ class SearchResult:
 
     Attributes:
         policy: the motions that were found; `policy.found` tells how.
-        history: one row a pass over the halves: losses, scores, alpha.
+        history: one row per pass over the halves: losses, scores, alpha.
         decisions: what was decided, in order, and by how much.
         seconds: time spent, over all sessions of a resumed search.
         device_hours: the same in hours, times the number of workers.

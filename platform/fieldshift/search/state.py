@@ -28,7 +28,7 @@ class SearchState:
         decided: the chosen option of each edge, None where open.
         kept: whether each edge is still in the cell.
         decisions: what was decided, in order, with the scores that decided it.
-        history: one row a pass: losses, scores, weights.
+        history: one row per pass: losses, scores, weights.
         warned: whether a collapse to the identity was said.
         seconds: time spent, over all sessions of a resumed search.
         cell: the cell's tensors.

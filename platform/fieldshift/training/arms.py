@@ -95,7 +95,7 @@ ARMS: dict[str, Arm] = {
             kind="control",
             frames="random",
             shift=True,
-            summary="video of a random policy of the same space, one a seed",
+            summary="video of a random policy of the same space, one per seed",
         ),
         Arm(
             name="das-folded",

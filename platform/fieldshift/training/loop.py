@@ -36,7 +36,7 @@ class TrainedNetwork:
 
     Attributes:
         network: the trained network, on the device it was trained on.
-        history: one row an epoch: training loss and score, learning rate, images a second.
+        history: one row per epoch: training loss and score, learning rate, images per second.
         seconds: time spent in training, over all sessions of a resumed run, evaluation not counted.
         device_seconds: the same on the device's own clock (`device_clock`), of this worker; NaN where an earlier version
             began the run.

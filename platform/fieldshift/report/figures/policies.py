@@ -84,7 +84,7 @@ def frame_strip(
     Several policies (of equal frames, reference and fill) move one image each. With `neighbours`, only the reference frame
     and the ones before and after it are drawn: what the folded form moves channels by.
 
-    images (B, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3; labels, one an image, stand left of the rows.
+    images (B, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3; labels, one per image, stand left of the rows.
     Under a column stand the frame's number, its signed distance from the reference frame (the untouched one, framed)
     and, for a policy of a single motion, how far this frame is moved. What lies outside of the moved image is hatched
     in the figure only; the network sees the policy's fill there.
