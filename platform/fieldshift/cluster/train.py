@@ -26,6 +26,7 @@ from fieldshift.cluster.reports import (
     start_mailbox,
 )
 from fieldshift.cluster.room import local_device, preflight, resources, worker_gpus
+from fieldshift.cluster.sharing import check_shared
 from fieldshift.console import say
 from fieldshift.errors import RunFailedError, UserError
 
@@ -67,13 +68,14 @@ def run_workers(
             the run end at the workers' next report.
 
     Raises:
-        UserError: More is asked than the cluster has, or a worker raised UserError.
+        UserError: More is asked than the cluster has, a node does not see `storage`, or a worker raised UserError.
         WorkerFailedError: A worker raised anything else.
         WorkersLostError: Workers died more often than `cluster.max_failures` allows.
     """
     if cluster.workers == 0:
         return run_here(function, payload, device=local_device(cluster), on_report=on_report)
     with connect(cluster, modules):
+        check_shared(storage.resolve())
         return fit(function, payload, cluster.workers, cluster=cluster, name=name, storage=storage, on_report=on_report)
 
 

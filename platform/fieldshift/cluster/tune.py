@@ -11,6 +11,7 @@ from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, has_ray
 from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.room import local_device, resources, room_for
+from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
 from fieldshift.cluster.trials import (
@@ -82,6 +83,7 @@ def run_trials(
             done(run_trial_here(function, trial, device=device, on_report=hear))
     elif missing:
         with connect(cluster, modules):
+            check_shared(storage.resolve())
             _run_on_ray(function, missing, cluster=cluster, name=name, storage=storage, on_report=on_report, done=done)
     return [finished[str(trial["key"])] for trial in trials]
 

@@ -13,6 +13,7 @@ from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, require_ray
 from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.room import local_device, resources, room_for
+from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialFolder, TrialResult, agrees, run_trial_here
@@ -105,6 +106,7 @@ def tune_trials(
         _tune_here(task, kept, missing, cluster=cluster, on_report=on_report, done=done)
     elif missing > 0:
         with connect(cluster, modules):
+            check_shared(storage.resolve())
             _tune_on_ray(
                 task, kept, missing, cluster=cluster, name=name, storage=storage, on_report=on_report, done=done
             )

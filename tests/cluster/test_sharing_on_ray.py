@@ -1,0 +1,75 @@
+"""A cluster of two nodes, one of which does not see the folder that a run writes to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_trials
+from fieldshift.cluster.sharing import check_shared
+from fieldshift.errors import UserError
+from tests.cluster.test_job_on_ray import free_port
+
+ray = pytest.importorskip("ray")
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180), pytest.mark.filterwarnings("ignore")]
+DEADLINE_S = 120.0
+
+
+def may_mount() -> bool:
+    """Whether a process may have file systems of its own here."""
+    try:
+        subprocess.run(["unshare", "--mount", "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return shutil.which("mount") is not None
+
+
+@pytest.fixture(scope="module")
+def blind_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that the second node of a running cluster has a file system of its own at."""
+    if not may_mount():
+        pytest.skip("a node without the folder needs `unshare --mount`, which is not allowed here")
+    folder, log = tmp_path_factory.mktemp("blind"), tmp_path_factory.mktemp("node") / "log"
+    with connect(ClusterConfig(gpus_per_worker=0)), log.open("w") as printed:
+        head = ray.get_runtime_context().gcs_address
+        ports = [f"--{name}={free_port()}" for name in ("dashboard-agent-listen-port", "dashboard-agent-grpc-port")]
+        start = f"{Path(sys.executable).with_name('ray')} start --address={head} --num-cpus=1 --block {' '.join(ports)}"
+        command = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs tmpfs {folder} && exec {start}"]
+        node = subprocess.Popen(command, stdout=printed, stderr=printed, start_new_session=True)
+        try:
+            deadline = time.monotonic() + DEADLINE_S
+            while sum(each["Alive"] for each in ray.nodes()) < 2:
+                assert node.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
+            yield folder
+        finally:
+            for sent in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(node.pid, sent)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    node.wait(timeout=20)
+
+
+def test_a_folder_that_a_node_does_not_see_is_refused_before_any_work(blind_folder: Path) -> None:
+    def never(trial: dict[str, object], context: WorkerContext) -> dict[str, object]:
+        raise AssertionError("no trial starts")
+
+    with pytest.raises(UserError, match=rf"^--out {blind_folder}/ray is not seen by 1 of the cluster's 2 nodes \("):
+        run_trials(never, [{"key": "one"}], cluster=ClusterConfig(), name="never", storage=blind_folder / "ray")
+    assert [path.name for path in (blind_folder / "ray").iterdir()] == ["trials"]
+
+
+def test_a_folder_that_all_nodes_see_is_taken(blind_folder: Path, tmp_path: Path) -> None:
+    check_shared(tmp_path)
+    assert list(tmp_path.iterdir()) == []
