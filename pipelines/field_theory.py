@@ -14,6 +14,7 @@ from fieldshift.networks import NetworkConfig
 from fieldshift.networks.insertion import MotionsAt
 from fieldshift.networks.names import is_foreign, is_import_path, known_detectors, known_networks, unknown_network
 from fieldshift.receptive_field import LayerField, Region, Reshaped, feature_extractor, reshaped, theory
+from fieldshift.receptive_field.fitting import fits, fitting_note, last_fitting
 from fieldshift.receptive_field.theory import gates_note, unknown_note
 from fieldshift.run_folder import open_run_folder
 from pipelines.describing import build_network
@@ -38,13 +39,18 @@ def network_theory(
     as_json: bool,
     out: str | None,
     resume: bool,
+    every: bool = False,
 ) -> FieldResult:
     """Prints the theoretical field of every layer and of the whole feature extractor, reshaped by the policy if any.
 
-    out: a folder for result.json and, with a policy, for the figure and the masks of the regions; none without it.
+    out: a folder for result.json and the figures and, with a policy, the masks of the regions; none without it. every:
+    whether the printed table has the layers without parameters that leave the field as it is. Drawn and reshaped is the
+    one layer that is asked for, else the feature extractor, or the last layer that fits where that is larger than the image.
     """
     import pandas as pd
 
+    from fieldshift.receptive_field.figures import save_figure
+    from fieldshift.receptive_field.theory_figure import theory_figure
     from fieldshift.report import Sheet, show
 
     lengths: list[str] = []
@@ -62,8 +68,12 @@ def network_theory(
     everything = theory(built, size)
     found = everything if layers is None else theory(built, size, layers=layers)
     whole = whole_field(built, name, everything, size)
-    regions = None if policy is None else reshaped(policy, whole, size)
-    notes = [*lengths, *theory_notes(built, whole, size), *filter(None, [unknown_note(everything)])]
+    shown = drawn_layer(everything, found, whole, size, asked=layers is not None)
+    regions = None if policy is None else reshaped(policy, shown, size)
+    notes = [*lengths, *theory_notes(built, whole, everything, size), *filter(None, [unknown_note(everything)])]
+    figure = None if out is None else theory_figure(everything, shown, (size, size), name=name, notes=notes)
+    if shown is not whole:
+        notes.append(f"drawn{' and reshaped' * (regions is not None)}: {shown.name}")
     values: dict[str, Any] = {
         "network": name,
         "form": form,
@@ -72,21 +82,29 @@ def network_theory(
         "input_size": [size, size],
         "notes": notes,
         "feature_extractor": whole.to_json(),
+        "drawn": shown.name,
         "layers": [field.to_json() for field in found],
     }
     if regions is not None:
         values["reshaped"] = regions.to_json()
     rows = [layer_row(field, field.name or "the whole network") for field in found]
-    table = pd.DataFrame([*rows, layer_row(whole, "feature extractor")])
+    last = layer_row(whole, "feature extractor")
+    table = pd.DataFrame([*rows, last])
     if as_json:
         say(jsonlib.dumps(values, indent=2), whole=True)
     else:
-        show(Sheet.from_frame(table, title=f"{name} at {size} x {size}, theory", notes=notes))
+        listed = rows if every or layers is not None else told(built, found, rows)
+        hidden = len(rows) - len(listed)
+        folded = [f"left out: {hidden} layers without parameters that leave the field as it is; --all lists them"]
+        frame = pd.DataFrame([*listed, last])
+        show(
+            Sheet.from_frame(frame, title=f"{name} at {size} x {size}, theory", notes=[*notes, *folded * (hidden > 0)])
+        )
         if regions is not None and policy is not None:
             still = "no motion" if form == "folded" else "equal frames"
-            title = f"The field of {whole.name} on the image, reshaped by {'; '.join(policy.describe()) or still}"
+            title = f"The field of {shown.name} on the image, reshaped by {'; '.join(policy.describe()) or still}"
             show(Sheet.from_frame(pd.DataFrame(region_rows(regions)), title=title))
-    if out is None:
+    if out is None or figure is None:
         return FieldResult(None, table, {})
     config = {key: values[key] for key in ("network", "form", "temporal", "frames")} | {
         "size": size,
@@ -95,7 +113,9 @@ def network_theory(
     config |= {"layers": layers, "policy": None if policy is None else jsonlib.loads(policy.to_json())}
     config |= {"architecture": architecture}
     folder = open_run_folder(out, "receptive-field", config, resume)
-    figures = {} if regions is None else write_regions(folder.path, regions)
+    figures = {path.name: path for path in save_figure(figure, folder.path / "theory")}
+    if regions is not None:
+        figures |= write_regions(folder.path, regions)
     folder.write_result({**values, "figures": {key: str(path) for key, path in figures.items()}})
     if not as_json:
         say(f"  {folder.path}")
@@ -144,6 +164,30 @@ def whole_field(network: nn.Module, name: str, fields: list[LayerField], size: i
     return next((field for field in fields if field.name == layer), None) or theory(network, size, layers=[layer])[0]
 
 
+def drawn_layer(
+    everything: list[LayerField], found: list[LayerField], whole: LayerField, size: int, *, asked: bool
+) -> LayerField:
+    """The layer that is drawn and reshaped."""
+    if asked and len(found) == 1:
+        return found[0]
+    if fits(whole, (size, size)):
+        return whole
+    return last_fitting(everything, (size, size)) or whole
+
+
+def told(network: nn.Module, fields: list[LayerField], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of layers that have parameters or change the field: pooling has none, but does."""
+    kept: list[dict[str, Any]] = []
+    before: dict[str, Any] = {}
+    for field, row in zip(fields, rows, strict=True):
+        seen = {key: value for key, value in row.items() if key != "layer"}
+        module = network.get_submodule(field.name)
+        if seen != before or next(module.parameters(), None) is not None:
+            kept.append(row)
+        before = seen
+    return kept
+
+
 def layer_row(field: LayerField, name: str) -> dict[str, Any]:
     """A layer's row in the table; beside a global operation the size is what windows see."""
     reach = "-" if field.temporal_reach is None else field.temporal_reach
@@ -162,13 +206,14 @@ def layer_row(field: LayerField, name: str) -> dict[str, Any]:
     }
 
 
-def theory_notes(network: nn.Module, whole: LayerField, size: int) -> list[str]:
+def theory_notes(network: nn.Module, whole: LayerField, everything: list[LayerField], size: int) -> list[str]:
     """What to know about the numbers: a network that was probed, gates left out, a field larger than the image."""
     notes = [note for note in (whole.note, gates_note(network)) if note]
     if whole.size is not None and max(whole.size) > size:
         field = f"{whole.size[0]} x {whole.size[1]}"
         notes.append(
-            f"clipped: the feature extractor's field, {field} px, is larger than the image, {size} x {size} px"
+            f"clipped: the feature extractor's field, {field} px, is larger than the image, {size} x {size} px; "
+            f"{fitting_note(everything, (size, size))}"
         )
     return notes
 

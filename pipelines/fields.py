@@ -49,6 +49,7 @@ def receptive_field(
     images: int = IMAGES,
     unit: list[int] | None = None,
     layers: list[str] | None = None,
+    all: bool = False,
     network: str | None = None,
     form: Form = "video",
     temporal: str = "none",
@@ -75,8 +76,9 @@ def receptive_field(
         noise: take uniform noise instead of test images.
         images: how many images an effective field is averaged over.
         unit: row and column of the unit in the layer's map; by default the centre.
-        layers: names of layers to show by theory, by default all; with --runs the one layer to look at, by default the
-            last feature map.
+        layers: names of layers to show by theory, by default all; one alone is also the one that is drawn and reshaped.
+            With --runs the one layer to look at, by default the last feature map.
+        all: list also the layers without parameters that leave a field as it is.
         network: network name: also of any other classifier or detector (its backbone) of torchvision, or your own as
             package.module:function; its theoretical field, layer by layer, needs no data.
         form: how that network reads the policy's motions: as a video, or folded into one frame.
@@ -88,7 +90,7 @@ def receptive_field(
         size: height and width of that network's image in pixels.
         architecture: how that network is built, beside its name.
         json: print the theory as JSON.
-        out: run folder; by default runs/receptive-field for runs, and none for theory alone.
+        out: run folder, with the figures; by default runs/receptive-field for runs, and none for theory alone.
         resume: print the finished comparison in that folder.
         loading: what is read in another way than in the first run's training.
         tracking: where a comparison is recorded, and where MLflow run ids are looked up.
@@ -116,13 +118,13 @@ def receptive_field(
             motion = video_policy(motion, "--policy")
         return network_theory(
             network, form, temporal, frames, motion, layers, classes, channels, size, architecture, as_json=json, out=out,
-            resume=resume,
+            resume=resume, every=all,
         )  # fmt: skip
     if form != "video":
         raise UserError("--form is for --network; runs are looked at in the form that they were trained in.")
-    if policy is not None or json or architecture != NetworkConfig():
+    if policy is not None or json or all or architecture != NetworkConfig():
         raise UserError(
-            "--policy, --architecture and --json are for --network; runs are looked at under other motions by --motions."
+            "--policy, --architecture, --all and --json are for --network; runs are looked at under other motions by --motions."
         )
     if images < 1:
         raise UserError(f"--images is {images}, but an effective field needs at least 1 image.")

@@ -176,7 +176,10 @@ def test_a_small_image_is_noted() -> None:
     network = nn.Sequential(*[nn.Conv2d(1, 1, 7, padding=3) for _ in range(4)])
     field = effective(network, images(1, 1, 12), trained=False)
     assert any(
-        "clipped: the theoretical field 25 x 25 px is larger than the image 12 x 12 px" in n for n in field.notes
+        n
+        == "clipped: the theoretical field 25 x 25 px is larger than the image 12 x 12 px; 0, 7 x 7 px, is the last that "
+        "fits: --layers 0"
+        for n in field.notes
     )
     assert field.theoretical_area == 144.0
 

@@ -23,6 +23,7 @@ from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.receptive_field.arrivals import arrivals, copies_for
 from fieldshift.receptive_field.effective_map import Conditions, EffectiveField, Of
+from fieldshift.receptive_field.fitting import fitting_note
 from fieldshift.receptive_field.image_means import MapMean, ShareMean, absolute
 from fieldshift.receptive_field.passages import check_motions, motions_at_places, policy_in
 from fieldshift.receptive_field.reshaped import Reshaped, reshaped
@@ -129,7 +130,7 @@ def effective(
     }
 
     def field(maps: MapMean, of: Of, **more: Any) -> EffectiveField:
-        area, notes = _expected(described, policy, size, probe.unit, of)
+        area, notes = _expected(described, policy, size, probe.unit, of, fitting_note(traced, size))
         notes = tuple(filter(None, (*notes, gates_note(network))))
         known = replace(conditions, of=of)
         return EffectiveField(**maps.numbers(), **shared, conditions=known, theoretical_area=area, notes=notes, **more)
@@ -176,7 +177,12 @@ def _home(network: nn.Module) -> tuple[torch.device, torch.dtype]:
 
 
 def _expected(
-    field: LayerField | None, policy: AnyPolicy | None, size: tuple[int, int], unit: tuple[int, int], of: Of
+    field: LayerField | None,
+    policy: AnyPolicy | None,
+    size: tuple[int, int],
+    unit: tuple[int, int],
+    of: Of,
+    fitting: str,
 ) -> tuple[float | None, tuple[str, ...]]:
     """Pixels of the image inside the theoretical field, and what to warn of."""
     if field is not None and field.unknown_by:
@@ -187,7 +193,9 @@ def _expected(
     if field.unbounded:
         notes.append(f"the theoretical field is unbounded ({field.unbounded_by}); without it {_by(field.size)} px")
     elif field.size[0] > size[0] or field.size[1] > size[1]:
-        notes.append(f"clipped: the theoretical field {_by(field.size)} px is larger than the image {_by(size)} px")
+        notes.append(
+            f"clipped: the theoretical field {_by(field.size)} px is larger than the image {_by(size)} px; {fitting}"
+        )
     if field.unbounded:
         return None, tuple(notes)
     try:
