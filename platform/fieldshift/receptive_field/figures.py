@@ -188,12 +188,12 @@ def save_figure(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png
 def framed_figure(width: float, heights: Sequence[float], lines: Sequence[str]) -> tuple[Figure, list[Any]]:
     """A figure of rows of the heights in inches over a footer of the lines, and the rows as subfigures."""
     try:
-        from matplotlib.figure import Figure
+        from fieldshift.literal_figure import LiteralFigure
     except ImportError as error:
         raise MissingFeatureError("Figures need the package matplotlib, which is not installed; install it.") from error
     text = [piece for line in lines for piece in textwrap.wrap(line, int(width * 19))]
     every = [*heights, _FOOTER_LINE * len(text) + 0.1]
-    figure = Figure(figsize=(width, sum(every)), layout="constrained")
+    figure = LiteralFigure(figsize=(width, sum(every)), layout="constrained")
     rows: Any = figure.subfigures(len(every), 1, height_ratios=every)
     rows[-1].text(0.01, 1.0, "\n".join(text), fontsize=7, ha="left", va="top", color="0.25", gid="footer")
     return figure, list(rows[:-1])

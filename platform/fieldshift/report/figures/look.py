@@ -25,9 +25,9 @@ SMALL, NORMAL = 8.0, 9.0  # points
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure of our look, in inches, drawn without pyplot: nothing to close, no window, no global state."""
-    from matplotlib.figure import Figure
+    from fieldshift.literal_figure import LiteralFigure
 
-    figure = Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
+    figure = LiteralFigure(figsize=(width, height), facecolor=PAPER, layout="constrained")
     figure.set_gid(OWN)
     return figure
 

@@ -1,0 +1,131 @@
+"""Names are drawn as they are written, in every figure there is, and numbers of log scales as powers of ten."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+import fieldshift
+from fieldshift.literal_figure import LiteralFigure
+from fieldshift.motions import Edge, Policy, Step
+from fieldshift.networks import video_network
+from fieldshift.receptive_field import effective, theory
+from fieldshift.receptive_field.figures import comparison_figure, effective_figure
+from fieldshift.receptive_field.sweep_figure import sweep_figure
+from fieldshift.receptive_field.theory_figure import theory_figure
+from fieldshift.report import accuracy_bars, decision_chart, frame_curve, search_history, summarise
+from fieldshift.report.figures.maps import MapExample, map_examples
+
+NAMES = ("$x_1$", "a$b", "[red]", "%", r"\frac{$1}{$", "$^$", "<b>&")
+
+
+def bars(names: tuple[str, ...]) -> Figure:
+    costs = dict.fromkeys(("parameters", "flops", "epochs", "seconds", "search_seconds", "frames"), 1.0)
+    rows = [
+        {"arm": arm, "reading": "equal compute", "seed": seed, "score": 0.5 + 0.1 * seed, "score_tta": np.nan, **costs}
+        for arm in (*names, "none")
+        for seed in (0, 1)
+    ]
+    return accuracy_bars(summarise(pd.DataFrame(rows), baseline_arms=("none",)))
+
+
+def sweep(names: tuple[str, ...]) -> Figure:
+    rows = [{"arm": arm, "frames": t, "seed": 0, "score": 0.5, "seconds": 1.0} for arm in names for t in (1, 3)]
+    return frame_curve(pd.DataFrame(rows))
+
+
+def examples(names: tuple[str, ...]) -> Figure:
+    numbers = np.arange(len(names)).reshape(1, -1)
+    rows = [MapExample(image=numbers.astype(np.uint8), truth=numbers, predicted=numbers, words=name) for name in names]
+    return map_examples(rows, names)
+
+
+def history(names: tuple[str, ...]) -> Figure:
+    return search_history([{"epoch": pass_, "weights": {"0->1": dict.fromkeys(names, 0.1)}} for pass_ in (1, 2)])
+
+
+def decisions(names: tuple[str, ...]) -> Figure:
+    return decision_chart([{"at": "edge 0->1", "harm": dict.fromkeys(names, 0.1), "chosen": names[0]}])
+
+
+def field(name: str = "network", frames: int = 1) -> Any:
+    torch.manual_seed(0)
+    network = video_network("tiny-resnet", temporal="none", frames=1, num_classes=4, in_channels=1)
+    found = effective(network, torch.rand(1, 1, 16, 16), trained=False, images_kind=name)
+    return replace(found, conditions=replace(found.conditions, frames=frames))
+
+
+def maps(names: tuple[str, ...]) -> Figure:
+    return comparison_figure(dict.fromkeys(names, field()))
+
+
+def one_map(names: tuple[str, ...]) -> Figure:
+    return effective_figure(field("; ".join(names)))
+
+
+def against_frames(names: tuple[str, ...]) -> Figure:
+    words = "; ".join(names)
+    return sweep_figure({1: field(words), 3: field(words, 3)})
+
+
+def layers(names: tuple[str, ...]) -> Figure:
+    known = theory(video_network("tiny-resnet", temporal="none", frames=1, num_classes=4), 40)
+    (shown,) = [each for each in known if each.name == "network.blocks.1"]
+    return theory_figure(known, shown, (40, 40), name="; ".join(names))
+
+
+FIGURES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
+    each.__name__: each for each in (bars, sweep, examples, history, decisions, maps, one_map, against_frames, layers)
+}
+
+
+def texts_of(figure: Figure) -> list[Text]:
+    FigureCanvasAgg(figure).draw()
+    return [text for text in figure.findobj(Text) if text.get_text().strip()]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_names_are_drawn_as_they_are_written(name: str) -> None:
+    texts = texts_of(FIGURES[name](NAMES))
+    read = [text._preprocess_math(text.get_text()) for text in texts]
+    drawn = " ".join(" ".join(words.split()) for words, formula in read if not formula)
+    for each in NAMES:
+        assert each in drawn
+    assert all(words.startswith(r"$\mathdefault{") for words, formula in read if formula)
+
+
+def test_numbers_of_a_log_scale_are_powers_of_ten() -> None:
+    read = [text._preprocess_math(text.get_text()) for text in texts_of(effective_figure(field()))]
+    assert any(formula and words == r"$\mathdefault{10^{-4}}$" for words, formula in read)
+    assert not any("$" in words for words, formula in read if not formula)
+
+
+def test_only_literal_figures_are_made() -> None:
+    """Whoever needs a figure of matplotlib makes one of these: no other call of Figure or pyplot in the platform."""
+    makers = []
+    for path in Path(fieldshift.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.endswith("Figure"):
+                makers.append((path.name, node.func.id))
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                assert not any("pyplot" in alias.name for alias in node.names), path
+    assert sorted(makers) == [("figures.py", "LiteralFigure"), ("look.py", "LiteralFigure")]
+    assert issubclass(LiteralFigure, Figure)
+
+
+def test_policies_say_their_own_words() -> None:
+    from fieldshift.report import policy_graph
+
+    policy = Policy(inputs=1, nodes=1, edges=(Edge(0, 1, (Step("rotate", 10.0),)),), frames=3)
+    assert isinstance(policy_graph(policy), LiteralFigure)
