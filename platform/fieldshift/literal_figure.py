@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -19,8 +20,8 @@ class LiteralFigure(Figure):
     """A matplotlib Figure whose texts are drawn literally."""
 
     def draw(self, renderer: Any) -> None:
-        for axes in self.findobj(lambda artist: hasattr(artist, "get_xticklabels")):
-            for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
+        for axes in self.findobj(Axes):
+            for axis in (axes.xaxis, axes.yaxis) if isinstance(axes, Axes) and axes.axison else ():
                 axis.get_ticklabels(which="both")  # made as late as this, and then kept
         for text in self.findobj(Text):
             text.set_parse_math(bool(_NUMBER.fullmatch(text.get_text())))
