@@ -75,6 +75,8 @@ def test_an_interrupted_and_resumed_search_equals_an_uninterrupted_one(
     assert resumed.policy.to_json() == whole.policy.to_json()
     states = [read_checkpoint(tmp_path / name / "search.pt") for name in ("whole", "parts")]
     assert torch.equal(states[0]["cell"]["alpha"], states[1]["cell"]["alpha"])
+    assert states[0]["cost"] == states[1]["cost"]
+    assert min(states[0]["cost"][name] for name in ("flops", "weights", "alpha", "scored")) > 0
     for name, tensor in states[0]["network"].items():
         assert torch.equal(tensor, states[1]["network"][name]), name
     assert [row["train/loss"] for row in states[0]["history"]] == [row["train/loss"] for row in states[1]["history"]]

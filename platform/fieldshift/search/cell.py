@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldshift.kept import constant, index
-from fieldshift.motions import Policy, distances
+from fieldshift.motions import COLOURS, Policy, distances
 from fieldshift.motions.warp import padding_of
 from fieldshift.search.choices import Choices
 from fieldshift.search.derivation import build_policy
@@ -87,6 +87,18 @@ class RelaxedCell(Choices):
                 )
             )
         return slabs
+
+    def flops(self, size: tuple[int, int], channels: int) -> int:
+        """Floating-point operations per image of the mixtures of all options: four taps per sampled pixel and option.
+
+        What stays where it is is added once per edge and frame; a colour op counts as the sampling of its option.
+        """
+        still = self._geometry(size).still  # (E, O, F)
+        moving = int((~still).sum()) + sum(op in COLOURS for option in self.options for op in option.ops) * len(
+            self.edges
+        )
+        added = 4 * moving + len(self.edges) * still.shape[-1]
+        return 2 * size[0] * size[1] * channels * added
 
     def slabs_before(self, edge: int) -> int:
         """How many slabs, the image's included, do not depend on this edge."""

@@ -19,6 +19,7 @@ from fieldshift.folding import AnyPolicy
 from fieldshift.networks import VideoNetwork
 from fieldshift.search.bilevel import outer_gradient
 from fieldshift.search.config import SearchConfig
+from fieldshift.search.cost import SearchCost
 from fieldshift.search.journal import collapse_warning, decision_line, decision_metrics, pass_line, weight_metrics
 from fieldshift.search.selection import Judge, decide_edges, decide_option, is_open, next_edge, next_node
 from fieldshift.search.session import ALPHA, WEIGHTS, Session
@@ -40,6 +41,7 @@ class SearchResult:
         decisions: what was decided, in order, and by how much.
         seconds: time spent, over all sessions of a resumed search.
         device_hours: the same in hours, times the number of workers.
+        cost: its image passes and their operations.
     """
 
     policy: AnyPolicy
@@ -47,6 +49,7 @@ class SearchResult:
     decisions: list[dict[str, Any]]
     seconds: float
     device_hours: float
+    cost: SearchCost
 
 
 def search(
@@ -115,10 +118,14 @@ def search(
         state.seconds += seconds
         if decision is not None:
             state.decisions.append(asdict(decision))
+            if decision.whole:  # it was measured: the whole, and the whole without each candidate
+                session.count(scored=len(session.alpha_half) * (1 + len(decision.harm)))
             state.tuning, state.tuned = tune and is_open(cell, edges_per_node), 0
             progress(decision_line(decision))
             report(decision_metrics(decision), state.passes)
         if row is not None:
+            learned = session.steps_a_pass * session.batch
+            session.count(weights=learned, alpha=learned if "val/loss" in row else 0)
             row |= {"pass": state.passes, "seconds": seconds}
             state.history.append(row)
             name = f"tuning {state.tuned}" if state.decisions else f"epoch {state.epoch}/{config.epochs}"
@@ -138,6 +145,7 @@ def search(
         decisions=state.decisions,
         seconds=state.seconds,
         device_hours=device_hours(state.seconds, distributed.world_size()),
+        cost=session.cost,
     )
 
 

@@ -21,6 +21,7 @@ from fieldshift.networks.recomputation import is_recomputed
 from fieldshift.search.cell import RelaxedCell
 from fieldshift.search.choices import Choices
 from fieldshift.search.config import SearchConfig
+from fieldshift.search.cost import SearchCost, forward_flops
 from fieldshift.search.folded_cell import FoldedCell
 from fieldshift.search.space import Space
 from fieldshift.search.state import SearchState
@@ -132,7 +133,10 @@ class Session:
             if config.optimizer == "sgd"
             else torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay),
             alpha_optimizer=torch.optim.Adam(groups, betas=(0.5, 0.999)),
-            state=SearchState(fingerprint=fingerprint_of(found, space, dataset, frames)),
+            state=SearchState(
+                fingerprint=fingerprint_of(found, space, dataset, frames),
+                cost=asdict(SearchCost(flops=forward_flops(supernet, dataset), order=config.order)),
+            ),
             found=found,
         )
 
@@ -149,6 +153,15 @@ class Session:
         """Passes between the decisions, at most: fewer where nodes lead nowhere any more, which then need no decision."""
         kept = self.config.edges_per_node or self.space.edges_per_node
         return self.config.tune_epochs * (self.space.decisions(len(self.cell.edges), kept) - 1)
+
+    @property
+    def cost(self) -> SearchCost:
+        """The image passes made so far."""
+        return SearchCost(**self.state.cost)
+
+    def count(self, **images: int) -> None:
+        """Adds image passes, by the names of SearchCost."""
+        self.state.cost |= {name: self.state.cost[name] + number for name, number in images.items()}
 
     def missing_classes(self, classes: Sequence[str]) -> list[str]:
         """A warning for each half that has no image of some class; empty for scenes, whose pixels have the classes."""
@@ -235,6 +248,7 @@ class Session:
             "phase": self.state.phase,
             "passes": self.state.passes,
             "decisions": self.state.decisions,
+            "cost": self.cost.record(),
         }
         return self.cell.to_policy(found, choices, kept)
 

@@ -31,6 +31,7 @@ class SearchState:
         history: one row per pass: losses, scores, weights.
         warned: whether a collapse to the identity was said.
         seconds: time spent, over all sessions of a resumed search.
+        cost: the image passes that were made, as a plain `SearchCost`.
         cell: the cell's tensors.
         network: the network's tensors.
         optimizer: the state of the network's optimizer.
@@ -49,6 +50,7 @@ class SearchState:
     history: list[dict[str, Any]] = field(default_factory=list)
     warned: bool = False
     seconds: float = 0.0
+    cost: dict[str, Any] = field(default_factory=dict)
     cell: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
