@@ -11,6 +11,7 @@ from fieldshift.errors import UserError
 from fieldshift.forms import FORMS, Form, check_form
 from fieldshift.training import ARMS, FOLDED_ARMS, arm_named
 from pipelines.alignment import NoAlignmentError, check_alignment
+from pipelines.policies import operations_of
 from pipelines.problem import PolicySource, Problem, check_folded
 
 if TYPE_CHECKING:
@@ -69,6 +70,21 @@ def needs(name: str, form: Form) -> bool:
 def given_forms(policy: PolicySource, folded_policy: PolicySource) -> list[Form]:
     """The forms whose arms have a policy that was given; reads no file."""
     return list(FORMS) if policy is not None else ["folded"] if folded_policy is not None else []
+
+
+def unknown_costs(arms: Sequence[str], policy: PolicySource, folded_policy: PolicySource) -> list[str]:
+    """The policies that were given to the arms and do not tell what their search cost, as a person named them."""
+    sources: dict[Form, PolicySource] = {
+        "video": policy,
+        "folded": policy if folded_policy is None else folded_policy,
+    }
+    read = [
+        source for form, source in sources.items() if source is not None and any(needs(name, form) for name in arms)
+    ]
+    names = [
+        source if isinstance(source, str) else "the given policy" for source in read if operations_of(source) is None
+    ]
+    return list(dict.fromkeys(names))
 
 
 def searched_forms(arms: Sequence[str], given: Sequence[Form]) -> list[Form]:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig
-from fieldshift.console import say
 from fieldshift.data import LoadingConfig
-from fieldshift.errors import UserError, unknown_name
+from fieldshift.errors import UserError
 from fieldshift.forms import Form
 from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named, check_batch
-from pipelines.arms import arms_that_build, check_arms, check_forms, given_forms, needs, searched_forms
+from pipelines.arms import (
+    arms_that_build,
+    check_arms,
+    check_forms,
+    given_forms,
+    needs,
+    searched_forms,
+    unknown_costs,
+)
+from pipelines.builtin_data import notes_on
+from pipelines.comparison import Comparison, run_comparison, shown_comparison
 from pipelines.options import check_policy, check_space
 from pipelines.placement import check_trials_fit
 from pipelines.policies import (
@@ -33,44 +40,12 @@ from pipelines.policies import (
     settings_of,
 )
 from pipelines.problem import PolicySource, Problem, images_in_step
+from pipelines.readings import TUNED, check_readings, with_known_costs
 from pipelines.searching import check_edges, check_frames, space_of_search
-from pipelines.session import Session, open_session, say_failed
+from pipelines.session import open_session
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from fieldshift.data import DataSet
     from fieldshift.folding import AnyPolicy
-    from fieldshift.search import Space
-    from fieldshift.training import NetworkCard, NetworkCost
-    from pipelines.trials import Trial
-
-READINGS = ("equal epochs", "equal compute")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a comparison found.
-
-    Attributes:
-        folder: the run folder.
-        rows: one row per trial and reading: arm, seed, score in [0, 1], parameters, FLOPs per image, seconds.
-        summary: one row per arm and reading: mean, 95 % interval, paired difference to the best baseline.
-        verdict: what may be said of `das`, `das-folded` and their joins, a line per reading and method.
-        claims: the comparisons that the verdict speaks of, one row each, with p corrected for their number.
-        failed: the trials that failed and why; the tables are without them.
-    """
-
-    folder: Path
-    rows: pd.DataFrame
-    summary: pd.DataFrame
-    verdict: str
-    claims: pd.DataFrame
-    failed: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def exit_status(self) -> int:
-        return int(bool(self.failed))
 
 
 def compare(
@@ -100,7 +75,7 @@ def compare(
     cluster: ClusterConfig = ClusterConfig(),
     tracking: TrackingConfig = TrackingConfig(),
 ) -> Comparison:
-    """Compares DAS with 2D augmentation and controls, over several seeds, at equal epochs and at equal compute.
+    """Compares DAS with 2D augmentation and controls, over several seeds, at equal epochs and equal compute (search too).
 
     Args:
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
@@ -115,12 +90,14 @@ def compare(
         space: search space; random policies are drawn from it too.
         arms: arms to train; by default all of them. Any arm may be joined with a 2D augmentation, such as
             das-folded+affine.
-        readings: "equal epochs", "equal compute", or both (default).
+        readings: "equal epochs", "equal compute" (arms of one frame train until they have spent a video arm's operations)
+            and "equal compute, search included" (those and the dearest search's); by default all three.
         seed: the first seed.
         seeds: how many seeds each arm is trained with.
-        average_copies: augmented copies for test-time averaging of arms that augment; 0 leaves it out.
-        tune_randaugment: samples of an Optuna search for RandAugment's N and M on held-out training images; 0 for
-            torchvision's defaults.
+        average_copies: augmented copies for test-time averaging of arms with a 2D augmentation, which are then judged by it,
+            in as many single-frame passes (copies + 1) whatever they read; 0 judges all arms plain.
+        tune_randaugment: samples of an Optuna search for RandAugment's N and M on held-out training images, each trained
+            for as many epochs as the arm; 0 for torchvision's defaults.
         out: run folder; by default runs/compare.
         resume: go on with the run in that folder.
         search: how the searches are run.
@@ -142,12 +119,17 @@ def compare(
     )
     chosen = check_arms(arms, form, temporal)
     wanted = check_readings(readings)
+    unknown = unknown_costs(chosen, policy, folded_policy)
     check_seeds(seeds)
     check_policy(policy)
     check_policy(folded_policy)
     forms = searched_forms(chosen, given_forms(policy, folded_policy))
     searching = check_searches(searches, search, forms)
     check_space(space)
+    wanted = with_known_costs(
+        wanted, named=readings is not None, unknown=unknown,
+        searched=any(arm_named(name).needs_policy for name in chosen) or (tune_randaugment > 0 and TUNED in chosen),
+    )  # fmt: skip
     problem.check_names()
     if arms is not None:
         check_forms(chosen, problem)
@@ -185,7 +167,7 @@ def compare(
     ) as session:
         finished = session.folder.finished_result()
         if finished is not None:
-            return shown_comparison(session, finished)
+            return shown_comparison(session, finished, notes_on(data))
         policies, found = policies_given(read, seed_list, frames), []
         if edges:
             stage = session.stage(FOLDER, settings)
@@ -201,157 +183,8 @@ def compare(
         )  # fmt: skip
 
 
-def run_comparison(
-    session: Session,
-    problem: Problem,
-    dataset: DataSet,
-    policies: ArmPolicies,
-    space: Space,
-    *,
-    arms: list[str],
-    readings: list[str],
-    seeds: list[int],
-    recipe: Recipe,
-    cluster: ClusterConfig,
-    copies: int,
-    tune_randaugment: int = 0,
-    searches: list[dict[str, Any]] | None = None,
-) -> Comparison:
-    """Trains every (arm, reading, seed), or takes them from the finished run; summarises and prints the tables."""
-    finished = session.folder.finished_result()
-    if finished is None:
-        finished = train_arms(
-            session, problem, dataset, policies, space, arms=arms, readings=readings, seeds=seeds, recipe=recipe,
-            cluster=cluster, copies=copies, tune_randaugment=tune_randaugment, searches=searches or [],
-        )  # fmt: skip
-    return shown_comparison(session, finished)
-
-
-def train_arms(
-    session: Session,
-    problem: Problem,
-    dataset: DataSet,
-    policies: ArmPolicies,
-    space: Space,
-    *,
-    arms: list[str],
-    readings: list[str],
-    seeds: list[int],
-    recipe: Recipe,
-    cluster: ClusterConfig,
-    copies: int,
-    tune_randaugment: int,
-    searches: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """Trains every trial and writes the result: one row per trial and reading."""
-    from fieldshift.training import equal_compute_epochs
-    from pipelines.running import run_training_trials, training_trial, with_epochs
-
-    tuned = (
-        tuned_randaugment(session, problem, dataset, recipe, cluster, tune_randaugment) if "randaugment" in arms else {}
-    )
-    cards = {
-        (name, seed): problem.card(dataset, name, policies.policy(name, seed), space, seed)
-        for name in arms
-        for seed in seeds
-    }
-    costs = {name: card_cost(cards[name, seeds[0]]) for name in arms}
-    # The compute that the video arms spend, whichever of them are in this comparison.
-    video = video_cost(problem, dataset)
-    trials: list[Trial] = []
-    weights: list[float] = []
-    shown_as: list[list[str]] = []
-    for name in arms:
-        epochs = {"equal epochs": recipe.epochs}
-        if not arm_named(name).is_video:
-            epochs["equal compute"] = equal_compute_epochs(recipe.epochs, costs[name].flops, video.flops)
-        for reading in [reading for reading in epochs if reading in readings] or ["equal epochs"]:
-            for seed in seeds:
-                overrides = tuned if name == "randaugment" else {}
-                trial = training_trial(
-                    session, problem, cards[name, seed], with_epochs(recipe, epochs[reading]),
-                    reading=reading, seed=seed, data=dataset.digest, copies=copies, augmentation=overrides,
-                )  # fmt: skip
-                trials.append(trial)
-                weights.append(float(epochs[reading] * costs[name].flops))
-                shown_as.append(list(readings) if arm_named(name).is_video else [reading])
-    results = {row["key"]: row for row in run_training_trials(session, trials, weights, cluster, "comparison")}
-    rows = [
-        {**results[trial.key], "reading": reading, **search_columns(policies, trial.arm, trial.seed)}
-        for trial, shown in zip(trials, shown_as, strict=True)
-        if trial.key in results
-        for reading in shown
-    ]
-    return session.folder.write_result(
-        {
-            "rows": rows,
-            "baselines": [name for name in arms if arm_named(name).kind == "baseline"],
-            "searches": searches,
-            "randaugment": tuned,
-            "data": dataset.record(),
-            "failed": session.failed,
-        }
-    )
-
-
-def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
-    """Prints the tables and the verdict of a comparison's result."""
-    import pandas as pd
-
-    from fieldshift.report import claims, comparison_sheets, cost_sheets, show, summarise, verdict
-
-    rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
-    score_name = str(rows["score_name"].iloc[0])
-    summary = summarise(rows, baseline_arms=result["baselines"])
-    for sheet in (*comparison_sheets(summary, score_name), *cost_sheets(summary)):
-        say()
-        show(sheet)
-    say()
-    sentence = verdict(summary, score_name)
-    say(sentence)
-    say(f"  {session.path / 'result.json'}")
-    failed = result.get("failed", {})
-    say_failed(failed)
-    return Comparison(session.path, rows, summary, sentence, claims(summary), failed)
-
-
-def tuned_randaugment(
-    session: Session, problem: Problem, dataset: DataSet, recipe: Recipe, cluster: ClusterConfig, samples: int
-) -> dict[str, int]:
-    """RandAugment's N and M with the best score on a held-out fifth of the training images; the test set is not read."""
-    if samples <= 0:
-        return {}
-    from pipelines.tuning import tune_randaugment
-
-    return tune_randaugment(session, problem, dataset, recipe, cluster, samples)
-
-
-def search_columns(policies: ArmPolicies, arm: str, seed: int) -> dict[str, Any]:
-    """Where the motions of a row are from, and the seconds of the search that found them."""
-    found = policies.of(arm, seed)
-    return {"search_seconds": 0.0 if found is None else found.seconds, "motions": "" if found is None else found.source}
-
-
 def plain_policy(policy: AnyPolicy | None) -> dict[str, Any] | None:
     return None if policy is None else json.loads(policy.to_json())
-
-
-def card_cost(card: NetworkCard) -> NetworkCost:
-    from fieldshift.training import network_cost
-
-    return network_cost(card.build(pretrained=False), card.frames, card.channels, card.size)
-
-
-def video_cost(problem: Problem, dataset: DataSet) -> NetworkCost:
-    """What a video arm of this problem costs (the motions themselves have no parameters and few operations)."""
-    return card_cost(problem.card(dataset, "replicate", None, None, 0))
-
-
-def check_readings(readings: list[str] | None) -> list[str]:
-    for name in readings or ():
-        if name not in READINGS:
-            raise unknown_name("reading", name, READINGS)
-    return list(readings) if readings else list(READINGS)
 
 
 def check_seeds(seeds: int) -> None:

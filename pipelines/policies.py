@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
 from fieldshift.console import duration, progress, say
 from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.forms import Form
+from fieldshift.motions import policy_file as policy_document
 from fieldshift.search import SearchConfig
 from fieldshift.training import arm_named
 from pipelines.placement import placed, workers_of_trials
-from pipelines.problem import PolicySource, Problem, read_policy, say_other_length
+from pipelines.problem import PolicySource, Problem, policy_file, read_policy, say_other_length
 from pipelines.searching import SearchResult, note, passes_of, run_search_trial, search_payload, space_words
 
 if TYPE_CHECKING:
@@ -31,11 +33,15 @@ FOLDER = "searches"
 
 @dataclass(frozen=True)
 class FoundPolicy:
-    """A policy that an arm reads, where it is from in words, and the seconds that finding it took."""
+    """A policy that an arm reads, where it is from in words, and the seconds and operations that finding it took.
+
+    `operations` is None where it is not known.
+    """
 
     policy: AnyPolicy
     source: str
     seconds: float = 0.0
+    operations: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,26 @@ class ArmPolicies:
     def policy(self, arm: str, seed: int) -> AnyPolicy | None:
         found = self.of(arm, seed)
         return None if found is None else found.policy
+
+    def operations(self, arm: str, seeds: Sequence[int]) -> float | None:
+        """Floating-point operations of the search that the arm stands on, mean over seeds; 0 for an arm without."""
+        spent = [0.0 if found is None else found.operations for found in (self.of(arm, seed) for seed in seeds)]
+        known = [each for each in spent if each is not None]
+        return sum(known) / len(known) if len(known) == len(spent) else None
+
+
+def operations_of(source: PolicySource | AnyPolicy) -> float | None:
+    """What a policy tells of its search's floating-point operations; None where it tells nothing.
+
+    Reads a policy file without checking the motions in it.
+    """
+    if isinstance(source, str):
+        found = policy_document.document_of(policy_document.text_of(policy_file(source))).get("found")
+    else:
+        found = source.get("found") if isinstance(source, dict) else getattr(source, "found", None)
+    cost = found.get("cost") if isinstance(found, dict) else None
+    spent = cost.get("operations") if isinstance(cost, dict) else None
+    return float(spent) if isinstance(spent, int | float) and 0 < spent < math.inf else None
 
 
 def given_policies(policy: PolicySource, folded_policy: PolicySource) -> dict[Form, AnyPolicy]:
@@ -80,7 +106,11 @@ def policies_given(
 ) -> dict[tuple[Form, int], FoundPolicy]:
     for policy in {each.digest(): each for each in given.values()}.values():
         say_other_length(policy, frames)
-    return {(form, seed): FoundPolicy(policy, "a given policy") for form, policy in given.items() for seed in seeds}
+    return {
+        (form, seed): FoundPolicy(policy, "a given policy", operations=operations_of(policy))
+        for form, policy in given.items()
+        for seed in seeds
+    }
 
 
 def policies_searched(
@@ -93,7 +123,7 @@ def policies_searched(
         for seed in seeds:
             result = results[form, seed if seed in own else own[0]]
             source = "one search per seed" if len(seeds) == len(own) else f"one search, of seed {own[0]}, for all seeds"
-            found[form, seed] = FoundPolicy(result.policy, source, result.seconds)
+            found[form, seed] = FoundPolicy(result.policy, source, result.seconds, operations_of(result.policy))
     return found
 
 

@@ -33,6 +33,7 @@ from fieldshift.report import (
 from fieldshift.report.blocks import Block
 from fieldshift.report.claims import methods_of
 from fieldshift.training.frames import as_floats
+from pipelines.builtin_data import notes_on
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from fieldshift.data import DataSet
     from fieldshift.forms import Form
     from fieldshift.training import Recipe
-    from pipelines.comparing import Comparison
+    from pipelines.comparison import Comparison
     from pipelines.fields import FieldResult
     from pipelines.problem import Problem
     from pipelines.searching import SearchResult
@@ -68,9 +69,9 @@ def write_study_report(
     score = "accuracy" if dataset.task == "classification" else "mIoU"
     sections = [policy_section(dataset, found, searches, where)]
     if comparison is not None:
-        sections.insert(0, comparison_section(comparison, score, where, len(seeds)))
+        sections.insert(0, comparison_section(comparison, score, where, len(seeds), notes_on(problem.data)))
     if sweep is not None:
-        sections.append(sweep_section(sweep, score, where))
+        sections.append(sweep_section(sweep, score, where, notes_on(problem.data)))
     if fields is not None:
         sections.append(fields_section(fields, where))
     sections.append(
@@ -85,7 +86,11 @@ def write_study_report(
                 "seeds": ", ".join(str(seed) for seed in seeds),
             },
             commands=[f"fieldshift study --config {shown_path(session.path / 'config.yaml')}"],
-            cautions=[] if comparison is None else [*caveats(comparison.summary), *failures(comparison, sweep)],
+            cautions=[
+                *([] if comparison is None else caveats(comparison.summary)),
+                *notes_on(problem.data),
+                *failures(comparison, sweep),
+            ],
         )
     )
     return write_report(session.path / "report.html", title="FieldShift study", subtitle=where, sections=sections)
@@ -96,8 +101,8 @@ def failures(*parts: Comparison | FrameSweep | None) -> list[str]:
     return [f"{key} failed: {why}" for part in parts if part is not None for key, why in part.failed.items()]
 
 
-def comparison_section(comparison: Comparison, score: str, where: str, seeds: int) -> Section:
-    sheets, methods = comparison_sheets(comparison.summary, score), methods_of(comparison.summary)
+def comparison_section(comparison: Comparison, score: str, where: str, seeds: int, notes: list[str]) -> Section:
+    sheets, methods = comparison_sheets(comparison.summary, score, notes), methods_of(comparison.summary)
     return Section(
         "Does it help?",
         [
@@ -106,7 +111,7 @@ def comparison_section(comparison: Comparison, score: str, where: str, seeds: in
             FigureBlock(
                 accuracy_bars(comparison.summary, score_name=score),
                 caption=f"Test {score} of every arm: mean over {seeds} seed(s), 95 % interval (t), dots are seeds. {where}.",
-                alt=f"Bars of test {score} for every arm, at equal epochs and at equal compute.",
+                alt=f"Bars of test {score} for every arm, a panel for every reading.",
             ),
             *(TableBlock(sheet, caption=f"{sheet.title}. {where}.", strong=methods) for sheet in sheets),
             *(
@@ -181,7 +186,7 @@ def searches_sheet(searches: dict[tuple[Form, int], SearchResult]) -> Sheet:
     return Sheet(title="Searches", columns=columns, rows=rows, align=("left", "right", "right", "left"))
 
 
-def sweep_section(sweep: FrameSweep, score: str, where: str) -> Section:
+def sweep_section(sweep: FrameSweep, score: str, where: str, notes: list[str]) -> Section:
     return Section(
         "How many frames?",
         [
@@ -194,7 +199,7 @@ def sweep_section(sweep: FrameSweep, score: str, where: str) -> Section:
                 caption=f"Test {score} and training time against the number of frames. {where}.",
                 alt=f"Curve of test {score} against the number of frames.",
             ),
-            TableBlock(sweep_sheet(sweep.rows, score), caption=f"The frame sweep. {where}."),
+            TableBlock(sweep_sheet(sweep.rows, score, notes), caption=f"The frame sweep. {where}."),
         ],
     )
 

@@ -34,7 +34,7 @@ def training_trial(
 
     The frames are those of the policy's video, also where its motions are folded into one frame.
     """
-    key = f"{card.arm}-{reading.replace(' ', '-')}-T{card.policy_frames}-seed{seed}"
+    key = f"{card.arm}-{reading.replace(',', '').replace(' ', '-')}-T{card.policy_frames}-seed{seed}"
     return Trial(
         key=key,
         arm=card.arm,

@@ -330,6 +330,7 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
         "decisions": found.decisions,
         "seconds": found.seconds,
         "device_hours": found.device_hours,
+        "cost": found.cost.record(),
         "warnings": warnings,
         "data": dataset.record(),
     }

@@ -15,18 +15,15 @@ from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.forms import FORMS, Form, check_form
 from fieldshift.networks import NetworkConfig
+from fieldshift.readings import READINGS
 from fieldshift.run_folder import check_folder, is_finished
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named, check_batch
 from pipelines.alignment import check_alignment
 from pipelines.arms import arms_that_build, check_arms, check_forms
-from pipelines.comparing import (
-    Comparison,
-    check_readings,
-    check_seeds,
-    run_comparison,
-)
+from pipelines.comparing import check_seeds
+from pipelines.comparison import Comparison, run_comparison
 from pipelines.fields import FieldResult, run_fields
 from pipelines.options import check_space
 from pipelines.placement import check_trials_fit, placed, workers_of_trials
@@ -41,6 +38,7 @@ from pipelines.policies import (
     search_cluster,
 )
 from pipelines.problem import MOVED_ARMS, Problem, images_in_step
+from pipelines.readings import check_readings
 from pipelines.searching import SearchResult, check_edges, check_frames, space_of_search
 from pipelines.session import Session, open_session
 from pipelines.sweeping import FEWEST, FrameSweep, check_counts, run_sweep, swept_arm
@@ -56,6 +54,7 @@ STUDY_ARMS = (
     "none", "affine", "randaugment", "das", "random-policy", "das-folded", "das-folded+affine", "random-policy-folded",
     "dilated", "dilated+affine",
 )  # fmt: skip
+STUDY_READINGS = READINGS[:2]
 STUDY_RECIPE = Recipe(epochs=6)
 STUDY_FRAMES = (1, 3, 5)
 STUDY_STEPS = (3, 5, 7)
@@ -133,14 +132,17 @@ def study(
         space: search space: a name, or a TOML file.
         arms: arms to compare, or "all"; any arm may be joined with a 2D augmentation, such as das-folded+affine. By
             default none, affine, randaugment, das in both forms, das-folded+affine, random policies and dilated kernels.
-        readings: "equal epochs", "equal compute", or both (default).
+        readings: "equal epochs" and "equal compute" by default; "equal compute, search included" trains arms without a
+            search longer, by what the dearest search took.
         frame_counts: numbers of frames in the frame sweep, in the folded form those from 3 on; by default 1 3 5, and 3 5 7.
         stages: which stages to run, by default all: search, compare, frames, receptive-field, report.
         seed: the first seed of searches and comparison.
         seeds: how many seeds each arm is trained with.
         frame_seeds: how many seeds each number of frames is trained with.
-        average_copies: augmented copies for test-time averaging of arms that augment; 0 leaves it out.
-        tune_randaugment: samples of an Optuna search for RandAugment's N and M; 0 for torchvision's defaults.
+        average_copies: augmented copies for test-time averaging of arms with a 2D augmentation, which are then judged by it,
+            in as many single-frame passes (copies + 1) whatever they read; 0 judges all arms plain.
+        tune_randaugment: samples of an Optuna search for RandAugment's N and M, each trained for as many epochs as the arm;
+            0 for torchvision's defaults.
         out: run folder; by default runs/study.
         resume: go on with the run in that folder: finished stages and trials are kept.
         search: how the searches are run.
@@ -154,7 +156,7 @@ def study(
     if form is not None:
         check_form(form)
     chosen = study_arms(arms, form, temporal)
-    reading = check_readings(readings)
+    reading = check_readings(readings, STUDY_READINGS)
     counts = check_counts(list(STUDY_FRAMES) if frame_counts is None else frame_counts)
     steps = list(STUDY_STEPS) if frame_counts is None else [count for count in counts if count >= FEWEST]
     check_seeds(seeds)

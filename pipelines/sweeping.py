@@ -17,11 +17,13 @@ from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
-from pipelines.comparing import card_cost, check_seeds, video_cost
+from pipelines.builtin_data import notes_on
+from pipelines.comparing import check_seeds
 from pipelines.options import check_policy
 from pipelines.placement import check_trials_fit
 from pipelines.policies import ArmPolicies, FoundPolicy
 from pipelines.problem import MOVED_ARMS, PolicySource, Problem, images_in_step, read_policy
+from pipelines.readings import card_cost, video_cost
 from pipelines.session import Session, open_session, say_failed
 from search_spaces.frame_sweep import FRAME_COUNTS
 
@@ -184,7 +186,7 @@ def run_sweep(
         finished = session.folder.write_result({"rows": rows, "data": dataset.record(), "failed": session.failed})
     frame = pd.DataFrame(finished["rows"]).drop(columns=["history"], errors="ignore")
     say()
-    show(sweep_sheet(frame, str(frame["score_name"].iloc[0])))
+    show(sweep_sheet(frame, str(frame["score_name"].iloc[0]), notes_on(problem.data)))
     say(f"  {session.path / 'result.json'}")
     failed = finished.get("failed", {})
     say_failed(failed)

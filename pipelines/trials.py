@@ -32,7 +32,7 @@ class Trial:
     Attributes:
         key: its name, unique in the comparison: stage, arm, reading, frames and seed.
         arm: arm name.
-        reading: "equal epochs" or "equal compute".
+        reading: the first reading that has its epochs.
         seed: decides weights, order and augmentation.
         problem: data, task, network, as `Problem.plain()`.
         data: digest of the data; they are not trained on where they have another by then.

@@ -11,6 +11,7 @@ from fieldshift.data import DataSet
 from fieldshift.training import Recipe
 from pipelines.placement import placed, workers_of_trials
 from pipelines.problem import Problem
+from pipelines.readings import TUNED, TuningCost
 from pipelines.running import training_trial
 from pipelines.session import Session
 from pipelines.trials import HELD_OUT_SCORE, run_training_trial
@@ -19,15 +20,39 @@ from search_spaces.randaugment import randaugment_space
 HELD_OUT = 0.2
 
 
+def tuning_cost(dataset: DataSet, recipe: Recipe, samples: int) -> TuningCost:
+    """What a tuning of this many samples costs, as long as none is ended early."""
+    from fieldshift.training import images_per_epoch
+
+    learned = round((1 - HELD_OUT) * len(dataset.train))
+    return TuningCost(
+        samples=samples, learned=images_per_epoch(learned, recipe.batch), scored=len(dataset.train) - learned
+    )
+
+
 def tune_randaugment(
-    session: Session, problem: Problem, dataset: DataSet, recipe: Recipe, cluster: ClusterConfig, samples: int
-) -> dict[str, int]:
-    """N and M with the best score on a held-out fifth of the training images; the test set is not read."""
-    card = problem.card(dataset, "randaugment", None, None, 0)
-    trial = training_trial(session, problem, card, recipe, reading="equal epochs", seed=0, data=dataset.digest)
-    fixed = replace(trial, folder=str(session.path / "trials" / "tune-randaugment"), holdout=HELD_OUT).plain()
+    session: Session,
+    problem: Problem,
+    dataset: DataSet,
+    recipe: Recipe,
+    cluster: ClusterConfig,
+    samples: int,
+    *,
+    reading: str,
+) -> dict[str, Any]:
+    """N and M with the best score on a held-out fifth of the training images, and the epochs that all samples took.
+
+    Samples train for the recipe's epochs, which are those of the reading; the test set is not read.
+    """
+    card = problem.card(dataset, TUNED, None, None, 0)
+    trial = training_trial(session, problem, card, recipe, reading=reading, seed=0, data=dataset.digest)
+    name = f"tune-{trial.key}"
+    fixed = replace(trial, folder=str(session.path / "trials" / name), holdout=HELD_OUT).plain()
     del fixed["key"], fixed["augmentation"]
-    with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress("tuning RandAugment", samples) as bar:
+    with (
+        placed(cluster, on_ray=workers_of_trials(cluster) > 0),
+        progress("tuning RandAugment", samples) as bar,
+    ):
         tuning = tune_trials(
             run_tuning_trial,
             randaugment_space(),
@@ -35,20 +60,21 @@ def tune_randaugment(
             samples=samples,
             reports=recipe.epochs,
             cluster=cluster,
-            name="tune-randaugment",
-            storage=session.path / "ray",
+            name=name,
+            storage=session.path / "ray" / name,
             fixed=fixed,
             on_done=lambda result: bar.advance(1, f"{result.metrics.get(HELD_OUT_SCORE, 0):.1%} of {result.key}"),
             resume=session.resume,
         )
     if tuning.best is None:
         raise RuntimeError(f"No sample of the RandAugment search ran to its end; the first: {tuning.results[0].error}")
-    chosen = {name: int(tuning.best.trial[name]) for name in ("num_ops", "magnitude")}
+    chosen = {number: int(tuning.best.trial[number]) for number in ("num_ops", "magnitude")}
     say(
-        f"  RandAugment tuned over {samples} samples on held-out images: N = {chosen['num_ops']}, "
+        f"  RandAugment tuned over {samples} samples of {recipe.epochs} epochs on held-out images: N = {chosen['num_ops']}, "
         f"M = {chosen['magnitude']} ({tuning.best.metrics[HELD_OUT_SCORE]:.1%})"
     )
-    return chosen
+    trained = sum(int(result.metrics.get("epoch", 0)) for result in tuning.results)
+    return {**chosen, "epochs": recipe.epochs, "samples": samples, "epochs_trained": trained}
 
 
 def run_tuning_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:

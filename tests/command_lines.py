@@ -57,7 +57,8 @@ NUMBERS = (
 NAMES = (
     "digit-pairs-left", "digit-pairs-top", "cifar10", "tiny-resnet", "tiny-resnet-fcn", "resnet18", "vgg16", "fcn_resnet18",
     "tsm", "gsf", "none", "das", "affine", "affine-one", "affine-cell", "classification", "segmentation", "onnx", "DEFAULT",
-    "equal epochs", "search", "compare", "all", "rotate=30", "plain", "own", "frames.png", "study.yaml", "127.0.0.1:1", "auto",
+    "equal epochs", "equal compute, search included",
+    "search", "compare", "all", "rotate=30", "plain", "own", "frames.png", "study.yaml", "127.0.0.1:1", "auto",
     "http://127.0.0.1:1",
 )  # fmt: skip
 

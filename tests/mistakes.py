@@ -44,6 +44,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "arm without policy": (["train", "--arm", "das"], "The arm 'das' needs a policy"),
     "stage": (["study", "--stages", "serch"], "Did you mean 'search'"),
     "reading": (["compare", "--readings", "equal epoch"], "Did you mean 'equal epochs'"),
+    "reading of an unknown cost": (
+        ["compare", "--policy", "POLICY", "--readings", "equal compute, search included"],
+        "does not tell what its search cost",
+    ),
     "frames": (["train", "--frames", "0"], "--frames is 0"),
     "folder that is a file": (["train", "--out", "FILE"], "is a file; give a folder"),
     "folder of a run": (["train", "--out", "TAKEN"], "holds a run of another configuration (data is other there"),

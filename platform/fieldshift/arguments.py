@@ -134,10 +134,13 @@ def whole_name(name: str, kinds: Iterable[str]) -> str:
 
 
 def list_text(items: list[str]) -> str:
-    """Words, or one bracketed or comma-separated word, as a JSON list. Numbers stay numbers."""
+    """Words, or one bracketed or comma-separated word, as a JSON list. Numbers stay numbers.
+
+    A comma with a space behind it belongs to its word, as in a name of several words.
+    """
     if len(items) == 1 and items[0].startswith("["):
         return items[0]
-    words = [word for item in items for word in item.split(",") if word]
+    words = [word for item in items for word in re.split(r",(?! )", item) if word]
     return json.dumps([int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words])
 
 

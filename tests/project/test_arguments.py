@@ -56,6 +56,7 @@ def test_kinds_come_from_the_signature() -> None:
         (["--resume", "--frames=5"], ["--resume=true", "--frames=5"]),
         (["--arms", "none", "das", "--resume"], ['--arms=["none", "das"]', "--resume=true"]),
         (["--arms=none,das"], ['--arms=["none", "das"]']),
+        (["--arms", "equal compute, search included"], ['--arms=["equal compute, search included"]']),
         (["--arms", '["none"]'], ['--arms=["none"]']),
         (["--size", "64", "48"], ["--size=[64, 48]"]),
         (["--fast"], ["--settings.fast=true"]),

@@ -52,17 +52,17 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
     rows has one row per trial with the columns of `REQUIRED`: score and score_tta (with test-time averaging, NaN
     where it was not measured) in [0, 1], flops for one image forward, seconds of training and search_seconds of the
     search. Optional columns: `devices` (1) that these seconds held, `device_seconds` of one of them in training, `views`
-    that score_tta averages, `motions`, where the arm's policy is from in words. An arm that belongs to several readings has
-    its rows under each.
+    that score_tta averages, `search_operations` of the search or tuning, `motions`, where the arm's policy is from in words.
+    An arm that belongs to several readings has its rows under each.
 
     Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('averaged' where
     every trial has a score_tta, else 'plain': trials measure it where averaging was asked for and the arm has a 2D
     augmentation or is policy-2d, so no score decides which is judged); judged_mean; passes (single-frame passes per image
     of the judged score); reference (the best baseline by judged mean), is_reference; difference, difference_low,
     difference_high, p, wilcoxon_p, pairs (this arm - reference over common seeds, judged scores); parameters, flops,
-    epochs, frames, seconds and search_seconds (means), device_hours (mean of (seconds + search_seconds) * devices / 3600);
-    operations_share and seconds_share (per training image, as multiples of those of the arm held_against); seeds, scores
-    (plain) and judged_scores (tuples); motions; note (what is missing, in words).
+    epochs, frames, seconds, search_seconds and search_operations (means), device_hours (mean of (seconds + search_seconds) *
+    devices / 3600); operations_share and seconds_share (per training image, as multiples of those of the arm held_against);
+    seeds, scores (plain) and judged_scores (tuples); motions; note (what is missing, in words).
     Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.
     """
     _check(rows)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from fieldshift.readings import SEARCH_INCLUDED
 from fieldshift.report.costs import disagree
 from fieldshift.report.intervals import estimate
 from fieldshift.report.sheet import Sheet
@@ -68,12 +69,26 @@ def _cost_notes(part: pd.DataFrame) -> tuple[str, ...]:
         "device-h: (training + search) in hours, times devices.",
         f"operations, time: per training image, as multiples of those of {against}; time is the device's (CPU seconds of the "
         "training process, or a GPU's seconds).",
+        *_charges(rows),
         *(
             f"{row['arm']}: {row['operations_share']:.2f} times the operations of {against}, but {row['seconds_share']:.2f} "
             "times its seconds."
             for row in rows
             if disagree(row["operations_share"], row["seconds_share"])
         ),
+    )
+
+
+def _charges(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, ...]:
+    """What the reading with searches charged, in a note."""
+    charged = ", ".join(
+        f"{row['arm']} {row['search_operations'] / 1e12:.3g}" for row in rows if row["search_operations"] > 0
+    )
+    if rows[0]["reading"] != SEARCH_INCLUDED or not charged:
+        return ()
+    return (
+        "Every arm may spend the training of a video arm and the dearest search or tuning, and pays its own from it, in 1e12 "
+        f"operations, mean over seeds: {charged}; a tuning as if no sample was ended early.",
     )
 
 

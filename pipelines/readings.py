@@ -1,0 +1,161 @@
+"""For how many epochs every arm of a comparison trains at each reading, and what its search is charged with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.console import say
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
+from fieldshift.training import arm_named
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet
+    from fieldshift.training import NetworkCard, NetworkCost
+    from pipelines.problem import Problem
+
+TUNED = "randaugment"
+"""The arm whose augmentation is tuned where that is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningCost:
+    """What tuning an augmentation costs: `samples` trainings on `learned` images per epoch, `scored` images after each."""
+
+    samples: int
+    learned: int
+    scored: int
+
+    def operations(self, flops: int, epochs: int) -> int:
+        """Floating-point operations, as if no sample was ended early; the last score is taken twice."""
+        from fieldshift.training.cost import BACKWARD_FACTOR
+
+        return self.samples * flops * (epochs * (BACKWARD_FACTOR * self.learned + self.scored) + self.scored)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What the arms of a comparison may spend, in floating-point operations of one run.
+
+    At equal compute an arm trains until it has spent what a video arm spends in the recipe's epochs. With the search
+    included it may also spend what the dearest search of the comparison took: an arm pays the search that it stands on, the
+    tuned RandAugment its tuning, and trains with what is left.
+
+    Attributes:
+        epochs: of the recipe.
+        images: that one epoch learns from.
+        video: floating-point operations of a video arm on one image forward.
+        flops: those of each arm.
+        searches: operations of the search that each arm stands on, mean over seeds; 0 for an arm without.
+        tuning: what tuning RandAugment costs; None where it is not tuned.
+    """
+
+    epochs: int
+    images: int
+    video: int
+    flops: Mapping[str, int]
+    searches: Mapping[str, float]
+    tuning: TuningCost | None = None
+
+    def epochs_at(self, arm: str, reading: str) -> int:
+        """For how many epochs an arm trains."""
+        is_video = arm_named(arm).is_video
+        if reading == EQUAL_EPOCHS or (reading == EQUAL_COMPUTE and is_video):
+            return self.epochs
+        if reading == EQUAL_COMPUTE:
+            return max(1, round(self.epochs * self.video / self.flops[arm]))
+        if self.is_tuned(arm):
+            return self._tuned_epochs(arm)
+        spent = self._epoch(self.flops[arm] if is_video else self.video) * self.epochs
+        return max(1, round((spent + self.dearest - self.searches[arm]) / self._epoch(self.flops[arm])))
+
+    def charged(self, arm: str, reading: str) -> float:
+        """Operations of the arm's own search or tuning."""
+        if self.tuning is not None and self.is_tuned(arm):
+            return self.tuning.operations(self.flops[arm], self.epochs_at(arm, reading))
+        return self.searches[arm]
+
+    @property
+    def dearest(self) -> float:
+        """Operations of the dearest search or tuning; tuning counts with the epochs of equal compute."""
+        tuned = [self.charged(arm, EQUAL_COMPUTE) for arm in self.flops if self.is_tuned(arm)]
+        return max([*self.searches.values(), *tuned], default=0.0)
+
+    def is_tuned(self, arm: str) -> bool:
+        return arm == TUNED and self.tuning is not None
+
+    def record(self, readings: Sequence[str]) -> dict[str, Any]:
+        """The budget as a result file holds it: its parts, and each arm's epochs and charge at each reading."""
+        return {
+            "epochs": self.epochs, "images_per_epoch": self.images, "video_flops": self.video, "dearest_search": self.dearest,
+            "arms": {
+                arm: {
+                    "flops": self.flops[arm],
+                    "search": {reading: self.charged(arm, reading) for reading in readings},
+                    "epochs": {reading: self.epochs_at(arm, reading) for reading in readings},
+                }
+                for arm in self.flops
+            },
+        }  # fmt: skip
+
+    def _epoch(self, flops: int) -> int:
+        from fieldshift.training.cost import BACKWARD_FACTOR
+
+        return BACKWARD_FACTOR * self.images * flops
+
+    def _tuned_epochs(self, arm: str) -> int:
+        """Tuning trains for the epochs that it is used with, so both grow together; never fewer than at equal compute."""
+        assert self.tuning is not None
+        flops = self.flops[arm]
+        fixed = self.tuning.operations(flops, 0)
+        each = self._epoch(flops) + self.tuning.operations(flops, 1) - fixed
+        budget = self._epoch(self.video) * self.epochs + max([*self.searches.values(), 0.0])
+        return max(self.epochs_at(arm, EQUAL_COMPUTE), math.floor((budget - fixed) / each))
+
+
+def check_readings(readings: Sequence[str] | None, default: Sequence[str] = READINGS) -> list[str]:
+    """The readings asked for, in their order. Raises UserError for one that there is not."""
+    for name in readings or ():
+        if name not in READINGS:
+            raise unknown_name("reading", name, READINGS)
+    return [name for name in READINGS if name in (readings or default)]
+
+
+def with_known_costs(wanted: list[str], *, named: bool, searched: bool, unknown: Sequence[str]) -> list[str]:
+    """The readings that can be made: the one with searches needs searches, of known cost.
+
+    `searched` tells whether anything is searched or tuned, `unknown` names the policies whose search nothing is known of.
+    Raises UserError where the reading was `named` and has an unknown cost; else it is left out, which is said.
+    """
+    if SEARCH_INCLUDED not in wanted:
+        return wanted
+    rest = [name for name in wanted if name != SEARCH_INCLUDED]
+    if unknown:
+        reason = f"{unknown[0]} does not tell what its search cost"
+        if named:
+            raise UserError(
+                f"--readings has '{SEARCH_INCLUDED}', but {reason}; give the policy of a search of this version, or leave "
+                "that reading out."
+            )
+        say(f"without the reading at {SEARCH_INCLUDED}: {reason}")
+        return rest
+    if not searched and not named:
+        say(f"without the reading at {SEARCH_INCLUDED}: nothing is searched or tuned")
+        return rest
+    return wanted
+
+
+def card_cost(card: NetworkCard) -> NetworkCost:
+    """What an arm's network costs, its motions included."""
+    from fieldshift.training import network_cost
+
+    network = card.build(pretrained=False)
+    return network_cost(network, card.frames, card.channels, card.size, card.plan().policy)
+
+
+def video_cost(problem: Problem, dataset: DataSet) -> NetworkCost:
+    """What a video arm of this problem costs, its motions aside: they have no parameters and few operations."""
+    return card_cost(problem.card(dataset, "replicate", None, None, 0))
