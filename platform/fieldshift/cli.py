@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fieldshift.errors import RunFailedError, UserError, unknown_name
+from fieldshift.console import complain
+from fieldshift.errors import RunFailedError, UserError, one_line, unknown_name
 from fieldshift.termination import terminate_like_interrupt
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -36,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return dispatch(argv)
         except UserError as error:
-            print(f"fieldshift: {' '.join(str(error).split())}", file=sys.stderr)
+            complain(one_line(error))
             return 2
         except RunFailedError as error:
-            print(f"fieldshift: {' '.join(str(error).split())}", file=sys.stderr)
+            complain(one_line(error))
             return 1
         except OSError as error:
             if isinstance(error, BrokenPipeError):
@@ -47,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 1
             if error.filename is None or error.strerror is None:
                 raise
-            print(f"fieldshift: {error.filename}: {error.strerror}; make room or give another path.", file=sys.stderr)
+            complain(f"'{error.filename}': {error.strerror}; make room or give another path.")
             return 2
         except KeyboardInterrupt:
-            print(f"fieldshift: {'terminated' if termination.received else 'interrupted'}.", file=sys.stderr)
+            complain(f"{'terminated' if termination.received else 'interrupted'}.")
             return TERMINATED if termination.received else INTERRUPTED
 
 

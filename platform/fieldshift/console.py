@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sys
 import textwrap
@@ -9,10 +11,13 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_QUOTED = re.compile(r"(?<![^\s(\[])'[^'\n]*'(?!\w)")  # not the apostrophe within a word
+_BLANK = "\0"  # stands for a blank within quotation marks while a line is broken
 
 # A bar's length in characters, and the width of a screen from which on it is the longer one.
 NARROW_BAR, WIDE_BAR, WIDE_SCREEN = 10, 30, 110
@@ -34,20 +39,35 @@ def say(line: str = "", *, whole: bool = False) -> None:
     print(line, flush=True)
 
 
+def complain(line: str) -> None:
+    """Prints one line to standard error, after "fieldshift: ", broken between words where that is a narrower terminal."""
+    line = f"fieldshift: {line}"
+    print(broken(line, columns_of(sys.stderr)) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+
+
+def columns_of(stream: TextIO) -> int:
+    """The width of the terminal behind a stream, 80 where it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
 def broken(text: str, width: int) -> str:
     """A text in lines of at most `width` characters, broken between words; a longer word, such as a path, stays whole.
 
-    Lines that fit stay as they are; what a longer one goes on with is indented by two more.
+    What stands in quotation marks is one word, so that a path with blanks can be pasted. Lines that fit stay as they are;
+    what a longer one goes on with is indented by two more.
     """
     lines: list[str] = []
     for line in text.split("\n"):
         hang = " " * (len(line) - len(line.lstrip()) + 2)
-        lines += (
-            [line]
-            if len(line) <= width
-            else textwrap.wrap(line, width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
-        )
-    return "\n".join(lines)
+        if len(line) <= width:
+            lines.append(line)
+            continue
+        whole = _QUOTED.sub(lambda found: found[0].replace(" ", _BLANK), line)
+        lines += textwrap.wrap(whole, width, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace(_BLANK, " ")
 
 
 def duration(seconds: float) -> str:

@@ -32,6 +32,11 @@ def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
     return UserError(f"Unknown {kind} '{value}'.{hint} Known: {', '.join(names)}.")
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says in one line; blanks in it, which may be part of a file's name, stay as they are."""
+    return " ".join(part.strip() for part in str(error).splitlines() if part.strip())
+
+
 def reason_of(error: BaseException, longest: int = 200) -> str:
     """What a library says is wrong, in one line: its first sentence, without its advice to programmers.
 

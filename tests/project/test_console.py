@@ -8,7 +8,7 @@ import pickle
 
 import pytest
 
-from fieldshift.console import broken, duration, progress, say
+from fieldshift.console import broken, duration, progress, say, table
 from tests.terminal import PLACES, in_pipe, in_terminal
 
 NOTE = "accuracy 100.0% of trivialaugment-equal-compute-T16-seed12"
@@ -124,3 +124,28 @@ def test_paths_and_json_are_never_broken() -> None:
 @pytest.mark.parametrize("text", ["", "short", "  two  blanks", "a\n\n  b"])
 def test_what_fits_stays_as_it_is(text: str) -> None:
     assert broken(text, 20) == text
+
+
+CELLS = ("[red]name[/red]", "a$b", "%s", "$x_1$", "x" * 30, "b\udcffd")
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_table_shows_cells_as_text(place: str) -> None:
+    def work() -> int:
+        table(["name", "[b]n[/b]"], [(cell, str(number)) for number, cell in enumerate(CELLS)], right=["[b]n[/b]"])
+        return 0
+
+    head, *rows = [line for line in PLACES[place](work).lines if line]
+    assert head.split() == ["name", "[b]n[/b]"]
+    assert [row.split() for row in rows] == [
+        [cell.encode("utf-8", "backslashreplace").decode(), str(number)] for number, cell in enumerate(CELLS)
+    ]
+    assert {row.index(str(number), 30) for number, row in enumerate(rows)} == {head.index("[/b]") + 3}
+
+
+def test_a_table_without_rows_has_its_head() -> None:
+    def work() -> int:
+        table(["one", "two"], [])
+        return 0
+
+    assert [line.split() for line in in_pipe(work).lines if line] == [["one", "two"]]
