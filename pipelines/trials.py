@@ -154,6 +154,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         "flops": cost.flops,
         "seconds": trained.seconds,
         "device_seconds": trained.device_seconds,
+        "device_seconds_per_epoch": trained.usual_device_seconds,
         "evaluation_seconds": time.perf_counter() - started,
         "devices": context.world,
         "history": trained.history,

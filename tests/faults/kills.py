@@ -60,6 +60,7 @@ STAGES = {
 VARYING = {
     "seconds",
     "device_seconds",
+    "device_seconds_per_epoch",
     "search_seconds",
     "evaluation_seconds",
     "images_per_second",

@@ -169,7 +169,7 @@ def test_the_best_baseline_is_that_of_the_best_judged_score(make_trial: Any) -> 
 
 def test_costs_are_multiples_of_the_plain_networks_and_a_disagreement_is_said(make_trial: Any) -> None:
     rows = [
-        make_trial(arm, seed, 0.5, flops=flops, epochs=epochs, device_seconds=seconds * epochs)
+        make_trial(arm, seed, 0.5, flops=flops, epochs=epochs, device_seconds_per_epoch=seconds)
         for arm, flops, epochs, seconds in (
             ("none", 4e6, 18, 2.0), ("affine", 4e6, 18, 2.2), ("das", 12e6, 6, 8.0), ("dilated", 4e6, 18, 1.6),
         )
@@ -186,7 +186,7 @@ def test_costs_are_multiples_of_the_plain_networks_and_a_disagreement_is_said(ma
         "dilated: 1.00 times the operations of none, but 0.80 times its seconds.",
     ]
     assert {row[0]: row[-2:] for row in sheet.rows}["das"] == ("3.00", "4.00")
-    unknown = summarise(pd.DataFrame(rows).drop(columns="device_seconds"), baseline_arms=BASELINES)
+    unknown = summarise(pd.DataFrame(rows).drop(columns="device_seconds_per_epoch"), baseline_arms=BASELINES)
     assert {row[-1] for row in cost_sheets(unknown)[0].rows} == {"-"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fieldshift.motions import Policy
 from fieldshift.networks import video_network
 from fieldshift.training import FramePlan, Recipe, images_per_epoch, network_cost, objective_for, train_network
 from fieldshift.training import loop as training_loop
+from fieldshift.training.loop import TrainedNetwork
 
 SIZE = (20, 20)
 
@@ -143,3 +145,14 @@ def test_device_seconds_are_those_of_the_steps_and_go_on_with_the_run(
     with pytest.raises(KeyboardInterrupt):
         train(5, stop=True)
     assert train(5, resume=True) == 5.0
+
+
+def test_the_usual_device_seconds_leave_out_what_a_first_epoch_pays_once() -> None:
+    network = video_network("tiny-resnet", temporal="none", frames=1, num_classes=2, in_channels=1)
+
+    def usual(*rows: dict[str, float]) -> float:
+        return TrainedNetwork(network=network, history=list(rows)).usual_device_seconds
+
+    assert usual({"device_seconds": 9.0}, {"device_seconds": 2.0}, {"device_seconds": 2.5}) == 2.5
+    assert usual({"device_seconds": 9.0}) == 9.0
+    assert math.isnan(usual({"train/loss": 1.0}))

@@ -28,7 +28,7 @@ from fieldshift.cluster.reports import (
 from fieldshift.cluster.room import local_device, preflight, resources, worker_gpus
 from fieldshift.cluster.sharing import check_shared
 from fieldshift.console import say
-from fieldshift.errors import RunFailedError, UserError
+from fieldshift.errors import RunFailedError, UserError, reason_of
 
 WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
 
@@ -125,7 +125,9 @@ def fit(
             storage_path=str((storage / "ray").resolve()),
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
-                controller_failure_limit=0,
+                controller_failure_limit=min(
+                    1, cluster.max_failures
+                ),  # workers that died as they started, or did not start
                 max_preemption_failures=cluster.max_failures,
             ),
             callbacks=[_watcher(mailbox)],
@@ -226,7 +228,9 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig, l
                 f"{losses[-1].words()}; the same command with --resume goes on from the last checkpoint."
             ) from None
         if not failures:
-            raise WorkerFailedError(f"The workers ended without reporting an error: {error}") from error
+            raise RunFailedError(
+                f"The workers could not work ({reason_of(error)}); the same command with --resume tries again."
+            ) from error
         # The first one to fail is the cause; the other ranks fail because it went away.
         first = next((failure for failure in failures if failure["user"]), failures[0])
         if first["user"]:

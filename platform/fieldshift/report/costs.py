@@ -24,9 +24,7 @@ def cost_columns(part: pd.DataFrame) -> dict[str, float]:
         **costs,
         "search_operations": float(_numbers(part, "search_operations").mean(skipna=False)),
         "device_hours": float(held.mean(skipna=False)) / 3600.0,
-        "device_seconds_per_epoch": float(
-            (_numbers(part, "device_seconds") / _numbers(part, "epochs")).mean(skipna=False)
-        ),
+        "device_seconds_per_epoch": float(_numbers(part, "device_seconds_per_epoch").mean(skipna=False)),
     }
 
 

@@ -51,7 +51,7 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
 
     rows has one row per trial with the columns of `REQUIRED`: score and score_tta (with test-time averaging, NaN
     where it was not measured) in [0, 1], flops for one image forward, seconds of training and search_seconds of the
-    search. Optional columns: `devices` (1) that these seconds held, `device_seconds` of one of them in training, `views`
+    search. Optional columns: `devices` (1) that these seconds held, `device_seconds_per_epoch` of one of them, `views`
     that score_tta averages, `search_operations` of the search or tuning, `motions`, where the arm's policy is from in words.
     An arm that belongs to several readings has its rows under each.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -40,12 +41,19 @@ class TrainedNetwork:
         seconds: time spent in training, over all sessions of a resumed run, evaluation not counted.
         device_seconds: the same on the device's own clock (`device_clock`), of this worker; NaN where an earlier version
             began the run.
+
+    The first epoch of a process also pays for what is loaded and made once; `usual_device_seconds` leaves that out.
     """
 
     network: VideoNetwork
     history: list[dict[str, float]] = field(default_factory=list)
     seconds: float = 0.0
     device_seconds: float = 0.0
+
+    @property
+    def usual_device_seconds(self) -> float:
+        """The median over epochs of one epoch's device seconds; NaN where an earlier version trained one of them."""
+        return statistics.median(row.get("device_seconds", math.nan) for row in self.history)
 
 
 def train_network(
@@ -127,7 +135,8 @@ def train_network(
                     f"The training loss is {loss.item()} at epoch {epoch + 1}, step {step + 1} (images "
                     f"{indices[:8].tolist()} ...); the last checkpoint is kept. Lower --recipe.learning_rate."
                 )
-        trained.device_seconds += device_clock(device) - device_started
+        device_seconds = device_clock(device) - device_started
+        trained.device_seconds += device_seconds
         seconds = time.perf_counter() - started
         trained.seconds += seconds
         totals = distributed.sum_across_workers(torch.stack([loss_sum.double(), torch.tensor(seen, device=device)]))
@@ -137,6 +146,7 @@ def train_network(
             f"train/{objective.score_name}": score.compute(),
             "learning_rate": float(schedule.get_last_lr()[0]),
             "images_per_second": float(totals[1]) / seconds,
+            "device_seconds": device_seconds,
         }
         trained.history.append(row)
         if checkpoint is not None and distributed.rank() == 0:
