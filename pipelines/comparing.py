@@ -13,7 +13,7 @@ from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import Recipe, arm_named, check_batch
+from fieldshift.training import Recipe, arm_named
 from pipelines.arms import (
     arms_that_build,
     check_arms,
@@ -135,7 +135,7 @@ def compare(
         check_forms(chosen, problem)
     if forms:
         check_frames(search, frames)
-        check_batch(search.batch, cluster.trial_workers)
+        search.check(cluster.trial_workers)
     recipe.check(cluster.trial_workers, here=cluster.address is None)
     settings = {
         **problem.plain(), "space": space, "readings": wanted, "seed": seed, "seeds": seeds,

@@ -16,7 +16,6 @@ from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import check_batch
 from pipelines.alignment import NoAlignmentError, check_alignment
 from pipelines.options import check_policy, check_space
 from pipelines.placement import placed
@@ -103,7 +102,7 @@ def search(
     )
     check_space(space)
     check_frames(search, frames)
-    check_batch(search.batch, cluster.workers)
+    search.check(cluster.workers)
     problem.check_names()
     config = {
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,

@@ -19,7 +19,7 @@ from fieldshift.readings import READINGS
 from fieldshift.run_folder import check_folder, is_finished
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import Recipe, arm_named, check_batch
+from fieldshift.training import Recipe, arm_named
 from pipelines.alignment import check_alignment
 from pipelines.arms import arms_that_build, check_arms, check_forms
 from pipelines.comparing import check_seeds
@@ -162,7 +162,7 @@ def study(
     check_seeds(seeds)
     check_seeds(frame_seeds)
     searched_by = search_cluster(cluster)
-    check_batch(search.batch, searched_by.trial_workers)
+    search.check(searched_by.trial_workers)
     check_space(space)
     check_frames(search, frames)
     check_searches(searches, search, FORMS)

@@ -21,6 +21,14 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "option": (["train", "--recipe.epoch", "3"], "Did you mean --recipe.epochs?"),
     "number": (["train", "--recipe.epochs", "many"], "must be a whole number"),
     "range": (["train", "--recipe.flip", "2"], "a chance is from 0 to 1"),
+    "nobody to share statistics with": (
+        ["train", "--recipe.sync_batch_norm", "true"],
+        "leave it out, or give --cluster.workers",
+    ),
+    "no search to share statistics in": (
+        ["search", "--search.sync_batch_norm", "true"],
+        "--search.sync_batch_norm shares",
+    ),
     "configuration": (["train", "--config", "nothing.yaml"], "nothing.yaml"),
     "data set": (["train", "--data", "digit-pairs-lef"], "Did you mean 'digit-pairs-left'"),
     "kind of data": (["check", "--data", "foldr:x"], "Did you mean 'folder:PATH'"),

@@ -174,6 +174,8 @@ def first_difference(held: dict[str, Any], asked: dict[str, Any], prefix: str = 
         if not prefix and name in NOT_HASHED:
             continue
         old, new = held.get(name), asked.get(name)
+        if name not in held and new is False:  # a switch that the version of that run did not have
+            continue
         if isinstance(old, dict) and isinstance(new, dict):
             inner = first_difference(old, new, f"{prefix}{name}.")
             if inner:

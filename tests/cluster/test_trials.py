@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fieldshift.cluster import ClusterConfig, TrialResult, WorkerContext, run_trials
+from fieldshift.cluster.trials import agrees
 from fieldshift.errors import UserError
 
 HERE = ClusterConfig(trials_at_once=0, gpus_per_worker=0)
@@ -142,3 +143,11 @@ def test_a_kept_trial_is_taken_where_all_that_it_recorded_is_the_same(
     (again,) = go([{**TRIALS[0], **asked}], tmp_path, resume=True)
     assert again.kept
     assert again.value == first.value
+
+
+def test_a_kept_trial_agrees_with_one_that_only_has_new_switches_off() -> None:
+    recorded = {"key": "a", "recipe": {"epochs": 3}}
+    assert agrees(recorded, {"key": "a", "recipe": {"epochs": 3, "shared": False}, "data": "digest"})
+    assert not agrees(recorded, {"key": "a", "recipe": {"epochs": 3, "shared": True}})
+    assert not agrees(recorded, {"key": "a", "recipe": {"epochs": 3, "crop": 0}})
+    assert not agrees(recorded, {"key": "a", "recipe": {}})

@@ -40,6 +40,16 @@ def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path: Path, re
     assert read_result(tmp_path)["score"] == 1.0
 
 
+def test_a_switch_that_an_older_version_did_not_have_was_off(tmp_path: Path) -> None:
+    open_run_folder(tmp_path, "train", CONFIG, resume=False).write_result({"score": 1.0})
+    later = {**CONFIG, "recipe": {"epochs": 3, "shared": False, "limit": None}}
+    assert open_run_folder(tmp_path, "train", later, resume=True).resumed
+    for name, value in (("shared", True), ("limit", 0), ("limit", 0.0)):
+        other = {**CONFIG, "recipe": {"epochs": 3, name: value}}
+        with pytest.raises(UserError, match=rf"recipe.{name} is None there, {value} here"):
+            open_run_folder(tmp_path, "train", other, resume=True)
+
+
 def test_default_folders_count_up_and_resume_takes_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first = open_run_folder(None, "train", CONFIG, resume=False)

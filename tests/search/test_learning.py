@@ -103,9 +103,10 @@ def test_both_losses_are_smoothed_and_the_measured_one_is_not(run, quick, monkey
 def test_a_search_takes_from_the_recipe_what_it_has_no_value_of_its_own_for() -> None:
     recipe = Recipe(flip=0.5, crop=3, scale=1.5, label_smoothing=0.1)
     taken = SearchConfig(crop=0).like(recipe)
+    assert SearchConfig().like(Recipe(sync_batch_norm=True)).sync_batch_norm
     assert (taken.flip, taken.crop, taken.scale, taken.label_smoothing) == (0.5, 0, 1.5, 0.1)
     assert SearchConfig(epochs=3).like(Recipe()) == SearchConfig(
-        epochs=3, flip=0.0, crop=0, scale=1.0, label_smoothing=0.0
+        epochs=3, flip=0.0, crop=0, scale=1.0, label_smoothing=0.0, sync_batch_norm=False
     )
 
 

@@ -125,9 +125,14 @@ class TrialFolder:
 
 
 def agrees(recorded: Trial, asked: Trial) -> bool:
-    """Whether a kept trial is the one that is asked for; of what an older version did not record nothing is known."""
-    known = {name: value for name, value in asked.items() if name in recorded or name not in LATER}
-    return known == recorded
+    """Whether a kept trial is the one that is asked for; what an older version did not record is unknown, a switch was off."""
+    known = {name: value for name, value in asked.items() if name in recorded or not (name in LATER or value is False)}
+    return known.keys() == recorded.keys() and all(
+        agrees(recorded[name], value)
+        if isinstance(value, dict) and isinstance(recorded[name], dict)
+        else recorded[name] == value
+        for name, value in known.items()
+    )
 
 
 def split_kept(

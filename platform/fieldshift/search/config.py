@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from fieldshift.errors import UserError
-from fieldshift.training.recipe import Recipe, check_learning
+from fieldshift.training.recipe import Recipe, check_batch, check_learning, check_synchronised
 
-SHARED = ("flip", "crop", "scale", "label_smoothing")
+AUGMENTED = ("flip", "crop", "scale", "label_smoothing")
+SHARED = (*AUGMENTED, "sync_batch_norm")
 """What a search takes from the training's recipe where it has no value of its own."""
 
 
@@ -47,6 +48,7 @@ class SearchConfig:
         crop: pixels that an image's random crop may be off the middle, to every side, in both halves.
         scale: largest factor of an image's random scaling, both ways, in both halves; 1 leaves the size.
         label_smoothing: share of the target spread over all classes, in both losses; the selection measures without.
+        sync_batch_norm: BatchNorm takes its statistics over the batches of all workers of a search; None takes the training's.
     """
 
     frames: int | None = None
@@ -74,6 +76,7 @@ class SearchConfig:
     crop: int | None = None
     scale: float | None = None
     label_smoothing: float | None = None
+    sync_batch_norm: bool | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -107,7 +110,14 @@ class SearchConfig:
                 f"search.warmup_epochs is {self.warmup_epochs}, but must be below search.epochs ({self.epochs}): "
                 "alpha would never learn."
             )
-        check_learning("search", **self._taken_from(Recipe()))
+        values = self._taken_from(Recipe())
+        check_learning("search", **{name: values[name] for name in AUGMENTED})
+
+    def check(self, workers: int) -> None:
+        """Raises UserError where `workers` cannot share the batch, or have nothing to synchronise."""
+        check_batch(self.batch, workers)
+        if self.sync_batch_norm:
+            check_synchronised("search", workers)
 
     def like(self, recipe: Recipe) -> SearchConfig:
         """The same settings, with the recipe's values where the search has none of its own."""

@@ -26,6 +26,7 @@ from fieldshift.search.session import ALPHA, WEIGHTS, Session
 from fieldshift.search.space import Space
 from fieldshift.search.supernet import kept_buffers
 from fieldshift.training import distributed
+from fieldshift.training.batch_statistics import synchronise_batch_norm
 from fieldshift.training.cost import device_hours
 from fieldshift.training.loop import use_channels_last
 from fieldshift.training.objectives import Objective
@@ -87,6 +88,8 @@ def search(
     for line in session.missing_classes(dataset.classes):
         progress(line)
     use_channels_last(network, config.channels_last)
+    if session.config.sync_batch_norm:
+        synchronise_batch_norm(network)
     cell, supernet, state = session.cell, session.supernet, session.state
     edges_per_node = config.edges_per_node or space.edges_per_node
     # Decisions are measured on plain images and plain targets, as networks are scored [D].

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fieldshift.search.choices import Choices
 from fieldshift.search.config import SearchConfig
 from fieldshift.search.derivation import incoming_edges, live_nodes
 from fieldshift.search.supernet import AnySupernet, batch_statistics
+from fieldshift.training.batch_statistics import meets_others, uncounted
 from fieldshift.training.distributed import sum_across_workers
 from fieldshift.training.frames import as_floats
 from fieldshift.training.objectives import Objective
@@ -194,8 +195,7 @@ def measure(variants: Sequence[Tensor], edge: int, judge: Judge) -> list[Measure
     supernet, tallies = judge.supernet, [Tally(judge) for _ in variants]
     with batch_statistics(supernet.network):
         for images, targets, _ in judge.batches():
-            if len(images):
-                pixels = as_floats(images)
+            for pixels in shown(images, supernet.network):
                 known = supernet.known_before(edge, pixels, variants[0])
                 for tally, weights in zip(tallies, variants, strict=True):
                     tally.add(supernet(pixels, weights, known), targets)
@@ -212,11 +212,23 @@ def measure_without_edges(removed: Sequence[int | None], judge: Judge) -> list[M
             for images, targets, _ in judge.batches():
                 for tally, edge in zip(tallies, removed, strict=True):
                     supernet.cell.kept = [stays and e != edge for e, stays in enumerate(kept)]
-                    if len(images):
-                        tally.add(supernet(images), targets)
+                    for pixels in shown(images, supernet.network):
+                        tally.add(supernet(pixels), targets)
         finally:
             supernet.cell.kept = kept
     return [tally.result() for tally in tallies]
+
+
+def shown(images: Tensor, network: nn.Module) -> Iterator[Tensor]:
+    """The part of a batch that this worker measures, in [0, 1], if it has one.
+
+    While statistics are shared, a worker without images looks at an empty picture, which counts for nothing, with the others.
+    """
+    if len(images):
+        yield as_floats(images)
+    elif meets_others(network):
+        with uncounted(network):
+            yield torch.zeros(1, *images.shape[1:], device=images.device)
 
 
 class Tally:
@@ -229,6 +241,8 @@ class Tally:
         self.losses = [torch.zeros(0, dtype=torch.float64, device=device)]
 
     def add(self, logits: Tensor, targets: Tensor) -> None:
+        if not len(targets):
+            return
         self.score.update(logits, targets)
         self.losses.append(self.objective.loss(logits, targets, reduction="none").double())
 

@@ -19,6 +19,7 @@ from fieldshift.data import Split, batches
 from fieldshift.errors import UserError
 from fieldshift.networks import VideoNetwork
 from fieldshift.training import distributed
+from fieldshift.training.batch_statistics import synchronise_batch_norm
 from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
 from fieldshift.training.clock import device_clock
 from fieldshift.training.frames import FramePlan
@@ -81,6 +82,8 @@ def train_network(
     autocast = precision_of(recipe, device)
     network.to(device)
     use_channels_last(network, recipe.channels_last)
+    if recipe.sync_batch_norm:
+        synchronise_batch_norm(network)
     optimizer = build_optimizer(network, recipe)
     steps_an_epoch = count_steps(len(split), recipe.batch)
     schedule = build_schedule(optimizer, recipe, recipe.epochs * steps_an_epoch)

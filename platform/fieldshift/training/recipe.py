@@ -30,6 +30,7 @@ class Recipe:
         precision: float32, or bf16 (autocast where the device has it).
         channels_last: keep 2D convolutions in channels-last memory order.
         compile: use torch.compile on the network.
+        sync_batch_norm: BatchNorm takes its statistics over the batches of all workers of a training, not over each one's part.
     """
 
     epochs: int = 12
@@ -47,6 +48,7 @@ class Recipe:
     precision: Literal["float32", "bf16"] = "float32"
     channels_last: bool = True
     compile: bool = False
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -63,6 +65,13 @@ class Recipe:
     def check(self, workers: int, *, here: bool) -> None:
         """Raises UserError where `workers` cannot share the batch or, `here` on this machine, nothing can be compiled."""
         check_batch(self.batch, workers)
+        if self.sync_batch_norm:
+            check_synchronised("recipe", workers)
+            if self.compile:
+                raise UserError(
+                    "--recipe.compile and --recipe.sync_batch_norm do not go together, as workers meet inside of a step; leave "
+                    "one out."
+                )
         compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
         if self.compile and here and shutil.which(compiler) is None and not has_gpu():
             raise UserError(
@@ -81,6 +90,15 @@ def check_learning(section: str, *, flip: float, crop: int, scale: float, label_
         raise UserError(f"{section}.scale is {scale}, but the largest factor is at least 1.")
     if crop < 0:
         raise UserError(f"{section}.crop is {crop}, but must be 0 or more.")
+
+
+def check_synchronised(section: str, workers: int) -> None:
+    """Raises UserError where there are no two workers to share the statistics of a batch."""
+    if workers < 2:
+        raise UserError(
+            f"--{section}.sync_batch_norm shares the statistics of a batch between workers, but there are none to share them "
+            "with; leave it out, or give --cluster.workers 2 or more (of each trial: --cluster.trial_workers)."
+        )
 
 
 def has_gpu() -> bool:
