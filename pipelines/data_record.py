@@ -51,15 +51,19 @@ def read_record(folder: Path) -> DataRecord | None:
         values = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise UserError(f"{path} cannot be read; restore it, or delete it to go on without knowing the data.") from None
-    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        raise UserError(f"{path} does not describe the data of a run; restore it, or delete it.")
+    unfit = UserError(f"{path} does not describe the data of a run; restore it, or delete it.")
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA or not isinstance(values.get("version"), int):
+        raise unfit
     if values["version"] > VERSION:
         raise UserError(f"{path} has version {values['version']}, this FieldShift reads up to {VERSION}: update it.")
-    samples = values["samples"]
-    identity = None if samples is None else Identity.from_plain(samples)
-    return DataRecord(name=values["name"], digest=values["digest"], identity=identity)
+    try:
+        samples = values["samples"]
+        identity = None if samples is None else Identity.from_plain(samples)
+        return DataRecord(name=values["name"], digest=values["digest"], identity=identity)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise unfit from None
 
 
 def keep_record(folder: RunFolder, dataset: DataSet) -> None:

@@ -13,7 +13,7 @@ from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy, motions_of, move_by
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
-from fieldshift.run_folder import read_result
+from fieldshift.run_folder import read_config, read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import NetworkCard, load_network
 from pipelines.problem import read_policy, say_other_length, video_policy
@@ -128,11 +128,12 @@ def before_training(subject: Subject) -> Subject:
 
 def seed_of(folder: Path) -> int:
     """The seed in the configuration of a run folder, or at the end of a trial's name; 0 where neither is there."""
-    import yaml
-
     file = folder / "config.yaml"
     if file.is_file():
-        return int((yaml.safe_load(file.read_text()) or {}).get("seed") or 0)
+        seed = read_config(file)[1].get("seed") or 0
+        if not isinstance(seed, int):
+            raise UserError(f"{file} has the seed {seed!r}, which is no whole number; restore it, or delete it.")
+        return seed
     ending = re.search(r"-seed(\d+)$", name_of(folder))
     return int(ending[1]) if ending else 0
 

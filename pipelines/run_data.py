@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldshift.data import DataSet, LoadingConfig, LoadingOverrides, changes, with_classes
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, reason_of
+from fieldshift.run_folder import read_config
 from pipelines.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
 from pipelines.problem import load_data, loading_from_plain
 
@@ -31,12 +32,14 @@ class RunData:
 
 def loading_of(run: Path) -> LoadingConfig | None:
     """How the data of a run were read, from the configuration in its folder or, for a trial, in the run's; None without."""
-    import yaml
-
     file = run_folder_of(run) / "config.yaml"
     if not file.is_file():
         return None
-    return loading_from_plain((yaml.safe_load(file.read_text()) or {}).get("loading") or {})
+    loading = read_config(file)[1].get("loading") or {}
+    try:
+        return loading_from_plain(loading)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} has no usable loading ({reason_of(error)}); restore it, or delete it.") from None
 
 
 def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: str | None = None) -> RunData:

@@ -141,9 +141,9 @@ def read_config(config_path: Path) -> tuple[str, dict[str, Any]]:
         held = yaml.safe_load("\n".join(lines)) or {}
         command = lines[0].removeprefix("# fieldshift ").split()[0]
     except (yaml.YAMLError, OSError, IndexError, UnicodeDecodeError):
-        raise UserError(f"{config_path} cannot be read; give another --out.") from None
+        raise UserError(f"{config_path} cannot be read; restore it, or give another folder.") from None
     if not isinstance(held, dict):
-        raise UserError(f"{config_path} holds no configuration; give another --out.")
+        raise UserError(f"{config_path} holds no configuration; restore it, or give another folder.")
     return command, held
 
 
@@ -192,9 +192,9 @@ def read_result(folder: Path) -> dict[str, Any]:
         result = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{folder} holds no finished run (no result.json); finish it with --resume.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path} is not JSON; the run has to be made again.") from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or not isinstance(result.get("version"), int):
         raise UserError(f"{path} is not the result of a FieldShift run; give the folder of one.")
     if result["version"] > VERSION:
         raise UserError(f"{path} has version {result['version']}, this FieldShift reads up to {VERSION}: update it.")

@@ -41,7 +41,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         schema, version = values.pop("schema"), values.pop("version")
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{path} is not a network description; train again or restore the file.") from None
     if schema != SCHEMA or not isinstance(version, int) or version > VERSION:
         raise UserError(

@@ -1,0 +1,88 @@
+"""Run folders whose files were cut off, emptied or are of something else: every command that reads one says so in a line."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fieldshift.cli import main
+
+SMALL = ["--loading.train_limit", "40", "--loading.test_limit", "20", "--tracking.enabled", "false"]
+
+FOREIGN: dict[str, list[bytes]] = {
+    "result.json": [b"{}", b"[]", b"null", b'{"schema": "other", "version": 1}', b'{"schema": "fieldshift.result"}'],
+    "network.json": [
+        b"{}",
+        b"[]",
+        b'"text"',
+        b'{"schema": "fieldshift.network", "version": 1}',
+        b"\x89PNG\r\n\x1a\n\xff",
+    ],
+    "config.yaml": [b"[1, 2]\n", b"{unclosed\n", b"\xff\xfe\x00"],
+    "weights.safetensors": [b"{}", b"\x00" * 64, b"PK\x03\x04"],
+    "data.json": [b"{}", b"[]", b'{"schema": "fieldshift.data", "version": 1}'],
+}
+"""What another program may have written there."""
+
+
+def damages(file: str, whole: bytes) -> dict[str, bytes]:
+    """The contents that a damaged file has, by name."""
+    cut = {"empty": b"", "half": whole[: len(whole) // 2], "one byte less": whole.rstrip()[:-1]}
+    if file == "config.yaml":
+        cut = {"empty": b""}  # half a YAML file is YAML: what is left of it is compared option by option
+    return cut | {f"foreign {number}": content for number, content in enumerate(FOREIGN[file])}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("damaged") / "run"
+    assert main(["train", "--out", str(folder), "--recipe.epochs", "1", *SMALL]) == 0
+    Image.fromarray(np.zeros((40, 40), dtype=np.uint8)).save(folder.parent / "image.png")
+    return folder
+
+
+# What each command reads of a run, and how it is called on the folder RUN.
+READERS: dict[str, tuple[list[str], tuple[str, ...]]] = {
+    "evaluate": (
+        ["evaluate", "--run", "RUN"],
+        ("network.json", "weights.safetensors", "config.yaml", "data.json"),
+    ),
+    "predict": (["predict", "--run", "RUN", "IMAGE"], ("network.json", "weights.safetensors")),
+    "export": (["export", "--run", "RUN", "--out", "NEW"], ("network.json", "weights.safetensors")),
+    "receptive-field": (
+        ["receptive-field", "--runs", "RUN", "--out", "NEW", "--images", "2", "--tracking.enabled", "false"],
+        ("network.json", "weights.safetensors", "config.yaml", "data.json"),
+    ),
+    "train --resume": (
+        ["train", "--out", "RUN", "--recipe.epochs", "1", "--resume", *SMALL],
+        ("result.json", "config.yaml"),
+    ),
+}
+CASES = [
+    (name, file, damage)
+    for name, (_, files) in READERS.items()
+    for file in files
+    for damage in damages(file, b"0123456789")
+]
+
+
+@pytest.mark.parametrize(("name", "file", "damage"), CASES)
+def test_a_damaged_file_is_one_line(
+    name: str, file: str, damage: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    content = damages(file, (run / file).read_bytes())[damage]
+    (folder / file).write_bytes(content)
+    places = {"RUN": str(folder), "NEW": str(tmp_path / "new"), "IMAGE": str(run.parent / "image.png")}
+    capsys.readouterr()
+    status = main([places.get(word, word) for word in READERS[name][0]])
+    error = capsys.readouterr().err
+    assert (status, error.count("\n")) == (2, 1), error
+    assert file in error or str(folder) in error
+    assert (folder / file).read_bytes() == content
+    assert not (tmp_path / "new").exists()
