@@ -133,6 +133,7 @@ def final_metrics(row: dict[str, Any]) -> dict[str, float]:
         "cost/parameters": row["parameters"],
         "cost/flops_per_image": row["flops"],
         "cost/training_seconds": row["seconds"],
+        "cost/device_seconds": row.get("device_seconds"),
     }
     return {key: float(value) for key, value in values.items() if value is not None and math.isfinite(value)}
 

@@ -93,12 +93,10 @@ class RelaxedCell(Choices):
 
         What stays where it is is added once per edge and frame; a colour op counts as the sampling of its option.
         """
-        still = self._geometry(size).still  # (E, O, F)
-        moving = int((~still).sum()) + sum(op in COLOURS for option in self.options for op in option.ops) * len(
-            self.edges
-        )
-        added = 4 * moving + len(self.edges) * still.shape[-1]
-        return 2 * size[0] * size[1] * channels * added
+        still = self._geometry(size).still_on_host  # (E, O, F)
+        moving = sum(not each for options in still for frames in options for each in frames)
+        moving += sum(op in COLOURS for option in self.options for op in option.ops) * len(self.edges)
+        return 2 * size[0] * size[1] * channels * (4 * moving + len(self.edges) * len(self._distinct))
 
     def slabs_before(self, edge: int) -> int:
         """How many slabs, the image's included, do not depend on this edge."""
