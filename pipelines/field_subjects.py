@@ -255,7 +255,14 @@ def sweep_folders(folder: Path) -> dict[int, Path]:
     if (folder / "network.json").exists() or not (folder / "result.json").exists():
         return {}
     result = read_result(folder)
-    return lengths_of(pd.DataFrame(result["rows"])) if result["command"] in _SWEEPS else {}
+    if result.get("command") not in _SWEEPS:
+        return {}
+    try:
+        return lengths_of(pd.DataFrame(result["rows"]))
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{folder / 'result.json'} does not list the networks of a frame sweep; restore it, or give single trials."
+        ) from None
 
 
 def lengths_of(rows: pd.DataFrame) -> dict[int, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -85,4 +86,17 @@ def test_a_damaged_file_is_one_line(
     assert (status, error.count("\n")) == (2, 1), error
     assert file in error or str(folder) in error
     assert (folder / file).read_bytes() == content
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("rows", [None, [], [1, 2], {"frames": 3}, [{"frames": 3, "seed": 0}], [{"frames": "x"}]])
+def test_a_frame_sweep_that_lists_no_networks(rows: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"schema": "fieldshift.result", "version": 1, "command": "sweep-frames", "rows": rows}
+    (tmp_path / "result.json").write_text(
+        json.dumps({key: value for key, value in values.items() if value is not None})
+    )
+    status = main(["receptive-field", "--runs", str(tmp_path), "--out", str(tmp_path / "new")])
+    error = capsys.readouterr().err
+    assert (status, error.count("\n")) == (2, 1), error
+    assert "does not list the networks of a frame sweep" in error
     assert not (tmp_path / "new").exists()
