@@ -67,7 +67,7 @@ def train(
             joined with a 2D augmentation, such as das-folded+affine.
         space: search space that the arm random-policy draws from.
         seed: decides weights, order and augmentation.
-        average_copies: augmented copies for test-time averaging; 0 leaves it out.
+        average_copies: augmented copies for test-time averaging of an arm with a 2D augmentation; 0 leaves it out.
         align: fuse a segmenter's maps in the reference frame.
         out: run folder; by default runs/train.
         resume: go on with the run in that folder.

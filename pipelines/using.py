@@ -49,7 +49,7 @@ def evaluate(
         run: folder of `fieldshift train`, or of one trial of a comparison.
         form: refuse a run whose network has another form (video or folded); by default the run's own.
         data: data set; by default the one it was trained on.
-        average_copies: augmented copies for test-time averaging; 0 leaves it out.
+        average_copies: augmented copies for test-time averaging of an arm with a 2D augmentation; 0 leaves it out.
         align: fuse a segmenter's maps in the reference frame.
         out: folder for the result; by default runs/evaluate.
         resume: score again into a folder that holds this very evaluation.

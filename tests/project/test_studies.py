@@ -45,7 +45,7 @@ def test_the_study_runs_goes_on_and_keeps_its_raw_numbers(
     assert {row["reading"] for row in kept["rows"]} == set(READINGS)
     assert kept["searches"][0]["policy"]["found"]["cost"]["operations"] > 0
     assert set(kept["budget"]["arms"]) == {"none", "das-folded", "affine"}
-    assert kept["verdict"][-1].startswith("Comparisons made: ")
+    assert kept["verdict"][-1].startswith("In brackets: points")
     assert str(tmp_path) not in out.read_text()
     assert str(Path.home()) not in out.read_text()
     trained = {

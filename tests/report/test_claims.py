@@ -158,19 +158,19 @@ def test_the_verdict_answers_every_question_of_every_method_in_a_sentence(summar
     for line in lines:
         for question in ("Does the motion help?", "Does the search help?", "Does it help at equal compute?"):
             assert line.count(question) == 1
-    assert "Does the shift help? Yes: it wins against no shift (no-shift)" in lines[0]
+    assert "Does the shift help? Yes: it wins against no shift, no-shift" in lines[0]
     assert "shift" not in lines[1]  # which has no such control
-    assert "Does the motion help? Yes: it wins against no motion (none) (+25.0 points" in lines[1]
+    assert "Does the motion help? Yes: it wins against no motion, none (+25.0, " in lines[1]
     assert "(accuracy 90.0 % with test-time averaging)" in lines[2]
     assert (
         "Does the search help? Unanswered: nothing was run that stands for the network with random motions (add the arm "
         "random-policy-folded+affine)." in lines[2]
     )
-    assert "the best 2D arm, affine, 70.0 % with test-time averaging (+20.0 points" in lines[2]
-    assert "the best enlarged field, dilated+affine, 80.0 % with test-time averaging (+10.0 points" in lines[2]
+    assert "the best 2D arm, affine, 70.0 % with test-time averaging (+20.0, " in lines[2]
+    assert "the best enlarged field, dilated+affine, 80.0 % with test-time averaging (+10.0, " in lines[2]
     claim = claims(summary).query("method == 'das-folded' and question == @FIELD").iloc[0]
-    assert f"p = {claim['p']:.3f}, corrected {claim['holm_p']:.3f}, 3 paired seeds" in lines[1]
-    assert made.startswith("Comparisons made: 11.")
+    assert f"p = {claim['p']:.3f}, corrected {claim['holm_p']:.3f}, 3 seeds" in lines[1]
+    assert made.endswith("comparisons made, 11 (Holm).")
     assert "11 comparisons of the verdict" in " ".join(caveats(summary))
 
 
@@ -195,6 +195,22 @@ def test_the_answer_is_yes_only_where_everything_asked_was_run_and_won(
     assert f"Does the motion help? {answer}: " in line
     assert "Does it help at equal compute? Unanswered: " in line
     assert ("(add the arm replicate)" in line) == (still is None)
+
+
+def test_a_yes_that_does_not_outlast_the_correction_says_so(make_trial: Any) -> None:
+    """Both differences have an interval above zero; with p near 0.03 each, two comparisons make 0.06."""
+    gaps = (0.012, 0.025, 0.036, 0.014)
+    rows = [
+        make_trial(arm, seed, 0.5 + (gap if arm == "das" else 0.0))
+        for arm in ("das", "replicate", "random-policy")
+        for seed, gap in enumerate(gaps)
+    ]
+    rows = [row | {"score": row["score"] + (0.0001 * row["seed"] if row["arm"] == "replicate" else 0)} for row in rows]
+    summary = summarise(pd.DataFrame(rows), baseline_arms=BASELINES)
+    asked = claims(summary).dropna(subset="p")
+    assert (asked["p"] < 0.05).all()
+    assert (asked["holm_p"] > 0.05).all()
+    assert "Does the motion help? Yes, but not once p is corrected: it wins against" in verdict(summary)
 
 
 def test_the_table_says_what_is_judged_and_whose_motions_they_are(summary: pd.DataFrame) -> None:

@@ -229,14 +229,13 @@ def test_the_verdict_says_wins_loses_and_cannot_be_told(rows: pd.DataFrame) -> N
     lines = verdict(summary).splitlines()
     assert len(lines) == 3
     assert lines[1].startswith(
-        "At equal compute, das (accuracy 90.5 %). Does the motion help? No: it loses to no motion (replicate)"
+        "At equal compute, das (accuracy 90.5 %). Does the motion help? No: it loses to no motion, replicate"
     )
-    assert "(-5.0 points, 95 % interval " in lines[1]
+    assert "(-5.0, " in lines[1]
     assert (
-        "Does it help at equal compute? Not shown: it wins against the best 2D arm, affine, 72.0 % (+18.5 points"
-        in lines[1]
+        "Does it help at equal compute? Not shown: it wins against the best 2D arm, affine, 72.0 % (+18.5, " in lines[1]
     )
-    assert "it cannot be told apart from the best enlarged field, wide-field, 90.5 % (+0.0 points" in lines[1]
+    assert "it cannot be told apart from the best enlarged field, wide-field, 90.5 % (+0.0, " in lines[1]
     duels = outcomes(summary).query("reading == 'equal compute'").set_index("opponent")
     assert dict(duels["outcome"]) == {
         "replicate": "loses",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,6 +25,9 @@ from fieldshift.report.claims import (
 from fieldshift.report.intervals import FEWEST_PAIRS_FOR_WILCOXON
 from fieldshift.report.statistics import base_of
 
+SURE = 0.05
+"""The p, corrected, from which on a yes is said with a reservation."""
+
 # What is asked of a method, and against which opponents.
 QUESTIONS = (
     ("Does the motion help?", (STILL, RANDOM)),
@@ -40,9 +43,10 @@ def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
     summary comes from `summarise`; the methods are das, das-folded and either joined with a 2D augmentation. The motion is
     held against no motion and against random motions, the search against random motions, the whole against the best 2D arm
     and the best enlarged field, the latter two chosen by judged mean. The answer is yes where the method wins against all of
-    them, no where it loses to one, and not shown otherwise; what was not run is unanswered. A difference whose 95 % interval
-    includes zero "cannot be told apart"; without two common seeds there is no interval and no winner. Beside each p stands
-    the one corrected for the number of different comparisons made (Holm), which the last line says.
+    them (with a reservation where a corrected p is 0.05 or more), no where it loses to one, and not shown otherwise; what
+    was not run is unanswered. A difference whose 95 % interval includes zero "cannot be told apart"; without two common
+    seeds there is no interval and no winner. Beside each p stands the one corrected for the number of different comparisons
+    made (Holm); the last line says how many.
     """
     asked, methods = claims(summary), methods_of(summary)
     lines = []
@@ -56,7 +60,8 @@ def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
             lines.append(_verdict_of(method, part, own.to_dict("records"), str(reading), score_name))
     if made := comparisons(asked):
         lines.append(
-            f"Comparisons made: {made}. Each interval stands on its own; p is given raw and corrected for all of them (Holm)."
+            "In brackets: points, their 95 % interval over paired seeds, p of the paired t test, and p corrected for all "
+            f"comparisons made, {made} (Holm)."
         )
     return "\n".join(lines)
 
@@ -137,10 +142,12 @@ def _verdict_of(
 ) -> str:
     rows = {str(row["arm"]): row for row in part.to_dict("records")}
     sentences = [f"At {reading}, {method} ({_scored(rows[method], score_name)})."]
+    told: set[str] = set()
     for question, opponents in QUESTIONS:
         found = [claim for claim in asked if claim["question"] in opponents]
         if found:
-            sentences.append(f"{question.format(reading=reading)} {_answer(found)}: {_evidence(found, rows)}.")
+            sentences.append(f"{question.format(reading=reading)} {_answer(found)}: {_evidence(found, rows, told)}.")
+            told |= set(opponents)
     return " ".join(sentences)
 
 
@@ -149,16 +156,21 @@ def _answer(found: Sequence[Mapping[Any, Any]]) -> str:
     if "loses" in outcomes:
         return "No"
     if outcomes == {"wins"}:
-        return "Yes"
+        return "Yes" if all(claim["holm_p"] < SURE for claim in found) else "Yes, but not once p is corrected"
     if outcomes == {UNANSWERED}:
         return "Unanswered"
     return "Unanswered in part" if outcomes == {"wins", UNANSWERED} else "Not shown"
 
 
-def _evidence(found: Sequence[Mapping[Any, Any]], rows: Mapping[str, Mapping[Any, Any]]) -> str:
+def _evidence(found: Sequence[Mapping[Any, Any]], rows: Mapping[str, Mapping[Any, Any]], told: Collection[str]) -> str:
+    """Against whom it wins and loses, with the numbers of what an earlier question has not told."""
     groups = []
     for outcome in OUTCOMES:
-        named = [f"{_opponent(claim, rows)} ({_numbers(claim)})" for claim in found if claim["outcome"] == outcome]
+        named = [
+            _opponent(claim, rows) + ("" if claim["question"] in told else f" ({_numbers(claim)})")
+            for claim in found
+            if claim["outcome"] == outcome
+        ]
         if named:
             groups.append(f"it {_words(outcome)} {_listed(named)}")
     for claim in found:
@@ -176,7 +188,7 @@ def _opponent(claim: Mapping[Any, Any], rows: Mapping[str, Mapping[Any, Any]]) -
     question, name = claim["question"], claim["opponent"]
     if question in (BASELINE, FIELD):
         return f"the {question}, {name}, {_scored(rows[str(name)])}"
-    return f"{question} ({name})"
+    return f"{question}, {name}"
 
 
 def _scored(row: Mapping[Any, Any], score_name: str = "") -> str:
@@ -198,10 +210,10 @@ def _numbers(claim: Mapping[Any, Any]) -> str:
     if claim["pairs"] == 0:
         return "no common seed"
     if math.isnan(claim["low"]):
-        return f"{points} points in one common seed, no interval"
+        return f"{points}, one common seed, no interval"
     span = f"{points_of(claim['low'])} to {points_of(claim['high'])}"
     corrected = f"corrected {p_words(claim['holm_p'])}"
-    return f"{points} points, 95 % interval {span}, {_p_text(claim['p'])}, {corrected}, {claim['pairs']} paired seeds"
+    return f"{points}, {span}, {_p_text(claim['p'])}, {corrected}, {claim['pairs']} seeds"
 
 
 def _p_text(p: float) -> str:
