@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fieldshift.console import say
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.tracking import TrackingConfig
 
 
 def submit(*, address: str, command: list[str] | None = None, follow: bool = False) -> int:
@@ -23,6 +24,10 @@ def submit(*, address: str, command: list[str] | None = None, follow: bool = Fal
     known = [name.replace("_", "-") for name in HOMES]
     if command[0] not in known:
         raise unknown_name("command", command[0], known)
+    for number, word in enumerate(command):
+        if word.startswith("--tracking.uri"):
+            _, equals, value = word.partition("=")
+            TrackingConfig(uri=value if equals else next(iter(command[number + 1 :]), ""))  # refuses a password
     outcome = submit_job(address, ["python", "-m", "fieldshift.cli", *command], follow=follow, modules=packages())
     say(f"job {outcome.job_id}: {outcome.status}{f' ({outcome.message})' if outcome.message else ''}")
     return outcome.exit_code or 0

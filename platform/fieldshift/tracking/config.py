@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
 
 from fieldshift.errors import UserError
 
@@ -31,3 +32,19 @@ class TrackingConfig:
                 f"tracking.uri is '{self.uri}', but must start with one of {', '.join(SCHEMES)} and a colon;"
                 " leave it out to keep the store in the run's folder."
             )
+        if self.uri is not None and holds_password(self.uri):
+            raise UserError(
+                "tracking.uri holds a password, which would be written into config.yaml and MLflow; leave it out of"
+                " the address and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for http, or the database's own"
+                " file or variable (~/.pgpass, PGPASSWORD)."
+            )
+
+
+def holds_password(uri: str) -> bool:
+    """Whether an address has a password in it: SCHEME://USER:PASSWORD@HOST, or a parameter ?password=..."""
+    try:
+        parts = urlsplit(uri)
+        named = {name.lower() for name, _ in parse_qsl(parts.query)}
+    except ValueError:
+        return "@" in uri
+    return bool(parts.password) or bool(named & {"password", "passwd", "pwd"})

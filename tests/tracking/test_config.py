@@ -1,0 +1,45 @@
+"""Where runs may be tracked; a password is never taken in an address, since addresses are written into files."""
+
+from __future__ import annotations
+
+import pytest
+
+from fieldshift.cli import main
+from fieldshift.errors import UserError
+from fieldshift.tracking import TrackingConfig
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"http://me:{SECRET}@host:5000",
+        f"https://:{SECRET}@host",
+        f"postgresql+psycopg://me:{SECRET}@host/mlflow",
+        f"postgresql://host/mlflow?user=me&password={SECRET}",
+        f"mysql+pymysql://me:{SECRET}@[::1]:3306/mlflow",
+    ],
+)
+def test_an_address_with_a_password_is_refused_without_repeating_it(
+    uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="holds a password") as caught:
+        TrackingConfig(uri=uri)
+    assert SECRET not in str(caught.value)
+    for words in (
+        ["search", "--tracking.uri", uri],
+        ["submit", "--address", "http://127.0.0.1:1", "--", "study", f"--tracking.uri={uri}"],
+        ["submit", "--address", "http://127.0.0.1:1", "--", "study", "--tracking.uri", uri],
+    ):
+        assert main(words) == 2
+        printed = capsys.readouterr()
+        assert "holds a password" in printed.err
+        assert SECRET not in printed.err + printed.out
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://host:5000", "http://me@host", "postgresql://me@host/mlflow", "sqlite:////a/b@c.db"]
+)
+def test_an_address_without_one_is_taken(uri: str) -> None:
+    assert TrackingConfig(uri=uri).uri == uri
