@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -211,7 +212,7 @@ def budget_of(
         images=images_per_epoch(len(dataset.train), recipe.batch),
         video=video_cost(problem, dataset).flops,
         flops={name: card_cost(card).flops for name, card in cards.items()},
-        searches={name: spent or 0.0 for name, spent in searches.items()},
+        searches={name: math.nan if spent is None else spent for name, spent in searches.items()},
         tuning=tuning,
     )
 

@@ -49,7 +49,7 @@ class Budget:
         images: that one epoch learns from.
         video: floating-point operations of a video arm on one image forward.
         flops: those of each arm.
-        searches: operations of the search that each arm stands on, mean over seeds; 0 for an arm without.
+        searches: operations of the search that each arm stands on, mean over seeds; 0 for an arm without, NaN where unknown.
         tuning: what tuning RandAugment costs; None where it is not tuned.
     """
 

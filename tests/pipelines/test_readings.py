@@ -160,7 +160,9 @@ def test_a_searched_policy_brings_its_cost_and_a_written_one_has_none(
     assert not (tmp_path / "refused").exists()
     assert main([*words, written, "--out", str(tmp_path / "without")]) == 0
     assert "without the reading at equal compute, search included" in " ".join(capsys.readouterr().out.split())
-    assert {row["reading"] for row in read_result(tmp_path / "without")["rows"]} == set(READINGS[:2])
+    rows = read_result(tmp_path / "without")["rows"]
+    assert {row["reading"] for row in rows} == set(READINGS[:2])
+    assert {(row["arm"], row["search_operations"]) for row in rows} == {("das-folded", None), ("none", 0.0)}
 
 
 def test_a_comparison_of_before_is_shown_again(
