@@ -29,7 +29,7 @@ def export(
         raise UserError(f"--format is '{format}', but must be one of {', '.join(EXPORT_FORMATS)}.")
     check_run(run, form)
     folder = Path(out) if out is not None else Path(run) / f"export-{format}"
-    check_writable(folder, "a folder that can")
+    check_writable(folder, "a writable folder")
 
     from fieldshift.training import load_network
     from fieldshift.training.export import export_network

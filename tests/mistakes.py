@@ -35,7 +35,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "data folder": (["train", "--data", "folder:nothing"], "The data folder 'nothing' does not exist"),
     "data file": (["init", "--data", "npz:nothing.npz"], "The npz file 'nothing.npz' does not exist"),
     "published data": (["train", "--data", "cifar10", "--loading.root", "nothing"], "cifar10 is not at"),
-    "home": (["train", "--data", "folder:~nobody-here/x"], "write the whole path"),
+    "home": (["train", "--data", "folder:~nobody-here/x"], "give the full path"),
     "task": (["train", "--task", "segmentatio"], "Did you mean 'segmentation'"),
     "network": (["train", "--network", "resnett18"], "Did you mean 'resnet18'"),
     "described network": (["describe", "--network", "resnett18"], "Did you mean 'resnet18'"),
@@ -74,7 +74,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "figure": (["preview", "--policy", "POLICY", "--out", "frames.jpg"], "a figure is written as .png, .svg or .pdf"),
     "store": (["ui", "--run", "TAKEN"], "There is no tracking store"),
     "tracking": (["train", "--tracking.uri", "ftp://x"], "must start with one of"),
-    "dashboard": (["submit", "--address", "head:8265", "--", "train"], "must be a dashboard's URL"),
+    "dashboard": (["submit", "--address", "head:8265", "--", "train"], "must be the URL of a dashboard"),
     "job": (["submit", "--address", "http://127.0.0.1:1", "--", "trian"], "Did you mean 'train'"),
 }
 

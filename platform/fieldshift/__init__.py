@@ -1,7 +1,7 @@
-"""FieldShift: images become short videos, and a search finds the motions that reshape a receptive field.
+"""FieldShift turns images into short videos and searches for the motions that best reshape a receptive field.
 
-`from fieldshift import Policy, ImageToVideo, video_network` is the whole of what most users need; the names are loaded
-when they are first used, so that `fieldshift --help` stays quick.
+Most users need only `from fieldshift import Policy, ImageToVideo, video_network`. Names are loaded on first use, so that
+`fieldshift --help` stays fast.
 """
 
 from __future__ import annotations

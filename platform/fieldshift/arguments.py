@@ -1,4 +1,4 @@
-"""Command-line words as people type them (flags without a value, lists without brackets) for the generated parser."""
+"""Normalises command-line arguments (flags without a value, lists without brackets) for the generated parser."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Kind = Literal["flag", "list", "value"]
 
 
 def typed(function: Callable[..., Any]) -> FunctionType:
-    """A command with the types of its options evaluated, and nothing else of its module looked at.
+    """Returns a command with the types of its options evaluated, without running its module's type-checking imports.
 
-    The parser would run the `if TYPE_CHECKING:` blocks of the command's module, which import all that the command needs.
+    The parser would otherwise run the `if TYPE_CHECKING:` blocks of the module, which import everything the command needs.
     """
     assert isinstance(function, FunctionType)
     same = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
@@ -30,7 +30,7 @@ def typed(function: Callable[..., Any]) -> FunctionType:
 
 
 def option_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
-    """Every option of a command, `recipe.epochs` included, and how its value is written."""
+    """Every option of a command, `recipe.epochs` included, with the form of its value."""
     hints = typed(function).__annotations__
     kinds: dict[str, Kind] = {"config": "value", "print_config": "flag", "help": "flag"}
     for name in inspect.signature(function).parameters:
@@ -56,12 +56,12 @@ def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
 def normalise(
     argv: list[str], kinds: dict[str, Kind], positional: str | None = None
 ) -> tuple[list[str], list[str] | None]:
-    """`argv` as the parser reads it: `--resume` becomes `--resume=true`, `--arms none das` becomes `--arms=["none", ...]`.
+    """Rewrites `argv` for the parser: `--resume` becomes `--resume=true`, `--arms none das` becomes `--arms=["none", ...]`.
 
-    An option of a group may be named alone where no other is called so, and with dashes: `--skip-unreadable`. Beside
-    them, as they were written, the words of the list option `positional`, None where there are none: those that belong
-    to no option, and all after `--`. Raises UserError for an option that does not exist (the nearest one is named), for
-    words that belong nowhere, and for a value that is no text.
+    An option of a group may be given by its last name where that is unique, and with dashes: `--skip-unreadable`. Also
+    returns, unchanged, the words of the list option `positional` (none where it is None): words that belong to no option,
+    and all words after `--`. Raises UserError for an unknown option (naming the nearest one), for unexpected words, and
+    for a value that is not valid text.
     """
     out: list[str] = []
     loose: list[str] = []
@@ -98,7 +98,7 @@ def normalise(
                 loose += items
                 continue
             out.append(f"--{name}={list_text(items)}")
-        elif equals and value != "--":  # which argparse would take for no value
+        elif equals and value != "--":  # argparse would treat it as a missing value
             out.append(f"--{name}={value}")
         elif not equals and rest and not rest[0].startswith("--"):
             out.append(f"--{name}={rest.pop(0)}")
@@ -112,31 +112,33 @@ def normalise(
 
 
 def check_text(word: str) -> None:
-    """Raises UserError for bytes of the command line that are no UTF-8: only the pictures to predict may be called so."""
+    """Raises UserError for bytes that are not UTF-8; only pictures to predict may have such names."""
     try:
         word.encode()
     except UnicodeEncodeError:
         shown = word.encode("utf-8", "backslashreplace").decode()
-        raise UserError(f"{shown} is no UTF-8 text; rename that file or folder.") from None
+        raise UserError(f"{shown} is not valid UTF-8; rename that file or folder.") from None
 
 
 def whole_name(name: str, kinds: Iterable[str]) -> str:
-    """`skip_unreadable` as `loading.skip_unreadable`: an option of a group may be named alone where only one is called so.
+    """Expands `skip_unreadable` to `loading.skip_unreadable`: an option's last name is enough where only one group has it.
 
-    Raises UserError where several are.
+    Raises UserError where several groups have it.
     """
     if name in kinds or "." in name:
         return name
     groups = [kind for kind in kinds if kind.endswith(f".{name}")]
     if len(groups) > 1:
-        raise UserError(f"--{name} is short for {' and for '.join(f'--{kind}' for kind in groups)}; write which.")
+        raise UserError(
+            f"--{name} is short for {' and for '.join(f'--{kind}' for kind in groups)}; give the full name."
+        )
     return groups[0] if groups else name
 
 
 def list_text(items: list[str]) -> str:
-    """Words, or one bracketed or comma-separated word, as a JSON list. Numbers stay numbers.
+    """Formats words, or one bracketed or comma-separated word, as a JSON list. Numbers stay numbers.
 
-    A comma with a space behind it belongs to its word, as in a name of several words.
+    A comma followed by a space belongs to its word, as in a name of several words.
     """
     if len(items) == 1 and items[0].startswith("["):
         return items[0]
@@ -145,14 +147,14 @@ def list_text(items: list[str]) -> str:
 
 
 def explain(message: str, known: Iterable[str] = ()) -> str:
-    """The parser's complaint about a value, in one line with the option, the value and what is allowed."""
+    """Rewrites the parser's message about a value as one line with the option, the value and what is allowed."""
     text = " ".join(message.split())
     if missing := re.search(r"following arguments are required: (.*)", text):
-        return f"--{missing.group(1)} is needed; give --{missing.group(1)} VALUE."
+        return f"--{missing.group(1)} is required; give --{missing.group(1)} VALUE."
     if strange := re.search(r"Option '(.+)' is not accepted", text):
         nearest = nearest_name(strange.group(1), known)
         hint = f" Did you mean {nearest}?" if nearest else ""
-        return f"The configuration's '{strange.group(1)}' is no option.{hint}"
+        return f"The configuration has an unknown option '{strange.group(1)}'.{hint}"
     if pair := re.search(r'key "([^"]+)".*tuple\[int, int\].*Given value: \[(.*)\]', text):
         name, given = pair.groups()
         return f"--{name} is '{given}', but must be two whole numbers, height and width, such as --{name} 48 64."
@@ -173,7 +175,7 @@ def explain(message: str, known: Iterable[str] = ()) -> str:
 
 
 def plain_help(text: str) -> str:
-    """An option's help without the type as Python writes it, without a default that is none, and with None in words."""
+    """Simplifies an option's help: no Python types, no default that is None, and None described in words."""
     text = re.sub(r"\s*\((?:type: .*, )?default: null\)$", "", text)
     text = re.sub(r"\(type: .*, default: (.*)\)$", r"(default: \1)", text)
     text = re.sub(r"\s*\(type: [^()]*\)$", "", text)

@@ -1,4 +1,4 @@
-"""Where what is made once and may be made again is kept between runs."""
+"""The cache folder for derived data, which can be recomputed at any time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The folder for derived data: the environment variable FIELDSHIFT_CACHE, else the user's cache folder."""
+    """Returns the folder for derived data: the environment variable FIELDSHIFT_CACHE, else the user's cache folder."""
     named = os.environ.get("FIELDSHIFT_CACHE")
     if named:
         return Path(named)

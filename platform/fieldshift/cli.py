@@ -1,4 +1,4 @@
-"""The command line: one command for each function of `pipelines`, made from its signature and docstring."""
+"""The command line: one command per function of `pipelines`, generated from its signature and docstring."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ INTERRUPTED, TERMINATED = 130, 143
 
 
 def commands() -> dict[str, str]:
-    """Command names and the module of `pipelines` whose function each runs, read without importing any of them."""
+    """Command names with the module of `pipelines` that defines each, read without importing any of them."""
     from pipelines import HOMES
 
     return {name.replace("_", "-"): home for name, home in HOMES.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit status: 0 success, 2 a user's mistake (one line), 1 anything else, 130 Ctrl-C, 143 SIGTERM."""
+    """Runs one command. Exit status: 0 success, 2 user error (one line), 1 any other error, 130 Ctrl-C, 143 SIGTERM."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # file names may contain characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     with terminate_like_interrupt() as termination:
         try:
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 1
             if error.filename is None or error.strerror is None:
                 raise
-            complain(f"'{error.filename}': {error.strerror}; make room or give another path.")
+            complain(f"'{error.filename}': {error.strerror}; free some space or give another path.")
             return 2
         except KeyboardInterrupt:
             complain(f"{'terminated' if termination.received else 'interrupted'}.")
@@ -75,8 +75,8 @@ def overview() -> str:
     lines = [
         "usage: fieldshift COMMAND [OPTIONS]",
         "",
-        "An image becomes a short video of moved copies of itself; a search finds the motions that reshape the",
-        "receptive field best for the task.",
+        "Turns images into short videos of moved copies and searches for the motions that best reshape the receptive",
+        "field for a task.",
         "",
         "commands:",
     ]
@@ -86,13 +86,13 @@ def overview() -> str:
     lines += [
         "",
         "fieldshift COMMAND --help lists a command's options; --config FILE reads them from YAML, --print_config",
-        "writes them. What trains, searches or measures writes result.json and config.yaml into its folder (--out).",
+        "writes them. Commands that train, search or measure write result.json and config.yaml into their folder (--out).",
     ]
     return "\n".join(lines)
 
 
 def summary(home: str, function: str) -> str:
-    """The first line of a function's docstring, read from its source so that `--help` imports nothing heavy."""
+    """The first line of a function's docstring, read from its source so that `--help` imports no heavy package."""
     spec = importlib.util.find_spec(home)
     if spec is None or spec.origin is None:
         return ""

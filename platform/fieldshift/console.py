@@ -1,4 +1,4 @@
-"""What a person sees while something runs: a bar on a terminal, plain lines elsewhere."""
+"""Output for people: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _QUOTED = re.compile(r"(?<![^\s(\[])'[^'\n]*'(?!\w)")  # not the apostrophe within a word
-_BLANK = "\0"  # stands for a blank within quotation marks while a line is broken
+_BLANK = "\0"  # replaces a space within quotation marks while a line is wrapped
 
-# A bar's length in characters, and the width of a screen from which on it is the longer one.
+# The length of a bar in characters, and the screen width above which the longer one is used.
 NARROW_BAR, WIDE_BAR, WIDE_SCREEN = 10, 30, 110
 
 
 def console() -> Console:
-    """The console of standard output, wide enough for the tables where it is not a terminal."""
+    """The console of standard output, wide enough for tables where it is not a terminal."""
     from rich.console import Console
 
     if sys.stdout.isatty():
@@ -33,20 +33,20 @@ def console() -> Console:
 
 
 def say(line: str = "", *, whole: bool = False) -> None:
-    """Prints one line at once. A terminal that is narrower gets it in several, broken between words unless `whole`."""
+    """Prints one line and flushes it. A narrow terminal gets it wrapped between words unless `whole`."""
     if sys.stdout.isatty() and not whole:
         line = broken(line, shutil.get_terminal_size().columns)
     print(line, flush=True)
 
 
 def complain(line: str) -> None:
-    """Prints one line to standard error, after "fieldshift: ", broken between words where that is a narrower terminal."""
+    """Prints one line to standard error, prefixed with "fieldshift: ", wrapped between words on a narrow terminal."""
     line = f"fieldshift: {line}"
     print(broken(line, columns_of(sys.stderr)) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
 def columns_of(stream: TextIO) -> int:
-    """The width of the terminal behind a stream, 80 where it does not say."""
+    """The width of the terminal behind a stream, 80 if unknown."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (OSError, ValueError):
@@ -54,10 +54,10 @@ def columns_of(stream: TextIO) -> int:
 
 
 def broken(text: str, width: int) -> str:
-    """A text in lines of at most `width` characters, broken between words; a longer word, such as a path, stays whole.
+    """Wraps text to lines of at most `width` characters, between words; a longer word, such as a path, is not split.
 
-    What stands in quotation marks is one word, so that a path with blanks can be pasted. Lines that fit stay as they are;
-    what a longer one goes on with is indented by two more.
+    Text in quotation marks counts as one word, so that a path with spaces can be pasted. Lines that fit are unchanged;
+    continuation lines are indented by two more spaces.
     """
     lines: list[str] = []
     for line in text.split("\n"):
@@ -71,7 +71,7 @@ def broken(text: str, width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person reads them: 0:07, 2:31, 1:04:09."""
+    """Formats seconds for people: 0:07, 2:31, 1:04:09."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -79,10 +79,10 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Progress:
-    """Counts `total` units of work; `advance` and `show` tell the person how far it is.
+    """Counts `total` units of work; `advance` and `show` report the progress.
 
     On a terminal one bar is redrawn; elsewhere a line is printed at most every `interval` seconds and at the end.
-    It belongs to the process whose output it writes to, so it cannot be pickled, on a terminal or elsewhere.
+    It belongs to the process that it prints from and cannot be pickled.
     """
 
     title: str
@@ -113,7 +113,7 @@ class Progress:
             self._print()
 
     def finish(self) -> None:
-        """All work is done, whatever was expected of it."""
+        """Marks all work as done, whatever the expected total."""
         self.done = self.total
         if self._bar is not None:
             self._bar.update(self._task, completed=self.total)
@@ -128,7 +128,7 @@ class Progress:
 
 @contextmanager
 def progress(title: str, total: float) -> Iterator[Progress]:
-    """A `Progress` that ends at 100 % with its block, and is closed where it stands when an error ends it."""
+    """A `Progress` that ends at 100 % with its block; after an error it stops where it is."""
     if not sys.stdout.isatty():
         shown = Progress(title, total)
         yield shown
@@ -141,7 +141,7 @@ def progress(title: str, total: float) -> Iterator[Progress]:
     screen = console()
     width = WIDE_BAR if screen.width >= WIDE_SCREEN else NARROW_BAR
     one_line = Column(no_wrap=True, overflow="ellipsis")
-    # Of all columns only the note gives way where the terminal is narrow.
+    # Only the note column shrinks on a narrow terminal.
     columns = (
         TextColumn("  {task.description}", markup=False, table_column=Column(no_wrap=True, min_width=len(title) + 2)),
         BarColumn(bar_width=width, table_column=Column(min_width=width)),
@@ -156,7 +156,7 @@ def progress(title: str, total: float) -> Iterator[Progress]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> None:
-    """Prints rows below the names of their columns; whatever a cell holds is text and no markup. `right`: set right."""
+    """Prints rows below their column names; cells are plain text, not markup. `right`: right-aligned columns."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Packages whose names are loaded when they are first used: naming a package costs no import of torch."""
+"""Packages that load their names on first use: importing the package does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def load_on_use(package: str) -> None:
-    """Lets `package`, at the end of whose `__init__` this is called, load what its `if TYPE_CHECKING:` block imports."""
+    """Makes `package` load the names of its `if TYPE_CHECKING:` block on first use; call it at the end of `__init__`."""
     module = sys.modules[package]
     assert module.__file__ is not None
     homes = deferred_names(Path(module.__file__).read_text(encoding="utf-8"))
@@ -25,7 +25,7 @@ def load_on_use(package: str) -> None:
             return value
 
         def __setattr__(self, name: str, value: Any) -> None:
-            # Python sets every imported module on its package, where it would hide a function of the same name.
+            # Python sets every imported module as an attribute of its package, which would hide a function of the same name.
             if not (name in homes and isinstance(value, ModuleType)):
                 super().__setattr__(name, value)
 
@@ -33,7 +33,7 @@ def load_on_use(package: str) -> None:
 
 
 def deferred_names(source: str) -> dict[str, str]:
-    """The names that a source imports under `if TYPE_CHECKING:`, each with the module it comes from."""
+    """The names that a source imports under `if TYPE_CHECKING:`, each with its module."""
     return {
         name.name: node.module
         for block in ast.parse(source).body

@@ -1,4 +1,4 @@
-"""What a user did wrong, said in one line that names the value, what is allowed and what to do."""
+"""Errors for users: one line that names the value, what is allowed and what to do."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake that the person at the keyboard can mend: the command line prints its one line and exits with 2."""
+    """A mistake that the user can correct: the command line prints its one line and exits with 2."""
 
 
 class RunFailedError(RuntimeError):
-    """A run that could not be finished for no mistake of the person: the command line prints its one line and exits with 1."""
+    """A run failed for a reason other than a user error: the command line prints its one line and exits with 1."""
 
 
 class MissingFeatureError(UserError):
-    """A feature needs a package that is not installed here; the line names the package."""
+    """A feature needs a package that is not installed; the message names the package."""
 
 
 def nearest_name(value: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like the value, None where none is like it."""
+    """The known name most similar to the value, or None if none is similar."""
     return next(iter(difflib.get_close_matches(value, list(known), n=1, cutoff=0.4)), None)
 
 
 def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a registry: lists the known names and the nearest one first."""
+    """The error for a name that is not in a registry: lists the known names, the nearest one first."""
     names = sorted(known)
     nearest = nearest_name(value, names)
     hint = f" Did you mean '{nearest}'?" if nearest else ""
@@ -33,17 +33,17 @@ def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says in one line; blanks in it, which may be part of a file's name, stay as they are."""
+    """An error as one line; spaces in it, which may be part of a file name, are unchanged."""
     return " ".join(part.strip() for part in str(error).splitlines() if part.strip())
 
 
 def reason_of(error: BaseException, longest: int = 200) -> str:
-    """What a library says is wrong, in one line: its first sentence, without its advice to programmers.
+    """The cause that a library reports, in one line: its first sentence, without its advice to programmers.
 
-    Of files that torch refuses to unpickle it says what is in them, not how to run their code all the same.
+    For files that torch refuses to unpickle it names what they contain, not how to run their code regardless.
     """
     text = " ".join(str(error).split())
     if "Weights only load failed" in text:
         held = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", text)
-        return f"it holds an object of {held[1]}, which is no tensor" if held else "it is no file of tensors"
+        return f"it contains a {held[1]} object, which is not a tensor" if held else "it is not a file of tensors"
     return text.partition(". ")[0].rstrip(".")[:longest] or type(error).__name__

@@ -1,7 +1,7 @@
 """The folded form: a policy's motions as movements of channels inside a 2D network of one frame.
 
-`fold` puts them into any network with convolutions; `motions_of` gives them to `video_network`. This is where motions and
-networks meet: a policy says how a neighbouring frame is moved, a module moves channels (`fieldshift.networks.folded`).
+`fold` inserts them into any network with convolutions; `motions_of` passes them to `video_network`. This module connects
+motions and networks: a policy defines how a neighbouring frame moves, a module moves channels (`fieldshift.networks.folded`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from fieldshift.networks.video import VideoNetwork
 
 AnyPolicy = Policy | PlacedPolicy
 KEPT_BYTES = 512 * 2**20
-LEAST_SHARE = 1e-9  # a tap of a smaller share is the rounding of a whole number of cells
+LEAST_SHARE = 1e-9  # a tap with a smaller share is the rounding error of a whole number of cells
 
 _movements: Kept[Movement] = Kept(KEPT_BYTES)
 
 
 @dataclass(frozen=True)
 class SampledTaps:
-    """Taps with what their weights are made of: the share of a pixel that each reads, and the warp it belongs to."""
+    """Taps with the inputs to their weights: the share of the pixel that each tap reads, and its warp."""
 
     taps: Taps
     shares: Tensor
@@ -71,7 +71,7 @@ def sampled_taps(
 
 @dataclass(frozen=True)
 class PolicyMotion:
-    """The motion of one place: a policy per group of channels (all of one fill and interpolation)."""
+    """The motion at one insertion point: a policy per group of channels (all with one fill and interpolation)."""
 
     policies: tuple[Policy, ...]
 
@@ -81,20 +81,20 @@ class PolicyMotion:
 
     @cached_property
     def _name(self) -> str:
-        """What the movements are kept under: quicker to look up than the policies themselves."""
+        """The cache key of the movements: faster to look up than the policies themselves."""
         return repr([policy.transform for policy in self.policies])
 
     def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
-        """The movement of a map (B, C, H, W) of that size, made once for every size, device and precision.
+        """The movement of a map (B, C, H, W) of that size, computed once per size, device and precision.
 
-        Raises UserError where it is first asked for while the network is traced.
+        Raises UserError where it is first requested while the network is being traced.
         """
         device = torch.device("cpu") if like.is_meta else like.device
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         key = (self._name, size, dtype, device)
         if is_traced() and key not in _movements:
             raise UserError(
-                f"The motions for maps of {size[0]} x {size[1]} are not made yet; run the network once on images of each "
+                f"The motions for maps of {size[0]} x {size[1]} have not been computed; run the network once on images of each "
                 "size before it is exported, compiled or transformed."
             )
         return _movements.get(key, lambda: self._made(size, dtype, device))
@@ -127,24 +127,24 @@ class PolicyMotion:
 
 
 def check_folds(policy: AnyPolicy) -> None:
-    """Raises UserError for a policy without a folded form: of fewer than 3 frames, or with colour operations."""
+    """Raises UserError for a policy without a folded form: one with fewer than 3 frames or with colour operations."""
     if policy.frames < 3:
         raise UserError(
             f"The policy has {policy.frames} frame(s), but the folded form needs a frame to either side of the reference; "
-            "give 3 frames or more, or the form video."
+            "use 3 frames or more, or the form video."
         )
     colours = sorted({step.op for each in policy.parts for edge in each.edges for step in edge.steps if step.is_colour})
     if colours:
         raise UserError(
-            f"The policy changes colours ({', '.join(colours)}), but the folded form moves features, which have none; leave "
-            "these operations out, or use the form video."
+            f"The policy changes colours ({', '.join(colours)}), but the folded form moves features; remove "
+            "these operations, or use the form video."
         )
 
 
 def motions_of(policy: AnyPolicy) -> MotionsAt:
-    """The motions of a policy for the places of a network, as `video_network` and `insert` take them.
+    """The motions of a policy for the insertion points of a network, as `video_network` and `insert` accept them.
 
-    Raises UserError for a policy that has no folded form; the result raises it for places that the policy does not fit.
+    Raises UserError for a policy that has no folded form; the result raises it for places that do not match the policy.
     """
     check_folds(policy)
     if isinstance(policy, Policy):
@@ -155,13 +155,13 @@ def motions_of(policy: AnyPolicy) -> MotionsAt:
 
 
 def still(groups: int) -> MotionsAt:
-    """Motions that leave every channel where it is, in that number of groups: what a search begins from."""
+    """Motions that leave every channel in place, in that number of groups: the start of a search."""
     motion: Motion = PolicyMotion((Policy.replicate(3),) * groups)
     return lambda placements: [motion for _ in placements]
 
 
 def move_by(network: VideoNetwork, motions: MotionsAt) -> None:
-    """Makes a folded network move its channels by other motions from now on; UserError where they do not fit."""
+    """Replaces the motions of a folded network; raises UserError where they do not match it."""
     inserted = {module.path: module.temporal for module in network.modules() if isinstance(module, Inserted)}
     for placement, motion in zip(network.placements, motions(network.placements), strict=True):
         temporal = inserted[placement.path]
@@ -178,15 +178,15 @@ def fold(
     ratio: float | None = None,
     interleave: bool | None = None,
 ) -> list[Placement]:
-    """Puts the motions of a policy into a network with convolutions, in place, and returns where they went.
+    """Inserts the motions of a policy into a network with convolutions, in place, and returns the insertion points.
 
-    The network then moves some of its channels, at each place, as the neighbouring frames of the policy's video would show
-    them; it reads and returns what it did before, has the same parameters and saves, exports and loads like any module.
-    `places` is a shell pattern of module names ("layer3.*.conv1", several comma-separated); None takes every residual
-    block of the known families (torchvision's and timm's). `temporal` is tsm (no parameters), gsm or gsf; `ratio` the share
-    of channels that move (1/8 each way for tsm, 1/4 gated for gsm and gsf). Load plain 2D weights before: the modules at
-    the places get `.wrapped` into their names. Run the network once on an image before exporting it.
-    Raises UserError for a policy of fewer than 3 frames or with colour operations, a temporal module without a folded
+    The network then moves some of its channels, at each insertion point, as the neighbouring frames of the policy's video
+    would show them; its inputs, outputs and parameters are unchanged, and it saves, exports and loads like any module.
+    `places` is a shell pattern of module names ("layer3.*.conv1", several comma-separated); None selects every residual
+    block of the known families (torchvision's and timm's). `temporal` is tsm (no parameters), gsm or gsf; `ratio` is the
+    share of channels that move (1/8 each way for tsm, 1/4 gated for gsm and gsf). Load plain 2D weights first: modules at
+    the insertion points get `.wrapped` in their names. Run the network once on an image before exporting it.
+    Raises UserError for a policy with fewer than 3 frames or with colour operations, a temporal module without a folded
     form, and places that the network or the policy does not have. Source: METHOD.md 5, folded form [D].
     """
     return insert(

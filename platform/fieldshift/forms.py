@@ -1,4 +1,4 @@
-"""The two forms in which a network reads a policy's motions."""
+"""The two forms in which a network receives a policy's motions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 from fieldshift.errors import unknown_name
 
 Form = Literal["video", "folded"]
-"""video: T frames, each moved, and temporal modules between them (the paper's). folded: one frame, whose channels move."""
+"""video: T frames, each moved, with temporal modules between them (the paper's). folded: one frame whose channels move."""
 FORMS: tuple[Form, ...] = get_args(Form)
 
 

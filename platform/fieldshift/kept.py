@@ -1,6 +1,6 @@
-"""What is made once and kept: small tensors of fixed numbers, and larger ones up to a number of bytes.
+"""Caches of tensors: small constants on a device, and larger tensors up to a number of bytes.
 
-Bringing a list or a new tensor to a GPU makes the CPU wait until the GPU has done all its work; doing it once does not.
+Copying a list or a new tensor to a GPU makes the CPU wait for all pending GPU work, so each is copied only once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Made = TypeVar("Made", bound=Sized)
 
 
 class Kept(Generic[Made]):
-    """What was last used, up to a number of bytes; the one in use is always kept."""
+    """A least-recently-used cache limited by bytes; the most recent entry always stays."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -37,7 +37,7 @@ class Kept(Generic[Made]):
         return key in self._made
 
     def get(self, key: object, make: Callable[[], Made]) -> Made:
-        """The one of that key, made if there is none."""
+        """The entry of that key, made if absent."""
         with self._lock:
             if key in self._made:
                 self._made.move_to_end(key)
@@ -50,7 +50,7 @@ class Kept(Generic[Made]):
 
 
 def constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The numbers as a tensor (N,), the same one at every call: not to be written to. Code that is traced gets its own."""
+    """The numbers as a read-only tensor (N,), the same object at every call. Traced code gets its own copy."""
     if is_traced():
         return torch.tensor(numbers, dtype=dtype, device=device)
     return _constant(numbers, dtype, device)
@@ -62,24 +62,24 @@ def index(numbers: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def are_fixed(matrices: Tensor) -> bool:
-    """Whether their values can be looked at without waiting, and stay: what is made of them can be kept."""
+    """Whether the values can be read without waiting for the device and do not change, so that results can be cached."""
     return matrices.device.type == "cpu" and not matrices.requires_grad and not is_traced()
 
 
 def is_traced() -> bool:
-    """Whether what is made now belongs to a compiler, a function transform or a mode without values, and ends with it."""
+    """Whether results belong to a compiler, a function transform or a mode without values, and must not be cached."""
     transformed = torch._C._functorch.maybe_current_level() is not None
     return torch.compiler.is_compiling() or transformed or detect_fake_mode() is not None
 
 
 def lasting(make: Callable[[], Made]) -> Made:
-    """What is made, fit for training later even where it is first asked for in inference mode."""
+    """Makes a tensor usable in training later, even when first requested in inference mode."""
     with torch.inference_mode(False), torch.no_grad():
         return make()
 
 
 def values_of(matrices: Tensor) -> tuple[bytes, torch.Size, torch.dtype]:
-    """A key of what is made of fixed matrices."""
+    """A cache key for results computed from fixed matrices."""
     return matrices.double().contiguous().numpy().tobytes(), matrices.shape, matrices.dtype
 
 

@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Paths as users write them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from fieldshift.errors import UserError
 
 
 def given_path(text: str | Path) -> Path:
-    """The path with ~ and ~USER as home folders. Raises UserError for a user that there is not, and for a zero byte."""
+    """The path with ~ and ~USER expanded to home folders. Raises UserError for an unknown user and for a zero byte."""
     if "\0" in str(text):
-        raise UserError(f"{str(text)!r} holds a zero byte, which no path has; give another path.")
+        raise UserError(f"{str(text)!r} contains a zero byte, which paths must not; give another path.")
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise UserError(f"'{text}' begins with a user whose home folder is not known; write the whole path.") from None
+        raise UserError(f"'{text}' begins with a user whose home folder is unknown; give the full path.") from None

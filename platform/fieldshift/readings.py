@@ -1,4 +1,4 @@
-"""The readings of a comparison: what every arm may spend, which decides for how many epochs it trains."""
+"""The readings of a comparison: the budget of each arm, which sets its number of epochs."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ EQUAL_EPOCHS = "equal epochs"
 EQUAL_COMPUTE = "equal compute"
 SEARCH_INCLUDED = "equal compute, search included"
 READINGS = (EQUAL_EPOCHS, EQUAL_COMPUTE, SEARCH_INCLUDED)
-"""The recipe's epochs; the operations of the video arms' training; these and the operations of the dearest search."""
+"""The recipe's epochs; the operations of the video arms' training; these plus the operations of the most expensive search."""

@@ -1,4 +1,4 @@
-"""The folder of one run: its configuration, its result, and whether it may go on."""
+"""The folder of one run: its configuration, its result, and whether the run can be resumed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_HASHED = frozenset({"out", "resume", "cluster", "tracking"})
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder with `config.yaml` (what was asked) and, once finished, `result.json` (what came out)."""
+    """A run folder with `config.yaml` (the configuration) and, once finished, `result.json` (the result)."""
 
     path: Path
     command: str
@@ -37,7 +37,7 @@ class RunFolder:
         return self.path / "result.json"
 
     def finished_result(self) -> dict[str, Any] | None:
-        """The result of an earlier, finished run of this very configuration, or None; one with failed trials is unfinished."""
+        """The result of an earlier, finished run of the same configuration, or None; a run with failed trials is unfinished."""
         return read_result(self.path) if self.resumed and is_finished(self.path) else None
 
     def write_result(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -56,15 +56,15 @@ class RunFolder:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a run folder holds a result in which no trial failed."""
+    """Whether a run folder contains a result without failed trials."""
     return (folder / "result.json").exists() and not read_result(folder).get("failed")
 
 
 def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any], resume: bool) -> RunFolder:
-    """The folder that this run may write to, made if need be.
+    """Returns the folder that this run writes to, created if needed.
 
-    Without `out` it is runs/COMMAND, or the first free runs/COMMAND-N; with `resume` the latest of them. Raises
-    UserError when the folder holds another configuration, or the same one and `resume` was not asked for.
+    Without `out` it is runs/COMMAND, or the first free runs/COMMAND-N; with `resume` the latest one. Raises
+    UserError when the folder holds another configuration, or the same one without `resume`.
     """
     config = plain(config)
     path = default_folder(command, resume) if out is None else given_path(out)
@@ -79,7 +79,7 @@ def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any]
         path.mkdir(parents=True, exist_ok=True)
         write_whole(config_path, config_text(command, config))
     except OSError as error:
-        raise UserError(f"--out {path} cannot be written ({error.strerror}); give a folder that can.") from None
+        raise UserError(f"--out {path} cannot be written ({error.strerror}); give a writable folder.") from None
     return RunFolder(path, command, config, resumed=resume)
 
 
@@ -99,16 +99,16 @@ def check_folder(out: str | Path | None, command: str, settings: dict[str, Any],
         settings = plain(settings)
         part = {name: held.get(name) for name in settings}
         refuse_another(path, (held_command, part), (command, settings), resume)
-    check_writable(path, "a folder that can")
+    check_writable(path, "a writable folder")
 
 
 def check_writable(path: Path, allowed: str) -> None:
-    """Raises UserError where the nearest part of `path` that exists is no folder, or may not be written to."""
+    """Raises UserError where the nearest existing part of `path` is not a folder, or is not writable."""
     above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if above == path and not above.is_dir():
         return
     if not above.is_dir() or not os.access(above, os.W_OK):
-        reason = "may not be written to" if above.is_dir() else "is a file"
+        reason = "is not writable" if above.is_dir() else "is a file"
         raise UserError(f"--out {path} cannot be written ({above} {reason}); give {allowed}.")
 
 
@@ -122,18 +122,18 @@ def check_same_run(config_path: Path, command: str, config: dict[str, Any], resu
 def refuse_another(
     folder: Path, held: tuple[str, dict[str, Any]], asked: tuple[str, dict[str, Any]], resume: bool
 ) -> None:
-    """Raises UserError where a folder holds another run than is asked for, or the same one and `resume` is not."""
+    """Raises UserError where a folder holds a run that differs from the request, or the same one without `resume`."""
     what = first_difference(held[1], asked[1]) if held[0] == asked[0] else f"the command {held[0]}"
     if what:
         raise UserError(
             f"--out {folder} holds a run of another configuration ({what}); give another --out, or the same options."
         )
     if not resume:
-        raise UserError(f"--out {folder} already holds this run; add --resume to go on with it, or give another --out.")
+        raise UserError(f"--out {folder} already holds this run; add --resume to continue it, or give another --out.")
 
 
 def read_config(config_path: Path) -> tuple[str, dict[str, Any]]:
-    """The command and the configuration that a run folder's config.yaml holds. Raises UserError where it is none."""
+    """The command and the configuration in a run folder's config.yaml. Raises UserError where it is not valid."""
     import yaml
 
     try:
@@ -143,7 +143,7 @@ def read_config(config_path: Path) -> tuple[str, dict[str, Any]]:
     except (yaml.YAMLError, OSError, IndexError, UnicodeDecodeError):
         raise UserError(f"{config_path} cannot be read; restore it, or give another folder.") from None
     if not isinstance(held, dict):
-        raise UserError(f"{config_path} holds no configuration; restore it, or give another folder.")
+        raise UserError(f"{config_path} contains no configuration; restore it, or give another folder.")
     return command, held
 
 
@@ -156,7 +156,7 @@ def default_folder(command: str, resume: bool) -> Path:
 
 
 def config_digest(config: dict[str, Any]) -> str:
-    """A short hash of everything in a configuration that decides what is computed."""
+    """A short hash of all options that affect the results."""
     kept = {name: value for name, value in plain(config).items() if name not in NOT_HASHED}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -169,12 +169,12 @@ def config_text(command: str, config: dict[str, Any]) -> str:
 
 
 def first_difference(held: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> str:
-    """The first option in which two configurations differ, in words."""
+    """Describes the first option in which two configurations differ."""
     for name in [*asked, *(key for key in held if key not in asked)]:
         if not prefix and name in NOT_HASHED:
             continue
         old, new = held.get(name), asked.get(name)
-        if name not in held and new is False:  # a switch that the version of that run did not have
+        if name not in held and new is False:  # a flag that the run's version did not have
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             inner = first_difference(old, new, f"{prefix}{name}.")
@@ -186,14 +186,14 @@ def first_difference(held: dict[str, Any], asked: dict[str, Any], prefix: str = 
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The result.json of a run folder. Raises UserError where there is none, or it is newer or not one."""
+    """The result.json of a run folder. Raises UserError where it is missing, newer than this version, or invalid."""
     path = folder / "result.json"
     try:
         result = json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{folder} holds no finished run (no result.json); finish it with --resume.") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path} is not JSON; the run has to be made again.") from None
+        raise UserError(f"{path} is not JSON; run it again.") from None
     if not isinstance(result, dict) or result.get("schema") != SCHEMA or not isinstance(result.get("version"), int):
         raise UserError(f"{path} is not the result of a FieldShift run; give the folder of one.")
     if result["version"] > VERSION:
@@ -202,7 +202,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a text file under a temporary name, then renames it: whole or not at all."""
+    """Writes a text file atomically: under a temporary name, then renamed."""
     temporary = path.with_name(f".{path.name}.writing")
     temporary.write_text(text)
     temporary.replace(path)
@@ -226,7 +226,7 @@ def plain(value: Any) -> Any:
 
 
 def environment() -> dict[str, Any]:
-    """Versions and hardware that a number was made with."""
+    """Versions and hardware of this run."""
     import torch
 
     packages = ("fieldshift", "torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "numpy")

@@ -1,4 +1,4 @@
-"""SIGTERM, as `kill` and a stopped job send it, ends a command as Ctrl-C does: runs are closed, workers are ended."""
+"""SIGTERM (from `kill` or a stopped job) ends a command as Ctrl-C does: runs are closed and workers are ended."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from types import FrameType
 
 @dataclass
 class Termination:
-    """Whether SIGTERM came."""
+    """Records whether SIGTERM was received."""
 
     received: bool = False
 
 
 @contextlib.contextmanager
 def terminate_like_interrupt() -> Iterator[Termination]:
-    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does; the block learns which of the two it was.
+    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does; `Termination` records which of the two it was.
 
     Outside the main thread, where signals cannot be handled, the block changes nothing.
     """

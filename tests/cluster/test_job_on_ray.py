@@ -116,7 +116,7 @@ def test_a_job_needs_the_token_brings_its_package_and_ends_with_its_status(
 
     without = run({"RAY_AUTH_MODE": "disabled"}, 0)
     assert without.returncode == 1
-    assert "refuses this client's token" in without.stderr
+    assert "rejects this client's token" in without.stderr
     assert "RAY_AUTH_MODE=token" in without.stderr
     finished = run({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}, 3)
     assert "twice is 42" in finished.stdout, finished.stdout + finished.stderr

@@ -61,7 +61,7 @@ def test_an_address_where_nothing_answers_is_said_at_once() -> None:
 
 @pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "", "http://"])
 def test_an_address_that_is_no_url_is_refused(address: str) -> None:
-    with pytest.raises(UserError, match="must be a dashboard's URL"):
+    with pytest.raises(UserError, match="must be the URL of a dashboard"):
         submit(address, ["true"])
 
 

@@ -72,7 +72,7 @@ def test_a_killed_worker_costs_no_more_than_what_followed_the_last_checkpoint(
     assert heard[-1]["begun"] == 1
     printed = capfd.readouterr().out
     assert f"worker {victim} on " in printed
-    assert "going on from the last checkpoint (retry 1 of 1)" in printed
+    assert "resuming from the last checkpoint (retry 1 of 1)" in printed
 
 
 def test_workers_that_die_too_often_end_the_run_in_one_line(ray_cluster: None, tmp_path: Path) -> None:
@@ -96,4 +96,4 @@ def test_a_killed_trial_starts_again_and_the_others_go_on(
     assert once.metrics["begun"] == 1
     assert always.value is None
     assert always.error is not None
-    assert "trial once died; going on from its last checkpoint (retry 1 of 1)" in capfd.readouterr().out
+    assert "trial once died; resuming from its last checkpoint (retry 1 of 1)" in capfd.readouterr().out

@@ -65,7 +65,7 @@ def test_a_folder_that_a_node_does_not_see_is_refused_before_any_work(blind_fold
     def never(trial: dict[str, object], context: WorkerContext) -> dict[str, object]:
         raise AssertionError("no trial starts")
 
-    with pytest.raises(UserError, match=rf"^--out {blind_folder}/ray is not seen by 1 of the cluster's 2 nodes \("):
+    with pytest.raises(UserError, match=rf"^--out {blind_folder}/ray is not visible to 1 of the cluster's 2 nodes \("):
         run_trials(never, [{"key": "one"}], cluster=ClusterConfig(), name="never", storage=blind_folder / "ray")
     assert [path.name for path in (blind_folder / "ray").iterdir()] == ["trials"]
 

@@ -137,7 +137,7 @@ def test_a_kept_trial_is_taken_where_all_that_it_recorded_is_the_same(
 ) -> None:
     (first,) = go([{**TRIALS[0], **recorded}], tmp_path)
     if not same:
-        with pytest.raises(UserError, match="of another configuration"):
+        with pytest.raises(UserError, match="another configuration"):
             go([{**TRIALS[0], **asked}], tmp_path, resume=True)
         return
     (again,) = go([{**TRIALS[0], **asked}], tmp_path, resume=True)

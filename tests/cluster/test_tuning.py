@@ -84,7 +84,7 @@ def test_a_space_that_cannot_be_tuned_is_refused(tmp_path: Path) -> None:
     options = {"metric": "score", "samples": 2, "reports": 9, "cluster": HERE, "name": "tune", "storage": tmp_path}
     with pytest.raises(UserError, match="cannot be tuned"):
         tune_trials(climb, {"x": tune.grid_search([1, 2])}, **options)
-    with pytest.raises(UserError, match="x of the space is no Ray Tune domain"):
+    with pytest.raises(UserError, match="x of the space is not a Ray Tune domain"):
         tune_trials(climb, {"x": 3, "y": tune.uniform(0, 1)}, **options)
     with pytest.raises(UserError, match="0 samples"):
         tune_trials(climb, {"x": tune.uniform(0, 1)}, **options | {"samples": 0})

@@ -99,5 +99,5 @@ def test_a_digest_follows_every_value_and_no_order(tmp_path: Path) -> None:
     assert digest(base) == digest(dict(reversed(base.items())))
     assert digest(base) != digest({**base, "a": 2})
     assert digest(base) != digest({**base, "b": {**base["b"], "cluster": ClusterConfig(workers=2)}})
-    with pytest.raises(TypeError, match="plain values, but it has a function"):
+    with pytest.raises(TypeError, match="plain values, but has a function"):
         digest({"a": count})

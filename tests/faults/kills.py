@@ -115,7 +115,7 @@ def run(stage: Stage, folder: Path, kill_after: float | None, chance: random.Ran
     found = [steady(values.get(name)) for name in stage.compared]
     now = time.monotonic()
     worked = 0.0 if working_since is None else now - working_since
-    return Outcome(process.returncode, kills, text.count("going on from"), found, now - begin, worked, text)
+    return Outcome(process.returncode, kills, text.count("resuming from"), found, now - begin, worked, text)
 
 
 def working(parent: int, name: str) -> list[psutil.Process]:

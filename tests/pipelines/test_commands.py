@@ -226,7 +226,7 @@ MISTAKES = {
     "policy unused": (["train", "--arm", "none", "--policy", "POLICY"], "reads no policy"),
     "two frames": (["search", "--frames", "5", "--search.frames", "3"], "give --frames alone"),
     "size": (["train", "--loading.size", "40"], "two whole numbers, height and width"),
-    "no run given": (["predict", "a.png"], "--run is needed"),
+    "no run given": (["predict", "a.png"], "--run is required"),
     "no policy": (["train", "--arm", "das"], "The arm 'das' needs a policy"),
     "no policy file": (["train", "--policy", "nowhere.json"], "nowhere.json"),
     "sweep without policy": (["sweep-frames"], "needs a policy"),

@@ -85,14 +85,14 @@ def test_loose_words_stay_as_they_were_written(typed: list[str], parsed: list[st
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["--kind", "a"], "--kind is short for --settings.kind and for --more.kind; write which."),
+        (["--kind", "a"], "--kind is short for --settings.kind and for --more.kind; give the full name."),
         (["--frame", "3"], "Unknown option --frame. Did you mean --frames?"),
         (["--frames"], "--frames needs a value"),
         (["--frames", "--resume"], "--frames needs a value"),
         (["--frames=--"], "--frames needs a value"),
         (["--frames", "--", "a"], "--frames needs a value"),
         (["loose"], "Unexpected argument 'loose'"),
-        (["--frames", "caf\udce9"], "--frames=caf\\udce9 is no UTF-8 text; rename that file or folder."),
+        (["--frames", "caf\udce9"], "--frames=caf\\udce9 is not valid UTF-8; rename that file or folder."),
     ],
 )
 def test_mistakes_are_named(typed: list[str], said: str) -> None:

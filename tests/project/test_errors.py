@@ -40,7 +40,7 @@ def test_what_torch_refuses_to_unpickle_is_named_without_its_advice(tmp_path: Pa
     torch.save({"a": Thing()}, tmp_path / "thing.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(Thing(), 2))
     for file, words in (
-        ("thing.pt", f"it holds an object of {__name__}.Thing, which is no tensor"),
+        ("thing.pt", f"it contains a {__name__}.Thing object, which is not a tensor"),
         ("plain.pt", None),
     ):
         with pytest.raises(pickle.UnpicklingError) as caught:
@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_line_with_the_path(
     monkeypatch.setattr(cli, "dispatch", fail)
     assert cli.main(["train"]) == 2
     assert capsys.readouterr().err == (
-        f"fieldshift: '/a folder/result.json': {os.strerror(number)}; make room or give another path.\n"
+        f"fieldshift: '/a folder/result.json': {os.strerror(number)}; free some space or give another path.\n"
     )
 
 

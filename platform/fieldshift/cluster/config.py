@@ -1,4 +1,4 @@
-"""What a run asks of the machines it runs on."""
+"""Configuration of the processes and machines that a run uses."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from fieldshift.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
-    """How many processes a run uses, how big each is, and on which cluster they start.
+    """Number and size of a run's processes, and the cluster that they start on.
 
     Attributes:
-        workers: Processes that train one model together; 0 runs it inside this process, without Ray.
+        workers: Processes that train one model together; 0 runs it in this process, without Ray.
         cpus_per_worker: CPU cores (and torch threads) of each worker.
-        gpus_per_worker: GPUs of each worker, 0 to 1 (a fraction shares a GPU); None takes one wherever there is any.
-        address: Cluster to join, HOST:PORT or "auto"; None starts a local one, or joins the one a job was sent to.
-        trials_at_once: Upper bound on trials at the same time; None fits as many as there is room for, 0 uses no Ray.
+        gpus_per_worker: GPUs of each worker, 0 to 1 (a fraction shares a GPU); None uses one where available.
+        address: Cluster to join, HOST:PORT or "auto"; None starts a local one, or joins the cluster of the job it runs in.
+        trials_at_once: Upper bound on concurrent trials; None runs as many as fit, 0 uses no Ray.
         trial_workers: Processes that train each trial together; 0 gives a trial one process.
-        max_failures: How often workers or a trial that died are started again, from their last checkpoint.
-        start_timeout_s: Seconds that workers have to start before the run ends with an error.
+        max_failures: How often workers or a trial that died are restarted from their last checkpoint.
+        start_timeout_s: Seconds to wait for the workers to start before the run ends with an error.
     """
 
     workers: int = 0
@@ -46,6 +46,6 @@ class ClusterConfig:
             raise UserError(f"cluster.start_timeout_s is {self.start_timeout_s:g}, but must be above 0 seconds.")
         if self.address is not None and "://" in self.address:
             raise UserError(
-                f"cluster.address is '{self.address}', but a run joins a cluster as HOST:PORT or 'auto';"
-                " send a command to a dashboard's URL with `fieldshift submit --address URL -- COMMAND`."
+                f"cluster.address is '{self.address}', but must be HOST:PORT or 'auto';"
+                " to send a command to a dashboard's URL, use `fieldshift submit --address URL -- COMMAND`."
             )

@@ -33,12 +33,12 @@ _QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
-# A worker's death is told by `run_workers` and `run_trials`. Ray reads this when it is first imported.
+# A worker's death is reported by `run_workers` and `run_trials`. Ray reads this when it is first imported.
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "A worker died or was killed while executing a task")
 
 
 def has_ray() -> bool:
-    """Whether Ray with Train and Tune can be imported here."""
+    """Whether Ray with Train and Tune can be imported."""
     try:
         import ray.train
         import ray.tune  # noqa: F401
@@ -57,15 +57,15 @@ def require_ray(feature: str) -> None:
 
 @contextlib.contextmanager
 def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Iterator[Resources]:
-    """Joins the cluster, or starts a local one with its dashboard, and takes down at the end only what it started.
+    """Joins the cluster, or starts a local one with its dashboard; at the end it stops only what it started.
 
-    Where this process is connected already, that connection is used and left open; so an outer `connect` makes several
-    runs share one cluster. A process inside a submitted job joins the job's cluster.
+    Where this process is already connected, that connection is used and left open, so that several runs within an outer
+    `connect` share one cluster. A process inside a submitted job joins the job's cluster.
 
     Args:
         cluster: Which cluster; `address=None` starts a local one unless RAY_ADDRESS names another.
-        modules: Packages that a joined cluster's workers get from here (`py_modules`); local workers import what this
-            process can import, and a job's workers got theirs with the job.
+        modules: Packages that a joined cluster's workers receive (`py_modules`); local workers import what this
+            process can import, and a job's workers received theirs with the job.
 
     Raises:
         UserError: The address does not answer, or refuses this process.
@@ -87,11 +87,11 @@ def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Itera
 
 
 def check_fits(cluster: ClusterConfig, workers: int) -> None:
-    """Checks before any work that `workers` workers fit; 0 is a run in this process. No local cluster is started for it.
+    """Checks before any work that `workers` workers fit; 0 means a run in this process. Starts no local cluster.
 
     Raises:
-        UserError: They need more CPU cores or GPUs than there are, or the cluster does not answer.
-        MissingFeatureError: Workers are asked for and Ray is not installed.
+        UserError: The workers need more CPU cores or GPUs than available, or the cluster does not answer.
+        MissingFeatureError: Workers are requested and Ray is not installed.
     """
     if workers == 0:
         local_device(cluster)
@@ -129,12 +129,12 @@ def _join(place: str, **settings: Any) -> None:
 
 
 def _start_local(**quiet: Any) -> None:
-    """Starts a local cluster, anew where a busy machine takes longer than the half minute that Ray allows."""
+    """Starts a local cluster, again where a busy machine exceeds the half minute that Ray allows."""
     import ray
 
     for attempt in range(1, STARTS + 1):
         port = _free_port()
-        # The state API of trials asks this dashboard, not one that an older cluster left on the machine.
+        # The state API of trials queries this dashboard, not one that an older cluster left on the machine.
         inherited = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "PYTHONPATH": _import_path()}
         try:
             with environment(inherited):
@@ -143,7 +143,7 @@ def _start_local(**quiet: Any) -> None:
             ray.shutdown()
             if "timed out" not in str(error) or attempt == STARTS:
                 raise UserError(
-                    f"The local Ray cluster did not start: {_reason(error)}. Try again with fewer workers, or with none."
+                    f"The local Ray cluster did not start: {_reason(error)}. Try again with fewer workers, or without workers."
                 ) from error
         else:
             return
@@ -151,7 +151,7 @@ def _start_local(**quiet: Any) -> None:
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keeps this process's handler of SIGTERM, such as `fieldshift.termination`'s, which `ray.init` replaces."""
+    """Keeps this process's SIGTERM handler, such as `fieldshift.termination`'s, which `ray.init` replaces."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     if callable(before) and threading.current_thread() is threading.main_thread():
@@ -161,14 +161,14 @@ def _own_sigterm() -> Iterator[None]:
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "auth" in text.lower():
-        return f"it refuses this process's token; {TOKEN_ADVICE}. {text[:160]}"
+        return f"it rejects this process's token; {TOKEN_ADVICE}. {text[:160]}"
     if text.startswith("Failed to connect") and "RAY_AUTH_TOKEN" not in os.environ:
-        text += f"; where it wants a token, {TOKEN_ADVICE}"
+        text += f"; if it requires a token, {TOKEN_ADVICE}"
     return text[:300] or type(error).__name__
 
 
 def _import_path() -> str:
-    """PYTHONPATH that lets local workers import what this process imports from outside its Python installation."""
+    """PYTHONPATH that lets local workers import this process's packages from outside its Python installation."""
     own = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
     outside = [
         entry

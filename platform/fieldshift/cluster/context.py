@@ -1,4 +1,4 @@
-"""What a function knows about the worker it runs in, the same in one process and on a cluster."""
+"""The worker's view of a run, the same in one process and on a cluster."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Send = Callable[[Metrics], bool]
 
 @dataclass
 class WorkerContext:
-    """The place a worker function runs in: which of how many workers it is, its device, and its line to the driver.
+    """The context of a worker function: its rank, its device and its channel to the driver.
 
     Attributes:
-        rank: Number of this worker, 0 to world - 1.
-        world: Workers that run the same function together.
-        device: torch's name of the device, "cpu" or "cuda:0".
-        stopping: Set by `report` once the run should end here; it turns true at the same report on every worker.
+        rank: Rank of this worker, 0 to world - 1.
+        world: Number of workers that run the same function together.
+        device: torch device name, "cpu" or "cuda:0".
+        stopping: Set by `report` once the run should stop; it becomes true at the same report on every worker.
     """
 
     rank: int = 0
@@ -27,9 +27,9 @@ class WorkerContext:
     send: Send | None = field(default=None, repr=False)
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """Tells the driver how the run goes; the driver hears what rank 0 says, and may answer that it should end.
+        """Reports metrics to the driver, which uses those of rank 0 and may answer that the run should stop.
 
-        Every worker calls this equally often, once per epoch or so, never once per batch: each call is a message.
+        Every worker must call this equally often, about once per epoch and never once per batch: each call is a message.
 
         Args:
             metrics: Plain numbers by name. Non-finite values are allowed, tensors are not.
@@ -43,8 +43,10 @@ class WorkerContext:
 
 
 def plain_numbers(metrics: Mapping[str, float]) -> Metrics:
-    """Numbers as Python floats; raises TypeError that names the first value which is something else."""
+    """Numbers as Python floats; raises TypeError that names the first value of another type."""
     for name, value in metrics.items():
         if not isinstance(value, int | float):
-            raise TypeError(f"A report holds plain numbers, but '{name}' is a {type(value).__name__}; use .item().")
+            raise TypeError(
+                f"A report must contain plain numbers, but '{name}' is a {type(value).__name__}; use .item()."
+            )
     return {name: float(value) for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Sending a command to a Ray cluster as a job, and following what it prints."""
+"""Submits a command to a Ray cluster as a job and follows its output."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _TOKEN_ADVICE = (
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """How far a job came.
+    """The outcome of a job.
 
     Attributes:
-        job_id: What `ray job status|logs|stop` call it.
+        job_id: Identifier for `ray job status|logs|stop`.
         status: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
         exit_code: Exit code of the job's command; 130 when it was stopped, None while it runs.
-        message: Ray's own words about a job that did not succeed.
+        message: Ray's message about a job that did not succeed.
     """
 
     job_id: str
@@ -58,21 +58,21 @@ def submit(
     on_text: Callable[[str], object] | None = None,
     start_timeout_s: float = 600.0,
 ) -> JobOutcome:
-    """Runs a command on a cluster as a job; with `follow` hands on what it prints until it ends.
+    """Runs a command on a cluster as a job; with `follow` prints its output until it ends.
 
-    Ctrl-C while following ends the following, not the job.
+    Ctrl-C while following stops following, not the job.
 
     Args:
         address: URL of the cluster's dashboard, such as http://HEAD:8265.
         argv: The command, word by word.
-        modules: Packages the job and its workers get from here (`py_modules`); nothing else travels, no data, no
+        modules: Packages that the job and its workers receive (`py_modules`); nothing else is sent: no data, no
             environment.
         env: Environment variables of the job.
-        on_text: Gets the job's output in pieces; None prints it.
-        start_timeout_s: Seconds the job has to start while it is followed.
+        on_text: Receives the job's output in pieces; None prints it.
+        start_timeout_s: Seconds to wait for the job to start while it is followed.
 
     Raises:
-        UserError: Nothing answers at the address, it refuses the token, or the job does not start in time.
+        UserError: Nothing answers at the address, it rejects the token, or the job does not start in time.
     """
     if not argv:
         raise UserError("The job has no command; give one after `--`, such as `-- study --data digit-pairs-left`.")
@@ -82,7 +82,7 @@ def submit(
         from ray.job_submission import JobSubmissionClient
 
         for name in list(logging.root.manager.loggerDict):
-            if name.startswith("ray"):  # their progress lines are no part of the job's output
+            if name.startswith("ray"):  # their progress lines are not part of the job's output
                 logging.getLogger(name).setLevel(logging.ERROR)
         client = JobSubmissionClient(address)
         folders = [str(Path(str(module.__file__)).parent) for module in modules]
@@ -116,7 +116,7 @@ def _print(text: str) -> None:
 def _knock(address: str) -> None:
     parts = urlsplit(address)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UserError(f"The address is '{address}', but must be a dashboard's URL such as http://HOST:8265.")
+        raise UserError(f"The address is '{address}', but must be the URL of a dashboard, such as http://HOST:8265.")
     port = parts.port or (443 if parts.scheme == "https" else 8265)
     try:
         socket.create_connection((parts.hostname, port), timeout=REACH_DEADLINE_S).close()
@@ -129,7 +129,7 @@ def _knock(address: str) -> None:
 
 @contextlib.contextmanager
 def _named_address_only() -> Iterator[None]:
-    """Keeps Ray from preferring an address of the environment to the one that was given."""
+    """Makes Ray use the given address rather than one from the environment."""
     ours = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
     try:
         yield
@@ -147,8 +147,8 @@ def _told_in_one_line(address: str) -> Iterator[None]:
         text = " ".join(str(error).split())
         # Whole numbers only: the text names the port as well.
         if re.search(r"\b(401|403)\b|[Aa]uthentication|[Uu]nauthorized", text):
-            raise UserError(f"The cluster at {address} refuses this client's token; {_TOKEN_ADVICE}.") from error
-        raise UserError(f"The cluster at {address} does not take the job: {text[:300]}") from error
+            raise UserError(f"The cluster at {address} rejects this client's token; {_TOKEN_ADVICE}.") from error
+        raise UserError(f"The cluster at {address} does not accept the job: {text[:300]}") from error
 
 
 def _await_start(client: Any, job_id: str, timeout_s: float) -> None:
@@ -158,13 +158,13 @@ def _await_start(client: Any, job_id: str, timeout_s: float) -> None:
             client.stop_job(job_id)
             raise UserError(
                 f"Job {job_id} did not start within {timeout_s:g} seconds and was stopped;"
-                " see `ray status` on the cluster for what it waits for."
+                " run `ray status` on the cluster to see what it waits for."
             )
         time.sleep(POLL_S)
 
 
 def _follow(client: Any, job_id: str, on_text: Callable[[str], object]) -> None:
-    """Streams the job's output; takes up the stream again where it broke off, as long as the job runs."""
+    """Streams the job's output; reconnects after an interruption as long as the job runs."""
     seen = 0
 
     async def stream() -> None:
@@ -198,7 +198,7 @@ def _outcome(client: Any, job_id: str) -> JobOutcome:
             break
         time.sleep(POLL_S)
     code = {"SUCCEEDED": 0, "STOPPED": 130}.get(status, info.driver_exit_code or 1)
-    # Ray repeats the end of the log in its message; what it says itself comes before.
+    # Ray repeats the end of the log in its message, after its own text.
     message = (
         "" if status == "SUCCEEDED" else " ".join((info.message or "").partition(", last available logs")[0].split())
     )

@@ -1,4 +1,4 @@
-"""Whether Ray can be started or joined from here, found out before it is imported: addresses, folders, cores."""
+"""Checks before Ray is imported that it can be started or joined: addresses, folders, cores."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fieldshift.errors import UserError
 
 REACH_DEADLINE_S = 5.0
 LONGEST_SOCKET_BYTES = 107
-# What Ray puts below its folder: the time to the microsecond, the number of the process, and its longest socket's name.
+# Ray appends to its folder: the time in microseconds, the process id, and its longest socket name.
 _DEEPEST = "ray/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
 
 
 def check_reach(cluster: ClusterConfig, workers: int) -> None:
-    """Checks what `workers` workers need of Ray without importing it; nothing where this process is connected already.
+    """Checks what `workers` workers need from Ray without importing it; does nothing in a connected process.
 
     Raises:
-        UserError: No cluster answers at the address that is given or in RAY_ADDRESS; or a local one has too few CPU
-            cores, or a folder for its files that is too long.
+        UserError: No cluster answers at the given address or at RAY_ADDRESS; or a local one has too few CPU
+            cores, or its folder for files has too long a name.
     """
     if is_connected():
         return
@@ -42,7 +42,7 @@ def is_connected() -> bool:
 
 
 def knock(address: str, source: str) -> None:
-    """Knocks at HOST:PORT, because Ray itself waits for minutes. `source` is where the address was given."""
+    """Tests that HOST:PORT accepts connections, because Ray itself waits for minutes. `source`: where the address was given."""
     if address in {"auto", "local"}:
         return
     host, colon, port = address.rpartition(":")
@@ -60,7 +60,7 @@ def knock(address: str, source: str) -> None:
 
 
 def check_folder() -> None:
-    """Raises UserError where the names of a local cluster's sockets would be longer than a socket's name may be."""
+    """Raises UserError where the socket names of a local cluster would exceed the operating system's limit."""
     variable = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
     folder = Path(os.environ[variable]) if variable else Path("/tmp")
     longest = len(os.fsencode(folder / _DEEPEST.format(pid=os.getpid())))

@@ -1,4 +1,4 @@
-"""How reports travel from workers to the driver, and the wish to end travels back."""
+"""Reports from workers to the driver, and stop requests from the driver to the workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fieldshift.cluster.context import Metrics
 from fieldshift.errors import UserError
 
 POLL_S = 0.25
-# A mailbox that died answers with an error at once; on a machine that is busy with other things a living one is slow.
+# A mailbox that died answers with an error at once; on a busy machine a living one may be slow.
 ANSWER_DEADLINE_S = 600.0
 
 _LOST_PEER = re.compile(r"gloo|NCCL|Connection (?:reset|closed|refused)|Broken pipe|Socket Timeout", re.IGNORECASE)
@@ -22,11 +22,11 @@ OnReport = Callable[[Metrics], bool | None]
 
 
 class Mailbox:
-    """An actor that keeps rank 0's reports until the driver takes them, the first failure of every rank, and who died.
+    """An actor that holds rank 0's reports for the driver, the first failure of every rank, and the ranks that died.
 
-    A wish to end takes effect at one report number, the first that no rank has reached when the wish arrives; so all
-    ranks learn of it at the same report, without talking to each other. When workers died, all ranks start anew and
-    number their reports from 1 again.
+    A stop request takes effect at one report number, the first that no rank has reached when it arrives; so all ranks
+    stop at the same report without communicating with each other. When workers died, all ranks restart and number their
+    reports from 1 again.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class Mailbox:
         self._end_at: int | None = None
 
     def begin(self, rank: int, place: str) -> None:
-        """A rank starts, on that node."""
+        """Registers a rank that starts on that node."""
         self._places[rank] = place
 
     def post(self, rank: int, number: int, metrics: Metrics) -> bool:
-        """Takes report `number` (1, 2, ...) of a rank and answers whether the run should end there."""
+        """Takes report `number` (1, 2, ...) of a rank and returns whether the run should stop there."""
         if rank == 0:
             self._reports.append(metrics)
         self._latest = max(self._latest, number)
@@ -52,7 +52,7 @@ class Mailbox:
         self._failures.append(failure)
 
     def lost(self, ranks: list[int]) -> bool:
-        """Whether the run may start again after these ranks ended: none failed but by dying, or because another died."""
+        """Whether the run may restart after these ranks ended: every failure is a death, or the result of another's death."""
         if any(not failure["peer"] for failure in self._failures):
             return False
         told = {failure["rank"] for failure in self._failures}
@@ -64,7 +64,7 @@ class Mailbox:
         return True
 
     def take(self) -> list[Metrics | Loss]:
-        """Reports and losses that came since the last call, in order."""
+        """Returns the reports and losses since the last call, in order."""
         reports, self._reports = self._reports, []
         return reports
 
@@ -72,28 +72,28 @@ class Mailbox:
         return list(self._failures)
 
     def end(self) -> None:
-        """Lets the run end at the next report of every rank."""
+        """Stops the run at the next report of every rank."""
         if self._end_at is None:
             self._end_at = self._latest + 1
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Workers that died: how many losses there were so far, and the (rank, node) of those that are known to be dead."""
+    """Workers that died: the number of losses so far, and the (rank, node) of those known to be dead."""
 
     number: int
     dead: tuple[tuple[int, str], ...]
 
     def words(self) -> str:
-        """Who died, for a line to read."""
+        """Describes who died, in one phrase."""
         named = [f"worker {rank}{f' on {place}' if place else ''}" for rank, place in self.dead]
         if not named:
-            return "the workers lost each other"
+            return "the workers lost their connection to each other"
         return f"{', '.join(named)} died"
 
 
 def start_mailbox() -> Any:
-    """Starts a mailbox actor on the driver's own node; it needs no CPU and ends with the driver's last handle on it."""
+    """Starts a mailbox actor on the driver's own node; it needs no CPU and ends with the driver's last handle to it."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -116,7 +116,7 @@ def sender(mailbox: Any, rank: int) -> Callable[[Metrics], bool]:
 
 
 def describe_failure(error: BaseException, rank: int = 0) -> dict[str, Any]:
-    """A failure as plain values: survives every trip between processes, whatever the exception holds."""
+    """A failure as plain values, which can be sent between processes whatever the exception contains."""
     return {
         "rank": rank,
         "user": isinstance(error, UserError),
@@ -127,7 +127,7 @@ def describe_failure(error: BaseException, rank: int = 0) -> dict[str, Any]:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error is torch.distributed's word for another worker that went away."""
+    """Whether an error is torch.distributed's report of another worker that went away."""
     import torch.distributed as dist
 
     if isinstance(error, UserError) or not isinstance(error, RuntimeError):
@@ -136,7 +136,7 @@ def is_lost_peer(error: BaseException) -> bool:
 
 
 def failure_text(error: BaseException) -> str:
-    """One line about a failure: a user's mistake in its own words, anything else with its type."""
+    """A failure as one line: a user error as its own message, any other error with its type."""
     text = " ".join(str(error).split())
     if isinstance(error, UserError):
         return text
@@ -144,10 +144,10 @@ def failure_text(error: BaseException) -> str:
 
 
 class Listener:
-    """Hands reports to a callback from a thread of its own while the calling thread waits for the workers.
+    """Passes reports to a callback in a separate thread while the calling thread waits for the workers.
 
-    Use as a context manager; what the callback raised is raised again when the block ends. A callback that returns True
-    lets the run end at the workers' next report.
+    Use as a context manager; an error of the callback is raised again when the block ends. A callback that returns True
+    stops the run at the workers' next report.
     """
 
     def __init__(self, mailbox: Any, on_report: OnReport | None, on_loss: Callable[[Loss], object]) -> None:

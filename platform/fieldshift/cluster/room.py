@@ -1,4 +1,4 @@
-"""What a cluster or this machine holds, and whether what is asked of it fits."""
+"""The resources of a cluster or of this machine, and whether a request fits them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from fieldshift.errors import UserError
 
 @dataclass(frozen=True)
 class Resources:
-    """What a cluster holds in all: CPU cores and GPUs."""
+    """The total resources of a cluster: CPU cores and GPUs."""
 
     cpus: float
     gpus: float
 
 
 def resources() -> Resources:
-    """What the connected cluster holds in all."""
+    """The total resources of the connected cluster."""
     import ray
 
     total: dict[str, float] = ray.cluster_resources()
@@ -26,7 +26,7 @@ def resources() -> Resources:
 
 
 def this_machine() -> Resources:
-    """What a local cluster on this machine will hold, before it is started."""
+    """The resources that a local cluster on this machine will have, before it is started."""
     try:
         import torch
     except ImportError:
@@ -35,14 +35,14 @@ def this_machine() -> Resources:
 
 
 def worker_gpus(cluster: ClusterConfig, gpus: float) -> float:
-    """GPUs each worker gets where there are `gpus` in all: what the user asked, else one where there is any."""
+    """GPUs per worker where there are `gpus` in all: the requested number, else one where available."""
     if cluster.gpus_per_worker is not None:
         return cluster.gpus_per_worker
     return 1.0 if gpus >= 1 else 0.0
 
 
 def check_cores(cluster: ClusterConfig, workers: int, cores: float) -> None:
-    """Raises UserError where `workers` workers need more CPU cores than there are."""
+    """Raises UserError where `workers` workers need more CPU cores than available."""
     needed = workers * cluster.cpus_per_worker
     if needed > cores:
         raise _too_many(workers, needed, "CPU cores", cores, "cluster.cpus_per_worker")
@@ -56,10 +56,10 @@ def _too_many(workers: int, needed: float, what: str, there: float, field: str) 
 
 
 def preflight(cluster: ClusterConfig, workers: int, held: Resources) -> None:
-    """Checks that `workers` workers fit on the cluster, so that nothing waits for ever for what is not there.
+    """Checks that `workers` workers fit on the cluster, so that no run waits for resources that do not exist.
 
     Raises:
-        UserError: They need more CPU cores or GPUs than the cluster holds; the line gives both numbers.
+        UserError: The workers need more CPU cores or GPUs than the cluster has; the message gives both numbers.
     """
     check_cores(cluster, workers, held.cpus)
     needed = workers * worker_gpus(cluster, held.gpus)
@@ -68,10 +68,10 @@ def preflight(cluster: ClusterConfig, workers: int, held: Resources) -> None:
 
 
 def local_device(cluster: ClusterConfig) -> str:
-    """torch's name of the device that a run inside this process uses.
+    """The torch device name for a run in this process.
 
     Raises:
-        UserError: A GPU is asked for and there is none.
+        UserError: A GPU is requested and there is none.
     """
     try:
         import torch
@@ -87,10 +87,10 @@ def local_device(cluster: ClusterConfig) -> str:
 
 
 def room_for(cluster: ClusterConfig, held: Resources) -> int:
-    """How many trials fit on the cluster at once.
+    """The number of trials that fit on the cluster at once.
 
     Raises:
-        UserError: Not even one does.
+        UserError: Not even one fits.
     """
     workers = max(cluster.trial_workers, 1)
     preflight(cluster, workers, held)

@@ -1,4 +1,4 @@
-"""Whether all nodes of a cluster see the folder that a run writes to."""
+"""Checks that all nodes of a cluster share the folder that a run writes to."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ANSWER_DEADLINE_S = 120.0
 
 
 def check_shared(folder: Path) -> None:
-    """Lets every node of the cluster read a number from a file in `folder`; a cluster of one node is not asked.
+    """Makes every node of the cluster read a number from a file in `folder`; skipped on a cluster of one node.
 
     Raises:
-        UserError: A node does not see the file: what its workers write would stay there.
+        UserError: A node does not see the file, so the files of its workers would be lost to the run.
     """
     import ray
 
@@ -31,13 +31,13 @@ def check_shared(folder: Path) -> None:
         nonce.unlink()
     if blind:
         raise UserError(
-            f"--out {folder} is not seen by {len(blind)} of the cluster's {len(nodes)} nodes ({', '.join(sorted(blind))}); "
+            f"--out {folder} is not visible to {len(blind)} of the cluster's {len(nodes)} nodes ({', '.join(sorted(blind))}); "
             "give a folder that all nodes share (NFS or another network file system), or a cluster of one node."
         )
 
 
 def answers(nodes: list[dict[str, Any]], path: Path) -> dict[str, str | None]:
-    """What each node reads at `path`, by the node's address and the start of its id; None where it reads nothing."""
+    """The content that each node reads at `path`, by node address and start of its id; None where it cannot be read."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -1,4 +1,4 @@
-"""One function on several workers through Ray Train, or in this process when no workers are asked for."""
+"""Runs one function on several workers through Ray Train, or in this process when no workers are requested."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
 
 
 class WorkerFailedError(RuntimeError):
-    """A worker ended with an error that is not the user's; the message holds the worker's own traceback."""
+    """A worker ended with an error other than a user error; the message contains the worker's traceback."""
 
 
 class WorkersLostError(RunFailedError):
@@ -51,24 +51,24 @@ def run_workers(
     modules: Sequence[ModuleType] = (),
     on_report: OnReport | None = None,
 ) -> dict[str, Any]:
-    """Runs `function(payload, context)` on every worker and returns what rank 0's call returned.
+    """Runs `function(payload, context)` on every worker and returns the return value of rank 0.
 
     With `cluster.workers` 0 the same function runs in this process, with no process group. Otherwise Ray Train starts
     the workers with torch.distributed joined (gloo on CPUs and on shared GPUs, NCCL where every worker has its own).
-    When a worker or its node dies, all of them are started again, up to `cluster.max_failures` times, and the function is
-    called anew: it has to go on from what it left on disk. What the function itself raises ends the run at once.
+    When a worker or its node dies, all of them are restarted, up to `cluster.max_failures` times, and the function is
+    called again: it must resume from its files on disk. An error of the function itself ends the run at once.
 
     Args:
         function: Importable by the workers, or defined where it can be pickled.
-        payload: Plain values, the configuration of the run; its digest becomes part of the run's name.
+        payload: Plain values, the configuration of the run; a digest of it is part of the run's name.
         name: Name of the run, letters, digits, and ._=-
         storage: Folder for Ray's own files; shared by all nodes where the cluster has several.
-        modules: Packages that the workers of a joined cluster get from here.
-        on_report: Hears rank 0's reports in this process (on a cluster from a thread of its own); returning True lets
-            the run end at the workers' next report.
+        modules: Packages that the workers of a joined cluster receive.
+        on_report: Called with rank 0's reports in this process (on a cluster in a separate thread); returning True
+            stops the run at the workers' next report.
 
     Raises:
-        UserError: More is asked than the cluster has, a node does not see `storage`, or a worker raised UserError.
+        UserError: The request exceeds the cluster, a node does not see `storage`, or a worker raised UserError.
         WorkerFailedError: A worker raised anything else.
         WorkersLostError: Workers died more often than `cluster.max_failures` allows.
     """
@@ -82,7 +82,7 @@ def run_workers(
 def run_here(
     function: WorkerFunction, payload: dict[str, Any], *, device: str, on_report: OnReport | None = None
 ) -> dict[str, Any]:
-    """The function as the only worker, in this process."""
+    """Runs the function as the only worker, in this process."""
 
     def send(metrics: Metrics) -> bool:
         return bool(on_report(metrics)) if on_report is not None else False
@@ -100,7 +100,7 @@ def fit(
     storage: Path,
     on_report: OnReport | None = None,
 ) -> dict[str, Any]:
-    """`run_workers` on the cluster this process is connected to (a trial calls it too)."""
+    """Implements `run_workers` on the connected cluster (a trial calls it too)."""
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, RunConfig
@@ -127,7 +127,7 @@ def fit(
                 max_failures=cluster.max_failures,
                 controller_failure_limit=min(
                     1, cluster.max_failures
-                ),  # workers that died as they started, or did not start
+                ),  # workers that died during their start, or did not start
                 max_preemption_failures=cluster.max_failures,
             ),
             callbacks=[_watcher(mailbox)],
@@ -140,17 +140,17 @@ def fit(
     def lost(loss: Loss) -> None:
         losses.append(loss)
         if loss.number <= cluster.max_failures:
-            say(f"  {loss.words()}; going on from the last checkpoint (retry {loss.number} of {cluster.max_failures})")
+            say(f"  {loss.words()}; resuming from the last checkpoint (retry {loss.number} of {cluster.max_failures})")
 
     with Listener(mailbox, on_report, lost), environment(deadline), _interruptible():
         value = _outcome(trainer, mailbox, workers, cluster, losses)
     if not isinstance(value, dict):
-        raise TypeError(f"A worker function returns a dict, but '{name}' returned a {type(value).__name__}.")
+        raise TypeError(f"A worker function must return a dict, but '{name}' returned a {type(value).__name__}.")
     return value
 
 
 def digest(payload: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that change with any value of a configuration."""
+    """Eight hexadecimal digits that depend on every value of a configuration."""
 
     def plain(value: object) -> object:
         if is_dataclass(value) and not isinstance(value, type):
@@ -159,14 +159,14 @@ def digest(payload: dict[str, Any]) -> str:
             return str(value)
         if isinstance(value, set | frozenset):
             return sorted(value, key=repr)
-        raise TypeError(f"A payload holds plain values, but it has a {type(value).__name__}.")
+        raise TypeError(f"A payload must contain plain values, but has a {type(value).__name__}.")
 
     text = json.dumps(payload, sort_keys=True, default=plain)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _work(config: dict[str, Any]) -> Any:
-    """What every Ray Train worker runs: sets up threads and device, then the function; failures go to the mailbox."""
+    """Entry point of every Ray Train worker: sets up threads and device, then calls the function; reports failures."""
     import ray
     import torch
     from ray import train
@@ -191,7 +191,7 @@ def _work(config: dict[str, Any]) -> Any:
 
 
 def _watcher(mailbox: Any) -> Any:
-    """The callback that lets Ray Train start dead workers again, and ends a run in which the function itself failed."""
+    """The callback that lets Ray Train restart dead workers, and ends a run whose function failed."""
     from ray.train import UserCallback
 
     class Watcher(UserCallback):
@@ -225,11 +225,11 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig, l
             times = f"{len(losses)} time{'s' if len(losses) > 1 else ''}"
             raise WorkersLostError(
                 f"The run's workers were lost {times} (cluster.max_failures is {cluster.max_failures}), at last: "
-                f"{losses[-1].words()}; the same command with --resume goes on from the last checkpoint."
+                f"{losses[-1].words()}; the same command with --resume resumes from the last checkpoint."
             ) from None
         if not failures:
             raise RunFailedError(
-                f"The workers could not work ({reason_of(error)}); the same command with --resume tries again."
+                f"The workers could not run ({reason_of(error)}); the same command with --resume tries again."
             ) from error
         # The first one to fail is the cause; the other ranks fail because it went away.
         first = next((failure for failure in failures if failure["user"]), failures[0])
@@ -240,7 +240,7 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig, l
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Puts Ctrl-C's handler back, which `fit` replaces for good."""
+    """Restores the Ctrl-C handler, which `fit` replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

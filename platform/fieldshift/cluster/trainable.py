@@ -1,4 +1,4 @@
-"""A worker function as Ray Tune runs it, and what Tune's driver hears of it."""
+"""Adapts a worker function to Ray Tune, and Tune's callbacks to ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fieldshift.console import say
 TrialOf = Callable[[dict[str, Any]], Trial]
 
 VALUE, FAILURE, SECONDS = "fieldshift_value", "fieldshift_failure", "fieldshift_seconds"
-# Bytes that the driver of a trial with workers of its own reserves: every node has memory, and no worker waits for it.
+# Bytes that the driver of a multi-worker trial reserves: every node has memory, and no worker waits for it.
 DRIVER_MEMORY = 1_000_000
 
 _DRIVER_ENVIRONMENT = {
@@ -38,13 +38,13 @@ _TUNE_KEYS = {"config", "date", "timestamp", "trial_id", "pid", "hostname", "nod
 def trainable_for(
     function: WorkerFunction, trial_of: TrialOf, cluster: ClusterConfig, held: Resources, storage: Path
 ) -> Any:
-    """The function as Ray Tune calls it, with the resources of one trial.
+    """Wraps the function for Ray Tune, with the resources of one trial.
 
-    A trial with workers of its own is only their driver: it reserves next to nothing, so that they find room.
+    A trial with several workers only drives them: it reserves almost nothing, so that the workers fit.
 
     Args:
-        trial_of: The trial that a Tune configuration stands for.
-        held: What the cluster holds, so that a worker gets a GPU where there is any.
+        trial_of: Converts a Tune configuration to its trial.
+        held: Resources of the cluster, so that a worker gets a GPU where available.
         storage: Absolute folder for the files of Ray Train.
     """
     from ray import tune
@@ -62,7 +62,7 @@ def trainable_for(
 
 
 def _run_trial(function: WorkerFunction, trial: Trial, device: str, cluster: ClusterConfig, storage: Path) -> None:
-    """Reports as the trial goes; its value, or its failure, is the last report, so no file has to be shared."""
+    """Reports while the trial runs; its value or failure is the last report, so that no file has to be shared."""
     from ray import tune
 
     last: Metrics = {}
@@ -89,10 +89,10 @@ def _run_trial(function: WorkerFunction, trial: Trial, device: str, cluster: Clu
 
 
 def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnDone, max_failures: int = 0) -> Any:
-    """The Tune callback that turns what trials report into `on_report` and `done`, in the driver.
+    """The Tune callback that calls `on_report` and `done` in the driver for the reports of trials.
 
-    Tune writes its callbacks to disk. `on_report` and `done` may hold anything of this process, a progress bar or a
-    client, so what is written is a callback that does nothing.
+    Tune pickles its callbacks. `on_report` and `done` may hold objects of this process, such as a progress bar or a
+    client, so it is pickled as a callback that does nothing.
     """
     from ray.tune import Callback
 
@@ -123,7 +123,7 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             retry = f"retry {trial.num_failures} of {max_failures}"
             self._call(
-                say, f"  trial {trial_of(trial.config)['key']} died; going on from its last checkpoint ({retry})"
+                say, f"  trial {trial_of(trial.config)['key']} died; resuming from its last checkpoint ({retry})"
             )
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -158,7 +158,7 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
 
 
 def own_metrics(result: dict[str, Any]) -> Metrics:
-    """What the trial itself reported, without what Tune adds to every result."""
+    """The metrics that the trial itself reported, without those that Tune adds to every result."""
     from ray.tune.result import AUTO_RESULT_KEYS
 
     added = _TUNE_KEYS | set(AUTO_RESULT_KEYS)
@@ -168,7 +168,7 @@ def own_metrics(result: dict[str, Any]) -> Metrics:
 
 
 def run_config(name: str, storage: Path, callback: Any, cluster: ClusterConfig) -> Any:
-    """Tune's settings: files below `storage`/ray, nothing printed; a trial whose process died is started again."""
+    """Tune's settings: files below `storage`/ray, nothing printed; a trial whose process died is restarted."""
     from ray import tune
 
     return tune.RunConfig(
@@ -181,9 +181,9 @@ def run_config(name: str, storage: Path, callback: Any, cluster: ClusterConfig) 
 
 
 def fit_quietly(tuner: Any, listener: Any) -> None:
-    """Runs a tuner without its own progress lines; what went wrong is told trial by trial.
+    """Runs a tuner without its own progress lines; errors are reported per trial.
 
-    What a callback of ours raised comes out as it was, not wrapped by Tune.
+    An error of our callback is raised as it is, not wrapped by Tune.
     """
     noisy = [logging.getLogger(name) for name in ("ray.tune", "ray.air")]
     levels = [logger.level for logger in noisy]

@@ -1,4 +1,4 @@
-"""What a trial came to, how it is kept on disk, and trials one after another in this process."""
+"""Trial results, their files on disk, and the execution of trials in this process."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from fieldshift.errors import UserError
 Trial = dict[str, Any]
 OnTrialReport = Callable[[Trial, Metrics], object]
 
-LATER = frozenset({"data"})  # what trials of older versions did not record
+LATER = frozenset({"data"})  # not recorded by older versions
 _KEY = re.compile(r"[A-Za-z0-9._=+-]{1,120}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What one trial came to.
+    """The result of one trial.
 
     Attributes:
-        trial: The trial as it was given, with its "key".
-        value: What the function returned; None after an error, or when the trial was stopped early.
-        error: One line about what went wrong, or None.
-        seconds: Wall-clock time of the trial itself, without the start of its process (with it when it ended early).
+        trial: The trial, with its "key".
+        value: The function's return value; None after an error, or when the trial was stopped early.
+        error: The error as one line, or None.
+        seconds: Wall-clock time of the trial itself, without starting its process (including it when the trial ended early).
         metrics: Its last report.
-        stopped: A scheduler ended the trial early.
-        kept: Read from an earlier run instead of run again.
+        stopped: Whether a scheduler ended the trial early.
+        kept: Whether it was read from an earlier run instead of run again.
     """
 
     trial: Trial
@@ -61,19 +61,19 @@ def checked_keys(trials: Sequence[Trial]) -> list[str]:
             raise ValueError(f"A trial's key is '{key}', but must be 1 to 120 letters, digits, dots, - _ + or =.")
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise ValueError(f"Keys of trials must differ, but these occur more than once: {', '.join(twice)}.")
+        raise ValueError(f"Keys of trials must be unique, but these occur more than once: {', '.join(twice)}.")
     return keys
 
 
 class TrialFolder:
-    """The values of finished trials, one JSON file per trial, each written whole."""
+    """The values of finished trials, one JSON file per trial, each written atomically."""
 
     def __init__(self, storage: Path) -> None:
         self.path = storage.resolve() / "trials"
         self.path.mkdir(parents=True, exist_ok=True)
 
     def keep(self, result: TrialResult) -> None:
-        """Writes what a trial came to; one that failed leaves no file and is run again."""
+        """Writes the result of a trial; a failed trial leaves no file and is run again."""
         if result.error is not None:
             return
         record = {
@@ -89,7 +89,7 @@ class TrialFolder:
         temporary.replace(target)
 
     def kept(self, trial: Trial, any_configuration: bool = False) -> TrialResult | None:
-        """The trial as an earlier run finished it, or None.
+        """The result of the trial from an earlier run, or None.
 
         Raises:
             UserError: The file under the trial's key belongs to another configuration, or cannot be read.
@@ -104,12 +104,12 @@ class TrialFolder:
             raise UserError(f"{source} is not a finished trial ({error}); delete it to run the trial again.") from error
         if not any_configuration and not agrees(result.trial, json.loads(json.dumps(trial))):
             raise UserError(
-                f"{source} is of another configuration; give another --out, or leave out --resume to start anew."
+                f"{source} belongs to another configuration; give another --out, or leave out --resume to start again."
             )
         return result
 
     def all(self) -> list[TrialResult]:
-        """Every trial an earlier run finished, by key."""
+        """All trials that an earlier run finished, by key."""
         return [
             result
             for source in sorted(self.path.glob("*.json"))
@@ -117,7 +117,7 @@ class TrialFolder:
         ]
 
     def forget(self, trial: Trial) -> None:
-        """Removes what an earlier run left under the trial's key."""
+        """Removes the earlier result under the trial's key."""
         self._file(str(trial["key"])).unlink(missing_ok=True)
 
     def _file(self, key: str) -> Path:
@@ -125,7 +125,7 @@ class TrialFolder:
 
 
 def agrees(recorded: Trial, asked: Trial) -> bool:
-    """Whether a kept trial is the one that is asked for; what an older version did not record is unknown, a switch was off."""
+    """Whether a stored trial matches the requested one; values not recorded by older versions match, flags default to off."""
     known = {name: value for name, value in asked.items() if name in recorded or not (name in LATER or value is False)}
     return known.keys() == recorded.keys() and all(
         agrees(recorded[name], value)
@@ -138,7 +138,7 @@ def agrees(recorded: Trial, asked: Trial) -> bool:
 def split_kept(
     trials: Sequence[Trial], folder: TrialFolder, resume: bool
 ) -> tuple[dict[str, TrialResult], list[Trial]]:
-    """The trials an earlier run finished, by key, and those still to run; without `resume` all are to run."""
+    """The trials finished by an earlier run, by key, and those still to run; without `resume` all are to run."""
     finished: dict[str, TrialResult] = {}
     missing: list[Trial] = []
     for trial in trials:
@@ -154,7 +154,7 @@ def split_kept(
 def run_trial_here(
     function: WorkerFunction, trial: Trial, *, device: str, on_report: Callable[[Trial, Metrics], bool]
 ) -> TrialResult:
-    """One trial in this process; its error is collected, Ctrl-C is not. `on_report` answers whether it should end."""
+    """Runs one trial in this process; its error is recorded, Ctrl-C is not. `on_report` returns whether it should stop."""
     last: Metrics = {}
     stopped = False
 

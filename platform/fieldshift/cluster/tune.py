@@ -1,4 +1,4 @@
-"""Many trials of one function: through Ray Tune, or one after another in this process."""
+"""Runs many trials of one function: through Ray Tune, or sequentially in this process."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ def run_trials(
 ) -> list[TrialResult]:
     """Runs `function(trial, context)` for every trial and returns the results in the order of `trials`.
 
-    Trials run through Ray Tune, first in first out, as many at once as fit; one after another in this process when
+    Trials run through Ray Tune, first in, first out, as many at once as fit; sequentially in this process when
     `cluster.trials_at_once` is 0 or Ray is not installed. With `cluster.trial_workers` above 0 each trial is trained by
-    that many workers together (Ray Train). An error of one trial is collected and the others go on.
+    that many workers together (Ray Train). An error of one trial is recorded and the others continue.
 
     Args:
-        function: As for `run_workers`; what it returns must be JSON (a dict).
-        trials: Plain values, each with a "key" of its own (letters, digits, and ._=+-), stable over restarts.
+        function: As for `run_workers`; its return value must be a dict that JSON can represent.
+        trials: Plain values, each with a unique "key" (letters, digits, and ._=+-) that is stable over restarts.
         name: Name of the comparison.
-        storage: Finished trials are kept in `storage`/trials/KEY.json, each file written whole.
-        on_report: Hears (trial, metrics) in this process as trials report.
-        on_done: Hears each TrialResult as it ends; kept ones first.
-        resume: Takes finished trials from `storage` instead of running them again.
-        modules: Packages that the workers of a joined cluster get from here.
+        storage: Finished trials are stored in `storage`/trials/KEY.json, each file written atomically.
+        on_report: Called with (trial, metrics) in this process for every report.
+        on_done: Called with each TrialResult as it ends; stored ones first.
+        resume: Reads finished trials from `storage` instead of running them again.
+        modules: Packages that the workers of a joined cluster receive.
 
     Raises:
-        UserError: One trial asks for more than the cluster has, or a kept trial has another configuration.
+        UserError: One trial exceeds the cluster, or a stored trial has another configuration.
         KeyboardInterrupt: Ctrl-C; finished trials stay in `storage`.
     """
     checked_keys(trials)
@@ -104,7 +104,7 @@ def _run_on_ray(
     ended: set[str] = set()
 
     def end(result: TrialResult) -> None:
-        # Nothing but Ctrl-C ends a trial of a comparison early.
+        # Only Ctrl-C ends a trial of a comparison early.
         if not result.stopped:
             ended.add(result.key)
             done(result)
@@ -126,7 +126,7 @@ def _run_on_ray(
     )
     fit_quietly(tuner, listener)
     if len(ended) < len(trials):
-        # Tune answers Ctrl-C by ending early and returning.
+        # On Ctrl-C Tune ends early and returns.
         raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""Hyperparameter search: Optuna proposes, successive halving ends what does badly."""
+"""Hyperparameter search: Optuna proposes samples, successive halving stops the worst ones early."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SAMPLE = re.compile(r"sample-(\d+)")
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a search came to: every sample, and the best of those that ran to their end."""
+    """The result of a tuning run: all samples, and the best of those that ran to their end."""
 
     results: list[TrialResult]
     best: TrialResult | None
@@ -66,24 +66,24 @@ def tune_trials(
     resume: bool = False,
     modules: Sequence[ModuleType] = (),
 ) -> Tuning:
-    """Searches `space` for the values that make `metric` best: Optuna's TPE proposes, ASHA ends bad samples early.
+    """Searches `space` for the values that optimise `metric`: Optuna's TPE proposes samples, ASHA stops bad ones early.
 
-    For tuning only: ending trials early is unfair in a comparison. A third of the samples that reach a rung (1, 3, 9,
-    ... reports) goes on. With `cluster.trials_at_once` 0 Optuna does both in this process, one sample after another.
+    For tuning only: stopping trials early is unfair in a comparison. A third of the samples that reach a rung (1, 3, 9,
+    ... reports) continues. With `cluster.trials_at_once` 0 Optuna does both in this process, one sample after another.
 
     Args:
-        function: Gets {**fixed, **sampled, "key": "sample-000"} and reports `metric` once per epoch.
-        space: Ray Tune's domains by name (tune.randint, tune.uniform, tune.choice, ...); no grid_search, not nested.
+        function: Called with {**fixed, **sampled, "key": "sample-000"}; reports `metric` once per epoch.
+        space: Ray Tune's domains by name (tune.randint, tune.uniform, tune.choice, ...); not nested, no grid_search.
         metric: Name of a reported number.
-        mode: Whether more of it is better ("max") or less ("min").
-        samples: How many configurations are tried, those an earlier run finished included.
-        reports: How often a trial that runs to its end reports.
-        fixed: Values that every trial gets unchanged.
-        seed: Of Optuna's sampler.
-        resume: Takes finished samples from `storage` and lets Optuna learn from them.
+        mode: Whether higher ("max") or lower ("min") is better.
+        samples: Number of configurations to try, including those that an earlier run finished.
+        reports: Number of reports of a trial that runs to its end.
+        fixed: Values passed unchanged to every trial.
+        seed: Seed of Optuna's sampler.
+        resume: Reads finished samples from `storage` and lets Optuna learn from them.
 
     Raises:
-        UserError: As `run_trials`; also when `space` cannot be searched, or the kept samples belong to another search.
+        UserError: As `run_trials`; also when `space` cannot be searched, or the stored samples belong to another search.
     """
     require_ray("Tuning")
     if samples < 1 or reports < 1:
@@ -129,7 +129,7 @@ def _earlier(task: _Task, folder: TrialFolder, resume: bool) -> list[TrialResult
         if not agrees(known, dict(task.fixed)) or not task.space.keys() <= sample.trial.keys():
             raise UserError(
                 f"{folder.path}/{sample.key}.json belongs to another search;"
-                " give another --out, or leave out --resume to start anew."
+                " give another --out, or leave out --resume to start again."
             )
     return [sample for sample in samples if task.metric in sample.metrics]
 
@@ -147,7 +147,9 @@ def _distributions(space: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(f"This space cannot be tuned: {error}") from error
     plain = sorted(space.keys() - found.keys())
     if plain:
-        raise UserError(f"{', '.join(plain)} of the space is no Ray Tune domain; use tune.choice([...]) or such.")
+        raise UserError(
+            f"{', '.join(plain)} of the space is not a Ray Tune domain; use tune.choice([...]) or another domain."
+        )
     return found
 
 
@@ -217,7 +219,7 @@ def _tune_on_ray(
     ended: set[str] = set()
 
     class NumberedSearch(OptunaSearch):
-        """Optuna's proposals, each with the number that becomes its key."""
+        """Optuna's proposals, each with the number that forms its key."""
 
         proposed = 0
 
@@ -252,7 +254,7 @@ def _tune_on_ray(
             mode=task.mode,
             num_samples=missing,
             search_alg=search,
-            # The value comes as one more report, so a full trial must stay below max_t.
+            # The value is sent as one more report, so a full trial must stay below max_t.
             scheduler=ASHAScheduler(max_t=task.reports + 2, grace_period=1, reduction_factor=HALVING),
             max_concurrent_trials=room_for(cluster, held),
             reuse_actors=True,
