@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipelines.suggesting import Suggestion
 
 FEW_TESTS = 100
+SUGGESTED_SEEDS = 3
 FEW_ARMS = ["none", "das"]
 
 
@@ -116,7 +117,7 @@ def init(
         say(f"{len(dataset.test)} test images are few: one of them is {100 / len(dataset.test):.1f} points.")
     say()
     whole, short = (
-        study_seconds(dataset, chosen, speed, arms, seeds) for arms, seeds in ((STUDY_ARMS, 3), (FEW_ARMS, 1))
+        study_seconds(dataset, chosen, speed, arms, seeds) for arms, seeds in ((STUDY_ARMS, SUGGESTED_SEEDS), (FEW_ARMS, 1))
     )
     rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
     say(
@@ -155,7 +156,7 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
         f"temporal: {chosen.temporal}  # tsm costs nothing; gsf learns what to shift",
         f"frames: {chosen.frames}  # an image costs this many times the 2D network",
         "space: affine-one  # which motions are searched; affine-cell and others are in search_spaces/",
-        "seeds: 3  # every arm is trained this often; fewer make intervals wide",
+        f"seeds: {SUGGESTED_SEEDS}  # every arm is trained this often; fewer make intervals wide",
         "",
         "recipe:",
         f"  epochs: {chosen.epochs}",

@@ -51,9 +51,10 @@ STAGES = ("search", "compare", "frames", "receptive-field", "report")
 
 # What fits into a quarter of an hour on two cores; `--arms all` has the rest.
 STUDY_ARMS = (
-    "none", "affine", "randaugment", "das", "random-policy", "das-folded", "das-folded+affine", "random-policy-folded",
-    "dilated", "dilated+affine",
+    "none", "affine", "randaugment", "das", "replicate", "random-policy", "das-folded", "das-folded+affine",
+    "random-policy-folded", "dilated", "dilated+affine",
 )  # fmt: skip
+STUDY_SEEDS = 5
 STUDY_READINGS = READINGS[:2]
 STUDY_RECIPE = Recipe(epochs=6)
 STUDY_FRAMES = (1, 3, 5)
@@ -106,7 +107,7 @@ def study(
     frame_counts: list[int] | None = None,
     stages: list[str] | None = None,
     seed: int = 0,
-    seeds: int = 3,
+    seeds: int = STUDY_SEEDS,
     frame_seeds: int = 1,
     average_copies: int = 4,
     tune_randaugment: int = 0,
@@ -131,7 +132,7 @@ def study(
         searches: per-seed (a search for every seed), or one (that of the first seed serves all).
         space: search space: a name, or a TOML file.
         arms: arms to compare, or "all"; any arm may be joined with a 2D augmentation, such as das-folded+affine. By
-            default none, affine, randaugment, das in both forms, das-folded+affine, random policies and dilated kernels.
+            default none, affine, randaugment, das in both forms, das-folded+affine, their controls and dilated kernels.
         readings: "equal epochs" and "equal compute" by default; "equal compute, search included" trains arms without a
             search longer, by what the dearest search took.
         frame_counts: numbers of frames in the frame sweep, in the folded form those from 3 on; by default 1 3 5, and 3 5 7.
