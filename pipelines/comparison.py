@@ -136,7 +136,9 @@ def train_arms(
                 )  # fmt: skip
                 weights.append(float(epochs * budget.flops[name]))
                 shown_as.append(shown)
-    results = {row["key"]: row for row in run_training_trials(session, trials, weights, cluster, "comparison")}
+    readings_of = {trial.key: shown for trial, shown in zip(trials, shown_as, strict=True)}
+    trained = run_training_trials(session, trials, weights, cluster, "comparison", readings_of)
+    results = {row["key"]: row for row in trained}
     rows = [
         {
             **results[trial.key],
@@ -166,6 +168,7 @@ def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[s
     import pandas as pd
 
     from fieldshift.report import claims, comparison_sheets, cost_sheets, show, summarise, verdict
+    from pipelines.summing import record_arms
 
     rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
     score_name = str(rows["score_name"].iloc[0])
@@ -177,6 +180,7 @@ def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[s
     sentence = verdict(summary, score_name)
     say(sentence)
     say(f"  {session.path / 'result.json'}")
+    record_arms(session, rows, summary)
     failed = result.get("failed", {})
     say_failed(failed)
     return Comparison(session.path, rows, summary, sentence, claims(summary), failed)

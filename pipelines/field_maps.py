@@ -22,8 +22,11 @@ from fieldshift.receptive_field import (
     theory,
 )
 from fieldshift.receptive_field.effective import region_of
+from pipelines.field_records import field_key, field_metrics
 from pipelines.field_subjects import Subject
 from pipelines.fields import IMAGES, FieldResult
+from pipelines.labels import card_labels
+from pipelines.pages import MAPS, fields_view
 from pipelines.placement import best_device
 from pipelines.session import Session
 
@@ -113,7 +116,9 @@ def measure_and_draw(
     session.run.log_table(pd.DataFrame(rows), "receptive_field")
     for path in figures.values():
         session.run.log_artifact(path)
-    record(session, every)
+    record(session, every, subjects)
+    names = {name for found in every.values() for name in field_metrics(found.numbers)}
+    session.keep(fields_view(session.mark, "accuracy" if subjects[0].card.task == "classification" else "mIoU", names))
     return {
         "rows": rows,
         "sheet": {name: found.numbers for name, found in shown.items()},
@@ -267,29 +272,22 @@ def moves(regions: Reshaped) -> bool:
     return not bool((regions.fused.mask == regions.plain.mask).all())
 
 
-def record(session: Session, every: dict[str, MeasuredField]) -> None:
+def record(session: Session, every: dict[str, MeasuredField], subjects: Sequence[Subject]) -> None:
     """One MLflow run a map: its measures, its conditions as tags, and its picture on the scale of all."""
     from fieldshift.receptive_field.figures import brightest, map_picture
 
     highest = brightest([found.field for found in every.values()])
-    for name, found in every.items():
-        run = session.child(f"receptive-field-{name}", {"arm": name, "stage": "receptive-field"})
-        run.log_metrics(
-            {f"receptive_field/{slug(key)}": value for key, value in found.numbers.items() if number(value)}
-        )
+    for subject in subjects:
+        found, labels = every[subject.name], card_labels(subject.card)
+        run = session.child(
+            field_key(subject.name), {**labels, "arm": subject.card.arm}, stage="receptive-field", name=f"{subject.name} field",
+            folder=subject.folder,
+        )  # fmt: skip
+        run.log_metrics(field_metrics(found.numbers))
         run.set_tags(found.field.conditions.tags())
-        run.log_image("receptive_field/reference_frame", map_picture(found.field, highest), step=0)
-        run.log_artifact(session.path / f"{file_name(name)}.npz")
+        run.log_image(MAPS, map_picture(found.field, highest), step=0)
+        run.log_artifact(session.path / f"{file_name(subject.name)}.npz")
         run.close("FINISHED")
-
-
-def number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def slug(words: str) -> str:
-    """A measure's name as MLflow takes it."""
-    return "_".join("".join(character if character.isalnum() else " " for character in words).split())
 
 
 def file_name(name: str) -> str:

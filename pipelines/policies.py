@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
@@ -15,8 +14,11 @@ from fieldshift.forms import Form
 from fieldshift.motions import policy_file as policy_document
 from fieldshift.search import SearchConfig
 from fieldshift.training import arm_named
+from pipelines.labels import run_name
+from pipelines.pages import search_view
 from pipelines.placement import placed, workers_of_trials
 from pipelines.problem import PolicySource, Problem, policy_file, read_policy, say_other_length
+from pipelines.search_records import metrics_of, pass_metrics, record_found, search_labels
 from pipelines.searching import SearchResult, note, passes_of, run_search_trial, search_payload, space_words
 
 if TYPE_CHECKING:
@@ -186,17 +188,18 @@ def search_trials(
     def run_of(trial: dict[str, Any]) -> Run:
         key = trial["key"]
         if key not in runs:
-            frames = str(trial["problem"]["frames"])
-            tags = {"arm": "search", "form": trial["form"], "seed": str(trial["seed"]), "frames": frames}
-            runs[key] = session.child(f"search-{key}", tags)
-            runs[key].log_params({**tags, **{f"search.{name}": str(value) for name, value in trial["search"].items()}})
+            labels = search_labels(trial)
+            runs[key] = session.child(
+                f"search-{key}", labels, stage="search", name=run_name(labels), folder=session.path / key
+            )
+            runs[key].log_params({f"search.{name}": str(value) for name, value in trial["search"].items()})
         return runs[key]
 
     with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress("search", sum(passes.values())) as bar:
 
         def reported(trial: dict[str, Any], metrics: dict[str, float]) -> None:
             key, step = trial["key"], int(metrics.get("pass", 0))
-            run_of(trial).log_metrics({name: value for name, value in metrics.items() if name != "pass"}, step=step)
+            run_of(trial).log_metrics(pass_metrics(metrics), step=step)
             if "train/loss" in metrics:
                 done[key] = step
                 bar.show(sum(done.values()), f"{key}: {note(metrics)}")
@@ -205,7 +208,7 @@ def search_trials(
             run = run_of(result.trial)
             done[result.key] = passes[result.key]
             if result.value is not None:
-                run.log_artifact(Path(result.value["policy"]))
+                record_found(run, result.value)
             run.close("FAILED" if result.value is None else "FINISHED")
             bar.show(sum(done.values()), f"{'failed' if result.value is None else 'done'}: {result.key}")
 
@@ -218,6 +221,7 @@ def search_trials(
             raise RunFailedError(
                 f"The search {result.key} failed: {last_line(result.error)}; --resume keeps the others."
             )
+    session.keep(search_view(session.mark, metrics_of(result.value for result in results)))
     return [{"key": result.key, "form": result.trial["form"], "seed": result.trial["seed"], **(result.value or {})}
             for result in results]  # fmt: skip
 

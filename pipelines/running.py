@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
@@ -11,6 +13,7 @@ from fieldshift.console import Progress, duration, progress, say
 from fieldshift.errors import RunFailedError
 from fieldshift.tracking import Run
 from fieldshift.training import NetworkCard, Recipe
+from pipelines.labels import run_name, sectioned, trial_labels
 from pipelines.placement import placed, workers_of_trials
 from pipelines.problem import Problem
 from pipelines.session import Session
@@ -52,12 +55,18 @@ def training_trial(
 
 
 def run_training_trials(
-    session: Session, trials: list[Trial], weights: list[float], cluster: ClusterConfig, title: str
+    session: Session,
+    trials: list[Trial],
+    weights: list[float],
+    cluster: ClusterConfig,
+    title: str,
+    readings: Mapping[str, Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
     """Runs every trial, the longest first, and returns the rows of those that succeeded, in the given order.
 
-    `weights` are relative costs, used for the order and for the progress bar. Failed trials are reported and put into
-    `session.failed`. Raises RunFailedError when all failed.
+    `weights` are relative costs, used for the order and for the progress bar; `readings` those that a trial is shown in, by
+    its key, where it is shown in others than its own. Failed trials are reported and put into `session.failed`. Raises
+    RunFailedError when all failed.
     """
     runs: dict[str, Run] = {}
     done: dict[str, float] = {}
@@ -67,13 +76,9 @@ def run_training_trials(
     def run_of(key: str) -> Run:
         if key not in runs:
             trial = by_key[key]
-            card = NetworkCard.from_plain(trial.card)
-            tags = {
-                "arm": trial.arm, "form": card.form, "reading": trial.reading, "seed": str(trial.seed),
-                "frames": str(card.frames), "policy_frames": str(card.policy_frames),
-            }  # fmt: skip
-            runs[key] = session.child(key, tags)
-            runs[key].log_params({**tags, **{f"recipe.{name}": str(value) for name, value in trial.recipe.items()}})
+            labels = trial_labels(trial, (readings or {}).get(key, [trial.reading]))
+            runs[key] = session.child(key, labels, name=run_name(labels), folder=Path(trial.folder))
+            runs[key].log_params({f"recipe.{name}": str(value) for name, value in trial.recipe.items()})
         return runs[key]
 
     with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress(title, sum(weights)) as bar:
@@ -81,7 +86,7 @@ def run_training_trials(
         def reported(trial: dict[str, Any], metrics: dict[str, float]) -> None:
             key = trial["key"]
             epoch = int(metrics.get("epoch", 0))
-            run_of(key).log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step=epoch)
+            run_of(key).log_metrics(epoch_metrics(metrics), step=epoch)
             done[key] = cost[key] * epoch / trial["recipe"]["epochs"]
             show(bar, done, f"epoch {epoch}/{trial['recipe']['epochs']} of {key}")
 
@@ -123,19 +128,39 @@ def show(bar: Progress, done: dict[str, float], note: str) -> None:
     bar.show(sum(done.values()), note)
 
 
-def final_metrics(row: dict[str, Any]) -> dict[str, float]:
-    """What the MLflow comparison shows of a trial, in sections by prefix."""
-    name = row["score_name"]
+def epoch_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What MLflow shows of an epoch."""
+    return sectioned({name: value for name, value in metrics.items() if name != "epoch"}, "train")
+
+
+def score_metric(kind: str, score_name: str) -> str:
+    """The name of a test score in MLflow, in percent; its section is that of accuracies, which is the first."""
+    return f"accuracy/{kind}_percent" if score_name == "accuracy" else f"accuracy/{kind}_{score_name}_percent"
+
+
+def final_metrics(row: Mapping[str, Any]) -> dict[str, float]:
+    """What MLflow shows of a finished trial, in sections by prefix. Judged is what the report compares: averaged over
+    augmented copies where the arm has them."""
+    averaged = row["score_tta"] if known(row["score_tta"]) else None
+    scores = {"plain": row["score"], "averaged": averaged, "judged": row["score"] if averaged is None else averaged}
     values = {
-        f"test/{name}": row["score"],
-        f"test/{name}_averaged": row["score_tta"],
-        "test/loss": row["loss"],
+        **{
+            score_metric(kind, row["score_name"]): None if score is None else 100 * score
+            for kind, score in scores.items()
+        },
+        "loss/test": row["loss"],
         "cost/parameters": row["parameters"],
-        "cost/flops_per_image": row["flops"],
-        "cost/training_seconds": row["seconds"],
-        "cost/device_seconds": row.get("device_seconds"),
+        "cost/MFLOP_per_image": row["flops"] / 1e6,
+        "cost/epochs": row["epochs"],
+        "cost/training_s": row["seconds"],
+        "cost/device_s": row.get("device_seconds"),
     }
-    return {key: float(value) for key, value in values.items() if value is not None and math.isfinite(value)}
+    return {key: float(value) for key, value in values.items() if known(value)}
+
+
+def known(value: float | None) -> bool:
+    """Whether a number was measured: tables have NaN for what was not."""
+    return value is not None and math.isfinite(value)
 
 
 def last_line(text: str | None) -> str:

@@ -17,9 +17,12 @@ from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
 from pipelines.alignment import NoAlignmentError, check_alignment
+from pipelines.labels import run_name
 from pipelines.options import check_policy, check_space
+from pipelines.pages import search_view
 from pipelines.placement import placed
 from pipelines.problem import MOVED_ARMS, STILL_ARMS, Problem, images_in_step
+from pipelines.search_records import metrics_of, pass_metrics, record_found, search_labels
 from pipelines.session import Session, open_session
 
 if TYPE_CHECKING:
@@ -209,13 +212,14 @@ def run_search(
             (session.path / STATE_FILE).unlink(missing_ok=True)
         payload = search_payload(problem, space_name, config, seed=seed, digest=digest, folder=session.path)
         say(f"  {space.name}, {problem.form} form: {space_words(space)}")
-        tags = {"arm": "search", "seed": str(seed), "frames": str(problem.frames), "form": problem.form}
-        run = session.child("search", tags)
+        labels = search_labels({"seed": seed, "form": problem.form, **payload})
+        run = session.child("search", labels, name=run_name(labels))
+        run.log_params({f"search.{name}": str(value) for name, value in payload["search"].items()})
         with placed(cluster, on_ray=cluster.workers > 0), progress("search", passes_of(config, space, edges)) as bar:
 
             def reported(metrics: dict[str, float]) -> None:
                 step = int(metrics["pass"])
-                run.log_metrics({name: value for name, value in metrics.items() if name != "pass"}, step=step)
+                run.log_metrics(pass_metrics(metrics), step=step)
                 if "train/loss" in metrics:
                     bar.show(step, note(metrics))
 
@@ -228,8 +232,9 @@ def run_search(
                 on_report=reported,
             )
         finished = session.folder.write_result(found)
-        run.log_artifact(session.path / "policy.json")
+        record_found(run, found)
         run.close("FINISHED")
+        session.keep(search_view(session.mark, metrics_of([found])))
     policy = load_policy(session.path / "policy.json")
     say(f"policy, found in {duration(finished['seconds'])}:")
     for line in policy.describe():

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
-from fieldshift.run_folder import RunFolder, open_run_folder
+from fieldshift.run_folder import RunFolder, open_run_folder, write_whole
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store
+from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG
+from fieldshift.tracking.views import View
 from pipelines.data_record import FILE, keep_record
+from pipelines.labels import colour
+
+IDENTITY = "run-id"
+ASKED = ("data", "task", "network", "temporal", "space")
+"""Options of a run that are labels of all its parts."""
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
@@ -26,6 +36,9 @@ class Session:
     store: Store
     run: Run
     experiment: str
+    identity: str
+    name: str
+    parts: str = ""
     failed: dict[str, str] = field(default_factory=dict)  # trials that failed, and why
 
     @property
@@ -36,9 +49,49 @@ class Session:
     def resume(self) -> bool:
         return self.folder.resumed
 
-    def child(self, key: str, tags: dict[str, str]) -> Run:
-        """The MLflow run of one trial or stage, found again when the run is resumed."""
-        return self.store.run(self.experiment, key, parent_id=self.run.id, key=f"{self.path}:{key}", tags=tags)
+    @property
+    def mark(self) -> str:
+        """What the run and all its parts are tagged with, by which pages of one run leave those of others out."""
+        return hashlib.sha256(self.identity.encode()).hexdigest()[:8]
+
+    def child(
+        self,
+        key: str,
+        labels: Mapping[str, str],
+        *,
+        stage: str | None = None,
+        name: str = "",
+        folder: Path | None = None,
+    ) -> Run:
+        """The MLflow run of one trial or part, found again when the run is resumed; labels are parameters and tags.
+
+        name: what it is called in tables, by default its key. folder: where what it left lies, by default here.
+        """
+        asked = {name: str(self.folder.config[name]) for name in ASKED if self.folder.config.get(name) is not None}
+        labels = {"stage": stage or self.name, **asked, **labels}
+        tags = {
+            **labels,
+            **(colour(labels["arm"]) if name.startswith(labels.get("arm", " ")) else {}),
+            RUN_TAG: self.mark,
+            FOLDER_TAG: self.store.place(folder or self.path),
+        }
+        run = self.store.run(
+            self.experiment, name or key, parent_id=self.run.id, key=f"{self.identity}{self.parts}:{key}", tags=tags
+        )
+        run.log_params(labels)
+        return run
+
+    def part(self, name: str) -> Session:
+        """A part of this run, whose children are found without its folder being opened."""
+        return replace(self, name=name, parts=f"{self.parts}/{name}", failed={})
+
+    def known(self, key: str) -> Run:
+        """The run of one trial or part that is there already, to add to."""
+        return self.store.run(self.experiment, None, parent_id=self.run.id, key=f"{self.identity}{self.parts}:{key}")
+
+    def keep(self, view: View) -> None:
+        """Writes a saved view of MLflow's pages into the experiment, in place of an earlier one."""
+        self.run.tag_experiment(dict([view.tag(int(time.time() * 1000))]))
 
     def stage(self, name: str, config: dict[str, Any]) -> Session:
         """A part of this run with its own folder inside this one; it goes on when the whole goes on."""
@@ -47,7 +100,15 @@ class Session:
         opened = open_run_folder(folder, name, config, resumed)
         if (self.path / FILE).exists():
             shutil.copyfile(self.path / FILE, folder / FILE)  # for its trials, and for who takes the stage for a run
-        return Session(opened, self.store, self.run, self.experiment)
+        return replace(self.part(name), folder=opened)
+
+
+def identity_of(folder: RunFolder) -> str:
+    """What a run is known by in stores, wherever its folder lies by then; a run of before is known by its first place."""
+    file = folder.path / IDENTITY
+    if not file.exists():
+        write_whole(file, f"{folder.path if folder.resumed else uuid.uuid4().hex}\n")
+    return file.read_text().strip()
 
 
 @contextmanager
@@ -70,9 +131,11 @@ def open_session(
     if out is None and folder.path.name != command and not resume:
         say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
     store = open_store(tracking, folder.path)
-    name = folder.path.name
-    run = store.run(tracking.experiment, name, key=str(folder.path), tags={"command": command, **tags})
-    session = Session(folder, store, run, tracking.experiment)
+    identity = identity_of(folder)
+    session = Session(folder, store, Run(), tracking.experiment, identity, command)
+    marks = {"command": command, RUN_TAG: session.mark, FOLDER_TAG: store.place(folder.path)}
+    run = store.run(tracking.experiment, folder.path.name, key=identity, tags={**marks, **tags})
+    session = replace(session, run=run)
     try:
         run.log_params(flat(folder.config))
         yield session

@@ -24,6 +24,7 @@ from pipelines.alignment import check_alignment
 from pipelines.arms import arms_that_build, check_arms, check_forms
 from pipelines.comparing import check_seeds
 from pipelines.comparison import Comparison, run_comparison
+from pipelines.field_records import record_on_trials
 from pipelines.fields import FieldResult, run_fields
 from pipelines.options import check_space
 from pipelines.placement import check_trials_fit, placed, workers_of_trials
@@ -271,6 +272,9 @@ def study(
             fields = run_fields(
                 stage, problem, dataset, first.policy, trained_folders(comparison), seed=seed, sweep=of_one_arm(sweep)
             )
+            if comparison is not None:
+                sheet = fields.table.set_index("network").to_dict("index")
+                record_on_trials(session, sheet, comparison.rows.to_dict("records"))
         if "report" in wanted:
             headline(session, "report", "tables and figures")
             report = write_study_report(

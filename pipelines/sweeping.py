@@ -177,6 +177,7 @@ def run_sweep(
     import pandas as pd
 
     from fieldshift.report import show, sweep_sheet
+    from pipelines.summing import record_lengths
 
     finished = session.folder.finished_result()
     if finished is None:
@@ -188,6 +189,7 @@ def run_sweep(
     say()
     show(sweep_sheet(frame, str(frame["score_name"].iloc[0]), notes_on(problem.data)))
     say(f"  {session.path / 'result.json'}")
+    record_lengths(session, frame)
     failed = finished.get("failed", {})
     say_failed(failed)
     return FrameSweep(session.path, frame, failed)

@@ -104,7 +104,7 @@ def train(
 
     from fieldshift.search import load_space
     from pipelines.failure_cases import read_maps, say_maps, write_failure_page
-    from pipelines.running import final_metrics, training_trial
+    from pipelines.running import epoch_metrics, final_metrics, training_trial
     from pipelines.trials import run_training_trial
 
     found, dataset = read_policy(policy), problem.check()
@@ -132,7 +132,7 @@ def train(
 
             def reported(metrics: dict[str, float]) -> None:
                 epoch = int(metrics["epoch"])
-                session.run.log_metrics({key: value for key, value in metrics.items() if key != "epoch"}, step=epoch)
+                session.run.log_metrics(epoch_metrics(metrics), step=epoch)
                 bar.show(epoch, f"epoch {epoch}/{recipe.epochs} loss {metrics['train/loss']:.3f}")
 
             row = run_workers(

@@ -118,25 +118,6 @@ def test_the_same_command_gives_the_same_policy_and_numbers(
             assert [row[name] for row in first] == [row[name] for row in second], (stage, name)
 
 
-def test_mlflow_has_one_child_a_trial_with_arm_seed_and_frames(small_study: Path) -> None:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{small_study}/mlflow.db")
-    (experiment,) = [each for each in client.search_experiments() if each.name == "fieldshift"]
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-    assert len(parents) == 1
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    trials = {run.data.tags["mlflow.runName"] for run in runs if "reading" in run.data.tags}
-    kept = {path.parent.name for path in small_study.rglob("weights.safetensors")}
-    assert trials == kept
-    for run in runs:
-        if "reading" in run.data.tags:
-            assert {"arm", "form", "seed", "frames", "policy_frames"} <= run.data.tags.keys()
-            assert (run.data.tags["form"] == "folded") == ("-folded" in run.data.tags["arm"])
-            assert "test/accuracy" in run.data.metrics
-
-
 def test_another_configuration_is_refused_before_any_work(run_study: RunStudy, small_study: Path) -> None:
     with pytest.raises(UserError, match="recipe.epochs is 1 there, 2 here"):
         run_study(small_study, epochs=2)

@@ -237,16 +237,16 @@ def test_one_network_under_several_motions(
     client = client_for(f"sqlite:///{out / 'mlflow.db'}?timeout=60")
     experiment = client.get_experiment_by_name("fieldshift").experiment_id
     by_name = {run.info.run_name: run for run in client.search_runs([experiment])}
-    run = by_name["receptive-field-rotate=40"]
+    run = by_name["rotate=40 field"]
     assert run.data.tags["conditions.unit"] == "4, 5"
     assert run.data.tags["conditions.images_kind"] == "uniform noise"
     assert run.data.tags["conditions.policy"] == "edge 0->1: rotate by 40 degrees at the outer frames"
-    assert run.data.metrics["receptive_field/mass_of_the_map"] == pytest.approx(turned["mass of the map"])
-    named = run.data.metrics["receptive_field/effective_reference_frame_share_through_other_frames"]
+    assert run.data.metrics["field/mass_of_the_map"] == pytest.approx(turned["mass of the map"])
+    named = run.data.metrics["field/share_through_other_frames"]
     assert named == pytest.approx(turned["effective, reference frame: share through other frames"])
-    assert {"receptive_field/effective_all_frames_sigma_along_px"} <= set(run.data.metrics)
+    assert {"field/sigma_along_px", "field/all_frames_sigma_along_px"} <= set(run.data.metrics)
     pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images")]
-    assert any("receptive_field" in path and path.endswith(".png") for path in pictures), pictures
+    assert any("field" in path and path.endswith(".png") for path in pictures), pictures
     parent = by_name["fields"]
     stored = {file.path for file in client.list_artifacts(parent.info.run_id)}
     assert {"receptive_field.json", "receptive-fields.png", "receptive-fields.svg"} <= stored

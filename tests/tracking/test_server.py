@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import urllib.parse
 import urllib.request
@@ -11,7 +12,9 @@ import pytest
 
 from fieldshift.errors import UserError
 from fieldshift.tracking import TrackingConfig, open_store, serving
-from fieldshift.tracking.server import charts_link, find_store
+from fieldshift.tracking.server import Pages, find_store, opened, welcome
+from fieldshift.tracking.store import RUN_TAG
+from fieldshift.tracking.views import View
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -19,19 +22,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def test_a_folder_without_a_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tracking store"):
         find_store(tmp_path)
-    with pytest.raises(UserError, match="is a server already"):
-        find_store("http://127.0.0.1:5000")
+    with pytest.raises(UserError, match="is a server already"), opened("http://127.0.0.1:5000"):
+        pass
 
 
 def test_the_newest_store_of_a_folder_of_runs_is_found(tmp_path: Path) -> None:
     for name, age in (("old", 1), ("new", 2)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "mlflow.db").touch()
-        import os
-
         os.utime(tmp_path / name / "mlflow.db", (age, age))
-    assert find_store(tmp_path)[0].startswith(f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}")
-    assert find_store(tmp_path / "old")[1] == str(tmp_path / "old" / "artifacts")
+    assert find_store(tmp_path) == tmp_path / "new"
+    assert find_store(tmp_path / "old") == tmp_path / "old"
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
@@ -44,22 +45,48 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
             pass
 
 
-def test_the_link_opens_the_charts_of_the_children(tmp_path: Path) -> None:
+def test_what_is_printed_leads_to_the_charts_of_the_children(tmp_path: Path) -> None:
     store = open_store(TrackingConfig(), tmp_path)
-    assert charts_link(store.uri, "http://here") == "http://here"
+    pages = Pages("http://here", store.uri)
+    assert welcome(tmp_path, pages)[1:] == ["http://here"]
     parent = store.run("mine", "study")
-    assert "searchFilter" not in charts_link(store.uri, "http://here")
+    assert "searchFilter" not in welcome(tmp_path, pages)[-1]
     store.run("mine", "das", parent_id=parent.id)
-    link = charts_link(store.uri, "http://here")
-    page, _, query = link.partition("?")
+    why, last = welcome(tmp_path, pages)[1:]
+    assert why == "  (this store has no saved views, so here are the charts of all runs)"
+    page, _, query = last.strip().partition("   ")[0].partition("?")
     assert page == f"http://here/#/experiments/{store.experiment_id('mine')}/runs"
     assert dict(urllib.parse.parse_qsl(query))["searchFilter"] == "tags.`mlflow.parentRunId` LIKE '%'"
+
+
+def test_an_mlflow_that_opens_no_saved_views_gets_the_plain_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(TrackingConfig(), tmp_path)
+    run = store.run("mine", "study", tags={RUN_TAG: "abcd"})
+    view = View(key="fieldshift-abcd-1-arms", name="arms", runs="", order="metrics.`x`")
+    run.tag_experiment(dict([view.tag(1)]))
+    pages = Pages("http://here", store.uri)
+    assert [line.split("   ")[-1] for line in welcome(tmp_path, pages)[1:]] == ["arms", "all runs"]
+    monkeypatch.setattr("fieldshift.tracking.server.are_known", lambda: False)
+    lines = welcome(tmp_path, pages)[1:]
+    assert lines[0].startswith("  (this MLflow opens no saved views")
+    assert "viewStateShareKey" not in "".join(lines)
+
+
+def test_the_views_of_the_run_that_was_written_last_are_shown(tmp_path: Path) -> None:
+    store = open_store(TrackingConfig(), tmp_path)
+    for mark in ("aaaa", "bbbb"):
+        view = View(key=f"fieldshift-{mark}-1-arms", name=f"arms of {mark}", runs="", order="metrics.`x`")
+        store.run("mine", mark, tags={RUN_TAG: mark}).tag_experiment(dict([view.tag(1)]))
+    lines = welcome(tmp_path, Pages("http://here", store.uri))
+    assert [line.split("   ")[-1] for line in lines[1:]] == ["arms of bbbb", "all runs"]
 
 
 @pytest.mark.timeout(400)
 def test_the_server_answers_and_ends_with_the_block(tmp_path: Path) -> None:
     open_store(TrackingConfig(), tmp_path).run("mine", "study").close()
-    with serving(tmp_path, port=0) as url, urllib.request.urlopen(f"{url}/version", timeout=30) as answer:
+    with serving(tmp_path, port=0) as pages, urllib.request.urlopen(f"{pages.url}/version", timeout=30) as answer:
         assert answer.status == 200
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url, timeout=5)
+        urllib.request.urlopen(pages.url, timeout=5)

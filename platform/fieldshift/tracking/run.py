@@ -52,6 +52,9 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, which tables and charts are filtered and grouped by."""
 
+    def tag_experiment(self, tags: Mapping[str, str]) -> None:
+        """Sets tags of the experiment that the run belongs to."""
+
     def log_image(self, key: str, array: np.ndarray, step: int = 0) -> None:
         """Logs a (height, width, 3) or (height, width) uint8 picture; pictures of one key make a series over steps."""
 
@@ -101,6 +104,9 @@ class TrackedRun(Run):
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._send("tags", {"tags": {name: str(value) for name, value in tags.items()}})
+
+    def tag_experiment(self, tags: Mapping[str, str]) -> None:
+        self._send("experiment", {"tags": dict(tags)})
 
     def log_image(self, key: str, array: np.ndarray, step: int = 0) -> None:
         if (

@@ -14,7 +14,7 @@ _TABLES_TAG = "mlflow.loggedArtifacts"
 
 
 def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
-    """Carries out one message on a run: params, metrics, tags, image, table, artifact or close."""
+    """Carries out one message on a run: params, metrics, tags, experiment, image, table, artifact or close."""
     if what == "params":
         _params(client, run_id, message["params"])
     elif what == "metrics":
@@ -22,6 +22,10 @@ def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array:
     elif what == "tags":
         for name, value in message["tags"].items():
             client.set_tag(run_id, name, value)
+    elif what == "experiment":
+        experiment_id = client.get_run(run_id).info.experiment_id
+        for name, value in message["tags"].items():
+            client.set_experiment_tag(experiment_id, name, value)
     elif what == "image":
         client.log_image(
             run_id, array, key=message["key"], step=message["step"], timestamp=message["time"], synchronous=True

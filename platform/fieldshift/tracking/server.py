@@ -13,20 +13,25 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from fieldshift.errors import MissingFeatureError, UserError
-from fieldshift.tracking.addresses import sqlite_address
-from fieldshift.tracking.store import PARENT_TAG, client_for, quiet_mlflow
+from fieldshift.tracking.moved import ARTIFACTS, DATABASE, is_writable, readable
+from fieldshift.tracking.store import PARENT_TAG, RUN_TAG, client_for, close_abandoned, quiet_mlflow
+from fieldshift.tracking.views import TAG, are_known, links
 
 START_DEADLINE_S = 300.0
 STOP_DEADLINE_S = 10.0
 
 
 @contextlib.contextmanager
-def serving(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> Iterator[str]:
-    """Starts MLflow's server on a store for the block and yields its URL once it answers.
+def serving(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> Iterator[Pages]:
+    """Starts MLflow's server on a store for the block and yields where it answers.
+
+    Runs that killed processes of this machine left open are closed first.
 
     The server executes no jobs and sends no telemetry. It has no log-in: keep `host` at 127.0.0.1, or put a proxy
     with authentication before it.
@@ -41,73 +46,111 @@ def serving(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> 
     """
     if _missing("mlflow"):
         raise MissingFeatureError("The tracking pages need MLflow, which is not installed: pip install mlflow.")
-    uri, artifacts = find_store(where)
     port = port or _free_port(host)
     _refuse_taken(host, port)
     quiet_mlflow()
-    command = [
-        *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", uri, "--artifacts-destination", artifacts),
-        *("--host", host, "--port", str(port), "--workers", "1"),
-    ]
     variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     url = f"http://{host}:{port}"
-    with tempfile.TemporaryFile("w+") as log:
+    with opened(where) as (uri, artifacts), tempfile.TemporaryFile("w+") as log:
+        close_abandoned(uri)
+        command = [
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--backend-store-uri", uri, "--artifacts-destination", artifacts),
+            *("--host", host, "--port", str(port), "--workers", "1"),
+        ]
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
             _await_answer(process, url, log)
-            yield url
+            yield Pages(url, uri)
         finally:
             _stop(process)
 
 
+@dataclass(frozen=True)
+class Pages:
+    """A server that answers: its URL, and the store that it shows."""
+
+    url: str
+    uri: str
+
+
 def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> None:
-    """Serves MLflow's pages on a store until Ctrl-C: prints the charts' URL once it answers. See `serving`."""
-    with serving(where, host=host, port=port) as url:
-        print(f"MLflow shows {where} (Ctrl-C ends it) at\n{charts_link(find_store(where)[0], url)}", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
+    """Serves MLflow's pages on a store until Ctrl-C: prints where to look once it answers. See `serving`."""
+    with contextlib.suppress(KeyboardInterrupt), serving(where, host=host, port=port) as pages:
+        for line in welcome(where, pages):
+            print(line, flush=True)
+        while True:
             signal.pause()
 
 
-def charts_link(uri: str, url: str) -> str:
-    """The page with the charts of the newest experiment's children.
+def welcome(where: str | Path, pages: Pages) -> list[str]:
+    """What is said once the pages are there: the saved views of the newest run, the first to be opened, and all runs."""
+    client = client_for(pages.uri)
+    newest = client.search_experiments(order_by=["last_update_time DESC"], max_results=10)
+    written = next((each for each in newest if client.search_runs([each.experiment_id], max_results=1)), None)
+    lines = [f"MLflow shows {where} (Ctrl-C ends it) at"]
+    if written is None:
+        return [*lines, pages.url]
+    found = links(pages.url, written.experiment_id, latest_views(client, written)) if are_known() else {}
+    lines += [f"  {address}   {name}" for name, address in found.items()]
+    if not found:
+        why = "this MLflow opens no saved views" if not are_known() else "this store has no saved views"
+        lines.append(f"  ({why}, so here are the charts of all runs)")
+    return [*lines, f"  {charts_link(client, written, pages.url)}   all runs"]
+
+
+def latest_views(client: Any, experiment: Any) -> dict[str, str]:
+    """The tags of the saved views of the run that was written last; other runs have views of their own."""
+    tags = {key: value for key, value in experiment.tags.items() if key.startswith(TAG)}
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{RUN_TAG}` LIKE '%'", max_results=200)
+    for mark in dict.fromkeys(run.data.tags[RUN_TAG] for run in runs):
+        own = {key: value for key, value in tags.items() if f"-{mark}-" in key}
+        if own:
+            return own
+    return {}
+
+
+def charts_link(client: Any, experiment: Any, url: str) -> str:
+    """The page with the charts of an experiment's children.
 
     MLflow's own first page is about language models, and folds children away as long as runs are sorted by their age.
     """
-    client = client_for(uri)
-    newest = client.search_experiments(order_by=["last_update_time DESC"], max_results=2)
-    written = [found for found in newest if client.search_runs([found.experiment_id], max_results=1)]
-    if not written:
-        return url
     query = {
         "workflowType": "machine_learning",
         "compareRunsMode": "CHART",
         "orderByKey": "tags.`mlflow.runName`",
         "orderByAsc": "true",
     }
-    if client.search_runs([written[0].experiment_id], f"tags.`{PARENT_TAG}` LIKE '%'", max_results=1):
+    if client.search_runs([experiment.experiment_id], f"tags.`{PARENT_TAG}` LIKE '%'", max_results=1):
         query["searchFilter"] = f"tags.`{PARENT_TAG}` LIKE '%'"
-    return f"{url}/#/experiments/{written[0].experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+    return f"{url}/#/experiments/{experiment.experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
-def find_store(where: str | Path) -> tuple[str, str]:
-    """The URI of a store and the folder of its artifacts.
-
-    Raises:
-        UserError: There is none at or below `where`.
-    """
+@contextlib.contextmanager
+def opened(where: str | Path) -> Iterator[tuple[str, str]]:
+    """The URI of a store and the folder of its artifacts, for the block. Raises UserError where there is none."""
     text = str(where)
     if "://" in text:
         if text.startswith(("http://", "https://")):
             raise UserError(f"{text} is a server already; open it in a browser.")
-        return text, str(Path("mlartifacts").resolve())
+        yield text, str(Path("mlartifacts").resolve())
+        return
+    folder = find_store(where)
+    with readable(folder) as uri:
+        if not is_writable(folder):
+            print(f"{folder} cannot be written: what is changed in the pages is not kept.", flush=True)
+        yield uri, str(folder / ARTIFACTS)
+
+
+def find_store(where: str | Path) -> Path:
+    """The run folder with the store at `where`, or the one below it that was written last. UserError where there is none."""
     folder = Path(where).resolve()
-    found = folder / "mlflow.db" if (folder / "mlflow.db").is_file() else None
+    found = folder / DATABASE if (folder / DATABASE).is_file() else None
     if found is None and folder.is_dir():
-        found = max(folder.glob("*/mlflow.db"), key=lambda file: file.stat().st_mtime, default=None)
+        found = max(folder.glob(f"*/{DATABASE}"), key=lambda file: file.stat().st_mtime, default=None)
     if found is None:
-        raise UserError(f"There is no tracking store (mlflow.db) in {folder}; give the folder of a tracked run.")
-    return sqlite_address(found), str(found.parent / "artifacts")
+        raise UserError(f"There is no tracking store ({DATABASE}) in {folder}; give the folder of a tracked run.")
+    return found.parent
 
 
 def _missing(package: str) -> bool:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from fieldshift.tracking.addresses import quoted_condition, sqlite_address
 from fieldshift.tracking.config import TrackingConfig
+from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.run import Run, TrackedRun
 from fieldshift.tracking.spool import Spool
 from fieldshift.tracking.template import copy_template, keep_template
@@ -29,6 +30,7 @@ KEY_TAG, PROCESS_TAG, PARENT_TAG, NAME_TAG = (
     "mlflow.parentRunId",
     "mlflow.runName",
 )
+RUN_TAG, FOLDER_TAG = "fieldshift.run", "fieldshift.folder"
 LOCK_DEADLINE_S = 60.0
 KNOCK_S = 3.0
 
@@ -50,7 +52,7 @@ class Store:
     def run(
         self,
         experiment: str,
-        name: str,
+        name: str | None,
         *,
         parent_id: str | None = None,
         key: str | None = None,
@@ -60,10 +62,10 @@ class Store:
 
         Args:
             experiment: Name of the experiment, created when it is new.
-            name: What the run is called in the tables.
+            name: What the run is called in the tables; None leaves its name to a run that there is.
             parent_id: Id of the parent run; one level of nesting.
             key: What tells this run from all others of the experiment; None always makes a new run.
-            tags: Put "arm", "seed" and "frames" on every child: the compare view filters children by their own tags.
+            tags: Put what children are filtered and grouped by on every child: MLflow's pages know no tags of parents.
         """
         if not self.uri:
             return Run()
@@ -88,7 +90,7 @@ class Store:
             spool.server_is_down(error)
             return TrackedRun(spool.open_run(birth), None, spool)
 
-    def find_or_create(self, *, experiment: str, name: str, key: str, tags: dict[str, str], start: int) -> str:
+    def find_or_create(self, *, experiment: str, name: str | None, key: str, tags: dict[str, str], start: int) -> str:
         """Id of the run with `key`, which is RUNNING afterwards."""
         client = client_for(self.uri)
         with self._locked():
@@ -98,9 +100,11 @@ class Store:
             if not found:
                 return str(client.create_run(where, start_time=start, tags=tags, run_name=name).info.run_id)
         run_id = str(found[0].info.run_id)
-        client.update_run(run_id, status="RUNNING", name=name)
+        held = found[0].data.tags  # its process first: a run that is open and whose process is gone counts as abandoned
         for tag, value in tags.items():
-            client.set_tag(run_id, tag, value)
+            if held.get(tag) != value:
+                client.set_tag(run_id, tag, value)
+        client.update_run(run_id, status="RUNNING", name=name)
         return run_id
 
     def experiment_id(self, experiment: str) -> str:
@@ -119,24 +123,11 @@ class Store:
     def is_local(self) -> bool:
         return self.uri.startswith("sqlite:")
 
-    def reconcile(self, experiment: str, *, parent_id: str | None = None) -> list[str]:
-        """Closes as KILLED the runs that a killed job left RUNNING, and returns their ids.
-
-        A run belongs to the process that opened it: those of processes that live on, or that ran on another machine,
-        are left alone. With `parent_id` every RUNNING child of that parent is closed, whatever process it had.
-        """
-        if not self.uri or Spool(self.folder).is_down:
-            return []
-        client = client_for(self.uri)
-        condition = "attributes.status = 'RUNNING'"
-        if parent_id:
-            condition += f" and tags.`{PARENT_TAG}` = '{parent_id}'"
-        closed = []
-        for run in client.search_runs([self.experiment_id(experiment)], condition, max_results=1000):
-            if parent_id or process_is_gone(run.data.tags.get(PROCESS_TAG, "")):
-                client.set_terminated(run.info.run_id, "KILLED")
-                closed.append(str(run.info.run_id))
-        return closed
+    def place(self, folder: Path) -> str:
+        """A folder as a tag keeps it: as seen from the store's own folder where it lies there, so that both may move."""
+        folder = folder.resolve()
+        is_inside = self.uri == sqlite_address(self.folder / "mlflow.db") and folder.is_relative_to(self.folder)
+        return str(folder.relative_to(self.folder) if is_inside else folder)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -177,9 +168,28 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
                 answer_from(store.uri)
             else:
                 make_database(store.uri, database)
+                point_here(database, folder)
+        close_abandoned(store.uri)
     except Exception as error:
         spool.server_is_down(error)
     return store
+
+
+def close_abandoned(uri: str) -> list[str]:
+    """Closes as KILLED the runs that killed processes of this machine left RUNNING, and returns their ids.
+
+    A run belongs to the process that opened it last: those of processes that live on, or that ran on another machine, are
+    left alone.
+    """
+    client = client_for(uri)
+    condition = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '{socket.gethostname()}:%'"
+    closed = []
+    places = [each.experiment_id for each in client.search_experiments()]
+    for run in client.search_runs(places, condition, max_results=1000) if places else ():
+        if process_is_gone(run.data.tags[PROCESS_TAG]):
+            client.set_terminated(run.info.run_id, "KILLED")
+            closed.append(str(run.info.run_id))
+    return closed
 
 
 def make_database(uri: str, database: Path) -> None:

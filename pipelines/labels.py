@@ -1,0 +1,84 @@
+"""What a run is found, filtered and grouped by in MLflow: the same labels on every run, as parameters and as tags."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
+
+if TYPE_CHECKING:
+    from fieldshift.folding import AnyPolicy
+    from fieldshift.training import NetworkCard
+    from pipelines.trials import Trial
+
+BUDGETS = {EQUAL_EPOCHS: "equal_epochs", EQUAL_COMPUTE: "equal_compute", SEARCH_INCLUDED: "search_included"}
+"""The label that says of a run whether it belongs to a reading; a video belongs to several."""
+
+Labels = dict[str, str]
+
+
+def budgets(readings: Iterable[str]) -> Labels:
+    """Whether a run belongs to each of the readings."""
+    held = set(readings)
+    return {BUDGETS[reading]: str(reading in held).lower() for reading in READINGS}
+
+
+def card_labels(card: NetworkCard) -> Labels:
+    """The labels of a network: its arm, what it reads, and the motions that it reads it by.
+
+    T is the number of frames of the motions; in the folded form, which reads one frame, it decides the step.
+    """
+    return {
+        "arm": card.arm, "form": card.form, "T": str(card.policy_frames), "frames": str(card.frames),
+        "network": card.network, "temporal": card.temporal, "data": card.data, "task": card.task,
+        **policy_labels(card.motions),
+    }  # fmt: skip
+
+
+def policy_labels(policy: AnyPolicy | None) -> Labels:
+    """The digest of a policy, and the space that it was found in where a search found it; "none" without one."""
+    if policy is None:
+        return {"policy": "none"}
+    found: Mapping[str, Any] = getattr(policy, "found", None) or {}
+    return {"policy": policy.digest(), **({"space": str(found["space"])} if "space" in found else {})}
+
+
+def trial_labels(trial: Trial, readings: Iterable[str]) -> Labels:
+    """The labels of one training run that is shown in these readings."""
+    from fieldshift.training import NetworkCard
+
+    return {
+        **card_labels(NetworkCard.from_plain(trial.card)), "seed": str(trial.seed), "reading": trial.reading,
+        "epochs": str(trial.recipe["epochs"]), **budgets(readings),
+    }  # fmt: skip
+
+
+def run_name(labels: Mapping[str, str]) -> str:
+    """A run's name, which starts with what differs: "das T3 s0 equal-compute"."""
+    is_search = labels["arm"] == "search"
+    parts = [
+        labels["arm"],
+        labels["form"] if is_search else "",
+        f"T{labels['T']}" if "T" in labels else "",
+        f"s{labels['seed']}" if "seed" in labels else "",
+    ]
+    return " ".join([*filter(None, parts), labels.get("reading", "").replace(", ", "-").replace(" ", "-")]).strip()
+
+
+def colour(arm: str) -> dict[str, str]:
+    """The tag that gives the runs of an arm one colour in MLflow's charts; joined arms are darker. None for other names."""
+    from fieldshift.training.arms import ARMS
+
+    base, joined, _ = arm.partition("+")
+    if base not in ARMS:
+        return {}
+    hue = list(ARMS).index(base) * 0.618 % 1  # neighbours far apart
+    shares = colorsys.hls_to_rgb(hue, 0.33 if joined else 0.5, 0.65)
+    return {"mlflow.runColor": "#" + "".join(f"{round(255 * share):02x}" for share in shares)}
+
+
+def sectioned(metrics: Mapping[str, float], section: str) -> dict[str, float]:
+    """Metrics of which each has a section: one without gets `section`."""
+    return {name if "/" in name else f"{section}/{name}": value for name, value in metrics.items()}

@@ -1,0 +1,51 @@
+"""What MLflow keeps of a search: its labels, its numbers by pass, and what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.labels import Labels, policy_labels, sectioned
+
+if TYPE_CHECKING:
+    from fieldshift.tracking import Run
+
+
+def search_labels(trial: Mapping[str, Any]) -> Labels:
+    """The labels of the search of one form and seed."""
+    return {
+        "arm": "search", "form": trial["form"], "T": str(trial["problem"]["frames"]), "seed": str(trial["seed"]),
+        "epochs": str(trial["search"]["epochs"]),
+    }  # fmt: skip
+
+
+def pass_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """What MLflow shows of a pass or a decision."""
+    return sectioned({name: value for name, value in metrics.items() if name != "pass"}, "search")
+
+
+def record_found(run: Run, found: Mapping[str, Any]) -> None:
+    """Keeps the policy of a finished search: the file, its digest, and its motions in words."""
+    from fieldshift.motions.placed import load_policy
+
+    labels = {**policy_labels(load_policy(Path(found["policy"]))), "motions": "; ".join(found["words"]) or "no motion"}
+    labels.pop("space", None)
+    run.log_params(labels)
+    run.set_tags(labels)
+    run.log_artifact(Path(found["policy"]))
+
+
+def metrics_of(found: Iterable[Mapping[str, Any] | None]) -> set[str]:
+    """The names that the numbers of finished searches have in MLflow."""
+    names: set[str] = set()
+    for result in found:
+        if result is None:
+            continue
+        alphas = {name for row in result["history"] for name in pass_metrics(row)}
+        edges = {name.split("/")[1] for name in alphas if name.startswith("alpha/")}
+        names |= alphas
+        if result["decisions"]:
+            names |= {f"harm/{name.removeprefix('alpha/')}" for name in alphas if name.startswith("alpha/")}
+            names |= {f"margin/{edge}" for edge in edges}
+    return names

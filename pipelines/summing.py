@@ -1,0 +1,101 @@
+"""MLflow runs that sum up others: one an arm and reading over its seeds, one a number of frames, one a sweep."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.readings import EQUAL_COMPUTE
+from pipelines.labels import budgets, run_name
+from pipelines.pages import arms_view, frames_view
+from pipelines.running import score_metric
+from pipelines.session import Session
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ARM, LENGTH = "arm", "length"
+
+
+def arm_key(arm: str, reading: str) -> str:
+    """The key of the run that sums up an arm."""
+    return f"arm-{arm}-{reading}"
+
+
+def record_arms(session: Session, rows: pd.DataFrame, summary: pd.DataFrame) -> None:
+    """One run an arm and reading, with the report's own numbers in percent: mean, interval and range over the seeds."""
+    if not session.store.uri:
+        return
+    score_name = str(rows["score_name"].iloc[0])
+    first = rows.drop_duplicates("arm").set_index("arm")
+    for row in summary.to_dict("records"):
+        arm, reading = str(row["arm"]), str(row["reading"])
+        trial = first.loc[arm]
+        labels = {
+            "arm": arm, "form": str(trial["form"]), "T": str(trial["policy_frames"]), "frames": str(trial["frames"]),
+            "reading": reading, "seeds": str(row["n"]), "epochs": f"{row['epochs']:g}", **budgets([reading]),
+        }  # fmt: skip
+        run = session.child(arm_key(arm, reading), labels, stage=ARM, name=f"{run_name(labels)} mean of {row['n']}")
+        kind = "tta_" if row["judged"] == "averaged" else ""
+        scores = {
+            "mean": row["judged_mean"], "interval_low": row[f"{kind}low"], "interval_high": row[f"{kind}high"],
+            "lowest_seed": min(row["judged_scores"]), "highest_seed": max(row["judged_scores"]),
+        }  # fmt: skip
+        run.log_metrics(
+            finite({score_metric(name, score_name): 100 * score for name, score in scores.items()} | costs(row))
+        )
+        run.close("FINISHED")
+    present = list(dict.fromkeys(summary["reading"]))
+    reading = EQUAL_COMPUTE if EQUAL_COMPUTE in present else present[-1]
+    shown = summary[summary["reading"] == reading]
+    seeds, frames = int(shown["n"].max()), int(rows["policy_frames"].max())
+    session.keep(arms_view(session.mark, reading, score_name, seeds=seeds, frames=frames))
+
+
+def record_lengths(session: Session, rows: pd.DataFrame) -> None:
+    """One run a number of frames, and one a sweep whose metrics have the number of frames as their step."""
+    if not session.store.uri:
+        return
+    score_name = str(rows["score_name"].iloc[0])
+    for arm, part in rows.groupby("arm", sort=False):
+        form, counts = str(part["form"].iloc[0]), sorted({int(count) for count in part["frames"]})
+        labels = {"arm": str(arm), "form": form, "reading": str(part["reading"].iloc[0])}
+        labels |= budgets([labels["reading"]])
+        line = session.child(f"sweep-{arm}", labels, stage=LENGTH, name=f"{arm} against T")
+        for count in counts:
+            trials = part[part["frames"] == count]
+            means: dict[str, Any] = {
+                str(name): float(trials[name].astype(float).mean())
+                for name in ("flops", "parameters", "epochs", "seconds")
+            }
+            scores = [100 * score for score in trials["score"].astype(float)]
+            numbers = {
+                score_metric("mean", score_name): sum(scores) / len(scores),
+                score_metric("lowest_seed", score_name): min(scores),
+                score_metric("highest_seed", score_name): max(scores),
+                **costs(means),
+            }
+            run = session.child(
+                f"length-{arm}-{count}", {**labels, "T": str(count), "seeds": str(len(trials))}, stage=LENGTH,
+                name=f"{arm} T{count} mean of {len(trials)}",
+            )  # fmt: skip
+            run.log_metrics(finite({**numbers, "cost/T": count}))
+            run.close("FINISHED")
+            line.log_metrics(
+                finite({f"against T/{name.rpartition('/')[2]}": value for name, value in numbers.items()}), count
+            )
+        line.close("FINISHED")
+    session.keep(frames_view(session.mark, score_name))
+
+
+def costs(row: dict[Any, Any]) -> dict[str, float]:
+    """What an arm costs, in the sections of MLflow's charts."""
+    found = {
+        "cost/MFLOP_per_image": row["flops"] / 1e6, "cost/parameters": row["parameters"], "cost/epochs": row["epochs"],
+        "cost/training_s": row["seconds"], "cost/search_s": row.get("search_seconds"),
+    }  # fmt: skip
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def finite(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}

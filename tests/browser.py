@@ -1,0 +1,86 @@
+"""A real browser for tests of pages: Debian's chromium without a window; the tests are skipped where it cannot be had."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+WAIT_MS = 120_000
+# MLflow's pages ask for the user of a server without log-in and are told that there is none.
+NOT_OURS = ("/users/current",)
+NO_ERROR = "You're viewing a shared view"
+
+
+@contextlib.contextmanager
+def browsing() -> Iterator[Any]:
+    """A browser for the block."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"], headless=True)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Seen:
+    """A page as a person sees it: its text, its pictures, and what went wrong on the way."""
+
+    def __init__(self, browser: Any, url: str, *, width: int = 1700, height: int = 2400) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": height})
+        self.failed: list[str] = []
+        self.page.on("response", lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"))
+        self.page.on("requestfailed", lambda request: self._note("ERR_ABORTED" not in request.failure, request.url))
+        self.page.goto(url, wait_until="load", timeout=WAIT_MS)
+
+    def _note(self, went_wrong: bool, what: str) -> None:
+        if went_wrong and not any(part in what for part in NOT_OURS):
+            self.failed.append(what)
+
+    def wait_for(self, text: str) -> None:
+        """Waits until the text is on the page."""
+        self.page.wait_for_function("text => document.body.innerText.includes(text)", arg=text, timeout=WAIT_MS)
+
+    @property
+    def text(self) -> str:
+        return str(self.page.inner_text("body"))
+
+    def bars(self, count: int) -> list[str]:
+        """What is written on the bars of the first chart of bars from top to bottom, once it has as many."""
+        self.page.wait_for_function(
+            "count => { const plot = document.querySelector('.js-plotly-plot .trace.bars')?.closest('.js-plotly-plot');"
+            " return plot && plot.querySelectorAll('.bartext').length >= count }",
+            arg=count, timeout=WAIT_MS,
+        )  # fmt: skip
+        plot = self.page.locator(".js-plotly-plot", has=self.page.locator(".trace.bars")).first
+        written = plot.evaluate(
+            "plot => [...plot.querySelectorAll('.bartext')].map(each => [each.getBoundingClientRect().y, each.textContent])"
+        )
+        return [str(text) for _, text in sorted(written)]
+
+    def pictures(self, count: int) -> list[tuple[int, int]]:
+        """The natural sizes of the runs' pictures, once as many are loaded."""
+        loaded = "[...document.images].filter(each => each.src.includes('get-artifact') && each.complete && each.naturalWidth)"
+        self.page.wait_for_function(f"count => {loaded}.length >= count", arg=count, timeout=WAIT_MS)
+        sizes = self.page.evaluate(f"{loaded}.map(each => [each.naturalWidth, each.naturalHeight])")
+        return [(int(width), int(height)) for width, height in sizes]
+
+    def check(self, shot: Path | None = None) -> None:
+        """Nothing that was asked for failed, and no message of an error stands on the page; a picture of it is kept."""
+        if shot is not None:
+            self.page.screenshot(path=str(shot))
+        assert self.failed == []
+        said = self.page.locator("[role=alert], .ant-notification-notice").all_text_contents()
+        assert [text for text in said if not text.startswith(NO_ERROR)] == []
+
+    def close(self) -> None:
+        self.page.close()

@@ -1,0 +1,115 @@
+"""What a study leaves in MLflow: a child a trial with every label, numbers that group to the report's, fields beside scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS
+from fieldshift.report import summarise
+from fieldshift.run_folder import read_result
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+LABELS = {"stage", "arm", "form", "T", "network", "temporal", "data", "task"}
+OF_TRIALS = LABELS | {"seed", "policy", "epochs", "equal_epochs", "equal_compute", "search_included"}
+
+
+@pytest.fixture(scope="module")
+def runs(small_study: Path) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{small_study}/mlflow.db")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "fieldshift"]
+    return list(client.search_runs([experiment.experiment_id], max_results=1000))
+
+
+@pytest.fixture(scope="module")
+def children(runs: list[Any]) -> list[Any]:
+    return [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+
+
+def of_stage(children: list[Any], *stages: str) -> list[Any]:
+    return [run for run in children if run.data.params["stage"] in stages]
+
+
+def test_there_is_one_parent_one_child_a_trial_and_all_are_closed(
+    runs: list[Any], children: list[Any], small_study: Path
+) -> None:
+    assert len(runs) == len(children) + 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    kept = {str(path.parent.relative_to(small_study)) for path in small_study.rglob("weights.safetensors")}
+    trials = of_stage(children, "compare", "frames")
+    assert {run.data.tags["fieldshift.folder"] for run in trials} == kept
+    assert len(trials) == len(kept)
+
+
+def test_every_child_has_every_label_as_parameter_and_as_tag(children: list[Any]) -> None:
+    for run in children:
+        stage = run.data.params["stage"]
+        wanted = OF_TRIALS if stage in {"compare", "frames"} else LABELS
+        if stage == "length":
+            wanted = wanted - {"T"}  # a sweep's line has all of them
+        assert wanted <= run.data.params.keys(), run.info.run_name
+        for label in wanted:
+            assert run.data.tags[label] == run.data.params[label]
+
+
+def test_a_runs_name_starts_with_what_differs(children: list[Any]) -> None:
+    for run in children:
+        arm = run.data.params["arm"]
+        assert run.info.run_name.startswith((f"{arm} ", "T = "))
+    names = [run.info.run_name for run in of_stage(children, "compare")]
+    assert len(set(names)) == len(names)
+    assert "das T3 s0 equal-epochs" in names
+
+
+@pytest.mark.parametrize(("reading", "label"), [(EQUAL_EPOCHS, "equal_epochs"), (EQUAL_COMPUTE, "equal_compute")])
+def test_grouped_by_arm_the_trials_of_a_budget_have_the_reports_means(
+    children: list[Any], small_study: Path, reading: str, label: str
+) -> None:
+    trials = [run for run in of_stage(children, "compare") if run.data.params[label] == "true"]
+    frame = pd.DataFrame(
+        {
+            "arm": [run.data.params["arm"] for run in trials],
+            "score": [run.data.metrics["accuracy/judged_percent"] for run in trials],
+        }
+    )
+    result = read_result(small_study / "compare")
+    summary = summarise(pd.DataFrame(result["rows"]), baseline_arms=result["baselines"])
+    means = summary[summary["reading"] == reading].set_index("arm")["judged_mean"]
+    assert frame.groupby("arm")["score"].mean().to_dict() == pytest.approx((100 * means).to_dict())
+    assert "das" in means
+
+
+def test_every_metric_has_a_section_and_accuracy_is_the_first(children: list[Any]) -> None:
+    names = {name for run in children for name in run.data.metrics}
+    assert all("/" in name for name in names)
+    assert min(names).startswith("accuracy/")
+
+
+def test_one_run_has_a_score_and_a_field(children: list[Any], small_study: Path) -> None:
+    sheet = read_result(small_study / "receptive-field")["sheet"]
+    for stage in ("compare", "arm", "receptive-field"):
+        score = "accuracy/mean_percent" if stage == "arm" else "accuracy/judged_percent"
+        both = {
+            run.data.params["arm"]: run.data.metrics["field/sigma_along_px"]
+            for run in of_stage(children, stage)
+            if {"field/sigma_along_px", score} <= run.data.metrics.keys()
+        }
+        assert both == {
+            arm: pytest.approx(numbers["effective, reference frame: sigma along, px"]) for arm, numbers in sheet.items()
+        }
+
+
+def test_a_search_says_what_it_found(children: list[Any], small_study: Path) -> None:
+    found = {(each["form"], str(each["seed"])): each["words"] for each in read_result(small_study)["searches"]}
+    searches = of_stage(children, "search")
+    assert {(run.data.params["form"], run.data.params["seed"]) for run in searches} == found.keys()
+    for run in searches:
+        words = found[run.data.params["form"], run.data.params["seed"]]
+        assert run.data.params["motions"] == "; ".join(words)
+        assert len(run.data.params["policy"]) == 16

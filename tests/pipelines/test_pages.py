@@ -1,0 +1,119 @@
+"""A study's saved views in a real browser: each opens by its printed link and shows the report's numbers, without a click."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fieldshift.report import summarise
+from fieldshift.run_folder import read_result
+from fieldshift.tracking.server import Pages, serving, welcome
+from pipelines.pages import PAGES
+from tests.browser import Seen, browsing
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def moved_study(small_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The study's folder as it is after it was copied elsewhere and what was written first is gone from the copy's sight."""
+    folder = tmp_path_factory.mktemp("else where") / "study"
+    shutil.copytree(small_study, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(moved_study: Path) -> Iterator[Pages]:
+    with serving(moved_study, port=0) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with browsing() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def printed(pages: Pages, moved_study: Path) -> dict[str, str]:
+    """The links that `fieldshift ui` prints, by the first word of what they lead to."""
+    lines = [line.strip() for line in welcome(moved_study, pages)[1:]]
+    return {line.split("   ")[1].split(":")[0]: line.split("   ")[0] for line in lines}
+
+
+@pytest.fixture
+def look(browser: Any, printed: dict[str, str], tmp_path: Path) -> Iterator[Any]:
+    """Opens a page by its printed link; when the test is over nothing on it may have failed."""
+    opened: list[Seen] = []
+
+    def open_page(name: str) -> Seen:
+        opened.append(Seen(browser, printed[name]))
+        return opened[-1]
+
+    yield open_page
+    for number, seen in enumerate(opened):
+        seen.check(tmp_path / f"{number}.png")
+        seen.close()
+
+
+@pytest.fixture(scope="module")
+def summary(small_study: Path) -> pd.DataFrame:
+    result = read_result(small_study / "compare")
+    return summarise(pd.DataFrame(result["rows"]), baseline_arms=result["baselines"])
+
+
+def shown(number: float) -> str:
+    """A number as MLflow writes it on a bar."""
+    return str(Decimal(number).quantize(Decimal("0.01"), ROUND_HALF_UP))
+
+
+def test_the_arms_page_is_the_first_and_there_is_one_for_each_question(printed: dict[str, str]) -> None:
+    assert list(printed) == [*PAGES, "all runs"]
+
+
+def test_accuracy_by_arm_is_there_without_a_click_best_first(look: Any, summary: pd.DataFrame) -> None:
+    arms = summary[summary["reading"] == "equal compute"]
+    page = look("arms")
+    assert page.bars(len(arms)) == [shown(100 * score) for score in sorted(arms["judged_mean"], reverse=True)]
+    for arm in arms["arm"]:
+        assert f"{arm} T" in page.text
+    assert "das T3" in page.text
+
+
+def test_frames_are_told_apart_by_score_and_cost(look: Any, small_study: Path) -> None:
+    rows = pd.DataFrame(read_result(small_study / "frames")["rows"])
+    page = look("frames")
+    means = rows.groupby(["arm", "frames"])["score"].mean()
+    assert sorted(page.bars(len(means))) == sorted(shown(100 * score) for score in means)
+    for arm, count in means.index:
+        assert f"{arm} T{count} mean" in page.text
+
+
+def test_fields_lie_side_by_side_with_their_numbers(look: Any, small_study: Path) -> None:
+    result = read_result(small_study / "receptive-field")
+    names = [*result["sheet"], *result["lengths"]]
+    page = look("fields")
+    sizes = page.pictures(len(names))
+    assert len(set(sizes)) == 1
+    assert min(sizes[0]) >= 40
+    along = [
+        numbers["effective, reference frame: sigma along, px"]
+        for numbers in (*result["sheet"].values(), *result["lengths"].values())
+    ]
+    assert sorted(page.bars(len(names))) == sorted(map(shown, along))
+    for name in names:
+        assert f"{name} field" in page.text
+
+
+def test_searches_show_alpha_entropy_and_harms(look: Any, small_study: Path) -> None:
+    page = look("search")
+    for each in read_result(small_study / "searches")["searches"]:
+        page.wait_for(f"search {each['form']} T3 s{each['seed']}")
+    for metric in ("search/entropy", "alpha/0-1/identity", "margin/0-1", "Parallel Coord"):
+        page.wait_for(metric)
