@@ -21,7 +21,7 @@ from pipelines.data_record import FILE, keep_record
 from pipelines.labels import colour
 
 IDENTITY = "run-id"
-ASKED = ("data", "task", "network", "temporal", "space")
+ASKED = ("data", "network", "temporal", "space")
 """Options of a run that are labels of all its parts."""
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Session:
     experiment: str
     identity: str
     name: str
+    labels: Mapping[str, str]
     parts: str = ""
     failed: dict[str, str] = field(default_factory=dict)  # trials that failed, and why
 
@@ -67,8 +68,7 @@ class Session:
 
         name: what it is called in tables, by default its key. folder: where what it left lies, by default here.
         """
-        asked = {name: str(self.folder.config[name]) for name in ASKED if self.folder.config.get(name) is not None}
-        labels = {"stage": stage or self.name, **asked, **labels}
+        labels = {"stage": stage or self.name, **self.labels, **labels}
         tags = {
             **labels,
             **(colour(labels["arm"]) if name.startswith(labels.get("arm", " ")) else {}),
@@ -132,7 +132,10 @@ def open_session(
         say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
     store = open_store(tracking, folder.path)
     identity = identity_of(folder)
-    session = Session(folder, store, Run(), tracking.experiment, identity, command)
+    asked = {name: str(config[name]) for name in ASKED if config.get(name) is not None}
+    session = Session(
+        folder, store, Run(), tracking.experiment, identity, command, {**asked, "task": str(dataset.task)}
+    )
     marks = {"command": command, RUN_TAG: session.mark, FOLDER_TAG: store.place(folder.path)}
     run = store.run(tracking.experiment, folder.path.name, key=identity, tags={**marks, **tags})
     session = replace(session, run=run)

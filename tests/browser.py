@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WAIT_MS = 120_000
+WAIT_MS = 200_000
 # MLflow's pages ask for the user of a server without log-in and are told that there is none.
 NOT_OURS = ("/users/current",)
 NO_ERROR = "You're viewing a shared view"
@@ -19,7 +19,7 @@ NO_ERROR = "You're viewing a shared view"
 
 @contextlib.contextmanager
 def browsing() -> Iterator[Any]:
-    """A browser for the block."""
+    """A browser for the block, which keeps what it has loaded from page to page."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
@@ -27,7 +27,7 @@ def browsing() -> Iterator[Any]:
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"], headless=True)
         try:
-            yield browser
+            yield browser.new_context(viewport={"width": 1700, "height": 2400})
         finally:
             browser.close()
 
@@ -35,8 +35,8 @@ def browsing() -> Iterator[Any]:
 class Seen:
     """A page as a person sees it: its text, its pictures, and what went wrong on the way."""
 
-    def __init__(self, browser: Any, url: str, *, width: int = 1700, height: int = 2400) -> None:
-        self.page = browser.new_page(viewport={"width": width, "height": height})
+    def __init__(self, browser: Any, url: str) -> None:
+        self.page = browser.new_page()
         self.failed: list[str] = []
         self.page.on("response", lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"))
         self.page.on("requestfailed", lambda request: self._note("ERR_ABORTED" not in request.failure, request.url))
