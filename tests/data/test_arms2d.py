@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from fieldshift.data import augmentation, known_augmentations
 from fieldshift.data.arms2d import ARMS
-from fieldshift.data.arms2d_draws import Dice
+from fieldshift.data.arms2d_draws import MersenneTwister
 from fieldshift.errors import UserError
 
 SIZES = [(1, 40, 40), (3, 32, 32), (3, 23, 37)]
@@ -65,12 +65,12 @@ def test_every_op_of_torchvision_is_known() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**62 + 17])
 def test_the_dice_are_torchs(seed: int) -> None:
-    dice = Dice(seed)
+    generator = MersenneTwister(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for count in [14, 31, 2, 25] * 400:
-            assert dice.below(count) == int(torch.randint(count, ()))
-            assert dice.unit() == float(torch.rand(()))
+            assert generator.below(count) == int(torch.randint(count, ()))
+            assert generator.unit() == float(torch.rand(()))
 
 
 @pytest.mark.parametrize("name", MOVING)

@@ -90,7 +90,7 @@ LAYOUTS = {
     "test without train": Layout(both("test", "more"), refused="'test' but no 'train'"),
     "two trains": Layout(both("train", "training", "test"), refused="more than one folder named after its train part"),
     "unlabelled test": Layout((*both("train", "val"), "test"), refused="give --loading.test_parts val to test on val/"),
-    "unlabelled test alone": Layout((*both("train"), "test"), refused="to have a share of the training images set apart"),
+    "unlabelled test alone": Layout((*both("train"), "test"), refused="to hold out a share of the training images"),
     "no classes": Layout(("train", "test"), refused="holds pictures and no folder for each class"),
     "segmentation": Layout(("images", "masks"), refused="give voc:"),
     "told nothing": Layout(both("a", "b"), refused="names 'c', but .* has no such folder", told={"test_parts": ["c"]}),

@@ -126,10 +126,10 @@ ENCODINGS = {
     "JPEG of small numbers": Encoding(saved(suffix=".jpg"), refused="is a JPEG, which changes class numbers"),
     "floats": Encoding(saved(np.float32, suffix=".tif"), refused="holds floating-point numbers; save it as whole numbers"),
     "RGB without colours": Encoding(coloured, refused="nothing says which class a colour is; write label_colors.txt"),
-    "whole range, unnamed": Encoding(scaled(0, 128, 255), refused="255 may be a class or what is ignored; write classes.txt"),
-    "numbers from 1": Encoding(scaled(1, 2, 3), refused=r"holds the number\(s\) 0; .*--loading.accept empty-class"),
+    "whole range, unnamed": Encoding(scaled(0, 128, 255), refused="255 may be a class or mean ignored; write classes.txt"),
+    "numbers from 1": Encoding(scaled(1, 2, 3), refused=r"with the number\(s\) 0; .*--loading.accept empty-class"),
     "numbers from 1, named": Encoding(scaled(1, 2, 3), names=NAMES, refused=r"label\(s\) 3.*--loading.accept unnamed-label"),
-    "a gap": Encoding(scaled(0, 1, 3), refused=r"holds the number\(s\) 2"),
+    "a gap": Encoding(scaled(0, 1, 3), refused=r"with the number\(s\) 2"),
     "instances": Encoding(scaled(*range(0, 45, 5)), classes=9, names=NAMES, refused=r"holds the label\(s\)"),
     "many numbers": Encoding(instances, refused="number the classes from 0"),
     "one class": Encoding(png(8), classes=1, refused="hold 1 class"),
@@ -235,7 +235,7 @@ def test_what_makes_scores_meaningless_stops_unless_it_is_accepted(tmp_path: Pat
         assert mask.tolist() == np.where(expected == 2, IGNORE, expected).tolist()
     mostly = [np.where(np.arange(120).reshape(12, 10) > 30, IGNORE, mask) for mask in numbers(2)]
     write_scenes(tmp_path, png(8), mostly)
-    with pytest.raises(UserError, match="ignores 74 % of the pixels of its train masks; look at what 255 stands for"):
+    with pytest.raises(UserError, match="ignores 74 % of the pixels of its train masks; check what 255 means"):
         load(tmp_path)
     assert load(tmp_path, accept=["ignored-pixels"]).classes == ("sky", "road")
     with pytest.raises(UserError, match="Unknown kind of finding in loading.accept 'everything'"):
@@ -251,5 +251,5 @@ def test_arrays_are_decoded_as_files_are(tmp_path: Path) -> None:
     assert made.train.gather(torch.arange(4))[1].tolist() == (masks[:4] // 255).tolist()
     assert "255 is class 1" in made.reading()
     np.savez(tmp_path / "b.npz", train_images=images[:4], train_labels=np.stack(numbers(2))[:4] * 2 + 1)
-    with pytest.raises(UserError, match=r"holds the number\(s\) 0, 2"):
+    with pytest.raises(UserError, match=r"with the number\(s\) 0, 2"):
         load_dataset(f"npz:{tmp_path / 'b.npz'}")

@@ -83,7 +83,7 @@ WRONG: dict[str, tuple[Arrays, str]] = {
     "single pixels": ({"train_images": np.zeros((9, 1, 1), dtype=np.uint8)}, "sides of 2"),
     "float labels": ({"train_labels": np.zeros(9)}, "whole numbers"),
     "text labels": ({"train_labels": np.array(["cat"] * 9)}, "whole numbers"),
-    "several labels": ({"train_labels": np.zeros((9, 4), dtype=int)}, "several labels a sample"),
+    "several labels": ({"train_labels": np.zeros((9, 4), dtype=int)}, "several labels per sample"),
     "too few labels": ({"train_labels": np.zeros(8, dtype=int)}, r"is \(8,\), but must be"),
     "one class": ({"train_labels": np.zeros(9, dtype=int)}, "2 or more"),
     "another size": ({"test_images": np.zeros((9, 7, 5), dtype=np.uint8)}, "different shapes"),
@@ -149,7 +149,7 @@ def test_files_that_are_no_npz_are_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(UserError, match=r"can be read"):
         load_dataset(f"npz:{path}")
     monkeypatch.setattr(own_npz_module, "LARGEST_BYTES", 100)
-    with pytest.raises(UserError, match="unfolds to"):
+    with pytest.raises(UserError, match="decompresses to"):
         load(tmp_path, arrays())
 
 

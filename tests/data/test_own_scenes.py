@@ -56,7 +56,7 @@ def test_another_image_folder_serves_if_it_is_the_only_one(scene_folder: Path) -
     assert len(load(scene_folder).train) == 4
     (scene_folder / "more").mkdir()
     with pytest.raises(
-        UserError, match="frames, more beside SegmentationClass; call the one with the images JPEGImages"
+        UserError, match="frames, more beside SegmentationClass; rename the one with the images to JPEGImages"
     ):
         load(scene_folder)
 

@@ -70,7 +70,7 @@ def test_cifar_is_read_from_an_npz_of_its_name(tmp_path: Path) -> None:
 def test_damaged_cifar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cifar-10-batches-py").mkdir()
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps({}))
-    with pytest.raises(UserError, match="cannot be read .* delete it and fetch it again"):
+    with pytest.raises(UserError, match="cannot be read .* delete it and download it again"):
         load_dataset("cifar10", root=tmp_path)
 
 

@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(
 
 
 def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadFileError, match="is not there"):
+    with pytest.raises(BadFileError, match="is missing"):
         read(tmp_path / "nothing.png")
     with pytest.raises(BadFileError):
         read(tmp_path)
@@ -243,7 +243,7 @@ def test_masks_of_another_size_or_with_unknown_labels_are_refused(tmp_path: Path
     picture(0, (20, 16)).save(tmp_path / "scene.png")
     known = tuple(value if value < 2 else 254 for value in range(256))
     reader = Reader(size=(16, 20), channels=3, pixel_limit=LIMIT, fitting="pad", masks=table_of_map(known))
-    for size, words in (((20, 15), "as large as its image"), ((16, 20), "upright as the image's EXIF")):
+    for size, words in (((20, 15), "the size of its image"), ((16, 20), "upright as the image's EXIF")):
         Image.new("L", size).save(tmp_path / "mask.png")
         with pytest.raises(BadFileError, match=words):
             reader.scene(tmp_path / "scene.png", tmp_path / "mask.png")

@@ -66,7 +66,7 @@ LISTS = {
     "test alone": Lists({"test": "ab"}, refused="has test.txt but no train.txt"),
     "val alone": Lists({"val": "ab"}, refused="has val.txt but no train.txt"),
     "two of a part": Lists({"train": "ab", "Train": "cd", "val": "e"}, refused="two lists of one part"),
-    "in both": Lists({"train": "abcd", "test": "de"}, refused="is listed to learn from and to test on"),
+    "in both": Lists({"train": "abcd", "test": "de"}, refused="is listed for both training and test"),
     "told a stranger": Lists(
         {"train": "abcd"}, refused="names 'c', but .* has no such list", told={"test_parts": ["c"]}
     ),
@@ -190,7 +190,7 @@ def test_a_mask_belongs_to_the_image_of_its_name(name: str, tmp_path: Path) -> N
 def test_names_that_differ_otherwise_are_shown_and_none_is_guessed(tmp_path: Path) -> None:
     for letter in "abc":
         scene(tmp_path, "images", "masks", letter, f"{letter}_other")
-    with pytest.raises(UserError, match="the names differ: a.png and a_other.png; a mask has its image's name"):
+    with pytest.raises(UserError, match="the names differ: a.png and a_other.png; a mask needs its image's name"):
         load(tmp_path)
     for letter in "abc":
         scene(tmp_path, "images", "masks", letter)

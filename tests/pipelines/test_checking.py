@@ -37,7 +37,7 @@ def test_check_names_what_is_wrong_and_writes_nothing(pictures: Path, capsys: py
     shown = capsys.readouterr().out
     assert "47 train and 16 test samples" in shown
     assert "3.png" in shown
-    assert "1 test sample(s) are in train too" in shown
+    assert "1 test sample(s) are also in train" in shown
     assert main(["check", "--data", f"folder:{pictures}", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert len(found["problems"]) == len(found["duplicates"]) == 1

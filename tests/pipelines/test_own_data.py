@@ -62,7 +62,7 @@ def test_what_makes_numbers_meaningless_stops_every_command_before_any_work(
     shown = capsys.readouterr()
     (line,) = shown.err.splitlines()
     assert "copy0.png is of the class dog and the same picture as" in line
-    assert "give --loading.accept two-labels to go on all the same" in line
+    assert "give --loading.accept two-labels to continue anyway" in line
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
 
 
@@ -81,7 +81,7 @@ def test_a_conflict_is_no_repeat_and_can_be_accepted(
     assert main(["train", *words, "--out", str(tmp_path / "run"), *SMALL, *HERE]) == 0
     shown = capsys.readouterr().out
     assert "note: two-labels: " in shown
-    assert "(2 pictures are in two classes)" in shown
+    assert "(2 pictures have two classes)" in shown
 
 
 def test_a_class_without_images_is_named_by_its_own_folder(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ def submit(
         raise UserError("The job has no command; give one after `--`, such as `-- study --data digit-pairs-left`.")
     _knock(address)
     require_ray("Submitting a job")
-    with _named_address_only(), _told_in_one_line(address):
+    with _named_address_only(), _errors_in_one_line(address):
         from ray.job_submission import JobSubmissionClient
 
         for name in list(logging.root.manager.loggerDict):
@@ -138,7 +138,7 @@ def _named_address_only() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_in_one_line(address: str) -> Iterator[None]:
+def _errors_in_one_line(address: str) -> Iterator[None]:
     from ray.exceptions import RayError
 
     try:

@@ -158,7 +158,7 @@ def run_trial_here(
     last: Metrics = {}
     stopped = False
 
-    def hear(metrics: Metrics) -> bool:
+    def forward(metrics: Metrics) -> bool:
         nonlocal stopped
         last.clear()
         last.update(metrics)
@@ -169,7 +169,7 @@ def run_trial_here(
     value: dict[str, Any] | None = None
     error: str | None = None
     try:
-        value = run_here(function, trial, device=device, on_report=hear)
+        value = run_here(function, trial, device=device, on_report=forward)
     except Exception as failure:
         error = failure_text(failure)
     return TrialResult(

@@ -74,13 +74,13 @@ def run_trials(
     if missing and (cluster.trials_at_once == 0 or not has_ray()):
         device = local_device(cluster)
 
-        def hear(trial: Trial, metrics: Metrics) -> bool:
+        def forward(trial: Trial, metrics: Metrics) -> bool:
             if on_report is not None:
                 on_report(trial, metrics)
             return False
 
         for trial in missing:
-            done(run_trial_here(function, trial, device=device, on_report=hear))
+            done(run_trial_here(function, trial, device=device, on_report=forward))
     elif missing:
         with connect(cluster, modules):
             check_shared(storage.resolve())

@@ -181,7 +181,7 @@ def _tune_here(
         asked = study.ask(distributions)
         step = 0
 
-        def hear(trial: Trial, metrics: Metrics, asked: optuna.Trial = asked) -> bool:
+        def forward(trial: Trial, metrics: Metrics, asked: optuna.Trial = asked) -> bool:
             nonlocal step
             step += 1
             if on_report is not None:
@@ -189,7 +189,7 @@ def _tune_here(
             asked.report(metrics[task.metric], step)
             return step < task.reports and asked.should_prune()
 
-        result = run_trial_here(task.function, task.trial(asked.params, number), device=device, on_report=hear)
+        result = run_trial_here(task.function, task.trial(asked.params, number), device=device, on_report=forward)
         if result.error is None and task.metric in result.metrics:
             study.tell(asked, result.metrics[task.metric])
         else:

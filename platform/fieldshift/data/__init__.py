@@ -1,4 +1,4 @@
-"""Data: the catalogue of data sets, own data, splits and batches, and the 2D augmentation arms."""
+"""Data sets: the catalogue, own data, splits and batches, and the 2D augmentation arms."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The 2D augmentation arms that a video arm is compared with: torchvision's transforms, a batch at a time.
+"""The 2D augmentation arms that video arms are compared with: torchvision's transforms, applied to whole batches.
 
-An arm gives bit for bit what torchvision's v2 transform gives image by image under the same seed; only faster (the
-tests hold this). Departures [D]: masks, which torchvision's automatic augmentations refuse, are moved with their image
-("nearest", outside = ignored); AugMix, whose result is a mixture of differently moved images that has no one mask, then
-draws from its colour ops only.
+An arm's output equals, bit for bit, that of torchvision's v2 transform applied per image under the same seed, but is
+computed faster (tests compare them). Departures [D]: masks, which torchvision's automatic augmentations reject, are moved
+with their image ("nearest", outside = ignored); AugMix mixes differently moved images, for which no single mask exists, so
+with masks it draws from its colour ops only.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchvision.transforms import v2 as torchvision_transforms
 
 from fieldshift.data.arms2d_colours import Images
 from fieldshift.data.arms2d_draws import (
-    Dice,
+    MersenneTwister,
     Mixture,
     draw_affine,
     draw_augmix,
@@ -36,7 +36,7 @@ AFFINE_SHEAR = (-10.0, 10.0, -10.0, 10.0)
 RANDAUGMENT_LEVELS = 31
 CACHED_VALUES = 2**19
 
-# Torchvision re-exports its transforms in a way that strict type checkers do not follow.
+# Torchvision's re-exports are not visible to strict type checkers.
 v2: Any = torchvision_transforms
 
 Fill = float | Sequence[float]
@@ -48,8 +48,8 @@ Run = Callable[["Augmentation", Images, int, Masks | None], Moved]
 class Augmentation:
     """A 2D augmentation of a batch of uint8 images, reproducible from an integer seed.
 
-    `transform` is the torchvision transform whose effect on one image it repeats (None for the arm "none"), `settings`
-    the plain values that describe it.
+    `transform` is the torchvision transform that it reproduces (None for the arm "none"), `settings` the plain values that
+    describe it.
     """
 
     def __init__(self, name: str, transform: Any, fill: Fill, settings: Mapping[str, Any]) -> None:
@@ -67,10 +67,10 @@ class Augmentation:
     @overload
     def __call__(self, images: Images, seed: int, masks: Masks) -> tuple[Images, Masks]: ...
     def __call__(self, images: Images, seed: int, masks: Masks | None = None) -> Images | tuple[Images, Masks]:
-        """The images (B, C, H, W) uint8 under the arm's random ops, with `masks` (B, H, W) int64 moved alike.
+        """Applies the arm's random ops to images (B, C, H, W) uint8, and the same motions to `masks` (B, H, W) int64.
 
-        C is 1 or 3. `seed` decides everything; torch's random state is left as it was. Returns new tensors on the
-        images' device (the arm "none" returns what it was given).
+        C is 1 or 3. The result depends on `seed` alone; torch's random state is unchanged. Returns new tensors on the
+        images' device (the arm "none" returns its inputs).
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise ValueError(f"Images must be uint8 (B, 1 or 3, H, W), got {images.dtype} {tuple(images.shape)}.")
@@ -81,10 +81,10 @@ class Augmentation:
 
 
 def fill_of(fill: Fill) -> tuple[float, ...] | None:
-    """Torchvision's default for zero: its `fill=None` does not fade the edge twice as `fill=0` does (bilinear)."""
+    """None for zero, which is torchvision's default: unlike `fill=0` it does not blend the edge twice (bilinear)."""
     values = tuple(float(value) for value in (fill if isinstance(fill, Sequence) else [fill]))
     if any(not 0 <= value <= 255 for value in values):
-        raise UserError(f"The fill is {fill}, but must be 0 to 255, one value or one a channel.")
+        raise UserError(f"The fill is {fill}, but must be 0 to 255, one value or one per channel.")
     return values if any(values) else None
 
 
@@ -94,19 +94,19 @@ def run_none(arm: Augmentation, images: Images, seed: int, masks: Masks | None) 
 
 def run_affine(arm: Augmentation, images: Images, seed: int, masks: Masks | None) -> Moved:
     transform = arm.transform
-    dice = Dice(seed)
+    generator = MersenneTwister(seed)
     mode = transform.interpolation.value
 
     def apply(part: Images, placements: Sequence[Placement], part_masks: Masks | None) -> Moved:
         return place(part, placements, interpolation=mode, fill=arm.fill, masks=part_masks, mask_fill=IGNORE)
 
-    return by_parts(apply, images, draw_affine(transform, size_of(images), dice, len(images)), masks)
+    return by_parts(apply, images, draw_affine(transform, size_of(images), generator, len(images)), masks)
 
 
-def run_chains(draw: Callable[[Any, tuple[int, int], Dice], list[Op]]) -> Run:
+def run_chains(draw: Callable[[Any, tuple[int, int], MersenneTwister], list[Op]]) -> Run:
     def run(arm: Augmentation, images: Images, seed: int, masks: Masks | None) -> Moved:
-        dice = Dice(seed)
-        chains = [draw(arm.transform, size_of(images), dice) for _ in range(len(images))]
+        generator = MersenneTwister(seed)
+        chains = [draw(arm.transform, size_of(images), generator) for _ in range(len(images))]
         return by_parts(lambda *part: apply_chains(*part, mode="nearest", fill=arm.fill), images, chains, masks)
 
     return run
@@ -127,7 +127,7 @@ def run_augmix(arm: Augmentation, images: Images, seed: int, masks: Masks | None
         return mixed.to(torch.uint8), part_masks
 
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would also seed the GPU that is training.
+        # Not torch.manual_seed, which would also seed the GPU used for training.
         torch.default_generator.manual_seed(seed)
         drawn = [draw_augmix(transform, size_of(images), colour_only=masks is not None) for _ in range(len(images))]
     return by_parts(apply, images, drawn, masks)
@@ -139,7 +139,7 @@ def by_parts(
     drawn: Sequence[Drawn],
     masks: Masks | None,
 ) -> Moved:
-    """`apply` to the whole batch, or on a CPU to as many images at a time as its cache holds."""
+    """Applies `apply` to the whole batch, or on a CPU to chunks of images that fit its cache."""
     if len(images) == 0:
         return images, masks
     count = len(images) if images.is_cuda else max(1, CACHED_VALUES // images[0].numel())
@@ -187,13 +187,13 @@ def augmentation(
     policy: str | None = None,
     fill: Fill = 0,
 ) -> Augmentation:
-    """The arm called `name`: none, affine, randaugment, autoaugment, trivialaugment or augmix.
+    """Returns the arm `name`: none, affine, randaugment, autoaugment, trivialaugment or augmix.
 
-    Unless told: RandAugment's `num_ops` 2 and `magnitude` 9 (of 0 to 30), AutoAugment's `policy` "imagenet" (or
-    "cifar10", "svhn"), AugMix's severity 3, torchvision's defaults all. The affine arm turns by up to 15 degrees,
-    shifts by up to 0.1 of the side, zooms by 0.85 to 1.15, shears by up to 10 degrees, bilinear [D: no published
-    setting]. `fill` (0 to 255, one value or one a channel) is what lies outside: the data set's background. Raises
-    UserError for an unknown name and for a setting that the arm does not have.
+    Defaults are torchvision's: RandAugment's `num_ops` 2 and `magnitude` 9 (of 0 to 30), AutoAugment's `policy` "imagenet"
+    (or "cifar10", "svhn"), AugMix's severity 3. The affine arm rotates by up to 15 degrees, translates by up to 0.1 of the
+    side, scales by 0.85 to 1.15 and shears by up to 10 degrees, bilinear [D: no published setting]. `fill` (0 to 255, one
+    value or one per channel) fills pixels outside the image, usually with the data set's background. Raises UserError for
+    an unknown name and for a setting that the arm does not have.
     """
     if name not in ARMS:
         raise unknown_name("augmentation", name, ARMS)
@@ -201,7 +201,7 @@ def augmentation(
     owner = "randaugment" if given else "autoaugment" if policy is not None else name
     if name != owner or (given and policy is not None):
         setting = ", ".join([*given, *(["policy"] if policy is not None else [])])
-        raise UserError(f"The augmentation '{name}' has no setting {setting}; it belongs to '{owner}': leave it out.")
+        raise UserError(f"The augmentation '{name}' has no setting {setting}; it belongs to '{owner}'; leave it out.")
     if num_ops is not None and num_ops < 0:
         raise UserError(f"num_ops is {num_ops}, but must be 0 or more ops.")
     if magnitude is not None and not 0 <= magnitude < RANDAUGMENT_LEVELS:

@@ -1,4 +1,4 @@
-"""Torchvision's colour ops on a batch whose images each have their own magnitude, bit for bit as image by image.
+"""Torchvision's colour ops on a batch with one magnitude per image, bit for bit as applied per image.
 
 Every op takes images (B, C, H, W) uint8 with C 1 or 3 and magnitudes (B,) float64 in the units of torchvision's
 augmentation spaces.
@@ -14,7 +14,7 @@ from jaxtyping import Float64, Real, UInt8
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-# Torchvision re-exports its functions in a way that strict type checkers do not follow.
+# Torchvision's re-exports are not visible to strict type checkers.
 F: Any = functional
 
 Images = UInt8[Tensor, "batch channels height width"]
@@ -26,9 +26,9 @@ def column(values: Tensor) -> Tensor:
 
 
 def blended(images: Images, others: Real[Tensor, "batch ..."], factor: Sizes) -> Images:
-    """images * factor + others * (1 - factor), rounded where torchvision rounds and cut to whole numbers.
+    """images * factor + others * (1 - factor), rounded as in torchvision and truncated to whole numbers.
 
-    Torch multiplies and adds in one rounding, with both weights in single precision; so does double precision here.
+    Torch multiplies and adds with a single rounding, both weights in single precision; double precision gives the same.
     """
     own = (images * column(factor).float()).double()
     rest = column(1.0 - factor).float().double()
@@ -51,7 +51,7 @@ def contrast(images: Images, sizes: Sizes) -> Images:
 
 
 def sharpen(images: Images, sizes: Sizes) -> Images:
-    """With torchvision's 3 x 3 convolution as sums of whole numbers, several times as fast.
+    """Sharpens with torchvision's 3 x 3 convolution as integer sums, several times faster.
 
     The sums are exact, and a thirteenth of a whole number is never half way between two: rounding gives the same.
     """

@@ -1,6 +1,6 @@
-"""What each 2D arm draws for an image: the same random numbers, in the same order, as torchvision's transform.
+"""Random draws of each 2D arm: the same numbers, in the same order, as torchvision's transform.
 
-So a batch under one seed is what torchvision would make of its images one after the other under that seed.
+A batch under one seed therefore equals torchvision's transform applied to its images one by one under that seed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ BLOCK = 1024
 UNIT = 2**24
 
 
-class Dice:
-    """What `torch.randint(n, ())` and `torch.rand(())` give after `torch.manual_seed(seed)`, drawn in blocks.
+class MersenneTwister:
+    """Reproduces `torch.randint(n, ())` and `torch.rand(())` after `torch.manual_seed(seed)`, drawn in blocks.
 
-    Torch's generator on the CPU is the Mersenne Twister (of the seed's low 32 bits), which numpy has too; a draw here
-    costs a fiftieth of a call of torch.
+    Torch's CPU generator is the Mersenne Twister (seeded with the low 32 bits), which numpy has too; a draw here costs a
+    fiftieth of a call of torch.
     """
 
     def __init__(self, seed: int) -> None:
@@ -46,8 +46,8 @@ class Dice:
         return self.draw() % UNIT / UNIT
 
 
-class TorchDice:
-    """Torch's own generator, for draws that are mixed with others of it."""
+class TorchGenerator:
+    """Torch's own generator, for draws that are interleaved with other draws from it."""
 
     def below(self, count: int) -> int:
         return int(torch.randint(count, ()))
@@ -59,31 +59,31 @@ class TorchDice:
 Space = dict[str, tuple[Callable[[int, int, int], Tensor | None], bool]]
 
 
-def draw_randaugment(transform: Any, size: Size, dice: Dice) -> list[Op]:
+def draw_randaugment(transform: Any, size: Size, generator: MersenneTwister) -> list[Op]:
     """`num_ops` ops at one magnitude (Cubuk et al. 2020, arXiv 1909.13719)."""
     space, levels = ops_of(transform), transform.num_magnitude_bins
-    return [draw_op(space, levels, size, dice, fixed=transform.magnitude) for _ in range(transform.num_ops)]
+    return [draw_op(space, levels, size, generator, fixed=transform.magnitude) for _ in range(transform.num_ops)]
 
 
-def draw_trivialaugment(transform: Any, size: Size, dice: Dice) -> list[Op]:
+def draw_trivialaugment(transform: Any, size: Size, generator: MersenneTwister) -> list[Op]:
     """One op at a random magnitude (Mueller and Hutter 2021, arXiv 2103.10158)."""
     levels = transform.num_magnitude_bins
-    return [draw_op(ops_of(transform), levels, size, dice, bins=levels)]
+    return [draw_op(ops_of(transform), levels, size, generator, bins=levels)]
 
 
-def draw_autoaugment(transform: Any, size: Size, dice: Dice) -> list[Op]:
+def draw_autoaugment(transform: Any, size: Size, generator: MersenneTwister) -> list[Op]:
     """One of the published sub-policies, each of its two ops with its probability (Cubuk et al. 2019, 1805.09501)."""
     space = ops_of(transform)
     policies = transform._policies
     chosen = []
-    for name, probability, level in policies[dice.below(len(policies))]:
+    for name, probability, level in policies[generator.below(len(policies))]:
         # Torch compares in single precision.
-        if dice.unit() > np.float32(probability):
+        if generator.unit() > np.float32(probability):
             continue
         spread, signed = space[name]
         magnitudes = table(spread, 10, size)
         magnitude = 0.0 if magnitudes is None else magnitudes[cast(int, level)]
-        if magnitudes is not None and signed and dice.unit() <= 0.5:
+        if magnitudes is not None and signed and generator.unit() <= 0.5:
             magnitude *= -1
         chosen.append(Op(name, magnitude))
     return chosen
@@ -91,7 +91,7 @@ def draw_autoaugment(transform: Any, size: Size, dice: Dice) -> list[Op]:
 
 @dataclass(frozen=True)
 class Mixture:
-    """AugMix for one image: the share of the image itself, and of each chain of ops."""
+    """AugMix for one image: the weight of the image itself, and of each chain of ops."""
 
     own: float
     shares: tuple[float, ...]
@@ -99,11 +99,11 @@ class Mixture:
 
 
 def draw_augmix(transform: Any, size: Size, colour_only: bool) -> Mixture:
-    """Chains of ops and how they are mixed (Hendrycks et al. 2020, arXiv 1912.02781)."""
+    """Chains of ops and their mixing weights (Hendrycks et al. 2020, arXiv 1912.02781)."""
     space = ops_of(transform)
     if colour_only:
         space = {name: entry for name, entry in space.items() if name in COLOURS}
-    dice = TorchDice()
+    generator = TorchGenerator()
     one = torch.tensor(transform.alpha)
     own, rest = torch._sample_dirichlet(one.expand(1, 2))[0]
     shares = torch._sample_dirichlet(one.expand(1, transform.mixture_width))[0] * rest
@@ -112,12 +112,12 @@ def draw_augmix(transform: Any, size: Size, colour_only: bool) -> Mixture:
         depth = transform.chain_depth
         if depth <= 0:
             depth = int(torch.randint(1, 4, (1,)))
-        chains.append([draw_op(space, 10, size, dice, bins=transform.severity) for _ in range(depth)])
+        chains.append([draw_op(space, 10, size, generator, bins=transform.severity) for _ in range(depth)])
     return Mixture(float(own), tuple(shares.tolist()), tuple(chains))
 
 
-def draw_affine(transform: Any, size: Size, dice: Dice, count: int) -> list[Placement]:
-    """`count` placements, each of their parameters uniform in its range; `transform` has all four of them."""
+def draw_affine(transform: Any, size: Size, generator: MersenneTwister, count: int) -> list[Placement]:
+    """`count` placements, each with its parameters uniform in their ranges; `transform` has all four of them."""
     height, width = size
     assert transform.translate is not None
     assert transform.scale is not None
@@ -128,8 +128,8 @@ def draw_affine(transform: Any, size: Size, dice: Dice, count: int) -> list[Plac
         transform.shear[2:],
     ]  # fmt: skip
     low, high = np.array(ranges, dtype=np.float32).T
-    units = np.array([dice.unit() for _ in range(count * len(ranges))]).reshape(count, len(ranges))
-    # In single precision with one rounding at the end, as torch's `uniform_` has it.
+    units = np.array([generator.unit() for _ in range(count * len(ranges))]).reshape(count, len(ranges))
+    # In single precision with one rounding at the end, like torch's `uniform_`.
     values = (low.astype(np.float64) + units * (high - low).astype(np.float64)).astype(np.float32).astype(np.float64)
     values[:, 1:3] = np.rint(values[:, 1:3])
     return [
@@ -142,17 +142,23 @@ def ops_of(transform: Any) -> Space:
 
 
 def draw_op(
-    space: Space, levels: int, size: Size, dice: Dice | TorchDice, *, fixed: int = 0, bins: int | None = None
+    space: Space,
+    levels: int,
+    size: Size,
+    generator: MersenneTwister | TorchGenerator,
+    *,
+    fixed: int = 0,
+    bins: int | None = None,
 ) -> Op:
     """An op of `space` at the level `fixed`, or at one of the first `bins` levels, of its table of magnitudes."""
     names = tuple(space)
-    name = names[dice.below(len(names))]
+    name = names[generator.below(len(names))]
     spread, signed = space[name]
     magnitudes = table(spread, levels, size)
     if magnitudes is None:
         return Op(name)
-    magnitude = magnitudes[fixed if bins is None else dice.below(bins)]
-    if signed and dice.unit() <= 0.5:
+    magnitude = magnitudes[fixed if bins is None else generator.below(bins)]
+    if signed and generator.unit() <= 0.5:
         magnitude *= -1
     return Op(name, magnitude)
 

@@ -1,6 +1,6 @@
-"""Torchvision's augmentation ops on a batch whose images each get their own op, bit for bit as image by image.
+"""Torchvision's augmentation ops on a batch with one op per image, bit for bit as applied per image.
 
-Images with the same colour op go through it together, and all geometric ops share one sampling.
+Images with the same colour op are processed together, and all geometric ops share one sampling.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torchvision.transforms.v2 import functional
 
 from fieldshift.data.arms2d_colours import COLOURS, Images
 
-# Torchvision re-exports its functions in a way that strict type checkers do not follow.
+# Torchvision's re-exports are not visible to strict type checkers.
 F: Any = functional
 
 Masks = Int64[Tensor, "batch height width"]
@@ -39,14 +39,14 @@ class Op:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How a sampling reads the image: torchvision's affine parameters; angles in degrees, shifts in pixels."""
+    """Parameters of a sampling, as in torchvision's affine: angles in degrees, shifts in pixels."""
 
     angle: float = 0.0
     translate: tuple[float, float] = (0.0, 0.0)
     scale: float = 1.0
     shear: tuple[float, float] = (0.0, 0.0)
     corner: bool = False
-    """Whether the fixed point is the upper left corner of the image, not its centre."""
+    """Whether the fixed point is the upper left corner of the image instead of its centre."""
 
 
 PLACEMENTS: dict[str, Callable[[float], Placement]] = {
@@ -54,7 +54,7 @@ PLACEMENTS: dict[str, Callable[[float], Placement]] = {
     "ShearY": lambda size: Placement(shear=(0.0, math.degrees(math.atan(size))), corner=True),
     "TranslateX": lambda size: Placement(translate=(float(int(size)), 0.0)),
     "TranslateY": lambda size: Placement(translate=(0.0, float(int(size)))),
-    # torchvision's `rotate` turns the other way than its `affine`.
+    # torchvision's `rotate` turns in the opposite direction to its `affine`.
     "Rotate": lambda size: Placement(angle=-(size % 360)),
 }
 
@@ -68,7 +68,7 @@ def apply_ops(
     masks: Masks | None = None,
     mask_fill: int = 255,
 ) -> tuple[Images, Masks | None]:
-    """Every image under its own op (None and "Identity" leave it), masks moved with their images.
+    """Applies one op to every image (None and "Identity" leave it unchanged) and moves masks with their images.
 
     Pixels from outside get `fill` (per channel, 0 to 255; None is 0 without torchvision's blending at the edge), in
     masks `mask_fill`; masks are sampled "nearest", images with `interpolation` ("nearest" or "bilinear").
@@ -87,11 +87,11 @@ def apply_ops(
             placed.append(position)
     if len(kept) == len(images):
         return images, masks
-    # Images with one op stand side by side, so that each op gets a slice and there is one reordering, not one an op.
+    # Images with the same op are adjacent, so that each op gets a slice and there is one reordering, not one per op.
     order = torch.tensor([*kept, *placed, *(position for group in groups.values() for position in group)])
     counts = [len(kept), len(placed), *(len(group) for group in groups.values())]
     order = order.to(images.device)
-    # index_select copies whole images; indexing would copy number by number.
+    # index_select copies whole images; indexing would copy element by element.
     parts = list(torch.split(images.index_select(0, order), counts))
     mask_parts = None if masks is None else list(torch.split(masks.index_select(0, order), counts))
     if placed:
@@ -131,7 +131,7 @@ def place(
     masks: Masks | None = None,
     mask_fill: int = 255,
 ) -> tuple[Images, Masks | None]:
-    """Every image (and mask) sampled once under its own placement, as torchvision's `affine` would one by one."""
+    """Samples every image (and mask) once under its own placement, as torchvision's `affine` would one by one."""
     grid = sampling_grid(placements, images.shape[2], images.shape[3], images.device)
     return sample(images, grid, interpolation=interpolation, fill=fill, masks=masks, mask_fill=mask_fill)
 
@@ -159,16 +159,16 @@ def sample(
     moved = values.round_().to(torch.uint8)
     if masks is None:
         return moved, None
-    # Shifted by one so that the zeros that sampling puts outside are told from class 0.
+    # Shifted by one so that the zeros that sampling writes outside differ from class 0.
     labels = grid_sample((masks[:, None] + 1).float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
     labels = labels[:, 0].long()
     return moved, torch.where(labels == 0, mask_fill, labels - 1)
 
 
 def grid_of(placement: Placement, height: int, width: int, device: torch.device) -> Float[Tensor, "1 height width 2"]:
-    """The grid of one placement; those of small images are remembered, for magnitudes come from short tables."""
-    # One product a placement, as torchvision has it: a batched product may round the last bit otherwise, and a
-    # sample that falls half way between two pixels would then be read from the other one.
+    """The grid of one placement; grids of small images are cached, since magnitudes come from short tables."""
+    # One product per placement, as in torchvision: a batched product may round the last bit differently, and a sample
+    # half way between two pixels would then be read from the other one.
     make = remembered_grid if height * width <= LARGEST_REMEMBERED else sampling_grid
     return make((placement,), height, width, device)
 
@@ -190,7 +190,7 @@ remembered_grid = lru_cache(maxsize=512)(sampling_grid)
 
 
 def inverse_matrix(placement: Placement, height: int, width: int) -> list[float]:
-    """The six numbers that take a pixel of the result to where it is read, both centred on the image.
+    """The six numbers of the map from output pixels to the points they are read from, both centred on the image.
 
     Forward, about the fixed point: shear x, shear y, scale, rotation, then translation; the order of torchvision.
     """

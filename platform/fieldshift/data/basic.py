@@ -1,4 +1,4 @@
-"""The augmentation that every arm shares: random crop, flip and scale of images and masks together, in one batch."""
+"""The augmentation shared by all arms: random crop, flip and scale of images and masks together, in one batch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class BasicAugmentation:
     """Random shift (a crop of the padded image), left-right flip and scale; all draws depend on the seed alone.
 
     Attributes:
-        flip: chance of a left-right flip, in [0, 1].
-        crop: pixels that the crop may be off the middle, to each side and up and down.
-        scale: largest factor of random scaling about the middle, both ways; drawn evenly in its logarithm. 1 leaves
+        flip: probability of a left-right flip, in [0, 1].
+        crop: maximum distance of the crop from the centre, in pixels, horizontally and vertically.
+        scale: largest factor of random scaling about the centre, in both directions; log-uniform. 1 keeps
             the size, and then no pixel is interpolated.
-        outside: mask value of what lies outside the image; images are black there.
+        outside: mask value outside the image; images are black there.
     """
 
     flip: float = 0.0
@@ -43,10 +43,10 @@ class BasicAugmentation:
         *,
         part: tuple[int, int] | None = None,
     ) -> tuple[UInt8[Tensor, "batch channels height width"], Int64[Tensor, "batch height width"] | None]:
-        """Images (B, C, H, W) and their masks under the same geometry; other values for another seed.
+        """Images (B, C, H, W) and their masks under the same geometry; each seed gives different draws.
 
-        `part` = (first, count) says that these are the images from number `first` on of a batch of `count`, shared by
-        several workers: each gets what it would get in the whole batch.
+        `part` = (first, count) means that these are the images from number `first` of a batch of `count` that several
+        workers share: each worker gets the same result as in the whole batch.
         """
         batch, _, height, width = images.shape
         if self.is_nothing or batch == 0:
@@ -73,9 +73,9 @@ class BasicAugmentation:
 
 
 def cropped(values: Tensor, reach: int, shifts: Int64[Tensor, "batch 2"], flips: Tensor, outside: int) -> Tensor:
-    """Values (B, C, H, W) read `shifts` (down, right) further, each within `reach`; then mirrored where `flips` says."""
+    """Values (B, C, H, W) shifted by `shifts` (down, right), each at most `reach`; then mirrored where `flips` is set."""
     height, width = values.shape[-2:]
-    # A window is a view: only the pixels of the one that is chosen are copied, a row at a time.
+    # A window is a view: only the pixels of the chosen one are copied, row by row.
     windows = F.pad(values, (reach,) * 4, value=outside).unfold(2, height, 1).unfold(3, width, 1)
     down, right = (shifts + reach).to(values.device).unbind(1)
     moved = windows[torch.arange(len(values), device=values.device), :, down, right]
@@ -87,7 +87,7 @@ def cropped(values: Tensor, reach: int, shifts: Int64[Tensor, "batch 2"], flips:
 def source(
     side: int, shifts: Int64[Tensor, " batch"], factors: Float[Tensor, " batch"], flips: Tensor
 ) -> Float[Tensor, "batch side"]:
-    """Along one axis: from which pixel each output pixel is read."""
+    """The source pixel of each output pixel along one axis."""
     middle = (side - 1) / 2
     place = torch.arange(side) - middle
     mirrored = torch.where(flips[:, None], -place, place)

@@ -1,4 +1,4 @@
-"""The order in which samples come, the same for any number of workers."""
+"""The order of samples in an epoch, the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def epoch_order(count: int, *, seed: int, epoch: int, shuffle: bool = True) -> I
     """The indices 0 .. count - 1 in the order of one epoch; a function of (count, seed, epoch) only."""
     if not shuffle:
         return torch.arange(count)
-    # Two numbers have to become one seed without (1, 2) and (2, 1) meeting.
+    # Combine the two numbers into one seed such that (1, 2) and (2, 1) differ.
     mixed = (seed * 0x9E3779B97F4A7C15 + epoch * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
     return torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
 
@@ -42,10 +42,10 @@ def batches(
     drop_last: bool = False,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """One epoch over `split` as (images uint8 (B, C, H, W), targets int64, indices int64 (B,)) on `device`.
+    """Yields one epoch of `split` as (images uint8 (B, C, H, W), targets int64, indices int64 (B,)) on `device`.
 
     `batch_size` is the GLOBAL batch: its samples do not depend on `world`, and rank r gets the contiguous slice from
-    B * r // world to B * (r + 1) // world. Nothing is padded or repeated: over all ranks every sample comes exactly
+    B * r // world to B * (r + 1) // world. Nothing is padded or repeated: over all ranks every sample occurs exactly
     once. All ranks get the same number of batches; when the last global batch has fewer samples than there are ranks,
     the part of some ranks is empty (B = 0). Raises UserError for a batch smaller than the number of ranks, and for a
     `drop_last` that leaves no batch.
@@ -72,7 +72,7 @@ def gathered(split: Split, parts: list[Tensor], device: torch.device) -> Iterato
                 split.prefetch(coming)
         images, targets = split.gather(indices)
         if device.type == "cuda" and not images.is_cuda:
-            # Only from pinned memory does the copy go on while the GPU computes.
+            # The copy overlaps with GPU computation only from pinned memory.
             images, targets, indices = images.pin_memory(), targets.pin_memory(), indices.pin_memory()
         yield (
             images.to(device, non_blocking=True),

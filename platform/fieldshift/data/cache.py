@@ -1,4 +1,4 @@
-"""Where derived data is kept between runs, and how it is written: whole or not at all."""
+"""The cache of derived data, written atomically."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 
 def data_root(root: Path | str | None = None) -> Path:
-    """Where named data sets are looked for: `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder."""
+    """The folder of named data sets: `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder."""
     if root is not None:
         return given_path(root)
     named = os.environ.get("FIELDSHIFT_DATA")
@@ -25,10 +25,10 @@ def data_root(root: Path | str | None = None) -> Path:
 
 
 def cached_arrays(key: str, make: Callable[[], Arrays]) -> dict[str, NDArray[np.generic]]:
-    """The arrays that `make` gives, kept under `key` in the cache folder, so that they are made once.
+    """Returns the arrays of `make`, cached under `key` in the cache folder so that they are computed once.
 
-    A file that cannot be read is made again; a folder that cannot be written to costs only the time to make the arrays
-    each run. `key` has to change with everything that the arrays are made of.
+    An unreadable file is computed again; an unwritable folder only costs the time to compute the arrays in
+    each run. `key` must depend on everything that the arrays are computed from.
     """
     kept = kept_arrays(key)
     if kept is not None:
@@ -39,16 +39,16 @@ def cached_arrays(key: str, make: Callable[[], Arrays]) -> dict[str, NDArray[np.
 
 
 def kept_arrays(key: str) -> dict[str, NDArray[np.generic]] | None:
-    """The arrays that are kept under `key`; None where there are none, or they are damaged."""
+    """The arrays cached under `key`; None where they are missing or damaged."""
     try:
         with (cache_folder() / f"{key}.npz").open("rb") as source, np.load(source, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except Exception:  # not there, or damaged: both mean that it has to be made
+    except Exception:  # missing or damaged: both mean that it must be computed
         return None
 
 
 def keep_arrays(key: str, arrays: Arrays) -> None:
-    """Keeps `arrays` under `key`: written under a temporary name and renamed, so several processes may do it at once."""
+    """Caches `arrays` under `key`: written under a temporary name and renamed, so several processes may do it at once."""
     path = cache_folder() / f"{key}.npz"
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.writing.npz")
     try:

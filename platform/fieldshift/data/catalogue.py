@@ -31,10 +31,10 @@ TASKS: tuple[Task, ...] = ("classification", "segmentation")
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueRow:
-    """A line of the catalogue: what a data set is, and whether it is on this machine.
+    """A row of the catalogue: a data set's description, and whether it is on this machine.
 
-    task: "both" for sets that can be classified and segmented. looked_in: the files or folders below the data root by
-    which it is known to be there; none for what is built in. downloads: whether torchvision can fetch it.
+    task: "both" for sets for classification and segmentation. looked_in: the files or folders below the data root that
+    show it is present; none for built-in sets. downloads: whether torchvision can download it.
     """
 
     name: str
@@ -49,7 +49,7 @@ class CatalogueRow:
 
 
 def catalogue(root: Path | str | None = None) -> list[CatalogueRow]:
-    """One row for each named data set; published ones are looked for below `root` (see `load_dataset`)."""
+    """One row per named data set; published ones are searched for below `root` (see `load_dataset`)."""
     rows = [
         CatalogueRow(
             name=f"digit-pairs-{axis}", task="both", classes=10, size="40 x 40 grey",
@@ -87,15 +87,15 @@ def load_dataset(
     loading: LoadingConfig | None = None,
     like: Identity | None = None,
 ) -> DataSet:
-    """The data set that `spec` names: a name of the catalogue, or folder:PATH, npz:PATH or voc:PATH for own data.
+    """Loads the data set that `spec` names: a name of the catalogue, or folder:PATH, npz:PATH or voc:PATH for own data.
 
-    `task` is "classification" or "segmentation"; left out, it is the data set's own (digit pairs: classification).
-    `seed` draws the scenes of the digit pairs, a test share where own data names none, and limited parts. Published
-    sets are looked for below `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder. `train_limit` and
-    `test_limit` keep that many samples with the classes' shares (digit pairs: make that many scenes). `like`: the samples
-    of own data as they were before (`DataSet.identity`); where parts are drawn, every sample goes to the part that it had
-    there, and new ones are left out and counted. Raises UserError for unknown names, absent files, a task the set does
-    not have, and (BadFileError) the first unusable file met, unless loading.skip_unreadable.
+    `task` is "classification" or "segmentation"; by default the data set's own (digit pairs: classification).
+    `seed` draws the scenes of the digit pairs, a test share where own data name none, and limited parts. Published
+    sets are searched for below `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder. `train_limit` and
+    `test_limit` keep that many samples in the proportions of the classes (digit pairs: generate that many scenes). `like`:
+    an earlier identity of own data (`DataSet.identity`); where parts are drawn, every sample stays in its earlier part, and
+    new ones are left out and counted. Raises UserError for unknown names, missing files, a task the set does not
+    have, and (BadFileError) the first unusable file, unless loading.skip_unreadable.
     """
     loading = loading or LoadingConfig()
     if task is not None and task not in TASKS:
@@ -107,14 +107,14 @@ def load_dataset(
     findings = Findings(skip=loading.skip_unreadable, accepted=frozenset(loading.accept or ()))
     collection = collect(spec, loading, findings, seed=seed, root=root)
     if task is not None and task != collection.task:
-        raise UserError(f"{spec} is for {collection.task}, not for {task}; leave the task out or take other data.")
+        raise UserError(f"{spec} is for {collection.task}, not for {task}; leave the task out or use other data.")
     return collection.load(loading, findings, seed=seed, train_limit=train_limit, test_limit=test_limit, like=like)
 
 
 def collect(
     spec: str, loading: LoadingConfig, findings: Findings, *, seed: int, root: Path | str | None = None
 ) -> Collection:
-    """What `spec` (other than digit pairs) consists of, not yet decoded; what is wrong goes to `findings`."""
+    """The contents of `spec` (other than digit pairs), not yet decoded; problems are added to `findings`."""
     check_data_name(spec, loading, root)
     kind, colon, path = spec.partition(":")
     if colon:

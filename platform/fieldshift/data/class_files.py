@@ -1,6 +1,6 @@
-"""What a set of masks says of its classes: their names, and the numbers or colours that stand for them.
+"""Class files of a set of masks: class names, and the numbers or colours that stand for them.
 
-Files and forms (docs/own-data.md has examples): one name a line, numbered from 0; `red green blue name` or `name red
+Files and forms (docs/own-data.md has examples): one name per line, numbered from 0; `red green blue name` or `name red
 green blue`; `name:red,green,blue:...` (CVAT); and tables with a header that has `name` and `r`, `g`, `b`, or `name` and
 `value`.
 """
@@ -41,7 +41,7 @@ class ClassTable:
 
 
 def class_table(root: Path) -> ClassTable | None:
-    """What the class files in `root` say, None where there are none. Raises UserError for one that makes no sense."""
+    """The class table of the class files in `root`, or None without any. Raises UserError for an inconsistent file."""
     by_name = {name_key(path.name): path for path in sorted(root.iterdir()) if path.is_file()}
     tables = [read_class_file(by_name[name]) for name in CLASS_FILES if name in by_name]
     if not tables:
@@ -49,19 +49,21 @@ def class_table(root: Path) -> ClassTable | None:
     best = next((table for table in tables if table.colours or table.values), tables[0])
     for other in tables:
         if {name_key(name) for name in other.names} != {name_key(name) for name in best.names}:
-            raise UserError(f"{best.path} and {other.path} name different classes; delete the one that is not meant.")
+            raise UserError(f"{best.path} and {other.path} name different classes; delete the wrong one.")
     return best
 
 
 def read_class_file(path: Path) -> ClassTable:
-    lines = text_lines(path, "one class a line")
+    lines = text_lines(path, "one class per line")
     rows = coloured_rows([line for line in lines if not line.startswith("#")]) or table_rows(lines)
     if rows is None:
         table = ClassTable(path, tuple(lines))
         if len({name_key(name) for name in lines}) < len(lines):
             keys = [name_key(name) for name in lines]
             twice = next(name for place, name in enumerate(lines) if keys[place] in keys[:place])
-            raise UserError(f"{path} names the class '{twice}' twice; a line's place is its number, so rename one.")
+            raise UserError(
+                f"{path} names the class '{twice}' twice; the number of a class is its line, so rename one."
+            )
     else:
         table = numbered(path, *rows)
     if not 2 <= len(table.names) <= MOST_NAMES:
@@ -111,7 +113,7 @@ def packed(red: str, green: str, blue: str) -> int:
 
 
 def numbered(path: Path, rows: Rows, coloured: bool) -> ClassTable:
-    """Labels in the order of the rows; a name that comes again has several colours or values."""
+    """Labels in the order of the rows; a repeated name has several colours or values."""
     names: dict[str, str] = {}
     codes: dict[int, int] = {}
     for name, code in rows:

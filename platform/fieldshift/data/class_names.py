@@ -1,4 +1,4 @@
-"""Classes matched by their names: data whose classes stand in another order get the numbers that a network knows."""
+"""Matches classes by name: data whose classes are in another order get the numbers that a network knows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABELS = 256
 
 
 class RenumberedSplit(Split):
-    """A split whose class numbers are replaced: `table[old] = new`; of masks, numbers beyond the classes stay."""
+    """A split with replaced class numbers: `table[old] = new`; in masks, numbers beyond the classes stay unchanged."""
 
     def __init__(self, inner: Split, table: Int64[Tensor, " old"], *, masks: bool) -> None:
         self.inner, self.table, self.masks = inner, table, masks
@@ -50,7 +50,7 @@ class RenumberedSplit(Split):
 def with_classes(dataset: DataSet, classes: tuple[str, ...]) -> DataSet:
     """The data set with its labels numbered as in `classes`, matched by name.
 
-    Raises UserError unless both have the very same names.
+    Raises UserError unless both have exactly the same names.
     """
     own = dataset.classes
     if own == classes:
@@ -58,7 +58,7 @@ def with_classes(dataset: DataSet, classes: tuple[str, ...]) -> DataSet:
     if sorted(own) != sorted(classes) or len(set(own)) < len(own):
         raise UserError(
             f"The classes of {dataset.name} are not the network's: it has {listed(own, classes)}, the network "
-            f"{listed(classes, own)}; name them alike, or give other data."
+            f"{listed(classes, own)}; use the same names, or give other data."
         )
     masks = dataset.task == "segmentation"
     table = torch.arange(LABELS if masks else len(own))
@@ -68,7 +68,7 @@ def with_classes(dataset: DataSet, classes: tuple[str, ...]) -> DataSet:
 
 
 def listed(names: tuple[str, ...], others: tuple[str, ...]) -> str:
-    """Up to four of the names, those that the others lack first."""
+    """Up to four of the names, those missing from the others first."""
     ordered = [name for name in names if name not in others] + [name for name in names if name in others]
     shown = ", ".join(f"'{name}'" for name in ordered[:4])
     return f"{len(names)} ({shown}{', ...' if len(names) > 4 else ''})"

@@ -1,4 +1,4 @@
-"""A data set before it is loaded: what its files are, or the arrays they hold, and how they are to be prepared."""
+"""A data set before it is loaded: its files, or the arrays they contain, and how to prepare them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from fieldshift.data.cache import cached_arrays
 from fieldshift.data.content import FileContents
-from fieldshift.data.copies import conflicting, say_conflicts
+from fieldshift.data.copies import conflicting, report_conflicts
 from fieldshift.data.dataset import (
     DataSet,
     Statistics,
@@ -38,9 +38,9 @@ MEASURED = 256
 
 @dataclass(kw_only=True)
 class FileCollection:
-    """A data set of image files. `size` None means: look at the images; `masks` as in Reader.
+    """A data set of image files. A `size` of None is derived from the images; `masks` is as in Reader.
 
-    drawn: whether the test part was drawn from all samples, because the data name none.
+    drawn: whether the test part was drawn from all samples, because the data do not name one.
     """
 
     name: str
@@ -58,7 +58,7 @@ class FileCollection:
     drawn: bool = False
 
     def reader(self, loading: LoadingConfig) -> Reader:
-        """How the files become tensors: as the settings say, else as the collection does, else as the images are."""
+        """The reader of the files; the settings take precedence, then the collection, then the images."""
         size, channels = loading.size or self.size, loading.channels or self.channels
         if size is None or channels is None:
             seen_size, seen_channels = probe([*self.train.images, *self.test.images], self.task, loading.pixel_limit)
@@ -88,7 +88,7 @@ class FileCollection:
         chosen: dict[str, Listing] = {}
         for part, limit in limited_to.items():
             if not len(parts[part]):
-                raise UserError(f"The {part} part of {self.name} has no image that can be used; see inspect_data.")
+                raise UserError(f"The {part} part of {self.name} has no usable image; see `fieldshift check`.")
             chosen[part] = files_at_most(parts[part], limit, seed)
         identity = file_identity(self.classes, chosen, self.root, contents, own=self.is_own)
         if self.is_own:
@@ -111,7 +111,7 @@ class FileCollection:
             size=reader.size,
             ignore_index=ignore_index_of(self.task),
             protocol=f"{self.protocol}; {len(train)} to train, {len(test)} to test; {described(reader)}{unusable}",
-            # How large a file may be does not change what is read of it.
+            # The limit on file size does not change what is read.
             digest=digest_of(replace(reader, pixel_limit=0), identity),
             background=black(reader.channels),
             skipped=skipped,
@@ -124,7 +124,7 @@ class FileCollection:
 
     @property
     def root(self) -> str:
-        """The folder of own data, which names are relative to; empty for published sets."""
+        """The folder of own data, to which names are relative; empty for published sets."""
         return str(existing_folder(self.name.partition(":")[2], "data")) if self.is_own else ""
 
 
@@ -198,10 +198,10 @@ Collection = FileCollection | ArrayCollection
 
 
 def check_labels(identity: Identity, names: list[str], findings: Findings) -> None:
-    """Raises MeaninglessDataError where one picture lies in two classes; `names` are train's samples, then test's."""
+    """Raises MeaninglessDataError where one picture has two classes; `names` are train's samples, then test's."""
     labels = [*identity.train.labels, *identity.test.labels]
     pairs = conflicting([*identity.train.contents, *identity.test.contents], labels)
-    say_conflicts(pairs, names, [identity.classes[label] for label in labels], findings)
+    report_conflicts(pairs, names, [identity.classes[label] for label in labels], findings)
 
 
 def at_most(split: TensorSplit, limit: int | None, seed: int) -> TensorSplit:
@@ -224,7 +224,7 @@ def described(reader: Reader) -> str:
 
 
 def measure(split: StreamedSplit, seed: int) -> Statistics:
-    """Mean and deviation per channel over at most 256 seeded images, in units of [0, 1]."""
+    """Mean and standard deviation per channel over at most 256 seeded images, in units of [0, 1]."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:MEASURED].sort().values
     return channel_statistics(split.gather(order)[0])
 
@@ -237,7 +237,7 @@ def streamed(listing: Listing, reader: Reader, loading: LoadingConfig) -> Stream
 def usable_part(
     listing: Listing, reader: Reader, loading: LoadingConfig, findings: Findings, contents: FileContents
 ) -> Listing:
-    """The samples whose files can be used, the others to `findings`; decodes every file once, then remembers."""
+    """The usable samples; the others are added to `findings`. Decodes every file once and caches the result."""
     files = [*listing.images, *(listing.masks or [])]
     state = list(zip(files, contents.of(files), strict=True))
 

@@ -1,4 +1,4 @@
-"""What is in files, as hashes of their bytes; a file of a large set is read again only where its size or times changed."""
+"""Contents of files as hashes of their bytes; in large sets a file is read again only if its size or times changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fieldshift.console import progress
 from fieldshift.data.cache import keep_arrays, kept_arrays
 
-# So few files are read in less than a second, so nothing about them is taken on trust.
+# This many files are read in less than a second, so all are read every time.
 FRESH_FILES, FRESH_BYTES = 2_000, 64 * 2**20
 SAID_BYTES = 2 * 2**30
 SETTLED_NS = 2 * 10**9
@@ -26,7 +26,7 @@ Known = dict[str, tuple[State, str]]
 
 
 def content_hash(path: str | Path) -> str:
-    """The hash of a file's bytes, 32 hexadecimal digits; empty where the file cannot be read."""
+    """The hash of a file's bytes, 32 hexadecimal digits; empty if the file cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=HASH_BYTES)).hexdigest()
@@ -35,7 +35,7 @@ def content_hash(path: str | Path) -> str:
 
 
 def state_of(path: str) -> State:
-    """Size in bytes, and the times of the last change of content and of status in ns; zeros where there is no file."""
+    """Size in bytes, and the times of the last content and status changes in ns; zeros if there is no file."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path for each of a million files takes longer than the call
     except OSError:
@@ -44,10 +44,10 @@ def state_of(path: str) -> State:
 
 
 class FileContents:
-    """The hashes of files, each read at most once as long as this object lives.
+    """The hashes of files, each read at most once during the lifetime of this object.
 
-    Up to 2,000 files of 64 MiB in all are read anew by every run. Hashes of larger sets are kept in the cache folder and
-    hold as long as path, size, time of change and time of status change of the file are the same; a file that changed
+    Up to 2,000 files of 64 MiB in all are read again by every run. Hashes of larger sets are cached in the cache folder and
+    stay valid while path, size, modification time and status change time of the file are the same; a file changed
     less than two seconds before it was read is read again the next time.
     """
 
@@ -55,7 +55,7 @@ class FileContents:
         self.workers, self.read = workers, dict[str, str]()
 
     def of(self, paths: Sequence[str]) -> list[str]:
-        """The hash of every file at `paths`; empty where a file cannot be read."""
+        """The hash of every file at `paths`; empty if a file cannot be read."""
         missing = [path for path in dict.fromkeys(paths) if path not in self.read]
         states = [state_of(path) for path in missing]
         if len(missing) <= FRESH_FILES and sum(size for size, _, _ in states) <= FRESH_BYTES:
@@ -90,7 +90,7 @@ class FileContents:
             if total < SAID_BYTES:
                 return list(found)
             hashes = []
-            with progress(f"reading {len(paths):,} files once, to know them again", float(total)) as bar:
+            with progress(f"reading {len(paths):,} files once, to identify them later", float(total)) as bar:
                 for hashed, (size, _, _) in zip(found, states, strict=True):
                     hashes.append(hashed)
                     bar.advance(float(size))
@@ -98,7 +98,7 @@ class FileContents:
 
 
 def common_folder(paths: Sequence[str]) -> str:
-    """The folder that all `paths` (absolute, at least one) lie in."""
+    """The folder that contains all `paths` (absolute, at least one)."""
     return os.path.commonpath(list({path.rpartition(os.sep)[0] or os.sep for path in paths}))
 
 
@@ -111,7 +111,7 @@ def packed(known: Known) -> dict[str, NDArray[np.generic]]:
 
 
 def unpacked(arrays: dict[str, NDArray[np.generic]] | None) -> Known:
-    """What `packed` made; nothing of arrays that are not such."""
+    """The inverse of `packed`; empty for other arrays."""
     try:
         assert arrays is not None
         paths = [os.fsdecode(path) for path in arrays["paths"].tobytes().split(b"\0")]

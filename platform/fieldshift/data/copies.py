@@ -1,4 +1,4 @@
-"""One picture in two classes."""
+"""Detects a picture that has two classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Pairs = list[tuple[int, int]]
 
 
 def conflicting(contents: Sequence[Hashable], labels: Sequence[int]) -> Pairs:
-    """Pairs (first, copy) of samples of equal content in different classes, by place; what is empty is equal to none."""
+    """Pairs (first, copy) of positions of samples with equal content but different classes; empty content never matches."""
     first: dict[Hashable, int] = {}
     pairs = []
     for place, content in enumerate(contents):
@@ -22,12 +22,12 @@ def conflicting(contents: Sequence[Hashable], labels: Sequence[int]) -> Pairs:
     return pairs
 
 
-def say_conflicts(pairs: Pairs, names: Sequence[str], classes: Sequence[str], findings: Findings) -> None:
-    """Says which pictures lie in two classes: each where all is gathered, else the first, and how many there are.
+def report_conflicts(pairs: Pairs, names: Sequence[str], classes: Sequence[str], findings: Findings) -> None:
+    """Reports pictures that have two classes: all of them in an inspection, else the first and their number.
 
-    `names` and `classes` are those of every sample. Raises MeaninglessDataError, unless that was accepted.
+    `names` and `classes` are those of every sample. Raises MeaninglessDataError, unless this kind is accepted.
     """
     for first, second in pairs if findings.looking else pairs[:1]:
-        more = f" ({len(pairs)} pictures are in two classes)" if len(pairs) > 1 and not findings.looking else ""
+        more = f" ({len(pairs)} pictures have two classes)" if len(pairs) > 1 and not findings.looking else ""
         findings.stop("two-labels", names[second], f"is of the class {classes[second]} and the same picture as {names[first]} "
                       f"of the class {classes[first]}{more}", "delete the one that is wrong")  # fmt: skip

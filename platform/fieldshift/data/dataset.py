@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the platform: two splits, their classes and how to normalise them."""
+"""Data sets: two splits, their classes and their normalisation."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A data set as a study sees it: `train` to learn from, `test` to be scored on once, everything else is meta data.
+    """A data set as a study uses it: `train` to learn from, `test` to be scored on once, and metadata.
 
     name: as given to `load_dataset`.
     task: "classification" or "segmentation".
-    classes: one name a class; the label is the position.
+    classes: one name per class; the label is the position.
     mean, std: per channel of the training images, in units of [0, 1].
     channels: 1 (grey) or 3 (RGB).
     size: (H, W) of every gathered image, in pixels.
-    ignore_index: the mask value that no loss or score counts (255), None for classification.
-    protocol: in words, what was trained on and what is tested on, and how images were brought to `size`.
-    digest: changes when the samples (their content, labels, masks), their order, or the way to prepare them change.
-    identity: own data's samples by their content, to know them again; None for what is built in or published.
-    left_out: samples that are in neither part of the split that was asked for (`load_dataset`'s `like`).
+    ignore_index: the mask value excluded from losses and scores (255), None for classification.
+    protocol: description of the training and test parts, and of how images were brought to `size`.
+    digest: depends on the samples (content, labels, masks), their order, and their preparation.
+    identity: own data's samples by content, to recognise them later; None for built-in and published sets.
+    left_out: samples in neither part of the requested split (`load_dataset`'s `like`).
     background: per channel, the uint8 value to fill empty space with.
-    skipped: files, samples and classes left out because they could not be used (only with `skip_unreadable`).
-    leaked: test samples that are in train too, byte for byte; None where that was not looked at (see `inspect_data`).
-    findings: what was met on reading that a person should know, a line for each kind.
-    from_files: whether the images are files, which `loading.size` can bring to another size.
+    skipped: files, samples and classes left out as unusable (only with `skip_unreadable`).
+    leaked: test samples that are in train too, byte for byte; None where not checked (see `inspect_data`).
+    findings: messages for the user from reading, one line per kind.
+    from_files: whether the images are files, which `loading.size` can resize.
     """
 
     name: str
@@ -61,16 +61,16 @@ class DataSet:
     left_out: int = 0
 
     def reading(self) -> str:
-        """How the data were read, in one line: classes, what is trained on and tested on, with numbers of images."""
+        """Describes the data in one line: classes, training and test parts, with numbers of images."""
         return f"data: {self.name}: {class_words(self.classes)}; {self.protocol}"
 
     def record(self) -> dict[str, Any]:
-        """What every result says about its data, as plain JSON values."""
+        """The data's entry in every result, as plain JSON values."""
         return {"digest": self.digest, "protocol": self.protocol, "leaked": self.leaked}
 
 
 def class_words(names: tuple[str, ...]) -> str:
-    """How many classes there are, and the first of their names."""
+    """The number of classes and their first names."""
     more = f", ... {names[-1]}" if len(names) > NAMED else ""
     return f"{len(names)} classes ({', '.join(names[:NAMED])}{more})"
 
@@ -80,9 +80,9 @@ def ignore_index_of(task: Task) -> int | None:
 
 
 def channel_statistics(images: UInt8[Tensor, "samples channels height width"]) -> Statistics:
-    """Mean and standard deviation of every channel of uint8 `images` (N, C, H, W), exact, in units of [0, 1].
+    """Mean and standard deviation of each channel of uint8 `images` (N, C, H, W), exact, in units of [0, 1].
 
-    A constant channel gets the deviation 0.001, so that normalising never divides by zero.
+    A constant channel gets the deviation 0.001, which avoids division by zero in normalisation.
     """
     return statistics_of(grey_levels(images))
 
@@ -90,7 +90,7 @@ def channel_statistics(images: UInt8[Tensor, "samples channels height width"]) -
 def grey_levels(
     images: UInt8[Tensor, "samples channels height width"], chunk: int = 4096
 ) -> Int64[Tensor, "channels 256"]:
-    """How often each of the 256 values occurs in each channel: whole numbers, so exact for any number of pixels."""
+    """Counts of the 256 values in each channel: whole numbers, so exact for any number of pixels."""
     levels = torch.zeros(images.shape[1], 256, dtype=torch.int64, device=images.device)
     for part in torch.split(images, chunk):
         for channel in range(images.shape[1]):
@@ -108,7 +108,7 @@ def statistics_of(levels: Int64[Tensor, "channels 256"]) -> Statistics:
 
 
 def digest_of(*parts: object) -> str:
-    """A short digest (16 hexadecimal digits) of plain values and tensors; equal values give equal digests anywhere."""
+    """A short digest (16 hexadecimal digits) of plain values and tensors; equal values give equal digests on any machine."""
     state = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
@@ -129,5 +129,5 @@ def black(channels: int) -> tuple[int, ...]:
 
 
 def names_of(count: int) -> tuple[str, ...]:
-    """Class names for sets that publish none: "0", "1", ..."""
+    """Class names for sets without published names: "0", "1", ..."""
     return tuple(str(index) for index in range(count))

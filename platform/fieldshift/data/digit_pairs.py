@@ -2,7 +2,7 @@
 
 A scene is a 40 x 40 grey canvas with two digits of different classes (scikit-learn's 8 x 8 digits, unscaled), their
 centres 16 to 20 px apart along the axis of the task and at most 2 px off it, anywhere on the canvas, under Gaussian
-noise of 0.05. The label is the left (upper) digit, so a network has to see which of the two stands on the other side.
+noise of 0.05. The label is the left (upper) digit, so a network must see the other side to know which digit that is.
 Train and test scenes are made of different source digits (1,200 and 597).
 """
 
@@ -41,9 +41,9 @@ def digit_pairs(
 ) -> DataSet:  # fmt: skip
     """The data set "digit-pairs-left" or "digit-pairs-top", made from `seed` alone and kept in the cache folder.
 
-    `train_limit` and `test_limit` are the numbers of scenes (2,000 each unless told); a smaller number gives the
-    first scenes of a larger one. As segmentation, the pixels of the labelled digit's ink carry its class (1 to 10) and
-    all else, the other digit included, is background (0).
+    `train_limit` and `test_limit` are the numbers of scenes (2,000 each by default); a smaller number gives the
+    first scenes of a larger one. As segmentation, the ink of the labelled digit carries its class (1 to 10) and
+    all other pixels, the other digit included, are background (0).
     """
     wanted = {
         "train": SCENES if train_limit is None else train_limit,
@@ -81,7 +81,7 @@ def digit_pairs(
 
 
 def source_digits(train: bool, seed: int) -> NDArray[np.int64]:
-    """The positions, in scikit-learn's digits, that train (or test) scenes may be made of; the two are disjoint."""
+    """The positions, in scikit-learn's digits, of the source digits of train (or test) scenes; the two are disjoint."""
     order = np.random.Generator(np.random.PCG64([seed, 0])).permutation(1797)
     return np.sort(order[:TRAIN_DIGITS] if train else order[TRAIN_DIGITS:])
 
@@ -101,7 +101,7 @@ def scenes(axis: str, train: bool, seed: int, count: int) -> Arrays:
     masks = np.zeros((count, CANVAS, CANVAS), dtype=np.uint8)
     sources = np.zeros((count, 2), dtype=np.int64)
     for scene in range(count):
-        # A generator of its own for each scene, so that the first scenes are the same however many are asked for.
+        # A generator per scene, so that the first scenes do not depend on the number of scenes.
         random = np.random.Generator(np.random.PCG64([seed, 1 + train, scene]))
         labelled = random.choice(pool)
         other = random.choice(pool[classes[pool] != classes[labelled]])

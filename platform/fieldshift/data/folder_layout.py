@@ -1,4 +1,4 @@
-"""How a folder of pictures is laid out: which folders are parts, which are classes; refused where that cannot be told."""
+"""The layout of a folder of pictures: which folders are parts and which are classes; ambiguous layouts are refused."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ TOP_ARE_CLASSES = "give --loading.classes_on_top true if the folders at the top 
 NAME_PARTS = "name the parts with --loading.train_parts and --loading.test_parts"
 
 Folders = dict[str, list[Path]]
-"""Folders by the name they share; more than one where names differ only in case or Unicode form."""
+"""Folders by their common name; several where names differ only in case or Unicode form."""
 
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """Where the class folders are: in `train` and `test`, or all in `train` with `test` empty.
+    """The locations of class folders: in `train` and `test`, or all in `train` with `test` empty.
 
-    others: parts that are there and are not used, in words for the protocol.
+    others: parts that exist but are not used, as described in the protocol.
     """
 
     train: tuple[Path, ...]
@@ -36,7 +36,7 @@ class FolderLayout:
 
 @dataclass(frozen=True)
 class Peek:
-    """What lies directly in a folder: whether there are pictures, and the names of its folders."""
+    """The direct contents of a folder: whether there are pictures, and the names of its folders."""
 
     pictures: int
     folders: tuple[str, ...]
@@ -59,12 +59,12 @@ def peek(folders: Iterable[Path]) -> Peek:
                     else:
                         pictures += entry.name.lower().endswith(endings())
         except OSError:
-            continue  # listing it in earnest says so
+            continue  # listing it later reports the problem
     return Peek(pictures, tuple(sorted(inner)))
 
 
 def folder_layout(root: Path, loading: LoadingConfig, findings: Findings) -> FolderLayout:
-    """The parts of the folder at `root`. Raises UserError where its names and contents allow more than one reading."""
+    """The parts of the folder at `root`. Raises UserError where names and contents allow several readings."""
     base = unwrapped(root, keep_parts=True)
     top = subfolders(base, root, findings)
     seen = {name: peek(paths) for name, paths in top.items()}
@@ -72,7 +72,7 @@ def folder_layout(root: Path, loading: LoadingConfig, findings: Findings) -> Fol
     if loading.classes_on_top:
         return FolderLayout((base,), ())
     if loading.train_parts or loading.test_parts:
-        return told_parts(base, top, seen, loading, findings)
+        return configured_parts(base, top, seen, loading, findings)
     roles = roles_at(top, seen)
     if "train" in roles.values():
         return parts_by_name(base, top, seen, roles, findings)
@@ -85,7 +85,7 @@ def folder_layout(root: Path, loading: LoadingConfig, findings: Findings) -> Fol
 
 
 def unwrapped(folder: Path, *, keep_parts: bool) -> Path:
-    """The folder that holds more than one folder of folders: archives often unpack to PATH/NAME/NAME/..."""
+    """The folder that contains several folders of folders: archives often unpack to PATH/NAME/NAME/..."""
     while True:
         here = peek([folder])
         if here.pictures or len(here.folders) != 1 or (keep_parts and role_of(here.folders[0])[0] is not None):
@@ -102,17 +102,17 @@ def note_loose(folder: Path, here: Peek, findings: Findings) -> None:
 
 
 def roles_at(top: Folders, seen: dict[str, Peek]) -> dict[str, Role]:
-    """The folders that are parts by their names, as far as what they hold lets them be."""
+    """The folders that are parts by name, as far as their contents allow it."""
     named = {name: role_of(name) for name in top}
     strong = {name: role for name, (role, rest) in named.items() if role is not None and not rest}
-    # A folder called train may be a class; beside one called test it is none, though a picture may lie loose in it.
+    # A folder called train may be a class; next to one called test it is a part, even if it contains stray pictures.
     are_parts = {"train"} < set(strong.values())
     if any(
         role == "train" and (seen[name].holds_classes or (are_parts and seen[name].folders))
         for name, role in strong.items()
     ):
         return strong
-    # seg_train beside seg_test: the other words have to be the same in all of them.
+    # seg_train next to seg_test: the other words must be the same in all of them.
     weak = {name: role for name, (role, rest) in named.items() if role is not None and rest}
     alike = len({named[name][1] for name in weak}) == 1 and {"train"} < set(weak.values())
     if alike and not strong and all(seen[name].holds_classes for name in weak if weak[name] == "train"):
@@ -137,7 +137,7 @@ def parts_by_name(
     if held_out is not None and not seen[held_out].folders:
         labelled = [name for role in ("val", "test") for name in by_role[role] if seen[name].folders]
         way = f"give --loading.test_parts {labelled[0]} to test on {labelled[0]}/" if labelled else (
-            "move it away to have a share of the training images set apart")  # fmt: skip
+            "move it away to hold out a share of the training images")  # fmt: skip
         raise UserError(f"{top[held_out][0]} has no test image in a folder of its class ({seen[held_out].pictures} lie in"
                         f" no class), so nothing can be scored on it; sort them into folders, or {way}.")  # fmt: skip
     others = tuple(name for role in ("test", "val") for name in by_role[role] if name != held_out)
@@ -153,10 +153,10 @@ def parts_by_name(
     return FolderLayout(tuple(top[train]), tuple(top[held_out]) if held_out else (), others)
 
 
-def told_parts(
+def configured_parts(
     base: Path, top: Folders, seen: dict[str, Peek], loading: LoadingConfig, findings: Findings
 ) -> FolderLayout:
-    """The parts that the settings name; the part that they do not name is found by its own name."""
+    """The parts named by the settings; a part that they do not name is found by its own name."""
     by_key = {name_key(name): name for name in top}
 
     def named(option: str, given: Iterable[str] | None) -> list[str]:
@@ -189,7 +189,7 @@ def told_parts(
 
 
 def classes_at(base: Path, top: Folders, seen: dict[str, Peek], findings: Findings) -> Path:
-    """The folder whose folders are the classes, where no name says that there are parts."""
+    """The folder that contains the class folders, where no name indicates parts."""
     pictures = [name for name in top if is_picture_word(name)]
     masks = [name for name in top if is_mask_word(name)]
     if pictures and masks and len(pictures) + len(masks) == len(top):

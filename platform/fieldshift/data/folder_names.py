@@ -1,4 +1,4 @@
-"""When two names are one name, and what the names of folders and files say: a part, pictures, masks."""
+"""Comparison of names, and the words by which folders and files are parts, pictures or masks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLES: dict[Role, tuple[str, ...]] = {
     "unlabelled": ("pred", "predict", "prediction", "unlabelled", "unlabeled", "unlabel", "inference"),
 }
 FOLDS = ("fold", "split", "part", "cv", "partition", "subset")
-# Words beside the part's own that change nothing: training_set, test_data, train_images.
+# Words next to the part's own that change nothing: training_set, test_data, train_images.
 FILLERS = ("set", "data", "dataset", "images", "image", "imgs", "img", "folder", "split", "the", "new")
 PICTURE_WORDS = ("image", "images", "img", "imgs", "jpegimages", "jpg", "jpeg", "picture", "pictures", "photo",
                  "photos", "rgb", "leftimg8bit", "original", "originals")  # fmt: skip
@@ -29,12 +29,12 @@ JOINED = tuple(f"{word}{filler}" for word in ("training", "train", "test", "test
 
 
 def plain_name(text: str) -> str:
-    """A name as it is shown: in Unicode's form NFC, without a byte-order mark or spaces around it."""
+    """A name for display: in Unicode's form NFC, without a byte-order mark or surrounding spaces."""
     return unicodedata.normalize("NFC", text).strip("\ufeff \t\r\n")
 
 
 def name_key(text: str) -> str:
-    """What names have alike that differ only in Unicode form, in case, in a byte-order mark or spaces around them."""
+    """A key equal for names that differ only in Unicode form, case, a byte-order mark or surrounding spaces."""
     return unicodedata.normalize("NFC", plain_name(text).casefold())
 
 
@@ -44,7 +44,7 @@ def words_of(name: str) -> list[str]:
 
 
 def role_of(name: str) -> tuple[Role | None, str]:
-    """The part that a folder or list is named after, without regard to case, and what else its name says.
+    """The part that a folder or list is named after, regardless of case, and the remaining words of its name.
 
     ("train", "") for Train, training_set and train2017; ("test", "seg") for seg_test; (None, ...) for any other name.
     """
@@ -81,16 +81,16 @@ def only_of(name: str, allowed: tuple[str, ...]) -> bool:
 
 
 def core_of(stem: str, left_out: Iterable[str]) -> str:
-    """A file's name without the words that say picture or mask: "s1_mask" and "mask-s1" are "s1"."""
+    """A file name without the words for picture or mask: "s1_mask" and "mask-s1" are "s1"."""
     words = set(left_out)
     kept = [part for part in re.split(r"[\s_\-.]+", name_key(stem)) if part and part not in words]
     return "_".join(kept)
 
 
 class NameIndex(Mapping[str, str]):
-    """Files by name. A name is looked up as it is written, then as `name_key` has it; two files of one name are none.
+    """Files by name. A name is looked up literally, then by `name_key`; two files with one name match nothing.
 
-    doubles: pairs of files whose names are one name.
+    doubles: pairs of files with the same name.
     """
 
     def __init__(self, files: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What the headers of picture files say: a size and channels that suit them, and what is done to them before use."""
+"""Headers of picture files: the size and channels of a set, and the conversions applied before use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fieldshift.errors import UserError
 PROBED = 256
 LARGEST_CROP = 224
 LARGEST_SCENE = 1024
-MOST_FILES = 10_000  # looking at more headers takes longer than a start should
+MOST_FILES = 10_000  # reading more headers would delay the start for too long
 CONVERSIONS = {
     "P": "is a palette image and is read as RGB",
     "CMYK": "is CMYK and is read as RGB, so its colours may differ",
@@ -32,7 +32,7 @@ CONVERSIONS = {
 
 
 def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
-    """What is done to the image at `path` before it is used, as notes. Raises BadFileError."""
+    """The conversions of the image at `path` before use, as notes. Raises BadFileError."""
     notes = []
     with open_image(path, reader.pixel_limit) as image:
         if image.mode in CONVERSIONS:
@@ -42,7 +42,7 @@ def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
         if image.mode in ("L", "1") and (bits := depth_of(image)) < 8:
             notes.append(
                 Problem(
-                    "few bits", path, f"has {bits} bit(s) a pixel, scaled to 0 .. 255", "no action needed if intended"
+                    "few bits", path, f"has {bits} bit(s) per pixel, scaled to 0 .. 255", "no action needed if intended"
                 )
             )
         if image.has_transparency_data:
@@ -58,9 +58,9 @@ def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
 
 
 def note_headers(paths: Sequence[str], reader: Reader, contents: FileContents, findings: Findings) -> None:
-    """Notes what is done to the images at `paths` (the first 10,000), and the problem of a header that cannot be read.
+    """Notes the conversions of the images at `paths` (the first 10,000), and headers that cannot be read.
 
-    Looked at once, then remembered for as long as no file changes.
+    The results are cached as long as no file changes.
     """
     chosen = paths[:MOST_FILES]
     state = list(zip(chosen, contents.of(chosen), strict=True))
@@ -85,12 +85,11 @@ def note_headers(paths: Sequence[str], reader: Reader, contents: FileContents, f
 
 
 def probe(paths: Sequence[str], task: Task, pixel_limit: int) -> tuple[tuple[int, int], int]:
-    """(H, W) and channels that suit the images at `paths`, from the headers of up to 256 of them.
+    """(H, W) and number of channels for the images at `paths`, from the headers of up to 256 of them.
 
-    Images of one size keep it (unless a side is above 1,024 px, or above 256 px to classify). Otherwise to classify: a
-    square of the median shorter side, at most 224 px; to segment: what
-    holds all images looked at, scaled to at most 1,024 px.
-    Channels are 1 only where every image looked at is grey.
+    Images of a single size keep it (unless a side is above 1,024 px, or above 256 px for classification). Otherwise, for
+    classification: a square of the median shorter side, at most 224 px; for segmentation: a size that contains all
+    images read, scaled to at most 1,024 px. Channels are 1 only where every image read is grey.
     """
     chosen = np.random.Generator(np.random.PCG64(0)).permutation(len(paths))[:PROBED]
     sizes: list[tuple[int, int]] = []
@@ -105,7 +104,7 @@ def probe(paths: Sequence[str], task: Task, pixel_limit: int) -> tuple[tuple[int
         except BadFileError as error:
             refusal = error
     if not sizes:
-        raise refusal or UserError("There is no image to look at; give a folder with images.")
+        raise refusal or UserError("There is no image; give a folder with images.")
     channels = 1 if grey else 3
     largest = LARGEST_SCENE if task == "segmentation" else 256
     if len(set(sizes)) == 1 and max(sizes[0]) <= largest:

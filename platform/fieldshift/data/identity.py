@@ -1,4 +1,4 @@
-"""Which samples a data set has, by their content: to know them again, to say what changed, and to keep a split."""
+"""The samples of a data set by content: to recognise them, to describe changes, and to keep a split."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ UNNAMED = "\0"
 class PartIdentity:
     """The samples of one part, in order.
 
-    names: path below the data's folder, empty where samples have none (arrays). labels: class numbers. contents: hash of
-    the image file's bytes, or of the array's pixels; empty where a file cannot be read. masks: likewise, None without masks.
+    names: path below the data's folder, empty for samples without one (arrays). labels: class numbers. contents: hash of
+    the image file's bytes, or of the array's pixels; empty if a file cannot be read. masks: likewise, None without masks.
     """
 
     names: tuple[str, ...]
@@ -29,7 +29,7 @@ class PartIdentity:
         return len(self.contents)
 
     def to_plain(self) -> list[list[Any]]:
-        """One row a sample: name, label, content and, where there are masks, the mask's."""
+        """One row per sample: name, label, content and, with masks, the mask's content."""
         columns = [self.names, self.labels, self.contents, *([] if self.masks is None else [self.masks])]
         return [list(row) for row in zip(*columns, strict=True)]
 
@@ -62,15 +62,15 @@ class Identity:
         return Identity(classes=tuple(values["classes"]), train=train, test=test)
 
     def part_of(self, names: Sequence[str], contents: Sequence[str]) -> list[Part | None]:
-        """The part that each sample belongs to here: by name and content, else by content, else by name; None of a new one.
+        """The part of each sample here: by name and content, else by content, else by name; None for a new one.
 
-        A content that is in both parts counts as trained on; a copy of a tested sample that is still there is a new one.
+        Content that is in both parts counts as trained on; a copy of a test sample that is still present is new.
         """
         there = set(zip(names, contents, strict=True))
         exact: dict[tuple[str, str], Part] = {}
         by_content: dict[str, Part] = {}
         by_name: dict[str, Part] = {}
-        for part, samples in reversed(list(self.parts)):  # so that train has the last word
+        for part, samples in reversed(list(self.parts)):  # so that train takes precedence
             for name, content in zip(samples.names, samples.contents, strict=True):
                 if name:
                     exact[name, content] = by_name[name] = part
@@ -82,7 +82,7 @@ class Identity:
         ]
 
     def trained_on(self, contents: Iterable[str]) -> list[bool]:
-        """Whether a sample of each content is among those that are trained on."""
+        """Whether each content belongs to a training sample."""
         known = set(self.train.contents) - {""}
         return [content in known for content in contents]
 
@@ -102,7 +102,7 @@ class _Row:
 
 
 def rows_of(identity: Identity) -> dict[str, _Row]:
-    """Every sample by its name, or, where it has none, by its content and how often that occurred before."""
+    """Every sample by name, or, without one, by its content and the number of earlier occurrences."""
     found: dict[str, _Row] = {}
     seen: Counter[str] = Counter()
     for part, samples in identity.parts:
@@ -115,9 +115,9 @@ def rows_of(identity: Identity) -> dict[str, _Row]:
 
 
 def changes(then: Identity, now: Identity, *, partly: bool = False) -> str:
-    """What is different `now`, in words such as "12 relabelled (cat/000.png first), 3 new"; empty where nothing is.
+    """Describes the differences of `now`, such as "12 relabelled (cat/000.png first), 3 new"; empty if there are none.
 
-    partly: `now` was asked for only a part of the samples, so what is missing or new is no change.
+    partly: `now` was requested for only some of the samples, so missing or new ones are not changes.
     """
     before, after = rows_of(then), rows_of(now)
     found: dict[str, list[str]] = defaultdict(list)

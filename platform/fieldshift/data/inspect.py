@@ -1,4 +1,4 @@
-"""Looking a data set through before anything is trained on it."""
+"""Inspects a data set before training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fieldshift.data.catalogue import collect, load_dataset
 from fieldshift.data.collection import FileCollection, at_most, files_at_most
-from fieldshift.data.copies import conflicting, say_conflicts
+from fieldshift.data.copies import conflicting, report_conflicts
 from fieldshift.data.dataset import statistics_of
 from fieldshift.data.leaks import almost_equal, stacked
 from fieldshift.data.loading import LoadingConfig
@@ -28,13 +28,13 @@ def inspect_data(
     limit: int | None = None,
     loading: LoadingConfig | None = None,
 ) -> DataReport:
-    """A report on the data that `spec` names (see `load_dataset`): what is there, and everything that is wrong with it.
+    """Inspects the data that `spec` names (see `load_dataset`): reports its contents and all its problems.
 
-    Every file is decoded once, or with `limit` the first `limit` samples of each of train and test only. A bad file is
-    put into the report with what is wrong and what to do; UserError is raised only where there is nothing to look at.
+    Every file is decoded once, or with `limit` only the first `limit` samples of train and of test. An unusable file is
+    listed in the report with its problem and a remedy; UserError is raised only if there is nothing to inspect.
     """
     if limit is not None and limit < 1:
-        raise UserError(f"limit is {limit}, but must be at least 1 sample; leave it out to look at all of them.")
+        raise UserError(f"limit is {limit}, but must be at least 1 sample; leave it out to inspect all of them.")
     loading = replace(loading or LoadingConfig(), skip_unreadable=True)
     findings = Findings(skip=True, accepted=frozenset(loading.accept or ()), looking=True)
     if is_digit_pairs(spec):
@@ -45,12 +45,12 @@ def inspect_data(
         try:
             collection = collect(spec, loading, findings, seed=seed, root=root)
         except UserError as error:
-            # Nothing is left to look at: what was left out says why.
+            # There is nothing left to inspect: the samples left out give the reason.
             raise BadFileError(findings.problems[0]) if findings.problems else error from None
         kind, classes, protocol = collection.task, collection.classes, collection.protocol
         is_own = collection.is_own
         if task is not None and task != kind:
-            raise UserError(f"{spec} is for {kind}, not for {task}; leave the task out or take other data.")
+            raise UserError(f"{spec} is for {kind}, not for {task}; leave the task out or use other data.")
         if isinstance(collection, FileCollection):
             reader = collection.reader(loading)
             listings = (
@@ -90,7 +90,7 @@ def report_on(
     samples, labels = [*train.samples, *test.samples], [*train.labels, *test.labels]
     conflicts = conflicting([pixels for pixels, _ in samples], labels)
     if is_own:
-        say_conflicts(conflicts, [name for _, name in samples], [classes[label] for label in labels], findings)
+        report_conflicts(conflicts, [name for _, name in samples], [classes[label] for label in labels], findings)
     equal = {name for pixels, name in test.samples if pixels in first}
     near = almost_equal(stacked(train.thumbs), stacked(test.thumbs))
     named = ((train.samples[kept][1], test.samples[held][1]) for kept, held in near)

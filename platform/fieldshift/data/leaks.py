@@ -1,4 +1,4 @@
-"""Test samples that look almost like one in train, by their thumbnails."""
+"""Finds test samples that look almost like a training sample, by their thumbnails."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def stacked(parts: Iterable[Thumbnails]) -> Thumbnails:
 
 
 def almost_equal(train: Thumbnails, test: Thumbnails) -> list[tuple[int, int]]:
-    """Pairs (train, test) whose thumbnails correlate by 0.998 or more; the best one of each test sample.
+    """Pairs (train, test) whose thumbnails correlate by 0.998 or more; the best one per test sample.
 
-    A copy that was stored anew as JPEG, scaled, or made brighter is found; a mirrored or cut one is not. Images without
-    structure are left out, since nothing tells them apart. Measured: of CIFAR-10's first 5,000 test images none is
-    paired with a train image as they come; of copies stored anew at JPEG quality 95 more than 99 of 100 are, at
+    Copies that were saved again as JPEG, scaled, or brightened are found; mirrored or cropped ones are not. Images
+    without structure are left out, since they cannot be told apart. Measured: none of CIFAR-10's first 5,000 test
+    images is paired with a training image; of copies saved again at JPEG quality 95 more than 99 % are, at
     quality 75 more than half.
     """
     first, second = standardised(train), standardised(test)
-    # Coarse means are a projection, so what is near in full is near in them: the tree loses nothing.
+    # Coarse means are a projection, so pairs close in full resolution are close here: the tree loses nothing.
     radius = float(np.sqrt(2 - 2 * LEAST_CORRELATION)) + 1e-6
     tree = cKDTree(coarse(first))
     pairs = []
-    # A few at a time: of a camera that never moves every pair is a candidate.
+    # In small blocks: with a camera that never moves every pair is a candidate.
     for begin in range(0, len(second), FEW):
         part = second[begin : begin + FEW]
         around = cast("list[list[int]]", tree.query_ball_point(coarse(part), radius))
@@ -66,7 +66,7 @@ def almost_equal(train: Thumbnails, test: Thumbnails) -> list[tuple[int, int]]:
 
 
 def standardised(thumbs: Thumbnails) -> NDArray[np.float32]:
-    """Mean 0 and length 1, so that a product of two is their correlation; zeros where there is no structure."""
+    """Mean 0 and length 1, so that a product of two is their correlation; zeros for images without structure."""
     values = thumbs.numpy().astype(np.float32)
     values -= values.mean(1, keepdims=True)
     flat = values.std(1) < FLAT

@@ -1,4 +1,4 @@
-"""Which files a folder holds, without ever leaving it."""
+"""Lists the files of a folder without leaving it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Listing:
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a name is one that systems leave behind, or hidden."""
+    """Whether a name is hidden or one that operating systems leave behind."""
     return name.startswith(".") or name in CLUTTER
 
 
 def entries(folder: str | Path, root: Path, findings: Findings) -> Iterator[os.DirEntry[str]]:
-    """What lies in `folder`, sorted by name, without hidden files and without links that lead out of `root`."""
+    """The entries of `folder`, sorted by name, without hidden files and links that lead out of `root`."""
     try:
         with os.scandir(folder) as found:
             listed = sorted(found, key=lambda entry: entry.name)
@@ -68,7 +68,7 @@ def stays_inside(path: str, root: Path, findings: Findings) -> bool:
 
 
 def subfolders(folder: Path, root: Path, findings: Findings) -> dict[str, list[Path]]:
-    """The folders in `folder` by name; those whose names are one name (see `name_key`) stand together, which is noted."""
+    """The folders in `folder` by name; folders with the same name (see `name_key`) are grouped, with a note."""
     found: dict[str, list[Path]] = {}
     shown: dict[str, str] = {}
     for entry in entries(folder, root, findings):
@@ -77,7 +77,7 @@ def subfolders(folder: Path, root: Path, findings: Findings) -> dict[str, list[P
         name = shown.setdefault(name_key(entry.name), plain_name(entry.name))
         if name in found:
             findings.note("one name", entry.path, f"has the name of {found[name][0].name}/ and is read with it",
-                          "rename it if another one is meant")  # fmt: skip
+                          "rename it if it is a different one")  # fmt: skip
         found.setdefault(name, []).append(Path(entry.path))
     return found
 
@@ -85,7 +85,7 @@ def subfolders(folder: Path, root: Path, findings: Findings) -> dict[str, list[P
 def image_files(
     folder: str | Path, root: Path, findings: Findings, *, without: frozenset[str] = frozenset()
 ) -> Iterator[str]:
-    """Every image below `folder` but not below a folder of `without`, by its ending, in the order of the names."""
+    """Image files (by their endings) below `folder` but not below a folder of `without`, sorted by name."""
     for entry in entries(folder, root, findings):
         if entry.is_dir(follow_symlinks=False):
             if entry.path not in without:
@@ -98,8 +98,8 @@ def image_files(
 
 
 def text_lines(path: Path, holds: str) -> list[str]:
-    """The lines of a text file that are not empty, without spaces and byte-order marks around them; UTF-8, or UTF-16 that
-    says so itself. Raises UserError, which names what the file `holds`, for any other.
+    """The lines of a text file that are not empty, without surrounding spaces and byte-order marks; UTF-8, or UTF-16 with
+    its mark. Raises UserError, which states what the file `holds`, for any other.
     """
     content = path.read_bytes()
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
@@ -110,7 +110,7 @@ def text_lines(path: Path, holds: str) -> list[str]:
 
 
 def facts(path: str) -> tuple[int, int]:
-    """The size in bytes and the time of the last change in ns; zeros where there is no such file."""
+    """The size in bytes and the modification time in ns; zeros if there is no such file."""
     try:
         status = os.stat(path)  # noqa: PTH116 - a Path for each of a million files takes longer than the call
     except OSError:

@@ -1,4 +1,4 @@
-"""How files are read: the settings that a person may want to change when loading a data set."""
+"""Settings for reading the files of a data set."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass, fields, replace
 from fieldshift.data.problems import ACCEPTABLE
 from fieldshift.errors import UserError, unknown_name
 
-# Pillow itself refuses above this, whatever it is told.
+# Pillow itself refuses larger images, whatever its limit.
 LARGEST_PIXEL_LIMIT = 178_956_970
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingConfig:
-    """How the files of a data set are read.
+    """Settings for reading the files of a data set.
 
     Attributes:
-        workers: threads that decode images, beside the one that trains; 0 decodes in that one.
-        size: height and width in pixels that images are brought to; None takes the data set's.
-        channels: 1 (grey) or 3 (RGB); None takes 1 only where every image looked at is grey.
-        memory: MiB of decoded images kept, for train and for test; what fits is decoded once. 0 keeps none.
-        test_share: part of the samples, in (0, 1), that becomes the test set where own data names none.
-        train_parts: folders (folder:) or lists (voc:) to learn from, where their names do not tell.
+        workers: number of threads that decode images in the background; 0 decodes in the training thread.
+        size: height and width in pixels that images are resized to; None uses the data set's.
+        channels: 1 (grey) or 3 (RGB); None uses 1 only if every image checked is grey.
+        memory: MiB of decoded images to cache, for train and for test; a part that fits is decoded once. 0 caches none.
+        test_share: fraction of the samples, in (0, 1), held out as test set where own data name none.
+        train_parts: folders (folder:) or lists (voc:) to train on, where their names do not tell.
         test_parts: folders or lists to test on, likewise.
-        classes_on_top: read every folder at the top of folder:PATH as a class, whatever its name and what lies below.
-        accept: kinds of findings that are not to stop a run: empty-class, unnamed-label, ignored-pixels, two-labels.
-        skip_unreadable: go on without what cannot be used, and count it, instead of stopping at the first such file.
-        pixel_limit: pixels above which an image is refused before it is decoded (a small file can unfold to gigabytes).
-        download: fetch a named data set that is not there, where torchvision can.
-        root: folder that published data sets are looked for in; None takes FIELDSHIFT_DATA, else the cache folder.
-        train_limit: training images that are used, with the classes' shares (digit pairs: scenes made); None takes all.
-        test_limit: test images that are used, likewise.
+        classes_on_top: read every folder at the top of folder:PATH as a class, whatever its name and contents.
+        accept: kinds of findings that should not stop a run: empty-class, unnamed-label, ignored-pixels, two-labels.
+        skip_unreadable: skip and count files that cannot be used, instead of stopping at the first one.
+        pixel_limit: pixels above which an image is refused before it is decoded (a small file can decode to gigabytes).
+        download: download a named data set that is missing, where torchvision can.
+        root: folder of published data sets; None uses FIELDSHIFT_DATA, else the cache folder.
+        train_limit: number of training images, in the proportions of the classes (digit pairs: scenes); None uses all.
+        test_limit: number of test images, likewise.
     """
 
     workers: int = 4
@@ -61,8 +61,8 @@ class LoadingConfig:
         if not 0 < self.test_share < 1:
             raise UserError(f"loading.test_share is {self.test_share}, but must lie between 0 and 1, both excluded.")
         if self.classes_on_top and (self.train_parts or self.test_parts):
-            raise UserError("loading.classes_on_top means that there are no parts; leave loading.train_parts and"
-                            " loading.test_parts out.")  # fmt: skip
+            raise UserError("loading.classes_on_top means that there are no parts; leave out loading.train_parts and"
+                            " loading.test_parts.")  # fmt: skip
         for kind in self.accept or ():
             if kind not in ACCEPTABLE:
                 raise unknown_name("kind of finding in loading.accept", str(kind), ACCEPTABLE)
@@ -75,24 +75,24 @@ class LoadingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingOverrides:
-    """What is read in another way than in a run's training; whatever is None stays as it was there.
+    """Settings that replace those of a run's training; None keeps the run's value.
 
     Attributes:
-        workers: threads that decode images; None takes the run's, as do all of these.
-        size: height and width in pixels that images are brought to.
+        workers: number of threads that decode images; None uses the run's, here and below.
+        size: height and width in pixels that images are resized to.
         channels: 1 (grey) or 3 (RGB).
-        memory: MiB of decoded images kept.
-        test_share: part of the samples that becomes the test set, of other data that name none.
-        train_parts: folders or lists to learn from, of other data.
+        memory: MiB of decoded images to cache.
+        test_share: fraction of the samples held out as test set, for other data that name none.
+        train_parts: folders or lists to train on, for other data.
         test_parts: folders or lists to test on.
-        classes_on_top: whether every folder at the top is a class, of other data.
-        accept: kinds of findings that are not to stop.
-        skip_unreadable: whether to go on without what cannot be used.
+        classes_on_top: whether every folder at the top is a class, for other data.
+        accept: kinds of findings that should not stop.
+        skip_unreadable: whether to skip files that cannot be used.
         pixel_limit: pixels above which an image is refused before it is decoded.
-        download: fetch a named data set that is not there.
-        root: folder that published data sets are looked for in.
-        train_limit: training images that are used, of other data.
-        test_limit: test images that are used.
+        download: download a named data set that is missing.
+        root: folder of published data sets.
+        train_limit: number of training images, for other data.
+        test_limit: number of test images.
     """
 
     workers: int | None = None
@@ -112,9 +112,9 @@ class LoadingOverrides:
     test_limit: int | None = None
 
     def __post_init__(self) -> None:
-        self.over(LoadingConfig())  # says what is wrong with a value
+        self.over(LoadingConfig())  # validates the values
 
     def over(self, base: LoadingConfig) -> LoadingConfig:
-        """`base` with what is given here in place of its own."""
+        """`base` with its values replaced by those given here."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(base, **{name: value for name, value in given.items() if value is not None})

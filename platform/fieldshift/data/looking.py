@@ -1,4 +1,4 @@
-"""What one sample adds to the report on a data set."""
+"""Decodes samples and collects their contribution to a data set's report."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BLOCK = 512
 
 @dataclass(kw_only=True)
 class PartLook:
-    """What is in one part (train or test) of a data set.
+    """The contents of one part (train or test) of a data set.
 
-    samples: for each usable one, a hash of its pixels and its name; labels: its class (0 to segment). thumbs: their
-    thumbnails. amounts: samples of each class (K,), to segment pixels of each mask value (256,). levels: (C, 256) counts
-    of grey values, as a network sees the images. sizes: how many images are stored with each (H, W). total: samples
-    there are; looked_at: those decoded or found unusable.
+    samples: for each usable one, a hash of its pixels and its name; labels: its class (0 for segmentation). thumbs: their
+    thumbnails. amounts: samples per class (K,), for segmentation pixels per mask value (256,). levels: (C, 256) counts
+    of grey values, as a network sees the images. sizes: number of images stored with each (H, W). total: number of
+    samples; looked_at: number decoded or found unusable.
     """
 
     amounts: Int64[Tensor, " labels"]
@@ -55,7 +55,7 @@ class FileLook:
 def look_at_files(
     listing: Listing, reader: Reader, classes: int, workers: int, findings: Findings, *, limit: int | None
 ) -> PartLook:
-    """All (or the first `limit`) samples of `listing`, decoded by `workers` threads; the unusable go to `findings`."""
+    """Decodes all (or the first `limit`) samples of `listing` with `workers` threads; problems go to `findings`."""
     count = len(listing) if limit is None else min(limit, len(listing))
     part = PartLook(
         amounts=torch.zeros(classes if listing.masks is None else 256, dtype=torch.int64),
@@ -64,7 +64,7 @@ def look_at_files(
         looked_at=count,
     )
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="fieldshift-inspect") as pool:
-        # In blocks, for what has been decoded ahead waits in memory.
+        # In blocks, since images decoded ahead wait in memory.
         for start in range(0, count, BLOCK):
             block = range(start, min(start + BLOCK, count))
             for place, look in zip(
@@ -105,7 +105,7 @@ def look_at_file(listing: Listing, place: int, reader: Reader) -> FileLook | Pro
 
 
 def look_at_arrays(name: str, split: TensorSplit, classes: int, *, limit: int | None) -> PartLook:
-    """All (or the first `limit`) samples of a split held as one tensor."""
+    """Collects all (or the first `limit`) samples of a split held as one tensor."""
     images, targets = split.images[:limit].cpu(), split.targets[:limit].cpu()
     if split.masks is None:
         amounts = torch.bincount(targets, minlength=classes)

@@ -1,4 +1,4 @@
-"""What all masks of a set hold, looked at once and remembered: how they are to be read, and what is wrong with them."""
+"""The contents of all masks of a set, read once and cached: how to decode them, and their problems."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_IGNORED = 0.5
 
 @dataclass(frozen=True)
 class MaskLook:
-    """One mask: how it is stored, the pixels of each code, whether it was turned with its image, or what is wrong."""
+    """One mask: its storage, the pixels of each code, whether it was turned with its image, or its problem."""
 
     storage: str
     codes: Counter[int]
@@ -41,7 +41,7 @@ class MaskLook:
 
 @dataclass(frozen=True)
 class Census:
-    """The scenes that can be used in each part, and how their masks are read."""
+    """The usable scenes of each part, and how their masks are decoded."""
 
     parts: dict[str, Listing]
     decoding: Decoding
@@ -50,9 +50,9 @@ class Census:
 def census(
     parts: dict[str, Listing], root: Path, named: ClassTable | None, loading: LoadingConfig, findings: Findings
 ) -> Census:
-    """Looks at every mask of the parts "train" and "test". What cannot be used goes to `findings`, and stops or is left out.
+    """Reads every mask of the parts "train" and "test". Unusable ones go to `findings`: they stop the run or are left out.
 
-    Raises UserError where the masks cannot be read without a guess, and for what would make a number meaningless.
+    Raises UserError where decoding the masks would be a guess, and for problems that make scores meaningless.
     """
     looks = {part: looks_at(listing, loading) for part, listing in parts.items()}
     usable: dict[str, list[int]] = {}
@@ -85,7 +85,7 @@ def places(usable: dict[str, list[int]]) -> Iterator[tuple[str, int]]:
 def require(found: list[int], part: str, root: Path, findings: Findings) -> None:
     if not found:
         why = f" ({findings.problems[0].path} {findings.problems[0].what})" if findings.problems else ""
-        raise UserError(f"{root} has no scene with a mask to {part} on that can be used{why}; add or mend some.")
+        raise UserError(f"{root} has no usable scene with a mask to {part} on{why}; add or correct some.")
 
 
 def without_unnamed(
@@ -96,7 +96,7 @@ def without_unnamed(
     root: Path,
     findings: Findings,
 ) -> Decoding:
-    """Numbers and colours that no class has: accepted they are ignored, else their scenes are left out, or it stops."""
+    """Handles codes without a class: accepted ones are ignored, else their scenes are left out, or the run stops."""
     known = {storage: {code for code, _ in pairs} for storage, pairs in decoding.table.pairs}
     strange = [(part, place) for part, place in places(usable)
                if not set(looks[part][place].codes) <= known.get(looks[part][place].storage, set())]  # fmt: skip
@@ -141,23 +141,23 @@ def check_amounts(
     ignored: list[int],
     findings: Findings,
 ) -> None:
-    """Says which classes have no pixel, and of which part most is ignored; `named` is the file that names the classes."""
+    """Reports classes without pixels and parts that are mostly ignored; `named` is the file that names the classes."""
     absent = [name for label, name in enumerate(names) if not pixels["train"][label]]
     if absent and named is None:
-        findings.stop("empty-class", where, f"has no training mask that holds the number(s) {listed(absent)}",
+        findings.stop("empty-class", where, f"has no training mask with the number(s) {listed(absent)}",
                       "number the classes from 0 without gaps, or name them in classes.txt")  # fmt: skip
     elif absent:
         findings.stop("empty-class", named, f"names {listed(absent)}, of which no training mask has a pixel",
-                      "add a scene that has some, or take the name out and number the masks anew")  # fmt: skip
+                      "add a scene that has some, or remove the name and renumber the masks")  # fmt: skip
     untested = [name for label, name in enumerate(names) if name not in absent and not pixels["test"][label]]
     if untested:
         findings.note("class not in test", where, f"has no test mask with {listed(untested)}",
-                      "add some, or its score says nothing")  # fmt: skip
+                      "add some, or its score is meaningless")  # fmt: skip
     for part, amounts in pixels.items():
         share = float(amounts[IGNORE] / max(1, amounts.sum()))
         if share > MOST_IGNORED:
             findings.stop("ignored-pixels", where, f"ignores {100 * share:.0f} % of the pixels of its {part} masks",
-                          f"look at what {listed(ignored) or 'a value without a class'} stands for in the masks")  # fmt: skip
+                          f"check what {listed(ignored) or 'a value without a class'} means in the masks")  # fmt: skip
 
 
 def ignored_codes(decoding: Decoding) -> list[int]:
@@ -165,7 +165,7 @@ def ignored_codes(decoding: Decoding) -> list[int]:
 
 
 def looks_at(listing: Listing, loading: LoadingConfig) -> list[MaskLook]:
-    """A look at every mask of the listing; remembered for as long as no file of it changes."""
+    """Reads every mask of the listing; cached as long as no file of it changes."""
     masks = listing.masks or []
     pairs = list(zip(listing.images, masks, strict=True))
     files = [path for pair in pairs for path in pair]
@@ -197,7 +197,7 @@ def look_at(image: str, mask: str, pixel_limit: int) -> Row:
 
 
 def code_counts(mask: StoredMask) -> dict[int, int]:
-    """The pixels of each code; of a smear of colours all but the most frequent ones are counted as the code -1."""
+    """The pixels of each code; in a mask with very many colours all but the most frequent are counted as the code -1."""
     if mask.codes.dtype == np.uint8:
         amounts = np.bincount(mask.codes.reshape(-1), minlength=256)
         return {code: int(amounts[code]) for code in np.flatnonzero(amounts).tolist()}

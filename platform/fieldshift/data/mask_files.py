@@ -1,9 +1,9 @@
-"""A mask as it is stored: the kind of file that it is, and the number or colour that each pixel holds.
+"""A mask as stored: its kind of file, and the number or colour of each pixel.
 
-What a number means is not decided here (see `mask_tables`): a file tells how it stores numbers, the whole set tells which
-numbers there are. Grey of 1, 2 or 4 bits is read as the numbers that the file holds, not as the brightness that Pillow
-scales them to. JPEG changes numbers, so such a mask is read only where it holds nothing but black and white: where all
-that is neither lies in a block of 8 x 8 pixels with an edge between the two.
+The meaning of a number is decided elsewhere (see `mask_tables`): a file shows how it stores numbers, the whole set shows
+which numbers occur. Grey of 1, 2 or 4 bits is read as the numbers in the file, not as the brightness that Pillow
+scales them to. JPEG changes numbers, so such a mask is read only if it is black and white: all other values must
+lie in a block of 8 x 8 pixels with an edge between the two.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BLOCK = 8
 BLACK_UP_TO, WHITE_FROM = 63, 192
 NEAR_WHITE = 250
 GREY_TOLERANCE = 4
-# Orientation of EXIF: what turns the stored array upright.
+# EXIF orientation: the operation that turns the stored array upright.
 TURNS: dict[int, Callable[[Codes], Codes]] = {
     1: lambda stored: stored, 2: lambda stored: stored[:, ::-1], 3: lambda stored: stored[::-1, ::-1],
     4: lambda stored: stored[::-1], 5: lambda stored: stored.T, 6: lambda stored: np.rot90(stored, -1),
@@ -46,7 +46,7 @@ SIDEWAYS = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class StoredMask:
-    """The pixels of a mask file: `codes` (H, W) are its numbers (uint8 or int32), of RGB 65536 * red + 256 * green +
+    """The pixels of a mask file: `codes` (H, W) are its numbers (uint8 or int32), for RGB 65536 * red + 256 * green +
     blue.
 
     storage: one of STORAGES. is_turned: whether the file's own EXIF turned it upright.
@@ -66,11 +66,11 @@ def bad_mask(kind: str, path: str | Path, what: str, remedy: str) -> BadFileErro
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 where there is none, or none that is whole."""
+    """The EXIF orientation, 1 (upright) to 8; 1 if it is missing or damaged."""
     try:
         turn = image.getexif().get(0x0112, 1) if image.info.get("exif") else 1
     except Exception:
-        return 1  # damaged EXIF data: decoding the file says so
+        return 1  # damaged EXIF data: decoding the file reports it
     return turn if turn in TURNS else 1
 
 
@@ -87,7 +87,7 @@ def stored_mask(image: Image.Image, path: str | Path) -> StoredMask:
 
 
 def depth_of(image: Image.Image) -> int:
-    """Bits a channel, from the header."""
+    """Bits per channel, from the header."""
     if image.mode in ("1", "I", "F"):
         raw = [str(tile[3]) for tile in getattr(image, "tile", []) if len(tile) > 3]
         return 1 if image.mode == "1" else 16 if any(";16" in mode for mode in raw) else 32
@@ -103,7 +103,7 @@ def of_mode(image: Image.Image, bits: int, path: str | Path) -> StoredMask:
     if image.mode in ("LA", "RGBA", "PA"):
         opaque = np.asarray(image.getchannel("A")) == 255
         if not opaque.all():
-            raise bad_mask("transparent mask", path, "is transparent in part", "save it without an alpha channel")
+            raise bad_mask("transparent mask", path, "is partly transparent", "save it without an alpha channel")
         image = image.convert("L" if image.mode == "LA" else "RGB")
     if image.mode == "F":
         raise bad_mask("float mask", path, "holds floating-point numbers", "save it as whole numbers (8-bit PNG)")
@@ -127,7 +127,7 @@ def of_mode(image: Image.Image, bits: int, path: str | Path) -> StoredMask:
 def black_and_white(image: Image.Image, path: str | Path) -> StoredMask:
     def refused(why: str) -> BadFileError:
         return bad_mask("lossy mask", path, f"is a JPEG, which changes class numbers, and {why}",
-                        "save masks as PNG, from what they were made of")  # fmt: skip
+                        "save masks as PNG, from the original annotations")  # fmt: skip
 
     if image.mode not in ("L", "RGB"):
         raise refused(f"has the mode {image.mode}")
@@ -135,11 +135,11 @@ def black_and_white(image: Image.Image, path: str | Path) -> StoredMask:
         raise refused("has colours")
     grey = np.asarray(image.convert("L")).astype(np.int32)
     if ((grey > BLACK_UP_TO) & (grey < WHITE_FROM)).any():
-        raise refused("has more than black and white")
+        raise refused("has values other than black and white")
     white = grey >= WHITE_FROM
     mixed = blockwise_any(white) & blockwise_any(~white)
     if ((~white & (grey > 0) & ~mixed) | (white & (grey < NEAR_WHITE) & ~mixed)).any():
-        raise refused("has more than black and white")
+        raise refused("has values other than black and white")
     return StoredMask(BLACK_WHITE_JPEG, np.where(white, 255, 0).astype(np.uint8))
 
 
@@ -154,10 +154,10 @@ def blockwise_any(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def turned_with(mask: StoredMask, path: str | Path, stored: tuple[int, int], turn: int) -> tuple[StoredMask, bool]:
-    """The mask as it lies on its upright image, and whether it was turned with it.
+    """The mask aligned with its upright image, and whether it was turned with it.
 
     `stored` is the (width, height) of the image file, `turn` its EXIF orientation. A mask of the stored size is turned
-    as its image is, one of the upright size stays. Raises BadFileError for any other size, and where size cannot tell.
+    like its image, one of the upright size stays. Raises BadFileError for any other size, and where the sizes are ambiguous.
     """
     upright = stored[::-1] if turn in SIDEWAYS else stored
     if mask.size not in (stored, upright) or (mask.is_turned and mask.size != upright):
@@ -165,7 +165,7 @@ def turned_with(mask: StoredMask, path: str | Path, stored: tuple[int, int], tur
         hint = (
             "turn the mask upright as the image's EXIF says"
             if mask.size == upright[::-1]
-            else "make it as large as its image"
+            else "give it the size of its image"
         )
         raise bad_mask("mask size", path, f"is {sizes}", hint)
     if turn == 1 or mask.is_turned:

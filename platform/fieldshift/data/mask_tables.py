@@ -1,4 +1,4 @@
-"""Which class the numbers and colours in masks mean: decided once for a set, from all that its masks hold."""
+"""Maps the numbers and colours in masks to classes: decided once for a set, from the contents of all its masks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class MaskTable:
-    """The class of every code (number or packed colour) that a mask may hold, for each way of storing; 255 is ignored.
+    """The class of every code (number or packed colour) that a mask may contain, per storage; 255 is ignored.
 
     A storage that is not listed is looked up under "any". others: the label of a code that has no class.
     """
@@ -61,18 +61,18 @@ def lookup(pairs: Pairs) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
 
 
 def table_of_map(label_map: Iterable[int]) -> MaskTable:
-    """The table of a published set: the class of the values 0, 1, ..., 254 for those that do not occur."""
+    """The table of a published set: the class of each value 0, 1, ..., 254 for values that occur."""
     return MaskTable(((ANY, tuple((code, label) for code, label in enumerate(label_map) if label != UNKNOWN_LABEL)),))
 
 
 def plain_table(count: int) -> MaskTable:
-    """Masks that hold the class numbers themselves, and 255 for what is to be ignored."""
+    """Masks that contain the class numbers themselves, and 255 for ignored pixels."""
     return MaskTable(((ANY, (*((number, number) for number in range(count)), (IGNORE, IGNORE))),))
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the masks of a set are read: the table, the names of the classes, and the same in words."""
+    """How the masks of a set are decoded: the table, the names of the classes, and a description."""
 
     table: MaskTable
     classes: tuple[str, ...]
@@ -80,9 +80,9 @@ class Decoding:
 
 
 def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: str) -> Decoding:
-    """What the codes in `seen` (pixels of each, by storage) mean, `named` being what the set says of its classes.
+    """Decides the meaning of the codes in `seen` (pixels of each, by storage); `named`: the set's class files.
 
-    Raises UserError, which names `where`, when that would be a guess.
+    Raises UserError, which names `where`, if that would be a guess.
     """
     numbers = {storage: counts for storage, counts in seen.items() if storage != COLOUR}
     colours = None if named is None else named.colours
@@ -94,7 +94,7 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
         if colours is None:
             raise UserError(
                 f"The masks of {where} are RGB with {len(seen[COLOUR])} colour(s), and nothing says which class a colour is; "
-                "write label_colors.txt with a line 'red green blue name' for each class, or save class numbers."
+                "write label_colors.txt with one line 'red green blue name' per class, or save class numbers."
             )
         pairs[COLOUR] = tuple(sorted(colours.items()))
     if GREY_IN_RGB in numbers and colours is not None:
@@ -112,14 +112,14 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
         count = max((label for found in pairs.values() for _, label in found if label != IGNORE), default=-1) + 1
         if count < 2:
             raise UserError(f"The masks of {where} hold {count} class(es), but must hold 2 to {MOST_CLASSES}: number them "
-                            f"from 0 ({IGNORE} is what is ignored).")  # fmt: skip
+                            f"from 0 ({IGNORE} is ignored).")  # fmt: skip
         names = scaled_names if len(scaled_names) == count else names_of(count)
     told = [words.get(storage) or f"{storage}, {in_words(found, names)}" for storage, found in pairs.items()]
     return Decoding(MaskTable(tuple(pairs.items())), names, "; ".join(told))
 
 
 def numbers_of(storage: str, values: set[int], named: ClassTable | None, where: str) -> Pairs:
-    """The class of every number that masks of one storage may hold. Numbers without a class are left out."""
+    """The class of every number that masks of one storage may contain. Numbers without a class are left out."""
     largest = LARGEST.get(storage, IGNORE) if max(values) > IGNORE else IGNORE
     ignored: Pairs = () if storage in EXACT else ((largest, IGNORE),) if largest == IGNORE else (
         (IGNORE, IGNORE), (largest, IGNORE))  # fmt: skip
@@ -144,17 +144,17 @@ def numbers_of(storage: str, values: set[int], named: ClassTable | None, where: 
                         f"hold class numbers from 0 to {MOST_CLASSES - 1}; number the classes from 0.")  # fmt: skip
     if len(known) > 1 and known[0] == 0 and gcd(*known) > 1:
         if largest in values and evenly_spaced(values, len(values), largest) is not None:
-            raise UserError(f"The masks of {where} hold {listed(sorted(values))}, of which {largest} may be a class or what is "
-                            "ignored; write classes.txt with one name a line for each class.")  # fmt: skip
+            raise UserError(f"The masks of {where} hold {listed(sorted(values))}, of which {largest} may be a class or mean "
+                            "ignored; write classes.txt with one class name per line.")  # fmt: skip
         return (*((number, place) for place, number in enumerate(known)), *ignored)
     return (*((number, number) for number in range(max(known, default=-1) + 1)), *ignored)
 
 
 def evenly_spaced(values: set[int], count: int, largest: int) -> Pairs | None:
-    """`count` classes spread over the grey values, as drawing programs save them to be seen; None where they are not.
+    """`count` classes spread over the grey values, as drawing programs save them for visibility; None if they are not.
 
-    Either over the whole range (0, 127 or 128, 255), where the largest value is a class, or in steps from 0, where it is
-    ignored.
+    Either over the whole range (0, 127 or 128, 255), where the largest value is a class, or in steps from 0, where it
+    is ignored.
     """
     if count < 2:
         return None

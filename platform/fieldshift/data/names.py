@@ -1,4 +1,4 @@
-"""The names of data sets and where their files lie, known without importing torch."""
+"""The names and locations of data sets, available without importing torch."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ PLACES = {
     "voc2012": ("VOCdevkit/VOC2012",),
     "cityscapes": ("cityscapes/leftImg8bit",),
 }
-"""Published data sets, and the files or folders below the data root by which each is known to be there."""
+"""Published data sets, and the files or folders below the data root that show each is present."""
 DOWNLOADED = ("cifar10", "cifar100", "fashion-mnist", "voc2012")
-"""Those that torchvision can fetch."""
+"""The sets that torchvision can download."""
 
 
 def known_datasets() -> list[str]:
-    """The names that `load_dataset` takes, beside folder:PATH, npz:PATH and voc:PATH."""
+    """The names that `load_dataset` takes, in addition to folder:PATH, npz:PATH and voc:PATH."""
     return [*(f"digit-pairs-{axis}" for axis in AXES), *PLACES]
 
 
 def is_digit_pairs(spec: str) -> bool:
-    """Whether `spec` names the scenes that are made here."""
+    """Whether `spec` names the built-in scenes."""
     return spec in {f"digit-pairs-{axis}" for axis in AXES}
 
 
 def check_data_name(spec: str, loading: LoadingConfig, root: Path | str | None = None) -> None:
-    """Raises UserError where `spec` names no data set, or one that is not there, or `loading` does not apply to it."""
+    """Raises UserError where `spec` names no data set or a missing one, or `loading` does not apply to it."""
     kind, colon, path = spec.partition(":")
     if colon:
         if kind not in OWN_KINDS:
@@ -58,7 +58,7 @@ def check_data_name(spec: str, loading: LoadingConfig, root: Path | str | None =
 
 
 def check_parts_apply(spec: str, kind: str, loading: LoadingConfig) -> None:
-    """Raises UserError for settings of the layout that this data set has no use for."""
+    """Raises UserError for layout settings that do not apply to this data set."""
     parts = ("folder", "voc")
     for setting, kinds in (("train_parts", parts), ("test_parts", parts), ("classes_on_top", ("folder",))):
         if getattr(loading, setting) and kind not in kinds:
@@ -66,7 +66,7 @@ def check_parts_apply(spec: str, kind: str, loading: LoadingConfig) -> None:
 
 
 def check_published(name: str, loading: LoadingConfig, root: Path | str | None) -> None:
-    """Raises UserError where a published data set is neither there nor can be fetched as asked."""
+    """Raises UserError where a published data set is missing and cannot be downloaded as requested."""
     from fieldshift.data.cache import data_root
 
     base = data_root(root)
@@ -74,12 +74,12 @@ def check_published(name: str, loading: LoadingConfig, root: Path | str | None) 
         raise UserError(f"{name} cannot be downloaded by torchvision; put it below {base} yourself.")
     if not loading.download and not any((base / place).exists() for place in PLACES[name]):
         places = " or ".join(str(base / place) for place in PLACES[name])
-        fetch = "set loading.download, or " if name in DOWNLOADED else ""
+        fetch = "set loading.download," if name in DOWNLOADED else ""
         raise UserError(f"{name} is not at {places}; {fetch}put it there, or give its folder as root.")
 
 
 def existing_folder(path: str | Path, kind: str = "data") -> Path:
-    """`path` as an absolute folder with links resolved. Raises UserError when it is not a folder that can be read."""
+    """`path` as an absolute folder with links resolved. Raises UserError if it is not a readable folder."""
     folder = given_path(path)
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
@@ -88,7 +88,7 @@ def existing_folder(path: str | Path, kind: str = "data") -> Path:
 
 
 def existing_file(path: str | Path) -> Path:
-    """The npz file at `path`. Raises UserError when there is none."""
+    """The npz file at `path`. Raises UserError if it does not exist."""
     file = given_path(path)
     if not file.is_file():
         raise UserError(f"The npz file '{path}' does not exist; give the path of an existing file.")

@@ -1,4 +1,4 @@
-"""Own data as a folder of images, one subfolder a class: `folder:PATH`."""
+"""Own data as a folder of images with one subfolder per class: `folder:PATH`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MASK_FILE = re.compile(r"(?P<stem>.+)[ _\-.](masks?|gt|groundtruth|seg|segmentat
 
 @dataclass
 class ClassImages:
-    """The images of one class in one part, and the folders they come from."""
+    """The images of one class in one part, and their folders."""
 
     name: str
     folders: list[Path]
@@ -36,12 +36,12 @@ Classes = dict[str, ClassImages]
 
 
 def folder_collection(path: str, loading: LoadingConfig, findings: Findings, *, seed: int) -> FileCollection:
-    """The images of a folder with a subfolder for each class, by themselves or in parts (docs/own-data.md has the table).
+    """Collects the images of a folder with one subfolder per class, alone or in parts (docs/own-data.md has the table).
 
-    Parts are folders named train and test (or val), whatever the case and in the usual other words; with both test and
-    val the test images are used. Where there is no part to test on, a seeded share (loading.test_share) of every class
-    is set apart. Raises UserError where a folder of folders cannot be told, when there are no classes, and for a class
-    without training images.
+    Parts are folders named train and test (or val), regardless of case and including the usual other words; with both test
+    and val the test images are used. Without a test part, a seeded share (loading.test_share) of every class is held out.
+    Raises UserError where a folder of folders is ambiguous, when there are no classes, and for a class without training
+    images.
     """
     root = existing_folder(path, "data")
     layout = folder_layout(root, loading, findings)
@@ -55,7 +55,7 @@ def folder_collection(path: str, loading: LoadingConfig, findings: Findings, *, 
     keys = classes_of_both(train, test, root, findings)
     listings = [labelled(part, keys) for part in (train, test)]
     if not len(listings[1]):
-        raise UserError(f"{root} has no test image of any class that train has; lay it out as {EXAMPLE}.")
+        raise UserError(f"{root} has no test image of any class in train; lay it out as {EXAMPLE}.")
     return FileCollection(
         name=f"folder:{path}",
         task="classification",
@@ -79,7 +79,7 @@ def labelled(found: Classes, keys: list[str]) -> Listing:
 
 
 def classes_in(parts: tuple[Path, ...], root: Path, findings: Findings) -> Classes:
-    """The classes in the folders of one part; those whose names are one name are one class."""
+    """The classes in the folders of one part; folders with the same name (see `name_key`) are one class."""
     found: Classes = {}
     for part in parts:
         inner = unwrapped(part, keep_parts=False)
@@ -94,12 +94,12 @@ def classes_in(parts: tuple[Path, ...], root: Path, findings: Findings) -> Class
 
 
 def class_images(folder: Path, root: Path, findings: Findings) -> list[str]:
-    """The images of a class folder; masks of them that lie beside are left out, which is noted."""
+    """The images of a class folder; masks next to them are left out with a note."""
     here = peek([folder])
     pictures = [name for name in here.folders if is_picture_word(name)]
     masks = [name for name in here.folders if is_mask_word(name)]
     left_out = [folder / name for name in masks] if here.pictures or pictures else []
-    if here.pictures:  # beside pictures themselves a folder "mask" may be anything, unless its files have their names
+    if here.pictures:  # next to pictures a folder "mask" may be anything, unless its files have their names
         left_out = [inner for inner in left_out if pairs_with(inner, folder)]
     for inner in left_out:
         findings.note(
@@ -160,12 +160,12 @@ def classes_of_both(train: Classes, test: Classes, root: Path, findings: Finding
     for key in keys:
         if key not in test or not test[key].images:
             findings.note("class not in test", train[key].folders[0], "is a class that has no test image",
-                          "add some, or its score says nothing")  # fmt: skip
+                          "add some, or its score is meaningless")  # fmt: skip
     return keys
 
 
 def filled_classes(found: Classes, root: Path, findings: Findings) -> list[str]:
-    """The keys of the classes that have images, in the order of the names. Raises UserError for fewer than two."""
+    """The keys of the classes with images, in the order of the names. Raises UserError for fewer than two."""
     for key in sorted(found):
         if not found[key].images:
             findings.add("empty class", found[key].folders[0], "is a class without an image",

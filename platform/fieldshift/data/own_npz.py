@@ -29,11 +29,11 @@ MOST_CLASSES = 100_000
 
 
 def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, seed: int) -> ArrayCollection:
-    """The arrays train_images, train_labels and test_images, test_labels (or val_*) of an npz file.
+    """Collects the arrays train_images, train_labels and test_images, test_labels (or val_*) of an npz file.
 
-    Images are uint8 (N, H, W) or (N, H, W, C) with C 1 or 3; labels are whole numbers from 0, (N,) or (N, 1) to
-    classify, or (N, H, W) masks, with 255 for ignored pixels, to segment. Without test and val arrays a seeded share is
-    set apart. Object arrays are never unpickled. Raises UserError for all else.
+    Images are uint8 (N, H, W) or (N, H, W, C) with C 1 or 3; labels are whole numbers from 0, (N,) or (N, 1) for
+    classification, or (N, H, W) masks, with 255 for ignored pixels, for segmentation. Without test and val arrays a seeded
+    share is held out. Object arrays are never unpickled. Raises UserError for anything else.
     """
     arrays = read_arrays(path)
     named = {part for part in PARTS if f"{part}_images" in arrays or f"{part}_labels" in arrays}
@@ -90,7 +90,7 @@ def read_arrays(path: str) -> dict[str, Array]:
             unfolded = sum(entry.file_size for entry in archive.infolist())
         if unfolded > LARGEST_BYTES:
             raise UserError(
-                f"{path} unfolds to {unfolded} bytes, over the limit of {LARGEST_BYTES}; use an image folder."
+                f"{path} decompresses to {unfolded} bytes, over the limit of {LARGEST_BYTES}; use an image folder."
             )
         with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: read_array(path, name, archive) for name in archive.files}
@@ -119,12 +119,12 @@ def read_array(path: str, name: str, archive: Any) -> Array:
 def checked_part(path: str, part: str, arrays: dict[str, Array]) -> tuple[Array, Array]:
     for kind in ("images", "labels"):
         if f"{part}_{kind}" not in arrays:
-            raise UserError(f"{path} has no array {part}_{kind} beside its partner; add it.")
+            raise UserError(f"{path} has no array {part}_{kind} next to its partner; add it.")
     images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
     if images.dtype != np.uint8:
         raise UserError(f"{path}:{part}_images has the type {images.dtype}, but must be uint8 (0 to 255); convert it.")
     if images.size == 0:
-        raise UserError(f"{path}:{part}_images has no sample ({images.shape}); add some, or take the part out.")
+        raise UserError(f"{path}:{part}_images has no sample ({images.shape}); add some, or remove the part.")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or min(images.shape[1:3]) < 2:
@@ -135,7 +135,9 @@ def checked_part(path: str, part: str, arrays: dict[str, Array]) -> tuple[Array,
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:
-        raise UserError(f"{path}:{part}_labels is {labels.shape}: several labels a sample, but must be (N,) or (N, 1).")
+        raise UserError(
+            f"{path}:{part}_labels is {labels.shape}: several labels per sample, but must be (N,) or (N, 1)."
+        )
     if labels.shape not in (images.shape[:1], images.shape[:3]):
         raise UserError(f"{path}:{part}_labels is {labels.shape}, but must be ({len(images)},) or {images.shape[:3]}.")
     return images, labels
@@ -144,10 +146,10 @@ def checked_part(path: str, part: str, arrays: dict[str, Array]) -> tuple[Array,
 def usable(
     path: str, part: str, arrays: tuple[Array, Array], *, task: Task, findings: Findings
 ) -> tuple[Array, NDArray[np.int64]]:
-    """The samples whose labels can be class numbers at all; the others are findings."""
+    """The samples whose labels can be class numbers; the others are added to `findings`."""
     images, labels = arrays
     flat = labels.reshape(len(labels), -1)
-    # Compared before converting: a large unsigned number would turn negative.
+    # Compared before the conversion: a large unsigned number would become negative.
     largest = IGNORE if task == "segmentation" else MOST_CLASSES - 1
     wrong = ((flat < 0) | (flat > largest)).any(1) if flat.shape[1] else np.zeros(len(flat), dtype=bool)
     for place in np.flatnonzero(wrong)[:1] if not findings.skip else np.flatnonzero(wrong):
@@ -158,7 +160,7 @@ def usable(
 
 
 def renumber(path: str, parts: dict[str, tuple[Array, NDArray[np.int64]]]) -> str:
-    """Brings masks of 0 and 255, or of evenly spaced values, to class numbers in place, as mask files are; in words."""
+    """Converts masks of 0 and 255, or of evenly spaced values, to class numbers in place, as for mask files; describes it."""
     used = {part: parts[part] for part in ("train", "test")}
     values = set(np.unique(np.concatenate([np.unique(labels) for _, labels in used.values()])).tolist())
     pairs = numbers_of("grey of 8 bit(s)", values, None, path)
@@ -196,7 +198,7 @@ def counted(path: str, count: int) -> int:
 def within(
     path: str, test: tuple[Array, NDArray[np.int64]], *, count: int, task: Task, findings: Findings
 ) -> tuple[Array, NDArray[np.int64]]:
-    """The test samples whose classes train has too; the others are findings."""
+    """The test samples whose classes are in train too; the others are added to `findings`."""
     images, labels = test
     flat = labels.reshape(len(labels), -1)
     strange = flat >= count

@@ -1,4 +1,4 @@
-"""Own scenes with masks in the folder layout of Pascal VOC, or images and masks in folders of their own: `voc:PATH`."""
+"""Own scenes with masks in the folder layout of Pascal VOC, or with folders of images and of masks: `voc:PATH`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from fieldshift.errors import UserError
 
 
 def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, seed: int) -> FileCollection:
-    """Scenes of `JPEGImages` (or the one other image folder) with the masks of the same names in `SegmentationClass`.
+    """Collects scenes of `JPEGImages` (or the single other image folder) and their masks in `SegmentationClass`.
 
-    Lists (ImageSets/Segmentation/train.txt, trainval.txt, val.txt, test.txt) or folders of these names give the parts;
-    with both val and test, the test scenes are used. Without them a seeded share (loading.test_share) of the masked
-    images is set apart. What masks may hold and how classes are named: docs/own-data.md. Raises UserError for what
-    cannot be told, and for what would make a score meaningless (`ACCEPTABLE`).
+    Lists (ImageSets/Segmentation/train.txt, trainval.txt, val.txt, test.txt) or folders of these names define the parts;
+    with both val and test, the test scenes are used. Without them a seeded share (loading.test_share) of the scenes with
+    masks is held out. Mask contents and class names: docs/own-data.md. Raises UserError for
+    ambiguous layouts, and for problems that would make a score meaningless (`ACCEPTABLE`).
     """
     root = existing_folder(path, "data")
     files = scene_files(root, findings)
@@ -68,7 +68,7 @@ def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, s
 
 
 def foldered_parts(root: Path, files: SceneFiles, loading: LoadingConfig, findings: Findings) -> Parts | None:
-    """The parts by the folders that scenes lie in (train/..., val/...), None where these are no parts."""
+    """The parts given by the folders of the scenes (train/..., val/...), None if they are not parts."""
     tops: dict[str, list[str]] = {}
     for stem in sorted(files.images):
         tops.setdefault(stem.partition("/")[0] if "/" in stem else "", []).append(stem)
@@ -110,18 +110,18 @@ def shown(tops: list[str]) -> str:
 
 
 def check_tested(parts: Parts, files: SceneFiles, root: Path) -> None:
-    """Raises UserError where none of the scenes to test on has a mask, as competitions keep theirs."""
+    """Raises UserError if no test scene has a mask, as in competitions."""
     if parts.test is None or not parts.protocol:
         return
     index = files.index
     if not any(scene_named(name, index) in files.masks for name in parts.test):
         raise UserError(f"{root} ({parts.protocol}) has no mask for any scene to test on, so nothing can be scored; give "
-                        "--loading.test_parts and the name of a part that has masks (such as val), or take that part away to "
-                        "have a share of the scenes set apart.")  # fmt: skip
+                        "--loading.test_parts with the name of a part that has masks (such as val), or remove that part to "
+                        "hold out a share of the scenes.")  # fmt: skip
 
 
 def scene_named(name: str, index: NameIndex) -> str | None:
-    """The scene that a line of a list names: its name, or a path to its image, with or without ending."""
+    """The scene named by a line of a list: its name, or a path to its image, with or without ending."""
     for tried in (name, without_ending(name), without_ending(name.rpartition("/")[2])):
         if tried in index:
             return index[tried]
@@ -135,10 +135,10 @@ def matched(names: list[str], files: SceneFiles, root: Path, findings: Findings)
     for name in names:
         stem = scene_named(name, index)
         if stem is None:
-            findings.add("missing file", root / name, "is listed but has no image", "add it or take it out of the list")
+            findings.add("missing file", root / name, "is listed but has no image", "add it or remove it from the list")
         elif stem not in files.masks:
             findings.add("missing mask", files.images[stem], f"has no mask in {files.mask_folder}",
-                         "add it or take it out of the list")  # fmt: skip
+                         "add it or remove it from the list")  # fmt: skip
         else:
             listing.images.append(files.images[stem])
             listing.masks.append(files.masks[stem])
@@ -147,9 +147,9 @@ def matched(names: list[str], files: SceneFiles, root: Path, findings: Findings)
 
 
 def apart(train: Listing, test: Listing, findings: Findings) -> Listing:
-    """`train` without the scenes that are tested on."""
+    """`train` without the test scenes."""
     tested = set(test.images)
     for image in train.images:
         if image in tested:
-            findings.add("in both parts", image, "is listed to learn from and to test on", "take it out of one list")
+            findings.add("in both parts", image, "is listed for both training and test", "remove it from one list")
     return train.kept([place for place, image in enumerate(train.images) if image not in tested])

@@ -1,4 +1,4 @@
-"""Parts of a split: the two halves of a bilevel search and the held-out part of a tuning run, stratified by class."""
+"""Divides a split: the two halves of a bilevel search and the held-out part of a tuning run, stratified by class."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from fieldshift.run_folder import write_whole
 
 
 def halves(split: Split, seed: int) -> tuple[Int64[Tensor, " first"], Int64[Tensor, " second"]]:
-    """The split's indices in two disjoint halves, each class divided evenly: one for the weights, one for alpha.
+    """Divides the split's indices into two disjoint halves, stratified by class: one for the weights, one for alpha.
 
-    The halves are sorted, hold every index once, and differ by at most one sample, over all and in each class. Raises
+    The halves are sorted, contain every index once, and differ by at most one sample, overall and in each class. Raises
     UserError when there are fewer than two samples.
     """
     if len(split) < 2:
-        raise UserError(f"A split of {len(split)} sample(s) has no halves; give at least 2 training samples.")
+        raise UserError(f"A split of {len(split)} sample(s) cannot be halved; give at least 2 training samples.")
     return stratified(split.targets, 0.5, seed)
 
 
 def holdout(split: Split, fraction: float, seed: int) -> tuple[Int64[Tensor, " kept"], Int64[Tensor, " held"]]:
-    """The split's indices as (kept, held out), with `fraction` in (0, 1) of every class held out.
+    """Divides the split's indices into (kept, held out), with `fraction` in (0, 1) of every class held out.
 
-    Both are sorted and disjoint and hold every index once. Raises UserError when either would be empty.
+    Both are sorted and disjoint and contain every index once. Raises UserError if either would be empty.
     """
     if not 0 < fraction < 1:
         raise UserError(f"The fraction to hold out is {fraction}, but must lie between 0 and 1, both excluded.")
@@ -42,14 +42,14 @@ def holdout(split: Split, fraction: float, seed: int) -> tuple[Int64[Tensor, " k
 
 
 def write_parts(path: Path, digest: str, **parts: Int64[Tensor, " _"]) -> None:
-    """Writes which training samples were used for what, by their indices in the data set of this digest, as JSON."""
+    """Writes the use of each training sample, by index in the data set with this digest, as JSON."""
     values = {"data": digest, **{name: indices.tolist() for name, indices in parts.items()}}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(values, separators=(",", ":")) + "\n")
 
 
 def limited(targets: Int64[Tensor, " samples"], limit: int | None, seed: int) -> Int64[Tensor, " kept"]:
-    """The sorted indices of `limit` samples with the classes' shares kept; all of them when there are not more."""
+    """The sorted indices of `limit` samples in the proportions of the classes; all if there are not more."""
     if limit is None or limit >= len(targets):
         return torch.arange(len(targets))
     if limit < 1:
@@ -62,8 +62,8 @@ def stratified(
 ) -> tuple[Int64[Tensor, " first"], Int64[Tensor, " second"]]:
     """Two sorted parts of the indices, the first holding round(share * N) samples, spread evenly over every class.
 
-    Shuffled classes stand one after the other; sample i goes to the first part where floor((i + 1) * share) steps up
-    (with one rounding offset), so that no class and no prefix deviates by more than one sample.
+    The shuffled classes are concatenated; sample i goes to the first part where floor((i + 1) * share) steps up (with one
+    rounding offset), so that no class and no prefix deviates by more than one sample.
     """
     targets = targets.cpu()
     count = len(targets)

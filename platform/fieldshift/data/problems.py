@@ -1,4 +1,4 @@
-"""What can be wrong with a data set, said as: which file, what is wrong, what to do."""
+"""Problems of a data set: the file, what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ ACCEPTABLE = {
     "empty-class": "a class without a pixel or a number between the classes that no mask holds",
     "unnamed-label": "mask values that no class has; accepted, their pixels are ignored",
     "ignored-pixels": "more than half of the pixels carry no class",
-    "two-labels": "one picture lies in two classes",
+    "two-labels": "one picture has two classes",
 }
-"""Findings about a whole data set that make its numbers meaningless: they stop a run unless `loading.accept` has them."""
+"""Findings about a whole data set that make its scores meaningless: they stop a run unless `loading.accept` lists them."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong. `kind` is a short constant to count by, `remedy` an instruction."""
+    """One problem. `kind` is a short constant to count by, `remedy` an instruction."""
 
     kind: str
     path: str
@@ -30,10 +30,10 @@ class Problem:
 
 
 class BadFileError(UserError):
-    """A file of a data set cannot be used; `problem` says why."""
+    """A file of a data set cannot be used; `problem` gives the reason."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.line() + " Or give --loading.skip_unreadable to go on without such files.")
+        super().__init__(problem.line() + " Or give --loading.skip_unreadable to skip such files.")
         self.problem = problem
 
     def __reduce__(self) -> tuple[type[BadFileError], tuple[Problem]]:
@@ -41,10 +41,10 @@ class BadFileError(UserError):
 
 
 class MeaninglessDataError(UserError):
-    """A number measured on this data set would mean nothing; `problem` says why."""
+    """A score measured on this data set would be meaningless; `problem` gives the reason."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(f"{problem.line()} Or give --loading.accept {problem.kind} to go on all the same.")
+        super().__init__(f"{problem.line()} Or give --loading.accept {problem.kind} to continue anyway.")
         self.problem = problem
 
     def __reduce__(self) -> tuple[type[MeaninglessDataError], tuple[Problem]]:
@@ -53,11 +53,11 @@ class MeaninglessDataError(UserError):
 
 @dataclass
 class Findings:
-    """What is met while a data set is read: the first problem raises, or with `skip` all of them are kept.
+    """Collects what is found while a data set is read: the first problem raises, or with `skip` all are collected.
 
-    problems: what was left out. notes: what was done to a file that can be used (converted, turned, not looked at).
-    accepted: kinds of ACCEPTABLE that are notes. looking: whether all else is only gathered for a report, so that what
-    would stop a run is a problem among the others.
+    problems: samples that were left out. notes: changes to usable files (converted, turned, not checked).
+    accepted: kinds of ACCEPTABLE that become notes. looking: whether everything is only collected for a report, so that
+    findings that would stop a run become problems.
     """
 
     skip: bool
@@ -67,7 +67,7 @@ class Findings:
     notes: list[Problem] = field(default_factory=list)
 
     def add(self, kind: str, path: object, what: str, remedy: str) -> None:
-        """Keeps the problem, or raises BadFileError when this is not to go on."""
+        """Adds the problem, or raises BadFileError unless problems are skipped."""
         self.keep(Problem(kind, str(path), what, remedy))
 
     def keep(self, problem: Problem) -> None:
@@ -79,7 +79,7 @@ class Findings:
         self.notes.append(Problem(kind, str(path), what, remedy))
 
     def stop(self, kind: str, path: object, what: str, remedy: str) -> None:
-        """Raises MeaninglessDataError, unless this kind was accepted (then it is a note) or all is only looked at."""
+        """Raises MeaninglessDataError, unless this kind is accepted (then it is a note) or this is an inspection."""
         assert kind in ACCEPTABLE, kind
         problem = Problem(kind, str(path), what, remedy)
         if kind in self.accepted:
@@ -91,7 +91,7 @@ class Findings:
 
 
 def summaries(problems: Iterable[Problem]) -> tuple[str, ...]:
-    """One line for each kind: the first of them, and how many there are."""
+    """One line per kind: the first finding and the number of them."""
     by_kind: dict[str, list[Problem]] = {}
     for problem in problems:
         by_kind.setdefault(problem.kind, []).append(problem)

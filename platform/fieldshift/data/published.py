@@ -1,4 +1,4 @@
-"""Published data sets, from the files their authors distribute (through torchvision where it reads them)."""
+"""Published data sets, from the files that their authors distribute (through torchvision where it reads them)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 class Published:
     """A data set of the catalogue.
 
-    collect: reads it from the data root; where it lies there stands in `fieldshift.data.names`.
+    collect: reads it from the data root; its location there is in `fieldshift.data.names`.
     """
 
     task: Task
@@ -45,12 +45,12 @@ class Published:
 
 
 def from_torchvision(name: str, root: Path, kind: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
-    """What torchvision's `kind` reads below `root`. Raises UserError for whatever it says against it."""
+    """Reads `kind` with torchvision below `root`. Raises UserError for any error."""
     try:
         return kind(str(root), *arguments, **settings)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{name} in {root} cannot be read ({reason}); delete it and fetch it again.") from error
+        raise UserError(f"{name} in {root} cannot be read ({reason}); delete it and download it again.") from error
 
 
 def collect_cifar(name: str, kind: Any, folder: str) -> Callable[[Path, LoadingConfig, Findings], ArrayCollection]:
@@ -98,7 +98,7 @@ def collect_tiny_imagenet(root: Path, loading: LoadingConfig, findings: Findings
         train.targets += [label[wnid]] * len(found)
     annotations = root / "val" / "val_annotations.txt"
     if not annotations.is_file():
-        raise UserError(f"{annotations} is not there; unpack the whole of Tiny-ImageNet again.")
+        raise UserError(f"{annotations} is missing; unpack all of Tiny-ImageNet again.")
     class_of = {
         line.split("\t")[0]: line.split("\t")[1] for line in annotations.read_text().splitlines() if "\t" in line
     }
@@ -124,7 +124,7 @@ def collect_imagenet(root: Path, loading: LoadingConfig, findings: Findings) -> 
     found = {}
     for part in ("train", "val"):
         if not (root / part).is_dir():
-            raise UserError(f"{root / part} is not there; sort ImageNet's images into train/WNID/ and val/WNID/.")
+            raise UserError(f"{root / part} is missing; sort ImageNet's images into train/WNID/ and val/WNID/.")
         found[part] = subfolders(root / part, root, findings)
     wnids = sorted(found["train"])
     if set(found["val"]) != set(wnids):
@@ -185,10 +185,10 @@ def trained_kinds() -> list[Any]:
 
 
 def cityscapes_labels() -> tuple[int, ...]:
-    """From the ids in the *_labelIds.png files to the 19 train ids; all kinds that are not trained on are ignored."""
+    """Maps the ids in the *_labelIds.png files to the 19 train ids; all other kinds are ignored."""
     labels = [UNKNOWN_LABEL] * 256
     for kind in datasets.Cityscapes.classes:
-        # The number plate has the id -1, which a byte holds as 255.
+        # The licence plate has the id -1, which a byte stores as 255.
         labels[kind.id % 256] = kind.train_id if 0 <= kind.train_id < IGNORE else IGNORE
     return tuple(labels)
 

@@ -1,9 +1,9 @@
-"""Images and masks from files: decoded with Pillow, checked before a pixel is unfolded, brought to one size.
+"""Reads images and masks from files: decoded with Pillow, checked before decoding, brought to one size.
 
-A file that cannot be used raises BadFileError and nothing else, whatever its bytes are. What an image can be brought
-to without guessing is brought there: palette and CMYK to RGB, grey to three channels, what is transparent laid on
-black, a photograph turned upright as its EXIF says, its mask along with it. What would need a guess is refused: 16 bits
-(which range?), several frames (which one?), a side of one pixel. What masks may hold is in `mask_files`.
+A file that cannot be used raises BadFileError and no other error, whatever its bytes. Conversions that need no
+guess are applied: palette and CMYK to RGB, grey to three channels, transparency onto
+black, photographs turned upright by their EXIF data together with their masks. Anything that would need a guess is
+refused: 16 bits (which range?), several frames (which one?), a side of one pixel. Mask contents: see `mask_files`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SMALLEST_SIDE = 2
 Fitting = Literal["crop", "pad"]
 Read = TypeVar("Read")
 
-# Pillow talks of damaged tags on its own; a file that cannot be used is refused here, in one line.
+# Pillow warns about damaged tags; a file that cannot be used is refused here, in one line.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
@@ -42,7 +42,7 @@ def bad(kind: str, path: str | Path, what: str, remedy: str) -> BadFileError:
 
 
 def open_image(path: str | Path, pixel_limit: int, *, deep: bool = False) -> Image.Image:
-    """The image at `path` with its header read and checked, its pixels not yet decoded; more than 8 bits only if `deep`.
+    """Opens the image at `path` and checks its header without decoding pixels; more than 8 bits only if `deep`.
 
     Raises BadFileError.
     """
@@ -55,14 +55,14 @@ def open_image(path: str | Path, pixel_limit: int, *, deep: bool = False) -> Ima
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise too_large(path, pixel_limit) from None
     except FileNotFoundError:
-        raise bad("missing file", path, "is not there", "put it back, or name another") from None
+        raise bad("missing file", path, "is missing", "put it back, or name another") from None
     except Exception as error:
         raise unreadable(path, error) from error
     try:
         check_header(path, image, pixel_limit)
         if is_deep(image) and not deep:
-            raise bad("deep pixels", path, f"has more than 8 bits a channel (mode {image.mode})",
-                      "scale its values to 0 .. 255 as fits your data and save it with 8 bits")  # fmt: skip
+            raise bad("deep pixels", path, f"has more than 8 bits per channel (mode {image.mode})",
+                      "scale its values to 0 .. 255 in a way that suits your data and save it with 8 bits")  # fmt: skip
     except BadFileError:
         image.close()
         raise
@@ -77,27 +77,27 @@ def check_header(path: str | Path, image: Image.Image, pixel_limit: int) -> None
     if width * height > pixel_limit:
         raise too_large(path, pixel_limit, f"{width} x {height} pixels")
     if min(width, height) < SMALLEST_SIDE:
-        raise bad("too small", path, f"is {width} x {height} pixels", "delete it or replace it by the whole image")
+        raise bad("too small", path, f"is {width} x {height} pixels", "delete it or replace it with the whole image")
     if image.format not in FIRST_IS_WHOLE and getattr(image, "n_frames", 1) > 1:
         frames = getattr(image, "n_frames", 1)
-        raise bad("several frames", path, f"has {frames} frames", "save the frame you mean as a PNG of its own")
+        raise bad("several frames", path, f"has {frames} frames", "save the frame you need as a separate PNG")
 
 
 def is_deep(image: Image.Image) -> bool:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return True
-    # Pillow halves deep RGB files by itself; only their raw mode tells.
+    # Pillow reduces deep RGB files to 8 bits by itself; only their raw mode shows it.
     raw = [str(tile[3]) for tile in getattr(image, "tile", []) if len(tile) > 3]
     return any(";16" in mode for mode in raw)
 
 
-def too_large(path: str | Path, limit: int, size: str = "more pixels than Pillow reads") -> BadFileError:
+def too_large(path: str | Path, limit: int, size: str = "more pixels than Pillow allows") -> BadFileError:
     return bad("too large", path, f"has {size}, over the limit of {limit}",
                "make it smaller, or raise --loading.pixel_limit if you trust it")  # fmt: skip
 
 
 def unreadable(path: str | Path, error: Exception) -> BadFileError:
-    # Some of Pillow's messages print the whole path or object again.
+    # Some of Pillow's messages repeat the whole path or object.
     reason = " ".join((str(error) or type(error).__name__).replace(repr(str(path)), "").split())[:120]
     return bad("unreadable", path, f"cannot be decoded ({reason})", "copy it again or delete it")
 
@@ -123,7 +123,7 @@ def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: 
         if image.info.get("exif"):
             image = ImageOps.exif_transpose(image)
         if channels == 1 and image.mode not in ("L", "1") and not to_grey:
-            raise bad("colour", path, f"is not grey (mode {image.mode}) as the images looked at first are",
+            raise bad("colour", path, f"is not grey (mode {image.mode}) like the first images",
                       "give --loading.channels 3, or save it as grey")  # fmt: skip
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
@@ -138,16 +138,16 @@ def unknown_labels(path: str | Path, codes: list[int], storage: str) -> BadFileE
     shown = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255})" if storage == COLOUR else str(code)
                       for code in [code for code in codes if code >= 0][:8])  # fmt: skip
     return bad("unknown label", path, f"holds the label(s) {shown}, which no class has",
-               f"name them where the classes are named, or use {IGNORE} for what is to be ignored")  # fmt: skip
+               f"name them in the class file, or use {IGNORE} for ignored pixels")  # fmt: skip
 
 
 def load_mask(path: str | Path, pixel_limit: int) -> StoredMask:
-    """A mask's numbers or colours as the file holds them; of a palette image the numbers. Raises BadFileError."""
+    """The numbers or colours of a mask as stored in the file; for palette images the numbers. Raises BadFileError."""
     return decoded(path, pixel_limit, lambda image: stored_mask(image, path), deep=True)
 
 
 def load_scene_mask(path: str | Path, mask_path: str | Path, pixel_limit: int) -> tuple[StoredMask, bool]:
-    """The mask as it lies on the upright image at `path`, and whether it was turned with it. Raises BadFileError."""
+    """The mask aligned with the upright image at `path`, and whether it was turned with it. Raises BadFileError."""
     with open_image(path, pixel_limit) as image:
         size, turn = image.size, orientation_of(image)
     return turned_with(load_mask(mask_path, pixel_limit), mask_path, size, turn)
@@ -155,14 +155,14 @@ def load_scene_mask(path: str | Path, mask_path: str | Path, pixel_limit: int) -
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """How the files of one data set become tensors of one size.
+    """Converts the files of one data set to tensors of one size.
 
     size: (H, W) of the result. channels: 1 or 3. pixel_limit: as in LoadingConfig.
-    fitting: "crop" scales an image to cover `size` and cuts out its centre; "pad" scales it down to fit, never up, and
-    fills the right and lower rest with black (masks: 255, ignored). An image of `size` stays as it is.
-    cover: with "crop", how much of the shorter side the cut keeps (0.875 is the custom for ImageNet: 224 of 256).
-    to_grey: whether coloured images are made grey where `channels` is 1; else they are refused.
-    masks: the class of every number or colour that a mask may hold; None where there are no masks.
+    fitting: "crop" scales an image to cover `size` and crops its centre; "pad" scales it down to fit, never up, and
+    fills the right and lower rest with black (masks: 255, ignored). An image of `size` is unchanged.
+    cover: with "crop", the fraction of the shorter side that the crop keeps (0.875 is usual for ImageNet: 224 of 256).
+    to_grey: whether colour images are converted to grey where `channels` is 1; otherwise they are refused.
+    masks: the class of every number or colour that a mask may contain; None without masks.
     """
 
     size: tuple[int, int]
@@ -181,18 +181,18 @@ class Reader:
     def scene(
         self, path: str | Path, mask_path: str | Path
     ) -> tuple[UInt8[Tensor, "channels height width"], UInt8[Tensor, "height width"]]:
-        """The image and its mask, of the same size and brought to `size` alike. Raises BadFileError."""
+        """The image and its mask, resized alike to `size`. Raises BadFileError."""
         image, mask = self.whole_scene(path, mask_path)
         labels = as_tensor(self.fitted(mask, Image.Resampling.NEAREST, IGNORE))
         return as_tensor(self.fitted(image, Image.Resampling.BILINEAR, 0)), labels[0]
 
     def whole_scene(self, path: str | Path, mask_path: str | Path) -> tuple[Image.Image, Image.Image]:
-        """The image and its mask (class numbers) in their own size. Raises BadFileError."""
+        """The image and its mask (class numbers) in their original size. Raises BadFileError."""
         image = load_upright(path, self.channels, self.pixel_limit)
         mask, _ = load_scene_mask(path, mask_path, self.pixel_limit)
-        if mask.size != image.size:  # EXIF data behind the pixels
+        if mask.size != image.size:  # EXIF data after the pixels
             raise bad(
-                "mask size", mask_path, "is not as large as its upright image", "save the image upright, without EXIF"
+                "mask size", mask_path, "differs in size from its upright image", "save the image upright, without EXIF"
             )
         assert self.masks is not None
         labels = self.masks.labels(mask)
@@ -220,9 +220,9 @@ class Reader:
 
 
 def covering_size(size: tuple[int, int], target: tuple[int, int], cover: float) -> tuple[int, int]:
-    """(width, height) to scale `size` to, aspect kept, so that `target` is `cover` of what it has to cover.
+    """(width, height) to scale `size` to, with the same aspect, so that `target` is `cover` of the area to cover.
 
-    The longer side is cut to whole pixels as torchvision's Resize does.
+    The longer side is truncated to whole pixels as in torchvision's Resize.
     """
     wanted = tuple(int(side / cover) for side in target)
     if size[0] * wanted[1] <= size[1] * wanted[0]:

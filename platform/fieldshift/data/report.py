@@ -1,4 +1,4 @@
-"""What an inspection of a data set found, for people and as plain values."""
+"""The result of inspecting a data set, for people and as plain values."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ FEW_CLASSES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class DataReport:
-    """What is in a data set and what is wrong with it.
+    """The contents and the problems of a data set.
 
-    protocol: what is trained on and what is tested on, in words. counts: usable samples of "train" and "test". classes:
-    samples of each class in (train, test); to segment, pixels. ignored: to segment, the share of pixels that carry no
-    class, in [0, 1]. sizes: how many images have each (H, W), the frequent ones first. mean, std: per channel of train
-    in units of [0, 1], as a network sees it. problems: what cannot be used. notes: what is used, but not quite as it
-    lies there, or not looked at. duplicates: pairs (train, test) of samples with the same pixels. near: pairs that look
-    almost the same. repeated: samples that come again within train.
-    looked_at: how many samples were decoded, of how many.
+    protocol: description of the training and test parts. counts: usable samples of "train" and "test". classes:
+    samples per class in (train, test); for segmentation, pixels. ignored: for segmentation, the share of pixels without a
+    class, in [0, 1]. sizes: number of images with each (H, W), the most frequent first. mean, std: per channel of train
+    in units of [0, 1], as a network sees it. problems: what cannot be used. notes: what is converted before use or was
+    not checked. duplicates: pairs (train, test) of samples with the same pixels. near: pairs that look
+    almost the same. repeated: samples that occur again within train.
+    looked_at: number of samples decoded, and the total.
     """
 
     name: str
@@ -44,21 +44,21 @@ class DataReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing has to be mended: no problem, and no test sample that is in train too."""
+        """Whether nothing has to be corrected: no problem, and no test sample that is also in train."""
         return not self.problems and not self.duplicates
 
     @property
     def exit_status(self) -> int:
-        """What `fieldshift check` ends with: 0, or 1 where something has to be mended."""
+        """Exit status of `fieldshift check`: 0, or 1 if something has to be corrected."""
         return 0 if self.is_clean else 1
 
     def balance(self) -> float:
-        """The largest class of train over its smallest, in samples (to segment: pixels); infinite with an empty one."""
+        """Ratio of the largest to the smallest class of train, in samples (segmentation: pixels); infinite if one is empty."""
         amounts = [train for train, _ in self.classes.values()]
         return max(amounts) / min(amounts) if min(amounts) else float("inf")
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain JSON values, and the counts of problems and notes by kind."""
+        """The report as plain JSON values, with the counts of problems and notes by kind."""
         plain = asdict(self)
         plain["sizes"] = [[*size, count] for size, count in self.sizes.items()]
         for name in ("problems", "notes"):
@@ -67,7 +67,7 @@ class DataReport:
         return plain
 
     def lines(self) -> list[str]:
-        """The report as lines to print: first the sums, then the problems with what to do about each."""
+        """The report as lines to print: first the totals, then the problems with their remedies."""
         from fieldshift.data.dataset import class_words
 
         unit = "pixels" if self.task == "segmentation" else "samples"
@@ -84,22 +84,22 @@ class DataReport:
         ]
         if len(self.classes) <= FEW_CLASSES:
             parts = ", ".join(f"{name} {train} + {test}" for name, (train, test) in self.classes.items())
-            lines.append(f"{unit} of each class, train + test: {parts}")
+            lines.append(f"{unit} per class, train + test: {parts}")
         if self.task == "segmentation":
             lines.append(f"pixels without a class: {100 * self.ignored:.1f} %")
         if self.looked_at[0] < self.looked_at[1]:
-            lines.append(f"looked at {self.looked_at[0]} of {self.looked_at[1]} samples")
+            lines.append(f"inspected {self.looked_at[0]} of {self.looked_at[1]} samples")
         if self.repeated:
             lines.append(f"{self.repeated} train sample(s) repeat another one")
         if self.duplicates:
             first = " = ".join(self.duplicates[0])
             lines.append(
-                f"{len(self.duplicates)} test sample(s) are in train too ({first}): take them out of one of them"
+                f"{len(self.duplicates)} test sample(s) are also in train ({first}): remove them from one of the two"
             )
         if self.near:
             first = ", ".join(" ~ ".join(pair) for pair in self.near[:SHOWN])
             lines.append(
-                f"{len(self.near)} test sample(s) look almost like one in train; copies flatter scores ({first})"
+                f"{len(self.near)} test sample(s) look almost like one in train; copies inflate scores ({first})"
             )
         for title, entries in (("problem", self.problems), ("note", self.notes)):
             for kind, count in Counter(entry.kind for entry in entries).most_common():

@@ -1,4 +1,4 @@
-"""The identity of files and of arrays, and the split that their samples had before."""
+"""Identities of files and arrays, and the restoration of an earlier split."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LARGEST_READ = 8 * 2**30
 def file_identity(
     classes: tuple[str, ...], parts: dict[str, Listing], root: str, contents: FileContents, *, own: bool
 ) -> Identity:
-    """The samples of two listings by what their files hold.
+    """The identity of the samples of two listings, from the contents of their files.
 
-    Files of published sets, which do not change under their names, stand for their size where there are more than 8 GiB of
-    them. Own data is read, whatever its size.
+    Files of published sets, which do not change under their names, are represented by their sizes if they exceed 8 GiB in
+    all. Own data are always read.
     """
     whole = merged(parts)
     files = [*whole.images, *(whole.masks or [])]
@@ -49,7 +49,7 @@ def file_identity(
 
 
 def array_identity(classes: tuple[str, ...], parts: dict[str, TensorSplit]) -> Identity:
-    """The samples of two splits by their pixels."""
+    """The identity of the samples of two splits, from their pixels."""
     train, test = (
         PartIdentity(
             names=("",) * len(parts[part]),
@@ -65,10 +65,10 @@ def array_identity(classes: tuple[str, ...], parts: dict[str, TensorSplit]) -> I
 def files_like(
     name: str, like: Identity, parts: dict[str, Listing], root: str, contents: FileContents, *, drawn: bool
 ) -> tuple[dict[str, Listing], int]:
-    """The samples in the parts that they have in `like`, and how many are in neither; as they are where all are new.
+    """Restores the parts that samples have in `like`, and counts those in neither; unchanged if all samples are new.
 
-    drawn: whether the parts were drawn from all samples. Where the data name their test part, a sample stays in its part or
-    is left out.
+    drawn: whether the parts were drawn from all samples. Where the data name their test part, a sample stays in its part
+    or is left out.
     """
     whole = merged(parts)
     places = like.part_of(names_below(root, whole.images), contents.of(whole.images))
@@ -81,7 +81,7 @@ def files_like(
 def arrays_like(
     name: str, like: Identity, parts: dict[str, TensorSplit], *, drawn: bool
 ) -> tuple[dict[str, TensorSplit], int]:
-    """As `files_like`. Arrays have no names: of equal images in both parts of `like`, all count as trained on."""
+    """Like `files_like`. Arrays have no names: equal images in both parts of `like` all count as trained on."""
     train, test = parts["train"], parts["test"]
     masks = None if train.masks is None or test.masks is None else torch.cat([train.masks, test.masks])
     whole = TensorSplit(torch.cat([train.images, test.images]), torch.cat([train.targets, test.targets]), masks)
@@ -93,7 +93,7 @@ def arrays_like(
 
 
 def kept_places(name: str, places: Sequence[str | None], train: int, *, drawn: bool) -> dict[str, list[int]]:
-    """Where the samples of each part stand; the first `train` samples are those that the data have in train now."""
+    """The positions of the samples of each part; the first `train` samples are those now in train."""
     found: dict[str, list[int]] = {}
     for part in PARTS:
         found[part] = [
@@ -108,14 +108,14 @@ def kept_places(name: str, places: Sequence[str | None], train: int, *, drawn: b
 
 
 def merged(parts: dict[str, Listing]) -> Listing:
-    """The samples of train, then those of test, in one listing."""
+    """The samples of train followed by those of test, in one listing."""
     train, test = parts["train"], parts["test"]
     masks = None if train.masks is None or test.masks is None else [*train.masks, *test.masks]
     return Listing([*train.images, *test.images], [*train.targets, *test.targets], masks)
 
 
 def names_below(root: str, paths: Sequence[str]) -> list[str]:
-    """What files are called below `root`, or below the folder that they have in common."""
+    """Names of files below `root`, or below their common folder."""
     base = root or common_folder(paths)
     return [path[len(base) :].lstrip(os.sep).replace(os.sep, "/") for path in paths]
 

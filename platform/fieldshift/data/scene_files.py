@@ -1,4 +1,4 @@
-"""Images and masks of a set of scenes: where they lie, and which belong together by their names."""
+"""Images and masks of a set of scenes: their locations, and which belong together by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGES = "JPEGImages"
 NOT_IMAGES = tuple(
     name_key(name) for name in (MASKS, "SegmentationObject", "Annotations", "ImageSets", "splits", "lists")
 )
-# Names that masks have beside their images': first words added to the image's own name, then both without such words.
+# Names of masks relative to their images': first words added to the image's own name, then both without such words.
 TIERS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ((), MASK_WORDS), ((*PICTURE_WORDS, *MASK_WORDS), (*PICTURE_WORDS, *MASK_WORDS))
 )  # fmt: skip
@@ -35,10 +35,10 @@ TIERS: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 
 @dataclass(frozen=True)
 class SceneFiles:
-    """Images by their name (the path below their folder, without ending), and the mask of each that has one.
+    """Images by name (the path below their folder, without ending), and the mask of each that has one.
 
-    mask_folder: what the folder of masks is called. alone: masks that belong to no image. renamed: a mask whose name is
-    not its image's, with that image's, where there is one. unmasked: folders of parts without a folder of masks.
+    mask_folder: the name of the folder of masks. alone: masks without an image. renamed: an example of a mask and an image
+    whose names differ, if any. unmasked: folders of parts without a folder of masks.
     """
 
     images: dict[str, str]
@@ -56,16 +56,16 @@ class SceneFiles:
         return "" if self.renamed is None else f", named such as {self.renamed[0]} for {self.renamed[1]}"
 
     def hint(self) -> str:
-        """What to do where no image has a mask."""
+        """What to do if no image has a mask."""
         if self.images and self.alone:
             image = Path(next(iter(self.images.values()))).name
-            return (f"the names differ: {image} and {Path(self.alone[0]).name}; a mask has its image's name, or that with "
-                    "_mask, _gt, _label or _seg.")  # fmt: skip
+            return (f"the names differ: {image} and {Path(self.alone[0]).name}; a mask needs its image's name, or that "
+                    "name with _mask, _gt, _label or _seg.")  # fmt: skip
         return f"add some to {IMAGES} and {self.mask_folder}."
 
 
 def scene_files(root: Path, findings: Findings) -> SceneFiles:
-    """The scenes below `root`. Raises UserError where no folder can be told to hold the images, or the masks."""
+    """The scenes below `root`. Raises UserError where the folder of images or of masks is ambiguous."""
     found = subfolders(root, root, findings)
     pair = image_and_mask_folder(root, found)
     unmasked: list[str] = []
@@ -92,19 +92,19 @@ def scene_files(root: Path, findings: Findings) -> SceneFiles:
     used = set(paired.values())
     alone = [path for path in masks.values() if path not in used]
     for path in alone:
-        findings.note("no image", path, "is a mask that belongs to no image", "give it its image's name")
+        findings.note("no image", path, "is a mask that belongs to no image", "give it the name of its image")
     return SceneFiles(images, paired, folders[0][2].name, alone, renamed, tuple(unmasked))
 
 
 def image_and_mask_folder(root: Path, found: dict[str, list[Path]]) -> tuple[Path, Path] | None:
-    """The folders of images and of masks among `found`, None where there is no folder of masks."""
+    """The folders of images and of masks among `found`, None without a folder of masks."""
     by_key = {name_key(name): paths[0] for name, paths in found.items()}
     masks = by_key.get(name_key(MASKS))
     if masks is None:
         candidates = [paths[0] for name, paths in found.items() if is_mask_word(name) and any_picture(paths[0])]
         if len(candidates) > 1:
             there = ", ".join(path.name for path in candidates)
-            raise UserError(f"{root} has more than one folder of masks ({there}); call the one that is meant {MASKS}.")
+            raise UserError(f"{root} has more than one folder of masks ({there}); rename the right one to {MASKS}.")
         if not candidates:
             return None
         masks = candidates[0]
@@ -115,7 +115,7 @@ def image_and_mask_folder(root: Path, found: dict[str, list[Path]]) -> tuple[Pat
     chosen = pictures if len(pictures) == 1 else list(others.values())
     if len(chosen) != 1:
         there = f"the folders {', '.join(others)}" if others else "no image folder"
-        raise UserError(f"{root} has {there} beside {masks.name}; call the one with the images {IMAGES}.")
+        raise UserError(f"{root} has {there} beside {masks.name}; rename the one with the images to {IMAGES}.")
     return chosen[0], masks
 
 
@@ -136,10 +136,10 @@ def by_stem(folder: Path, root: Path, findings: Findings) -> dict[str, str]:
 
 
 def paired_masks(images: dict[str, str], masks: dict[str, str]) -> tuple[dict[str, str], tuple[str, str] | None]:
-    """The mask of every image that has one, and an example of a pair whose names differ.
+    """The mask of every image that has one, and an example of a pair with different names.
 
-    A mask has its image's name as it is written, else but for case and Unicode form, else but for words that say mask
-    (s1_mask, gt-s1) or picture; never where two would do.
+    A mask matches its image's name exactly, else up to case and Unicode form, else up to words for mask
+    (s1_mask, gt-s1) or picture; never where two would match.
     """
     index = NameIndex(masks)
     paired = {stem: index[stem] for stem in images if stem in index}

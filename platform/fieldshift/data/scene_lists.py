@@ -1,4 +1,4 @@
-"""Lists of scenes: which files of names there are, which of them are the parts, and what they name."""
+"""Lists of scenes: the list files, the parts they define, and the scenes they name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIST_FOLDERS = ("ImageSets/Segmentation", "ImageSets", "splits", ".")
 
 @dataclass(frozen=True)
 class Parts:
-    """Scene names to learn from and to test on; `test` None where a share of `train` is to be set apart."""
+    """Names of scenes for training and test; `test` is None where a share of `train` is to be held out."""
 
     train: list[str]
     test: list[str] | None
@@ -25,7 +25,7 @@ class Parts:
 
 
 def list_role(stem: str) -> str | None:
-    """train, val, test, or trainval, whatever the case; None for a list of anything else (such as aeroplane_train)."""
+    """train, val, test, or trainval, regardless of case; None for any other list (such as aeroplane_train)."""
     if "".join(words_of(stem)) == "trainval":
         return "trainval"
     role, rest = role_of(stem)
@@ -33,7 +33,7 @@ def list_role(stem: str) -> str | None:
 
 
 def listed_parts(root: Path, loading: LoadingConfig, findings: Findings) -> Parts | None:
-    """The parts that the lists below `root` name, None where there are no lists. Raises UserError for half a split."""
+    """The parts that the lists below `root` define, None without lists. Raises UserError for an incomplete split."""
     told = {name_key(str(name)) for name in (*(loading.train_parts or ()), *(loading.test_parts or ()))}
     for place in LIST_FOLDERS:
         folder = root / place
@@ -46,7 +46,7 @@ def listed_parts(root: Path, loading: LoadingConfig, findings: Findings) -> Part
 
 def chosen_parts(folder: Path, lists: dict[str, Path], loading: LoadingConfig, findings: Findings) -> Parts:
     if loading.train_parts or loading.test_parts:
-        return told_lists(folder, lists, loading)
+        return configured_lists(folder, lists, loading)
     by_role: dict[str, Path] = {}
     for path in lists.values():
         role = list_role(path.stem) or ""
@@ -83,7 +83,7 @@ def chosen_parts(folder: Path, lists: dict[str, Path], loading: LoadingConfig, f
     return Parts(train, names[held_out], protocol)
 
 
-def told_lists(folder: Path, lists: dict[str, Path], loading: LoadingConfig) -> Parts:
+def configured_lists(folder: Path, lists: dict[str, Path], loading: LoadingConfig) -> Parts:
     by_key = {name_key(stem): path for stem, path in lists.items()}
 
     def named(option: str, given: Iterable[str]) -> list[Path]:
@@ -107,8 +107,8 @@ def told_lists(folder: Path, lists: dict[str, Path], loading: LoadingConfig) -> 
 
 
 def names_in(path: Path) -> list[str]:
-    names = text_lines(path, "one name a line")
+    names = text_lines(path, "one name per line")
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise UserError(f"{path} names '{twice}' twice; take one of the lines out.")
+        raise UserError(f"{path} names '{twice}' twice; remove one of the lines.")
     return names

@@ -1,4 +1,4 @@
-"""What a split of a data set is: images by index, as uint8, with their labels.
+"""A split of a data set: images by index, as uint8, with their labels.
 
 Shapes: B batch, N samples of the split, C channels, H, W.
 """
@@ -19,10 +19,10 @@ IGNORE = 255
 
 
 class Split(ABC):
-    """One part (train or test) of a data set, from which any samples can be gathered by their index.
+    """One part (train or test) of a data set, from which samples are gathered by index.
 
     `targets` is (N,) int64: the class of each sample; for segmentation sets it only serves to draw stratified parts (it
-    is zero where a scene has no single class), and the masks come by `gather`.
+    is zero where a scene has no single class), and `gather` returns the masks.
     """
 
     targets: Int64[Tensor, " samples"]
@@ -42,25 +42,25 @@ class Split(ABC):
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Split:
-        """The split with its pixels held on `device`; meant for sets that fit there as one uint8 tensor."""
+        """The split with its pixels on `device`; meant for sets that fit there as one uint8 tensor."""
 
     def ready(self) -> None:  # noqa: B027 - nothing to do where nothing is decoded
-        """Decodes what is kept once decoded, so that a bad file is named now (BadFileError) and not when it is needed."""
+        """Decodes the samples to be cached, so that an unusable file is reported now (BadFileError) instead of later."""
 
     @property
     def streams(self) -> bool:
-        """Whether gathering decodes files, so that looking ahead pays."""
+        """Whether gathering decodes files, so that prefetching is useful."""
         return False
 
     def prefetch(self, indices: Int64[Tensor, " batch"]) -> None:  # noqa: B027 - nothing to do where nothing is decoded
-        """Starts decoding the samples at `indices` in the background; the next `gather` of them is quick."""
+        """Starts decoding the samples at `indices` in the background, which speeds up the next `gather` of them."""
 
 
 class TensorSplit(Split):
     """A split held as one uint8 tensor, so that a batch is one indexing operation.
 
     `images` is (N, C, H, W) uint8, `targets` (N,) int64, `masks` (N, H, W) uint8 or None; all on one device. A subset
-    shares the pixels of the whole; they are copied only when it goes to another device.
+    shares the pixels of the whole; they are copied only when moved to another device.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A split whose images stay in files: decoded when gathered, by a few threads, ahead of their use."""
+"""A split whose images stay in files: decoded when gathered, by several threads, ahead of use."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MIB = 2**20
 
 
 class FileStore:
-    """Image files (with their masks, if any) and what has been decoded of them so far.
+    """Image files (with their masks, if any) and the images decoded so far.
 
-    `memory` is in MiB: where all images fit into it they are kept once decoded. At most two batches are decoded
+    `memory` is in MiB: images are cached once decoded if all of them fit. At most two batches are decoded
     ahead, by `workers` threads; 0 decodes in the caller's thread.
     """
 
@@ -45,7 +45,7 @@ class FileStore:
         return [self.decode(position) for position in positions]
 
     def start(self, positions: Sequence[int]) -> None:
-        """Begins to decode those of `positions` that are neither kept nor under way."""
+        """Starts decoding those of `positions` that are neither cached nor already being decoded."""
         if self.workers == 0:
             return
         missing = [place for place in positions if not self.is_kept[place] and place not in self.pending]
@@ -53,7 +53,7 @@ class FileStore:
             return
         if self.pool is None:
             self.pool = ThreadPoolExecutor(self.workers, thread_name_prefix="fieldshift-decode")
-        # A few pieces for each thread: fewer hand-overs than one per image, and no thread waits for long.
+        # A few chunks per thread: fewer hand-overs than one per image, and no thread waits for long.
         step = max(1, -(-len(missing) // (self.workers * 2)))
         for begin in range(0, len(missing), step):
             piece = missing[begin : begin + step]
@@ -98,7 +98,7 @@ class FileStore:
         self.is_kept[positions] = True
 
     def problems(self) -> list[Problem | None]:
-        """What is wrong with each sample, None where nothing is; decodes all of them, keeping none."""
+        """The problem of each sample, None for usable ones; decodes all of them without caching."""
 
         def look(position: int) -> Problem | None:
             try:
@@ -135,7 +135,7 @@ class StreamedSplit(Split):
         return StreamedSplit(self.store, self.positions[indices], self.targets[indices])
 
     def to(self, device: torch.device | str) -> Split:
-        """All samples decoded and held on `device`, or the split itself where they are more than loading.memory."""
+        """All samples decoded and held on `device`, or the split itself if they exceed loading.memory."""
         if not self.store.fits:
             return self
         images, masks = self.store.fetch(self.positions)
