@@ -24,7 +24,10 @@ HOMES = {
     "check": "pipelines.checking",
     "describe": "pipelines.describing",
     "datasets": "pipelines.describing",
-    "submit": "pipelines.serving",
+    "submit": "pipelines.jobs",
+    "jobs": "pipelines.jobs",
+    "logs": "pipelines.jobs",
+    "stop": "pipelines.jobs",
     "ui": "pipelines.serving",
 }
 

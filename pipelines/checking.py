@@ -117,7 +117,8 @@ def init(
         say(f"{len(dataset.test)} test images are few: one of them is {100 / len(dataset.test):.1f} points.")
     say()
     whole, short = (
-        study_seconds(dataset, chosen, speed, arms, seeds) for arms, seeds in ((STUDY_ARMS, SUGGESTED_SEEDS), (FEW_ARMS, 1))
+        study_seconds(dataset, chosen, speed, arms, seeds)
+        for arms, seeds in ((STUDY_ARMS, SUGGESTED_SEEDS), (FEW_ARMS, 1))
     )
     rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
     say(

@@ -20,7 +20,7 @@ import fieldshift
 
 ray = pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
 
 PROGRAM = """
 import fieldshift, os, sys
@@ -123,3 +123,57 @@ def test_a_job_needs_the_token_brings_its_package_and_ends_with_its_status(
     assert "runtime_resources" in finished.stdout
     assert "status FAILED" in finished.stdout
     assert finished.returncode == 3
+
+
+def test_a_job_is_listed_followed_and_stopped_so_that_its_run_goes_on(cluster: tuple[str, str], tmp_path: Path) -> None:
+    """The commands as a person types them, on a cluster whose own Python is in nobody's PATH."""
+    url, token = cluster
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    variables = clean | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "FOR_THE_JOB": "1"}
+
+    def fieldshift(*words: str) -> str:
+        command = [sys.executable, "-m", "fieldshift.cli", *words, "--address", url]
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    search = [
+        "search",
+        "--search.epochs=500",
+        "--loading.train_limit=200",
+        "--search.batch=32",
+        f"--out={tmp_path / 'out'}",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "fieldshift.cli",
+        "submit",
+        "--address",
+        url,
+        "--env",
+        "FOR_THE_JOB",
+        "--",
+        *search,
+    ]
+    sent = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert sent.returncode == 0, sent.stdout + sent.stderr
+    name = sent.stdout.split()[1].rstrip(":")
+
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "out" / "search.pt").exists():
+        assert time.monotonic() < deadline, fieldshift("logs", name)
+        time.sleep(0.5)
+    listed = fieldshift("jobs")
+    assert name in listed
+    assert "RUNNING" in listed
+    assert "fieldshift search --search.epochs=500" in " ".join(listed.split())
+    assert "affine-one" in fieldshift("logs", name)
+    assert f"job {name}: STOPPED" in fieldshift("stop", name)
+    assert "--resume" in fieldshift("logs", name)
+
+    from mlflow import MlflowClient
+
+    store = MlflowClient(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
+    runs = store.search_runs([each.experiment_id for each in store.search_experiments()])
+    assert {run.info.status for run in runs} == {"KILLED"}

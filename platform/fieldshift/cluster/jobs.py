@@ -23,12 +23,21 @@ from fieldshift.errors import UserError
 
 POLL_S = 1.0
 ENDING_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 30.0
 AGENT_DEADLINE_S = 90.0
 
 _TOKEN_ADVICE = (
     "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH);"
     " on the head node `ray get-auth-token` shows it"
 )
+
+
+class JobGoesOn(KeyboardInterrupt):
+    """Ctrl-C ended the following of a job, not the job."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
 
 
 @dataclass(frozen=True)
@@ -55,12 +64,13 @@ def submit(
     follow: bool = True,
     modules: Sequence[ModuleType] = (),
     env: Mapping[str, str] | None = None,
+    command: Sequence[str] | None = None,
     on_text: Callable[[str], object] | None = None,
     start_timeout_s: float = 600.0,
 ) -> JobOutcome:
     """Runs a command on a cluster as a job; with `follow` prints its output until it ends.
 
-    Ctrl-C while following stops following, not the job.
+    Ctrl-C while following stops following, not the job: it raises JobGoesOn.
 
     Args:
         address: URL of the cluster's dashboard, such as http://HEAD:8265.
@@ -68,6 +78,7 @@ def submit(
         modules: Packages that the job and its workers receive (`py_modules`); nothing else is sent: no data, no
             environment.
         env: Environment variables of the job.
+        command: The command as lists of jobs show it, where `argv` holds more than a person wrote.
         on_text: Receives the job's output in pieces; None prints it.
         start_timeout_s: Seconds to wait for the job to start while it is followed.
 
@@ -76,33 +87,48 @@ def submit(
     """
     if not argv:
         raise UserError("The job has no command; give one after `--`, such as `-- study --data digit-pairs-left`.")
+    with job_client(address) as client:
+        folders = [str(Path(str(module.__file__)).parent) for module in modules]
+        runtime_env: dict[str, Any] = {"py_modules": folders} if folders else {}
+        runtime_env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_DEADLINE_S:.0f}", **(env or {})}
+        job_id = _submitted(client, shlex.join(argv), runtime_env, {"command": shlex.join(command or argv)})
+    if not follow:
+        return JobOutcome(job_id, str(client.get_job_status(job_id)), None)
+    return follow_job(client, job_id, on_text=on_text, start_timeout_s=start_timeout_s)
+
+
+def follow_job(
+    client: Any, job_id: str, *, on_text: Callable[[str], object] | None = None, start_timeout_s: float = 600.0
+) -> JobOutcome:
+    """Passes on a job's output, from its beginning, until the job ends. Raises JobGoesOn on Ctrl-C."""
+    try:
+        _await_start(client, job_id, start_timeout_s)
+        _follow(client, job_id, on_text or _print)
+        return _outcome(client, job_id)
+    except KeyboardInterrupt:
+        raise JobGoesOn(job_id) from None
+
+
+@contextlib.contextmanager
+def job_client(address: str) -> Iterator[Any]:
+    """Ray's client of the jobs at a dashboard. Raises UserError where nothing answers or the cluster refuses, in one line."""
     _knock(address)
-    require_ray("Submitting a job")
+    require_ray("A cluster's jobs")
     with _named_address_only(), _errors_in_one_line(address):
         from ray.job_submission import JobSubmissionClient
 
         for name in list(logging.root.manager.loggerDict):
             if name.startswith("ray"):  # their progress lines are not part of the job's output
                 logging.getLogger(name).setLevel(logging.ERROR)
-        client = JobSubmissionClient(address)
-        folders = [str(Path(str(module.__file__)).parent) for module in modules]
-        runtime_env: dict[str, Any] = {"py_modules": folders} if folders else {}
-        if env:
-            runtime_env["env_vars"] = dict(env)
-        job_id = _submitted(client, shlex.join(argv), runtime_env)
-    if not follow:
-        return JobOutcome(job_id, str(client.get_job_status(job_id)), None)
-    _await_start(client, job_id, start_timeout_s)
-    _follow(client, job_id, on_text or _print)
-    return _outcome(client, job_id)
+        yield JobSubmissionClient(address)
 
 
-def _submitted(client: Any, entrypoint: str, runtime_env: dict[str, Any]) -> str:
+def _submitted(client: Any, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]) -> str:
     """The job's name; a cluster whose agent is still starting is asked again until the deadline."""
     deadline = time.monotonic() + AGENT_DEADLINE_S
     while True:
         try:
-            return str(client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env))
+            return str(client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env, metadata=metadata))
         except RuntimeError as error:
             if "No available agent" not in str(error) or time.monotonic() > deadline:
                 raise

@@ -1,0 +1,144 @@
+"""Commands sent to a Ray cluster as jobs: sent, listed, followed, stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fieldshift.console import duration, say, table
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.tracking import TrackingConfig
+
+if TYPE_CHECKING:
+    from fieldshift.cluster import JobOutcome
+
+
+def submit(
+    *, address: str, command: list[str] | None = None, follow: bool = False, env: list[str] | None = None
+) -> int:
+    """Sends any fieldshift command to a running Ray cluster as a job; everything after `--` is the command.
+
+    Args:
+        address: the cluster's dashboard, such as http://127.0.0.1:8265.
+        command: the command and its options, written after `--`.
+        follow: print the job's output until it ends, and exit with its status.
+        env: names of environment variables that the job gets from here, such as MLFLOW_TRACKING_TOKEN.
+    """
+    from fieldshift.cluster.job_control import with_clusters_python
+    from fieldshift.cluster.jobs import submit as submit_job
+    from pipelines import HOMES
+    from pipelines.placement import packages
+
+    if not command:
+        raise UserError("There is no command to submit; write it after --, such as: submit --address URL -- study.")
+    known = [name.replace("_", "-") for name in HOMES]
+    if command[0] not in known:
+        raise unknown_name("command", command[0], known)
+    for number, word in enumerate(command):
+        if word.startswith("--tracking.uri"):
+            _, equals, value = word.partition("=")
+            TrackingConfig(uri=value if equals else next(iter(command[number + 1 :]), ""))  # refuses a password
+    passed = passed_on(env or [])
+    with job_stays(address):
+        outcome = submit_job(
+            address, with_clusters_python(["-m", "fieldshift.cli", *command]), follow=follow, modules=packages(), env=passed,
+            command=["fieldshift", *command],
+        )  # fmt: skip
+    return said(outcome)
+
+
+submit.positional = "command"  # type: ignore[attr-defined]
+
+
+def jobs(*, address: str) -> int:
+    """Lists the jobs of a Ray cluster, the latest first.
+
+    Args:
+        address: the cluster's dashboard, such as http://127.0.0.1:8265.
+    """
+    from fieldshift.cluster.job_control import list_jobs
+
+    found = list_jobs(address)
+    if not found:
+        say(f"No job was sent to {address}.")
+        return 0
+    rows = [
+        (
+            job.job_id, job.status, "-" if job.started is None else f"{job.started.astimezone():%Y-%m-%d %H:%M:%S}",
+            duration(job.seconds), job.command,
+        )
+        for job in found
+    ]  # fmt: skip
+    table(("job", "status", "started", "time", "command"), rows, right=("time",))
+    return 0
+
+
+def logs(*, address: str, job: list[str] | None = None, follow: bool = False) -> int:
+    """Prints the output of a job on a Ray cluster.
+
+    Args:
+        address: the cluster's dashboard, such as http://127.0.0.1:8265.
+        job: the job's id, as `submit` and `jobs` show it.
+        follow: go on printing until the job ends, and exit with its status.
+    """
+    from fieldshift.cluster.job_control import show_logs
+
+    with job_stays(address):
+        outcome = show_logs(address, the_job(job), follow=follow)
+    return said(outcome) if follow else 0
+
+
+logs.positional = "job"  # type: ignore[attr-defined]
+
+
+def stop(*, address: str, job: list[str] | None = None) -> int:
+    """Stops a job on a Ray cluster: its runs are closed as after Ctrl-C, and --resume goes on with them.
+
+    Args:
+        address: the cluster's dashboard, such as http://127.0.0.1:8265.
+        job: the job's id, as `submit` and `jobs` show it.
+    """
+    from fieldshift.cluster.job_control import stop_job
+
+    said(stop_job(address, the_job(job)))
+    return 0
+
+
+stop.positional = "job"  # type: ignore[attr-defined]
+
+
+def the_job(words: list[str] | None) -> str:
+    """The one job that was named. Raises UserError for none or several."""
+    if not words or len(words) > 1:
+        raise UserError(f"{len(words or [])} jobs are named; give the id of one, as `fieldshift jobs` lists them.")
+    return words[0]
+
+
+def passed_on(names: list[str]) -> dict[str, str]:
+    """Environment variables of this process, by name. Raises UserError for one that is not set."""
+    for name in names:
+        if name not in os.environ:
+            raise UserError(f"--env names {name}, which is not set here; set it, or leave it out.")
+    return {name: os.environ[name] for name in names}
+
+
+def said(outcome: JobOutcome) -> int:
+    say(f"job {outcome.job_id}: {outcome.status}{f' ({outcome.message})' if outcome.message else ''}")
+    return outcome.exit_code or 0
+
+
+@contextmanager
+def job_stays(address: str) -> Iterator[None]:
+    """Tells, where Ctrl-C ends the following of a job, that the job goes on and how to stop it."""
+    from fieldshift.cluster.jobs import JobGoesOn
+
+    try:
+        yield
+    except JobGoesOn as left:
+        say(
+            f"job {left.job_id} goes on; `fieldshift logs {left.job_id} --address {address} --follow` follows it again, "
+            f"`fieldshift stop {left.job_id} --address {address}` stops it."
+        )
+        raise

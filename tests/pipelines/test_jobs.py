@@ -1,0 +1,36 @@
+"""Mistakes in the commands about jobs, which need no cluster; the rest is tried on a real one in tests/cluster."""
+
+from __future__ import annotations
+
+import pytest
+
+from fieldshift.cli import main
+from fieldshift.cluster.jobs import JobGoesOn
+from pipelines import jobs
+
+URL = "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stop", "--address", URL], "0 jobs are named; give the id of one, as `fieldshift jobs` lists them."),
+        (["logs", "a", "b", "--address", URL], "2 jobs are named;"),
+        (["jobs", "--address", URL], "Nothing answers at http://127.0.0.1:1"),
+        (["stop", "a", "--address", URL], "Nothing answers at http://127.0.0.1:1"),
+        (["submit", "--address", URL, "--env", "FS_UNSET", "--", "study"], "--env names FS_UNSET, which is not set here"),
+        (["submit", "--address", URL], "There is no command to submit;"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"fieldshift: {said}")
+
+
+def test_ctrl_c_while_following_says_that_the_job_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt), jobs.job_stays(URL):
+        raise JobGoesOn("raysubmit_1")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.startswith("job raysubmit_1 goes on;")
+    assert f"`fieldshift stop raysubmit_1 --address {URL}` stops it" in printed
