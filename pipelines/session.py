@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.console import say
 from fieldshift.run_folder import RunFolder, open_run_folder, write_whole
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store
+from fieldshift.tracking.run import Status
 from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG
 from fieldshift.tracking.views import View
 from pipelines.data_record import FILE, keep_record
@@ -41,6 +42,7 @@ class Session:
     labels: Mapping[str, str]
     parts: str = ""
     failed: dict[str, str] = field(default_factory=dict)  # trials that failed, and why
+    opened: list[Run] = field(default_factory=list)  # MLflow runs of parts, shared by all stages
 
     @property
     def path(self) -> Path:
@@ -78,6 +80,7 @@ class Session:
         run = self.store.run(
             self.experiment, name or key, parent_id=self.run.id, key=f"{self.identity}{self.parts}:{key}", tags=tags
         )
+        self.opened.append(run)
         run.log_params(labels)
         return run
 
@@ -87,7 +90,15 @@ class Session:
 
     def known(self, key: str) -> Run:
         """The run of one trial or part that is there already, to add to."""
-        return self.store.run(self.experiment, None, parent_id=self.run.id, key=f"{self.identity}{self.parts}:{key}")
+        run = self.store.run(self.experiment, None, parent_id=self.run.id, key=f"{self.identity}{self.parts}:{key}")
+        self.opened.append(run)
+        return run
+
+    def close(self, status: Status) -> None:
+        """Closes the run, and all parts of it that are still open, with that status."""
+        for part in self.opened:
+            part.close(status)
+        self.run.close(status)
 
     def keep(self, view: View) -> None:
         """Writes a saved view of MLflow's pages into the experiment, in place of an earlier one."""
@@ -143,11 +154,11 @@ def open_session(
         run.log_params(flat(folder.config))
         yield session
     except KeyboardInterrupt:
-        run.close("KILLED")
+        session.close("KILLED")
         say(f"Interrupted. Add --resume --out {folder.path} to the same command to go on.")
         raise
     except BaseException:
-        run.close("FAILED")
+        session.close("FAILED")
         raise
     run.log_artifact(folder.path / "config.yaml")
     if folder.result_path.exists():

@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     with terminate_like_interrupt() as termination:
         try:
-            return dispatch(argv)
+            status = dispatch(argv)
+            return TERMINATED if termination.received else status
         except UserError as error:
             complain(one_line(error))
             return 2

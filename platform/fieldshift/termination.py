@@ -17,6 +17,9 @@ class Termination:
     received: bool = False
 
 
+_current: list[Termination] = []
+
+
 @contextlib.contextmanager
 def terminate_like_interrupt() -> Iterator[Termination]:
     """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does; `Termination` records which of the two it was.
@@ -35,7 +38,29 @@ def terminate_like_interrupt() -> Iterator[Termination]:
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, interrupt)
+    _current.append(termination)
     try:
         yield termination
     finally:
+        _current.remove(termination)
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """Restores this process's signal handlers after the block, in which a library may put its own in their place.
+
+    A SIGTERM that such a handler took without ending the block raises KeyboardInterrupt at its end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # one that was not set from Python
+                signal.signal(number, handler)
+    if any(termination.received for termination in _current):
+        raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,14 @@ def test_trials_run_through_tune_report_and_are_kept(ray_cluster: None, tmp_path
             raise ValueError("odd")
         return {"half": payload["number"] // 2}
 
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     heard: list[str] = []
     asked = [{"key": f"n{number}", "number": number} for number in (2, 3, 4)]
     results = run_trials(
         halve, asked, cluster=ClusterConfig(trials_at_once=2), name="halve", storage=tmp_path,
         on_report=lambda trial, metrics: heard.append(trial["key"]),
     )  # fmt: skip
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert [result.value for result in results] == [{"half": 1}, None, {"half": 2}]
     assert "odd" in str(results[1].error)
     assert {"n2", "n4"} <= set(heard)

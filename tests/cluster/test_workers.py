@@ -83,6 +83,23 @@ def test_the_mailbox_keeps_what_rank_0_says_until_it_is_taken() -> None:
     assert mailbox.take() == []
 
 
+def test_deaths_are_told_apart_from_failures_and_late_failures_from_new_ones() -> None:
+    mailbox = Mailbox()
+    own, peer = ({"rank": rank, "peer": peer, "user": False} for rank, peer in ((0, False), (1, True)))
+    assert [mailbox.begin(rank, f"node{rank}") for rank in (0, 1)] == [0, 0]
+    mailbox.fail(peer, 0)
+    assert mailbox.lost([0, 1])  # rank 1 failed because rank 0 died
+    assert [loss.words() for loss in mailbox.losses()] == ["worker 0 on node0 died"]
+    assert mailbox.failures() == []
+    assert [mailbox.begin(rank, "node2") for rank in (0, 1)] == [1, 1]
+    mailbox.fail(peer, 0)  # of the attempt before
+    assert mailbox.failures() == []
+    mailbox.fail(own, 1)
+    assert not mailbox.lost([0, 1])
+    assert mailbox.failures() == [own]
+    assert len(mailbox.losses()) == 1
+
+
 def test_a_failure_is_one_line_and_plain_values() -> None:
     try:
         raise UserError("a\n  b")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import threading
 import pytest
 
 from fieldshift import cli
-from fieldshift.termination import terminate_like_interrupt
+from fieldshift.termination import own_signals, terminate_like_interrupt
 
 
 @pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
@@ -46,3 +47,28 @@ def test_a_command_that_is_ended_says_which_signal_it_was(
     monkeypatch.setattr(cli, "dispatch", lambda _argv: os.kill(os.getpid(), number))
     assert cli.main(["study"]) == status
     assert capsys.readouterr().err == f"fieldshift: {word}.\n"
+
+
+def test_a_library_that_takes_signals_gives_them_back_and_loses_none() -> None:
+    taken: list[int] = []
+
+    def library(number: int, _frame: object) -> None:
+        taken.append(number)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt() as termination, own_signals():
+        signal.signal(signal.SIGINT, library)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert termination.received
+    assert taken == [signal.SIGINT]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_command_that_ends_well_after_sigterm_still_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def swallowing(_argv: list[str]) -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return 0
+
+    monkeypatch.setattr(cli, "dispatch", swallowing)
+    assert cli.main(["ui"]) == 143

@@ -150,7 +150,7 @@ def test_a_state_of_a_version_before_is_refused_in_a_line(run, quick, tmp_path) 
     run(quick(epochs=1), folder=tmp_path)
     state = torch.load(tmp_path / "search.pt", weights_only=True)
     torch.save(state | {"schema": 1}, tmp_path / "search.pt")
-    with pytest.raises(UserError, match="of this version; start anew without --resume") as caught:
+    with pytest.raises(UserError, match="of this version; delete it") as caught:
         run(quick(epochs=1), folder=tmp_path, resume=True)
     assert "\n" not in str(caught.value)
 

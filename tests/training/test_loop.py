@@ -98,6 +98,28 @@ def test_two_and_two_epochs_equal_four(tmp_path: Path, schedule: str) -> None:
     assert [row["train/loss"] for row in rest] == losses
 
 
+def test_two_and_two_epochs_equal_four_where_layers_are_random(tmp_path: Path) -> None:
+    def run(**options: object) -> dict[str, torch.Tensor]:
+        network = toy_network(1, "none")
+        network.network.fc = torch.nn.Sequential(torch.nn.Dropout(0.5), network.network.fc)
+        train_network(
+            network, toy_split(), plan=plan_of(), recipe=Recipe(epochs=4, batch=16), seed=3,
+            objective=objective_for("classification", CLASSES), **options,
+        )  # type: ignore[arg-type]  # fmt: skip
+        return network.state_dict()
+
+    def stop(_row: dict[str, float], epoch: int) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    whole = run()
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(checkpoint=checkpoint, report=stop)
+    resumed = run(checkpoint=checkpoint, resume=True)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
 def test_a_checkpoint_of_another_network_is_refused_in_a_line(tmp_path: Path) -> None:
     checkpoint, recipe = tmp_path / "checkpoint.pt", Recipe(epochs=1, batch=16)
     trained(recipe, plan_of(MOVED), checkpoint=checkpoint)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +16,7 @@ from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.cluster.room import Resources, local_device, preflight, resources, this_machine
 from fieldshift.errors import MissingFeatureError, UserError
+from fieldshift.termination import own_signals
 
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
 
@@ -78,7 +77,7 @@ def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Itera
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     with environment({name: value for name, value in _QUIET.items() if name not in os.environ}):
-        with _own_sigterm():
+        with own_signals():
             _start(cluster, modules)
         try:
             yield resources()
@@ -147,15 +146,6 @@ def _start_local(**quiet: Any) -> None:
                 ) from error
         else:
             return
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keeps this process's SIGTERM handler, such as `fieldshift.termination`'s, which `ray.init` replaces."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    if callable(before) and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)
 
 
 def _reason(error: Exception) -> str:

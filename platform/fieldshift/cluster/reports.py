@@ -33,13 +33,14 @@ class Mailbox:
         self._reports: list[Metrics | Loss] = []
         self._failures: list[dict[str, Any]] = []
         self._places: dict[int, str] = {}
-        self._losses = 0
+        self._losses: list[Loss] = []
         self._latest = 0
         self._end_at: int | None = None
 
-    def begin(self, rank: int, place: str) -> None:
-        """Registers a rank that starts on that node."""
+    def begin(self, rank: int, place: str) -> int:
+        """Registers a rank that starts on that node; returns the number of losses before it."""
         self._places[rank] = place
+        return len(self._losses)
 
     def post(self, rank: int, number: int, metrics: Metrics) -> bool:
         """Takes report `number` (1, 2, ...) of a rank and returns whether the run should stop there."""
@@ -48,17 +49,19 @@ class Mailbox:
         self._latest = max(self._latest, number)
         return self._end_at is not None and number >= self._end_at
 
-    def fail(self, failure: dict[str, Any]) -> None:
-        self._failures.append(failure)
+    def fail(self, failure: dict[str, Any], attempt: int) -> None:
+        """Takes a rank's failure, unless it is the late one of an attempt that others' death has ended."""
+        if attempt == len(self._losses):
+            self._failures.append(failure)
 
     def lost(self, ranks: list[int]) -> bool:
         """Whether the run may restart after these ranks ended: every failure is a death, or the result of another's death."""
         if any(not failure["peer"] for failure in self._failures):
             return False
         told = {failure["rank"] for failure in self._failures}
-        self._losses += 1
         dead = tuple((rank, self._places.get(rank, "")) for rank in ranks if rank not in told)
-        self._reports.append(Loss(number=self._losses, dead=dead))
+        self._losses.append(Loss(number=len(self._losses) + 1, dead=dead))
+        self._reports.append(self._losses[-1])
         self._failures, self._latest = [], 0
         self._end_at = None if self._end_at is None else 1
         return True
@@ -70,6 +73,9 @@ class Mailbox:
 
     def failures(self) -> list[dict[str, Any]]:
         return list(self._failures)
+
+    def losses(self) -> list[Loss]:
+        return list(self._losses)
 
     def end(self) -> None:
         """Stops the run at the next report of every rank."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ def check_shared(folder: Path) -> None:
 
 
 def answers(nodes: list[dict[str, Any]], path: Path) -> dict[str, str | None]:
-    """The content that each node reads at `path`, by node address and start of its id; None where it cannot be read."""
+    """The content that each node reads at `path`, by node address and start of its id; None where it cannot be read.
+
+    A node that gives no answer is left out.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -54,4 +58,8 @@ def answers(nodes: list[dict[str, Any]], path: Path) -> dict[str, str | None]:
         ).remote(str(path))
         for node in nodes
     }
-    return {name: ray.get(each, timeout=ANSWER_DEADLINE_S) for name, each in answer.items()}
+    found = {}
+    for name, each in answer.items():
+        with contextlib.suppress(ray.exceptions.RayError):  # a node that left, or is too busy to answer, is not asked
+            found[name] = ray.get(each, timeout=ANSWER_DEADLINE_S)
+    return found

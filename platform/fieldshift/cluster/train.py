@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +26,7 @@ from fieldshift.cluster.room import local_device, preflight, resources, worker_g
 from fieldshift.cluster.sharing import check_shared
 from fieldshift.console import say
 from fieldshift.errors import RunFailedError, UserError, reason_of
+from fieldshift.termination import own_signals
 
 WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
 
@@ -135,15 +133,13 @@ def fit(
         ),
     )
     deadline = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(cluster.start_timeout_s)}
-    losses: list[Loss] = []
 
     def lost(loss: Loss) -> None:
-        losses.append(loss)
         if loss.number <= cluster.max_failures:
             say(f"  {loss.words()}; resuming from the last checkpoint (retry {loss.number} of {cluster.max_failures})")
 
-    with Listener(mailbox, on_report, lost), environment(deadline), _interruptible():
-        value = _outcome(trainer, mailbox, workers, cluster, losses)
+    with Listener(mailbox, on_report, lost), environment(deadline), own_signals():
+        value = _outcome(trainer, mailbox, workers, cluster)
     if not isinstance(value, dict):
         raise TypeError(f"A worker function must return a dict, but '{name}' returned a {type(value).__name__}.")
     return value
@@ -181,11 +177,11 @@ def _work(config: dict[str, Any]) -> Any:
         send=sender(config["mailbox"], rank),
     )
     node = ray.util.get_node_ip_address()
-    ray.get(config["mailbox"].begin.remote(rank, node), timeout=ANSWER_DEADLINE_S)
+    attempt = ray.get(config["mailbox"].begin.remote(rank, node), timeout=ANSWER_DEADLINE_S)
     try:
         value = config["function"](config["payload"], context)
     except Exception as error:
-        ray.get(config["mailbox"].fail.remote(describe_failure(error, rank)), timeout=ANSWER_DEADLINE_S)
+        ray.get(config["mailbox"].fail.remote(describe_failure(error, rank), attempt), timeout=ANSWER_DEADLINE_S)
         raise
     return value if rank == 0 else None
 
@@ -204,7 +200,7 @@ def _watcher(mailbox: Any) -> Any:
     return Watcher()
 
 
-def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig, losses: list[Loss]) -> Any:
+def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -> Any:
     import ray
     from ray.train import TrainingFailedError
 
@@ -220,7 +216,7 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig, l
                 f"{workers} worker(s) did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s);"
                 " wait for other runs on the cluster to end, or allow more time."
             ) from error
-        losses += [each for each in ray.get(mailbox.take.remote(), timeout=ANSWER_DEADLINE_S) if isinstance(each, Loss)]
+        losses: list[Loss] = ray.get(mailbox.losses.remote(), timeout=ANSWER_DEADLINE_S)
         if not failures and losses:
             times = f"{len(losses)} time{'s' if len(losses) > 1 else ''}"
             raise WorkersLostError(
@@ -236,16 +232,3 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig, l
         if first["user"]:
             raise UserError(first["text"]) from None
         raise WorkerFailedError(f"Worker {first['rank']} of {workers}: {first['text']}\n{first['traceback']}") from None
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Restores the Ctrl-C handler, which `fit` replaces."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

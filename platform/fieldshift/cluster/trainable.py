@@ -18,6 +18,7 @@ from fieldshift.cluster.room import Resources, worker_gpus
 from fieldshift.cluster.train import WorkerFunction, fit
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialResult
 from fieldshift.console import say
+from fieldshift.termination import own_signals
 
 TrialOf = Callable[[dict[str, Any]], Trial]
 
@@ -191,7 +192,8 @@ def fit_quietly(tuner: Any, listener: Any) -> None:
         try:
             for logger in noisy:
                 logger.setLevel(logging.CRITICAL)
-            tuner.fit()
+            with own_signals():
+                tuner.fit()
         except Exception:
             if listener.callers_error is not None:
                 raise listener.callers_error from None

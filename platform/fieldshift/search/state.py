@@ -67,7 +67,9 @@ class SearchState:
         """The state of a checkpoint. Raises UserError when `path` does not hold a search of this version."""
         known = {each.name for each in fields(cls)}
         if values.get("schema") != SCHEMA or set(values) - {"schema"} != known:
-            raise UserError(f"{path} is not the state of a search of this version; start anew without --resume.")
+            raise UserError(
+                f"{path} is not the state of a search of this version; delete it, or give another --out, to start anew."
+            )
         state = cls(**{name: value for name, value in values.items() if name != "schema"})
         assert state.phase in PHASES
         return state

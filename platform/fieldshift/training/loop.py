@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from fieldshift.training.objectives import Objective
 from fieldshift.training.optimisation import build_optimizer, build_schedule
 from fieldshift.training.recipe import Recipe
 
+LAYERS = -1  # in place of a step: the seed of an epoch's random layers
 EVALUATED_IMAGES, EVALUATED_MAPS = 256, 16  # images scored at once: maps of all frames at full size take memory
 Report = Callable[[dict[str, float], int], None]
 
@@ -115,29 +116,30 @@ def train_network(
         started, device_started = time.perf_counter(), device_clock(device)
         model.train()
         score, loss_sum, seen = objective.new_score(device), torch.zeros((), device=device), 0
-        for step, (images, targets, indices) in enumerate(
-            epoch_batches(split, recipe.batch, seed=seed, epoch=epoch, device=device)
-        ):
-            video, targets = plan.training_video(images, targets, draw_seed(seed, epoch, step))
-            with autocast:
-                fused, auxiliary = forward(model, network, video, plan if align else None)
-                loss = objective.loss(fused, targets)
-                if auxiliary is not None:
-                    loss = loss + recipe.auxiliary_weight * objective.loss(auxiliary, targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if recipe.clip_norm > 0:
-                nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-            optimizer.step()
-            schedule.step()
-            loss_sum += loss.detach() * len(images)
-            seen += len(images)
-            score.update(fused.detach().float(), targets)
-            if not torch.isfinite(loss_sum):
-                raise UserError(
-                    f"The training loss is {loss.item()} at epoch {epoch + 1}, step {step + 1} (images "
-                    f"{indices[:8].tolist()} ...); the last checkpoint is kept. Lower --recipe.learning_rate."
-                )
+        with layers_draw_from(draw_seed(seed, epoch, LAYERS), device):
+            for step, (images, targets, indices) in enumerate(
+                epoch_batches(split, recipe.batch, seed=seed, epoch=epoch, device=device)
+            ):
+                video, targets = plan.training_video(images, targets, draw_seed(seed, epoch, step))
+                with autocast:
+                    fused, auxiliary = forward(model, network, video, plan if align else None)
+                    loss = objective.loss(fused, targets)
+                    if auxiliary is not None:
+                        loss = loss + recipe.auxiliary_weight * objective.loss(auxiliary, targets)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                if recipe.clip_norm > 0:
+                    nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+                optimizer.step()
+                schedule.step()
+                loss_sum += loss.detach() * len(images)
+                seen += len(images)
+                score.update(fused.detach().float(), targets)
+                if not torch.isfinite(loss_sum):
+                    raise UserError(
+                        f"The training loss is {loss.item()} at epoch {epoch + 1}, step {step + 1} (images "
+                        f"{indices[:8].tolist()} ...); the last checkpoint is kept. Lower --recipe.learning_rate."
+                    )
         device_seconds = device_clock(device) - device_started
         trained.device_seconds += device_seconds
         seconds = time.perf_counter() - started
@@ -272,6 +274,14 @@ def draw_seed(seed: int, epoch: int, step: int) -> int:
     """A seed for the random draws of one step, its own for every (seed, epoch, step, worker)."""
     mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
     return (mixed * 1_000_003 + distributed.rank()) % (2**63 - 1)
+
+
+@contextmanager
+def layers_draw_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Lets dropout and other random layers draw from a seed within the block, so that resumed training draws the same."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def precision_of(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
