@@ -1,4 +1,4 @@
-"""Does the motion help, does the search, and does either form help at equal compute? Every arm, all readings, on one data set.
+"""Does the motion help, does the search, and does either form help at equal compute? All readings, on one data set.
 
     python benchmarks/studies/forms.py --data digit-pairs-left --out benchmarks/results/forms-left.json
 
@@ -28,8 +28,9 @@ from pipelines.comparison import Comparison
 
 ARMS = (
     "none", "affine", "randaugment", "dilated", "dilated+affine", "wide-field", "replicate", "random-policy", "das",
-    "das+affine", "random-policy-folded", "das-folded", "das-folded+affine",
+    "das+affine", "random-policy-folded", "random-policy-folded+affine", "das-folded", "das-folded+affine",
 )  # fmt: skip
+COMMIT_FILE = "commit"
 NOT_KEPT = ("folder", "history", "key")
 """What a row has that is of one machine, or of no use without its run folder."""
 
@@ -40,12 +41,13 @@ def raw_numbers(run: Path, comparison: Comparison) -> dict[str, Any]:
     config = {name: value for name, value in result["config"].items() if name not in {"cluster", "tracking"}}
     config["loading"] = {name: value for name, value in config["loading"].items() if name != "root"}
     config["data"] = data_name(config["data"])
+    config["trials_at_once"] = result["config"]["cluster"]["trials_at_once"]
     searches = [{name: value for name, value in each.items() if name != "folder"} for each in result["searches"]]
     for each in searches:
         each["policy"]["found"]["data"] = data_name(each["policy"]["found"]["data"])
     return {
         "config": config,
-        "machine": {"hardware": hardware(), "commit": commit(), **result["environment"]},
+        "machine": {"hardware": hardware(), "commit": (run / COMMIT_FILE).read_text().strip(), **result["environment"]},
         "finished": result["finished"],
         "data": result["data"],
         "searches": searches,
@@ -65,9 +67,19 @@ def data_name(data: str) -> str:
     return f"{kind}:{Path(path).name}" if colon else data
 
 
-def commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip()
+def keep_commit(run: Path) -> None:
+    """Writes down, when a run begins, which commit it is made with, and whether files differ from it."""
+    file = run / COMMIT_FILE
+    if file.exists():
+        return
+    found, changed = (
+        subprocess.run(
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        ).stdout.strip()
+        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    write_whole(file, f"{found}{' with changed files' if changed else ''}\n")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -93,6 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="a JSON file for the raw numbers")
     chosen = parser.parse_args(argv)
     run = chosen.run or Path("runs") / chosen.out.stem
+    keep_commit(run)
     comparison = pipelines.compare(
         data=chosen.data, network=chosen.network, temporal=chosen.temporal, space=chosen.space, arms=chosen.arms,
         readings=chosen.readings, seeds=chosen.seeds, average_copies=chosen.average_copies,
