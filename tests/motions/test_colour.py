@@ -107,7 +107,7 @@ def test_small_frames_and_mistakes() -> None:
         colour("brigthness")
     with pytest.raises(UserError, match="brightness is -2, but must be from -1 to 3"):
         colour("brightness").check(-2)
-    with pytest.raises(UserError, match="is registered already"):
+    with pytest.raises(UserError, match="is already registered"):
         register_colour(colour("contrast"))
     with pytest.raises(UserError, match="1 or 3"):
         colour("saturation").apply(torch.rand(2, 4, 5, 5), strength(0.5)[0])

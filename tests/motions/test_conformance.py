@@ -54,7 +54,7 @@ def test_a_broken_promise_is_named(motion: Motion, promise: str) -> None:
 def test_a_taken_name_and_a_preset_outside_the_limits_are_refused() -> None:
     from fieldshift.errors import UserError
 
-    with pytest.raises(UserError, match="'rotate' is registered already"):
+    with pytest.raises(UserError, match="'rotate' is already registered"):
         register_motion(MOTIONS["rotate"])
     with pytest.raises(UserError, match="within its limits"):
         register_motion(_broken(name="wide", preset=(-200.0, 80.0)))

@@ -105,7 +105,7 @@ def test_files_of_version_1_are_read_as_policies_for_all_places(tmp_path: Path) 
 
 def test_a_file_of_version_2_has_no_video(tmp_path: Path) -> None:
     path = POLICY.save(tmp_path / "policy.json")
-    with pytest.raises(UserError, match="so there is no one video of it; use it with the form folded") as caught:
+    with pytest.raises(UserError, match="which no single video can show; use it with the form folded") as caught:
         Policy.load(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -161,7 +161,7 @@ def test_places_that_do_not_fit_name_the_nearest(places: list[str], message: str
 @pytest.mark.parametrize(
     ("motions", "message"),
     [
-        ((), "has none; give at least one"),
+        ((), "has no motions; give at least one"),
         ((PlacedMotion(("a",), ()),), "different numbers of groups"),
         ((PlacedMotion(("a",), (single("zoom", 1.4),)), PlacedMotion(("b",), ())), "different numbers of groups"),
         ((PlacedMotion(("a",), (single("zoom", 1.4), single("zoom", 1.4, frames=5))),), "differ in frames"),
@@ -198,7 +198,7 @@ def with_graph(**changes: object) -> dict[str, Any]:
         ({**document(), "groups": True}, "groups is True"),
         ({**document(), "groups": 3}, r"Motion 0 has 2 group\(s\), but groups is 3"),
         ({**document(), "motions": {}}, "motions is {}, but must be a list"),
-        ({**document(), "motions": []}, "has none"),
+        ({**document(), "motions": []}, "has no motions"),
         ({**document(), "motions": [3]}, "Motion 0 is 3, but must be an object"),
         ({**document(), "edges": []}, "unknown keys 'edges'"),
         ({**document(), "fill": "grey"}, "Unknown fill 'grey'"),

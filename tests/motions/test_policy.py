@@ -287,7 +287,7 @@ def test_the_digest_names_the_transform_only() -> None:
         (lambda: Policy(inputs=0, nodes=0, edges=(), frames=2), "number of inputs is 0"),
         (lambda: Edge(0, 1, ()), "has no steps"),
         (lambda: Edge(-1, 1, (Step("zoom", 2),)), "source of an edge is -1"),
-        (lambda: MIXED.matrices((5, 5)), "mixes 3 paths, but only one with a single path has one matrix a frame"),
+        (lambda: MIXED.matrices((5, 5)), "mixes 3 paths, but only one with a single path has one matrix per frame"),
         (lambda: MIXED.video_masks(torch.zeros(1, 5, 5, dtype=torch.uint8)), "can move masks"),
         (lambda: Policy.single("equalize", 1, frames=3).matrices((5, 5)), "changes colours .equalize."),
         (lambda: Policy.single("contrast", 1, frames=3).video(pixels(1, 2, 5, 5)), "need images of 1 or 3 channels"),

@@ -101,13 +101,13 @@ def test_what_it_cannot_move_is_refused() -> None:
     transform = ImageToVideo(POLICY)
     boxes = tv_tensors.BoundingBoxes([[0, 0, 3, 3]], format="XYXY", canvas_size=(8, 8))
     for sample, words in (
-        ({"image": image(3, 8, 8), "boxes": boxes}, "holds BoundingBoxes"),
-        (tv_tensors.Video(image(2, 3, 8, 8)), "holds Video"),
+        ({"image": image(3, 8, 8), "boxes": boxes}, "contains BoundingBoxes"),
+        (tv_tensors.Video(image(2, 3, 8, 8)), "contains Video"),
         (image(8, 8), "must be \\(..., C, H, W\\)"),
         (image(3, 8, 8).int(), "torch.int32, but must be uint8 or floats"),
         (tv_tensors.Mask(image(8, 8) > 99), "torch.bool"),
-        (tv_tensors.Mask(image(8, 8).float()), "torch.float32, but labels are whole numbers"),
-        (tv_tensors.Mask(image(8, 8).to(torch.int8)), "outside is 255, but torch.int8 masks hold 0 to 127"),
+        (tv_tensors.Mask(image(8, 8).float()), "torch.float32, but labels must be integers"),
+        (tv_tensors.Mask(image(8, 8).to(torch.int8)), "outside is 255, but torch.int8 masks contain 0 to 127"),
         (PIL.Image.new("I;16", (8, 8)), "the mode I;16"),
         (PIL.Image.new("F", (8, 8)), "the mode F"),
         (PIL.Image.new("CMYK", (8, 8)), "the mode CMYK"),

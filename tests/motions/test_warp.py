@@ -277,7 +277,7 @@ def test_mistakes_are_told_in_one_line() -> None:
         (lambda: warp(images, matrices, fill=(0.1, 0.2)), "2 values for 3 channels"),
         (lambda: warp(images, matrices, fill=(float("nan"),)), "finite number"),
         (lambda: warp(images, matrices, fill=()), "finite number"),
-        (lambda: warp_masks(torch.zeros(1, 4, 4, dtype=torch.int8), matrices, outside=255), "hold -128 to 127"),
+        (lambda: warp_masks(torch.zeros(1, 4, 4, dtype=torch.int8), matrices, outside=255), "contain -128 to 127"),
     ):
         with pytest.raises(UserError, match=words) as caught:
             call()

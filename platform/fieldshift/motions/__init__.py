@@ -1,7 +1,7 @@
-"""What can move: motions, one sampling pass, and the policies that join them.
+"""Motions, the sampling pass that applies them, and the policies that combine them.
 
 A motion is a pure function (magnitude, distance of the frame) -> matrix; a policy composes matrices and samples the
-image once. Its names are loaded when they are first used; only `ImageToVideo` needs torchvision.
+image once. Names are loaded on first use; only `ImageToVideo` needs torchvision.
 """
 
 from __future__ import annotations

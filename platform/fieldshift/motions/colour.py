@@ -1,8 +1,8 @@
-"""Colour ops: functions of a frame's colours that leave every point in its place.
+"""Colour ops: functions of a frame's colours that leave every point in place.
 
-A frame at the distance s gets the strength magnitude * s, so the reference frame is untouched, bit for bit. Frames are
-floats in [0, 1], shape (..., C, H, W); every image is treated by itself, whatever stands beside it in the batch. Ops that
-could leave [0, 1] end at 0 and 1, as torchvision's do. Ops without two directions use |strength|.
+A frame at distance s gets the strength magnitude * s, so the reference frame is unchanged, bit for bit. Frames are
+floats in [0, 1], shape (..., C, H, W); images of a batch are processed independently. Ops that
+could leave [0, 1] clamp to it, as torchvision's do. Ops without two directions use |strength|.
 
 Gradients: all ops are differentiable in the strength except solarize; posterize and equalize count levels and pass the
 gradient straight through to the pixels, solarize passes it with the sign of its slope.
@@ -32,7 +32,7 @@ _LEVELS = 256
 class Colour:
     """A colour op changes frames (..., C, H, W) in [0, 1] by a strength, one per frame; strength 0 changes nothing.
 
-    `limits`, `preset`, `unit` and `measure` as for a Motion; `neutral` is the magnitude that changes nothing.
+    `limits`, `preset`, `unit` and `measure` as in Motion; `neutral` is the magnitude that changes nothing.
     """
 
     name: str
@@ -50,16 +50,16 @@ class Colour:
         return self.change(frames, strength[..., None, None, None])
 
     def check(self, magnitude: float) -> None:
-        """Raise UserError unless the magnitude is a finite number within the limits."""
+        """Raises UserError unless the magnitude is a finite number within the limits."""
         low, high = self.limits
         if not (math.isfinite(magnitude) and low <= magnitude <= high):
             raise UserError(
                 f"The magnitude of {self.name} is {magnitude:g}, but must be from {low:g} to {high:g} ({self.unit}); "
-                "choose one inside."
+                "choose one in this range."
             )
 
     def phrase(self, magnitude: float) -> str:
-        """Words for the op at the outermost frame, such as "brightness by +0.4"."""
+        """Describes the op at the outermost frame, such as "brightness by +0.4"."""
         return f"{self.name}{self.measure.format(magnitude)}"
 
 
@@ -67,16 +67,16 @@ COLOURS: dict[str, Colour] = {}
 
 
 def register_colour(op: Colour) -> Colour:
-    """Add a colour op to the registry and return it; a taken name is a UserError."""
+    """Adds a colour op to the registry and returns it; a taken name raises UserError."""
     if op.name in COLOURS:
-        raise UserError(f"The colour op '{op.name}' is registered already; give the new one another name.")
+        raise UserError(f"The colour op '{op.name}' is already registered; choose another name.")
     op.check(op.neutral)
     COLOURS[op.name] = op
     return op
 
 
 def colour(name: str) -> Colour:
-    """The registered colour op of that name; an unknown name is a UserError that lists the known ones."""
+    """Returns the registered colour op of that name; an unknown name raises UserError, which lists the known ones."""
     if name not in COLOURS:
         raise unknown_name("colour op", name, COLOURS)
     return COLOURS[name]
@@ -94,27 +94,27 @@ def _grey(frames: Tensor) -> Tensor:
 
 
 def _away_from(frames: Tensor, dull: Tensor, strength: Tensor) -> Tensor:
-    """(1 + strength) of the way from the dull frame to the frame itself, ended at 0 and 1; exact at strength 0."""
+    """(1 + strength) of the way from the dull frame to the frame itself, clamped to [0, 1]; exact at strength 0."""
     return torch.where(strength == 0, frames, (frames + strength * (frames - dull)).clamp(0, 1))
 
 
 def brightness(frames: Tensor, strength: Tensor) -> Tensor:
-    """Multiply by 1 + strength."""
+    """Multiplies by 1 + strength."""
     return _away_from(frames, torch.zeros_like(frames), strength)
 
 
 def contrast(frames: Tensor, strength: Tensor) -> Tensor:
-    """Stretch by 1 + strength about the frame's mean grey."""
+    """Scales by 1 + strength about the frame's mean grey."""
     return _away_from(frames, _grey(frames).mean((-3, -2, -1), keepdim=True), strength)
 
 
 def saturation(frames: Tensor, strength: Tensor) -> Tensor:
-    """Stretch by 1 + strength about each pixel's grey; nothing happens to frames of one channel."""
+    """Scales by 1 + strength about each pixel's grey; leaves frames of one channel unchanged."""
     return _away_from(frames, _grey(frames), strength)
 
 
 def sharpness(frames: Tensor, strength: Tensor) -> Tensor:
-    """Stretch by 1 + strength about a 3 x 3 smoothing (5 in the centre, 1 around, over 13); the outermost pixels stay."""
+    """Scales by 1 + strength about a 3 x 3 smoothing (5 in the centre, 1 around, over 13); the outermost pixels stay."""
     height, width = frames.shape[-2:]
     if height < 3 or width < 3:
         return frames
@@ -131,7 +131,7 @@ def _towards(frames: Tensor, target: Tensor, strength: Tensor) -> Tensor:
 
 
 def autocontrast(frames: Tensor, strength: Tensor) -> Tensor:
-    """Go the share |strength| of the way to the frame whose every channel spans 0 to 1; a flat channel stays."""
+    """Moves the share |strength| towards the frame whose channels each span 0 to 1; a flat channel stays."""
     low, high = frames.amin((-2, -1), keepdim=True), frames.amax((-2, -1), keepdim=True)
     span = high - low
     flat = span == 0
@@ -140,7 +140,7 @@ def autocontrast(frames: Tensor, strength: Tensor) -> Tensor:
 
 
 def _equalized(frames: Tensor) -> Tensor:
-    """Each channel through its own cumulative histogram over 256 levels, as in torchvision and PIL."""
+    """Maps each channel through its cumulative histogram over 256 levels, as in torchvision and PIL."""
     levels = (frames.detach() * (_LEVELS - 1)).round().clamp(0, _LEVELS - 1).long().flatten(-2)
     histogram = torch.zeros(*levels.shape[:-1], _LEVELS, dtype=torch.long, device=frames.device)
     histogram.scatter_add_(-1, levels, torch.ones_like(levels))
@@ -155,24 +155,24 @@ def _equalized(frames: Tensor) -> Tensor:
 
 
 def equalize(frames: Tensor, strength: Tensor) -> Tensor:
-    """Go the share |strength| of the way to the frame with even histograms; gradient to the pixels straight through."""
+    """Moves the share |strength| towards the frame with even histograms; the gradient to the pixels is straight-through."""
     return _towards(frames, frames + (_equalized(frames) - frames.detach()), strength)
 
 
 def solarize(frames: Tensor, strength: Tensor) -> Tensor:
-    """Invert the pixels brighter than 1 - |strength|; no gradient to the strength."""
+    """Inverts the pixels brighter than 1 - |strength|; no gradient to the strength."""
     return torch.where(frames > 1 - strength.abs(), 1 - frames, frames)
 
 
 def _to_bits(frames: Tensor, bits: Tensor) -> Tensor:
-    """The leading bits of eight, the others zero."""
+    """Keeps the leading bits of eight and sets the others to zero."""
     width = torch.exp2(8 - bits)
     levels = (frames.detach() * (_LEVELS - 1)).round()
     return torch.where(bits == 8, frames.detach(), (levels / width).floor() * width / (_LEVELS - 1))
 
 
 def posterize(frames: Tensor, strength: Tensor) -> Tensor:
-    """Drop |strength| of the eight bits, blending between whole numbers of bits; gradient to pixels straight through."""
+    """Drops |strength| of the eight bits, blending between whole numbers of bits; straight-through gradient to pixels."""
     dropped = strength.abs()
     fewer = dropped.detach().floor()
     coarse, coarser = _to_bits(frames, 8 - fewer), _to_bits(frames, (7 - fewer).clamp(min=0))

@@ -1,4 +1,4 @@
-"""What counts as a number in a policy: finite, no boolean, and small enough for a float."""
+"""Validates numbers of a policy: finite, not boolean, and within the range of a float."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def is_number(value: object) -> bool:
-    """Whether the value is a finite real number that a float can hold; booleans are none."""
+    """Whether the value is a finite real number that a float can represent; booleans are not numbers."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:

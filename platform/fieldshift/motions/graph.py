@@ -1,4 +1,4 @@
-"""A policy's graph: steps on edges between nodes, and whether they form the acyclic graph that a policy needs."""
+"""The graph of a policy: steps on edges between nodes, validated to be acyclic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fieldshift.motions.registry import MOTIONS, Motion
 
 
 def operation(name: str) -> Motion | Colour:
-    """The motion or the colour op of that name; an unknown name is a UserError that lists both kinds."""
+    """Returns the motion or the colour op of that name; an unknown name raises UserError, which lists both kinds."""
     if name in MOTIONS:
         return MOTIONS[name]
     if name in COLOURS:
@@ -32,7 +32,7 @@ def _whole(what: str, value: object, least: int) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """One op with the magnitude that the farthest frame gets, in the op's own unit; checked against the op's limits."""
+    """One op with the magnitude for the farthest frame, in the op's unit; checked against the op's limits."""
 
     op: str
     magnitude: float
@@ -49,17 +49,17 @@ class Step:
 
     @property
     def is_colour(self) -> bool:
-        """Whether the step changes colours instead of places."""
+        """Whether the step changes colours instead of positions."""
         return self.op not in MOTIONS
 
     def phrase(self) -> str:
-        """Words for the step at the outermost frame."""
+        """Describes the step at the outermost frame."""
         return operation(self.op).phrase(self.magnitude)
 
 
 @dataclass(frozen=True)
 class Edge:
-    """From node `source` to node `target`, the steps applied in the order given; several steps are a composite op."""
+    """An edge from node `source` to node `target` with its steps in order; several steps form a composite op."""
 
     source: int
     target: int
@@ -73,7 +73,7 @@ class Edge:
             raise UserError(f"Edge {self.source}->{self.target} has no steps, but needs at least one; use 'identity'.")
 
     def describe(self) -> str:
-        """The edge in words: "edge 0->2: translate_x by 0.43 of the width at the outer frames"."""
+        """Describes the edge: "edge 0->2: translate_x by 0.43 of the width at the outer frames"."""
         words = ", then ".join(step.phrase() for step in self.steps)
         still = all(step.op == "identity" for step in self.steps)
         return f"edge {self.source}->{self.target}: {words}{'' if still else ' at the outer frames'}"
@@ -81,7 +81,7 @@ class Edge:
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """The part of a policy that says which content goes where: nodes, edges and the frames' distances.
+    """The part of a policy that determines where content goes: nodes, edges and the frames' distances.
 
     Nodes 0 .. inputs - 1 show the image in every frame, the next `nodes` ones are intermediate, each the mean of its
     incoming edges, and the last one is the output. Raises UserError unless every edge leads from an earlier node to a
@@ -117,14 +117,16 @@ def _check_edges(inputs: int, nodes: int, edges: Sequence[Edge]) -> None:
     for edge in edges:
         name = f"Edge {edge.source}->{edge.target}"
         if edge.source >= edge.target:
-            raise UserError(f"{name} leads backwards, but must lead from an earlier to a later node; swap or drop it.")
+            raise UserError(f"{name} leads backwards, but must lead to a later node; swap its nodes or remove it.")
         if not inputs <= edge.target < inputs + nodes:
             allowed = f"{inputs} to {inputs + nodes - 1}" if nodes else "none, as there are no intermediate nodes"
             raise UserError(
-                f"{name} ends at node {edge.target}, but targets must be intermediate ({allowed}); mend it."
+                f"{name} ends at node {edge.target}, but targets must be intermediate ({allowed}); correct it."
             )
         if edge.source in incoming[edge.target]:
-            raise UserError(f"{name} appears twice, but two nodes share at most one edge; drop one or chain the steps.")
+            raise UserError(
+                f"{name} appears twice, but two nodes share at most one edge; remove one or chain the steps."
+            )
         incoming[edge.target].add(edge.source)
     for node in range(inputs, inputs + nodes):
         if not incoming[node]:

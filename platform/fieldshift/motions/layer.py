@@ -1,8 +1,8 @@
-"""A geometric policy at one image size as a module of constants, for export.
+"""A geometric policy at one image size as a module without parameters, for export.
 
-`Policy.video` decides in Python what to sample; a tracer would have to follow that. `VideoLayer` has decided already:
+`Policy.video` decides in Python what to sample, which a tracer cannot follow. `VideoLayer` stores the result:
 grids and weights are buffers, and its forward is one grid_sample and one weighted sum over samples, which
-torch.export, ONNX and torch.compile take. Shape letters: B batch, T frames, D distinct samplings, C channels, H, W.
+torch.export, ONNX and torch.compile support. Shape letters: B batch, T frames, D distinct samplings, C channels, H, W.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from fieldshift.motions.warp import sampling_grid
 
 
 class VideoLayer(nn.Module):
-    """Images (B, C, H, W), floats in [0, 1], become the policy's videos (B, T, C, H, W); equal to Policy.video to 1e-5.
+    """Converts images (B, C, H, W), floats in [0, 1], to videos (B, T, C, H, W); equal to Policy.video to 1e-5.
 
-    The size (H, W) is fixed, the batch is free, and the layer has no parameters. Raises UserError for a policy with
-    colour ops, and for the fill "mean" or values, which no exported grid_sample has; fill "zeros", "border" and
-    "reflection" are exported as they are.
+    The size (H, W) is fixed, the batch size is free, and the layer has no parameters. Raises UserError for a policy with
+    colour ops, and for the fill "mean" or values, which exported grid_sample does not support; the fills "zeros", "border"
+    and "reflection" are exported unchanged.
     """
 
     grid: Tensor
@@ -33,7 +33,7 @@ class VideoLayer(nn.Module):
         super().__init__()
         if not isinstance(policy.fill, str) or policy.fill == "mean":
             raise UserError(f"The fill {policy.fill!r} cannot be exported; choose zeros, border or reflection.")
-        policy.paths(size)  # refuses colour ops
+        policy.paths(size)  # raises for colour ops
         output = recipe_of(policy.graph, size).output
         shares = torch.zeros(policy.frames, len(output.matrices))
         for t, terms in enumerate(output.mixture):

@@ -1,8 +1,8 @@
-"""Affine matrices: what each motion does to the content of an image, and how motions compose.
+"""Affine matrices of the motions, and their composition.
 
 Every matrix is the FORWARD map of the content, in pixels about the image centre ((W - 1) / 2, (H - 1) / 2), x to the
-right, y down: what the image has at the point p is seen at `A p + b`, with the matrix written (A | b), shape (2, 3).
-The arithmetic is elementwise on purpose: matrix products on a GPU may round to ten bits of mantissa (TF32).
+right, y down: content at the point p moves to `A p + b`, with the matrix written (A | b), shape (2, 3).
+The arithmetic is elementwise because matrix products on a GPU may round to ten bits of mantissa (TF32).
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ REFERENCES = ("centre", "first")
 
 
 def _stack(*entries: Tensor) -> Tensor:
-    """Six entries, row by row, of one shape (...) -> (..., 2, 3)."""
+    """Stacks six entries, row by row, of one shape (...) -> (..., 2, 3)."""
     return torch.stack(entries, dim=-1).reshape(*entries[0].shape, 2, 3)
 
 
 def identity_matrix(magnitude: Tensor, s: Tensor, size: tuple[int, int]) -> Float[Tensor, "*batch 2 3"]:  # noqa: ARG001
-    """The identity leaves every point where it is, whatever the magnitude."""
+    """The identity leaves every point in place, whatever the magnitude."""
     zero = torch.zeros_like(magnitude * s)
     one = torch.ones_like(zero)
     return _stack(one, zero, zero, zero, one, zero)
 
 
 def translate_x_matrix(magnitude: Tensor, s: Tensor, size: tuple[int, int]) -> Float[Tensor, "*batch 2 3"]:
-    """Content moves right by magnitude * s * W pixels; the magnitude is a fraction of the width."""
+    """Moves content right by magnitude * s * W pixels; the magnitude is a fraction of the width."""
     shift = magnitude * s * size[1]
     zero, one = torch.zeros_like(shift), torch.ones_like(shift)
     return _stack(one, zero, shift, zero, one, zero)
 
 
 def translate_y_matrix(magnitude: Tensor, s: Tensor, size: tuple[int, int]) -> Float[Tensor, "*batch 2 3"]:
-    """Content moves down by magnitude * s * H pixels; the magnitude is a fraction of the height."""
+    """Moves content down by magnitude * s * H pixels; the magnitude is a fraction of the height."""
     shift = magnitude * s * size[0]
     zero, one = torch.zeros_like(shift), torch.ones_like(shift)
     return _stack(one, zero, zero, zero, one, shift)
 
 
 def zoom_matrix(magnitude: Tensor, s: Tensor, size: tuple[int, int]) -> Float[Tensor, "*batch 2 3"]:  # noqa: ARG001
-    """Content grows about the centre by the factor magnitude ** s, so that -s undoes s."""
+    """Scales content about the centre by the factor magnitude ** s, so that -s undoes s."""
     factor = magnitude**s
     zero = torch.zeros_like(factor)
     return _stack(factor, zero, zero, zero, factor, zero)
 
 
 def rotate_matrix(magnitude: Tensor, s: Tensor, size: tuple[int, int]) -> Float[Tensor, "*batch 2 3"]:  # noqa: ARG001
-    """Content turns clockwise on the screen by magnitude * s degrees, on a square pixel grid."""
+    """Rotates content clockwise on the screen by magnitude * s degrees, on a square pixel grid."""
     angle = magnitude * s * (math.pi / 180)
     cosine, sine = torch.cos(angle), torch.sin(angle)
     zero = torch.zeros_like(angle)
@@ -60,21 +60,21 @@ def rotate_matrix(magnitude: Tensor, s: Tensor, size: tuple[int, int]) -> Float[
 
 
 def shear_x_matrix(magnitude: Tensor, s: Tensor, size: tuple[int, int]) -> Float[Tensor, "*batch 2 3"]:  # noqa: ARG001
-    """Rows slide by tan(magnitude * s degrees) pixels a pixel: below the centre to the right for a positive angle."""
+    """Shifts rows by tan(magnitude * s degrees) pixels per pixel: below the centre to the right for a positive angle."""
     slope = torch.tan(magnitude * s * (math.pi / 180))
     zero, one = torch.zeros_like(slope), torch.ones_like(slope)
     return _stack(one, slope, zero, zero, one, zero)
 
 
 def shear_y_matrix(magnitude: Tensor, s: Tensor, size: tuple[int, int]) -> Float[Tensor, "*batch 2 3"]:  # noqa: ARG001
-    """Columns slide by tan(magnitude * s degrees) pixels a pixel: right of the centre down for a positive angle."""
+    """Shifts columns by tan(magnitude * s degrees) pixels per pixel: right of the centre down for a positive angle."""
     slope = torch.tan(magnitude * s * (math.pi / 180))
     zero, one = torch.zeros_like(slope), torch.ones_like(slope)
     return _stack(one, zero, zero, slope, one, zero)
 
 
 def compose(*matrices: Float[Tensor, "*#batch 2 3"]) -> Float[Tensor, "*batch 2 3"]:
-    """One matrix does what the given ones do one after the other, the first given acting first.
+    """Composes matrices: the result applies the given ones in order, the first one first.
 
     Leading dimensions broadcast. Composing with an identity returns the other matrix bit for bit.
     """
@@ -87,9 +87,9 @@ def compose(*matrices: Float[Tensor, "*#batch 2 3"]) -> Float[Tensor, "*batch 2 
 
 
 def invert(matrix: Float[Tensor, "*batch 2 3"]) -> Float[Tensor, "*batch 2 3"]:
-    """The inverse takes every point back: compose(matrix, invert(matrix)) is the identity up to rounding.
+    """Inverts matrices: compose(matrix, invert(matrix)) is the identity up to rounding.
 
-    A singular matrix gives infinities, which `warp` refuses; no motion of the registry has one within its limits.
+    A singular matrix gives infinities, which `warp` rejects; no motion of the registry is singular within its limits.
     """
     (a, b, tx), (c, d, ty) = matrix[..., 0, :].unbind(-1), matrix[..., 1, :].unbind(-1)
     determinant = a * d - b * c
@@ -98,17 +98,17 @@ def invert(matrix: Float[Tensor, "*batch 2 3"]) -> Float[Tensor, "*batch 2 3"]:
 
 
 def are_identities(matrices: Float[Tensor, "*batch 2 3"]) -> Bool[Tensor, "*batch"]:
-    """True where a matrix is the identity exactly: such a warp needs no sampling."""
+    """True where a matrix is exactly the identity: such a warp needs no sampling."""
     identity = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
     return (matrices == identity).flatten(-2).all(-1)
 
 
 def distances(frames: int, reference: str = "centre", symmetric: bool = False) -> Float[Tensor, " frames"]:
-    """Frame t stands at the signed distance s(t) in [-1, 1] from the untouched reference frame, the farthest at +-1.
+    """Signed distances s(t) in [-1, 1] of the frames from the unmoved reference frame, +-1 for the farthest.
 
     With d = t - reference, s = d / max|d|: for the centre (index T // 2) that is d / (T // 2), for "first" (index 0)
-    d / (T - 1). symmetric=True gives |s|, away and back. T = 1 gives [0]. Returns float64 on the CPU, shape (T,).
-    Departure [D]: a magnitude is what the farthest frame gets, so it means the same at every T (METHOD.md 2).
+    d / (T - 1). symmetric=True gives |s|, out and back. T = 1 gives [0]. Returns float64 on the CPU, shape (T,).
+    Departure [D]: a magnitude applies to the farthest frame, so it means the same at every T (METHOD.md 2).
     Raises UserError for frames < 1 and for an unknown reference.
     """
     if frames < 1:
@@ -124,8 +124,8 @@ def distances(frames: int, reference: str = "centre", symmetric: bool = False) -
 def neighbour_distances(frames: int, reference: str = "centre", symmetric: bool = False) -> Float[Tensor, " 2"]:
     """The distances s of the frames after and before the reference frame, (2,), float64 on the CPU.
 
-    Both lie on the same side where a video about its centre is symmetric. The first frame is taken for the middle of a
-    video that goes on to both sides by the same steps.
+    Both are on the same side where a video about its centre is symmetric. With the reference "first", the first frame is
+    treated as the middle of a video that continues on both sides with the same steps.
     """
     step = 1 / max(1, frames // 2 if reference == "centre" else frames - 1)
     back = step if symmetric and reference == "centre" else -step

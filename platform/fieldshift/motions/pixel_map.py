@@ -1,9 +1,9 @@
 """Fixed warps as sparse linear maps over pixels, applied on the CPU to many images at once.
 
 A warp whose matrix needs no gradient reads each output pixel from a few input pixels ("taps") with weights that depend
-on neither image nor channel. With the pixels as rows of a table and images and channels side by side in a row, a tap is
-a contiguous run of numbers, and `embedding_bag` adds weighted rows: a fraction of the work of gathering numbers one by
-one. Tiles of output pixels are small enough to be turned back (pixels innermost) while they are in the cache.
+on neither image nor channel. With pixels as rows of a table, and images and channels contiguous within a row, a tap is
+a contiguous run of numbers, and `embedding_bag` adds weighted rows: much faster than gathering numbers one by
+one. Tiles of output pixels are small enough to be transposed back (pixels innermost) while they are in the cache.
 
 Shape letters: B batch, F frames of the input, T frames of the output, C channels, K pixels of a frame (H * W), and one
 more input pixel for a background where there is one.
@@ -24,14 +24,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 TILE_PIXELS = 2048
-GROUP_CHANNELS = (16, 64)  # channels side by side in a row: at least, at most
+GROUP_CHANNELS = (16, 64)  # channels per row: minimum, maximum
 TABLE_BYTES = 32 * 2**20
 _HUGE = 32 * 2**20  # bytes from which the allocator returns memory to the system after every use
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Output pixels start .. stop of one frame: `taps` input pixels, the first tap of each pixel, the taps' weights."""
+    """Output pixels start .. stop of one frame: `taps` are input pixels, with each pixel's first tap and the weights."""
 
     frame: int
     start: int
@@ -46,7 +46,7 @@ class PixelMap:
     """A linear map from (B, F, C, K') to (B, T, C, K), the same for every image and channel.
 
     `tiles` cover every output frame but those in `copies`, (output frame, input frame) pairs that are equal. `dtype` is
-    that of the weights, which the planes must share; a map of copies alone has it too, for its adjoint.
+    that of the weights, which must match the planes; a map of copies alone has it too, for its adjoint.
     """
 
     frames_in: int
@@ -64,7 +64,7 @@ class PixelMap:
 
     @cached_property
     def transposed(self) -> PixelMap:
-        """The adjoint map, from (B, T, C, K) to (B, F, C, K'), which takes gradients back."""
+        """The adjoint map, from (B, T, C, K) to (B, F, C, K'), which propagates gradients back."""
         taps, outputs, weights = [], [], []
         for tile in self.tiles:
             counts = torch.diff(tile.firsts, append=tile.firsts.new_tensor([len(tile.taps)]))
@@ -91,7 +91,7 @@ class PixelMap:
 
     @property
     def tap_count(self) -> int:
-        """How many input pixels are weighted and added for one channel of one image; copies are none."""
+        """Number of input pixels that are weighted and added per channel and image; copies count as zero."""
         return sum(len(tile.taps) for tile in self.tiles)
 
     @property
@@ -135,7 +135,7 @@ class _Apply(torch.autograd.Function):
 
 
 def cut(taps: Tensor, weights: Tensor, counts: Tensor, frames: Sequence[int]) -> tuple[Tile, ...]:
-    """Tiles from taps in the order of the output pixels, counts (len(frames), K) of them for each pixel."""
+    """Splits taps in the order of the output pixels into tiles; counts (len(frames), K) give the taps per pixel."""
     tiles, first = [], 0
     for frame, of_frame in zip(frames, counts, strict=True):
         for start in range(0, len(of_frame), TILE_PIXELS):
@@ -151,7 +151,7 @@ def cut(taps: Tensor, weights: Tensor, counts: Tensor, frames: Sequence[int]) ->
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Uninitialised memory; a large tensor gets huge pages where there are any, as page faults would dominate."""
+    """Uninitialised memory; a large tensor uses huge pages where available, as page faults would dominate."""
     size = math.prod(shape) * dtype.itemsize
     if size < _HUGE or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(shape, dtype=dtype)

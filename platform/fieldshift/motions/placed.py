@@ -1,6 +1,6 @@
-"""A policy of several motions: one for each of several places of a network, or for each of several groups of channels.
+"""A policy of several motions: one per insertion point of a network, or per group of channels.
 
-It has a folded form only: a video moves whole frames, so it has one motion for all places.
+It has a folded form only: a video moves whole frames, so it has one motion for the whole network.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class PlacedMotion:
 
 @dataclass(frozen=True, kw_only=True)
 class PlacedPolicy:
-    """A policy with a motion of its own at each of several places of a network, and for each of N groups of channels.
+    """A policy with a separate motion for each of several places of a network, and for each of N groups of channels.
 
-    All motions have one number of frames, reference, fill and interpolation. `found` tells how the policy was found, in
-    plain JSON values; `digest` leaves it out. In a file it is version 2 of the policy file (`fieldshift.motions.policy_file`).
-    Raises UserError for motions that do not fit together.
+    All motions share the number of frames, reference, fill and interpolation. `found` describes how the policy was found, in
+    plain JSON values; `digest` excludes it. In a file it is version 2 of the policy file (`fieldshift.motions.policy_file`).
+    Raises UserError for motions that are inconsistent.
     """
 
     motions: tuple[PlacedMotion, ...]
@@ -37,13 +37,15 @@ class PlacedPolicy:
 
     def __post_init__(self) -> None:
         if not self.motions:
-            raise UserError("A policy of several motions has none; give at least one.")
+            raise UserError("The policy has no motions; give at least one.")
         if len({len(motion.policies) for motion in self.motions}) > 1 or not self.motions[0].policies:
-            raise UserError("The motions of a policy have different numbers of groups; give each as many, 1 or more.")
+            raise UserError(
+                "The motions of a policy have different numbers of groups; give each the same number, 1 or more."
+            )
         settings = {(p.frames, p.reference, p.symmetric, p.fill, p.interpolation) for p in self.parts}
         if len(settings) > 1:
             raise UserError(
-                "The motions of a policy differ in frames, reference, fill or interpolation; give all the same."
+                "The motions of a policy differ in frames, reference, fill or interpolation; give all of them the same."
             )
         places = [place for motion in self.motions for place in motion.places]
         twice = sorted({place for place in places if places.count(place) > 1})
@@ -57,18 +59,18 @@ class PlacedPolicy:
 
     @property
     def groups(self) -> int:
-        """Groups of channels each way, each with a motion of its own."""
+        """Number of groups of channels in each direction, each with a separate motion."""
         return len(self.motions[0].policies)
 
     @property
     def frames(self) -> int:
-        """Frames of the video whose neighbouring frames the motions are."""
+        """Number of frames of the video; the motions are those of its frames next to the reference."""
         return self.parts[0].frames
 
     def at(self, places: Sequence[str]) -> list[tuple[Policy, ...]]:
         """The policies at the places of a network, one per group, in the order of the places.
 
-        Raises UserError, naming the nearest, where network and policy do not have the same places.
+        Raises UserError, which names the nearest place, where network and policy do not have the same places.
         """
         known = {place: motion.policies for motion in self.motions for place in motion.places}
         for one, others, lacks in (
@@ -80,13 +82,13 @@ class PlacedPolicy:
                 nearest = nearest_name(missing, others)
                 hint = f"; the nearest is '{nearest}'" if nearest else ""
                 raise UserError(
-                    f"Policy and network do not fit: {lacks.format(missing)}{hint}. Use the network that the policy was "
+                    f"Policy and network do not match: {lacks.format(missing)}{hint}. Use the network that the policy was "
                     "found for, or a policy with one motion for all places."
                 )
         return [known[place] for place in places]
 
     def with_frames(self, frames: int) -> PlacedPolicy:
-        """The same policy with another number of frames: steps become smaller, magnitudes mean the same."""
+        """The same policy with another number of frames: steps become smaller, magnitudes keep their meaning."""
         motions = tuple(
             replace(motion, policies=tuple(policy.with_frames(frames) for policy in motion.policies))
             for motion in self.motions
@@ -105,7 +107,7 @@ class PlacedPolicy:
         return lines
 
     def digest(self) -> str:
-        """16 hexadecimal digits that name the motions: all fields but `found`."""
+        """16 hexadecimal digits that identify the motions: all fields but `found`."""
         return policy_file.digest(policy_file.to_placed_document(self))
 
     def to_json(self) -> str:
@@ -113,12 +115,12 @@ class PlacedPolicy:
         return policy_file.to_text(policy_file.to_placed_document(self))
 
     def save(self, path: str | Path) -> Path:
-        """Writes the policy file whole or not at all (temporary name, then rename) and returns its path."""
+        """Writes the policy file atomically (temporary name, then rename) and returns its path."""
         return policy_file.write(Path(path), self.to_json())
 
 
 def policy_from_json(text: str, source: str = "the text") -> Policy | PlacedPolicy:
-    """The policy in a JSON text, of either version; UserError, naming the source, for whatever is not a valid policy."""
+    """Reads a policy of either version from JSON text; an invalid policy raises UserError, which names the source."""
     try:
         document = policy_file.document_of(text)
         if document["version"] == policy_file.VERSION:
@@ -136,5 +138,5 @@ def policy_from_json(text: str, source: str = "the text") -> Policy | PlacedPoli
 
 
 def load_policy(path: str | Path) -> Policy | PlacedPolicy:
-    """The policy in a file, of either version; UserError for a file that is missing or not a valid policy."""
+    """Reads a policy of either version from a file; a missing or invalid file raises UserError."""
     return policy_from_json(policy_file.text_of(Path(path)), str(path))

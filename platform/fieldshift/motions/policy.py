@@ -1,6 +1,6 @@
-"""A policy: which motions turn an image into a video, and how; the one definition of the transform everywhere.
+"""The policy: the motions that turn an image into a video; the single definition of the transform.
 
-Search returns one, training, receptive fields, preview and export use it, and a JSON file keeps it
+Search returns one; training, receptive fields, preview and export use it, and a JSON file stores it
 (`fieldshift.motions.policy_file`). Shape letters: B batch, T frames, C channels, H, W, P paths.
 """
 
@@ -21,20 +21,20 @@ from fieldshift.motions.graph import Edge, Graph, Step
 from fieldshift.motions.recipe import Recipe, recipe_of, render, taps_of
 from fieldshift.motions.warp import check_fill, check_mode, warp_masks
 
-ROUNDING = 1e-3  # what resizing and half precision may add beyond [0, 1]
+ROUNDING = 1e-3  # tolerance beyond [0, 1] for resizing and half precision
 _ANY_SIZE = (97, 131)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A policy is a graph of motions over videos of `frames` frames, together with how frames are sampled.
+    """A graph of motions over videos of `frames` frames, with the settings for sampling them.
 
     Nodes 0 .. inputs - 1 show the image in every frame; each of the `nodes` intermediate nodes is the mean of its
-    incoming edges, and the last one is the output (with none, the image is replicated). A magnitude is what the
-    farthest frame gets; frame t gets it at the distance s(t) of `distances(frames, reference, symmetric)`. `fill` is
-    what lies outside the image: one of warp.FILLS or values in [0, 1], one a channel (the data set's mean, say);
-    `interpolation` is one of warp.MODES. `found` tells how the policy was found, in plain JSON values; `digest` leaves
-    it out.
+    incoming edges, and the last one is the output (with none, the image is replicated). A magnitude applies to the
+    farthest frame; frame t is at the distance s(t) of `distances(frames, reference, symmetric)`. `fill` defines
+    pixels outside the image: one of warp.FILLS or values in [0, 1], one per channel (for example the data set's mean);
+    `interpolation` is one of warp.MODES. `found` describes how the policy was found, in plain JSON values; `digest`
+    excludes it.
     Raises UserError for a value that is not allowed. Source: METHOD.md 2 and 3; node values are means, not sums [D].
     """
 
@@ -58,7 +58,7 @@ class Policy:
 
     @classmethod
     def single(cls, op: str, magnitude: float, *, frames: int, **settings: Any) -> Policy:
-        """The policy of one op on one edge; settings are further fields, such as fill="border"."""
+        """The policy of one op on one edge; `settings` are further fields, such as fill="border"."""
         return cls.chain([(op, magnitude)], frames=frames, **settings)
 
     @classmethod
@@ -69,12 +69,12 @@ class Policy:
 
     @classmethod
     def replicate(cls, frames: int, **settings: Any) -> Policy:
-        """The policy of equal frames: the control without any motion."""
+        """The policy of equal frames: the control without motion."""
         return cls(inputs=1, nodes=0, edges=(), frames=frames, **settings)
 
     @property
     def graph(self) -> Graph:
-        """Nodes, edges and frames: what decides where content goes."""
+        """Nodes, edges and frames: the part that determines where content goes."""
         return Graph(
             inputs=self.inputs,
             nodes=self.nodes,
@@ -91,57 +91,57 @@ class Policy:
 
     @property
     def reference_frame(self) -> int:
-        """The number of the frame that shows the image itself: T // 2, or 0 where the reference is the first."""
+        """Index of the frame that shows the image itself: T // 2, or 0 with the reference "first"."""
         return self.frames // 2 if self.reference == "centre" else 0
 
     @property
     def is_pure(self) -> bool:
-        """Whether every frame is the image under one matrix: a single path and no colour op on the way."""
+        """Whether every frame is the image under one matrix: a single path without colour ops."""
         recipe = recipe_of(self.graph, _ANY_SIZE)
         return recipe.is_geometric and len(recipe.paths) == 1
 
     def paths(self, size: tuple[int, int]) -> tuple[Float[Tensor, " paths"], Float[Tensor, "paths frames 2 3"]]:
-        """A geometric policy is a weighted sum of paths: weights (P,) that add to 1, and matrices (P, T, 2, 3).
+        """The paths whose weighted sum is a geometric policy: weights (P,) that add to 1, and matrices (P, T, 2, 3).
 
         Equal paths are merged. float32 on the CPU; matrices are forward maps in pixels about the centre of an image of
-        the size (H, W). A policy with colour ops on the way to its output is a UserError.
+        the size (H, W). Raises UserError for a policy with colour ops on a path to its output.
         """
         recipe = self._geometric(size)
         weights = torch.tensor([float(path.weight) for path in recipe.paths])
         return weights, torch.stack([path.matrices for path in recipe.paths]).float()
 
     def matrices(self, size: tuple[int, int]) -> Float[Tensor, "frames 2 3"]:
-        """The frames' matrices (T, 2, 3), float32, of a pure policy; a policy that is not pure is a UserError."""
-        return self._pure(size, "has one matrix a frame").paths[0].matrices.float()
+        """The frames' matrices (T, 2, 3), float32, of a pure policy; a policy that is not pure raises UserError."""
+        return self._pure(size, "has one matrix per frame").paths[0].matrices.float()
 
     @property
     def parts(self) -> tuple[Policy, ...]:
-        """The policies that this one is made of: itself alone."""
+        """The policies that compose this one: only itself."""
         return (self,)
 
     @property
     def transform(self) -> tuple[Hashable, ...]:
-        """What decides how an image or a map is moved, as a key: all fields but `found`."""
+        """A key of the transform: all fields but `found`."""
         return self.graph, self.fill, self.interpolation
 
     @property
     def centred(self) -> Policy:
-        """The policy whose reference frame has neighbours to both sides, in the same steps; itself where it has them."""
+        """The policy whose reference frame has neighbours on both sides, with the same steps; itself where that is so."""
         if self.reference != "first":
             return self
         return replace(self, frames=2 * self.frames - 1, reference="centre", symmetric=False)
 
     def neighbours(self, size: tuple[int, int]) -> tuple[Float[Tensor, " paths"], Float[Tensor, "paths 2 2 3"]]:
-        """How the frames next to the reference frame are moved: weights (P,) and matrices (P, 2, 2, 3), next and previous.
+        """The motions of the frames next to the reference: weights (P,) and matrices (P, 2, 2, 3), next and previous.
 
-        Float64 on the CPU; forward maps in pixels of a grid (H, W), as in `paths`. The policy's own frames where the
-        reference is the centre. With "first", the reference frame has no previous one: it is taken for the middle of a video
-        that goes on to both sides by the same steps, in which `symmetric` changes nothing. Source: METHOD.md 5 [D].
-        UserError for a policy of fewer than 3 frames or with colour ops.
+        Float64 on the CPU; forward maps in pixels of a grid (H, W), as in `paths`. With the reference "centre" these are
+        the policy's own frames. With "first", the reference frame has no previous one: it is treated as the middle of a
+        video that continues on both sides with the same steps, in which `symmetric` has no effect. Source: METHOD.md 5 [D].
+        Raises UserError for a policy with fewer than 3 frames or with colour ops.
         """
         if self.frames < 3:
             raise UserError(
-                f"The policy has {self.frames} frame(s), but a frame with neighbours needs 3; give 3 or more."
+                f"The policy has {self.frames} frame(s), but a frame with neighbours on both sides needs 3; use 3 or more."
             )
         centred = self.centred
         paths, middle = centred._geometric(size).paths, centred.frames // 2
@@ -149,10 +149,10 @@ class Policy:
         return weights, torch.stack([path.matrices[[middle + 1, middle - 1]] for path in paths])
 
     def video(self, images: Shaped[Tensor, "batch channels H W"]) -> Float[Tensor, "batch frames channels H W"]:
-        """Images (B, C, H, W), floats in [0, 1] or uint8, become videos (B, T, C, H, W) of floats.
+        """Converts images (B, C, H, W), floats in [0, 1] or uint8, to videos (B, T, C, H, W) of floats.
 
-        Floats beyond [0, 1] are a UserError where values matter (colours, a fill in numbers). uint8 is divided by 255.
-        Every distinct matrix is sampled once; frames that nothing moves are the image, bit for bit. Differentiable in
+        Floats beyond [0, 1] raise UserError where values matter (colours, a numeric fill). uint8 is divided by 255.
+        Every distinct matrix is sampled once; frames without motion equal the image, bit for bit. Differentiable in
         the pixels. Normalise afterwards, so that the fill means the same for every data set.
         """
         if images.dim() != 4:
@@ -165,36 +165,36 @@ class Policy:
 
     @property
     def looks_at_values(self) -> bool:
-        """Whether the result depends on what 0 and 1 mean: colours do, and a fill given in numbers."""
+        """Whether the result depends on the meaning of 0 and 1, as with colours and a numeric fill."""
         return not isinstance(self.fill, str) or any(step.is_colour for edge in self.edges for step in edge.steps)
 
     def flops(self, size: tuple[int, int], channels: int) -> int:
-        """Floating-point operations of making one image's video: a multiplication and an addition per tap and channel.
+        """Floating-point operations of computing one image's video: a multiplication and an addition per tap and channel.
 
-        A frame that nothing moves is a copy and takes none; a colour op is counted as one tap per pixel.
+        A frame without motion is a copy and counts as zero; a colour op counts as one tap per pixel.
         """
         return 2 * channels * taps_of(self.graph, size, self.fill, self.interpolation)
 
     def video_masks(
         self, masks: Integer[Tensor, "batch H W"], outside: int = 255
     ) -> Integer[Tensor, "batch frames H W"]:
-        """Label masks (B, H, W) move as the images do: (B, T, H, W), same dtype, each pixel from its nearest one.
+        """Moves label masks (B, H, W) like the images: (B, T, H, W), same dtype, each pixel from its nearest one.
 
-        Pixels from outside the image become `outside`, whatever the images' fill. Pure policies only, else UserError.
+        Pixels from outside the image become `outside`, whatever the images' fill. Raises UserError unless the policy is pure.
         """
         size = (masks.shape[-2], masks.shape[-1])
         return warp_masks(masks, self._pure(size, "can move masks").paths[0].matrices, outside)
 
     def with_frames(self, frames: int) -> Policy:
-        """The same policy with another number of frames; magnitudes mean the same."""
+        """The same policy with another number of frames; magnitudes keep their meaning."""
         return replace(self, frames=frames)
 
     def describe(self) -> list[str]:
-        """One line an edge: "edge 0->2: translate_x by 0.43 of the width at the outer frames"."""
+        """One line per edge: "edge 0->2: translate_x by 0.43 of the width at the outer frames"."""
         return [edge.describe() for edge in self.edges]
 
     def digest(self) -> str:
-        """16 hexadecimal digits that name the transform: all fields but `found`."""
+        """16 hexadecimal digits that identify the transform: all fields but `found`."""
         return policy_file.digest(policy_file.to_document(self))
 
     def to_json(self) -> str:
@@ -203,9 +203,9 @@ class Policy:
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text") -> Policy:
-        """The policy in a JSON text; UserError, naming the source, for whatever is not a valid policy.
+        """Reads a policy from JSON text; an invalid policy raises UserError, which names the source.
 
-        A policy with motions of its own at several places is one, but not of this class: see `fieldshift.motions.placed`.
+        For a policy with separate motions at several places see `fieldshift.motions.placed`.
         """
         try:
             return cls(**policy_file.read(text))
@@ -213,19 +213,19 @@ class Policy:
             raise policy_file.invalid(source, error) from None
 
     def save(self, path: str | Path) -> Path:
-        """Write the policy file whole or not at all (temporary name, then rename) and return its path."""
+        """Writes the policy file atomically (temporary name, then rename) and returns its path."""
         return policy_file.write(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:
-        """The policy in a file; UserError for a file that is missing or not a valid policy."""
+        """Reads a policy from a file; a missing or invalid file raises UserError."""
         return cls.from_json(policy_file.text_of(Path(path)), str(path))
 
     def _geometric(self, size: tuple[int, int]) -> Recipe:
         recipe = recipe_of(self.graph, size)
         if not recipe.is_geometric:
             ops = ", ".join(step.op for _, step in recipe.colourings)
-            raise UserError(f"The policy changes colours ({ops}), but only motions have matrices; leave these ops out.")
+            raise UserError(f"The policy changes colours ({ops}), but only motions have matrices; remove these ops.")
         return recipe
 
     def _pure(self, size: tuple[int, int], ability: str) -> Recipe:
@@ -239,7 +239,7 @@ class Policy:
 
 
 def check_range(images: Tensor) -> None:
-    """Raises UserError for floats beyond [0, 1]. Values are looked at on the CPU only: a look at a GPU would wait for it."""
+    """Raises UserError for floats beyond [0, 1]. Checks values on the CPU only: reading them from a GPU would wait for it."""
     if images.device.type != "cpu" or torch.compiler.is_compiling() or not images.numel():
         return
     low, high = (float(value) for value in images.detach().aminmax())

@@ -1,12 +1,12 @@
-"""The policy file: JSON with a schema name and a version, checked whole before a policy is made of it.
+"""The policy file: JSON with a schema name and a version, validated completely before a policy is built from it.
 
 Version 1 is an object of "schema": "fieldshift.policy", "version": 1, "inputs", "nodes", "frames", "reference",
 "symmetric", "fill" (a name or numbers), "interpolation", "found" (how it was found, any JSON object) and
-"edges": [{"source", "target", "steps": [{"op", "magnitude"}]}]. Nothing else may stand in it; only "found" may lack.
+"edges": [{"source", "target", "steps": [{"op", "magnitude"}]}]. No other fields are allowed; only "found" is optional.
 
-Version 2 is a policy with a motion for each of several places of a network, or for each of several groups of channels
+Version 2 is a policy with a motion per place of a network, or per group of channels
 (`fieldshift.motions.placed`): in place of "inputs", "nodes" and "edges" it has "groups" (a whole number, N) and "motions":
-[{"places": [names of modules], "groups": N objects of "inputs", "nodes" and "edges"}]. Both versions are read for ever.
+[{"places": [names of modules], "groups": N objects of "inputs", "nodes" and "edges"}]. Both versions stay readable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GRAPH = ("inputs", "nodes", "edges")
 
 
 def to_document(policy: Policy) -> dict[str, Any]:
-    """The policy as plain JSON values, in the order a reader wants them."""
+    """The policy as plain JSON values, in the order of the file."""
     return {
         "schema": SCHEMA,
         "version": VERSION,
@@ -58,7 +58,7 @@ def to_placed_document(policy: PlacedPolicy) -> dict[str, Any]:
 
 
 def to_text(document: dict[str, Any]) -> str:
-    """A policy's document as JSON text; UserError where `found` is not plain JSON."""
+    """A policy's document as JSON text; raises UserError where `found` is not plain JSON."""
     try:
         return json.dumps(document, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
@@ -66,7 +66,7 @@ def to_text(document: dict[str, Any]) -> str:
 
 
 def digest(document: dict[str, Any]) -> str:
-    """16 hexadecimal digits that name what a document describes, `found` left out."""
+    """16 hexadecimal digits that identify the content of a document, without `found`."""
     text = json.dumps(
         {key: value for key, value in document.items() if key != "found"}, sort_keys=True, separators=(",", ":")
     )
@@ -100,7 +100,7 @@ def _keys(what: str, value: Any, needed: tuple[str, ...], optional: tuple[str, .
         raise UserError(f"{what} is {_short(value)}, but must be an object with {', '.join(needed)}.")
     missing = [key for key in needed if key not in value]
     if missing:
-        raise UserError(f"{what} lacks {', '.join(missing)}; add it.")
+        raise UserError(f"{what} lacks {', '.join(missing)}; add the missing keys.")
     unknown = [key for key in value if key not in needed and key not in optional]
     if unknown:
         raise UserError(
@@ -132,7 +132,7 @@ def _edge(value: Any, number: int) -> Edge:
 
 
 def version_of(document: dict[str, Any]) -> int:
-    """The version of a policy's document, 1 or 2; else UserError."""
+    """The version of a policy's document, 1 or 2; any other raises UserError."""
     version = document.get("version")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise UserError(
@@ -147,10 +147,10 @@ def version_of(document: dict[str, Any]) -> int:
 
 def parsed(text: str) -> dict[str, Any]:
     if not text.strip():
-        raise UserError("It is empty, but must hold a policy as JSON; write it again.")
+        raise UserError("It is empty, but must contain a policy as JSON; write it again.")
 
     def refuse(constant: str) -> Any:
-        raise UserError(f"It holds {constant}, but every number must be finite.")
+        raise UserError(f"It contains {constant}, but every number must be finite.")
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -165,37 +165,37 @@ def parsed(text: str) -> dict[str, Any]:
         raise
     except json.JSONDecodeError as error:
         raise UserError(f"It is not JSON (line {error.lineno}: {error.msg}); a policy file is JSON.") from None
-    except ValueError:  # whole numbers of thousands of digits
-        raise UserError("It holds a number that is too long to be read; give magnitudes within their limits.") from None
+    except ValueError:  # integers with thousands of digits
+        raise UserError("It contains a number that is too long; give magnitudes within their limits.") from None
     except RecursionError:
         raise UserError("It is nested too deeply to be a policy.") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         found = document.get("schema") if isinstance(document, dict) else document
         says = "no schema" if found is None else f'"schema": {_short(found)}'
-        raise UserError(f'It says {says}, but a policy file (fieldshift search writes them) says "schema": "{SCHEMA}".')
+        raise UserError(f'It has {says}, but a policy file (fieldshift search writes them) has "schema": "{SCHEMA}".')
     return document
 
 
 def document_of(text: str) -> dict[str, Any]:
-    """The document in a JSON text, with all fields of its version, their values not checked; else UserError."""
+    """The document of a JSON text, with all fields of its version but unchecked values; raises UserError otherwise."""
     document = parsed(text)
     own = _GRAPH if version_of(document) == VERSION else ("groups", "motions")
     return _keys("It", document, ("schema", "version", *_SETTINGS, *own), ("found",))
 
 
 def read(text: str) -> dict[str, Any]:
-    """The fields of the policy in a JSON text, for the constructor, which checks their values; else UserError."""
+    """The fields of the policy in a JSON text, for the constructor, which checks their values; raises UserError."""
     document = document_of(text)
     if document["version"] != VERSION:
         raise UserError(
-            "It has a motion for each of several places (version 2), so there is no one video of it; use it with the form "
+            "It has separate motions for several places (version 2), which no single video can show; use it with the form "
             "folded."
         )
     return {**_settings(document), **_graph(document, ""), "found": _found(document)}
 
 
 def read_placed(document: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a document of version 2: settings, found and, for each motion, (places, graphs of the groups)."""
+    """The fields of a version 2 document: settings, found and, per motion, (places, graphs of the groups)."""
     groups = document["groups"]
     if isinstance(groups, bool) or not isinstance(groups, int) or groups < 1:
         raise UserError(f"groups is {_short(groups)}, but must be a whole number of at least 1.")
@@ -207,7 +207,7 @@ def read_placed(document: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"The places of motion {number} are {_short(places)}, but must be names of modules.")
         graphs = _list(f"The groups of motion {number}", motion["groups"])
         if len(graphs) != groups:
-            raise UserError(f"Motion {number} has {len(graphs)} group(s), but groups is {groups}; give as many.")
+            raise UserError(f"Motion {number} has {len(graphs)} group(s), but groups is {groups}; give that many.")
         whole = [_keys(f"A group of motion {number}", graph, _GRAPH) for graph in graphs]
         motions.append((tuple(places), [_graph(graph, f" of motion {number}") for graph in whole]))
     return {"settings": _settings(document), "motions": motions, "found": _found(document)}
@@ -236,12 +236,12 @@ def _found(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def invalid(source: str, error: UserError) -> UserError:
-    """The error in one line that names its source, a file or "the text"."""
+    """Prefixes the error with its source, a file or "the text", in one line."""
     return UserError(f"{source} is not a valid policy: {' '.join(str(error).split())}")
 
 
 def text_of(path: Path) -> str:
-    """The text of a policy file; a file that is missing or no text is a UserError."""
+    """The text of a policy file; a file that is missing or not text raises UserError."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -252,7 +252,7 @@ def text_of(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all, and return its path."""
+    """Writes a text file atomically and returns its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:

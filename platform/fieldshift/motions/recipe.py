@@ -1,8 +1,8 @@
-"""From a policy's graph to a recipe for its video: geometry is gathered as matrices, pixels are sampled at the end.
+"""Compiles a policy's graph to a recipe for its video: geometry is composed as matrices, pixels are sampled last.
 
-Warps are linear and they compose, so a node's value is a weighted sum of *paths*, each a base (the image, or a video
-that a colour op made) under one matrix a frame. Equal paths merge, and their weights are exact fractions, so that a
-frame which every path leaves alone is the image itself, bit for bit.
+Warps are linear and compose, so a node's value is a weighted sum of *paths*, each a base (the image, or the video
+of a colour op) under one matrix per frame. Equal paths are merged, and their weights are exact fractions, so that a
+frame that no path moves equals the image, bit for bit.
 Shape letters: B batch, T frames, P paths, C channels, H, W.
 """
 
@@ -25,12 +25,12 @@ from fieldshift.motions.taps import Lookup, Mixture, pixel_map_of
 from fieldshift.motions.warp import Fill, warp_mixture
 
 IMAGE = 0
-_SAME = 1e-9  # pixels: far below what sampling can tell, far above the rounding of float64
+_SAME = 1e-9  # pixels: far below the resolution of sampling, far above the rounding of float64
 
 
 @dataclass(frozen=True)
 class Path:
-    """A share of a node's value: frame t of the base numbered `base`, moved by matrices[t]; (T, 2, 3), float64."""
+    """A term of a node's value: frame t of base number `base`, moved by matrices[t]; (T, 2, 3), float64."""
 
     weight: Fraction
     base: int
@@ -47,9 +47,9 @@ class Blend:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to do for a graph at one image size: blend and recolour for each colour step in turn, then blend the output.
+    """The steps for a graph at one image size: blend and recolour for each colour step in turn, then blend the output.
 
-    Bases are numbered in that order, the image being 0. `paths` are the output's.
+    Bases are numbered in that order, the image is 0. `paths` are those of the output.
     """
 
     colourings: tuple[tuple[Blend, Step], ...]
@@ -58,13 +58,13 @@ class Recipe:
 
     @property
     def is_geometric(self) -> bool:
-        """Whether no colour step lies on a way to the output."""
+        """Whether no colour step is on a path to the output."""
         return not self.colourings
 
 
 @lru_cache(maxsize=256)
 def recipe_of(graph: Graph, size: tuple[int, int]) -> Recipe:
-    """The recipe of a graph for images of the size (H, W); nodes that do not lead to the output are left out."""
+    """Compiles the recipe of a graph for images of the size (H, W); nodes that do not lead to the output are skipped."""
     s = graph.distances
     still = identity_matrix(torch.zeros((), dtype=torch.float64), s, size)
     known = {i: [Path(Fraction(1), IMAGE, still)] for i in range(graph.inputs)}
@@ -93,7 +93,7 @@ def recipe_of(graph: Graph, size: tuple[int, int]) -> Recipe:
 
 
 def merged(paths: Sequence[Path]) -> list[Path]:
-    """The same sum with equal paths added up, in the order of their first appearance."""
+    """Adds up equal paths, in the order of their first appearance."""
     kept: list[Path] = []
     for path in paths:
         for i, other in enumerate(kept):
@@ -106,7 +106,7 @@ def merged(paths: Sequence[Path]) -> list[Path]:
 
 
 def blend(paths: Sequence[Path]) -> Blend:
-    """The paths as one pass over a video of all bases: frame 0 is the image, then T frames for each coloured base."""
+    """Combines paths into one pass over a video of all bases: frame 0 is the image, then T frames per coloured base."""
     frames = len(paths[0].matrices)
     numbers: dict[tuple[float, ...], int] = {}
     distinct: list[Tensor] = []
@@ -139,7 +139,7 @@ def render(
 
 
 def taps_of(graph: Graph, size: tuple[int, int], fill: Fill, mode: str) -> int:
-    """How many pixels are weighted and added to make one channel of one image's video; a colour op takes one per pixel."""
+    """Number of pixels weighted and added per channel of one image's video; a colour op counts one per pixel."""
     recipe = recipe_of(graph, size)
     lookup = Lookup(fill, mode) if isinstance(fill, str) and fill != "mean" else Lookup("zeros", mode, background=True)
     count, bases = 0, 1

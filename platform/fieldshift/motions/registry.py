@@ -1,7 +1,7 @@
-"""The motions there are, each a pure function of a magnitude and of a frame's distance from the reference frame.
+"""The registry of motions, each a pure function of a magnitude and of a frame's distance from the reference frame.
 
-An own motion is a `Motion` handed to `register_motion`; `fieldshift.motions.testing.check_motion` tells whether it
-keeps the promises that the search, the policies and the receptive fields rely on.
+Register a new `Motion` with `register_motion`; `fieldshift.motions.testing.check_motion` checks that it has the
+properties that the search, the policies and the receptive fields rely on.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MatrixOf = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Motion:
-    """A motion turns a magnitude and a frame's distance s in [-1, 1] into an affine matrix, shape (..., 2, 3).
+    """A motion maps a magnitude and a frame's distance s in [-1, 1] to an affine matrix, shape (..., 2, 3).
 
     `matrix(magnitude, s, (H, W))` broadcasts magnitude with s and is differentiable in the magnitude; conventions as in
-    `fieldshift.motions.matrices`. `limits` is what the motion allows at all; `preset` the range a search draws from
-    unless its space names another (METHOD.md 2); `neutral` the magnitude that moves nothing; `unit` what the magnitude
-    counts; `measure` completes the phrase "NAME by ...", with a format field for the magnitude.
+    `fieldshift.motions.matrices`. `limits` is the allowed range; `preset` the default range of a search
+    (METHOD.md 2); `neutral` the magnitude without motion; `unit` the unit of the
+    magnitude; `measure` completes the phrase "NAME by ...", with a format field for the magnitude.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Motion:
     neutral: float = 0.0
 
     def check(self, magnitude: float) -> None:
-        """Raise UserError unless the magnitude is a finite number within the limits."""
+        """Raises UserError unless the magnitude is a finite number within the limits."""
         low, high = self.limits
         if not (math.isfinite(magnitude) and low <= magnitude <= high):
             raise UserError(
                 f"The magnitude of {self.name} is {magnitude:g}, but must be from {low:g} to {high:g} ({self.unit}); "
-                "choose one inside."
+                "choose one in this range."
             )
 
     def phrase(self, magnitude: float) -> str:
-        """Words for the motion of the outermost frame, such as "translate_x by 0.43 of the width"."""
+        """Describes the motion of the outermost frame, such as "translate_x by 0.43 of the width"."""
         return f"{self.name}{self.measure.format(magnitude)}"
 
 
@@ -54,9 +54,9 @@ MOTIONS: dict[str, Motion] = {}
 
 
 def register_motion(motion: Motion) -> Motion:
-    """Add a motion to the registry and return it; a taken name or a preset outside the limits is a UserError."""
+    """Adds a motion to the registry and returns it; a taken name or a preset outside the limits raises UserError."""
     if motion.name in MOTIONS:
-        raise UserError(f"The motion '{motion.name}' is registered already; give the new one another name.")
+        raise UserError(f"The motion '{motion.name}' is already registered; choose another name.")
     low, high = motion.limits
     if not low <= motion.preset[0] <= motion.preset[1] <= high:
         raise UserError(
@@ -68,7 +68,7 @@ def register_motion(motion: Motion) -> Motion:
 
 
 def motion(name: str) -> Motion:
-    """The registered motion of that name; an unknown name is a UserError that lists the known ones."""
+    """Returns the registered motion of that name; an unknown name raises UserError, which lists the known ones."""
     if name not in MOTIONS:
         raise unknown_name("motion", name, MOTIONS)
     return MOTIONS[name]

@@ -1,7 +1,7 @@
 """The sampling pass: every output frame is a weighted sum of input frames under affine matrices, sampled once.
 
 Two backends give the same numbers to 1e-5: `grid_sample` (any device; gradients to pixels and matrices) and, on the CPU
-with fixed matrices, a sparse map over pixels (`fieldshift.motions.pixel_map`), which is kept for the next call.
+with fixed matrices, a sparse map over pixels (`fieldshift.motions.pixel_map`), which is cached for the next call.
 Conventions as in `fieldshift.motions.warp`.
 
 Shape letters: B batch, F frames of the input, T frames of the output, D distinct samplings, M matrices, C channels, H, W.
@@ -25,7 +25,7 @@ _grids: Kept[Tensor] = Kept(KEPT_BYTES)
 
 
 def mix(video: Tensor, matrices: Tensor, mixture: Mixture, lookup: Lookup, outside: Tensor | None) -> Tensor:
-    """The mixed frames of a video (B, F, C, H, W) under matrices (M, 2, 3): (B, T, C, H, W), contiguous.
+    """Computes the mixed frames of a video (B, F, C, H, W) under matrices (M, 2, 3): (B, T, C, H, W), contiguous.
 
     `outside` is the colour outside the image, (B or 1, F or 1, C), where the lookup has a background. A frame that is
     one input frame under an exact identity is copied. float16 and bfloat16 are sampled in float32.
@@ -92,7 +92,7 @@ def _grid_samples(
 
 
 def _grid(matrices: Tensor, size: tuple[int, int], video: Tensor) -> Tensor:
-    """Where warps by matrices (D, 2, 3) read, for `grid_sample`, (D, H, W, 2); kept where the matrices are fixed."""
+    """The sampling grid of matrices (D, 2, 3) for `grid_sample`, (D, H, W, 2); cached where the matrices are fixed."""
 
     def made() -> Tensor:
         return normalised(source_points(matrices.double().to(video.device), size)).to(video.dtype)

@@ -1,6 +1,6 @@
-"""Where output pixels read their image, and with which weights.
+"""The image pixels that each output pixel reads, and their weights.
 
-Conventions as in `fieldshift.motions.warp`. Points are placed in float64 where matrices are.
+Conventions as in `fieldshift.motions.warp`. Points are computed in float64 where matrices are.
 Shape letters: B batch, F frames of the input, T frames of the output, M matrices, H, W.
 """
 
@@ -15,16 +15,16 @@ from fieldshift.motions.matrices import are_identities, invert
 from fieldshift.motions.pixel_map import PixelMap, cut
 
 Share = tuple[float, int, int]
-"""A term of an output frame: its weight, the number of its input frame, the number of its matrix."""
+"""A term of an output frame: its weight, the index of its input frame, the index of its matrix."""
 Mixture = tuple[tuple[Share, ...], ...]
-"""For every output frame its terms."""
+"""The terms of every output frame."""
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """How pixels are read: `mode` bilinear or nearest, `padding` zeros, border or reflection.
+    """Settings for reading pixels: `mode` bilinear or nearest, `padding` zeros, border or reflection.
 
-    With `background`, what lies outside is not zero but the plane's own background, its pixel number H * W.
+    With `background`, pixels outside have the plane's own background, its pixel number H * W, instead of zero.
     """
 
     padding: str
@@ -48,7 +48,7 @@ def normalised(points: Tensor) -> Tensor:
 
 
 def copied(matrices: Tensor, mixture: Mixture) -> list[int | None]:
-    """For every output frame the input frame that it equals, or None where it has to be sampled."""
+    """The input frame that every output frame equals, or None where it must be sampled."""
     identities = are_identities(matrices.detach()).tolist()
     return [
         terms[0][1] if len(terms) == 1 and terms[0][0] == 1 and identities[terms[0][2]] else None for terms in mixture
@@ -56,7 +56,7 @@ def copied(matrices: Tensor, mixture: Mixture) -> list[int | None]:
 
 
 def _folded(points: Tensor, side: int, padding: str) -> Tensor:
-    """Coordinates (0 is the first pixel's centre) brought into the image as the padding says."""
+    """Coordinates (0 is the first pixel's centre) mapped into the image according to the padding."""
     if padding == "reflection":  # mirrors at -1/2 and side - 1/2
         turned = torch.remainder(points + 0.5, 2 * side)
         points = torch.minimum(turned, 2 * side - turned) - 0.5
@@ -64,7 +64,7 @@ def _folded(points: Tensor, side: int, padding: str) -> Tensor:
 
 
 def pixels_read(points: Tensor, padding: str, mode: str) -> tuple[Tensor, Tensor, Tensor]:
-    """For points (M, 2, H, W) about the centre: pixels (M, H * W, taps), whether they are inside, and weights.
+    """Pixels read by points (M, 2, H, W) about the centre: (M, H * W, taps), whether they are inside, and weights.
 
     The weights are differentiable in the points.
     """
@@ -89,7 +89,7 @@ def pixels_read(points: Tensor, padding: str, mode: str) -> tuple[Tensor, Tensor
 
 
 def nearest_pixels(matrices: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """For every output pixel the image pixel that it shows, (M, H * W), and whether there is one."""
+    """The image pixel that every output pixel shows, (M, H * W), and whether there is one."""
     pixels, inside, _ = pixels_read(source_points(matrices.detach().double(), size), "zeros", "nearest")
     return pixels[..., 0], inside[..., 0]
 

@@ -1,6 +1,6 @@
-"""The conformance suite for motions: `check_motion(motion)` raises AssertionError with one line for a broken promise.
+"""The conformance suite for motions: `check_motion(motion)` raises AssertionError with one line for a violated property.
 
-For own motions as for the built-in ones:
+Use it for new motions:
 
     from fieldshift.motions.testing import check_motion
     check_motion(my_motion)
@@ -27,7 +27,7 @@ DISTANCES = (-1.0, -0.5, 0.0, 0.25, 1.0)
 
 
 def check_motion(motion: Motion) -> None:
-    """Check each promise that policies, the search and the receptive fields rely on; AssertionError names the first broken.
+    """Checks each property that policies, the search and the receptive fields rely on; AssertionError names the first failure.
 
     The motion need not be registered.
     """
@@ -57,7 +57,7 @@ def _images(size: tuple[int, int], batch: int = 2, channels: int = 2, dtype: tor
 
 
 def check_limits(motion: Motion) -> None:
-    """Limits hold the preset and the neutral magnitude, and are enforced; the phrase is one line with the name."""
+    """Limits contain the preset and the neutral magnitude, and are enforced; the phrase is one line with the name."""
     low, high = motion.limits
     assert low <= motion.preset[0] <= motion.preset[1] <= high, f"preset {motion.preset} outside of {motion.limits}"
     for magnitude in (low, high, motion.neutral, *motion.preset):
@@ -74,18 +74,20 @@ def check_limits(motion: Motion) -> None:
 
 
 def check_shapes(motion: Motion) -> None:
-    """Magnitude and distance broadcast, (..., 2, 3) comes out, and the dtype stays."""
+    """Magnitude and distance broadcast to (..., 2, 3), and the dtype is kept."""
     for dtype in (torch.float32, torch.float64):
         magnitude = torch.full((3, 1), motion.preset[1], dtype=dtype)
         matrix = motion.matrix(magnitude, torch.linspace(-1, 1, 5, dtype=dtype), (6, 9))
         assert matrix.shape == (3, 5, 2, 3), f"expected the shape (3, 5, 2, 3), received {tuple(matrix.shape)}"
         assert matrix.dtype == dtype, f"expected {dtype}, received {matrix.dtype}"
         single = motion.matrix(magnitude[0, 0], torch.ones((), dtype=dtype), (6, 9))
-        assert torch.equal(single, matrix[0, -1]), "a scalar magnitude gives another matrix than the same in a batch"
+        assert torch.equal(single, matrix[0, -1]), (
+            "a scalar magnitude gives a different matrix than the same one in a batch"
+        )
 
 
 def check_identity(motion: Motion) -> None:
-    """The neutral magnitude at every distance, and every magnitude at distance 0, are the exact identity."""
+    """The neutral magnitude at every distance, and every magnitude at distance 0, give exactly the identity."""
     s = torch.tensor(DISTANCES, dtype=torch.float64)
     for size in SIZES:
         still = motion.matrix(torch.tensor(motion.neutral, dtype=torch.float64), s, size)
@@ -99,31 +101,31 @@ def check_identity(motion: Motion) -> None:
 
 
 def check_both_signs(motion: Motion) -> None:
-    """Frames before and behind the reference differ, so that a video reaches both sides."""
+    """Frames before and after the reference differ, so that a video covers both sides."""
     for magnitude in motion.preset:
         if magnitude == motion.neutral:
             continue
         m = torch.tensor(magnitude, dtype=torch.float64)
         s = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
         before, reference, behind = motion.matrix(m, s, (9, 9))
-        assert not torch.allclose(before, behind), f"the magnitude {magnitude} moves both sides alike"
+        assert not torch.allclose(before, behind), f"the magnitude {magnitude} moves both sides in the same way"
         assert not torch.allclose(before, reference), f"the magnitude {magnitude} does nothing at s = -1"
         assert not torch.allclose(behind, reference), f"the magnitude {magnitude} does nothing at s = 1"
 
 
 def check_inverse(motion: Motion) -> None:
-    """Every matrix is finite, keeps orientation, and composes with its inverse to the identity."""
+    """Every matrix is finite, preserves orientation, and composes with its inverse to the identity."""
     for size in SIZES:
         matrices = _matrices(motion, size)
-        assert torch.isfinite(matrices).all(), "a matrix holds infinities or NaN"
+        assert torch.isfinite(matrices).all(), "a matrix contains infinities or NaN"
         assert (torch.linalg.det(matrices[:, :, :2]) > 0).all(), "a matrix mirrors or flattens the image"
         identity = torch.eye(2, 3, dtype=torch.float64).expand_as(matrices)
         for both in (compose(matrices, invert(matrices)), compose(invert(matrices), matrices)):
-            assert torch.allclose(both, identity, atol=1e-9), "a matrix and its inverse do not make the identity"
+            assert torch.allclose(both, identity, atol=1e-9), "a matrix and its inverse do not compose to the identity"
 
 
 def check_gradient_of_the_matrix(motion: Motion) -> None:
-    """The matrix's derivative by the magnitude agrees with finite differences."""
+    """The matrix's derivative with respect to the magnitude agrees with finite differences."""
     low, high = motion.preset
     if low == high:
         return
@@ -131,11 +133,11 @@ def check_gradient_of_the_matrix(motion: Motion) -> None:
     for share in (0.13, 0.68):
         magnitude = torch.tensor(low + share * (high - low), dtype=torch.float64, requires_grad=True)
         right = torch.autograd.gradcheck(lambda m: motion.matrix(m, s, (7, 12)), (magnitude,), raise_exception=False)
-        assert right, f"autograd and finite differences part at the magnitude {magnitude.item():.3g}"
+        assert right, f"autograd and finite differences disagree at the magnitude {magnitude.item():.3g}"
 
 
 def check_gradient_of_the_pixels(motion: Motion) -> None:
-    """The moved image's derivative by the magnitude agrees with finite differences."""
+    """The moved image's derivative with respect to the magnitude agrees with finite differences."""
     low, high = motion.preset
     if low == high:
         return
@@ -149,11 +151,11 @@ def check_gradient_of_the_pixels(motion: Motion) -> None:
             atol=1e-4,
             raise_exception=False,
         )
-        assert right, f"autograd and finite differences part at the magnitude {magnitude.item():.3g}"
+        assert right, f"autograd and finite differences disagree at the magnitude {magnitude.item():.3g}"
 
 
 def check_content_moves_forward(motion: Motion) -> None:
-    """What the image has at p is seen at A p + b: a linear ramp of coordinates tells where each pixel was read."""
+    """Content at p moves to A p + b: a linear ramp of coordinates shows where each pixel was read."""
     for size in SIZES:
         height, width = size
         y = torch.arange(height, dtype=torch.float64) - (height - 1) / 2
@@ -169,7 +171,7 @@ def check_content_moves_forward(motion: Motion) -> None:
 
 
 def check_sampling(motion: Motion) -> None:
-    """The warp agrees with bilinear interpolation written out pixel by pixel."""
+    """The warp agrees with bilinear interpolation computed pixel by pixel."""
     size = (5, 8)
     image = _images(size, batch=1, channels=1)
     matrices = _matrices(motion, size)[::3]
@@ -204,29 +206,29 @@ def check_dtypes(motion: Motion) -> None:
 
 
 def check_batch_independence(motion: Motion) -> None:
-    """An image moves alike in any batch."""
+    """An image is moved in the same way in any batch."""
     images = _images((9, 9), batch=3)
     matrices = _matrices(motion, (9, 9))
     together = warp(images, matrices, fill="mean")
     alone = torch.cat([warp(image[None], matrices, fill="mean") for image in images])
-    assert torch.allclose(together, alone, atol=1e-12), "an image moves otherwise beside others"
+    assert torch.allclose(together, alone, atol=1e-12), "an image is moved differently in a batch with others"
 
 
 def check_mask_moves_with_the_image(motion: Motion) -> None:
-    """A label mask and an image of the same numbers, both from the nearest pixel, stay equal wherever the frame saw."""
+    """A label mask and an image of the same numbers, both sampled from the nearest pixel, stay equal inside the image."""
     for size in SIZES:
         masks = (torch.arange(size[0] * size[1]) % 200).view(1, *size)
         matrices = _matrices(motion, size)
         moved = warp_masks(masks, matrices, outside=255)
         images = warp(masks[:, None].double(), matrices, fill=(255.0,), mode="nearest")[:, :, 0]
-        assert torch.equal(moved.double(), images), f"mask and image part at {size}"
+        assert torch.equal(moved.double(), images), f"mask and image differ at {size}"
         reach = sampling_grid(matrices, size).abs().amax(-1)  # 1 at the image's outer edge, where rounding decides
         assert (moved[0] != 255)[reach < 1 - 1e-9].all(), "a pixel that shows the image is marked as outside"
         assert (moved[0] == 255)[reach > 1 + 1e-9].all(), "a pixel that shows nothing is marked as inside"
 
 
 def check_policy(motion: Motion) -> None:
-    """A registered motion makes a policy that keeps its reference frame, bit for bit, and survives its file."""
+    """A registered motion forms a policy that keeps its reference frame, bit for bit, and is restored from its file."""
     if MOTIONS.get(motion.name) is not motion:
         return
     images = _images((7, 12), dtype=torch.float32)

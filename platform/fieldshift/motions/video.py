@@ -1,4 +1,4 @@
-"""A policy as a torchvision transform: an image becomes a video, and its mask moves with it.
+"""A policy as a torchvision transform: images become videos, and masks move with them.
 
 Shape letters: T frames, C channels, H, W; "..." any leading dimensions.
 """
@@ -22,13 +22,13 @@ WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64}
 
 
 class ImageToVideo(v2.Transform):
-    """Every image (..., C, H, W) of a sample becomes a video (..., T, C, H, W), every mask (..., H, W) a (..., T, H, W).
+    """Converts every image (..., C, H, W) of a sample to a video (..., T, C, H, W), every mask (..., H, W) to (..., T, H, W).
 
-    Takes what torchvision.transforms.v2 takes: PIL images, tensors, `tv_tensors.Image` (which become `tv_tensors.Video`)
-    and `tv_tensors.Mask`, alone or in tuples, lists and dicts; a plain tensor counts as an image only where the sample has
-    no other image. Dtypes stay: uint8 is moved in [0, 1] and rounded back, floats are taken to be in [0, 1]. Of palette
-    images the colours are taken. Masks, of any whole numbers, are moved by the same matrices, nearest pixel, with `outside`
-    (255) where a frame saw nothing; that needs a pure policy.
+    Accepts the inputs of torchvision.transforms.v2: PIL images, tensors, `tv_tensors.Image` (converted to
+    `tv_tensors.Video`) and `tv_tensors.Mask`, alone or in tuples, lists and dicts; a plain tensor counts as an image only if
+    the sample has no other image. Dtypes stay: uint8 is moved in [0, 1] and rounded back, floats are assumed in [0, 1].
+    Palette images are converted to their colours. Masks, of any integer dtype, are moved by the same matrices, nearest
+    pixel, with `outside` (255) beyond the image; this needs a pure policy.
     Boxes, key points and videos raise UserError. The transform draws no random numbers.
     """
 
@@ -38,7 +38,7 @@ class ImageToVideo(v2.Transform):
         self.outside = outside
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ARG002 - the signature is torchvision's
-        """One image or mask of the sample, moved."""
+        """Moves one image or mask of the sample."""
         if isinstance(inpt, tv_tensors.Mask):
             return tv_tensors.Mask(self._mask(inpt.as_subclass(Tensor)))
         if isinstance(inpt, PIL.Image.Image):
@@ -47,12 +47,12 @@ class ImageToVideo(v2.Transform):
             return tv_tensors.Video(self._image(inpt.as_subclass(Tensor)))
         if isinstance(inpt, tv_tensors.TVTensor):
             raise UserError(
-                f"ImageToVideo moves images and masks, but the sample holds {type(inpt).__name__}; drop it."
+                f"ImageToVideo moves images and masks, but the sample contains {type(inpt).__name__}; remove it."
             )
         return self._image(inpt)
 
     def extra_repr(self) -> str:
-        """The policy's edges, in words."""
+        """Describes the policy's edges."""
         return f"frames={self.policy.frames}, {'; '.join(self.policy.describe()) or 'the image in every frame'}"
 
     def _image(self, image: Tensor) -> Tensor:
@@ -71,25 +71,27 @@ class ImageToVideo(v2.Transform):
         masks = mask.reshape(-1, *mask.shape[-2:])
         if mask.dtype == torch.bool:
             raise UserError(
-                "A mask is torch.bool, which cannot say 'outside'; give whole-number labels, such as uint8."
+                "A mask is torch.bool, which cannot represent 'outside'; give whole-number labels, such as uint8."
             )
         if mask.is_floating_point() or mask.is_complex():
-            raise UserError(f"A mask is {mask.dtype}, but labels are whole numbers; convert it, such as by .long().")
+            raise UserError(
+                f"A mask is {mask.dtype}, but labels must be integers; convert it, for example with .long()."
+            )
         if self.outside < 0 or self.outside > torch.iinfo(mask.dtype).max:
             raise UserError(
-                f"The label outside is {self.outside}, but {mask.dtype} masks hold 0 to {torch.iinfo(mask.dtype).max}; "
+                f"The label outside is {self.outside}, but {mask.dtype} masks contain 0 to {torch.iinfo(mask.dtype).max}; "
                 "choose another."
             )
-        # torch has few operations on the wider unsigned types: they are moved as signed ones, which hold the same labels.
+        # torch has few operations on the wider unsigned types: they are moved as signed ones, which have the same labels.
         wider = WIDER.get(mask.dtype, mask.dtype)
         moved = self.policy.video_masks(masks.to(wider), self.outside).to(mask.dtype)
         return moved.reshape(*mask.shape[:-2], *moved.shape[1:])
 
 
 def with_colours(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The picture with a number a channel: a palette's colours instead of its indices, one bit as 0 and 255.
+    """The picture with one number per channel: a palette's colours instead of its indices, one bit as 0 and 255.
 
-    Raises UserError for pixels of another mode, which have no range that is known.
+    Raises UserError for pixels of another mode, whose range is unknown.
     """
     if image.mode == "P":
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -97,6 +99,6 @@ def with_colours(image: PIL.Image.Image) -> PIL.Image.Image:
         return image.convert("L")
     if image.mode not in MODES:
         raise UserError(
-            f"An image has the mode {image.mode}, but must be one of {', '.join(MODES)}; convert it to 8 bits a channel first."
+            f"An image has the mode {image.mode}, but must be one of {', '.join(MODES)}; convert it to 8 bits per channel."
         )
     return image

@@ -1,13 +1,13 @@
-"""Warping: images under affine matrices, each output pixel sampled once.
+"""Warps images under affine matrices; each output pixel is sampled once.
 
 Convention
-- A matrix (A | b), shape (2, 3), maps the CONTENT forward: what the image has at p is seen at A p + b.
+- A matrix (A | b), shape (2, 3), maps the CONTENT forward: content at p moves to A p + b.
 - Points are in pixels about the image centre ((W - 1) / 2, (H - 1) / 2), x right, y down; pixel centres are whole
   numbers before centring. On the grid of torch's `grid_sample` this is `align_corners=False`.
 - An output pixel q therefore reads the image at A^-1 (q - b), by bilinear interpolation or from the nearest pixel.
-- Outside the image: "zeros" and constants hold from one pixel beyond the outermost pixel centres, blended in between;
+- Outside the image: "zeros" and constants apply from one pixel beyond the outermost pixel centres, blended in between;
   "border" repeats the outermost pixel; "reflection" mirrors at the outer edges of the outermost pixels, -1/2 and
-  W - 1/2; "mean" is each image's own mean by channel, so that the images of a batch stay independent.
+  W - 1/2; "mean" is each image's own mean per channel, so that the images of a batch stay independent.
 - compose(first, second) acts in reading order: first, then second.
 - Labels are moved from the nearest pixel, halfway points to the even one, as `grid_sample` does.
 
@@ -49,7 +49,7 @@ MODES = ("bilinear", "nearest")
 
 
 def sampling_grid(matrices: Float[Tensor, "matrices 2 3"], size: tuple[int, int]) -> Float[Tensor, "matrices H W 2"]:
-    """Where each output pixel reads the image, as (x, y) in [-1, 1] for `grid_sample(..., align_corners=False)`.
+    """The point of the image that each output pixel reads, as (x, y) in [-1, 1] for `grid_sample(..., align_corners=False)`.
 
     Differentiable in the matrices; -1 and 1 are the outer edges of the outermost pixels.
     """
@@ -62,22 +62,24 @@ def validity(matrices: Float[Tensor, "matrices 2 3"], size: tuple[int, int]) -> 
 
 
 def check_fill(fill: Fill) -> None:
-    """Raise UserError unless the fill is one of FILLS or finite numbers, one a channel."""
+    """Raises UserError unless the fill is one of FILLS or finite numbers, one per channel."""
     if isinstance(fill, str):
         if fill not in FILLS:
             raise unknown_name("fill", fill, FILLS)
         return
     if not isinstance(fill, Sequence) or not fill or not all(is_number(value) for value in fill):
-        raise UserError(f"The fill is {fill!r}, but must be one of {', '.join(FILLS)} or one finite number a channel.")
+        raise UserError(
+            f"The fill is {fill!r}, but must be one of {', '.join(FILLS)} or one finite number per channel."
+        )
 
 
 def padding_of(fill: Fill) -> str:
-    """How sampling pads for a fill: border and reflection as they are; the others with zeros, to which a colour is added."""
+    """The padding mode of a fill: border and reflection as they are; zeros for the others, whose colour is added."""
     return "border" if fill == "border" else "reflection" if fill == "reflection" else "zeros"
 
 
 def check_mode(mode: str) -> None:
-    """Raise UserError unless the interpolation is one of MODES."""
+    """Raises UserError unless the interpolation is one of MODES."""
     if mode not in MODES:
         raise unknown_name("interpolation", str(mode), MODES)
 
@@ -89,10 +91,10 @@ def warp(
     fill: Fill = "zeros",
     mode: str = "bilinear",
 ) -> Float[Tensor, "batch matrices channels H W"]:
-    """Every image is moved by every matrix: (B, C, H, W) and (M, 2, 3) -> (B, M, C, H, W).
+    """Moves every image by every matrix: (B, C, H, W) and (M, 2, 3) -> (B, M, C, H, W).
 
     Images are floats, usually in [0, 1]; matrices are forward maps (see Convention) on any device. Differentiable in
-    both; a gradient is worked out only for what requires it. Exact identities are copied, not sampled.
+    both; gradients are computed only where required. Exact identities are copied, not sampled.
     Raises UserError for images that are not floats, an unknown fill or mode, or a wrong number of fill values, and
     ValueError for a matrix that is not finite and invertible.
     """
@@ -106,10 +108,10 @@ def warp_frames(
     fill: Fill = "zeros",
     mode: str = "bilinear",
 ) -> Float[Tensor, "batch frames channels H W"]:
-    """Every frame is moved by its own matrix: (B, T, C, H, W) and (T, 2, 3) -> (B, T, C, H, W); else as `warp`."""
+    """Moves every frame by its own matrix: (B, T, C, H, W) and (T, 2, 3) -> (B, T, C, H, W); otherwise as `warp`."""
     frames = video.shape[1]
     if len(matrices) != frames:
-        raise ValueError(f"Expected one matrix a frame, {(frames, 2, 3)}, but received {tuple(matrices.shape)}.")
+        raise ValueError(f"Expected one matrix per frame, {(frames, 2, 3)}, but received {tuple(matrices.shape)}.")
     return warp_mixture(video, matrices, tuple(((1.0, t, t),) for t in range(frames)), fill, mode)
 
 
@@ -120,11 +122,11 @@ def warp_mixture(
     fill: Fill = "zeros",
     mode: str = "bilinear",
 ) -> Float[Tensor, "batch mixed channels H W"]:
-    """Every output frame is a weighted sum of input frames under matrices, in one sampling pass.
+    """Computes every output frame as a weighted sum of input frames under matrices, in one sampling pass.
 
-    `mixture` holds, for every output frame, its terms (weight, number of the input frame, number of the matrix); the
-    weights are fixed numbers. With fixed matrices on the CPU a sum costs no more passes than a single term. Else as
-    `warp`.
+    `mixture` contains, per output frame, its terms (weight, index of the input frame, index of the matrix); the
+    weights are fixed numbers. With fixed matrices on the CPU a sum costs no more passes than a single term. Otherwise
+    as `warp`.
     """
     check_fill(fill)
     check_mode(mode)
@@ -139,15 +141,15 @@ def warp_mixture(
 def warp_masks(
     masks: Integer[Tensor, "batch H W"], matrices: Float[Tensor, "matrices 2 3"], outside: int = 255
 ) -> Integer[Tensor, "batch matrices H W"]:
-    """Every label mask is moved by every matrix, each pixel from its nearest one: (B, H, W) -> (B, M, H, W).
+    """Moves every label mask by every matrix, each pixel from its nearest one: (B, H, W) -> (B, M, H, W).
 
-    The dtype stays; `outside` is the label of pixels that show no place of the image, and must fit the dtype.
+    The dtype stays; `outside` is the label of pixels that show no point of the image, and must fit the dtype.
     """
     _check_matrices(matrices)
     limits = torch.iinfo(masks.dtype)
     if not limits.min <= outside <= limits.max:
         raise UserError(
-            f"The label outside is {outside}, but {masks.dtype} masks hold {limits.min} to {limits.max}; choose another."
+            f"The label outside is {outside}, but {masks.dtype} masks contain {limits.min} to {limits.max}; choose another."
         )
     pixels, inside = nearest_pixels(matrices.to(masks.device), (masks.shape[-2], masks.shape[-1]))
     moved = masks.flatten(1)[:, pixels]  # (B, M, H * W)
@@ -155,7 +157,7 @@ def warp_masks(
 
 
 def _check_matrices(matrices: Tensor) -> None:
-    """Values are looked at on the CPU only: a look at a GPU would wait for it."""
+    """Checks values on the CPU only: reading them from a GPU would wait for it."""
     if matrices.device.type != "cpu" or torch.compiler.is_compiling():
         return
     a, b, _, c, d, _ = matrices.detach().flatten(1).unbind(-1)
