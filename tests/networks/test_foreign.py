@@ -106,12 +106,12 @@ MISTAKES = {
     "networks_of_mine:inside.large": "has no 'inside.large'",
     "networks_of_mine:fails": r"cannot be built \(RuntimeError: there is no\)",
     "networks_of_mine:leaves": r"cannot be built \(SystemExit: over\)",
-    "networks_of_mine:gives_weights": "gave a value of type OrderedDict, but has to give a torch.nn.Module",
+    "networks_of_mine:gives_weights": "gave a value of type OrderedDict, but must return a torch.nn.Module",
     "networks_of_mine:number": "is of type int; name a function or class",
     "networks_of_mine:kept_lock": "cannot be copied, so name a function that builds it",
-    "networks_of_mine:": "is no import path; write package.module:function",
-    ":small": "is no import path",
-    "my/file.py:small": "is no import path",
+    "networks_of_mine:": "is not an import path; write package.module:function",
+    ":small": "is not an import path",
+    "my/file.py:small": "is not an import path",
 }
 
 

@@ -209,8 +209,8 @@ def test_every_head_of_a_segmenter_may_have_other_classes(
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"made for another network: it holds a, the network conv1\.weight"):
+    with pytest.raises(UserError, match=r"made for another network: it contains a, the network conv1\.weight"):
         tiny(saved({"a": torch.zeros(2)}, tmp_path / "w.pth", None))
     torch.save({"epoch": 3}, tmp_path / "empty.pth")
-    with pytest.raises(UserError, match="holds no tensors"):
+    with pytest.raises(UserError, match="contains no tensors"):
         tiny(str(tmp_path / "empty.pth"))

@@ -262,8 +262,8 @@ class Joined(nn.Module):
 @pytest.mark.parametrize(
     ("as_dict", "places", "temporal", "message"),
     [
-        (False, "1", "gsm", r"'1' puts out a value of shape \(6, 30, 7, 7\), but a map of 24 channels"),
-        (True, "1", "gsf", r"'1' puts out a value of type dict, but a map of 24 channels"),
+        (False, "1", "gsm", r"'1' returns a value of shape \(6, 30, 7, 7\), but a map of 24 channels"),
+        (True, "1", "gsf", r"'1' returns a value of type dict, but a map of 24 channels"),
         (True, "2", "tsm", r"'2' receives a value of type dict, but a map of 30 channels"),
     ],
 )

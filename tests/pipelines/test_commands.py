@@ -213,7 +213,7 @@ MISTAKES = {
             "--architecture.places",
             "backbone",
         ],
-        "puts out a value of type",
+        "returns a value of type",
     ),
     "swept places": (
         ["sweep-frames", "--policy", "POLICY", "--architecture.places", "nowhere*"],

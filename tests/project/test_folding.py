@@ -208,10 +208,10 @@ def folded_once(places: str | None) -> nn.Module:
         (lambda: fold(own(), MOVED, places="2", temporal="tms"), "Did you mean 'tsm'"),
         (lambda: fold(own(), MOVED.with_frames(2), places="2"), "the folded form needs a frame to either side"),
         (lambda: fold(own(), Policy.single("contrast", 0.5, frames=3), places="2"), r"changes colours \(contrast\)"),
-        (lambda: fold(folded_once("2"), MOVED, places="2"), "'2' has a temporal module already"),
-        (lambda: fold(folded_once("2"), MOVED, places="2.wrapped"), "'2' has a temporal module already"),
-        (lambda: fold(folded_once(None), MOVED), "'layer1.0.conv1' has a temporal module already"),
-        (lambda: fold(folded_once(None), MOVED, places="layer1"), "'layer1.0.conv1' has a temporal module already"),
+        (lambda: fold(folded_once("2"), MOVED, places="2"), "'2' already has a temporal module"),
+        (lambda: fold(folded_once("2"), MOVED, places="2.wrapped"), "'2' already has a temporal module"),
+        (lambda: fold(folded_once(None), MOVED), "'layer1.0.conv1' already has a temporal module"),
+        (lambda: fold(folded_once(None), MOVED, places="layer1"), "'layer1.0.conv1' already has a temporal module"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(build: Callable[[], object], message: str) -> None:

@@ -12,12 +12,12 @@ from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.names import known_classifiers
 from fieldshift.networks.tiny_resnet import LAST_BLOCK, STAGES, TinyResNet
 
-DILATION, TINY_DILATION = 2, 4  # how many times as far the kernels of a dilated last stage look
+DILATION, TINY_DILATION = 2, 4  # dilation factors of a dilated last stage
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A 2D network with the names of the modules that the rest has to find in it."""
+    """A 2D network with the names of the modules that other code needs to find in it."""
 
     network: nn.Module
     """(N, C, H, W) -> (N, K) logits, or (N, K, H, W) for a segmenter."""
@@ -26,7 +26,7 @@ class Backbone:
     first_conv: str
     """Dotted name of the convolution that sees the image."""
     stages: tuple[str, ...]
-    """Dotted names of the parts whose activations may be recomputed instead of kept."""
+    """Dotted names of the parts whose activations may be recomputed instead of stored."""
 
 
 def classifier(
@@ -35,8 +35,8 @@ def classifier(
     """Builds a 2D classifier with random weights.
 
     `wide_field` enlarges the receptive field: larger kernels in tiny-resnet, dilation instead of the last two strides
-    in torchvision's ResNets; UserError elsewhere. `small_images` (32 x 32) replaces the stem by a 3x3
-    convolution of stride 1 and leaves out the max-pooling. UserError where the name is unknown.
+    in torchvision's ResNets; UserError for other networks. `small_images` (32 x 32) replaces the stem by a 3x3
+    convolution of stride 1 and omits the max-pooling. Raises UserError for an unknown name.
     """
     if name not in known_classifiers():
         raise unknown_name("network", name, known_classifiers())
@@ -69,12 +69,12 @@ def dilates(name: str) -> bool:
 
 
 def has_wide_field(name: str) -> bool:
-    """Whether the network has a version with a larger receptive field of its own."""
+    """Whether the network has a variant with a larger receptive field."""
     return name == "tiny-resnet" or re.fullmatch(r"(wide_)?resne[x]?t\d+.*", name) is not None
 
 
 def dilate_basic_blocks(network: nn.Module) -> None:
-    """Dilation instead of the strides of layer3 and layer4, as torchvision does it for bottleneck blocks only."""
+    """Replaces the strides of layer3 and layer4 by dilation, which torchvision supports for bottleneck blocks only."""
     for stage, dilation in (("layer3", 2), ("layer4", 4)):
         for place, block in enumerate(network.get_submodule(stage).children()):
             for name in ("conv1", "conv2"):
@@ -87,9 +87,9 @@ def dilate_basic_blocks(network: nn.Module) -> None:
 
 
 def dilate_last_stage(backbone: Backbone, body: str) -> None:
-    """Multiplies the dilation of the last stage's kernels, strides and so the operations kept.
+    """Multiplies the dilation of the last stage's kernels; strides, and therefore operations, stay the same.
 
-    The last stage is the last that has kernels larger than 1x1; it looks `DILATION` times as far, 4 times in tiny-resnet,
+    The last stage is the last one with kernels larger than 1x1; its dilation grows by `DILATION`, by 4 in tiny-resnet,
     whose last stage is a single convolution.
     """
     rate = TINY_DILATION if body == "tiny-resnet" else DILATION
@@ -124,7 +124,7 @@ def described(network: nn.Module) -> Backbone:
 
 
 def shrink_stem(backbone: Backbone) -> None:
-    """Makes the stem fit for small images: a 3x3 convolution of stride 1 with new weights, no max-pooling."""
+    """Adapts the stem to small images: a 3x3 convolution of stride 1 with new weights, no max-pooling."""
     network, path = backbone.network, backbone.first_conv
     first = network.get_submodule(path)
     assert isinstance(first, nn.Conv2d)
@@ -153,6 +153,6 @@ def replace_input(backbone: Backbone, in_channels: int) -> None:
 
 
 def replace_module(network: nn.Module, path: str, module: nn.Module) -> None:
-    """Puts a module in the place of the one with this dotted name."""
+    """Replaces the module with this dotted name."""
     parent, _, name = path.rpartition(".")
     setattr(network.get_submodule(parent), name, module)

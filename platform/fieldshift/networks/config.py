@@ -1,4 +1,4 @@
-"""What a person may set of a network, beside its name, its temporal module and its frames."""
+"""Settings of a network other than its name, temporal module and frames."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ SMALL_SIDE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """How a network is built.
+    """Settings for building a network.
 
     Attributes:
-        ratio: share of channels that the temporal module moves, in (0, 1]; None takes the module's own.
-        fusion: how the frames' logits become one: mean-logits, mean-probabilities or learned.
+        ratio: share of channels that the temporal module moves, in (0, 1]; None uses the module's default.
+        fusion: how the frames' logits are combined: mean-logits, mean-probabilities or learned.
         weights: pretrained 2D weights: a torchvision name such as DEFAULT, or a .pth or .safetensors file.
-        small_images: a 3x3 stem without pooling; None takes it for images of at most 64 px (tiny-resnet and
+        small_images: a 3x3 stem without pooling; None uses it for images of at most 64 px (tiny-resnet and
             networks without default places: never).
         auxiliary: add a segmenter's auxiliary head.
-        interleave: channel interleave of gsm and gsf; None has it on from scratch and off with pretrained weights.
-        places: shell pattern of names of modules to put temporal modules at, instead of every residual block.
-        recompute: compute each stage's activations a second time in the backward pass instead of storing them.
+        interleave: channel interleave of gsm and gsf; None turns it on from scratch and off with pretrained weights.
+        places: shell pattern of module names to insert temporal modules at, instead of every residual block.
+        recompute: recompute each stage's activations in the backward pass instead of storing them.
     """
 
     ratio: float | None = None
@@ -43,19 +43,19 @@ class NetworkConfig:
             raise UserError(f"architecture.ratio is {self.ratio}, but must be above 0 and at most 1.")
 
     def anywhere(self) -> NetworkConfig:
-        """The same, with a weights file named by its whole path: workers run in other folders."""
+        """The same settings with the full path of a weights file: workers run in other folders."""
         if self.weights is None or not Path(self.weights).is_file():
             return self
         return replace(self, weights=str(Path(self.weights).absolute()))
 
     def check_names(self, network: str, temporal: str) -> None:
-        """Raises UserError for a temporal module or weights that there are not, and for settings they do not have."""
+        """Raises UserError for an unknown temporal module or weights, and for settings that they do not have."""
         self.check_temporal(temporal)
         if self.weights is not None:
             check_weights_name(self.weights, network)
 
     def check_temporal(self, temporal: str) -> None:
-        """Raises UserError for a temporal module that there is not, and for settings that it does not have."""
+        """Raises UserError for an unknown temporal module, and for settings that it does not have."""
         if temporal not in known_temporal():
             raise unknown_name("temporal module", temporal, known_temporal())
         if temporal == "none" and (self.ratio is not None or self.places is not None):

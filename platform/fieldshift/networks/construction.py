@@ -1,4 +1,4 @@
-"""video_network: from a name, or any 2D network, to a network that reads an image as a video."""
+"""Builds video networks from a name or from any 2D network."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def video_network(
     recompute: bool = False,
     motions: MotionsAt | None = None,
 ) -> VideoNetwork:
-    """Builds a 2D network, puts temporal modules into it and wraps it: the result maps (B, T, C, H, W) to logits.
+    """Builds a 2D network, inserts temporal modules and wraps it: the result maps (B, T, C, H, W) to logits.
 
     `name` is one of `known_networks(task)`, another classifier of torchvision, an import path `package.module:function`
     (`foreign_network`), or a network of your own, (N, C, H, W) -> (N, K) or (N, K, H, W), which is then changed in
-    place; where these have no residual blocks of a known family, `places` is needed. `temporal` names an entry of
-    `TEMPORAL`, `ratio` the share of channels it moves (1/8 a direction for TSM, 1/4 for GSM and GSF), `places` a shell
+    place; where these have no residual blocks of a known family, `places` is required. `temporal` names an entry of
+    `TEMPORAL`, `ratio` is the share of channels it moves (1/8 per direction for TSM, 1/4 for GSM and GSF), `places` a shell
     pattern of module names to insert at instead of every residual block ("layer3.*.conv1"), `interleave` the channel
     interleave of GSM and GSF (by default on without and off with pretrained `weights` [D]). `weights` is an entry of
-    torchvision ("DEFAULT") or a file; what matched stands in `.weights_report`. `wide_field` enlarges the receptive
-    field, `dilated` does so by the dilation of the last stage alone, and `small_images` fits the stem to 32 x 32;
-    `auxiliary` adds a segmenter's auxiliary head; `recompute` trades a second forward pass for the activations'
-    memory. `feature_layer` names the last feature map in a network of your own. With `frames=1` no temporal module is
+    torchvision ("DEFAULT") or a file; `.weights_report` lists what matched. `wide_field` enlarges the receptive
+    field, `dilated` does so by dilating the last stage only, and `small_images` adapts the stem to 32 x 32;
+    `auxiliary` adds a segmenter's auxiliary head; `recompute` saves the memory of activations for a second forward
+    pass. `feature_layer` names the last feature map of your own network. With `frames=1` no temporal module is
     inserted: it is the 2D network [D]. With `motions` (see `fieldshift.folding`) the network is in folded form: it reads
-    the image as a video of one frame, so `frames` is 1. Raises UserError for what is unknown or has no meaning for this
-    network.
+    the image as a video of one frame, so `frames` is 1. Raises UserError for unknown values and for options that do not
+    apply to this network.
     """
     kind = temporal_kind(temporal)
     if frames < 1 or num_classes < 1 or in_channels < 1:
@@ -133,15 +133,15 @@ def video_network(
 
 
 def _own(network: nn.Module, feature_layer: str | None, wants_changes: bool) -> Backbone:
-    """What has to be known of a network that someone else built."""
+    """Describes a network that the user built."""
     if wants_changes:
         raise UserError(
-            "wide_field, dilated, small_images and auxiliary change networks that are built by name; build your own network as "
-            "you want it and omit them."
+            "wide_field, dilated, small_images and auxiliary change networks that are built by name; build your own network "
+            "accordingly and omit them."
         )
     convolutions = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
     if not convolutions:
-        raise UserError(f"{type(network).__name__} has no Conv2d, so it is no network that temporal modules fit into.")
+        raise UserError(f"{type(network).__name__} has no Conv2d, so temporal modules cannot be inserted into it.")
     if feature_layer is None and (hasattr(network, "layer4") or hasattr(network, "trunk_output")):
         return described(network)
     if feature_layer is not None and feature_layer not in dict(network.named_modules()):

@@ -1,4 +1,4 @@
-"""What a video network is: parameters, FLOPs, what was inserted where, and how far it reaches in time."""
+"""Describes a video network: parameters, FLOPs, inserted modules, and temporal reach."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
-    """FLOPs of one forward pass for ONE image, all its T frames included, by torch's FlopCounterMode.
+    """FLOPs of one forward pass for ONE image, including all its T frames, by torch's FlopCounterMode.
 
-    `size` is (H, W) in pixels. A multiply and an add count as two; convolutions, matrix products, gates and the motions of
-    a folded network are counted, other elementwise work and the making of a video are not. Nothing is computed: shapes alone go
-    through the network.
+    `size` is (H, W) in pixels. A multiplication and an addition count as two; convolutions, matrix products, gates and the
+    motions of a folded network are counted, other elementwise work and the computation of a video are not. Nothing is
+    computed: only shapes are propagated through the network.
     """
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
         try:
             return _counted(network, size, "meta")
-        except (NotImplementedError, RuntimeError):  # an operation of a network of one's own that has to see values
+        except (NotImplementedError, RuntimeError):  # an operation of the user's network needs values
             return _counted(network, size, next(network.parameters()).device)
     finally:
         for module, mode in training.items():
@@ -61,12 +61,12 @@ def entry_of(placement: Placement, module: nn.Module) -> dict[str, Any]:
 
 
 def describe(network: VideoNetwork, size: tuple[int, int]) -> dict[str, Any]:
-    """All that a report says of a network, for images of `size` (H, W) pixels, as plain values.
+    """All facts that a report gives about a network, for images of `size` (H, W) pixels, as plain values.
 
     Keys: name, task, temporal, frames, fusion, size, channels, classes, parameters, temporal_parameters,
     flops_per_image (all frames), flops_per_frame, temporal_reach (frames to a side, later ones only where
     sees_later_frames), feature_layer, inserted (a list of module, place, channels, moved, how, parameters), weights (one
-    line, or None). `how` says in words which of the channels are moved, and where the ratio had to be lowered to fit.
+    line, or None). `how` describes which of the channels are moved, and where the ratio had to be lowered to fit.
     """
     wrappers = [module for module in network.network.modules() if isinstance(module, Inserted)]
     temporal = {wrapper.path: wrapper.temporal for wrapper in wrappers}

@@ -1,17 +1,17 @@
-"""Temporal shift inside ONE frame: the channels that would come from a neighbouring frame are moved as that frame is.
+"""Temporal shift inside ONE frame: channels that would come from a neighbouring frame are moved like that frame.
 
 Every frame of a policy's video shows the same image moved, so the features of frame t + 1 are those of frame t moved by
 the step M between the two, and y = [M x[:f], M^-1 x[f:2f], x[2f:]] is the shift without the other frames. Exact, away from
 the border, for translations by whole cells of maps whose strides divide the image's side, and T // 2 at least the number of
-modules; for part cells, rotations and zooms a convolution does not commute with the motion, and the folded network is a
-network of its own [D].
+modules; for part cells, rotations and zooms a convolution does not commute with the motion, and the folded network
+computes a different function [D].
 
-Kin: Shift (Wu et al., CVPR 2018: one cell, fixed), Active Shift (Jeon and Kim, NeurIPS 2018: a learned displacement of
+Related work: Shift (Wu et al., CVPR 2018: one cell, fixed), Active Shift (Jeon and Kim, NeurIPS 2018: a learned displacement
 each channel), Sparse Shift (Chen et al., CVPR 2019), 4-Connected Shift ResNets (Brown et al., ICCVW 2019), AS-MLP (Lian et
 al., ICLR 2022), Dilated Convolution with Learnable Spacings (Khalfaoui-Hassani et al., ICLR 2023) and TSM (Lin et al.,
-ICCV 2019). New here: affine motions over far distances, found by DAS.
+ICCV 2019). New here: affine motions over large distances, found by DAS.
 
-Shape letters: B batch, C channels, F moved channels, G groups of channels with a motion of their own, H, W of the map.
+Shape letters: B batch, C channels, F moved channels, G groups of channels with separate motions, H, W of the map.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fieldshift.networks.shift import MovedChannels, check_ratio, fitting_width
 
 @runtime_checkable
 class Motion(Protocol):
-    """Where the moved channels of one place come from: a movement for maps of one size (H, W).
+    """The source of the moved channels of one place: a movement for maps of one size (H, W).
 
     The movement's 2 G blocks are the G groups from the next frame, then the G groups from the previous one.
     """
@@ -42,12 +42,12 @@ class Motion(Protocol):
 
     @property
     def groups(self) -> int:
-        """Groups of channels each way, each with a motion of its own."""
+        """Number of groups of channels in each direction, each with a separate motion."""
         ...
 
 
 class FoldedTSM(nn.Module):
-    """TSM in one frame: `ratio` of the channels as the next frame would show them, as many as the previous one would.
+    """TSM in one frame: `ratio` of the channels as the next frame would show them, and the same share for the previous one.
 
     (B, C, H, W) -> the same shape; floor(ratio * C) channels each way, in G equal groups. No parameters. Raises UserError
     where no channel would move or the groups do not divide the channels each way.
@@ -62,7 +62,7 @@ class FoldedTSM(nn.Module):
         self.take(motion)
 
     def take(self, motion: Motion) -> None:
-        """Moves by another motion from now on; UserError where its groups do not divide the channels each way."""
+        """Replaces the motion; raises UserError where its groups do not divide the channels in each direction."""
         if self.fold % motion.groups:
             multiple = max(1, self.fold // motion.groups) * motion.groups
             ratio = math.ceil(1e4 * multiple / self.channels) / 1e4
@@ -76,7 +76,7 @@ class FoldedTSM(nn.Module):
         return movement_for(self.motion, features).move(features, 2 * self.fold)
 
     def motion_flops(self, features: Tensor) -> int:
-        """Floating-point operations per image that moving the channels takes, on a map like this one."""
+        """Floating-point operations per image of moving the channels, on a map like this one."""
         return movement_for(self.motion, features).flops(2 * self.fold)
 
     def extra_repr(self) -> str:
@@ -84,15 +84,15 @@ class FoldedTSM(nn.Module):
 
 
 class _OneMotion(GSM):
-    """What the folded gates share: one motion, in place of the shift between frames."""
+    """Common base of the folded gates: one motion instead of the shift between frames."""
 
     motion: Motion
 
     def take(self, motion: Motion) -> None:
-        """Moves by another motion from now on; UserError for one of several groups."""
+        """Replaces the motion; raises UserError for one of several groups."""
         if motion.groups != 1:
             raise UserError(
-                f"groups = {motion.groups} is for tsm: the gates of gsm and gsf look at a neighbouring frame as a whole; "
+                f"groups = {motion.groups} is for tsm: the gates of gsm and gsf use a neighbouring frame as a whole; "
                 "use a policy or space with groups = 1."
             )
         self.motion = motion
@@ -102,23 +102,23 @@ class _OneMotion(GSM):
         return self.mixed(features)
 
     def shift(self, video: Float[Tensor, "batch 1 channels H W"], ahead: int, behind: int) -> Tensor:
-        """The first `ahead` channels as the next frame would show them, as many as the previous one would."""
-        assert ahead == behind, "the halves of a movement are equal"
+        """The first `ahead` channels as the next frame would show them, and as many for the previous one."""
+        assert ahead == behind, "the halves of a movement have equal width"
         features = video[:, 0]
         return movement_for(self.motion, features).move(features, ahead + behind)[:, None]
 
     def motion_flops(self, features: Tensor) -> int:
-        """Floating-point operations per image of gating, and of moving gated channels and gate planes, on such a map."""
+        """Floating-point operations per image of gating and of moving gated channels and gate planes, on such a map."""
         return movement_for(self.motion, features).flops(self.width + 4) + self.gating_flops(features)
 
 
 class FoldedGSM(_OneMotion):
-    """GSM in one frame: what the gate lets go comes back as the neighbouring frames would show it.
+    """GSM in one frame: gated features return as the neighbouring frames would show them.
 
     (B, C, H, W) -> the same shape; 29 F + 2 parameters, the same as GSM's. The gate's own temporal convolution reads the
-    neighbouring frames too: its planes are moved likewise, which is the same for whole cells (a convolution commutes with
-    them). Where nothing moves, what left and what remained add up to the input, which is returned, up to the interleave.
-    Raises UserError for a motion of several groups: a gate looks at a neighbouring frame as a whole.
+    neighbouring frames too: its planes are moved in the same way, which is exact for whole cells (a convolution commutes
+    with them). Where nothing moves, the gated and remaining parts add up to the input, which is returned, up to the
+    interleave. Raises UserError for a motion of several groups: a gate uses a neighbouring frame as a whole.
     """
 
     def __init__(
@@ -128,17 +128,17 @@ class FoldedGSM(_OneMotion):
         self.take(motion)
 
     def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
-        """What arrived and what remained, (B, 1, F, H, W)."""
+        """Adds the shifted and the remaining features, (B, 1, F, H, W)."""
         if movement_for(self.motion, gated).is_identity:
-            return gated + 0 * leaving.sum()  # the gate takes part, as gradients across workers expect
+            return gated + 0 * leaving.sum()  # keeps the gate in the graph, as gradients across workers require
         return super().mix(gated, leaving)
 
 
 class FoldedGSF(_OneMotion, GSF):
-    """GSF in one frame: FoldedGSM whose sum is weighted; 29 F + 40 parameters, the same as GSF's.
+    """GSF in one frame: FoldedGSM with a weighted sum; 29 F + 40 parameters, the same as GSF's.
 
-    The weights read the spatial means of three frames. A motion keeps a mean but for what it carries out of the map, so
-    all frames are given the mean of the one there is [D]: this part of the gate folds only approximately.
+    The weights read the spatial means of three frames. A motion preserves a mean except for content that leaves the map, so
+    all frames use the mean of the single frame [D]: this part of the gate folds only approximately.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class FoldedGSF(_OneMotion, GSF):
         self.take(motion)
 
     def means_in_time(self, left: Tensor, remained: Tensor) -> Float[Tensor, "batch 2 3 width 1 1"]:
-        """The spatial means of the frames before, at and after the one there is, all alike."""
+        """The spatial means of the frames before, at and after the single frame, all equal."""
         return torch.stack([left, remained], dim=1).expand(-1, -1, 3, -1, -1, -1)
 
     def own_frames(self, weight: Float[Tensor, "batch 3 width"]) -> Float[Tensor, "batch 1 width"]:
@@ -161,9 +161,9 @@ FoldedModule = FoldedTSM | FoldedGSM | FoldedGSF
 
 @contextmanager
 def motions_counted(network: nn.Module) -> Iterator[Callable[[], int]]:
-    """Counts the floating-point operations per image of motions and gates in a network while it runs, for FLOP counts.
+    """Counts the floating-point operations per image of motions and gates while a network runs, for FLOP counts.
 
-    What torch counts, convolutions and matrix products, is not in it; a shift between frames moves numbers only.
+    Convolutions and matrix products, which torch counts, are excluded; a shift between frames only moves numbers.
     """
     counts: list[int] = []
 

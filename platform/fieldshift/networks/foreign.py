@@ -1,7 +1,7 @@
-"""2D networks without default places: torchvision's other classifiers, and anyone's own by import path.
+"""2D networks without default places: torchvision's other classifiers, and the user's own by import path.
 
-An import path is `package.module:function`, as entry points are written. The module is imported and the function called,
-so its code runs: name only what you trust, and load only runs of people you trust.
+An import path is `package.module:function`, as in entry points. The module is imported and the function called,
+so its code runs: use only import paths, and load only runs, that you trust.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def foreign_network(name: str, *, num_classes: int, in_channels: int) -> nn.Modu
     """Builds a network (N, C, H, W) -> logits that has no default places, with random weights.
 
     name: an import path, or one of `other_classifiers()`, which reads 3 channels whatever `in_channels` is. The function
-    of an import path is called with `num_classes` and `in_channels`, as far as it takes arguments of these names. It may
-    be a class, or a module that is there already and is then copied. Raises UserError where the path names nothing, the
-    call fails, or what it gives is no new torch.nn.Module.
+    of an import path is called with those of `num_classes` and `in_channels` that it accepts. It may
+    be a class, or an existing module, which is then copied. Raises UserError where the path names nothing, the
+    call fails, or the result is not a new torch.nn.Module.
     """
     if not is_import_path(name):
         options: dict[str, Any] = {"init_weights": True, "aux_logits": False} if name in _WITH_AUXILIARY else {}
         return get_model(name, weights=None, num_classes=num_classes, **options)
-    with torch.device("cpu"):  # code of others may compute with its weights, which shapes alone do not allow
+    with torch.device("cpu"):  # the user's code may compute with its weights, which meta tensors do not allow
         found = _imported(name)
         network = (
             _copied(name, found) if isinstance(found, nn.Module) else _called(name, found, num_classes, in_channels)
@@ -48,14 +48,14 @@ def foreign_network(name: str, *, num_classes: int, in_channels: int) -> nn.Modu
 
 
 def detection_backbone(name: str) -> nn.Module:
-    """The backbone of a detector of torchvision, (N, 3, H, W) -> its maps by name, with random weights."""
+    """The backbone of a torchvision detector, (N, 3, H, W) -> its maps by name, with random weights."""
     return get_model(name, weights=None, weights_backbone=None).get_submodule("backbone")
 
 
 def check_answer(network: nn.Module, name: str, shape: tuple[int, ...], num_classes: int, *, maps: bool) -> None:
-    """Raises UserError unless the network makes `num_classes` logits of every image, in training and in evaluation.
+    """Raises UserError unless the network returns `num_classes` logits per image, in training and in evaluation mode.
 
-    shape: of the images, (N, C, H, W). maps: whether the logits are maps (N, K, H, W). The network is left as it was.
+    shape: of the images, (N, C, H, W). maps: whether the logits are maps (N, K, H, W). The network is not changed.
     """
     wanted = (shape[0], num_classes, *shape[2:]) if maps else (shape[0], num_classes)
     modes = {part: part.training for part in network.modules()}
@@ -74,13 +74,13 @@ def check_answer(network: nn.Module, name: str, shape: tuple[int, ...], num_clas
 
 
 def _answer(network: nn.Module, name: str, shape: tuple[int, ...]) -> Any:
-    """What the network makes of blank images: by shapes alone, or with copies of its weights where that cannot be."""
+    """The network's output for blank images: by shapes alone, or with copies of its weights where shapes do not suffice."""
     tensors = network.state_dict(keep_vars=True).items()
     with torch.no_grad():
         try:
             state = {key: value.detach().to("meta") for key, value in tensors}
             return torch.func.functional_call(network, state, (torch.empty(shape, device="meta"),))
-        except Exception:  # an operation that has to see values, or one that no image of this shape fits
+        except Exception:  # an operation needs values, or rejects images of this shape
             state = {key: value.detach().clone() for key, value in tensors}
             try:
                 return torch.func.functional_call(network, state, (torch.zeros(shape),))
@@ -92,7 +92,7 @@ def _imported(path: str) -> Any:
     module_name, _, attribute = path.partition(":")
     parts = [*module_name.split("."), *attribute.split(".")]
     if not all(part.isidentifier() for part in parts):
-        raise UserError(f"The network '{path}' is no import path; write {IMPORT_PATH}, such as my_networks:small.")
+        raise UserError(f"The network '{path}' is not an import path; write {IMPORT_PATH}, such as my_networks:small.")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
@@ -102,7 +102,7 @@ def _imported(path: str) -> Any:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise _failed(f"The module '{module_name}' of the network '{path}' cannot be imported", error) from error
         raise UserError(
-            f"There is no module '{error.name}' for the network '{path}'; it is looked for where you are and on PYTHONPATH."
+            f"There is no module '{error.name}' for the network '{path}'; the current folder and PYTHONPATH are searched."
         ) from None
     except (Exception, SystemExit) as error:
         raise _failed(f"The module '{module_name}' of the network '{path}' cannot be imported", error) from error
@@ -119,7 +119,7 @@ def _imported(path: str) -> Any:
 def _called(path: str, function: Any, num_classes: int, in_channels: int) -> nn.Module:
     if not callable(function):
         raise UserError(
-            f"The network '{path}' is of type {type(function).__name__}; name a function or class that makes a torch.nn.Module."
+            f"The network '{path}' is of type {type(function).__name__}; name a function or class that returns a Module."
         )
     try:
         offered = {"num_classes": num_classes, "in_channels": in_channels}
@@ -128,13 +128,13 @@ def _called(path: str, function: Any, num_classes: int, in_channels: int) -> nn.
         raise _failed(f"The network '{path}' cannot be built", error) from error
     if not isinstance(network, nn.Module):
         raise UserError(
-            f"The network '{path}' gave a value of type {type(network).__name__}, but has to give a torch.nn.Module."
+            f"The network '{path}' gave a value of type {type(network).__name__}, but must return a torch.nn.Module."
         )
     return network
 
 
 def _taken(function: Any) -> set[str]:
-    """The names of the arguments of ours that a function takes; `num_classes` also by **kwargs, as torchvision's do."""
+    """The arguments of ours that a function accepts; `num_classes` also by **kwargs, as in torchvision's networks."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # written in C

@@ -1,4 +1,4 @@
-"""Rows and frames: how a batch of videos becomes rows of a 2D network and back.
+"""Conversion between a batch of videos and the rows of a 2D network.
 
 Rows are batch-major: row b * T + t is frame t of sample b. B batch, T frames.
 """
@@ -17,7 +17,7 @@ def check_frames(frames: int) -> None:
 
 
 def split_frames(rows: Tensor, frames: int, reader: str = "A video network") -> Tensor:
-    """(B * T, ...) -> (B, T, ...), a view in every memory format; ValueError where the rows are no whole videos."""
+    """(B * T, ...) -> (B, T, ...), a view in every memory format; ValueError where the rows are not whole videos."""
     if rows.shape[0] % frames != 0:
         raise ValueError(f"{reader} expected B * T rows with T = {frames} frames, received {rows.shape[0]} rows.")
     return rows.reshape(rows.shape[0] // frames, frames, *rows.shape[1:])

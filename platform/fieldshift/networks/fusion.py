@@ -1,8 +1,8 @@
-"""Fusion: logits per frame become one answer, dense maps after every frame has been moved back to where the image is.
+"""Fusion: combines logits per frame into one output; dense maps are first aligned to the image.
 
-Convention, the same as the motions': a frame's matrix is the FORWARD map of content in pixels about the image centre
-((W - 1) / 2, (H - 1) / 2), x right and y down: the image's point p is seen in the frame at A p + b. So the frame's
-answer about p is read at A p + b. B batch, T frames, K classes, H, W.
+Convention, as for the motions: a frame's matrix is the FORWARD map of content in pixels about the image centre
+((W - 1) / 2, (H - 1) / 2), x right and y down: the image's point p appears in the frame at A p + b. The frame's
+output for p is therefore read at A p + b. B batch, T frames, K classes, H, W.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from fieldshift.networks.names import FUSIONS
 
 
 def frame_positions(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]) -> Float[Tensor, "frames h w 2"]:
-    """Where each pixel of the image is seen in each frame: (T, H, W, 2) pixel positions (x, y) about the centre."""
+    """The position of each image pixel in each frame: (T, H, W, 2) pixel positions (x, y) about the centre."""
     height, width = size
     y = torch.arange(height, dtype=matrices.dtype, device=matrices.device) - (height - 1) / 2
     x = torch.arange(width, dtype=matrices.dtype, device=matrices.device) - (width - 1) / 2
     along, across, shift = matrices[:, None, None].unbind(-1)  # each (T, 1, 1, 2)
-    # No matrix product, which autocast would round to half precision: most of a pixel at the edge of a large map.
+    # Not a matrix product, which autocast would round to half precision: an error of almost a pixel at the edge of a large map.
     return along * x[:, None] + (across * y[:, None, None] + shift)
 
 
 def frame_validity(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]) -> Float[Tensor, "frames h w"]:
-    """1 where a frame shows the image's pixel, with all the neighbours that bilinear sampling reads, otherwise 0."""
+    """1 where a frame shows the image's pixel with all neighbours that bilinear sampling reads, otherwise 0."""
     height, width = size
     limits = constant(((width - 1) / 2, (height - 1) / 2), matrices.dtype, matrices.device) + 1e-3
     return (frame_positions(matrices, size).abs() <= limits).all(-1).to(matrices.dtype)
@@ -39,9 +39,9 @@ def frame_validity(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int])
 def align(
     frame_maps: Float[Tensor, "batch frames classes h w"], matrices: Float[Tensor, "frames 2 3"]
 ) -> Float[Tensor, "batch frames classes h w"]:
-    """Moves every frame's map back onto the image: bilinear, zeros where the frame saw nothing.
+    """Moves every frame's map back onto the image: bilinear, zeros outside the frame.
 
-    A frame whose matrix is exactly the identity is returned as it is, bit for bit; maps in half precision are sampled in
+    A frame whose matrix is exactly the identity is returned unchanged, bit for bit; maps in half precision are sampled in
     single precision.
     """
     return _aligned(frame_maps, _places(matrices, frame_maps))
@@ -49,7 +49,7 @@ def align(
 
 @dataclass(frozen=True)
 class _Places:
-    """Where frames are read to move them back: `grid` (T, H, W, 2), `valid` (T, 1, H, W), and which are not moved.
+    """Sampling positions for aligning frames: `grid` (T, H, W, 2), `valid` (T, 1, H, W), and which frames are not moved.
 
     In the maps' dtype, or in single precision for maps in half precision.
     """
@@ -67,7 +67,7 @@ _kept: Kept[_Places] = Kept(256 * 2**20)
 
 
 def _places(matrices: Tensor, maps: Tensor) -> _Places:
-    """The places for maps (B, T, K, H, W) of frames under matrices (T, 2, 3); kept where these are fixed."""
+    """The positions for maps (B, T, K, H, W) of frames under matrices (T, 2, 3); cached where these are fixed."""
     size = (int(maps.shape[-2]), int(maps.shape[-1]))
     dtype = maps.dtype if maps.dtype in (torch.float32, torch.float64) else torch.float32
 
@@ -108,9 +108,9 @@ class Fusion(nn.Module):
     """Fuses logits per frame into one: (B, T, K) -> (B, K), or (B, T, K, H, W) -> (B, K, H, W).
 
     "mean-logits" averages before softmax; "mean-probabilities" averages after it and returns the logarithm, so that
-    the result is a valid argument of a cross entropy [D]; "learned" weighs the frames by a softmax of T parameters
-    that start equal [D]. With matrices (T, 2, 3) dense maps are moved back first and each pixel is averaged over the
-    frames that saw it; where none did the logits are 0.
+    the result is a valid input of cross entropy [D]; "learned" weights the frames by a softmax of T parameters
+    that start equal [D]. With matrices (T, 2, 3) dense maps are aligned first and each pixel is averaged over the
+    frames that show it; where none does the logits are 0.
     """
 
     def __init__(self, name: str, frames: int) -> None:
@@ -138,7 +138,7 @@ class Fusion(nn.Module):
         return self.combine(frame_logits, valid)
 
     def combine(self, frame_logits: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Fuses logits that lie on one another already, dense ones where `valid` (T, 1, H, W) is 1."""
+        """Fuses aligned logits, dense ones where `valid` (T, 1, H, W) is 1."""
         weights = self._weights(frame_logits)
         if self.name == "mean-probabilities":
             return _average(frame_logits.softmax(2), weights, valid).clamp_min(1e-12).log()
@@ -154,11 +154,11 @@ class Fusion(nn.Module):
 
 
 def _average(maps: Tensor, weights: Tensor | None, valid: Tensor | None) -> Tensor:
-    """The mean over frames, weighted and restricted to what is valid: (B, T, ...) -> (B, ...)."""
+    """The mean over frames, weighted and restricted to valid pixels: (B, T, ...) -> (B, ...)."""
     anchor = maps[:, maps.shape[1] // 2]
     if valid is not None:
         anchor = anchor * valid[valid.shape[0] // 2]
-    distances = maps - anchor[:, None]  # from one frame, so that the mean of equal frames is that frame to the bit
+    distances = maps - anchor[:, None]  # relative to one frame, so that the mean of equal frames is exactly that frame
     if weights is None and valid is None:
         return anchor + distances.mean(1)
     share = valid if weights is None else weights if valid is None else weights * valid

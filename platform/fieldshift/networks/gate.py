@@ -1,4 +1,4 @@
-"""Gate-Shift (GSM) and Gate-Shift-Fuse (GSF): a learned gate decides what leaves for the neighbouring frames.
+"""Gate-Shift (GSM) and Gate-Shift-Fuse (GSF): a learned gate selects the features sent to the neighbouring frames.
 
 B batch, T frames, C channels, F gated channels, H, W. Rows are batch-major: row b * T + t is frame t of sample b.
 """
@@ -19,10 +19,10 @@ Shift = Callable[[Tensor, int, int], Tensor]
 
 
 class TemporalGate(nn.Module):
-    """One gate plane in (-1, 1) for each half of F channels: tanh(Conv3d(F -> 2, 3x3x3, groups 2)(ReLU(BN3d(x)))).
+    """One gate plane in (-1, 1) per half of F channels: tanh(Conv3d(F -> 2, 3x3x3, groups 2)(ReLU(BN3d(x)))).
 
-    (B, T, F, H, W) -> (B, T, 2, H, W). The 3x3x3 convolution is computed as a 2D convolution with three outputs a
-    half, one for each temporal tap, summed over the neighbouring frames: the same 27 F + 2 parameters and the same
+    (B, T, F, H, W) -> (B, T, 2, H, W). The 3x3x3 convolution is computed as a 2D convolution with three outputs per
+    half, one per temporal tap, summed over the neighbouring frames: the same 27 F + 2 parameters and the same
     values, 4-D weights (so channels_last works), and no 5-D convolution.
     """
 
@@ -34,7 +34,7 @@ class TemporalGate(nn.Module):
         if zero:
             nn.init.zeros_(self.taps.weight)
         else:
-            bound = (13.5 * width) ** -0.5  # a Conv3d with width / 2 inputs and 27 taps starts its weights within this
+            bound = (13.5 * width) ** -0.5  # the initial bound of a Conv3d with width / 2 inputs and 27 taps
             nn.init.uniform_(self.taps.weight, -bound, bound)
             nn.init.uniform_(self.bias, -bound, bound)
 
@@ -57,13 +57,13 @@ def interleave(video: Float[Tensor, "batch frames width height columns"]) -> Ten
 
 
 class GSM(nn.Module):
-    """Gates, shifts and adds back a part of the channels (Sudhakaran et al., CVPR 2020).
+    """Gates, shifts and adds back part of the channels (Sudhakaran et al., CVPR 2020).
 
     (B * T, C, H, W) -> the same shape. F = `ratio` * C channels, lowered to a multiple of 4: y = gate * x,
     r = x - y; the first half's y comes from t + 1, the second's from t - 1, zeros at the ends; out = shifted y + r,
-    channels interleaved within each half where `interleave`; the other channels pass. `zero_gate` starts the gate at
-    0: then the module begins as the identity up to the interleave, exactly so without it. 29 F + 2 parameters. A video of
-    one frame passes as it is, not interleaved either [D]; no parameter then has a gradient, and networks build none.
+    channels interleaved within each half where `interleave`; the other channels pass unchanged. `zero_gate` initialises the
+    gate at 0: the module then starts as the identity up to the interleave, exactly so without it. 29 F + 2 parameters. A
+    video of one frame passes unchanged, not interleaved either [D]; no parameter then has a gradient, and networks build none.
     """
 
     ELEMENTWISE = 5  # operations per gated number: 2 of the normalisation, product, difference, sum
@@ -96,7 +96,7 @@ class GSM(nn.Module):
         return torch.cat([mixed, passing], dim=2).flatten(0, 1)
 
     def arrived(self, leaving: Tensor) -> Tensor:
-        """What left for the neighbours, at the neighbours: the first half from t + 1, the second from t - 1."""
+        """The gated features at the neighbours: the first half from t + 1, the second from t - 1."""
         return self.shift(leaving, self.width // 2, self.width // 2)
 
     def shift(self, video: Tensor, ahead: int, behind: int) -> Tensor:
@@ -104,11 +104,11 @@ class GSM(nn.Module):
         return shift_frames(video, ahead, behind)
 
     def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
-        """Adds what arrived from the neighbours to what remained, (B, T, F, H, W)."""
+        """Adds the features from the neighbours to the remaining ones, (B, T, F, H, W)."""
         return self.arrived(leaving) + (gated - leaving)
 
     def motion_flops(self, features: Tensor) -> int:
-        """Floating-point operations per image of gating, beside the convolutions, on a map like this one."""
+        """Floating-point operations per image of gating, without the convolutions, on a map like this one."""
         return 0 if self.frames == 1 else self.frames * self.gating_flops(features)
 
     def gating_flops(self, features: Tensor) -> int:
@@ -120,11 +120,11 @@ class GSM(nn.Module):
 
 
 class GSF(GSM):
-    """Gates, shifts and fuses by learned weights (Sudhakaran et al., TPAMI 2023): GSM whose sum is weighted.
+    """Gates, shifts and fuses by learned weights (Sudhakaran et al., TPAMI 2023): GSM with a weighted sum.
 
-    w = sigmoid(Conv2d(2 -> 1, 3x3) over the (channel x time) map of the spatial means of [shifted y, r]), its own for
-    each half; out = w * shifted y + (1 - w) * r. Shapes as in GSM; 29 F + 40 parameters. The gate starts as torch's
-    default; `zero_gate=True` starts it at 0.
+    w = sigmoid(Conv2d(2 -> 1, 3x3) over the (channel x time) map of the spatial means of [shifted y, r]), separate for
+    each half; out = w * shifted y + (1 - w) * r. Shapes as in GSM; 29 F + 40 parameters. The gate has torch's default
+    initialisation; `zero_gate=True` initialises it at 0.
     """
 
     ELEMENTWISE = 9  # 3 of a weighted sum instead of 1, and 2 of the spatial means
@@ -136,7 +136,7 @@ class GSF(GSM):
         self.weigh = nn.Conv2d(4, 2, 3, padding=1, groups=2)  # inputs: (half, [shifted y, r]), outputs: half
 
     def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
-        """The weighted sum of what arrived and what remained, (B, T, F, H, W)."""
+        """The weighted sum of the shifted and the remaining features, (B, T, F, H, W)."""
         left, all_of_it = leaving.mean((3, 4), keepdim=True), gated.mean((3, 4), keepdim=True)  # (B, T, F, 1, 1)
         means = self.means_in_time(left, all_of_it - left)
         batch, _, frames, width = means.shape[:4]
@@ -144,7 +144,7 @@ class GSF(GSM):
         weight = torch.sigmoid(self.weigh(maps.flatten(1, 2))).flatten(1, 2).transpose(1, 2)  # (B, T, F)
         weight = self.own_frames(weight)
         remained = gated - leaving
-        # Under autocast the weights come out of a convolution in half precision, and lerp wants one dtype.
+        # Under autocast the weights are the output of a convolution in half precision, and lerp needs one dtype.
         return torch.lerp(remained, self.arrived(leaving), weight[..., None, None].to(remained.dtype))
 
     def means_in_time(self, left: Tensor, remained: Tensor) -> Float[Tensor, "batch 2 frames width 1 1"]:
@@ -152,5 +152,5 @@ class GSF(GSM):
         return torch.stack([self.arrived(left), remained], dim=1)
 
     def own_frames(self, weight: Float[Tensor, "batch some_frames width"]) -> Float[Tensor, "batch frames width"]:
-        """The weights of the frames that there are."""
+        """The weights of the existing frames."""
         return weight

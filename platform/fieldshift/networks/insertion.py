@@ -1,4 +1,4 @@
-"""Puts temporal modules into a 2D network: by block type in the known families, by module-name pattern in any other."""
+"""Inserts temporal modules into a 2D network: by block type in the known families, by module-name pattern otherwise."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from fieldshift.networks.folded import Motion
 from fieldshift.networks.temporal import TemporalKind
 from fieldshift.networks.tiny_resnet import TinyBlock
 
-DEEP_STAGE = 23  # blocks from which on only every second block of a stage is shifted
-SHOWN_NAMES = 24  # modules that an error line names
+DEEP_STAGE = 23  # number of blocks from which only every second block of a stage is shifted
+SHOWN_NAMES = 24  # number of modules named in an error message
 
 
 class Inserted(nn.Module):
     """A module of the 2D network together with the temporal module before or after it, for maps of `channels`.
 
-    UserError where what comes in (after it: what the module puts out) is no map of that many channels.
+    Raises UserError where its input (after the module: the module's output) is not a map of that many channels.
     """
 
     def __init__(self, wrapped: nn.Module, temporal: nn.Module, *, before: bool, path: str, channels: int) -> None:
@@ -46,11 +46,11 @@ class Inserted(nn.Module):
         return mixed
 
     def _fitting(self, value: object) -> Tensor:
-        """The map that the temporal module is to see, if it is one that it was built for."""
+        """Returns the map for the temporal module if it has the expected shape."""
         if isinstance(value, Tensor) and value.ndim == 4 and value.shape[1] == self.channels:
             return value
         shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
-        side, edge = ("receives", "begins with") if self.before else ("puts out", "ends in")
+        side, edge = ("receives", "begins with") if self.before else ("returns", "ends in")
         raise UserError(
             f"The place '{self.path}' {side} a value of {shape}, but a map of {self.channels} channels (N, "
             f"{self.channels}, H, W) was expected; name a module in places that {edge} one convolution."
@@ -59,18 +59,18 @@ class Inserted(nn.Module):
 
 @dataclass(frozen=True)
 class Placement:
-    """One temporal module in a network: the module it sits at, before or after it, and its channels."""
+    """One temporal module in a network: the module it is attached to, before or after it, and its channels."""
 
     path: str
     """Dotted name of the wrapped module, as it was in the 2D network."""
     before: bool
     """Whether the temporal module comes before the wrapped module."""
     channels: int
-    """Channels that the temporal module sees."""
+    """Number of channels of the temporal module."""
 
 
 MotionsAt = Callable[[Sequence[Placement]], Sequence[Motion]]
-"""The motions of all places of a network, in their order; UserError where places and motions do not fit together."""
+"""The motions of all places of a network, in their order; UserError where places and motions do not match."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _branch_between(first: str, last: str) -> Callable[[nn.Module], _Branch | No
 
 
 def _convolutions(block: nn.Module, inside: str) -> list[tuple[str, nn.Conv2d]]:
-    """The convolutions of a branch that work on its feature map, squeeze-and-excitation left out."""
+    """The convolutions of a branch that work on its feature map, without squeeze-and-excitation."""
     return [
         (name, module)
         for name, module in block.named_modules()
@@ -124,7 +124,7 @@ def _convnext(block: nn.Module) -> _Branch | None:
 def _timm_convnext(block: nn.Module) -> _Branch | None:
     depthwise = block.get_submodule("conv_dw")
     assert isinstance(depthwise, nn.Conv2d)
-    # The linear layers may work on (N, H, W, C); what drops the branch in training is the first to see (N, C, H, W).
+    # The linear layers may work on (N, H, W, C); the module that drops the branch in training is the first to see (N, C, H, W).
     return _Branch("conv_dw", "drop_path", depthwise.in_channels, depthwise.out_channels)
 
 
@@ -144,7 +144,7 @@ NAMED_BLOCKS: dict[str, Callable[[nn.Module], _Branch | None]] = {
     "timm.models.resnet.Bottleneck": _branch_between("conv1", "conv3"),
     "timm.models.convnext.ConvNeXtBlock": _timm_convnext,
 }
-"""Blocks of packages that need not be installed, by the full names of their classes."""
+"""Blocks of optional packages, by the full names of their classes."""
 
 
 def residual_branches(network: nn.Module) -> Iterator[tuple[str, _Branch]]:
@@ -158,7 +158,7 @@ def residual_branches(network: nn.Module) -> Iterator[tuple[str, _Branch]]:
 
 
 def placements_by_family(network: nn.Module, kind: TemporalKind) -> list[Placement]:
-    """Where a temporal module goes among known residual blocks; raises UserError where there are none."""
+    """The places of a temporal module among known residual blocks; raises UserError where there are none."""
     branches = list(residual_branches(network))
     if not branches:
         raise UserError(
@@ -184,9 +184,9 @@ def _thinned(branches: list[tuple[str, _Branch]]) -> list[tuple[str, _Branch]]:
 def placements_by_pattern(network: nn.Module, kind: TemporalKind, pattern: str) -> list[Placement]:
     """A temporal module at every module whose dotted name matches the shell pattern (several: comma-separated).
 
-    Before the module for the shifts and conv3d, after it for GSM and GSF. A pattern takes the Conv2d it matches; where
-    it matches none, the outermost modules with convolutions inside, whose channels are those of their first or last
-    one. Raises UserError, with the names there are, where a pattern matches neither.
+    Before the module for the shifts and conv3d, after it for GSM and GSF. A pattern selects the Conv2d it matches; if
+    it matches none, the outermost modules that contain convolutions, with the channels of their first or last
+    one. Raises UserError, which lists the names, where a pattern matches neither.
     """
     before = kind.place != "after-last-conv"
     holders = _with_convolutions(network)
@@ -226,7 +226,7 @@ def _inside_any(name: str, others: Iterable[str]) -> bool:
 
 
 def _names(holders: dict[str, list[nn.Conv2d]]) -> str:
-    """The names that a pattern can match, all of them where they are few."""
+    """The names that a pattern can match, all of them if there are few."""
     shown = ", ".join(list(holders)[:SHOWN_NAMES])
     more = len(holders) - SHOWN_NAMES
     return f"Its modules with convolutions are {shown}{f' and {more} more' if more > 0 else ''}."
@@ -242,10 +242,10 @@ def insert(
     places: str | None = None,
     motions: MotionsAt | None = None,
 ) -> list[Placement]:
-    """Puts the temporal modules of one kind into a 2D network, in place, and returns where they went.
+    """Inserts the temporal modules of one kind into a 2D network, in place, and returns where.
 
     `places=None` uses the residual blocks of the known families, otherwise a module-name pattern. Parameters of the 2D
-    network keep their values; the wrapped modules get `.wrapped` into their names. What is inserted takes over device,
+    network keep their values; the wrapped modules get `.wrapped` in their names. Inserted modules take over device,
     precision and mode (training or evaluation). With `motions`, which gives one motion per place, the modules are those of
     the folded form. A video of one frame has no neighbours: nothing is inserted, so the network stays the 2D network, with
     its names and no unused parameter [D]. Raises UserError where a place has a module already.
@@ -263,7 +263,7 @@ def insert(
     placements = placements_by_pattern(network, kind, places) if places else placements_by_family(network, kind)
     _check_free(network, [placement.path for placement in placements])
     if frames == 1 and motions is None:
-        with torch.device("meta"):  # what does not fit is said, as for several frames
+        with torch.device("meta"):  # raises the same errors as for several frames
             for placement in placements:
                 kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave)
         return []
@@ -289,12 +289,12 @@ def insert(
 
 
 def _check_free(network: nn.Module, places: Sequence[str]) -> None:
-    """Raises UserError where a place holds a temporal module already, or lies inside of one."""
+    """Raises UserError where a place already has a temporal module, or is inside one."""
     taken = {name: module.path for name, module in network.named_modules() if isinstance(module, Inserted)}
     for place in places:
         for name, path in taken.items():
             if not place or f"{place}.".startswith(f"{name}.") or name.startswith(f"{place}."):
                 raise UserError(
-                    f"The place '{path}' has a temporal module already, so it takes no second one; begin with a network "
+                    f"The place '{path}' already has a temporal module and cannot get a second one; start from a network "
                     "without any, or name other modules in places."
                 )

@@ -1,7 +1,7 @@
 """Movements: linear maps over the pixels of a feature map, applied to some of its channels.
 
 An affine warp is linear, and so is a weighted sum of warps: each output pixel is a weighted sum of a few input pixels
-("taps"). The taps depend on neither image nor channel, so batch and channels are laid side by side in the rows of a
+("taps"). The taps depend on neither image nor channel, so batch and channels are contiguous in the rows of a
 table with one row per pixel, and `embedding_bag` adds weighted rows in one pass, however many warps are mixed. The
 adjoint is the same sum with the taps sorted by the pixel they read, so gradients of every order are passes of the same kind.
 
@@ -26,7 +26,7 @@ from fieldshift.kept import Kept, is_traced
 
 @dataclass(frozen=True)
 class Taps:
-    """Which rows of a table are added to which: output row b is the weighted sum of taps `starts[b]` to `starts[b + 1]`.
+    """Sparse row sums: output row b is the weighted sum of taps `starts[b]` to `starts[b + 1]`.
 
     `rows` (N,) are the input rows that the taps read, `starts` (R,) the first tap of each of the R output rows, `receivers`
     (N,) the output row that each tap is added to; input and output have R = G * P rows, block by block.
@@ -49,17 +49,17 @@ class Taps:
         return Taps(self.receivers[self.order], starts, self.rows[self.order])
 
     def to(self, device: torch.device) -> Taps:
-        """The taps on a device."""
+        """Copies the taps to a device."""
         return Taps(self.rows.to(device), self.starts.to(device), self.receivers.to(device))
 
     @property
     def nbytes(self) -> int:
-        """The memory of the taps and of what is derived from them, in bytes."""
+        """The memory of the taps and of derived tensors, in bytes."""
         return 6 * self.rows.nbytes + 2 * self.starts.nbytes
 
 
 def add_rows(table: Tensor, weights: Tensor, taps: Taps) -> Tensor:
-    """The output rows (R, D) of a table (R, D) under the taps with weights (N,), outside of autograd."""
+    """Computes the output rows (R, D) of a table (R, D) under the taps with weights (N,), outside of autograd."""
     if not len(taps.rows):
         return torch.zeros_like(table)
     return F.embedding_bag(taps.rows, table, taps.starts, mode="sum", per_sample_weights=weights)
@@ -95,7 +95,7 @@ class _Products(torch.autograd.Function):
     def forward(table: Tensor, gradient: Tensor, taps: Taps) -> Tensor:
         if not len(taps.rows):
             return table.new_zeros(0)
-        with torch.enable_grad():  # embedding_bag has this product as its own gradient
+        with torch.enable_grad():  # this product is the gradient of embedding_bag
             ones = torch.ones(len(taps.rows), dtype=table.dtype, device=table.device, requires_grad=True)
             summed = add_rows(table.detach(), ones, taps)
         return torch.autograd.grad(summed, ones, gradient.contiguous())[0]
@@ -113,7 +113,7 @@ class _Products(torch.autograd.Function):
 
 
 class _MoveChannels(torch.autograd.Function):
-    """Adds rows of the first `width` channels of a map and passes the others, in one copy of the map."""
+    """Adds rows of the first `width` channels of a map and copies the others, in one copy of the map."""
 
     @staticmethod
     def forward(features: Tensor, weights: Tensor, taps: Taps, width: int, blocks: int) -> Tensor:
@@ -139,7 +139,7 @@ class _MoveChannels(torch.autograd.Function):
 
 
 class Layout(NamedTuple):
-    """How a map (B, C, H, W) lies in memory, apart from the number of its channels."""
+    """The memory layout of a map (B, C, H, W), apart from the number of its channels."""
 
     batch: int
     height: int
@@ -156,7 +156,7 @@ def to_rows(features: Float[Tensor, "batch channels H W"], blocks: int, width: i
     """The first `width` channels of a map as a table (G * P, B * C'): one row per pixel, outside of autograd."""
     layout, channels = Layout.of(features), features.shape[1]
     pixels, each = layout.height * layout.width, width // blocks
-    if layout.channels_last:  # the C' numbers of a block are together: they change places as one
+    if layout.channels_last:  # the C' numbers of a block are contiguous and move together
         if channels % each:
             features, channels = features[:, :width], width
         pieces = features.permute(0, 2, 3, 1).reshape(-1, each)  # (B * P * C / C', C')
@@ -234,7 +234,7 @@ _orders: Kept[Tensor] = Kept(64 * 2**20)
 
 
 def _transposition(shape: tuple[int, int, int], first: int, device: torch.device) -> Tensor:
-    """The places, in an array of this shape (I, J, K), of the first rows of its transpose (K, J, I), in order."""
+    """The positions, in an array of this shape (I, J, K), of the first rows of its transpose (K, J, I), in order."""
 
     def made() -> Tensor:
         numbers = torch.arange(shape[0] * shape[1] * shape[2], device=device).view(shape)
@@ -245,11 +245,11 @@ def _transposition(shape: tuple[int, int, int], first: int, device: torch.device
 
 @dataclass(frozen=True)
 class Movement:
-    """What happens to moved channels: in G blocks of equal width, each pixel becomes a weighted sum of pixels of its block.
+    """A movement of channels in G blocks of equal width: each pixel becomes a weighted sum of pixels of its block.
 
-    `taps` and `weights` (N,) say which; `size` (H, W) is that of the map. `fill_mean` adds each channel's mean outside
-    of the map instead of zero; `shares` (G,) is how much each block's warps weigh together, where that may not be 1. With
-    `is_identity` nothing moves and a map is returned as it is, bit for bit.
+    `taps` and `weights` (N,) define the sums; `size` (H, W) is that of the map. `fill_mean` adds each channel's mean outside
+    the map instead of zero; `shares` (G,) is the total weight of each block's warps, where it may differ from 1. With
+    `is_identity` nothing moves and a map is returned unchanged, bit for bit.
     """
 
     size: tuple[int, int]
@@ -288,12 +288,12 @@ class Movement:
         return self.added(features, width)
 
     def added(self, features: Float[Tensor, "batch channels H W"], width: int) -> Tensor:
-        """The map with its first `width` channels summed; zero outside of the map, one precision throughout."""
+        """The map with its first `width` channels summed; zero outside the map, in a single precision."""
         result: Tensor = _MoveChannels.apply(features, self.weights, self.taps, width, self.blocks)
         return result
 
     def _filled(self, moved: Tensor, sums: Callable[[Tensor], Tensor]) -> Tensor:
-        """The sums of the moved channels, with what lies outside of the map."""
+        """The sums of the moved channels, with the fill outside the map."""
         if not self.fill_mean:
             return sums(moved)
         outside = moved.mean((2, 3), keepdim=True)
@@ -303,7 +303,7 @@ class Movement:
         return sums(moved - outside) + outside * of_channels.to(moved.dtype)[:, None, None]
 
     def gathered(self, moved: Float[Tensor, "batch width H W"]) -> Tensor:
-        """The same sums in operations that every exporter knows: a gather of as many taps for every pixel, and a sum."""
+        """The same sums in operations that every exporter supports: a gather of equally many taps per pixel, and a sum."""
         batch, channels = moved.shape[:2]
         pixels, each = self.size[0] * self.size[1], channels // self.blocks
         rows, shares = self.padded
@@ -316,7 +316,7 @@ class Movement:
 
     @cached_property
     def padded(self) -> tuple[Int[Tensor, "blocks P most"], Float[Tensor, "blocks P most"]]:
-        """The taps as pixels (G, P, M) of their block and weights (G, P, M), M the most taps of a pixel; 0 where none."""
+        """The taps as pixels (G, P, M) of their block and weights (G, P, M), M the maximum number of taps; 0 for padding."""
         starts, pixels = self.taps.starts.long(), self.size[0] * self.size[1]
         receivers = self.taps.receivers.long()
         number = torch.arange(len(receivers), device=starts.device) - starts[receivers]

@@ -1,6 +1,6 @@
-"""The names of networks, temporal modules and published weights, known without importing torch.
+"""The names of networks, temporal modules and published weights, available without importing torch.
 
-torchvision's own are read from its sources, so they are those of the version that is installed.
+torchvision's names are read from its sources, so they match the installed version.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ DENSE_HEADS = ("fcn", "deeplabv3", "pspnet")
 MOBILE_SEGMENTERS = ("deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
 TEMPORAL_NAMES = ("none", "tsm", "tsm-inplace", "tsm-causal", "gsm", "gsf", "conv3d")
 NOT_FOLDED = {
-    "none": "it lets no frame see another, so there is nothing to fold",
-    "tsm-causal": "it only looks back, as a stream of frames needs it, and one frame is no stream",
+    "none": "it connects no frames, so there is nothing to fold",
+    "tsm-causal": "it only looks back, for streams of frames, and one frame is not a stream",
     "conv3d": "it mixes all channels of three frames, so every channel would be moved twice",
 }
 """The temporal modules without a folded form, and why."""
@@ -60,7 +60,7 @@ def other_classifiers() -> tuple[str, ...]:
 
 
 def known_detectors() -> tuple[str, ...]:
-    """The detectors of torchvision, of which the backbone alone is looked at."""
+    """The detectors of torchvision, of which only the backbone is used."""
     return tuple(sorted(published_models("detection")))
 
 
@@ -75,7 +75,7 @@ def is_foreign(name: str, task: str | None = None) -> bool:
 
 
 def unknown_network(name: str, task: str | None = None) -> UserError:
-    """The error for a network that is not known for a task (None: any), with the nearest name of all there are."""
+    """The error for a network unknown for a task (None: any), with the nearest known name."""
     own = {"classification": known_classifiers(), "segmentation": known_segmenters()}
     known = [each for kind, names in own.items() if task in (None, kind) for each in names]
     others = other_classifiers() if task != "segmentation" else ()
@@ -99,7 +99,7 @@ def backbone_of(name: str) -> str:
 
 
 def known_temporal() -> tuple[str, ...]:
-    """The names of all temporal modules, those included that a program has added to the registry."""
+    """The names of all temporal modules, including those that a program added to the registry."""
     registry = sys.modules.get("fieldshift.networks.temporal")
     return TEMPORAL_NAMES if registry is None else tuple(registry.TEMPORAL)
 
@@ -152,12 +152,12 @@ def _models() -> Path:
 
 
 def is_weights_file(weights: str) -> bool:
-    """Whether `weights` means a file rather than an entry of torchvision."""
+    """Whether `weights` is a file rather than an entry of torchvision."""
     return weights.endswith(SUFFIXES) or Path(weights).exists()
 
 
 def check_weights_file(path: Path) -> None:
-    """Raises UserError where there is no such file, or it is of a kind that holds no weights."""
+    """Raises UserError where the file does not exist, or has an ending that weights do not have."""
     if not path.is_file():
         raise UserError(
             f"The weights file '{path}' does not exist; give a {', '.join(SUFFIXES)} file or a torchvision entry."
@@ -167,7 +167,7 @@ def check_weights_file(path: Path) -> None:
 
 
 def check_weights_name(weights: str, network: str) -> None:
-    """Raises UserError where `weights` is neither a file that is there nor an entry of torchvision for the network."""
+    """Raises UserError where `weights` is neither an existing file nor an entry of torchvision for the network."""
     if is_weights_file(weights):
         check_weights_file(Path(weights))
         return

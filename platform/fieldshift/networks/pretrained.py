@@ -1,4 +1,4 @@
-"""Weights from torchvision or from a file, and a report of what of them the network took."""
+"""Loads weights from torchvision or from a file, and reports which of them the network took."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from torchvision.models import get_model_weights, list_models
 from fieldshift.errors import UserError, reason_of, unknown_name
 from fieldshift.networks.names import SUFFIXES, check_weights_file, is_weights_file
 
-_NESTED = ("state_dict", "model", "network")  # keys under which training scripts keep the weights
+_NESTED = ("state_dict", "model", "network")  # keys under which training scripts store the weights
 _SECOND_HEADS = ("aux_classifier", "low_classifier")
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsReport:
-    """What became of the tensors of a file of weights; names are those of the plain 2D network."""
+    """The use of the tensors of a file of weights; names are those of the plain 2D network."""
 
     source: str
     """The torchvision entry or the file."""
     matched: tuple[str, ...]
-    """Taken as they were."""
+    """Loaded unchanged."""
     adapted: tuple[str, ...]
-    """Taken after the input channels of the first convolution had been averaged or repeated."""
+    """Loaded after averaging or repeating the input channels of the first convolution."""
     reshaped: tuple[str, ...]
-    """In both, but of different shapes, as a head for other classes, a stem for small images or the larger kernels of
-    a wide field: left at their start."""
+    """In both, but with different shapes, such as a head for other classes, a stem for small images or the larger kernels of
+    a wide field: not loaded."""
     missing: tuple[str, ...]
-    """In the network only: left at their start, as new temporal modules are."""
+    """In the network only, such as new temporal modules: not loaded."""
     unexpected: tuple[str, ...]
     """In the file only: not used."""
 
     def summary(self) -> str:
-        """One line with the counts, and the names where they are few."""
+        """One line with the counts, and the names if there are few."""
 
         def named(names: tuple[str, ...]) -> str:
             return f"{len(names)} ({_few(names)})" if names else "0"
@@ -50,7 +50,7 @@ class WeightsReport:
 
 
 def plain_name(name: str) -> str:
-    """The name that a tensor has in the plain 2D network, whatever wraps it here."""
+    """The name of a tensor in the plain 2D network, without wrappers."""
     parts = [part for part in name.removeprefix("module.").split(".") if part != "wrapped"]
     return ".".join(parts[1:] if parts[0] == "network" else parts)
 
@@ -69,9 +69,9 @@ def load_weights(
 
     `weights` is a file (.pth, .pt or .safetensors) or an entry of torchvision, such as "IMAGENET1K_V2" or "DEFAULT",
     for the network itself or for its body. A head for other classes, a stem for images of another size and, with
-    `wide_field`, convolutions with another kernel size are left at their start and reported; the first convolution is
-    adapted to another number of input channels. UserError where the source is unknown or cannot be read, where nothing
-    in it fits, and where any other tensor has another shape.
+    `wide_field`, convolutions with another kernel size keep their initial values and are reported; the first convolution is
+    adapted to another number of input channels. Raises UserError where the source is unknown or unreadable, where no
+    tensor matches, and where any other tensor has another shape.
     """
     if is_weights_file(weights):
         source, tensors = weights, read_weights(Path(weights))
@@ -89,7 +89,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        with warnings.catch_warnings():  # torch's own words about old formats
+        with warnings.catch_warnings():  # torch's warnings about old formats
             warnings.simplefilter("ignore")
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -106,7 +106,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else {}
     )
     if not tensors:
-        raise UserError(f"The weights file '{path}' holds no tensors by name; give a state dict.")
+        raise UserError(f"The weights file '{path}' contains no tensors by name; give a state dict.")
     return tensors
 
 
@@ -117,15 +117,15 @@ def torchvision_weights(entry: str, name: str, body: str) -> tuple[str, dict[str
         return str(chosen), chosen.get_state_dict(progress=False, check_hash=True)
     except OSError as error:
         raise UserError(
-            f"The weights {chosen} cannot be downloaded from {chosen.url} ({error}); fetch that file where there is a "
+            f"The weights {chosen} cannot be downloaded from {chosen.url} ({error}); download that file on a machine with a "
             "connection and give its path."
         ) from error
 
 
 def torchvision_entry(entry: str, name: str, body: str) -> Any:
-    """A member of torchvision's enumerations of weights. Raises UserError for one that is not there."""
+    """A member of torchvision's enumerations of weights. Raises UserError for an unknown one."""
     known: dict[str, Any] = {}
-    for owner in (body, name):  # the network's own entries win
+    for owner in (body, name):  # the network's own entries take precedence
         if owner in list_models():
             kinds = get_model_weights(owner)
             known |= {member: kinds[member] for member in kinds.__members__}
@@ -139,7 +139,7 @@ def torchvision_entry(entry: str, name: str, body: str) -> Any:
 
 
 def _best_prefix(network: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under plain names, as part of the whole or of its body, whichever fits more names."""
+    """The tensors under plain names, as part of the whole network or of its body, whichever matches more names."""
     plain = {plain_name(key): value for key, value in tensors.items()}
     wanted = {plain_name(key) for key in network.state_dict()}
     as_body = {f"backbone.{key}": value for key, value in plain.items()}
@@ -179,7 +179,7 @@ def _adopt(
         )
     if not matched:
         raise UserError(
-            f"No tensor of '{source}' fits the network by name; it was made for another network: it holds "
+            f"No tensor of '{source}' fits the network by name; it was made for another network: it contains "
             f"{_few(tensors)}, the network {_few(own)}."
         )
     return WeightsReport(
@@ -193,9 +193,9 @@ def _adopt(
 
 
 def _tensors_of_heads(network: nn.Module, num_classes: int) -> set[str]:
-    """The plain names of the weights and biases that make the logits: of the last layer with an output per class.
+    """The plain names of the weights and biases of the logits: of the last layer with one output per class.
 
-    An auxiliary head, and the lower of the two layers that LRASPP adds up, have such a layer of their own.
+    An auxiliary head, and the lower of the two layers that LRASPP adds up, also have such a layer.
     """
     last: dict[str, str] = {}
     for path, module in network.named_modules():
@@ -217,12 +217,12 @@ def _other_kernel(value: Tensor, target: Tensor) -> bool:
 
 
 def _few(names: Iterable[str]) -> str:
-    """The first names, for a line of an error or a report."""
+    """The first names, for an error or a report."""
     listed = list(names)
     return ", ".join(listed[:4]) + (", ..." if len(listed) > 4 else "")
 
 
 def _other_inputs(weight: Tensor, channels: int) -> Tensor:
-    """A first convolution for another number of channels that answers a grey image as the original does."""
+    """A first convolution for another number of channels with the same output on a grey image as the original."""
     inputs = weight.shape[1]
     return weight.mean(1, keepdim=True).repeat(1, channels, 1, 1) * (inputs / channels)

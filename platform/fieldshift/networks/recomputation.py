@@ -1,4 +1,4 @@
-"""Activation checkpointing: the blocks of a stage forget their activations; the backward pass computes them again."""
+"""Activation checkpointing: the blocks of a stage discard their activations; the backward pass recomputes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RECOMPUTED = "_stage_class"
 
 @contextlib.contextmanager
 def frozen_statistics(stage: nn.Module) -> Iterator[None]:
-    """BatchNorm keeps normalising by the batch but leaves its running statistics as they are."""
+    """BatchNorm keeps normalising by the batch but does not update its running statistics."""
     norms = [module for module in stage.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
@@ -51,9 +51,9 @@ def _recomputed_class(stage_class: type[nn.Module]) -> type[nn.Module]:
 
 
 def recompute_stages(network: nn.Module, stages: Iterable[str]) -> None:
-    """Makes the named stages recompute their activations in the backward pass, in place: less memory, one more forward.
+    """Makes the named stages recompute their activations in the backward pass, in place: less memory, one more forward pass.
 
-    Of a stage that is a chain of blocks (nn.Sequential) the maps between the blocks are kept, of any other its input.
+    For a stage that is a chain of blocks (nn.Sequential) the maps between the blocks are stored, for any other its input.
 
     Results, gradients, BatchNorm statistics and the names of parameters are those of the network without it.
     """
@@ -65,12 +65,12 @@ def recompute_stages(network: nn.Module, stages: Iterable[str]) -> None:
 
 
 def is_recomputed(network: nn.Module) -> bool:
-    """Whether some part of the network recomputes its activations."""
+    """Whether any part of the network recomputes its activations."""
     return any(hasattr(type(module), _RECOMPUTED) for module in network.modules())
 
 
 def _is_chain_of_blocks(stage: nn.Module) -> bool:
-    """Whether a stage is a chain of modules with layers inside; single layers by themselves would keep every map."""
+    """Whether a stage is a chain of modules that contain layers; a chain of single layers would store every map."""
     if not isinstance(stage, nn.Sequential):
         return False
     parts = [part.wrapped if isinstance(part, Inserted) else part for part in stage]

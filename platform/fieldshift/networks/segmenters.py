@@ -20,7 +20,7 @@ from fieldshift.networks.tiny_resnet import LAST_BLOCK, STAGES, WIDTHS, TinyFeat
 
 
 class PyramidPoolingHead(nn.Sequential):
-    """The head of PSPNet (Zhao et al., CVPR 2017): the map beside its means over 1, 2, 3 and 6 cells a side.
+    """The head of PSPNet (Zhao et al., CVPR 2017): the map concatenated with its means over grids of side 1, 2, 3 and 6.
 
     (N, C, h, w) -> (N, K, h, w). Every mean goes through a 1x1 convolution to C / 4 channels and is upsampled.
     """
@@ -38,7 +38,7 @@ class PyramidPoolingHead(nn.Sequential):
 
 
 class PyramidPooling(nn.Module):
-    """A map beside its means over grids of several sizes: (N, C, h, w) -> (N, C + len(cells) * inner, h, w)."""
+    """A map concatenated with its means over grids of several sizes: (N, C, h, w) -> (N, C + len(cells) * inner, h, w)."""
 
     def __init__(self, channels: int, inner: int, cells: tuple[int, ...]) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class PyramidPooling(nn.Module):
 class Segmenter(nn.Module):
     """A backbone with a dense head: (N, C, H, W) -> logits (N, K, H, W), upsampled bilinearly to the image.
 
-    The backbone gives a dict of maps: "out" for the head, "aux" for the auxiliary head. A head with
+    The backbone returns a dict of maps: "out" for the head, "aux" for the auxiliary head. A head with
     `reads_all_maps` (LRASPP) gets the whole dict. Parameter names are torchvision's.
     """
 
@@ -80,7 +80,7 @@ class Segmenter(nn.Module):
     def forward_with_auxiliary(
         self, images: Float[Tensor, "rows channels h w"]
     ) -> tuple[Float[Tensor, "rows classes h w"], Float[Tensor, "rows classes h w"] | None]:
-        """The logits and, where there is an auxiliary head, its logits: both (N, K, H, W)."""
+        """The logits and the logits of the auxiliary head, if any: both (N, K, H, W)."""
         maps = self.backbone(images)
         logits = self._upsampled(self.classifier, maps, images)
         if self.aux_classifier is None:
@@ -113,7 +113,7 @@ def segmenter(
 
     ResNets of bottleneck blocks are dilated to a stride of 8, ResNet-18 and -34 keep their stride of 32. `wide_field`
     is for tiny-resnet-fcn only (larger kernels), since the others are dilated already; `auxiliary` adds a head for the
-    auxiliary loss on the map before the last. UserError for an unknown name and for what a network cannot have.
+    auxiliary loss on the map before the last. Raises UserError for an unknown name and for options that do not apply.
     """
     if name not in known_segmenters():
         raise unknown_name("segmentation network", name, known_segmenters())
@@ -128,7 +128,7 @@ def segmenter(
             stages=tuple(f"backbone.{stage}" for stage in STAGES),
         )
     if wide_field:
-        raise UserError(f"wide_field=True has no meaning for '{name}', whose body is dilated already; omit it.")
+        raise UserError(f"wide_field=True does not apply to '{name}', whose body is dilated already; omit it.")
     if auxiliary and name in _AUXILIARY_FREE:
         raise UserError(f"'{name}' has no auxiliary head; leave auxiliary out or use deeplabv3_mobilenet_v3_large.")
     built = (_mobile if name in MOBILE_SEGMENTERS else _residual)(name, num_classes, auxiliary)

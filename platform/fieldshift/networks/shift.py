@@ -1,4 +1,4 @@
-"""The temporal shift module (TSM): channels change places with the neighbouring frames, at no parameter and no FLOP.
+"""The temporal shift module (TSM): exchanges channels with the neighbouring frames, without parameters or FLOPs.
 
 B batch, T frames, C channels, H, W. Rows are batch-major: row b * T + t is frame t of sample b.
 """
@@ -20,14 +20,14 @@ Direction = Literal["both", "past"]
 
 @dataclass(frozen=True)
 class MovedChannels:
-    """How many channels a module moves, and how many its ratio asks for."""
+    """The number of channels that a module moves, and the number requested by its ratio."""
 
     width: int
-    """Channels that are moved: the nearest lower number that the module can move."""
+    """Number of moved channels: the largest number not above `asked` that the module supports."""
     asked: float
-    """ratio * channels, seldom a number that fits."""
+    """ratio * channels, rarely a supported number."""
     how: str
-    """What is done with them, in words: "shifted each way"."""
+    """How they are moved, in words: "shifted each way"."""
 
     def __str__(self) -> str:
         exact = abs(self.width - self.asked) < 1e-6
@@ -57,7 +57,7 @@ def check_ratio(ratio: float, most: float) -> None:
 
 
 def _slabs(video: Tensor, ahead: int, behind: int, reverse: bool) -> Tensor:
-    """The shift by concatenation only, so that tracing and exporting see no write into a slice."""
+    """The shift by concatenation only, so that tracing and exporting see no write to a slice."""
     if reverse:
         first, second = slice(0, ahead), slice(ahead, ahead + behind)
         from_next, from_previous = video[:, :, second], video[:, :, first]
@@ -83,7 +83,7 @@ def _written(video: Tensor, ahead: int, behind: int, reverse: bool) -> Tensor:
 
 
 class _Shift(torch.autograd.Function):
-    """The shift with its adjoint, the opposite shift, as its backward: no zero-filled gradient for every slice."""
+    """The shift with its adjoint, the opposite shift, as its backward: avoids a zero-filled gradient per slice."""
 
     generate_vmap_rule = True
 
@@ -117,20 +117,20 @@ def shift_frames(
 
 @dataclass
 class Carried:
-    """What a causal shift takes from one chunk of a video into the next."""
+    """The state that a causal shift carries from one chunk of a video to the next."""
 
     frames: int
-    """Frames in the present chunk."""
+    """Number of frames in the current chunk."""
     last: Tensor | None
     """The moved channels of the last frame seen, (B, fold, H, W); None before the first."""
 
 
 class TSM(nn.Module):
-    """Shifts `ratio` of the channels in from the next frame and as many from the previous one (Lin et al., ICCV 2019).
+    """Shifts `ratio` of the channels in from the next frame and the same share from the previous one (Lin et al., ICCV 2019).
 
     (B * T, C, H, W) -> the same shape; floor(ratio * C) channels each way, zeros at the ends of the video. With
-    `direction="past"` only channels from the previous frame come in (online TSM), so frame t never sees a later one.
-    A video of one frame has no neighbours and passes as it is [D: a shift would clear its moved channels].
+    `direction="past"` channels come only from the previous frame (online TSM), so frame t never sees a later one.
+    A video of one frame has no neighbours and passes unchanged [D: a shift would clear its moved channels].
     Raises UserError where no channel would move and ValueError where B * T is not a multiple of T.
     """
 

@@ -1,4 +1,4 @@
-"""The smallest images and batches that a network can read, found out by shapes alone before any work."""
+"""The smallest images and batches that a network can read, determined by shapes alone before any work."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ LARGEST_SIDE = 512
 def check_batch_and_size(
     network: nn.Module, name: str, *, images: int, rows: int, channels: int, size: tuple[int, int], training: bool
 ) -> None:
-    """Raises UserError where a 2D network cannot read images (N, C, H, W) of `size` (H, W), or so few in one step.
+    """Raises UserError where a 2D network cannot read images (N, C, H, W) of `size` (H, W), or so few per step.
 
-    images: in one step of one worker; rows: the network's rows that each of them is, its frames. training: whether batch
-    normalisation needs several values a channel. Nothing is computed, and the network is left as it was.
+    images: number per step and worker; rows: the network's rows per image, its frames. training: whether batch
+    normalisation needs several values per channel. Nothing is computed, and the network is not changed.
     """
     if passes(network, (images * rows, channels, *size), training):
         return
     for more in (2, 4, 8):
         if training and passes(network, (more * images * rows, channels, *size), training):
             raise UserError(
-                f"The network {name} cannot learn from {images} image(s) in a step: one of its normalisations has a single "
+                f"The network {name} cannot learn from {images} image(s) per step: one of its normalisations has a single "
                 f"value per channel; give --recipe.batch {more * images} or more per worker."
             )
     side = max(size)
@@ -34,7 +34,7 @@ def check_batch_and_size(
         if passes(network, (max(images, 2) * rows, channels, side, side), training):
             raise UserError(
                 f"The network {name} cannot read images of {size[0]} x {size[1]} px, which are too small for it "
-                f"(those of {side} x {side} px are not); enlarge them, or take another network, such as tiny-resnet."
+                f"(those of {side} x {side} px are not); enlarge them, or use another network, such as tiny-resnet."
             )
     reason = failure(network, (images * rows, channels, *size), training)
     raise UserError(f"The network {name} cannot read images of {channels} x {size[0]} x {size[1]}: {reason}.")
@@ -46,17 +46,17 @@ def passes(network: nn.Module, shape: tuple[int, ...], training: bool) -> bool:
 
 
 def failure(network: nn.Module, shape: tuple[int, ...], training: bool) -> str | None:
-    """Why the network cannot read images of this shape, in one line; None where it can."""
+    """The reason why the network cannot read images of this shape, in one line; None where it can."""
     modes = {part: part.training for part in network.modules()}
     state = {key: value.detach().to("meta") for key, value in network.state_dict(keep_vars=True).items()}
     read: Callable[..., object] = torch.func.functional_call
     try:
         with torch.no_grad():
             read(network.train(training), state, (torch.empty(shape, device="meta"),))
-    except NotImplementedError:  # an operation that has to see values: nothing is known by shapes
+    except NotImplementedError:  # an operation needs values: shapes alone do not tell
         return None
     except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
-        return None if "meta" in str(error) else reason_of(error)  # a value that shapes alone do not have
+        return None if "meta" in str(error) else reason_of(error)  # a value that meta tensors do not have
     finally:
         for part, mode in modes.items():
             part.training = mode

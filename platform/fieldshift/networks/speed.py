@@ -1,4 +1,4 @@
-"""How fast a network answers here and now: images per second, fused over all frames."""
+"""Measures the inference speed of a network: images per second, fused over all frames."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FEWEST, MOST = 3, 50
 
 
 def images_per_second(network: VideoNetwork, size: tuple[int, int], *, batch: int = 1) -> float:
-    """Images a second of the network in evaluation mode on the device it is on, fused answers, random pixels.
+    """Images per second of the network in evaluation mode on its device, with fused output, on random pixels.
 
-    `size` is (H, W) in pixels; an image is all of its T frames. The median of 3 to 50 passes over `batch` images, for
-    about two seconds after a first pass that is not counted; making the frames is not in it. The threads are torch's.
+    `size` is (H, W) in pixels; an image counts with all its T frames. The median of 3 to 50 passes over `batch` images, for
+    about two seconds after an uncounted first pass; computing the frames is not included. Uses torch's current threads.
     """
     first = next(network.parameters())
     channels = network.image_channels

@@ -1,4 +1,4 @@
-"""Long videos in bounded memory: read in chunks of any length, answered as if all had been seen at once."""
+"""Long videos in bounded memory: read in chunks of any length, with the same output as in one pass."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fieldshift.networks.video import VideoNetwork
 
 
 class Stream:
-    """A video network with a memory: each call takes the next frames, (B, t, C, H, W), and returns their logits.
+    """A video network with state: each call takes the next frames, (B, t, C, H, W), and returns their logits.
 
-    Every causal shift keeps the channels that its next frame will need, C // 8 of one frame, so memory and work per
+    Every causal shift stores the channels that its next frame needs, C // 8 of one frame, so memory and work per
     frame do not grow with the video. Logits are those of the whole video, (B, t, K) or (B, t, K, H, W), for any t.
-    The network itself stays untouched between calls. UserError where frames depend on later ones; ValueError where the
-    batch changes within a video (`restart` begins another).
+    The network itself is unchanged between calls. Raises UserError where frames depend on later ones; ValueError where the
+    batch size changes within a video (`restart` begins another).
     """
 
     def __init__(self, network: VideoNetwork) -> None:
@@ -65,12 +65,12 @@ class Stream:
 def predict_in_chunks(
     network: VideoNetwork, video: Float[Tensor, "batch frames channels height width"], chunk: int
 ) -> Tensor:
-    """The logits per frame of a video of any length, `chunk` frames at a time: equal to one pass over the whole.
+    """The logits per frame of a video of any length, `chunk` frames at a time: equal to one pass over the whole video.
 
     A causal network carries its shifted channels from chunk to chunk (`Stream`). Where a frame sees later ones, each
-    chunk is read with as many frames to either side as its answers depend on, which are then dropped: memory is that of
+    chunk is read with as many frames on either side as its output depends on, which are then dropped: memory is that of
     chunk + 2 * `frames_needed` frames, whatever the video's length. A video of a single frame is read as one without
-    neighbours, in which no module moves anything. UserError in training mode and below 1 frame.
+    neighbours, in which no module moves anything. Raises UserError in training mode and for chunks below 1 frame.
     """
     if chunk < 1:
         raise UserError(f"The value of `chunk` is {chunk}, but must be at least 1 frame.")
@@ -90,7 +90,7 @@ def predict_in_chunks(
 
 @contextmanager
 def of_length(network: VideoNetwork, frames: int) -> Iterator[None]:
-    """Inside, every temporal module of the network reads videos of this many frames."""
+    """Within the block, every temporal module of the network reads videos of this many frames."""
     modules = [module for module in network.modules() if isinstance(module, (TSM, GSM, TemporalConv))]
     before = [module.frames for module in modules]
     try:
@@ -103,6 +103,6 @@ def of_length(network: VideoNetwork, frames: int) -> Iterator[None]:
 
 
 def check_evaluating(network: VideoNetwork) -> None:
-    """Raises UserError in training mode, in which chunks cannot equal the whole."""
+    """Raises UserError in training mode, in which chunks cannot equal the whole video."""
     if network.training:
         raise UserError("A network in training mode cannot be streamed, as BatchNorm mixes frames; call eval() first.")

@@ -1,4 +1,4 @@
-"""The registry of temporal modules: what each is, where it goes, and which frames it lets a frame see."""
+"""The registry of temporal modules: their constructors, places, and the frames that each connects."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Place = Literal["nowhere", "before-first-conv", "before-block", "after-last-conv
 
 
 class TemporalConv(nn.Module):
-    """A 3x1x1 convolution over time that starts as the identity: what the shift modules are compared with.
+    """A 3x1x1 convolution over time that is initialised as the identity: a baseline for the shift modules.
 
     (B * T, C, H, W) -> the same shape, zeros beyond the ends; 3 C * C parameters, no bias, computed as a 1x1
-    convolution over each frame beside its two neighbours. Starting as the identity keeps a pretrained 2D function
-    untouched [D]. A video of one frame passes as it is [D].
+    convolution over each frame concatenated with its two neighbours. Initialising as the identity preserves a pretrained
+    2D function [D]. A video of one frame passes unchanged [D].
     """
 
     def __init__(self, channels: int, frames: int) -> None:
@@ -58,25 +58,25 @@ class TemporalKind:
     """One entry of the registry: a name, a constructor (channels, frames, ratio=...) and a place."""
 
     name: str
-    """What the user writes."""
+    """The name on the command line."""
     module: Callable[..., nn.Module]
     """Called with (channels, frames=T) and, where given, ratio= and interleave=."""
     place: Place
-    """Where in a residual block it goes."""
+    """Its place in a residual block."""
     takes_ratio: bool = True
-    """Whether `ratio` has a meaning."""
+    """Whether `ratio` applies."""
     takes_interleave: bool = False
-    """Whether `interleave` has a meaning."""
+    """Whether `interleave` applies."""
     thins_deep_stages: bool = False
     """Whether only every second block of a stage with 23 or more blocks gets a module."""
     ahead: bool = True
     """Whether a frame sees later frames."""
     depends_on: int = 1
-    """Frames to a side that one module's output depends on; a gate looks further than the features travel."""
+    """Number of frames to a side that one module's output depends on; a gate reads further than the features travel."""
     folded: Callable[..., nn.Module] | None = None
-    """The module in one frame, called with (channels, motion=...) and the same options; None where there is none."""
+    """The folded form, called with (channels, motion=...) and the same options; None where there is none."""
     not_folded: str = ""
-    """Why there is none, as the end of a sentence."""
+    """The reason why there is none, as the end of a sentence."""
 
     def build(
         self,
@@ -87,9 +87,9 @@ class TemporalKind:
         interleave: bool | None = None,
         motion: Motion | None = None,
     ) -> nn.Module:
-        """Makes the module, in folded form where it is given a motion.
+        """Builds the module, in folded form if a motion is given.
 
-        Raises UserError where `ratio` or `interleave` is given but has no meaning here, and where there is no folded form.
+        Raises UserError where `ratio` or `interleave` is given but does not apply, and where there is no folded form.
         """
         options: dict[str, float | bool] = {}
         if ratio is not None:
@@ -107,7 +107,7 @@ class TemporalKind:
         return self.folding()(channels, motion=motion, **options)
 
     def folding(self) -> Callable[..., nn.Module]:
-        """The constructor of the folded form; UserError, with the reason, where there is none."""
+        """The constructor of the folded form; raises UserError, with the reason, where there is none."""
         check_temporal_folds(self.name)
         assert self.folded is not None
         return self.folded
@@ -157,7 +157,7 @@ TEMPORAL: dict[str, TemporalKind] = {
 
 
 def temporal_kind(name: str) -> TemporalKind:
-    """Looks a temporal module up by name; raises UserError with the known names."""
+    """Looks up a temporal module by name; raises UserError with the known names."""
     if name not in TEMPORAL:
         raise unknown_name("temporal module", name, TEMPORAL)
     return TEMPORAL[name]

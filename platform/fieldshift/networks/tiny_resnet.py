@@ -1,8 +1,8 @@
-"""tiny-resnet: a small residual network whose receptive field is known exactly, for questions about receptive fields.
+"""tiny-resnet: a small residual network with an exactly known receptive field, for studies of receptive fields.
 
 The built-in study needs a network that cannot see both digits of a pair at once: fields of 15 px against a distance of
-16 to 20 px. The second convolution of every block is 1x1, so only two 3x3 convolutions, on grids of 2 and of 4 px, add
-to the 3 px of the stem: 3 + 2 * 2 + 2 * 4 = 15.
+16 to 20 px. The second convolution of every block is 1x1, so only two 3x3 convolutions, on grids of 2 and of 4 px, extend
+the 3 px of the stem: 3 + 2 * 2 + 2 * 4 = 15.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TinyFeatures(nn.Module):
     """The body of tiny-resnet: a 3x3 stem and residual blocks of width 24 (stride 2) and 48 (stride 1).
 
     (N, C, H, W) -> {"out": (N, 48, H / 4, W / 4), "aux": (N, 24, H / 4, W / 4)}. Receptive field 15 px exactly; with
-    `wide_field=True` (5x5 kernels in the blocks) 27 px; `small_images=True` gives the stem stride 1: 9 (15) px.
+    `wide_field=True` (5x5 kernels in the blocks) 27 px; with `small_images=True` the stem has stride 1: 9 (15) px.
     """
 
     def __init__(self, *, in_channels: int = 3, wide_field: bool = False, small_images: bool = False) -> None:

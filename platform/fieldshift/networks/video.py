@@ -1,4 +1,4 @@
-"""VideoNetwork: a 2D network with temporal modules that reads the video made from an image."""
+"""VideoNetwork: a 2D network with temporal modules that reads the video of an image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fieldshift.networks.temporal import temporal_kind
 
 
 class VideoNetwork(nn.Module):
-    """A 2D network that sees T frames of one image, each frame through the same weights and its neighbours' features.
+    """A 2D network that reads T frames of one image, each with the same weights and with its neighbours' features.
 
     (B, T, C, H, W) -> logits per frame, (B, T, K) for classification or (B, T, K, H, W) for segmentation; `fuse` makes
-    one answer of them. With T = 1 it is the plain 2D network, whatever the temporal module. In the folded form T is 1 too,
+    combines them. With T = 1 it is the plain 2D network, whatever the temporal module. In the folded form T is 1 too,
     and the temporal modules move channels inside that one frame.
     """
 
@@ -51,7 +51,7 @@ class VideoNetwork(nn.Module):
 
     @property
     def image_channels(self) -> int:
-        """The channels of the images that the network reads: those of its first convolution."""
+        """Number of image channels that the network reads: those of its first convolution."""
         return next(
             module.in_channels
             for name, module in self.network.named_modules()
@@ -60,12 +60,12 @@ class VideoNetwork(nn.Module):
 
     @property
     def temporal_reach(self) -> int:
-        """Frames that a frame's last features reach to a side (backwards only where causal): min(modules, T - 1)."""
+        """Number of frames that a frame's last features reach to a side (only backwards if causal): min(modules, T - 1)."""
         return min(len(self.placements), self.frames - 1)
 
     @property
     def frames_needed(self) -> int:
-        """Frames to a side that a frame's answer depends on: the reach, and what gates look at beyond it."""
+        """Number of frames to a side that a frame's output depends on: the reach plus what gates read beyond it."""
         return temporal_kind(self.temporal).depends_on * len(self.placements)
 
     @property
@@ -74,7 +74,7 @@ class VideoNetwork(nn.Module):
         return self.form == "video" and self.frames > 1 and temporal_kind(self.temporal).ahead
 
     def forward(self, video: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits per frame of a video (B, T, C, H, W); ValueError with both shapes where it is not one of T frames.
+        """Logits per frame of a video (B, T, C, H, W); ValueError with both shapes unless it has T frames.
 
         While a segmenter with an auxiliary head is training: (logits, logits of that head).
         """
@@ -96,10 +96,10 @@ class VideoNetwork(nn.Module):
         )
 
     def fuse(self, frame_logits: Tensor, matrices: Float[Tensor, "frames 2 3"] | None = None) -> Tensor:
-        """One answer of the frames' logits: (B, T, K) -> (B, K), (B, T, K, H, W) -> (B, K, H, W).
+        """Combines the frames' logits: (B, T, K) -> (B, K), (B, T, K, H, W) -> (B, K, H, W).
 
-        With the frames' forward matrices (T, 2, 3) dense maps are moved back onto the image before they are averaged,
-        each pixel over the frames that saw it; without, the maps are averaged where they are.
+        With the frames' forward matrices (T, 2, 3) dense maps are aligned to the image before they are averaged,
+        each pixel over the frames that show it; without matrices, the maps are averaged as they are.
         """
         fused: Tensor = self.fuser(frame_logits, matrices)
         return fused
