@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from fieldshift.errors import UserError
-from fieldshift.motions import ImageToVideo, Policy, VideoLayer
+from fieldshift.motions import ImageToVideo, Policy
 from fieldshift.motions.graph import Edge, Step
 
 POLICY = Policy.chain([("translate_x", 0.25), ("rotate", 20)], frames=5)
@@ -116,30 +116,3 @@ def test_what_it_cannot_move_is_refused() -> None:
             transform(sample)
     with pytest.raises(UserError, match="mixes 2 paths"):
         ImageToVideo(MIXED)(tv_tensors.Mask(image(8, 8)))
-
-
-@pytest.mark.parametrize("policy", [POLICY, MIXED, Policy.replicate(3)], ids=["pure", "mixed", "replicate"])
-def test_the_layer_is_the_policy(policy) -> None:
-    layer = VideoLayer(policy, (12, 16))
-    images = image(4, 3, 12, 16) / 255
-    assert torch.allclose(layer(images), policy.video(images), atol=1e-5)
-    assert not list(layer.parameters())
-    with pytest.raises(ValueError, match=r"\(12, 16\), but received \(12, 12\)"):
-        layer(images[..., :12])
-
-
-def test_the_layer_exports_with_a_free_batch() -> None:
-    images = image(4, 3, 12, 16) / 255
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(VideoLayer(MIXED, (12, 16)), (images,), dynamic_shapes=({0: batch},))
-    for count in (1, 7):
-        some = image(count, 3, 12, 16) / 255
-        assert torch.allclose(program.module()(some), MIXED.video(some), atol=1e-5)
-
-
-def test_what_the_layer_cannot_hold_is_refused() -> None:
-    with pytest.raises(UserError, match="changes colours"):
-        VideoLayer(Policy.single("equalize", 1, frames=3), (8, 8))
-    for fill in ("mean", (0.5,)):
-        with pytest.raises(UserError, match="cannot be exported"):
-            VideoLayer(Policy.single("rotate", 9, frames=3, fill=fill), (8, 8))

@@ -20,7 +20,6 @@ from fieldshift.motions import (
     invert,
     motion,
     sampling_grid,
-    validity,
     warp,
     warp_frames,
     warp_masks,
@@ -238,14 +237,6 @@ def test_masks_keep_their_dtype_and_say_where_nothing_was_seen() -> None:
         assert torch.equal(shifted[:, :-2, 3:], masks[:, 2:, :-3])
         assert (shifted[:, -2:] == 99).all()
         assert (shifted[:, :, :3] == 99).all()
-
-
-def test_validity_marks_the_pixels_that_saw_the_image() -> None:
-    shifted = validity(torch.tensor([[[1.0, 0, 2], [0, 1, 0]]]), (3, 5))[0]
-    assert shifted.tolist() == [[False, False, True, True, True]] * 3
-    for matrix in chains((12, 15)):
-        ones = warp(torch.ones(1, 1, 12, 15, dtype=torch.float64), matrix[None], mode="nearest")[0, 0, 0]
-        assert torch.equal(validity(matrix[None], (12, 15))[0], ones == 1)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 7)], ids=str)

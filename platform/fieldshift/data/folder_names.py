@@ -88,20 +88,13 @@ def core_of(stem: str, left_out: Iterable[str]) -> str:
 
 
 class NameIndex(Mapping[str, str]):
-    """Files by name. A name is looked up literally, then by `name_key`; two files with one name match nothing.
-
-    doubles: pairs of files with the same name.
-    """
+    """Files by name. A name is looked up literally, then by `name_key`; two files with one name match nothing."""
 
     def __init__(self, files: Mapping[str, str]) -> None:
         self.files = dict(files)
         self.by_key: dict[str, list[str]] = defaultdict(list)
         for name in self.files:
             self.by_key[name_key(name)].append(name)
-
-    @property
-    def doubles(self) -> list[tuple[str, str]]:
-        return [(names[0], name) for names in self.by_key.values() for name in names[1:]]
 
     def __getitem__(self, name: str) -> str:
         if name in self.files:

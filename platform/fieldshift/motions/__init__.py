@@ -13,7 +13,6 @@ from fieldshift.deferral import load_on_use
 if TYPE_CHECKING:
     from fieldshift.motions.colour import COLOURS, Colour, colour, register_colour
     from fieldshift.motions.graph import Edge, Graph, Step, operation
-    from fieldshift.motions.layer import VideoLayer
     from fieldshift.motions.matrices import compose, distances, invert
     from fieldshift.motions.policy import Policy
     from fieldshift.motions.registry import MOTIONS, Motion, motion, register_motion
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
         MODES,
         Fill,
         sampling_grid,
-        validity,
         warp,
         warp_frames,
         warp_masks,
@@ -43,7 +41,6 @@ __all__ = [
     "Motion",
     "Policy",
     "Step",
-    "VideoLayer",
     "colour",
     "compose",
     "distances",
@@ -53,7 +50,6 @@ __all__ = [
     "register_colour",
     "register_motion",
     "sampling_grid",
-    "validity",
     "warp",
     "warp_frames",
     "warp_masks",

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
@@ -36,7 +36,6 @@ __all__ = [
     "compose",
     "invert",
     "sampling_grid",
-    "validity",
     "warp",
     "warp_frames",
     "warp_masks",
@@ -54,11 +53,6 @@ def sampling_grid(matrices: Float[Tensor, "matrices 2 3"], size: tuple[int, int]
     Differentiable in the matrices; -1 and 1 are the outer edges of the outermost pixels.
     """
     return normalised(source_points(matrices, size))
-
-
-def validity(matrices: Float[Tensor, "matrices 2 3"], size: tuple[int, int]) -> Bool[Tensor, "matrices H W"]:
-    """True where an output pixel of the warp reads within the image's pixels, their outer edges included."""
-    return (sampling_grid(matrices, size).abs() <= 1).all(-1)
 
 
 def check_fill(fill: Fill) -> None:
