@@ -80,9 +80,10 @@ class Budget:
 
     @property
     def dearest(self) -> float:
-        """Operations of the dearest search or tuning; tuning counts with the epochs of equal compute."""
+        """Operations of the dearest search or tuning (at the epochs of equal compute); NaN where one is unknown."""
         tuned = [self.charged(arm, EQUAL_COMPUTE) for arm in self.flops if self.is_tuned(arm)]
-        return max([*self.searches.values(), *tuned], default=0.0)
+        spent = [*self.searches.values(), *tuned]
+        return math.nan if any(map(math.isnan, spent)) else max(spent, default=0.0)
 
     def is_tuned(self, arm: str) -> bool:
         return arm == TUNED and self.tuning is not None

@@ -15,6 +15,7 @@ from fieldshift.data import TensorSplit, load_dataset
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import TEMPORAL, Stream, VideoNetwork, describe, predict_in_chunks, video_network
+from fieldshift.networks.config import NetworkConfig
 from fieldshift.receptive_field import theory
 from fieldshift.training import (
     NetworkCard,
@@ -157,6 +158,48 @@ def test_one_of_a_version_that_changed_single_frames_is_refused_in_a_line(tmp_pa
     with pytest.raises(UserError, match=rf"{temporal} changed a video of one frame.*train again") as caught:
         load_network(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+OWN = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.first, self.wrapped = nn.Conv2d(in_channels, 8, 3), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, num_classes)
+
+    def forward(self, images):
+        return self.head(self.wrapped(self.first(images)).mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("temporal", ["none", "tsm"])
+def test_a_network_of_ones_own_may_have_a_module_of_that_name(
+    tmp_path: Path, temporal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_with_wrapped.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    places = NetworkConfig(places="wrapped" if temporal == "tsm" else None)
+    card = replace(card_of(temporal), network="own_with_wrapped:Net", architecture=replace(places, small_images=False))
+    if temporal == "none":
+        card = replace(card, arm="none", policy=None)
+    network = card.build().eval()
+    save_network(tmp_path, network, card)
+    again, _ = load_network(tmp_path)
+    video = torch.rand(2, 1, card.channels, *card.size)
+    with torch.no_grad():
+        assert torch.equal(again(video), network(video))
+
+
+def test_one_without_a_temporal_module_is_of_no_such_version(tmp_path: Path) -> None:
+    card = replace(card_of("none"), arm="none", policy=None)
+    network = card.build()
+    save_network(tmp_path, network, card)
+    state = network.state_dict() | {"network.wrapped.weight": torch.zeros(1)}
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "weights.safetensors")
+    with pytest.raises(UserError, match=r"is of another network than network\.json"):
+        load_network(tmp_path)
 
 
 def test_networks_of_several_frames_keep_their_names(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from fieldshift.data.digit_pairs import scenes
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
-from fieldshift.run_folder import read_result
+from fieldshift.run_folder import plain, read_result
 from fieldshift.search import load_space
 from pipelines.builtin_data import notes_on
 from pipelines.readings import Budget, TuningCost, check_readings, with_known_costs
@@ -77,6 +78,14 @@ def test_randaugment_pays_its_tuning_at_the_epochs_it_is_used_with(samples: int,
     assert budget.epochs_at("none", SEARCH_INCLUDED) == round((54_000 + dearest) / 3_000)
     spent = 3_000 * epochs + budget.charged("randaugment", SEARCH_INCLUDED)
     assert spent <= 54_000 + dearest
+
+
+@pytest.mark.parametrize("unknown", SEARCHES)
+def test_the_dearest_search_is_unknown_where_one_is(unknown: str) -> None:
+    searches = {**SEARCHES, unknown: math.nan}
+    budget = Budget(epochs=6, images=100, video=VIDEO, flops=FLOPS, searches=searches)
+    assert math.isnan(budget.dearest)
+    assert plain(budget.record(READINGS[:2]))["dearest_search"] is None
 
 
 def test_where_nothing_is_searched_the_readings_at_equal_compute_are_one() -> None:

@@ -13,7 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fieldshift.data import TensorSplit
 from fieldshift.folding import motions_of
-from fieldshift.motions import Policy
+from fieldshift.motions import Edge, Policy, Step, taps
+from fieldshift.motions.recipe import recipe_of, taps_of
+from fieldshift.motions.taps import Lookup, pixel_map_of
+from fieldshift.motions.warp import Fill
 from fieldshift.networks import video_network
 from fieldshift.training import FramePlan, Recipe, images_per_epoch, network_cost, objective_for, train_network
 from fieldshift.training import loop as training_loop
@@ -117,6 +120,22 @@ def test_a_videos_motions_cost_two_operations_per_pixel_that_is_read(policy: Pol
     assert costs[1] - costs[0] == policy.flops(SIZE, 1)
 
 
+@pytest.mark.parametrize("fill", ["zeros", "mean", "reflection", (0.5,)], ids=str)
+def test_taps_are_counted_without_a_map_and_once(fill: Fill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A map of a large image takes seconds and a gigabyte; the number is what the map of a small one has."""
+    edges = tuple(Edge(source, 2, (Step(op, 0.3),)) for source, op in ((0, "translate_x"), (1, "brightness")))
+    policy = Policy(inputs=2, nodes=1, edges=edges, frames=4, fill=fill)
+    recipe, size = recipe_of(policy.graph, (9, 7)), (9, 7)
+    lookup = Lookup("zeros", "bilinear", background=True) if fill in ("mean", (0.5,)) else Lookup(str(fill), "bilinear")
+    parts = [(recipe.colourings[0][0], 1), (recipe.output, 1 + policy.frames)]
+    read = sum(pixel_map_of(part.matrices, part.mixture, bases, size, lookup).tap_count for part, bases in parts)
+    monkeypatch.setattr(taps, "cut", None)
+    taps_of.cache_clear()
+    assert policy.flops(size, 1) == 2 * (read + policy.frames * 9 * 7)
+    monkeypatch.setattr(taps, "pixels_read", None)
+    assert policy.flops(size, 3) == 6 * (read + policy.frames * 9 * 7)
+
+
 def test_an_epoch_learns_from_whole_batches() -> None:
     assert [images_per_epoch(*pair) for pair in ((2000, 64), (64, 64), (40, 64), (65, 64))] == [1984, 64, 40, 64]
 
@@ -155,4 +174,9 @@ def test_the_usual_device_seconds_leave_out_what_a_first_epoch_pays_once() -> No
 
     assert usual({"device_seconds": 9.0}, {"device_seconds": 2.0}, {"device_seconds": 2.5}) == 2.5
     assert usual({"device_seconds": 9.0}) == 9.0
-    assert math.isnan(usual({"train/loss": 1.0}))
+    assert usual({"device_seconds": 9.0}, {"device_seconds": 2.0}) == 5.5
+    unknown = {"train/loss": 1.0}
+    known = [{"device_seconds": float(seconds)} for seconds in (9, 2, 3)]
+    for place in range(4):  # wherever it stands, which decides where a median by order finds it
+        assert math.isnan(usual(*known[:place], unknown, *known[place:]))
+    assert math.isnan(usual(unknown))

@@ -21,7 +21,7 @@ from fieldshift.motions.colour import colour
 from fieldshift.motions.graph import Edge, Graph, Step
 from fieldshift.motions.matrices import compose, identity_matrix
 from fieldshift.motions.registry import motion
-from fieldshift.motions.taps import Lookup, Mixture, pixel_map_of
+from fieldshift.motions.taps import Lookup, Mixture, count_taps
 from fieldshift.motions.warp import Fill, warp_mixture
 
 IMAGE = 0
@@ -138,12 +138,11 @@ def render(
     return warp_mixture(bases, recipe.output.matrices, recipe.output.mixture, fill, mode)
 
 
+@lru_cache(maxsize=256)
 def taps_of(graph: Graph, size: tuple[int, int], fill: Fill, mode: str) -> int:
     """Number of pixels weighted and added per channel of one image's video; a colour op counts one per pixel."""
     recipe = recipe_of(graph, size)
     lookup = Lookup(fill, mode) if isinstance(fill, str) and fill != "mean" else Lookup("zeros", mode, background=True)
-    count, bases = 0, 1
-    for part in (*(part for part, _ in recipe.colourings), recipe.output):
-        count += pixel_map_of(part.matrices, part.mixture, bases, size, lookup).tap_count
-        bases += graph.frames
+    parts = (*(part for part, _ in recipe.colourings), recipe.output)
+    count = sum(count_taps(part.matrices, part.mixture, size, lookup) for part in parts)
     return count + len(recipe.colourings) * graph.frames * size[0] * size[1]

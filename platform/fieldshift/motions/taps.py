@@ -94,15 +94,26 @@ def nearest_pixels(matrices: Tensor, size: tuple[int, int]) -> tuple[Tensor, Ten
     return pixels[..., 0], inside[..., 0]
 
 
+def taps_read(matrices: Tensor, size: tuple[int, int], lookup: Lookup) -> tuple[Tensor, Tensor]:
+    """The pixels that every output pixel reads under matrices (M, 2, 3), (M, H * W, taps), and their weights in float64."""
+    pixels, inside, weights = pixels_read(source_points(matrices.double(), size), lookup.padding, lookup.mode)
+    if lookup.background:
+        return torch.where(inside, pixels, size[0] * size[1]), weights
+    return pixels, weights * inside
+
+
+def count_taps(matrices: Tensor, mixture: Mixture, size: tuple[int, int], lookup: Lookup) -> int:
+    """The `tap_count` of the map that `pixel_map_of` makes, one matrix after the other, so that nothing large is kept."""
+    terms = [m for t, copy in enumerate(copied(matrices, mixture)) if copy is None for _, _, m in mixture[t]]
+    counts = {m: int(taps_read(matrices[m : m + 1], size, lookup)[1].count_nonzero()) for m in set(terms)}
+    return sum(counts[m] for m in terms)
+
+
 def pixel_map_of(matrices: Tensor, mixture: Mixture, frames: int, size: tuple[int, int], lookup: Lookup) -> PixelMap:
     """The sparse map of a mixture over `frames` input frames, its weights in float64."""
     area = size[0] * size[1]
     plane = area + lookup.background
-    pixels, inside, weights = pixels_read(source_points(matrices.double(), size), lookup.padding, lookup.mode)
-    if lookup.background:
-        pixels = torch.where(inside, pixels, area)
-    else:
-        weights = weights * inside
+    pixels, weights = taps_read(matrices, size, lookup)
     copies = copied(matrices, mixture)
     sampled = [t for t, copy in enumerate(copies) if copy is None]
     taps, shares, counts = [], [], []

@@ -9,9 +9,9 @@ from fieldshift.data import DataSet
 from fieldshift.search.supernet import AnySupernet, FoldedSupernet
 from fieldshift.training.cost import BACKWARD_FACTOR, network_cost
 
-# A forward pass, and as much for either gradient, to what a layer reads and to its weights. Alpha's first-order step needs
-# the former alone; second order takes two gradients of weights and alpha on each half, and two more of alpha alone; the
-# exact one goes back through a gradient.
+# A forward pass is 1, and as much each gradient, to what a layer reads and to its weights. Alpha's first-order step needs the
+# former alone: 2. Second order takes one gradient of weights and alpha on each half and two of alpha alone: 3 + 3 + 2 * 2. The
+# exact one goes back through the gradient on the weight half instead: 3 + 3 + 5.
 ALPHA_FACTORS = {"first": 2, "second": 10, "second-exact": 11}
 
 

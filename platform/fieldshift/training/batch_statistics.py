@@ -39,9 +39,10 @@ class _SumOverWorkers(torch.autograd.Function):
 class SynchronisedBatchNorm(nn.BatchNorm2d):
     """BatchNorm that normalises a training step by the mean and variance of all workers' parts together.
 
-    Any shape (N, C, ...); the parts may differ in N. In evaluation, and in one process, it is torch's BatchNorm. Forward,
-    running statistics and, averaged over workers, the gradients are those of one process with the whole batch, up to
-    rounding. Every worker has to take part in every training step; one without images does so with any, `counted` off.
+    Any shape (N, C, ...); the parts may differ in N. In evaluation, and in one process, it is torch's BatchNorm. Forward and
+    running statistics are those of one process with the whole batch, up to rounding. So are the gradients: of a loss that is
+    a sum over images, added over workers; of one that is a mean, averaged over workers where all parts have the same N. Every
+    worker has to take part in every training step; one without images does so with any, `counted` off.
     """
 
     counted = True

@@ -44,7 +44,8 @@ class TrainedNetwork:
         device_seconds: the same on the device's own clock (`device_clock`), of this worker; NaN where an earlier version
             began the run.
 
-    The first epoch of a process also pays for what is loaded and made once; `usual_device_seconds` leaves that out.
+    The first epoch of a process also pays for what is loaded and made once; `usual_device_seconds` leaves that out where there
+    are three epochs or more. Of two it is the mean, and of one that epoch itself.
     """
 
     network: VideoNetwork
@@ -54,8 +55,9 @@ class TrainedNetwork:
 
     @property
     def usual_device_seconds(self) -> float:
-        """The median over epochs of one epoch's device seconds; NaN where an earlier version trained one of them."""
-        return statistics.median(row.get("device_seconds", math.nan) for row in self.history)
+        """The median over epochs of one epoch's device seconds; NaN where one of them is unknown (of an earlier version)."""
+        seconds = [row.get("device_seconds", math.nan) for row in self.history]
+        return math.nan if any(map(math.isnan, seconds)) else statistics.median(seconds)
 
 
 def train_network(

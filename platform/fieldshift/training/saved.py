@@ -210,7 +210,8 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
         ) from None
     try:
         state = load_file(weights)
-        if card.frames == 1 and card.form == "video" and any("wrapped" in name.split(".") for name in state):
+        shifted = card.temporal != "none" and card.frames == 1 and card.form == "video"
+        if shifted and any("wrapped" in name.split(".") for name in state.keys() - network.state_dict().keys()):
             raise UserError(
                 f"{weights} is of a version in which {card.temporal} changed a video of one frame; now that is the 2D "
                 "network, so the run's scores cannot be had again: train again."
