@@ -40,7 +40,7 @@ from pipelines.policies import (
     settings_of,
 )
 from pipelines.problem import PolicySource, Problem, images_in_step
-from pipelines.readings import TUNED, check_readings, with_known_costs
+from pipelines.readings import TUNED, check_copies, check_readings, check_tuning, with_known_costs
 from pipelines.searching import check_edges, check_frames, space_of_search
 from pipelines.session import open_session
 
@@ -94,10 +94,12 @@ def compare(
             and "equal compute, search included" (those and the dearest search's); by default all three.
         seed: the first seed.
         seeds: how many seeds each arm is trained with.
-        average_copies: augmented copies for test-time averaging of arms with a 2D augmentation, which are then judged by it,
-            in as many single-frame passes (copies + 1) whatever they read; 0 judges all arms plain.
-        tune_randaugment: samples of an Optuna search for RandAugment's N and M on held-out training images, each trained
-            for as many epochs as the arm; 0 for torchvision's defaults.
+        average_copies: augmented copies for test-time averaging of arms with a 2D augmentation, which are then judged by it:
+            copies + 1 single-frame passes, so a video of T frames has as many views as fit into them, and is judged plain
+            where that is one; 0 judges all arms plain.
+        tune_randaugment: samples of an Optuna search for N and M of the arm randaugment on held-out training images, each
+            trained for as many epochs as the arm; 0 for torchvision's defaults, which arms joined with it (das+randaugment)
+            always have.
         out: run folder; by default runs/compare.
         resume: go on with the run in that folder.
         search: how the searches are run.
@@ -121,6 +123,8 @@ def compare(
     wanted = check_readings(readings)
     unknown = unknown_costs(chosen, policy, folded_policy)
     check_seeds(seeds)
+    check_copies(average_copies)
+    check_tuning(tune_randaugment, chosen)
     check_policy(policy)
     check_policy(folded_policy)
     forms = searched_forms(chosen, given_forms(policy, folded_policy))

@@ -172,7 +172,7 @@ def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[s
 
     rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
     score_name = str(rows["score_name"].iloc[0])
-    summary = summarise(rows, baseline_arms=result["baselines"])
+    summary = summarise(rows.assign(temporal=session.folder.config["temporal"]), baseline_arms=result["baselines"])
     for sheet in (*comparison_sheets(summary, score_name, notes), *cost_sheets(summary)):
         say()
         show(sheet)

@@ -125,6 +125,26 @@ def check_readings(readings: Sequence[str] | None, default: Sequence[str] = READ
     return [name for name in READINGS if name in (readings or default)]
 
 
+def check_tuning(samples: int, arms: Sequence[str]) -> None:
+    """Raises UserError where there is no arm to tune; says which arms keep their numbers although RandAugment is tuned."""
+    if samples < 0:
+        raise UserError(f"--tune_randaugment is {samples}, but must be 0 or more.")
+    if samples == 0:
+        return
+    if TUNED not in arms:
+        raise UserError(
+            f"--tune_randaugment tunes the arm {TUNED}, which is not among the arms; add it to --arms, or leave the option out."
+        )
+    if joined := [name for name in arms if name.endswith(f"+{TUNED}")]:
+        say(f"note: --tune_randaugment tunes the arm {TUNED} alone; {', '.join(joined)} keep torchvision's N and M")
+
+
+def check_copies(copies: int) -> None:
+    """Raises UserError for a number of augmented copies that there is not."""
+    if copies < 0:
+        raise UserError(f"--average_copies is {copies}, but must be 0 or more.")
+
+
 def with_known_costs(wanted: list[str], *, named: bool, searched: bool, unknown: Sequence[str]) -> list[str]:
     """The readings that can be made: the one with searches needs searches, of known cost.
 

@@ -39,7 +39,7 @@ from pipelines.policies import (
     search_cluster,
 )
 from pipelines.problem import MOVED_ARMS, Problem, images_in_step
-from pipelines.readings import check_readings
+from pipelines.readings import check_copies, check_readings, check_tuning
 from pipelines.searching import SearchResult, check_edges, check_frames, space_of_search
 from pipelines.session import Session, open_session
 from pipelines.sweeping import FEWEST, FrameSweep, check_counts, run_sweep, swept_arm
@@ -110,7 +110,7 @@ def study(
     seed: int = 0,
     seeds: int = STUDY_SEEDS,
     frame_seeds: int = 1,
-    average_copies: int = 4,
+    average_copies: int = 8,
     tune_randaugment: int = 0,
     out: str | None = None,
     resume: bool = False,
@@ -141,10 +141,11 @@ def study(
         seed: the first seed of searches and comparison.
         seeds: how many seeds each arm is trained with.
         frame_seeds: how many seeds each number of frames is trained with.
-        average_copies: augmented copies for test-time averaging of arms with a 2D augmentation, which are then judged by it,
-            in as many single-frame passes (copies + 1) whatever they read; 0 judges all arms plain.
-        tune_randaugment: samples of an Optuna search for RandAugment's N and M, each trained for as many epochs as the arm;
-            0 for torchvision's defaults.
+        average_copies: augmented copies for test-time averaging of arms with a 2D augmentation, which are then judged by it:
+            copies + 1 single-frame passes, so a video of T frames has as many views as fit into them, and is judged plain
+            where that is one; 0 judges all arms plain.
+        tune_randaugment: samples of an Optuna search for N and M of the arm randaugment, each trained for as many epochs as
+            the arm; 0 for torchvision's defaults, which arms joined with it (das+randaugment) always have.
         out: run folder; by default runs/study.
         resume: go on with the run in that folder: finished stages and trials are kept.
         search: how the searches are run.
@@ -163,6 +164,8 @@ def study(
     steps = list(STUDY_STEPS) if frame_counts is None else [count for count in counts if count >= FEWEST]
     check_seeds(seeds)
     check_seeds(frame_seeds)
+    check_copies(average_copies)
+    check_tuning(tune_randaugment, chosen)
     searched_by = search_cluster(cluster)
     search.check(searched_by.trial_workers)
     check_space(space)

@@ -145,6 +145,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         "score": evaluation.score,
         "score_tta": evaluation.score_tta,
         "views": 1 if evaluation.score_tta is None else plan.views_for(trial.copies),
+        "copies": trial.copies if dataset.task == "classification" else 0,
         "loss": evaluation.loss,
         **map_means(evaluation.maps),
         **({} if network.weights_report is None else {"weights": network.weights_report.summary()}),

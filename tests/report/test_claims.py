@@ -7,7 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
+from fieldshift.folding import motions_of
+from fieldshift.motions import Policy
+from fieldshift.networks import TEMPORAL, video_network
 from fieldshift.report import caveats, claims, comparison_sheets, headline, summarise, verdict
 from fieldshift.report.claims import (
     BASELINE,
@@ -49,6 +53,8 @@ def summary(make_trial: Any) -> pd.DataFrame:
             plain + off * (1 + place / 10),
             score_tta=math.nan if averaged is None else averaged + off * (1 + place / 10),
             motions="one search per seed" if arm.startswith("das") else "",
+            temporal="tsm",
+            key=f"{arm}-seed{seed}",
         )
         for place, (arm, (plain, averaged)) in enumerate(MEANS.items())
         for seed, off in enumerate(WOBBLE)
@@ -89,6 +95,35 @@ def test_passes_are_frames_times_the_views_of_the_judged_score(make_trial: Any) 
     assert math.isnan(float(passes["affine"]))
 
 
+@pytest.mark.parametrize(
+    ("views", "copies", "judged", "told"),
+    [
+        (3, 8, "averaged", None),
+        (2, 7, "averaged", "das+affine: averages 2 views, 6 passes, as its 3 frames do not divide the 8 passes"),
+        (1, 4, "plain", "das+affine: judged plain, 3 passes, as its 3 frames do not divide the 5 passes"),
+        (1, 0, "plain", None),
+    ],
+)
+def test_unequal_passes_are_said_and_one_view_is_no_average(
+    views: int, copies: int, judged: str, told: str | None, make_trial: Any
+) -> None:
+    of_joined = 0.6 if views > 1 else math.nan
+    rows = [
+        make_trial("das+affine", 0, 0.5, score_tta=of_joined, frames=3, views=views, copies=copies),
+        make_trial("affine", 0, 0.5, score_tta=0.6 if copies else math.nan, frames=1, views=copies + 1, copies=copies),
+        make_trial("das", 0, 0.5, frames=3, views=1, copies=copies),
+    ]
+    summary = summarise(pd.DataFrame(rows), baseline_arms=BASELINES)
+    assert summary.set_index("arm").loc["das+affine", "judged"] == judged
+    (sheet,) = comparison_sheets(summary)
+    said = [note for note in sheet.notes if "do not divide" in note]
+    assert said == ([] if told is None else [f"{told} of arms of one frame."])
+    if views == 1:  # as a version of before recorded it: the average over a single view
+        rows[0]["score_tta"] = 0.5
+        before = summarise(pd.DataFrame(rows), baseline_arms=BASELINES).set_index("arm")
+        assert before.loc["das+affine", "judged"] == "plain"
+
+
 def test_a_joined_arm_has_the_role_of_its_base(summary: pd.DataFrame) -> None:
     roles = dict(zip(summary["arm"], summary["role"], strict=True))
     assert {arm for arm, role in roles.items() if role == "das"} == {"das", "das-folded", "das-folded+affine"}
@@ -124,11 +159,45 @@ def test_controls_are_joined_as_the_method_is() -> None:
     arms = dict.fromkeys(
         ["none", "affine", "identity-folded", "replicate+affine", "random-policy-folded", "random-policy+affine"]
     )
-    assert controls_of("das-folded", arms) == {STILL: "identity-folded", RANDOM: "random-policy-folded"}
-    assert controls_of("das-folded+affine", arms) == {STILL: "affine", RANDOM: None}
-    assert controls_of("das+affine", arms) == {
-        STILL: "replicate+affine", RANDOM: "random-policy+affine", UNSHIFTED: None
-    }  # fmt: skip
+    for temporal in ("tsm", "gsf"):
+        still = {STILL: "identity-folded", RANDOM: "random-policy-folded"}
+        assert controls_of("das-folded", arms, temporal) == still
+        assert controls_of("das+affine", arms, temporal) == {
+            STILL: "replicate+affine", RANDOM: "random-policy+affine", UNSHIFTED: None
+        }  # fmt: skip
+    assert controls_of("das-folded+affine", arms, "tsm") == {STILL: "affine", RANDOM: None}
+
+
+@pytest.mark.parametrize("temporal", [*TEMPORAL, ""])
+def test_the_plain_network_stands_for_no_motion_only_where_it_is_the_folded_one_without(temporal: str) -> None:
+    found = controls_of("das-folded", {"none": 0}, temporal)[STILL]
+    if temporal == "" or TEMPORAL[temporal].folded is None:
+        assert found is None
+        return
+    torch.manual_seed(0)
+    plain = video_network("tiny-resnet", temporal="none", frames=1, num_classes=2, in_channels=1).eval()
+    still = video_network(
+        "tiny-resnet", temporal=temporal, frames=1, num_classes=2, in_channels=1, motions=motions_of(Policy.replicate(3))
+    ).eval()  # fmt: skip
+    names = {name.replace(".wrapped", ""): name for name in still.state_dict()}
+    still.load_state_dict({names[name]: value for name, value in plain.state_dict().items()}, strict=False)
+    images = torch.rand(2, 1, 1, 20, 20)
+    with torch.no_grad():
+        same = torch.equal(plain(images), still(images))
+    assert found == ("none" if same else None)
+    assert controls_of("das-folded+affine", {"affine": 0}, temporal)[STILL] == ("affine" if same else None)
+
+
+@pytest.mark.parametrize(("temporal", "answered"), [("tsm", True), ("gsf", False), ("gsm", False)])
+def test_with_a_gate_no_motion_is_unanswered_without_its_arm(temporal: str, answered: bool, make_trial: Any) -> None:
+    rows = [
+        make_trial(arm, seed, mean + off, temporal=temporal)
+        for arm, mean in (("das-folded", 0.8), ("none", 0.6))
+        for seed, off in enumerate(WOBBLE)
+    ]
+    asked = claims(summarise(pd.DataFrame(rows), baseline_arms=BASELINES)).set_index("question")
+    assert asked.loc[STILL, "opponent"] == ("none" if answered else "identity-folded")
+    assert (asked.loc[STILL, "outcome"] == UNANSWERED) != answered
 
 
 def test_the_same_trials_at_two_readings_are_one_comparison(summary: pd.DataFrame) -> None:
@@ -142,6 +211,39 @@ def test_the_same_trials_at_two_readings_are_one_comparison(summary: pd.DataFram
         assert list(both[both["reading"] == reading]["holm_p"].dropna()) == list(once["holm_p"].dropna())
     ps = sorted(set(once["p"].dropna()))
     assert once["holm_p"].min() == pytest.approx(min(1.0, 11 * ps[0]))
+
+
+def test_equal_numbers_of_other_trials_are_other_comparisons(make_trial: Any) -> None:
+    """Two readings with trials of their own, whose scores happen to be equal: twice as many comparisons, not as many."""
+    rows = [
+        make_trial(arm, seed, mean + off * (1 + place / 10), reading, key=f"{arm}-{epochs}-seed{seed}")
+        for reading, epochs in (("equal epochs", 6), ("equal compute", 18))
+        for place, (arm, mean) in enumerate((("das", 0.8), ("replicate", 0.7), ("none", 0.6)))
+        for seed, off in enumerate(WOBBLE)
+    ]
+    asked = claims(summarise(pd.DataFrame(rows), baseline_arms=BASELINES))
+    made = asked[asked["p"].notna()]
+    assert comparisons(asked) == len(made) == 4
+    assert made["holm_p"].min() == pytest.approx(4 * made["p"].min())
+    # The same scores of trials that both readings share, one of them read before another: joined, although rows are two.
+    shared = [row | {"key": f"{row['arm']}-seed{row['seed']}"} for row in rows]
+    assert comparisons(claims(summarise(pd.DataFrame(shared), baseline_arms=BASELINES))) == 2
+
+
+def test_a_comparison_without_a_p_is_not_counted(make_trial: Any) -> None:
+    """One seed in common: a difference, no interval, no p; it makes no other comparison less sure."""
+    seeds = {"das": (0, 1, 2), "replicate": (0, 1, 2), "random-policy": (2,), "none": (0, 1, 2)}
+    rows = [
+        make_trial(arm, seed, 0.5 + 0.1 * (arm == "das") + WOBBLE[seed] * (1 + place / 10))
+        for place, arm in enumerate(seeds)
+        for seed in seeds[arm]
+    ]
+    summary = summarise(pd.DataFrame(rows), baseline_arms=BASELINES)
+    asked = claims(summary)
+    assert set(asked.loc[asked["question"] == RANDOM, "outcome"]) == {"cannot be told"}
+    assert comparisons(asked) == 2
+    assert "comparisons made, 2 (Holm)" in verdict(summary)
+    assert asked["holm_p"].min() == pytest.approx(2 * asked["p"].min())
 
 
 def test_holm_is_the_step_down_of_its_definition() -> None:

@@ -1,6 +1,8 @@
-"""Test-time averaging: which arms have it, and that each takes as many single-frame passes as the others."""
+"""Test-time averaging: which arms have it, and how many views of its frames fit into the passes of the others."""
 
 from __future__ import annotations
+
+import inspect
 
 import pytest
 import torch
@@ -20,9 +22,13 @@ def toy() -> DataSet:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("copies", [0, 1, 4, 8])
+# Views that are averaged, by copies and then by frames of the network; 1 is no averaging.
+VIEWS = {0: {1: 1, 3: 1}, 1: {1: 2, 3: 1}, 4: {1: 5, 3: 1}, 5: {1: 6, 3: 2}, 7: {1: 8, 3: 2}, 8: {1: 9, 3: 3}}
+
+
+@pytest.mark.parametrize("copies", VIEWS)
 @pytest.mark.parametrize("name", [*ARMS, *JOINED])
-def test_passes_are_equal_for_every_arm_that_is_averaged(name: str, copies: int) -> None:
+def test_every_arm_that_is_averaged_takes_the_views_that_fit(name: str, copies: int) -> None:
     arm, dataset = arm_named(name), toy()
     policy = None if arm.frames == "image" else Policy.single("translate_x", 0.3, frames=3)
     card = network_card(dataset, "toy", arm, network="tiny-resnet", temporal="tsm", policy=policy)
@@ -33,14 +39,20 @@ def test_passes_are_equal_for_every_arm_that_is_averaged(name: str, copies: int)
         network, dataset.test, plan=plan, objective=objective_for("classification", 2), copies=copies
     )
     averages = arm.augmentation != "none" or arm.frames == "searched-as-images"
-    assert (found.score_tta is not None) == (averages and copies > 0)
+    views = VIEWS[copies][plan.frames] if averages else 1
+    assert plan.views_for(copies) == views
     averaged = frames[1:]  # the first pass is the plain score's
-    if found.score_tta is None:
-        assert averaged == []
-        return
-    assert len(averaged) == plan.views_for(copies)
-    passes = sum(averaged)
-    assert passes == copies + 1 if plan.frames == 1 else passes == max(plan.frames, (copies + 1) // 3 * 3)
+    assert averaged == ([plan.frames] * views if views > 1 else [])
+    assert (found.score_tta is not None) == (views > 1)
+
+
+def test_the_defaults_give_every_averaged_arm_nine_passes() -> None:
+    import pipelines
+
+    for command in (pipelines.compare, pipelines.study):
+        options = inspect.signature(command).parameters
+        views = VIEWS[options["average_copies"].default]
+        assert {frames * views[frames] for frames in (1, options["frames"].default)} == {9}
 
 
 def test_the_first_view_is_the_plain_image_and_no_two_are_alike() -> None:

@@ -19,14 +19,16 @@ STILL, RANDOM, UNSHIFTED = "no motion", "random motions", "no shift"
 BASELINE, FIELD = "best 2D arm", "best enlarged field"
 COLUMNS = (
     "reading", "method", "question", "opponent", "role", "is_reference", "difference", "low", "high", "p", "holm_p", "pairs",
-    "outcome",
+    "outcome", "comparison",
 )  # fmt: skip
 
-# Which arms stand for what, the first that was run; the folded identity is the plain network with tsm.
+# Which arms stand for what, the first that was run.
 _CONTROLS: dict[str, dict[str, tuple[str, ...]]] = {
     "das": {STILL: ("replicate",), RANDOM: ("random-policy",), UNSHIFTED: ("no-shift",)},
-    "das-folded": {STILL: ("identity-folded", "none"), RANDOM: ("random-policy-folded",)},
+    "das-folded": {STILL: ("identity-folded",), RANDOM: ("random-policy-folded",)},
 }
+PLAIN_WHEN_STILL = ("tsm", "tsm-inplace")
+"""Temporal modules whose folded network without motion is the arm none, bit for bit; a gate changes features all the same."""
 _TO_ADD = {BASELINE: "none", FIELD: "dilated"}
 
 
@@ -37,7 +39,9 @@ def methods_of(summary: pd.DataFrame) -> list[str]:
 
 
 def outcomes(summary: pd.DataFrame, method: str = "das") -> pd.DataFrame:
-    """The method against every other arm of each reading, one row each, with the columns COLUMNS but question and holm_p.
+    """The method against every other arm of each reading, one row each.
+
+    The columns are COLUMNS but question, holm_p and comparison, and `trials`: the keys of the trials that are compared.
 
     Differences are method - opponent over common seeds, judged scores in [0, 1]; the outcome is one of OUTCOMES,
     by whether the 95 % interval of the paired difference includes zero.
@@ -48,7 +52,7 @@ def outcomes(summary: pd.DataFrame, method: str = "das") -> pd.DataFrame:
         ours = next((row for row in part if row["arm"] == method), None)
         if ours is not None:
             records += [_record(ours, row) for row in part if row is not ours]
-    names = [name for name in COLUMNS if name not in {"question", "holm_p"}]
+    names = [name for name in COLUMNS if name not in {"question", "holm_p", "comparison"}] + ["trials"]
     return pd.DataFrame.from_records(records, columns=names)
 
 
@@ -58,7 +62,9 @@ def claims(summary: pd.DataFrame) -> pd.DataFrame:
     question is STILL, RANDOM and UNSHIFTED (the method's controls: motions that move nothing, drawn ones, frames without a
     shift, joined with the method's own augmentation), BASELINE (the best 2D arm by judged mean) or FIELD (likewise, of
     `wide-field` and `dilated`, plain or joined). Where no opponent was run the outcome is UNANSWERED, and the opponent is
-    the arm to add. holm_p is p corrected for the number of different comparisons (`comparisons`), NaN where there is no p.
+    the arm to add. With a gate (gsm, gsf) no other arm than identity-folded stands for das-folded without motion. comparison
+    numbers the pairs of trials: rows of equal number compare the same trials, whatever their scores; 0 is unanswered. holm_p is
+    p corrected for the number of different comparisons that have a p (`comparisons`), NaN where there is none.
     Source: Holm 1979.
     """
     records: list[dict[str, Any]] = []
@@ -69,7 +75,8 @@ def claims(summary: pd.DataFrame) -> pd.DataFrame:
             rows = {str(row["opponent"]): row for row in found.to_dict("records")}
             means = part.set_index("arm")["judged_mean"]
             fields = [name for name in rows if base_of(name) in FIELDS]
-            asked = controls_of(method, rows)
+            temporal = str(part.loc[part["arm"] == method, "temporal"].iloc[0])
+            asked = controls_of(method, rows, temporal)
             asked[BASELINE] = next((name for name, row in rows.items() if row["is_reference"]), None)
             asked[FIELD] = max(fields, key=lambda name: float(means[name]), default=None)
             for question, opponent in asked.items():
@@ -79,24 +86,31 @@ def claims(summary: pd.DataFrame) -> pd.DataFrame:
                     )
                 elif question != UNSHIFTED:
                     records.append(_unanswered(str(reading), method, question))
-    table = pd.DataFrame.from_records(records, columns=[name for name in COLUMNS if name != "holm_p"])
-    keys = [_key(row) for row in table.to_dict("records")]
-    each = dict(zip(keys, (float(p) for p in table["p"]), strict=True))
+    names = [name for name in COLUMNS if name not in {"holm_p", "comparison"}]
+    table = pd.DataFrame.from_records(records, columns=[*names, "trials"])
+    numbers: dict[Hashable, int] = {}
+    compared = [numbers.setdefault(each, len(numbers) + 1) if each else 0 for each in table["trials"]]
+    each = {number: float(p) for number, p in zip(compared, table["p"], strict=True)}
     corrected = dict(zip(each, holm(list(each.values())), strict=True))
-    return table.assign(holm_p=pd.Series([corrected[key] for key in keys], dtype=float))[list(COLUMNS)]
+    holm_p = pd.Series([corrected[number] for number in compared], dtype=float)
+    return table.assign(holm_p=holm_p, comparison=pd.Series(compared, dtype=int))[list(COLUMNS)]
 
 
 def comparisons(claims: pd.DataFrame) -> int:
-    """How many different comparisons the claims stand on: the same trials at two readings are one, unanswered ones none."""
-    made = claims[claims["outcome"].isin(OUTCOMES)]
-    return len({_key(row) for row in made.to_dict("records")})
+    """How many different comparisons have a p, which takes two common seeds: the same trials at two readings are one."""
+    return int(claims.loc[claims["p"].notna(), "comparison"].nunique())
 
 
-def controls_of(method: str, arms: Mapping[str, Any]) -> dict[str, str | None]:
-    """The control that answers each question to a method: the first that was run of those which stand for it, else None."""
+def controls_of(method: str, arms: Mapping[str, Any], temporal: str) -> dict[str, str | None]:
+    """The control that answers each question to a method: the first that was run of those which stand for it, else None.
+
+    `temporal` names the method's temporal module; "" where it is not known, and then nothing stands in for a control.
+    """
     base, joined, augmentation = method.partition("+")
     found = {}
-    for question, names in _CONTROLS[base].items():
+    for question, controls in _CONTROLS[base].items():
+        is_plain = base == "das-folded" and question == STILL and temporal in PLAIN_WHEN_STILL
+        names = (*controls, "none") if is_plain else controls
         named = [augmentation if name == "none" and joined else f"{name}{joined}{augmentation}" for name in names]
         found[question] = next((name for name in named if name in arms), None)
     return found
@@ -110,12 +124,6 @@ def holm(values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * values[place]))
         corrected[place] = largest
     return corrected
-
-
-def _key(row: Mapping[Any, Any]) -> tuple[Hashable, ...]:
-    """Equal for the comparisons of the same trials."""
-    same = tuple(row[name] for name in ("method", "opponent", "pairs", "difference", "low", "high"))
-    return tuple(None if isinstance(value, float) and math.isnan(value) else value for value in same)
 
 
 def _record(ours: Mapping[Any, Any], row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -132,6 +140,7 @@ def _record(ours: Mapping[Any, Any], row: Mapping[Any, Any]) -> dict[str, Any]:
         "p": found.p,
         "pairs": found.pairs,
         "outcome": found.outcome,
+        "trials": (ours["trials"], row["trials"]),
     }
 
 
@@ -148,6 +157,7 @@ def _unanswered(reading: str, method: str, question: str) -> dict[str, Any]:
         **dict.fromkeys(("difference", "low", "high", "p"), math.nan),
         "pairs": 0,
         "outcome": UNANSWERED,
+        "trials": (),
     }
 
 

@@ -28,6 +28,16 @@ def cost_columns(part: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def is_averaged(part: pd.DataFrame) -> bool:
+    """Whether an arm is judged by test-time averaging: all its trials measured it, over more than one view."""
+    return bool((part["score_tta"].notna() & (_numbers(part, "views") != 1)).all())
+
+
+def copies_of(part: pd.DataFrame) -> float:
+    """Augmented copies that test-time averaging was asked for; NaN where unknown."""
+    return float(_numbers(part, "copies").mean(skipna=False))
+
+
 def passes(part: pd.DataFrame, *, averaged: bool) -> float:
     """Single-frame passes per image of the judged score: frames, times the views that are averaged; NaN where unknown."""
     views = _numbers(part, "views") if averaged else 1.0

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fieldshift.errors import UserError
 from fieldshift.readings import READINGS
-from fieldshift.report.costs import cost_columns, held_against, passes, shares
+from fieldshift.report.costs import copies_of, cost_columns, held_against, is_averaged, passes, shares
 from fieldshift.report.intervals import Difference, Estimate, estimate, paired_difference
 
 ROLES = ("das", "baseline", "control")
@@ -52,17 +52,20 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
     rows has one row per trial with the columns of `REQUIRED`: score and score_tta (with test-time averaging, NaN
     where it was not measured) in [0, 1], flops for one image forward, seconds of training and search_seconds of the
     search. Optional columns: `devices` (1) that these seconds held, `device_seconds_per_epoch` of one of them, `views`
-    that score_tta averages, `search_operations` of the search or tuning, `motions`, where the arm's policy is from in words.
+    that score_tta averages, `copies` that were asked for, `search_operations` of the search or tuning, `motions`, where the
+    arm's policy is from in words, `temporal`, the temporal module of the arms that have one, and `key`, equal where one trial
+    is read at several readings.
     An arm that belongs to several readings has its rows under each.
 
     Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('averaged' where
-    every trial has a score_tta, else 'plain': trials measure it where averaging was asked for and the arm has a 2D
-    augmentation or is policy-2d, so no score decides which is judged); judged_mean; passes (single-frame passes per image
-    of the judged score); reference (the best baseline by judged mean), is_reference; difference, difference_low,
-    difference_high, p, wilcoxon_p, pairs (this arm - reference over common seeds, judged scores); parameters, flops,
-    epochs, frames, seconds, search_seconds and search_operations (means), device_hours (mean of (seconds + search_seconds) *
-    devices / 3600); operations_share and seconds_share (per training image, as multiples of those of the arm held_against);
-    seeds, scores (plain) and judged_scores (tuples); motions; note (what is missing, in words).
+    every trial has a score_tta of more than one view, else 'plain': trials measure it where averaging was asked for, the arm
+    has a 2D augmentation or is policy-2d, and its passes make two views, so no score decides which is judged); judged_mean;
+    passes (single-frame passes per image of the judged score); reference (the best baseline by judged mean), is_reference;
+    difference, difference_low, difference_high, p, wilcoxon_p, pairs (this arm - reference over common seeds, judged scores);
+    parameters, flops, epochs, frames, seconds, search_seconds and search_operations (means), device_hours (mean of (seconds +
+    search_seconds) * devices / 3600); operations_share and seconds_share (per training image, as multiples of those of the
+    arm held_against); seeds, scores (plain) and judged_scores (tuples); trials (their keys); copies (NaN where unknown);
+    motions; temporal; note (what is missing, in words).
     Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.
     """
     _check(rows)
@@ -105,7 +108,7 @@ def _readings(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, ...]) -> pd.DataFrame:
     trials = {str(arm): part.sort_values("seed") for arm, part in rows.groupby("arm", sort=True)}
     roles = {arm: role_of(arm, baselines) for arm in trials}
-    averaged = {arm: bool(part["score_tta"].notna().all()) for arm, part in trials.items()}
+    averaged = {arm: is_averaged(part) for arm, part in trials.items()}
     judged = {
         arm: dict(zip(part["seed"], part["score_tta" if averaged[arm] else "score"].astype(float), strict=True))
         for arm, part in trials.items()
@@ -142,7 +145,10 @@ def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, .
                 "seeds": tuple(int(seed) for seed in part["seed"]),
                 "scores": tuple(float(score) for score in part["score"]),
                 "judged_scores": tuple(judged[arm].values()),
+                "trials": tuple(str(row.get("key", (reading, arm, row["seed"]))) for row in part.to_dict("records")),
+                "copies": copies_of(part),
                 "motions": str(part["motions"].iloc[0]) if "motions" in part.columns else "",
+                "temporal": str(part["temporal"].iloc[0]) if "temporal" in part.columns else "",
                 "note": _note(plain.n, len(tested)),
             }
         )

@@ -219,9 +219,10 @@ def _comparison_notes(part: pd.DataFrame) -> tuple[str, ...]:
     averaged = [str(row["arm"]) for row in part.to_dict("records") if row["judged"] == "averaged"]
     if averaged:
         notes.append(
-            f"* is judged: {', '.join(averaged)} averaged, as every arm with a 2D augmentation, all others plain; fixed "
-            "beforehand, not chosen by score."
+            f"* is judged: {', '.join(averaged)} averaged, as every arm with a 2D augmentation whose passes make two views; "
+            "all others plain; fixed beforehand, not chosen by score."
         )
+    notes += [words for row in part.to_dict("records") if (words := _unequal_passes(row))]
     for motions in dict.fromkeys(motions for motions in part["motions"] if motions):
         named = [str(row["arm"]) for row in part.to_dict("records") if row["motions"] == motions]
         notes.append(f"Motions of {', '.join(named)}: {motions}.")
@@ -238,6 +239,18 @@ def _comparison_notes(part: pd.DataFrame) -> tuple[str, ...]:
         notes.append(f"Wilcoxon signed-rank p: {values}.")
     notes += [f"{row['arm']}: {row['note']}." for row in part.to_dict("records") if row["note"]]
     return tuple(notes)
+
+
+def _unequal_passes(row: Mapping[Any, Any]) -> str:
+    """What to know of a joined video arm whose frames do not divide the passes of the other averaged arms; else ''."""
+    frames, asked = float(row["frames"]), float(row["copies"]) + 1
+    if "+" not in str(row["arm"]) or not (frames > 1 and asked > 1) or row["passes"] == asked:
+        return ""
+    views = int(row["passes"] / frames)
+    told = f"averages {views} views, {row['passes']:.0f} passes" if views > 1 else f"judged plain, {frames:.0f} passes"
+    return (
+        f"{row['arm']}: {told}, as its {frames:.0f} frames do not divide the {asked:.0f} passes of arms of one frame."
+    )
 
 
 def _pair(key: Any) -> tuple[str, int]:

@@ -86,9 +86,9 @@ def caveats(summary: pd.DataFrame) -> list[str]:
     )
     if (summary["judged"] == "averaged").any():
         points.append(
-            "An arm with a 2D augmentation is judged with test-time averaging, every other arm without, as was fixed "
-            "beforehand; the passes column says how many single-frame passes per image that takes, which the operations of "
-            "training do not show."
+            "An arm with a 2D augmentation is judged with test-time averaging where its passes make two views, every other arm "
+            "without, as was fixed beforehand; the passes column says how many single-frame passes per image that takes, which "
+            "the operations of training do not show."
         )
     if int(summary["pairs"].max()) < FEWEST_PAIRS_FOR_WILCOXON:
         points.append(

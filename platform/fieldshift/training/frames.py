@@ -77,14 +77,13 @@ class FramePlan:
             return self.normalise(pixels.unsqueeze(1))
         return self.normalise(self.policy.video(pixels))
 
-    @property
-    def has_views(self) -> bool:
-        """Whether there is anything to average at test time beside the plain view."""
-        return self.augmentation is not None or (self.as_images and self.policy is not None)
-
     def views_for(self, copies: int) -> int:
-        """How many views take as many single-frame passes as an image and its `copies`: at least one, of T frames each."""
-        return max(1, (copies + 1) // self.frames)
+        """How many views test-time averaging takes: as many as fit into `copies` + 1 single-frame passes, at least one.
+
+        A view of a video takes T of them. One where there is nothing to average: no augmentation, nor a policy as images.
+        """
+        varied = self.augmentation is not None or (self.as_images and self.policy is not None)
+        return max(1, (copies + 1) // self.frames) if varied else 1
 
     def views(self, images: UInt8[Tensor, "batch channels height width"], copies: int) -> list[Tensor]:
         """The videos whose logits test-time averaging averages: the plain one and augmented ones, `views_for(copies)` in all.

@@ -218,8 +218,8 @@ def evaluate_network(
 ) -> Evaluation:
     """Scores every sample exactly once, over all workers together.
 
-    `copies` > 0 also scores the average of the logits over `plan.views(images, copies)`, which takes as many single-frame
-    passes whatever the network reads (classification only).
+    `copies` > 0 also scores the average of the logits over `plan.views(images, copies)`, where that is more than one view
+    (classification only): at most `copies` + 1 single-frame passes, whatever the network reads.
     `each_map` also judges every predicted map by itself (segmentation only). `batch` is 256 images, or 16 with maps.
     `scored` hears how many images each batch of this worker had.
     """
@@ -229,7 +229,7 @@ def evaluate_network(
     split = split.to(device)
     score, averaged = objective.new_score(device), objective.new_score(device)
     totals = torch.zeros(2, dtype=torch.float64, device=device)
-    average_views = copies > 0 and plan.has_views and not dense
+    average_views = plan.views_for(copies) > 1 and not dense
     maps: list[MapQuality] = []
     batch = batch or max(EVALUATED_MAPS if dense else EVALUATED_IMAGES, distributed.world_size())
     parts = batches(split, batch, seed=0, epoch=0, shuffle=False, device=device, **share_of_worker())
