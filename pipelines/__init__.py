@@ -29,6 +29,7 @@ HOMES = {
     "logs": "pipelines.jobs",
     "stop": "pipelines.jobs",
     "ui": "pipelines.serving",
+    "sync": "pipelines.serving",
 }
 
 __all__ = [*HOMES]  # noqa: PLE0604 - names of functions, loaded lazily

@@ -98,6 +98,7 @@ def run_training_trials(
                 run.close("FAILED")
                 show(bar, done, f"failed: {key}")
                 return
+            record_history(run, result.value["history"])
             run.log_metrics(final_metrics(result.value), step=0)  # of one step: MLflow draws bars
             run.close("FINISHED")
             show(bar, done, f"{result.value['score_name']} {result.value['score']:.1%} of {key}")
@@ -131,6 +132,12 @@ def show(bar: Progress, done: dict[str, float], note: str) -> None:
 def epoch_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     """What MLflow shows of an epoch."""
     return sectioned({name: value for name, value in metrics.items() if name != "epoch"}, "train")
+
+
+def record_history(run: Run, history: Sequence[Mapping[str, float]]) -> None:
+    """Adds the epochs whose report was lost, as where the process that should have logged it was killed."""
+    for row in history:
+        run.log_metrics(epoch_metrics(row), step=int(row["epoch"]))
 
 
 def score_metric(kind: str, score_name: str) -> str:

@@ -26,11 +26,13 @@ def pass_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def record_found(run: Run, found: Mapping[str, Any]) -> None:
-    """Keeps the policy of a finished search: the file, its digest, and its motions in words."""
+    """Keeps the policy of a finished search: the file, its digest, its motions in words, and passes that were not logged."""
     from fieldshift.motions.placed import load_policy
 
     labels = {**policy_labels(load_policy(Path(found["policy"]))), "motions": "; ".join(found["words"]) or "no motion"}
     labels.pop("space", None)
+    for row in found["history"]:
+        run.log_metrics(pass_metrics(row), step=int(row["pass"]))
     run.log_params(labels)
     run.set_tags(labels)
     run.log_artifact(Path(found["policy"]))

@@ -2,6 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from fieldshift.console import say
+from fieldshift.errors import UserError
+
+
+def sync(*, run: list[str] | None = None, uri: str | None = None) -> int:
+    """Sends what a run could not record while its tracking store was down; each message is sent once.
+
+    Args:
+        run: run folders, such as: sync runs/study.
+        uri: the store to send to; by default the one that the run was meant for.
+    """
+    from fieldshift.tracking import replay
+
+    if not run:
+        raise UserError("There is no run to send messages of; give its folder, such as: fieldshift sync runs/study.")
+    for folder in run:
+        if not Path(folder).is_dir():
+            raise UserError(f"There is no run folder {folder}; give the folder of a run whose store was down.")
+        say(f"{replay(Path(folder), uri)} messages of {folder} were sent.")
+    return 0
+
+
+sync.positional = "run"  # type: ignore[attr-defined]
+
 
 def ui(*, run: str = "runs/study", host: str = "127.0.0.1", port: int = 5000) -> int:
     """Opens MLflow's pages on the store of a run folder, or of a tracking server, until Ctrl-C.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import shutil
 import time
 import uuid
@@ -12,11 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.console import say
+from fieldshift.console import lasting_output, say
+from fieldshift.errors import UserError
 from fieldshift.run_folder import RunFolder, open_run_folder, write_whole
-from fieldshift.tracking import Run, Store, TrackingConfig, open_store
+from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
-from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG
+from fieldshift.tracking.spool import Spool
+from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG, check_store
 from fieldshift.tracking.views import View
 from pipelines.data_record import FILE, keep_record
 from pipelines.labels import colour
@@ -137,10 +140,13 @@ def open_session(
 
     Raises UserError where the run goes on but its data have changed.
     """
+    check_store(tracking)
     folder = open_run_folder(out, command, config, resume)
     keep_record(folder, dataset)
     if out is None and folder.path.name != command and not resume:
         say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
+    if resume:
+        send_waiting(folder.path)
     store = open_store(tracking, folder.path)
     identity = identity_of(folder)
     asked = {name: str(config[name]) for name in ASKED if config.get(name) is not None}
@@ -151,8 +157,9 @@ def open_session(
     run = store.run(tracking.experiment, folder.path.name, key=identity, tags={**marks, **tags})
     session = replace(session, run=run)
     try:
-        run.log_params(flat(folder.config))
-        yield session
+        with lasting_output():
+            run.log_params(flat(folder.config))
+            yield session
     except KeyboardInterrupt:
         session.close("KILLED")
         say(f"Interrupted. Add --resume --out {folder.path} to the same command to go on.")
@@ -160,10 +167,32 @@ def open_session(
     except BaseException:
         session.close("FAILED")
         raise
-    run.log_artifact(folder.path / "config.yaml")
-    if folder.result_path.exists():
-        run.log_artifact(folder.result_path)
-    run.close("FINISHED")
+    else:
+        run.log_artifact(folder.path / "config.yaml")
+        if folder.result_path.exists():
+            run.log_artifact(folder.result_path)
+        run.close("FINISHED")
+    finally:
+        say_waiting(folder.path)
+
+
+def send_waiting(folder: Path) -> None:
+    """Sends what an earlier part of the run could not; where the store is still away, says so and lets the run go on."""
+    if not Spool(folder).waiting():
+        return
+    try:
+        say(f"{replay(folder)} messages that the tracking store had missed were sent.")
+    except UserError as error:
+        say(str(error))
+
+
+def say_waiting(folder: Path) -> None:
+    """Says how many messages wait for the tracking store, and how they are sent."""
+    waiting = Spool(folder).waiting()
+    if waiting:
+        say(
+            f"{waiting} messages wait for the tracking store; send them with: fieldshift sync {shlex.quote(str(folder))}"
+        )
 
 
 def say_failed(failed: dict[str, str]) -> None:

@@ -104,7 +104,7 @@ def train(
 
     from fieldshift.search import load_space
     from pipelines.failure_cases import read_maps, say_maps, write_failure_page
-    from pipelines.running import epoch_metrics, final_metrics, training_trial
+    from pipelines.running import epoch_metrics, final_metrics, record_history, training_trial
     from pipelines.trials import run_training_trial
 
     found, dataset = read_policy(policy), problem.check()
@@ -143,6 +143,7 @@ def train(
                 storage=session.path / "ray",
                 on_report=reported,
             )
+        record_history(session.run, row["history"])
         session.run.log_metrics(final_metrics(row), step=0)
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
         say(outcome(row, data))

@@ -7,13 +7,12 @@ import importlib
 import importlib.util
 import inspect
 import io
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fieldshift.console import complain
+from fieldshift.console import complain, lasting_output
 from fieldshift.errors import RunFailedError, UserError, one_line, unknown_name
 from fieldshift.termination import terminate_like_interrupt
 
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may contain characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
-    with terminate_like_interrupt() as termination:
+    with lasting_output(), terminate_like_interrupt() as termination:
         try:
             status = dispatch(argv)
             return TERMINATED if termination.received else status
@@ -44,9 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             complain(one_line(error))
             return 1
         except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                return 1
             if error.filename is None or error.strerror is None:
                 raise
             complain(f"'{error.filename}': {error.strerror}; free some space or give another path.")

@@ -78,6 +78,42 @@ def test_a_replay_of_what_was_in_part_sent_makes_no_run_twice(folder: Path, tmp_
     assert len(client_for(other.uri).search_runs([other.experiment_id("e")])) == created == 2
 
 
+def test_a_replay_that_was_killed_goes_on_after_the_last_message(folder: Path, tmp_path: Path) -> None:
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    (file,) = (folder / "tracking-spool").glob("*.jsonl")
+    lines, whole = file.read_text().splitlines(), file.read_text()
+    file.write_text("\n".join(lines[:5]) + "\n{")  # a line that was not written to its end stops it
+    with pytest.raises(json.JSONDecodeError):
+        replay(folder, other.uri)
+    file.write_text(whole)
+    assert Spool(folder).waiting() == len(lines) - 5
+    assert replay(folder, other.uri) == len(lines) - 5
+    client = client_for(other.uri)
+    (child,) = [run for run in client.search_runs([other.experiment_id("e")]) if run.info.run_name == "das"]
+    assert [point.step for point in client.get_metric_history(child.info.run_id, "train/loss")] == [1, 2]
+
+
+def test_metrics_that_the_store_has_already_are_not_sent_twice(folder: Path, tmp_path: Path) -> None:
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    run = other.run("e", "das", key="das")
+    run.log_metrics({"train/loss": 1.0}, 1)
+    replay(folder, other.uri)
+    history = client_for(other.uri).get_metric_history(run.id, "train/loss")
+    assert sorted(point.step for point in history) == [1, 2]
+
+
+def test_what_waits_is_sent_by_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from fieldshift.cli import main
+
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    assert main(["sync", str(folder), "--uri", other.uri]) == 0
+    assert capsys.readouterr().out == f"10 messages of {folder} were sent.\n"
+    assert main(["sync", str(folder)]) == 2
+    assert "There is nothing to send" in capsys.readouterr().err
+    assert main(["sync"]) == 2
+    assert main(["sync", str(tmp_path / "nowhere")]) == 2
+
+
 def test_a_store_that_is_still_down_leaves_the_spool_as_it_was(folder: Path) -> None:
     (file,) = (folder / "tracking-spool").glob("*.jsonl")
     before = file.read_text()

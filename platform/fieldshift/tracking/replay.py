@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 
 from fieldshift.errors import UserError
-from fieldshift.tracking.run import is_refused
+from fieldshift.tracking.locks import file_lock
+from fieldshift.tracking.points import KnownPoints
+from fieldshift.tracking.refusals import is_refused
 from fieldshift.tracking.sending import perform
-from fieldshift.tracking.spool import Spool
-from fieldshift.tracking.store import PARENT_TAG, Store, client_for
+from fieldshift.tracking.spool import LOCK, Spool, unsent
+from fieldshift.tracking.store import PARENT_TAG, Store, client_for, refuse_lasting
 
 _log = logging.getLogger("fieldshift.tracking")
 
@@ -19,8 +23,8 @@ _log = logging.getLogger("fieldshift.tracking")
 def replay(folder: Path, uri: str | None = None) -> int:
     """Sends the messages that a store missed, in their order and with their times, and returns how many there were.
 
-    Runs that began while the store was down are found or created by their key. Messages leave the spool as they are
-    sent, so a replay that breaks off can be started again.
+    Runs that began while the store was down are found or created by their key. What is sent is noted message by message,
+    so a replay that breaks off can be started again and sends each once.
 
     Args:
         folder: Folder of the run, which holds "tracking-spool".
@@ -30,33 +34,52 @@ def replay(folder: Path, uri: str | None = None) -> int:
         UserError: There is nothing to send, or the store still does not answer.
     """
     spool = Spool(folder)
-    files = sorted(spool.folder.glob("*.jsonl"), key=lambda file: file.stat().st_mtime)
-    if not files:
+    if not spool.waiting():
         raise UserError(f"There is nothing to send in {spool.folder}; give the folder of a run whose store was down.")
-    ids = _Ids(spool.folder / "sent-runs.json")
-    sent = 0
-    for file in files:
-        lines = file.read_text().splitlines()
-        while lines:
-            line = json.loads(lines[0])
-            store = Store(uri=uri or line["uri"], folder=folder.resolve())
-            try:
-                _send(store, spool, ids, line)
-            except Exception as error:
-                if not is_refused(error):
-                    file.write_text("".join(f"{rest}\n" for rest in lines))
-                    reason = " ".join(str(error).split())[:200]
-                    raise UserError(f"{store.uri} still does not answer ({reason}); replay again later.") from error
-                _log.warning("MLflow refused %s of run %s: %s", line["what"], line["run"], error)
-            lines.pop(0)
-            sent += 1
-        file.unlink()
-    ids.file.unlink(missing_ok=True)
-    for left in spool.folder.iterdir():
-        left.unlink()
-    spool.folder.rmdir()
+    with file_lock(folder.resolve() / LOCK):
+        sent = _send_all(spool, folder.resolve(), uri)
     spool.answers_again()
     return sent
+
+
+def _send_all(spool: Spool, folder: Path, uri: str | None) -> int:
+    """How many messages were sent."""
+    files = sorted(spool.folder.glob("*.jsonl"), key=lambda file: file.stat().st_mtime)
+    ids = _Ids(spool.folder / "sent-runs.json")
+    points: dict[str, KnownPoints] = {}
+    sent = 0
+    for file in files:
+        noted = file.with_suffix(".sent")
+        for text in unsent(file):
+            line = json.loads(text)
+            store = Store(uri=uri or line["uri"], folder=folder)
+            try:
+                _send(store, spool, ids, points, line)
+            except Exception as error:
+                if not is_refused(error):
+                    refuse_lasting(error, store.uri)
+                    reason = " ".join(str(error).split())[:200]
+                    raise UserError(
+                        f"{store.uri} still does not answer ({reason}); {spool.waiting()} messages wait, send them later with:"
+                        f" fieldshift sync {shlex.quote(str(folder))}"
+                    ) from error
+                _log.warning("MLflow refused %s of run %s: %s", line["what"], line["run"], error)
+            with noted.open("a") as handle:
+                handle.write(".")
+            sent += 1
+        file.unlink()
+        noted.unlink(missing_ok=True)
+    if not any(_is_alive(file) for file in files):  # who writes on needs to know what its runs became
+        for left in spool.folder.iterdir():
+            left.unlink()
+        spool.folder.rmdir()
+    return sent
+
+
+def _is_alive(file: Path) -> bool:
+    """Whether the process that wrote a file of the spool lives on, other than this one."""
+    pid = file.name.partition("-")[0]
+    return pid != str(os.getpid()) and Path(f"/proc/{pid}").exists()
 
 
 class _Ids:
@@ -74,14 +97,19 @@ class _Ids:
         self.file.write_text(json.dumps(self._known))
 
 
-def _send(store: Store, spool: Spool, ids: _Ids, line: dict[str, Any]) -> None:
+def _send(store: Store, spool: Spool, ids: _Ids, points: dict[str, KnownPoints], line: dict[str, Any]) -> None:
     message = line["message"]
     if line["what"] == "create":
         tags = dict(message["tags"])
         if PARENT_TAG in tags:
             tags[PARENT_TAG] = ids[tags[PARENT_TAG]]
-        ids[line["run"]] = store.find_or_create(**{**message, "tags": tags})
+        ids[line["run"]] = store.find_or_create(**{**message, "tags": tags})[0]
         return
+    client, run_id = client_for(store.uri), ids[line["run"]]
+    if line["what"] == "metrics":
+        known = points.setdefault(run_id, KnownPoints(client, run_id, is_new=False))
+        message = {**message, "metrics": known.missing(message["metrics"], message["step"])}
+        known.add(message["metrics"], message["step"])
     picture = None
     if "picture" in line:
         import numpy as np
@@ -89,5 +117,4 @@ def _send(store: Store, spool: Spool, ids: _Ids, line: dict[str, Any]) -> None:
 
         with Image.open(spool.folder / line["picture"]) as opened:
             picture = np.asarray(opened)
-    client = client_for(store.uri)
-    perform(client, ids[line["run"]], line["what"], message, picture)
+    perform(client, run_id, line["what"], message, picture)

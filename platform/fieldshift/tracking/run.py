@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from fieldshift.tracking.points import KnownPoints
+from fieldshift.tracking.refusals import is_refused
 from fieldshift.tracking.sending import perform
 from fieldshift.tracking.spool import Spool
 
@@ -47,7 +49,7 @@ class Run:
         """Logs the run's configuration; nested mappings become names with dots. A parameter never changes."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Logs numbers at a step, in few messages however many there are."""
+        """Logs numbers at a step, in few messages however many there are; a step that a metric has already is kept."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, which tables and charts are filtered and grouped by."""
@@ -82,10 +84,11 @@ class Run:
 class TrackedRun(Run):
     """A run in an MLflow store. Tracking never ends a training: what cannot be sent is kept in the spool."""
 
-    def __init__(self, run_id: str, client: Any, spool: Spool) -> None:
+    def __init__(self, run_id: str, client: Any, spool: Spool, *, is_new: bool = True) -> None:
         self._id = run_id
         self._client = client
         self._spool = spool
+        self._points = KnownPoints(client, run_id, is_new=is_new)
         self._closed = False
 
     @property
@@ -99,7 +102,13 @@ class TrackedRun(Run):
         plain = {metric_name(name): float(value) for name, value in metrics.items()}
         if len(plain) < len(metrics):
             raise ValueError(f"Two of these metrics have the same name in MLflow: {', '.join(sorted(metrics))}.")
+        if self._client is not None and not self._spool.is_open_for(self._id):
+            try:
+                plain = self._points.missing(plain, int(step))
+            except Exception as error:
+                self._spool.server_is_down(error)
         if plain:
+            self._points.add(plain, int(step))
             self._send("metrics", {"metrics": plain, "step": int(step), "time": int(time.time() * 1000)})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -154,8 +163,3 @@ def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             result[metric_name(f"{prefix}{name}")] = value
     return result
-
-
-def is_refused(error: Exception) -> bool:
-    """Whether the store answered that it will never take this, so that keeping it for later is of no use."""
-    return getattr(error, "error_code", "") in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST"}

@@ -20,8 +20,7 @@ def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array:
     elif what == "metrics":
         _metrics(client, run_id, message)
     elif what == "tags":
-        for name, value in message["tags"].items():
-            client.set_tag(run_id, name, value)
+        _tags(client, run_id, message["tags"])
     elif what == "experiment":
         experiment_id = client.get_run(run_id).info.experiment_id
         for name, value in message["tags"].items():
@@ -49,6 +48,13 @@ def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
     entries = [Param(name, f"see params/{name}.txt" if name in long else value) for name, value in params.items()]
     for some in _chunks(entries, PARAMS_A_BATCH):
         client.log_batch(run_id, params=some)
+
+
+def _tags(client: Any, run_id: str, tags: dict[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    for some in _chunks([RunTag(name, value) for name, value in tags.items()], PARAMS_A_BATCH):
+        client.log_batch(run_id, tags=some)
 
 
 def _metrics(client: Any, run_id: str, message: dict[str, Any]) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import uuid
 from pathlib import Path
 from typing import Any, ClassVar
+
+from fieldshift.tracking.locks import file_lock
+
+LOCK = ".tracking-spool.lock"
 
 _log = logging.getLogger("fieldshift.tracking")
 
@@ -41,11 +46,11 @@ class Spool:
             self._down.add(self.folder)
             _log.warning(
                 "The tracking store %s does not answer (%s); the run goes on, and what it logs is kept in %s."
-                " Send it later with fieldshift.tracking.replay(%r).",
+                " Send it later with: fieldshift sync %s",
                 self.uri,
                 " ".join(str(error).split())[:200] or type(error).__name__,
                 self.folder,
-                str(self.folder.parent),
+                shlex.quote(str(self.folder.parent)),
             )
 
     def answers_again(self) -> None:
@@ -60,6 +65,14 @@ class Spool:
 
     def write(self, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
         """Keeps one message; a picture lies beside the file as PNG."""
+        with file_lock(self.folder.parent / LOCK):
+            self._append(run_id, what, message, array)
+
+    def waiting(self) -> int:
+        """How many messages are still to be sent."""
+        return sum(len(unsent(file)) for file in self.folder.glob("*.jsonl"))
+
+    def _append(self, run_id: str, what: str, message: dict[str, Any], array: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         line = {"uri": self.uri, "run": run_id, "what": what, "message": message}
         if array is not None:
@@ -70,6 +83,13 @@ class Spool:
             line["picture"] = picture.name
         with self.file.open("a") as handle:
             handle.write(json.dumps(line) + "\n")
+
+
+def unsent(file: Path) -> list[str]:
+    """The messages of a file that were not sent yet; a replay notes beside it how many were."""
+    noted = file.with_suffix(".sent")
+    sent = noted.stat().st_size if noted.exists() else 0  # a byte per message
+    return file.read_text().splitlines()[sent:]
 
 
 _PROCESS = uuid.uuid4().hex[:8]

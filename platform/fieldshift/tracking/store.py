@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import importlib.util
 import logging
 import os
@@ -17,10 +18,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fieldshift.errors import UserError
 from fieldshift.tracking.addresses import quoted_condition, sqlite_address
 from fieldshift.tracking.config import TrackingConfig
+from fieldshift.tracking.locks import file_lock
 from fieldshift.tracking.moved import point_here
+from fieldshift.tracking.refusals import lasting_reason
 from fieldshift.tracking.run import Run, TrackedRun
+from fieldshift.tracking.sending import perform
 from fieldshift.tracking.spool import Spool
 from fieldshift.tracking.template import copy_template, keep_template
 
@@ -31,7 +36,6 @@ KEY_TAG, PROCESS_TAG, PARENT_TAG, NAME_TAG = (
     "mlflow.runName",
 )
 RUN_TAG, FOLDER_TAG = "fieldshift.run", "fieldshift.folder"
-LOCK_DEADLINE_S = 60.0
 KNOCK_S = 3.0
 
 _log = logging.getLogger("fieldshift.tracking")
@@ -85,27 +89,29 @@ class Store:
         if spool.is_down or (parent_id and parent_id.startswith(spool.PREFIX)):
             return TrackedRun(spool.open_run(birth), None, spool)
         try:
-            return TrackedRun(self.find_or_create(**birth), client_for(self.uri), spool)
+            run_id, is_new = self.find_or_create(**birth)
+            return TrackedRun(run_id, client_for(self.uri), spool, is_new=is_new)
         except Exception as error:
             spool.server_is_down(error)
             return TrackedRun(spool.open_run(birth), None, spool)
 
-    def find_or_create(self, *, experiment: str, name: str | None, key: str, tags: dict[str, str], start: int) -> str:
-        """Id of the run with `key`, which is RUNNING afterwards."""
+    def find_or_create(
+        self, *, experiment: str, name: str | None, key: str, tags: dict[str, str], start: int
+    ) -> tuple[str, bool]:
+        """Id of the run with `key`, which is RUNNING afterwards, and whether it is new."""
         client = client_for(self.uri)
         with self._locked():
             where = self.experiment_id(experiment)
             alike = client.search_runs([where], quoted_condition(f"tags.`{KEY_TAG}`", key), max_results=1000)
             found = [run for run in alike if run.data.tags[KEY_TAG] == key]
             if not found:
-                return str(client.create_run(where, start_time=start, tags=tags, run_name=name).info.run_id)
+                made = client.create_run(where, start_time=start, tags=tags, run_name=name)
+                return str(made.info.run_id), True
         run_id = str(found[0].info.run_id)
         held = found[0].data.tags  # its process first: a run that is open and whose process is gone counts as abandoned
-        for tag, value in tags.items():
-            if held.get(tag) != value:
-                client.set_tag(run_id, tag, value)
+        perform(client, run_id, "tags", {"tags": {tag: value for tag, value in tags.items() if held.get(tag) != value}})
         client.update_run(run_id, status="RUNNING", name=name)
-        return run_id
+        return run_id, False
 
     def experiment_id(self, experiment: str) -> str:
         """Id of the experiment, made when it is new; a store in a run's folder keeps artifacts in that folder."""
@@ -171,8 +177,29 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
                 point_here(database, folder)
         close_abandoned(store.uri)
     except Exception as error:
+        refuse_lasting(error, store.uri)
         spool.server_is_down(error)
     return store
+
+
+def refuse_lasting(error: Exception, uri: str) -> None:
+    """Raises UserError for an error that waiting does not mend, such as a refused log-in."""
+    reason = lasting_reason(error, uri)
+    if reason is not None:
+        raise UserError(
+            f"The tracking store {uri.partition('?')[0]} {reason}; or leave it out with --tracking.enabled false."
+        )
+
+
+def check_store(config: TrackingConfig) -> None:
+    """Raises UserError where a store that was given cannot be used; one that does not answer yet is no error."""
+    if not config.enabled or config.uri is None or importlib.util.find_spec("mlflow") is None:
+        return
+    try:
+        _knock(config.uri)
+        answer_from(config.uri)
+    except Exception as error:
+        refuse_lasting(error, config.uri)
 
 
 def close_abandoned(uri: str) -> list[str]:
@@ -235,28 +262,6 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Holds a lock on a file for the block; waits for other processes, up to a deadline."""
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + LOCK_DEADLINE_S
-    with path.open("a") as handle:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"Another process held {path} for {LOCK_DEADLINE_S:g} seconds.") from None
-                time.sleep(0.05)
-        try:
-            yield
-        finally:
-            fcntl.flock(handle, fcntl.LOCK_UN)
-
-
 def this_process() -> str:
     """HOST:PID:START, which no other process ever has."""
     return f"{socket.gethostname()}:{os.getpid()}:{_start_of(os.getpid())}"
@@ -279,7 +284,17 @@ def _start_of(pid: int) -> str:
 
 
 def _knock(uri: str) -> None:
+    """Raises OSError where a server does not answer within seconds; what it answers is not looked at."""
     parts = urlsplit(uri)
-    if parts.scheme in {"http", "https"}:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), timeout=KNOCK_S).close()
+    if parts.scheme not in {"http", "https"}:
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", port, timeout=KNOCK_S)
+    try:
+        connection.request("GET", f"{parts.path.rstrip('/')}/version")
+        connection.getresponse()
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    finally:
+        connection.close()

@@ -1,0 +1,70 @@
+"""Which errors of a store pass with time, and which stay until a person mends something."""
+
+from __future__ import annotations
+
+import re
+
+from fieldshift.errors import one_line
+
+NEVER = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether the store answered that it will never take this, so that keeping it for later is of no use."""
+    return getattr(error, "error_code", "") in NEVER
+
+
+def lasting_reason(error: BaseException, uri: str) -> str | None:
+    """What is to be mended before the store can be used, in a sentence with what to do; None for what passes with time."""
+    text = _whole(error)
+    if isinstance(error, ModuleNotFoundError) or "No module named" in text:
+        missing = re.search(r"No module named '(\w+)", text)
+        name = missing.group(1) if missing else "its driver"
+        extra = "'fieldshift[postgresql]'" if name.startswith("psycopg") else name
+        return f"needs the package {name}, which is not installed: pip install {extra}"
+    if "out-of-date database schema" in text or "Can't locate revision" in text:
+        return (
+            "has the schema of another version of MLflow: migrate it with `mlflow db upgrade`, or install that version"
+        )
+    if _status(error, text) in {401, 403} or re.search(
+        r"authentication failed|no password supplied", text, re.IGNORECASE
+    ):
+        way = (
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            if uri.startswith("http")
+            else "set the database's own password file or variable (~/.pgpass, PGPASSWORD)"
+        )
+        return f"refused the log-in: {way}"
+    if uri.startswith("http") and (_status(error, text) in {404, 405} or "valid JSON" in text):
+        return "answers, but is no MLflow server: give the address that its pages have"
+    if re.search(r"Could not parse SQLAlchemy URL|database \S+ does not exist|role \S+ does not exist", text):
+        return f"cannot be opened ({one_line(error)[:160]}): correct the address"
+    if "unable to open database file" in text or "file is not a database" in text or "readonly database" in text:
+        return f"cannot be opened ({_cause(text)}): give a file that can be written"
+    return None
+
+
+def _status(error: BaseException, text: str) -> int | None:
+    """The HTTP status that an error tells of."""
+    named = re.search(r"error code (\d{3})|status code (\d{3})|(\d{3}) != 200", text)
+    if named:
+        return int(next(filter(None, named.groups())))
+    return {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "ENDPOINT_NOT_FOUND": 404}.get(
+        getattr(error, "error_code", "")
+    )
+
+
+def _whole(error: BaseException) -> str:
+    """The text of an error and of those that it came from."""
+    texts: list[str] = []
+    each: BaseException | None = error
+    while each is not None and len(texts) < 8:
+        texts.append(f"{type(each).__name__}: {each}")
+        each = each.__cause__ or each.__context__
+    return " | ".join(texts)
+
+
+def _cause(text: str) -> str:
+    return next(
+        part for part in ("unable to open database file", "file is not a database", "readonly database") if part in text
+    )

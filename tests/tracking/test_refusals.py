@@ -1,0 +1,84 @@
+"""What a person has to mend ends a command at once, in one line; what passes with time does not."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from fieldshift.errors import UserError
+from fieldshift.tracking import TrackingConfig, open_store
+from fieldshift.tracking.store import check_store
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A server that is no MLflow: answers with the status that the path names."""
+
+    def answer(self) -> None:
+        self.send_response(int(self.path.split("/")[1]))
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"no")
+
+    do_GET = do_POST = answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=served.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{served.server_port}"
+    served.shutdown()
+    thread.join()
+    served.server_close()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("401", "refused the log-in: set MLFLOW_TRACKING_USERNAME"),
+        ("403", "refused the log-in"),
+        ("404", "is no MLflow server"),
+        ("200", "is no MLflow server"),
+    ],
+)
+def test_a_server_that_will_never_take_it_ends_the_command(server: str, path: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        check_store(TrackingConfig(uri=f"{server}/{path}"))
+
+
+def test_a_driver_that_is_missing_is_named() -> None:
+    with pytest.raises(UserError, match=r"needs the package \w+, which is not installed: pip install \w+"):
+        check_store(TrackingConfig(uri="mssql://127.0.0.1/x"))
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "http://nowhere.invalid"])
+def test_a_server_that_does_not_answer_ends_nothing(uri: str) -> None:
+    check_store(TrackingConfig(uri=uri))
+
+
+def test_a_database_of_another_version_or_of_something_else_is_refused(tmp_path: Path) -> None:
+    open_store(TrackingConfig(), tmp_path / "run")
+    foreign, junk = tmp_path / "foreign.db", tmp_path / "junk.db"
+    shutil.copyfile(tmp_path / "run" / "mlflow.db", foreign)
+    with sqlite3.connect(foreign) as opened:
+        opened.execute("UPDATE alembic_version SET version_num = 'abcdef012345'")
+    opened.close()
+    junk.write_text("something else" * 1000)
+    for file, said in ((foreign, "schema of another version"), (junk, "file is not a database")):
+        with pytest.raises(UserError, match=said):
+            check_store(TrackingConfig(uri=f"sqlite:///{file}"))
+    (tmp_path / "later").mkdir()
+    shutil.copyfile(foreign, tmp_path / "later" / "mlflow.db")
+    with pytest.raises(UserError, match="schema of another version"):
+        open_store(TrackingConfig(), tmp_path / "later")
