@@ -12,7 +12,7 @@ from fieldshift.forms import FORMS, Form, check_form
 from fieldshift.training import ARMS, FOLDED_ARMS, arm_named
 from pipelines.alignment import NoAlignmentError, check_alignment
 from pipelines.policies import operations_of
-from pipelines.problem import PolicySource, Problem, check_folded
+from pipelines.problem import PolicySource, Problem, Step, check_folded
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
@@ -101,15 +101,14 @@ def arms_that_build(
     *,
     seed: int,
     named: bool,
-    images: int,
-    searched: int,
+    step: Step,
+    searched: Step,
 ) -> tuple[list[str], dict[Form, int]]:
     """The arms that this network has, and how many edges a search decides in each form whose policy is not given.
 
     Raises UserError for an arm that was named; unsupported arms are skipped with a message: enlarged fields that the network
     lacks, a form that the network, the given motions or the space lack, as long as another form is left, and videos whose
-    maps a segmenter cannot align. `images` and `searched` are the images that a worker sees in a step of training and of a
-    search.
+    maps a segmenter cannot align. `step` is the smallest of a training, `searched` of a search.
     """
     from fieldshift.motions import Policy
 
@@ -120,7 +119,7 @@ def arms_that_build(
             # A policy is still to be found; what a network can be built of does not depend on which it is.
             policy = given.get(arm.form, Policy.replicate(problem.frames))
             check_alignment(dataset.task, name, given.get(arm.form), space, problem.frames)
-            problem.checked_card(dataset, name, policy, space, seed, images=images)
+            problem.checked_card(dataset, name, policy, space, seed, step=step)
         except UserError as error:
             optional = arm.wide_field or arm.dilated or arm.form == "folded" or (space.is_placed and reads_video(name))
             if named or not (optional or isinstance(error, NoAlignmentError)):
@@ -132,7 +131,7 @@ def arms_that_build(
     lacking: dict[Form, UserError] = {}
     for form in searched_forms(kept, list(given)):
         try:
-            edges[form] = replace(problem, form=form).edges_to_decide(dataset, space, seed, images=searched)
+            edges[form] = replace(problem, form=form).edges_to_decide(dataset, space, seed, step=searched)
         except UserError as error:
             lacking[form] = error
     for form, reason in lacking.items():

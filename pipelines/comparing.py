@@ -26,7 +26,7 @@ from pipelines.arms import (
 from pipelines.builtin_data import notes_on
 from pipelines.comparison import Comparison, run_comparison, shown_comparison
 from pipelines.options import check_policy, check_space
-from pipelines.placement import check_trials_fit
+from pipelines.placement import check_trials_fit, sharing_workers
 from pipelines.policies import (
     FOLDER,
     SEARCHES,
@@ -39,7 +39,7 @@ from pipelines.policies import (
     run_searches,
     settings_of,
 )
-from pipelines.problem import PolicySource, Problem, images_in_step
+from pipelines.problem import PolicySource, Problem, smallest_step
 from pipelines.readings import TUNED, check_copies, check_readings, check_tuning, with_known_costs
 from pipelines.searching import check_edges, check_frames, space_of_search
 from pipelines.session import open_session
@@ -139,8 +139,8 @@ def compare(
         check_forms(chosen, problem)
     if forms:
         check_frames(search, frames)
-        search.check(cluster.trial_workers)
-    recipe.check(cluster.trial_workers, here=cluster.address is None)
+        search.check(sharing_workers(cluster))
+    recipe.check(sharing_workers(cluster), here=cluster.address is None)
     settings = {
         **problem.plain(), "space": space, "readings": wanted, "seed": seed, "seeds": seeds,
         "average_copies": average_copies, "tune_randaugment": tune_randaugment, "recipe": recipe, "cluster": cluster,
@@ -157,8 +157,10 @@ def compare(
     motion_space = space_of_search(motion_space, search, list(given.values()))
     chosen, edges = arms_that_build(
         problem, dataset, chosen, given, motion_space, seed=seed, named=arms is not None,
-        images=images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers),
-        searched=images_in_step(len(dataset.train) // 2, search.batch, cluster.trial_workers),
+        step=smallest_step(len(dataset.train), recipe.batch, sharing_workers(cluster), recipe.sync_batch_norm),
+        searched=smallest_step(
+            len(dataset.train) // 2, search.batch, sharing_workers(cluster), search.like(recipe).sync_batch_norm
+        ),
     )  # fmt: skip
     read = {form: each for form, each in given.items() if any(needs(name, form) for name in chosen)}
     config = settings | {

@@ -31,6 +31,13 @@ def workers_of_trials(cluster: ClusterConfig) -> int:
     return 0 if cluster.trials_at_once == 0 or not has_ray() else max(cluster.trial_workers, 1)
 
 
+def sharing_workers(cluster: ClusterConfig) -> int:
+    """Workers that share the batches of one trial, as `workers_of_trials`; does not import Ray."""
+    return (
+        0 if cluster.trials_at_once == 0 or importlib.util.find_spec("ray") is None else max(cluster.trial_workers, 1)
+    )
+
+
 def check_trials_fit(cluster: ClusterConfig) -> None:
     """Raises UserError when a trial of a comparison needs more than there is."""
     if cluster.trials_at_once != 0 and importlib.util.find_spec("ray") is not None:

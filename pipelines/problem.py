@@ -38,6 +38,14 @@ MOVED_ARMS: dict[Form, str] = {"video": "das", "folded": "das-folded"}
 """In each form the arm of a policy that was found."""
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step as BatchNorm sees it: how many images, of one worker or, `synchronised`, of all together."""
+
+    images: int
+    synchronised: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Problem:
     """The plain options that every command shares. The seed of the data is the data's own: one data set a problem."""
@@ -77,11 +85,11 @@ class Problem:
             )
         return dataset
 
-    def edges_to_decide(self, dataset: DataSet, space: Space, seed: int, *, images: int, order: str = "first") -> int:
+    def edges_to_decide(self, dataset: DataSet, space: Space, seed: int, *, step: Step, order: str = "first") -> int:
         """How many edges a search has to decide; UserError where the network has no search in this space and form."""
         from fieldshift.search import check_search
 
-        card = self.checked_card(dataset, STILL_ARMS[self.form], None, None, seed, images=images)
+        card = self.checked_card(dataset, STILL_ARMS[self.form], None, None, seed, step=step)
         return check_search(card.build_without_memory(), space, self.frames, order)
 
     def without_auxiliary(self) -> Problem:
@@ -139,40 +147,45 @@ class Problem:
         space: Space | None,
         seed: int,
         *,
-        images: int,
+        step: Step,
         align: bool = True,
     ) -> NetworkCard:
-        """The card, once it is known that its network can be built and learn from `images` images in a worker's step.
+        """The card, once it is known that its network can be built and learn from the images in a step.
 
         UserError also where a segmenter's maps cannot follow the motions, unless they are not aligned (`align`).
         """
         check_alignment(dataset.task, arm_name, policy, space, self.frames, align=align)
         card = self.card(dataset, arm_name, policy, space, seed)
-        check_builds(card, images)
+        check_builds(card, step)
         return card
 
 
-def images_in_step(samples: int, batch: int, workers: int) -> int:
-    """Images that one worker sees in its smallest step of an epoch over `samples` images."""
-    return max(1, min(batch, samples) // max(workers, 1))
+def smallest_step(samples: int, batch: int, workers: int, synchronised: bool | None = False) -> Step:
+    """The smallest step of an epoch over `samples` images; `synchronised`: over all workers together."""
+    shared_by = 1 if synchronised else max(workers, 1)
+    return Step(max(1, min(batch, samples) // shared_by), bool(synchronised))
 
 
-def check_builds(card: NetworkCard, images: int) -> None:
-    """Raises UserError where a network has no such option or place, or cannot read the images or so few in a step.
+def check_builds(card: NetworkCard, step: Step) -> None:
+    """Raises UserError where a network has no such option or place, or cannot read the images or learn from so few in a step.
 
     Built without memory, so it takes no time.
     """
     from fieldshift.networks import check_answer, flops_per_image
     from fieldshift.networks.smallest import check_batch_and_size
+    from fieldshift.training.batch_statistics import norms_to_synchronise
 
     network = card.build(pretrained=False) if is_foreign(card.network) else card.build_without_memory()
     if is_foreign(card.network):
         rows = (2 * card.frames, card.channels, *card.size)
         check_answer(network.network, card.network, rows, len(card.classes), maps=card.task == "segmentation")
+    if step.synchronised:
+        norms_to_synchronise(network)
     check_batch_and_size(
         network.network,
         card.network,
-        images=images,
+        images=step.images,
+        per_worker=not step.synchronised,
         rows=card.frames,
         channels=card.channels,
         size=card.size,

@@ -21,7 +21,7 @@ from pipelines.labels import run_name
 from pipelines.options import check_policy, check_space
 from pipelines.pages import search_view
 from pipelines.placement import placed
-from pipelines.problem import MOVED_ARMS, STILL_ARMS, Problem, images_in_step
+from pipelines.problem import MOVED_ARMS, STILL_ARMS, Problem, smallest_step
 from pipelines.search_records import metrics_of, pass_metrics, record_found, search_labels
 from pipelines.session import Session, open_session
 
@@ -117,8 +117,8 @@ def search(
 
     motion_space, dataset = load_space(space), problem.check()
     check_edges(search, motion_space)
-    images = images_in_step(len(dataset.train) // 2, search.batch, cluster.workers)
-    edges = problem.edges_to_decide(dataset, motion_space, seed, images=images, order=search.order)
+    step = smallest_step(len(dataset.train) // 2, search.batch, cluster.workers, search.sync_batch_norm)
+    edges = problem.edges_to_decide(dataset, motion_space, seed, step=step, order=search.order)
     try:
         check_alignment(dataset.task, MOVED_ARMS[form], None, space_of_search(motion_space, search), frames)
     except NoAlignmentError as error:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import lasting_output, say
 from fieldshift.errors import UserError
-from fieldshift.run_folder import RunFolder, open_run_folder, write_whole
+from fieldshift.run_folder import RunFolder, check_semantics, open_run_folder, write_whole
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
 from fieldshift.tracking.spool import Spool
@@ -108,8 +108,12 @@ class Session:
         self.run.tag_experiment(dict([view.tag(int(time.time() * 1000))]))
 
     def stage(self, name: str, config: dict[str, Any]) -> Session:
-        """A part of this run with its own folder inside this one; it goes on when the whole goes on."""
+        """A part of this run with its own folder inside this one; it goes on when the whole goes on.
+
+        Raises UserError where another version began the run and this part is not finished.
+        """
         folder = self.path / name
+        check_semantics(self.path, folder)
         resumed = self.resume and (folder / "config.yaml").exists()
         opened = open_run_folder(folder, name, config, resumed)
         if (self.path / FILE).exists():

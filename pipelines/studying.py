@@ -27,7 +27,7 @@ from pipelines.comparison import Comparison, run_comparison
 from pipelines.field_records import record_on_trials
 from pipelines.fields import FieldResult, run_fields
 from pipelines.options import check_space
-from pipelines.placement import check_trials_fit, placed, workers_of_trials
+from pipelines.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
 from pipelines.policies import (
     FOLDER,
     SEARCHES,
@@ -38,7 +38,7 @@ from pipelines.policies import (
     run_searches,
     search_cluster,
 )
-from pipelines.problem import MOVED_ARMS, Problem, images_in_step
+from pipelines.problem import MOVED_ARMS, Problem, smallest_step
 from pipelines.readings import check_copies, check_readings, check_tuning
 from pipelines.searching import SearchResult, check_edges, check_frames, space_of_search
 from pipelines.session import Session, open_session
@@ -167,7 +167,7 @@ def study(
     check_copies(average_copies)
     check_tuning(tune_randaugment, chosen)
     searched_by = search_cluster(cluster)
-    search.check(searched_by.trial_workers)
+    search.check(sharing_workers(searched_by))
     check_space(space)
     check_frames(search, frames)
     check_searches(searches, search, FORMS)
@@ -184,7 +184,7 @@ def study(
     problem.check_names()
     if arms is not None:
         check_forms(chosen, problem)
-    recipe.check(cluster.trial_workers, here=cluster.address is None)
+    recipe.check(sharing_workers(cluster), here=cluster.address is None)
     base = {**problem.plain(), "form": form, "seed": seed, "seeds": seeds, "cluster": cluster, "tracking": tracking}
     searching = {"space": space, "searches": searches, "search": search}
     compared = {
@@ -205,13 +205,15 @@ def study(
     check_edges(search, motion_space)
     motion_space = space_of_search(motion_space, search)
     dataset = problem.check()
-    images = images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers)
-    halves = images_in_step(len(dataset.train) // 2, search.batch, searched_by.trial_workers)
+    step = smallest_step(len(dataset.train), recipe.batch, sharing_workers(cluster), recipe.sync_batch_norm)
+    searched = smallest_step(
+        len(dataset.train) // 2, search.batch, sharing_workers(searched_by), search.like(recipe).sync_batch_norm
+    )
     chosen, edges = arms_that_build(
-        problem, dataset, chosen, {}, motion_space, seed=seed, named=arms is not None, images=images, searched=halves
+        problem, dataset, chosen, {}, motion_space, seed=seed, named=arms is not None, step=step, searched=searched
     )
     if not edges:
-        edges = {problem.form: problem.edges_to_decide(dataset, motion_space, seed, images=halves)}
+        edges = {problem.form: problem.edges_to_decide(dataset, motion_space, seed, step=searched)}
     if "frames" in wanted and "video" not in edges and not steps:
         raise UserError(
             f"--frame_counts holds {', '.join(map(str, counts))}, but the folded form needs a frame to either side of the "

@@ -20,9 +20,9 @@ from fieldshift.training import Recipe
 from pipelines.builtin_data import notes_on
 from pipelines.comparing import check_seeds
 from pipelines.options import check_policy
-from pipelines.placement import check_trials_fit
+from pipelines.placement import check_trials_fit, sharing_workers
 from pipelines.policies import ArmPolicies, FoundPolicy
-from pipelines.problem import MOVED_ARMS, PolicySource, Problem, images_in_step, read_policy
+from pipelines.problem import MOVED_ARMS, PolicySource, Problem, read_policy, smallest_step
 from pipelines.readings import card_cost, video_cost
 from pipelines.session import Session, open_session, say_failed
 from search_spaces.frame_sweep import FRAME_COUNTS
@@ -124,7 +124,7 @@ def sweep_frames(
         form=form,
     )
     problem.check_names()
-    recipe.check(cluster.trial_workers, here=cluster.address is None)
+    recipe.check(sharing_workers(cluster), here=cluster.address is None)
     settings = {name: value for name, value in problem.plain().items() if name != "frames"}
     settings |= {
         "frame_counts": counts, "seed": seed, "seeds": seeds, "recipe": recipe, "cluster": cluster, "tracking": tracking,
@@ -134,9 +134,9 @@ def sweep_frames(
     found, dataset = read_policy(policy), problem.check()
     assert found is not None
     arm, seed_list = MOVED_ARMS[form], list(range(seed, seed + seeds))
-    images = images_in_step(len(dataset.train), recipe.batch, cluster.trial_workers)
+    step = smallest_step(len(dataset.train), recipe.batch, sharing_workers(cluster), recipe.sync_batch_norm)
     for count in counts:
-        replace(problem, frames=count).checked_card(dataset, arm, found, None, seed, images=images)
+        replace(problem, frames=count).checked_card(dataset, arm, found, None, seed, step=step)
     config = settings | {"policy": json.loads(found.to_json())}
     tags = {"data": data, "network": network, "form": form}
     policies = ArmPolicies({(form, each): FoundPolicy(found, "a given policy") for each in seed_list})

@@ -19,7 +19,7 @@ from fieldshift.training import Recipe, arm_named
 from pipelines.arms import arm_in_form
 from pipelines.options import check_arms_policy, check_policy, check_space
 from pipelines.placement import placed
-from pipelines.problem import PolicySource, Problem, images_in_step, read_policy, say_other_length
+from pipelines.problem import PolicySource, Problem, read_policy, say_other_length, smallest_step
 from pipelines.session import open_session
 
 
@@ -111,7 +111,7 @@ def train(
     say_other_length(found, frames)
     card = problem.checked_card(
         dataset, chosen, found, load_space(space), seed,
-        images=images_in_step(len(dataset.train), recipe.batch, cluster.workers), align=align,
+        step=smallest_step(len(dataset.train), recipe.batch, cluster.workers, recipe.sync_batch_norm), align=align,
     )  # fmt: skip
     config = settings | {"policy": None if found is None else json.loads(found.to_json())}
     tags = {

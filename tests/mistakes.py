@@ -29,6 +29,21 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["search", "--search.sync_batch_norm", "true"],
         "--search.sync_batch_norm shares",
     ),
+    **{
+        f"{command}: statistics of a {section} in one process": (
+            [command, *words, "--cluster.trials_at_once", "0", "--cluster.trial_workers", "2"],
+            f"--{section}.sync_batch_norm shares",
+        )
+        for command, section, words in (
+            ("compare", "recipe", ["--recipe.sync_batch_norm", "true"]),
+            ("compare", "search", ["--search.sync_batch_norm", "true"]),
+            ("study", "recipe", ["--recipe.sync_batch_norm", "true"]),
+            ("study", "search", ["--search.sync_batch_norm", "true"]),
+            ("sweep-frames", "recipe", ["--policy", "POLICY", "--recipe.sync_batch_norm", "true"]),
+        )
+    },
+    "nothing to tune": (["compare", "--arms", "none", "--tune_randaugment", "2"], "is not among the arms"),
+    "copies": (["study", "--average_copies", "-1"], "--average_copies is -1"),
     "configuration": (["train", "--config", "nothing.yaml"], "nothing.yaml"),
     "data set": (["train", "--data", "digit-pairs-lef"], "Did you mean 'digit-pairs-left'"),
     "kind of data": (["check", "--data", "foldr:x"], "Did you mean 'folder:PATH'"),

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform as host
+import re
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,6 +19,8 @@ from fieldshift.paths import given_path
 
 SCHEMA = "fieldshift.result"
 VERSION = 1
+SEMANTICS = 2
+"""Raised where a version computes other numbers from the same options: what another one left unfinished is not continued."""
 
 # Options that may change on resume: where a run executes and is recorded, not what it computes.
 NOT_HASHED = frozenset({"out", "resume", "cluster", "tracking"})
@@ -74,6 +77,7 @@ def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any]
     config_path = path / "config.yaml"
     if config_path.exists():
         check_same_run(config_path, command, config, resume)
+        check_semantics(path, path)
         return RunFolder(path, command, config, resumed=resume)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -99,6 +103,7 @@ def check_folder(out: str | Path | None, command: str, settings: dict[str, Any],
         settings = plain(settings)
         part = {name: held.get(name) for name in settings}
         refuse_another(path, (held_command, part), (command, settings), resume)
+        check_semantics(path, path)
     check_writable(path, "a writable folder")
 
 
@@ -130,6 +135,21 @@ def refuse_another(
         )
     if not resume:
         raise UserError(f"--out {folder} already holds this run; add --resume to continue it, or give another --out.")
+
+
+def check_semantics(run: Path, part: Path) -> None:
+    """Raises UserError where `part` of a run, or the whole, is unfinished and another version began the run."""
+    if is_finished(part):
+        return
+    first = (run / "config.yaml").read_text(encoding="utf-8").partition("\n")[0]
+    named = re.search(r"; semantics (\d+)$", first)
+    held = int(named[1]) if named else 1  # which versions before the second did not write
+    if held != SEMANTICS:
+        which = "an earlier" if held < SEMANTICS else "a later"
+        raise UserError(
+            f"--out {run} was made by {which} version of FieldShift, which computes other numbers, and is not finished"
+            f"{'' if part == run else f' ({part.name} is missing)'}; give another --out."
+        )
 
 
 def read_config(config_path: Path) -> tuple[str, dict[str, Any]]:
@@ -164,7 +184,7 @@ def config_digest(config: dict[str, Any]) -> str:
 def config_text(command: str, config: dict[str, Any]) -> str:
     import yaml
 
-    head = f"# fieldshift {command} --config THIS_FILE runs this again; digest {config_digest(config)}\n"
+    head = f"# fieldshift {command} --config THIS_FILE runs this again; digest {config_digest(config)}; semantics {SEMANTICS}\n"
     return head + str(yaml.safe_dump(config, sort_keys=False))
 
 

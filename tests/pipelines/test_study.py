@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,18 @@ def test_a_study_that_lost_a_stage_makes_only_that_again(run_study: RunStudy, sm
     run_study(small_study, resume=True)
     assert [row["score"] for row in json.loads(frames.read_text())["rows"]] == [row["score"] for row in kept]
     assert (small_study / "compare" / "result.json").stat().st_mtime_ns == compared
+
+
+def test_a_study_of_another_version_is_printed_but_no_missing_stage_is_made(
+    run_study: RunStudy, small_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its comparison's rows would stand in the frame sweep beside those of this version."""
+    monkeypatch.setattr("fieldshift.run_folder.SEMANTICS", 3)
+    run_study(small_study, resume=True)
+    shutil.copytree(small_study, tmp_path / "study")
+    shutil.rmtree(tmp_path / "study" / "frames")
+    with pytest.raises(UserError, match=r"made by an earlier version.*\(frames is missing\); give another --out"):
+        run_study(tmp_path / "study", resume=True)
 
 
 def test_the_same_command_gives_the_same_policy_and_numbers(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fieldshift.errors import UserError
-from fieldshift.run_folder import config_digest, open_run_folder, plain, read_result
+from fieldshift.run_folder import check_folder, config_digest, open_run_folder, plain, read_result
 
 CONFIG = {"data": "digits", "recipe": {"epochs": 3}, "cluster": {"workers": 0}}
 
@@ -48,6 +48,31 @@ def test_a_switch_that_an_older_version_did_not_have_was_off(tmp_path: Path) -> 
         other = {**CONFIG, "recipe": {"epochs": 3, name: value}}
         with pytest.raises(UserError, match=rf"recipe.{name} is None there, {value} here"):
             open_run_folder(tmp_path, "train", other, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("", "an earlier"), ("; semantics 1", "an earlier"), ("; semantics 99", "a later")]
+)
+def test_what_another_version_left_unfinished_is_refused_and_finished_it_is_read(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    open_run_folder(tmp_path, "train", CONFIG, resume=False)
+    assert open_run_folder(tmp_path, "train", CONFIG, resume=True).resumed  # of this version it goes on
+    check_folder(tmp_path, "train", CONFIG, resume=True)
+    config = tmp_path / "config.yaml"
+    first, _, rest = config.read_text().partition("\n")
+    config.write_text(f"{first.rpartition('; semantics')[0]}{line}\n{rest}")
+    left = config.read_bytes()
+    for opened in (check_folder, open_run_folder):
+        with pytest.raises(UserError, match=rf"was made by {said} version.*not finished; give another --out") as caught:
+            opened(tmp_path, "train", CONFIG, resume=True)
+        assert "\n" not in str(caught.value)
+    assert config.read_bytes() == left
+    (tmp_path / "result.json").write_text(json.dumps({"schema": "fieldshift.result", "version": 1, "score": 0.5}))
+    check_folder(tmp_path, "train", CONFIG, resume=True)
+    finished = open_run_folder(tmp_path, "train", CONFIG, resume=True).finished_result()
+    assert finished is not None
+    assert finished["score"] == 0.5
 
 
 def test_default_folders_count_up_and_resume_takes_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,12 +13,21 @@ LARGEST_SIDE = 512
 
 
 def check_batch_and_size(
-    network: nn.Module, name: str, *, images: int, rows: int, channels: int, size: tuple[int, int], training: bool
+    network: nn.Module,
+    name: str,
+    *,
+    images: int,
+    rows: int,
+    channels: int,
+    size: tuple[int, int],
+    training: bool,
+    per_worker: bool = True,
 ) -> None:
     """Raises UserError where a 2D network cannot read images (N, C, H, W) of `size` (H, W), or so few per step.
 
-    images: number per step and worker; rows: the network's rows per image, its frames. training: whether batch
-    normalisation needs several values per channel. Nothing is computed, and the network is not changed.
+    images: number per step and worker, or of all workers together where not `per_worker`; rows: the network's rows per image,
+    its frames. training: whether batch normalisation needs several values per channel. Nothing is computed, and the network is
+    not changed.
     """
     if passes(network, (images * rows, channels, *size), training):
         return
@@ -26,7 +35,7 @@ def check_batch_and_size(
         if training and passes(network, (more * images * rows, channels, *size), training):
             raise UserError(
                 f"The network {name} cannot learn from {images} image(s) per step: one of its normalisations has a single "
-                f"value per channel; give --recipe.batch {more * images} or more per worker."
+                f"value per channel; give --recipe.batch {more * images} or more{' per worker' if per_worker else ''}."
             )
     side = max(size)
     while side < LARGEST_SIDE:

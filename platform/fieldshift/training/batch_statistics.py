@@ -104,8 +104,14 @@ def uncounted(network: nn.Module) -> Iterator[None]:
 def synchronise_batch_norm(network: nn.Module) -> None:
     """Makes every BatchNorm of the network share its statistics between workers, in place; names and tensors stay.
 
-    Raises UserError for a network without any, and for a kind of BatchNorm that is not torch's own.
+    Raises UserError as `norms_to_synchronise`.
     """
+    for module in norms_to_synchronise(network):
+        module.__class__ = SynchronisedBatchNorm
+
+
+def norms_to_synchronise(network: nn.Module) -> list[nn.Module]:
+    """Every BatchNorm of the network. Raises UserError where there is none, and for a kind that is not torch's own."""
     norms = {name: module for name, module in network.named_modules() if isinstance(module, _BatchNorm)}
     if not norms:
         raise UserError("sync_batch_norm is given, but the network has no BatchNorm; leave it out.")
@@ -115,4 +121,4 @@ def synchronise_batch_norm(network: nn.Module) -> None:
                 f"sync_batch_norm cannot share the statistics of {name} ({type(module).__name__}); leave it out, or use "
                 "torch's own BatchNorm in that network."
             )
-        module.__class__ = SynchronisedBatchNorm
+    return list(norms.values())

@@ -97,7 +97,8 @@ def check_synchronised(section: str, workers: int) -> None:
     if workers < 2:
         raise UserError(
             f"--{section}.sync_batch_norm shares the statistics of a batch between workers, but there are none to share them "
-            "with; leave it out, or give --cluster.workers 2 or more (of each trial: --cluster.trial_workers)."
+            "with; leave it out, or give --cluster.workers 2 or more (of each trial: --cluster.trial_workers, "
+            "which takes Ray and --cluster.trials_at_once other than 0)."
         )
 
 
