@@ -17,11 +17,12 @@ OWN = """
 from torch import nn
 
 def without(num_classes, in_channels=3):
-    return nn.Sequential(nn.Conv2d(in_channels, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+    return nn.Sequential(nn.Conv2d(in_channels, 8, 3), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(8, num_classes))
 
 def pooled(num_classes, in_channels=3):
-    return nn.Sequential(nn.Conv2d(in_channels, 8, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(8), nn.Flatten(),
-                         nn.Linear(8, num_classes))
+    return nn.Sequential(nn.Conv2d(in_channels, 8, 3), nn.Conv2d(8, 8, 3), nn.AdaptiveAvgPool2d(1),
+                         nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, num_classes))
 """
 FEW = LoadingConfig(train_limit=20, test_limit=10)
 
@@ -37,7 +38,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def asked(network: str) -> tuple[Problem, DataSet]:
     problem = Problem(
         data="digit-pairs-left", task=None, network=network, temporal="tsm", frames=3, loading=FEW,
-        architecture=NetworkConfig(places="0", ratio=1.0),
+        architecture=NetworkConfig(places="1"),
     )  # fmt: skip
     return problem, load_dataset("digit-pairs-left", train_limit=20, test_limit=10)
 
