@@ -20,7 +20,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "command": (["trian"], "Did you mean 'train'"),
     "option": (["train", "--recipe.epoch", "3"], "Did you mean --recipe.epochs?"),
     "number": (["train", "--recipe.epochs", "many"], "must be a whole number"),
-    "range": (["train", "--recipe.flip", "2"], "a chance is from 0 to 1"),
+    "range": (["train", "--recipe.flip", "2"], "a probability must be from 0 to 1"),
     "nobody to share statistics with": (
         ["train", "--recipe.sync_batch_norm", "true"],
         "leave it out, or give --cluster.workers",
@@ -81,7 +81,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "address": (["train", "--cluster.workers", "1", "--cluster.address", "127.0.0.1:1"], "Nothing answers at"),
     "run": (["evaluate", "--run", "nothing"], "There is no folder nothing"),
-    "run without network": (["export", "--run", "TAKEN"], "holds no trained network"),
+    "run without network": (["export", "--run", "TAKEN"], "contains no trained network"),
     "export's format": (["export", "--run", "RUN", "--format", "onx"], "must be one of torch, onnx, safetensors"),
     "picture": (["predict", "--run", "RUN", "nothing.png"], "nothing.png is not there"),
     "picture that is a folder": (["predict", "--run", "RUN", "TAKEN"], "is a folder; name the pictures in it"),

@@ -198,7 +198,7 @@ def test_one_without_a_temporal_module_is_of_no_such_version(tmp_path: Path) -> 
     save_network(tmp_path, network, card)
     state = network.state_dict() | {"network.wrapped.weight": torch.zeros(1)}
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "weights.safetensors")
-    with pytest.raises(UserError, match=r"is of another network than network\.json"):
+    with pytest.raises(UserError, match=r"belongs to another network than network\.json"):
         load_network(tmp_path)
 
 

@@ -144,7 +144,7 @@ def test_saved_and_read_again(tmp_path: Path) -> None:
     assert tags["conditions.policy"] == "edge 0->1: rotate by 10 degrees at the outer frames"
     assert [path.name for path in tmp_path.iterdir()] == ["field.npz"]
     (tmp_path / "other.npz").write_text("nothing")
-    with pytest.raises(UserError, match="no saved receptive field"):
+    with pytest.raises(UserError, match="not a saved receptive field"):
         EffectiveField.load(tmp_path / "other.npz")
 
 
@@ -258,7 +258,7 @@ def test_more_images_make_the_standard_error_smaller() -> None:
 
 def test_the_probe_names_a_layer_without_a_map_and_one_that_ignores_the_image() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten())
-    with pytest.raises(UserError, match="gives no map"):
+    with pytest.raises(UserError, match="does not output a map"):
         probe(network, torch.zeros(1, 1, 8, 8), "1")
     with pytest.raises(UserError, match=r"rows 0 to 5 and columns 0 to 5"):
         probe(network, torch.zeros(1, 1, 8, 8), "0", (6, 0))

@@ -173,7 +173,7 @@ def test_profiles_are_measured_from_the_unit_with_bands(fields: dict[str, Effect
 
 
 def test_boxes_that_the_border_cuts_are_said(fields: dict[str, EffectiveField]) -> None:
-    words = "boxes of moved frames reach the image's border, which cuts off what lies outside"
+    words = "boxes of moved frames reach the image's border, which cuts them off"
     assert footer(comparison_figure(fields)).count(words) == 1
     inside = torch.zeros(24, 24, dtype=torch.float64)
     inside[5:20, 5:20] = 1.0

@@ -266,5 +266,5 @@ def test_both_maps_are_saved_and_are_not_mixed_up(shifted: EffectiveField, tmp_p
     whole = (tmp_path / "field.npz").read_bytes()
     for kept in (0, len(whole) // 2):
         (tmp_path / "cut.npz").write_bytes(whole[:kept])
-        with pytest.raises(UserError, match="no saved receptive field"):
+        with pytest.raises(UserError, match="not a saved receptive field"):
             EffectiveField.load(tmp_path / "cut.npz")

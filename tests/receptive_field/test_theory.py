@@ -283,5 +283,5 @@ def test_input_that_does_not_fit_the_network() -> None:
 
 def test_a_network_of_tokens_only_has_no_feature_map() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
-    with pytest.raises(UserError, match="No layer gives a map"):
+    with pytest.raises(UserError, match="No layer has a map"):
         feature_extractor(theory(network, torch.zeros(1, 3, 4, 4)))

@@ -137,7 +137,7 @@ def test_networks_that_cannot_be_copied_hooked_or_called_as_others() -> None:
     assert is_lazy(lazy[0].weight)
     with pytest.raises(UserError, match="cannot be copied"):
         probe(_Locked(), torch.rand(1, 2, 24, 24), "conv")
-    with pytest.raises(UserError, match=r"lazy modules that take no shape from such an image"):
+    with pytest.raises(UserError, match=r"lazy modules that get no shape from such an image"):
         theory(nn.Sequential(lazy, nn.Linear(3, 3)), torch.rand(1, 2, 24, 24))
 
 

@@ -35,7 +35,7 @@ def test_a_searched_policy_says_what_was_chosen_against_what_and_by_what_margin(
     text = "\n".join(explain(policy))
     assert "translate_x by 0.45 of the width" in text
     assert "in the space affine-one (version 1), data digit-pairs-left, seed 3" in text
-    assert "loss added when taken away" in text
+    assert "loss added by removal" in text
     assert (
         "translate_x 0.45 (0.31) against zoom 2 (0.06), rotate 30 (0.01), rotate 60 (0) and 1 more; margin 0.25" in text
     )
@@ -67,8 +67,8 @@ def test_a_tie_is_called_one() -> None:
 
 
 def test_policies_without_a_record_are_described_all_the_same() -> None:
-    assert "not recorded" in explain(Policy.single("zoom", 1.5, frames=3))[-1]
-    assert any("nothing moves" in line for line in explain(Policy.replicate(3)))
+    assert "no record" in explain(Policy.single("zoom", 1.5, frames=3))[-1]
+    assert any("no motion" in line for line in explain(Policy.replicate(3)))
     drawn = explain(random_policy(load_space("affine-one"), frames=3, seed=1))
     assert "Found by random in the space affine-one" in "\n".join(drawn).replace(", in", " in")
 

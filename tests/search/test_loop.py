@@ -162,7 +162,7 @@ def test_a_half_without_a_class_is_said(run, toy_data) -> None:
 
 
 def test_frames_that_do_not_fit_the_network_are_a_users_mistake(run, toy_network) -> None:
-    with pytest.raises(UserError, match="reads 2 frames, but the search makes 3"):
+    with pytest.raises(UserError, match="reads 2 frames, but the search uses 3"):
         run(network=toy_network(frames=2))
 
 

@@ -123,7 +123,7 @@ def test_two_and_two_epochs_equal_four_where_layers_are_random(tmp_path: Path) -
 def test_a_checkpoint_of_another_network_is_refused_in_a_line(tmp_path: Path) -> None:
     checkpoint, recipe = tmp_path / "checkpoint.pt", Recipe(epochs=1, batch=16)
     trained(recipe, plan_of(MOVED), checkpoint=checkpoint)
-    with pytest.raises(UserError, match=r"checkpoint\.pt is of another network; delete it"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt belongs to another network; delete it"):
         trained(recipe, plan_of(), checkpoint=checkpoint, resume=True)
 
 
@@ -261,7 +261,7 @@ def test_compiling_without_a_compiler_is_refused_here_and_left_to_a_joined_clust
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match=r"needs a C\+\+ compiler, but 'no-such-compiler' is not here"):
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler, but 'no-such-compiler' is not installed"):
         Recipe(compile=True).check(1, here=True)
     Recipe(compile=True).check(1, here=False)
     Recipe().check(1, here=True)

@@ -1,4 +1,4 @@
-"""Receptive fields: what the theory says, what a policy makes of it on the original image, what gradients show."""
+"""Receptive fields: theoretical, reshaped by a policy on the original image, and measured by gradients."""
 
 from fieldshift.receptive_field.effective import effective
 from fieldshift.receptive_field.effective_map import Conditions, EffectiveField, check_comparable

@@ -1,19 +1,19 @@
-"""Through which frames the gradient of a reference frame's unit arrives at the image: through its own, or through others.
+"""Splits the gradient of a reference frame's unit by the frames through which it reaches the image.
 
 A video shows the same image in every frame, so a unit that is averaged over the frames depends on the union of what the
-frames show, with or without a temporal module. The unit of the reference frame alone depends on another frame only where
-the network lets the frames meet. Its gradient is the sum of what arrives through the reference frame and of what arrives
-through the others; the share of the others is mass(others) / (mass(own) + mass(others)), the mass of a gradient being the
-sum over pixels of its mean absolute value over channels.
+frames show, with or without a temporal module. The unit of the reference frame alone depends on another frame only if
+the network connects the frames. Its gradient is the sum of the parts that arrive through the reference frame and
+through the others; the share of the others is mass(others) / (mass(own) + mass(others)), where the mass of a gradient is
+the sum over pixels of its mean absolute value over channels.
 
-In the folded form there is one frame, and a moved channel stands for one that comes from a neighbouring frame. So paths are
-counted by the frames that they would have crossed: one forward for a channel that is moved as the next frame, one back for
-one that is moved as the previous frame. What arrives on paths whose steps add up to 0 is the own frame's, all else the
-others', which is the video's share where the two forms have the same features (METHOD.md 5). It is found by running copies
-of the image side by side, whose moved channels change places between the copies: all copies have the same features, so
-only the gradient notices. Steps are counted modulo the number of copies: exact for up to 4 places, and for more of them up
-to paths of 9 steps in one direction.
-Where nothing moves, no channel changes place: a folded network without motion is a 2D network, and the share is 0. The
+In the folded form there is one frame, and a moved channel stands for one of a neighbouring frame. Paths are therefore
+classified by the frames that they would have crossed: one forward for a channel that is moved like the next frame, one
+back for one moved like the previous frame. Paths whose steps add up to 0 belong to the own frame, all others to
+the other frames, which equals the video's share if the two forms have the same features (METHOD.md 5). It is computed by
+running several copies of the image together and exchanging the moved channels between copies: all copies have the same
+features, so only the gradient changes. Steps are counted modulo the number of copies: exact for up to 4 places, and for
+more places up to paths of 9 steps in one direction.
+Without motion no channel is exchanged: a folded network without motion is a 2D network, and the share is 0. The
 spatial means that GSF's weights read count as the own frame's.
 
 Shape letters: B batch, T frames, N copies, C channels, H, W.
@@ -42,7 +42,7 @@ class Arrivals:
 
     own, others: of the reference frame's unit, through that frame and through all others; their sum is its gradient.
     others is None for a unit behind the fusion, which belongs to no frame. averaged: of the mean over all frames, None
-    where there is one frame. silent: how many images leave the unit at zero.
+    if there is one frame. silent: number of images for which the unit is zero.
     """
 
     own: Tensor
@@ -57,14 +57,14 @@ class Arrivals:
 
 
 def copies_for(passages: int) -> int:
-    """How many copies of an image tell apart the paths through so many passages of moved channels."""
+    """The number of image copies that distinguishes the paths through this many passages of moved channels."""
     return min(2 * passages + 1, MOST_COPIES)
 
 
 def arrivals(
     probe: UnitGradient, read: Callable[[Tensor], Tensor], images: Tensor, *, frames: int, reference: int, copies: int
 ) -> Arrivals:
-    """The gradients of the probe's unit; `read` makes of images what the network takes.
+    """Computes the gradients of the probe's unit; `read` converts images to the network's input.
 
     images (B, C, H, W) in floats; frames: T of the network. copies: above 1 for a folded network, see `copies_for`.
     """
@@ -102,7 +102,7 @@ def _silent(units: Tensor) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Crossing(Movement):
-    """A movement whose channels come from the next copy and from the previous one, round the N copies."""
+    """A movement whose channels come from the next copy and from the previous one, cyclically over the N copies."""
 
     inner: Movement
     copies: int
@@ -135,7 +135,7 @@ class _CrossingMotion:
 
 @contextmanager
 def crossing(network: nn.Module, copies: int) -> Iterator[None]:
-    """While it lasts, moved channels of a folded network also change places between the N copies (B * N, ...) it reads."""
+    """Within the block, moved channels of a folded network are also exchanged between the N copies (B * N, ...) it reads."""
     places = folded_places(network).values()
     before = [part.motion for part in places]
     try:

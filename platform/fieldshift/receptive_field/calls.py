@@ -1,4 +1,4 @@
-"""One recorded tensor operation and the registry of rules that say what its outputs see."""
+"""Recorded tensor operations, and the registry of rules for the receptive fields of their outputs."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 from fieldshift.receptive_field.spans import Span, joined
 
 Field: TypeAlias = dict[str, Span]
-"""What a tensor sees of the input, by axis: "y" rows, "x" columns and, for videos, "t" frames."""
+"""The part of the input that a tensor sees, by axis: "y" rows, "x" columns and, for videos, "t" frames."""
 
 FRAME_AXIS = "t"
 
 
 class UntraceableError(Exception):
-    """An operation has no rule for these arguments; its text names the operation."""
+    """An operation has no rule for these arguments; the message names the operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A tensor operation: its name without overload, its arguments by name, its outputs and what its inputs see."""
+    """A tensor operation: its name without overload, its arguments by name, its outputs and its inputs' fields."""
 
     name: str
     arguments: dict[str, Any]
@@ -32,7 +32,7 @@ class Call:
     """The pooling that a tensor of indices came from, None for others."""
 
     def tracked(self) -> list[tuple[Tensor, Field]]:
-        """The tensor arguments, in order and also inside lists, that see something of the input."""
+        """The tensor arguments, in order and also inside lists, that depend on the input."""
         found = []
         for value in self.arguments.values():
             for item in value if isinstance(value, (list, tuple)) else (value,):
@@ -42,7 +42,7 @@ class Call:
         return found
 
     def tensor(self, *names: str) -> Tensor:
-        """The first argument of these names that there is."""
+        """The first of these arguments that is present."""
         for name in names:
             if isinstance(self.arguments.get(name), Tensor):
                 tensor: Tensor = self.arguments[name]
@@ -50,7 +50,7 @@ class Call:
         raise UntraceableError(f"{self.name} without {' or '.join(names)}")
 
     def dims(self, name: str, rank: int) -> tuple[int, ...]:
-        """A dimension argument as non-negative numbers; all dimensions where it is None or empty."""
+        """A dimension argument as non-negative numbers; all dimensions if it is None or empty."""
         value = self.arguments.get(name)
         if value is None or value == []:
             return tuple(range(rank))
@@ -94,17 +94,17 @@ def span_rule(*names: str) -> Callable[[SpanRule], SpanRule]:
 
 
 def pointwise(call: Call) -> list[Field | None]:
-    """Every output position sees what the operands see at that position, after broadcasting."""
+    """Every output position sees the union of what the operands see at that position, after broadcasting."""
     rank = call.outputs[0].dim()
     return [join_fields([field for _, field in call.tracked()], rank) for _ in call.outputs]
 
 
 def unknown_field(fields: Sequence[Field], rank: int, operation: str) -> Field:
-    """What a tensor sees that `operation`, which has no rule, made of tensors that see `fields`."""
+    """The field of a tensor computed by `operation`, which has no rule, from tensors with `fields`."""
     return {axis: span.unknown(rank, operation) for field in fields for axis, span in field.items()}
 
 
 def join_fields(fields: Sequence[Field], rank: int) -> Field:
-    """The union, axis by axis, of what several tensors see."""
+    """The union, per axis, of the fields of several tensors."""
     axes = dict.fromkeys(axis for field in fields for axis in field)
     return {axis: joined([field[axis] for field in fields if axis in field], rank) for axis in axes}

@@ -1,10 +1,10 @@
-"""The effective receptive field: how strongly a unit depends on every pixel, measured by gradients.
+"""The effective receptive field: the dependence of a unit on every pixel, measured by gradients.
 
-A gradient of 1 on the centre unit of the last feature map goes back through the network and, for a video network,
+A gradient of 1 on the centre unit of the last feature map is propagated back through the network and, for a video network,
 through the motions to the original image (a folded network has them inside); the map is the mean of its absolute value
 over images and channels. Source: Luo et al., "Understanding the Effective Receptive Field", NeurIPS 2016. For videos [D]: the
-unit is the reference frame's, so that the map shows what the temporal module brings together; the mean over all frames,
-which is what fusion takes, stands beside it.
+unit is the reference frame's, so that the map shows what the temporal module combines; the map of the mean over all frames,
+which is what fusion takes, is stored with it.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ def effective(
     std: Sequence[float] | None = None,
     chunk: int | None = None,
 ) -> EffectiveField:
-    """The mean absolute gradient, over images and channels, of one unit with respect to the original image.
+    """Computes the mean absolute gradient, over images and channels, of one unit with respect to the original image.
 
-    Of a video network: of the reference frame's unit, with the share of its mass that arrives through other frames, and
-    beside it (`all_frames`) the same of the unit's mean over the frames.
+    For a video network: of the reference frame's unit, with the share of its mass that arrives through other frames, and
+    in `all_frames` the same for the unit's mean over the frames.
 
     network: any network of images (B, C, H, W), a video network with its `policy`, or a folded one, whose motions are
-    inside and whose policy may be left out; the gradient of every channel of the unit is 1 (1 / T in every frame for the
-    mean over frames). images: uint8, or floats in [0, 1], on any device; they go to the
-    network's. mean, std: one value a channel, in [0, 1] units, applied after the
-    motions. trained, images_kind: said by the caller, since no tensor shows them. layer: the network's `feature_layer`
-    or its last bounded map by default. unit: (row, column), the centre (height // 2, width // 2) by default. chunk:
-    images in memory at once; by default as many as hold 400,000 pixels over all frames.
-    The network runs in evaluation mode and is left as it was. Raises UserError for no images, an unknown layer, a unit
-    outside the map, a policy that does not fit the network, and a gradient that is zero everywhere (with the reason).
+    inside and whose policy may be omitted; the gradient of every channel of the unit is 1 (1 / T in every frame for the
+    mean over frames). images: uint8, or floats in [0, 1], on any device; they are moved to the network's. mean, std:
+    one value per channel, in [0, 1] units, applied after the motions. trained, images_kind: given by the caller, since
+    tensors do not show them. layer: by default the network's `feature_layer`
+    or its last bounded map. unit: (row, column), by default the centre (height // 2, width // 2). chunk:
+    images in memory at once; by default as many as have 400,000 pixels over all frames.
+    The network runs in evaluation mode and is not changed. Raises UserError for no images, an unknown layer, a unit
+    outside the map, a policy that does not match the network, and a gradient that is zero everywhere (with the reason).
     """
     motions = motions_at_places(network)
     if motions and policy is None:
@@ -75,7 +75,7 @@ def effective(
         check_motions(policy, motions)
     video = None if motions else policy
     if isinstance(video, PlacedPolicy):
-        raise UserError("The policy has a motion for each of several places, which only a folded network has.")
+        raise UserError("The policy has a motion for each of several places, which only a folded network supports.")
     images, frames = _checked(network, images, video)
     size = (images.shape[-2], images.shape[-1])
     check_layers(network, [] if layer is None else [layer])
@@ -184,7 +184,7 @@ def _expected(
     of: Of,
     fitting: str,
 ) -> tuple[float | None, tuple[str, ...]]:
-    """Pixels of the image inside the theoretical field, and what to warn of."""
+    """Number of image pixels inside the theoretical field, and warnings."""
     if field is not None and field.unknown_by:
         return None, (f"the theoretical field is unknown: {field.unknown_by} has no rule",)
     if field is None or field.size is None or field.map_size is None:
@@ -206,7 +206,7 @@ def _expected(
 
 
 def region_of(field: LayerField, policy: AnyPolicy | None, size: tuple[int, int], unit: tuple[int, int]) -> Reshaped:
-    """What a policy, or none, makes of the field of a unit of a network in either form. Raises as `reshaped`."""
+    """The region that a policy, or none, makes of a unit's field in a network of either form. Raises as `reshaped`."""
     still = Policy.replicate(1) if field.form == "video" else None
     return reshaped(policy or still, field, size, unit=unit)
 
@@ -223,7 +223,7 @@ def _by(size: tuple[int, int]) -> str:
 
 
 class _Normalise:
-    """(images - mean) / std over the channel dimension, third from the end; nothing where neither is given."""
+    """(images - mean) / std over the channel dimension, third from the end; the identity if neither is given."""
 
     def __init__(
         self, mean: Sequence[float] | None, std: Sequence[float] | None, channels: int, device: Any, dtype: Any

@@ -1,6 +1,6 @@
-"""A measured effective receptive field and the conditions it was measured under, which it never leaves behind.
+"""A measured effective receptive field together with its measurement conditions.
 
-Maps of different conditions are not comparable, and `check_comparable` refuses them.
+Maps of different conditions are not comparable, and `check_comparable` rejects them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fieldshift.errors import UserError
 from fieldshift.forms import Form
 
 Of = Literal["reference frame", "all frames"]
-"""Whose gradient a map shows: of the reference frame's unit, or of the mean of that unit over all frames."""
+"""The unit whose gradient a map shows: the reference frame's, or the mean of that unit over all frames."""
 
 _MUST_AGREE = {
     "input_size": "input size",
@@ -31,12 +31,12 @@ _MUST_AGREE = {
     "images": "number of images",
     "images_kind": "kind of images",
 }
-_ALL = "all_frames_"  # before the names of the arrays of the map of all frames, in a saved file
+_ALL = "all_frames_"  # prefix of the arrays of the all-frames map in a saved file
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What has to be said with every effective receptive field."""
+    """The conditions reported with every effective receptive field."""
 
     network: str
     """The network's name."""
@@ -49,24 +49,24 @@ class Conditions:
     trained: bool
     """Whether the weights are trained."""
     images: int
-    """How many images the map is a mean over."""
+    """Number of images that the map is averaged over."""
     images_kind: str
-    """Which images they are, in words."""
+    """A description of the images."""
     frames: int = 1
     """The number of frames T that the network reads; 1 for a plain or folded one."""
     of: Of = "all frames"
-    """Which frames' unit got the gradient; with T = 1 there is only one."""
+    """The frames whose unit got the gradient; with T = 1 there is only one."""
     form: Form = "video"
-    """The form of the network: folded where it moves channels inside one frame."""
+    """The form of the network: folded if it moves channels inside one frame."""
     temporal: str = "none"
     """The temporal module."""
     policy: tuple[str, ...] = ()
-    """The policy in words, one line an edge; empty without one."""
+    """Description of the policy, one line per edge; empty without one."""
     policy_digest: str = ""
     """The policy's digest; empty without one."""
 
     def lines(self) -> list[str]:
-        """The conditions in two or three short lines, as every figure prints them."""
+        """The conditions in two or three short lines, as printed in every figure."""
         height, width = self.input_size
         state = "trained" if self.trained else "not trained"
         moves = f"T = {self.frames}" if self.frames > 1 else "folded" if self.form == "folded" else ""
@@ -90,30 +90,30 @@ class Conditions:
         return "no motion" if self.form == "folded" else "replicate"
 
     def tags(self) -> dict[str, str]:
-        """The conditions as tags of a tracked run, each under its own name, so that runs can be filtered by them."""
+        """The conditions as tags of a tracked run, each under a separate name, so that runs can be filtered by them."""
         words = {"unit": f"{self.unit[0]}, {self.unit[1]}", "input_size": "{} x {}".format(*self.input_size)}
         words |= {"policy": "; ".join(self.policy) or "none"}
         plain = {key: words.get(key, str(value)) for key, value in asdict(self).items()}
         return {f"conditions.{key}": value for key, value in plain.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """The conditions as plain values; `from_json` gives them back."""
+        """The conditions as plain values; `from_json` restores them."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Conditions:
-        """Conditions from the plain values of `to_json`."""
+        """Restores conditions from the plain values of `to_json`."""
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
         return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveField:
-    """The map of mean absolute gradients over the original image, with the conditions it was measured under.
+    """The map of mean absolute gradients over the original image, with its measurement conditions.
 
-    Of a video network it is the map of the reference frame's unit, `other_frames` says how much of it arrives through
-    other frames, and `all_frames` is the map of the mean over frames: this one is wide wherever the frames are moved, also
-    where the network never lets them meet.
+    For a video network it is the map of the reference frame's unit, `other_frames` is the share that arrives through
+    other frames, and `all_frames` is the map of the mean over frames: the latter is wide whenever the frames are moved, even
+    if the network never connects them.
     """
 
     values: Float[Tensor, "height width"]
@@ -126,20 +126,20 @@ class EffectiveField:
     """Standard error over images of the mass; None for a single image."""
     conditions: Conditions
     theoretical_size: tuple[int, int] | None
-    """Rows and columns of the plain network's theoretical field, in pixels, unclipped; None where it is unbounded."""
+    """Rows and columns of the plain network's theoretical field, in pixels, unclipped; None if it is unbounded."""
     theoretical_area: float | None
-    """Pixels of the image inside the theoretical field, reshaped by the policy if there is one; None as above."""
+    """Pixels of the image inside the theoretical field, reshaped by the policy if any; None as above."""
     position: tuple[float, float] | None = None
-    """Row and column of the unit on the image, the centre of its field in a frame that is not moved; None as above."""
+    """Row and column of the unit on the image, the centre of its field in an unmoved frame; None as above."""
     notes: tuple[str, ...] = ()
-    """What a reader has to be warned of, such as a field larger than the image."""
+    """Warnings for the reader, such as a field larger than the image."""
     other_frames: float | None = None
-    """Share of the gradient's mass, 0 to 1, that reaches the reference frame's unit through other frames, in a folded
-    network through moved channels (`fieldshift.receptive_field.arrivals`); None where the unit belongs to no frame."""
+    """Share of the gradient's mass, 0 to 1, that reaches the reference frame's unit through other frames, or in a folded
+    network through moved channels (`fieldshift.receptive_field.arrivals`); None if the unit belongs to no frame."""
     other_frames_error: float | None = None
     """Standard error over images of `other_frames`; None for a single image."""
     all_frames: EffectiveField | None = None
-    """The map of the mean of the unit over all frames; None where there is one frame."""
+    """The map of the mean of the unit over all frames; None if there is one frame."""
 
     def save(self, path: str | Path) -> Path:
         """Writes the map with its conditions as one .npz file; `load` reads it back."""
@@ -152,14 +152,16 @@ class EffectiveField:
 
     @classmethod
     def load(cls, path: str | Path) -> EffectiveField:
-        """The field in a file written by `save`; UserError for a file that is missing or something else."""
+        """Loads the field from a file written by `save`; a missing or invalid file raises UserError."""
         try:
             with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 found = cls._of_arrays(file)
                 averaged = cls._of_arrays(file, _ALL) if f"{_ALL}values" in file.files else None
             return replace(found, all_frames=averaged)
         except (OSError, EOFError, BadZipFile, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"'{path}' is no saved receptive field ({error}); give a file written by save.") from error
+            raise UserError(
+                f"'{path}' is not a saved receptive field ({error}); give a file written by save."
+            ) from error
 
     def _arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
         left_out = ("values", "standard_error", "conditions", "all_frames")
@@ -190,12 +192,12 @@ class EffectiveField:
 
 
 def check_comparable(fields: Sequence[EffectiveField], compared: Collection[str] = ()) -> None:
-    """Raises UserError, naming what differs, unless all maps were measured under the same conditions.
+    """Raises UserError, which names the difference, unless all maps were measured under the same conditions.
 
-    Input size, layer, unit, whether it is the reference frame's or the mean over all, training, number and kind of images
-    must agree; the network, its form, its
-    temporal module, the frames and the policy may differ, since they are what is compared. compared: names of
-    `Conditions` that are compared as well, such as "trained" for a network before and after training.
+    Input size, layer, unit, whether it is the reference frame's or the mean over all, training, and number and kind of
+    images must agree; the network, its form, its temporal module, the frames and the policy may differ, since they are
+    what is compared. compared: further names of `Conditions` that may differ, such as "trained" for a network before and
+    after training.
     """
     if not fields:
         raise UserError("There is no receptive field to compare; give at least one.")
@@ -205,7 +207,7 @@ def check_comparable(fields: Sequence[EffectiveField], compared: Collection[str]
         if other_video.of != videos[0].of:
             raise UserError(
                 f"These receptive fields cannot be compared: the unit is of the {videos[0].of} for {videos[0].network} and "
-                f"of the {other_video.of} for {other_video.network}; take the same of both."
+                f"of the {other_video.of} for {other_video.network}; use the same for both."
             )
     for other in fields[1:]:
         for name, words in _MUST_AGREE.items():

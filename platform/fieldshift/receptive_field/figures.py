@@ -1,6 +1,6 @@
-"""Figures of receptive fields that can be printed: axes in pixels of the original image, conditions on every one.
+"""Printable figures of receptive fields: axes in pixels of the original image, conditions on every figure.
 
-Every function returns a matplotlib Figure that belongs to no window and no global state; `save_figure` writes it.
+Every function returns a matplotlib Figure without window or global state; `save_figure` writes it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from fieldshift.receptive_field.spans import Numbers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 else:
-    Figure = Any  # matplotlib is loaded by the first figure, and shapes are checked in tests without it
+    Figure = Any  # matplotlib is loaded on first use, and shapes are checked in tests without it
 
 MAP_COLOURS, DIFFERENCE_COLOURS = "magma", "RdBu_r"
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", "-.", ":")
 _DECADES = 4
 _FORMATS = ("png", "svg", "pdf")
-_BOTH_LEVELS = 3  # maps at most that are drawn with two contours each; more would hide each other
+_BOTH_LEVELS = 3  # maximum number of maps drawn with two contours each; more would hide each other
 _PANEL, _PANEL_HEIGHT, _FOOTER_LINE = 3.1, 3.3, 0.14  # inches
 
 
@@ -44,7 +44,7 @@ def effective_figure(
     example: Shaped[Tensor, "channels height width"] | None = None,
     region: Region | None = None,
 ) -> Figure:
-    """One effective field: its map on a log scale, its radial profile and, on an example image, its contours.
+    """Draws one effective field: its map on a log scale, its radial profile and, on an example image, its contours.
 
     example: an image (C, H, W) of the field's size, uint8 or floats in [0, 1]. region: a theoretical field to outline.
     """
@@ -70,15 +70,15 @@ def comparison_figure(
     example: Shaped[Tensor, "channels height width"] | None = None,
     compared: Collection[str] = (),
 ) -> Figure:
-    """Several effective fields on one scale: maps, radial profiles, contours, and the last map minus the first.
+    """Draws several effective fields on one scale: maps, radial profiles, contours, and the last map minus the first.
 
     fields: name in the figure -> field, at least two, all of the same conditions, else UserError. Every map is divided
-    by its mass, so the scale is the share of the mass per pixel. The fields get letters, colours and dashes by their
-    order. compared: conditions that may differ too, as in `check_comparable`. Radial profiles are measured from the
-    unit's position on the image, or from each map's centre of mass where one field does not know it.
+    by its mass, so the scale is the share of the mass per pixel. Letters, colours and dashes follow the
+    order of the fields. compared: conditions that may differ, as in `check_comparable`. Radial profiles are measured from
+    the unit's position on the image, or from each map's centre of mass if the position of any field is unknown.
     """
     if len(fields) < 2:
-        raise UserError(f"A comparison needs at least 2 receptive fields, but {len(fields)} was given.")
+        raise UserError(f"A comparison needs at least 2 receptive fields, but got {len(fields)}.")
     maps = list(fields.values())
     check_comparable(maps, compared)
     known = all(field.position is not None for field in maps)
@@ -110,9 +110,9 @@ def comparison_figure(
 
 
 def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels height width"] | None = None) -> Figure:
-    """The theoretical region of every frame and of the fused output on the image, beside the plain network's box.
+    """Draws the theoretical region of every frame and of the fused output on the image, and the plain network's box.
 
-    Of a folded network: the region of its one frame.
+    For a folded network: the region of its single frame.
     """
     folded = regions.form == "folded"
     own = regions.reference_frame
@@ -151,10 +151,10 @@ def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels heig
 
 
 def map_picture(field: EffectiveField, highest: float | None = None, side: int = 320) -> np.ndarray:
-    """The map alone as an RGB picture, uint8 (H', W', 3), for grids of images: log scale, pixels as whole squares.
+    """The map alone as an RGB picture, uint8 (H', W', 3), for image grids: log scale, pixels as squares.
 
-    highest: the share of the mass per pixel that is brightest, the map's own by default; give the same to maps that are
-    to be seen side by side. side: about the pixels of the picture's longer side.
+    highest: the share of the mass per pixel that is brightest, by default the map's own; use the same for maps that
+    are compared. side: approximate length of the picture's longer side in pixels.
     """
     from matplotlib import colormaps
 
@@ -167,7 +167,7 @@ def map_picture(field: EffectiveField, highest: float | None = None, side: int =
 
 
 def brightest(fields: Collection[EffectiveField]) -> float:
-    """The largest share of the mass that one pixel of any of the maps has."""
+    """The largest share of the mass in one pixel of any of the maps."""
     return max(float(_shares(field).max()) for field in fields)
 
 
@@ -186,7 +186,7 @@ def save_figure(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png
 
 
 def framed_figure(width: float, heights: Sequence[float], lines: Sequence[str]) -> tuple[Figure, list[Any]]:
-    """A figure of rows of the heights in inches over a footer of the lines, and the rows as subfigures."""
+    """A figure with rows of the given heights in inches above a footer of the lines, and the rows as subfigures."""
     try:
         from fieldshift.literal_figure import LiteralFigure
     except ImportError as error:
@@ -200,7 +200,7 @@ def framed_figure(width: float, heights: Sequence[float], lines: Sequence[str]) 
 
 
 def _columns(count: int) -> int:
-    """Columns that leave no panel alone in the last row if they can, then few cells empty: 5 panels stand as 3 + 2."""
+    """The number of columns that leaves no single panel in the last row if possible, and few cells empty: 5 panels as 3 + 2."""
     if count <= 4:
         return count
     return min((4, 3, 5), key=lambda columns: (-count % columns == columns - 1, columns == 5, -count % columns))
@@ -215,11 +215,11 @@ def _comparison_lines(fields: Mapping[str, EffectiveField]) -> list[str]:
 
 
 def _border_note(field: EffectiveField) -> list[str]:
-    """What to say where the boxes of moved frames reach the image's border, beyond which there are no pixels."""
+    """A note for boxes of moved frames that reach the image's border, where they are cut off."""
     mass = field.values > 0
     at_border = bool(mass[[0, -1]].any()) or bool(mass[:, [0, -1]].any())
     moved = "maps" if field.conditions.form == "folded" else "frames"
-    reaches = f"boxes of moved {moved} reach the image's border, which cuts off what lies outside"
+    reaches = f"boxes of moved {moved} reach the image's border, which cuts them off"
     return [reaches] if field.conditions.policy and at_border else []
 
 
@@ -259,7 +259,7 @@ def _draw_map(axis: Any, shares: Numbers, norm: Any) -> Any:
 
 
 def _draw_profiles(axis: Any, found: Sequence[Measures], *, known: bool) -> None:
-    """Radial profiles with bands; known: whether they are measured from the units' positions or the centres of mass."""
+    """Draws radial profiles with bands; known: whether they are measured from the units' positions or the centres of mass."""
     highest = max(max(one.profile) for one in found)
     for i, one in enumerate(found):
         axis.plot(one.radii, one.profile, **_line(i))
@@ -282,7 +282,7 @@ def _draw_profiles(axis: Any, found: Sequence[Measures], *, known: bool) -> None
 
 
 def _draw_contours(axis: Any, fields: Sequence[EffectiveField], example: Tensor | None) -> None:
-    """The smallest region that holds half of each map's mass and, of few maps, 99 % (thin), on the example image."""
+    """Draws the smallest region with half of each map's mass and, for few maps, 99 % (thin), on the example image."""
     shape = fields[0].values.shape
     axis.imshow(np.ones((*shape, 3)) if example is None else _picture(example, shape), alpha=0.75)
     few = len(fields) <= _BOTH_LEVELS
@@ -300,7 +300,7 @@ def _draw_contours(axis: Any, fields: Sequence[EffectiveField], example: Tensor 
 
 
 def _draw_key(figure: Any, names: Sequence[str], columns: int) -> None:
-    """The lines of all maps with their names, in a row of its own."""
+    """Draws the lines of all maps with their names, in a separate row."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=name, **_line(i)) for i, name in enumerate(names)]
@@ -308,7 +308,7 @@ def _draw_key(figure: Any, names: Sequence[str], columns: int) -> None:
 
 
 def _level(shares: Numbers, fraction: float) -> float:
-    """The value that the pixels holding `fraction` of the mass, strongest first, all reach."""
+    """The smallest value among the strongest pixels that contain `fraction` of the mass."""
     ordered = np.sort(shares.reshape(-1))[::-1]
     return float(ordered[min(int(np.searchsorted(np.cumsum(ordered), fraction)), ordered.size - 1)])
 
@@ -374,7 +374,7 @@ def _pixels(axis: Any) -> None:
 
 
 def _line(index: int) -> dict[str, Any]:
-    """Colour and dash of the map at that place: the same in every panel, no pair twice among the first 28."""
+    """Colour and dash of the map at that position: the same in every panel, unique among the first 28."""
     return {"color": LINES[index % len(LINES)], "linestyle": _STYLES[index % len(_STYLES)]}
 
 

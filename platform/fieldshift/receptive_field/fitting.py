@@ -1,4 +1,4 @@
-"""Which layers have a field that fits into the image: a larger one covers all of it, whatever the motions do."""
+"""Selects layers whose field fits into the image: a larger one covers all of it, whatever the motions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from fieldshift.receptive_field.theory import LayerField
 
 
 def fits(field: LayerField, size: tuple[int, int]) -> bool:
-    """Whether a layer gives a map whose units see less than the whole image of that size (H, W), through windows only."""
+    """Whether a layer gives a map whose units see less than the whole image of that size (H, W), only through windows."""
     if field.size is None or field.map_size is None or field.unbounded_by or field.unknown_by:
         return False
     return field.size[0] <= size[0] and field.size[1] <= size[1]
 
 
 def last_fitting(fields: Sequence[LayerField], size: tuple[int, int]) -> LayerField | None:
-    """The block (a module with layers of its own) with the largest field that fits, of equal ones the outermost and last.
+    """The block (a module with submodules) with the largest field that fits; among equal ones the outermost and last.
 
-    Any layer where no block fits; None where no field fits.
+    Any layer if no block fits; None if no field fits.
     """
     parents = {field.name.rpartition(".")[0] for field in fields}
     parents -= {
@@ -32,7 +32,7 @@ def last_fitting(fields: Sequence[LayerField], size: tuple[int, int]) -> LayerFi
 
 
 def fitting_note(fields: Sequence[LayerField], size: tuple[int, int]) -> str:
-    """Which layer to look at instead of one whose field is larger than the image, in words."""
+    """Suggests a layer to use instead of one whose field is larger than the image."""
     found = last_fitting(fields, size)
     if found is None or found.size is None:
         return "no layer's field fits into it"

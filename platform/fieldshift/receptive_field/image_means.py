@@ -1,6 +1,6 @@
-"""Means over images, part by part: of maps of |gradient| with their standard errors, and of the share through other frames.
+"""Means over images, chunk by chunk: of maps of |gradient| with standard errors, and of the share through other frames.
 
-Shape letters: B images of a part, C channels, H, W.
+Shape letters: B images of a chunk, C channels, H, W.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fieldshift.receptive_field.arrivals import Arrivals
 
 
 def absolute(gradient: Float[Tensor, "batch channels H W"], layer: str) -> Float[Tensor, "batch H W"]:
-    """The mean of |gradient| over channels, float64 on the CPU; UserError where it is not finite."""
+    """The mean of |gradient| over channels, float64 on the CPU; raises UserError if it is not finite."""
     found = gradient.abs().mean(dim=1).double().cpu()
     if not bool(found.isfinite().all()):
         raise UserError(f"The gradient of layer '{layer}' is not finite; check the weights and mean and std.")
@@ -45,7 +45,7 @@ class MapMean:
         return float(torch.cat(self._masses).mean())
 
     def numbers(self) -> dict[str, Any]:
-        """The fields of an effective field that are measured."""
+        """The measured fields of an effective field."""
         number = self.count
         values = self._totals[0] / number
         spread = np.sqrt(np.maximum(self._totals[1] / number - values**2, 0.0) / max(number - 1, 1))
@@ -58,7 +58,7 @@ class MapMean:
 
 
 class ShareMean:
-    """The share of the mass that arrives through other frames than the unit's own: a ratio of sums over images."""
+    """The share of the mass that arrives through frames other than the unit's own: a ratio of sums over images."""
 
     def __init__(self) -> None:
         self.silent = 0

@@ -1,4 +1,4 @@
-"""Numbers that describe a map of non-negative mass: how large, how long, which way, how far from the theory.
+"""Measures of a map of non-negative mass: size, elongation, direction, and ratio to the theoretical field.
 
 Convention: positions are (row, column) in pixels, pixel centres at whole numbers; angles are degrees of the long axis
 from the x axis, clockwise on the screen (y down), in (-90, 90].
@@ -34,7 +34,7 @@ class Ellipse:
     across: float
     """Standard deviation across it, in pixels."""
     angle: float
-    """Degrees of the long axis from the x axis, clockwise on the screen, in (-90, 90]; 0 where both are equal."""
+    """Degrees of the long axis from the x axis, clockwise on the screen, in (-90, 90]; 0 if both are equal."""
 
     @property
     def anisotropy(self) -> float:
@@ -47,25 +47,25 @@ class Measures:
     """All measures of one map; `to_json` gives them as plain values."""
 
     side: dict[float, float]
-    """Fraction of the mass -> side in pixels of the smallest square about the centre of mass that holds it."""
+    """Fraction of the mass -> side in pixels of the smallest square about the centre of mass that contains it."""
     area: dict[float, float]
-    """Fraction of the mass -> the smallest number of pixels (the strongest ones) that hold it."""
+    """Fraction of the mass -> the smallest number of pixels (the strongest ones) that contain it."""
     moments: Ellipse
     """Centre of mass and spread by weighted second moments."""
     gaussian: Ellipse | None
     """Centre and spread by a least-squares fit of a 2D Gaussian; None where it cannot be fitted."""
     gaussian_note: str
-    """Why there is no fit; empty when there is one."""
+    """The reason why there is no fit; empty if there is one."""
     profile_centre: tuple[float, float]
-    """Row and column that the radial profile is measured from: the unit's position if known, else the centre of mass."""
+    """Row and column from which the radial profile is measured: the unit's position if known, else the centre of mass."""
     radii: tuple[float, ...]
-    """Distances from `profile_centre` in pixels, the middles of rings one pixel wide."""
+    """Distances from `profile_centre` in pixels: the middles of rings one pixel wide."""
     profile: tuple[float, ...]
     """Mean mass per pixel in each ring, as a share of the whole."""
     profile_error: tuple[float, ...] | None
-    """At most the standard error over images of `profile`: the mean of the pixels' own; None for a single image."""
+    """Upper bound of the standard error over images of `profile`: the mean of the pixels' errors; None for a single image."""
     ratio_to_theory: float | None
-    """Area holding 99 % of the mass / area of the theoretical field inside the image; None where that is unbounded."""
+    """Area with 99 % of the mass / area of the theoretical field inside the image; None if that is unbounded."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; the fractions become text such as "0.5"."""
@@ -86,11 +86,11 @@ def measures(
     theoretical_area: float | None = None,
     position: tuple[float, float] | None = None,
 ) -> Measures:
-    """All measures of an effective field, or of a map (H, W) of non-negative mass.
+    """Computes all measures of an effective field, or of a map (H, W) of non-negative mass.
 
-    fractions: shares of the mass in (0, 1]. theoretical_area: pixels of the theoretical field inside the image; an
-    effective field brings its own. position: row and column that the radial profile is measured from; by default the
-    unit's own, as an effective field knows it, else the centre of mass, which may lie between the boxes of a video.
+    fractions: shares of the mass in (0, 1]. theoretical_area: pixels of the theoretical field inside the image; by default
+    that of an effective field. position: row and column from which the radial profile is measured; by default the
+    position of an effective field's unit, else the centre of mass, which may lie between the boxes of a video.
     Raises UserError for a map with no mass or with negative or infinite values.
     """
     errors = None
@@ -121,9 +121,9 @@ def measures(
 
 
 def side_holding(values: Tensor | Numbers, fraction: float, centre: tuple[float, float] | None = None) -> float:
-    """The side in pixels of the smallest axis-aligned square about `centre` that holds `fraction` of the mass.
+    """The side in pixels of the smallest axis-aligned square about `centre` that contains `fraction` of the mass.
 
-    Every pixel is a unit square of even mass, so the side is no whole number. centre: the centre of mass by default.
+    Every pixel is a unit square of even mass, so the side need not be a whole number. centre: by default the centre of mass.
     """
     mass, target = _mass(values), _share(fraction)
     row, column = ellipse_of(mass).centre if centre is None else centre
@@ -140,7 +140,7 @@ def side_holding(values: Tensor | Numbers, fraction: float, centre: tuple[float,
 
 
 def area_holding(values: Tensor | Numbers, fraction: float) -> float:
-    """The smallest number of pixels, the strongest ones, that hold `fraction` of the mass; the last counts in part."""
+    """The smallest number of pixels, the strongest ones, that contain `fraction` of the mass; the last counts partially."""
     mass, target = _mass(values), _share(fraction)
     ordered = np.sort(mass.reshape(-1))[::-1]
     reached = np.cumsum(ordered)
@@ -171,9 +171,9 @@ def _ellipse(centre: tuple[float, float], xx: float, yy: float, xy: float) -> El
 
 
 def fit_gaussian(values: Tensor | Numbers) -> tuple[Ellipse | None, str]:
-    """The least-squares fit of a Gaussian with free height, centre, sigmas and angle; None and the reason otherwise.
+    """Fits a Gaussian with free height, centre, sigmas and angle by least squares; None and the reason if that fails.
 
-    No background is fitted. Refused where the map is narrower than a third of a pixel or the fit leaves the image.
+    No background is fitted. Rejected if the map is narrower than a third of a pixel or the fit leaves the image.
     """
     from scipy.optimize import least_squares
 
@@ -205,7 +205,7 @@ def fit_gaussian(values: Tensor | Numbers) -> tuple[Ellipse | None, str]:
 
 
 def radial_profile(values: Tensor | Numbers, centre: tuple[float, float] | None = None) -> tuple[Numbers, Numbers]:
-    """Mean of the map in rings one pixel wide about `centre`: (middle radii in pixels, means), empty rings left out."""
+    """Mean of the map in rings one pixel wide about `centre`: (middle radii in pixels, means), without empty rings."""
     mass = _mass(values)
     return _rings(mass, ellipse_of(mass).centre if centre is None else centre)
 
@@ -231,7 +231,7 @@ def _mass(values: Tensor | Numbers) -> Numbers:
     array = values.detach().numpy(force=True) if isinstance(values, torch.Tensor) else values
     mass: Numbers = np.asarray(array, dtype=np.float64)
     if mass.ndim != 2:
-        raise UserError(f"A map has shape (H, W), but this one has shape {mass.shape}; average the other dimensions.")
+        raise UserError(f"A map has shape (H, W), but got shape {mass.shape}; average the other dimensions.")
     if not np.isfinite(mass).all() or bool((mass < 0).any()):
         raise UserError("The map has negative or infinite values, but measures need mass of at least 0; take |map|.")
     if not bool((mass > 0).any()):

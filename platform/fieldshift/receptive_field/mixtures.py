@@ -50,7 +50,7 @@ def _mixed_along(call: Call, source: Tensor, span: Span, axis: str, dims: Sequen
 
 @span_rule("sort", "argsort", "topk", "cummax", "cummin", "_fft_r2c", "_fft_c2c", "_fft_c2r")
 def _rearranged(call: Call, source: Tensor, span: Span, axis: str) -> Span:
-    """Every position may come from any other along the dimension, so that windows keep no place there."""
+    """Every position may come from any other along the dimension, so windows have no position there."""
     over = call.dims("dim", source.dim())
     return reduced(span, over, call.name.removeprefix("_"), keep=True, clipped=axis == FRAME_AXIS)
 
@@ -71,7 +71,7 @@ def _group_norm(call: Call, source: Tensor, span: Span, axis: str) -> Span:
     *("_batch_norm_with_update", "_batch_norm_no_update", "instance_norm"),
 )
 def _batch_norm(call: Call) -> list[Field | None]:
-    """With its own running statistics a value a channel; with those of the map, as instance normalisation has it."""
+    """One value per channel with BatchNorm's running statistics; those of the map in instance normalisation."""
     source = call.tensor("input")
     field = call.field_of(source)
     training = call.name != "_batch_norm_no_update" and bool(

@@ -1,6 +1,6 @@
-"""Rules for operations that only move data: views, permutations, slices, concatenations, paddings, rolls.
+"""Rules for operations that only move data: views, permutations, slices, concatenations, padding, rolls.
 
-`write_back` is the other direction: what a tensor sees after something was written into a view of it.
+`write_back` handles the other direction: the field of a tensor after a write to a view of it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _reshape(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa
 
 
 def reshaped_span(span: Span, old: tuple[int, ...], new: tuple[int, ...]) -> Span:
-    """The span after a view from shape `old` to shape `new` (real shapes; the span's arrays may be smaller)."""
+    """The span after a view from shape `old` to shape `new` (true shapes; the span's arrays may be smaller)."""
     groups = list(_groups(old, new))
     low, high = _moved(span.low, groups, old, new), _moved(span.high, groups, old, new)
     dims: set[int] = set()
@@ -67,7 +67,7 @@ def _moved(
 
 
 def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> Iterable[tuple[list[int], list[int]]]:
-    """Pairs of runs of old and new dimensions with equal products, as short as they can be.
+    """Pairs of runs of old and new dimensions with equal products, as short as possible.
 
     Dimensions of size 1 without a counterpart go with those before them.
     """
@@ -265,7 +265,7 @@ def _known(call: Call, index: Tensor) -> Indices:
 
 
 def _selected(span: Span, dim: int, length: int, index: Indices) -> Span:
-    """The span of the units at `index`, with the step that follows where they lie evenly, and none elsewhere."""
+    """The span of the units at `index`, with a step if they are evenly spaced, and none otherwise."""
     chosen = picked(span, dim, length, index)
     if dim not in span.dims:
         return chosen
@@ -278,7 +278,7 @@ def _selected(span: Span, dim: int, length: int, index: Indices) -> Span:
 
 
 def write_back(call: Call, base: Tensor, before: Field | None, view: Tensor, written: Field | None) -> Field | None:
-    """What `base` sees after `written` (None: a constant) went into `view`, a view of it that `call` had made."""
+    """The field of `base` after writing `written` (None: a constant) to `view`, a view of it made by `call`."""
     if written is None and before is None:
         return None
     result: Field = {}
@@ -305,7 +305,7 @@ def _overwritten(call: Call, base: Tensor, old: Span, view: Tensor, new: Span, *
     else:
         raise UntraceableError(f"a write into the result of {call.name}")
     if not exact and dim not in old.dims | new.dims and new.low.shape[dim] == new.high.shape[dim] == 1:
-        # A write to some channels or frames: other channels keep the rows and columns, so theirs may stand for all.
+        # A write to some channels or frames: other channels keep the rows and columns, so these may represent all.
         return old if not np.isfinite(new.low).any() else joined([old, new], base.dim())
     shape = list(np.broadcast_shapes(*[_one(ends, dim) for ends in (old.low, old.high, new.low, new.high)]))
     shape[dim] = base.shape[dim]

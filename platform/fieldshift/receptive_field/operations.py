@@ -1,4 +1,4 @@
-"""Rules for operations that compute through windows: convolutions, pooling, resizing; and the rule of any operation."""
+"""Rules for operations that compute through windows: convolutions, pooling, resizing; and the lookup of rules."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ for _name in (
 
 
 def rule_for(name: str, *, pointwise_tag: bool) -> Rule:
-    """The rule of an operation; one that torch tags as pointwise needs none. UntraceableError where there is none."""
+    """The rule of an operation; torch's pointwise operations need none. Raises UntraceableError if there is none."""
     if name in RULES:
         return RULES[name]
     if pointwise_tag:
@@ -98,7 +98,7 @@ def _convolution(call: Call) -> list[Field | None]:
 
 
 def _channels_mixed(call: Call, span: Span, dim: int, channels: int, outputs: int, *, clipped: bool) -> Span:
-    """The span after every group of channels is mixed; where no channel differs from another nothing changes."""
+    """The span after mixing each group of channels; unchanged if the channels do not differ."""
     groups = call.arguments["groups"]
     if groups == 1 or dim in span.dims:
         return reduced(span, [dim], call.name, keep=True, clipped=clipped)

@@ -1,9 +1,9 @@
-"""Passages through a folded network's places: what units see through the channels that are moved there.
+"""Passages through a folded network's places: the fields of units through channels that are moved there.
 
-A moved channel's unit sees what another cell of the same map sees. So the region of a unit is found from the unit
-backwards: what it sees of the map at the last place; there, the cells themselves (most channels stay) and those that the
-moved channels read; what these see of the map at the place before; and so on to the image: the union over every choice of
-staying or moving at every place. Maps end at their borders, as in the network.
+A moved channel's unit sees what another cell of the same map sees. The region of a unit is therefore computed backwards:
+first the cells it sees of the map at the last place; there, the cells themselves (most channels stay) and those that
+the moved channels read; then what these see of the map at the place before; and so on to the image: the union over every
+choice of staying or moving at every place. Maps end at their borders, as in the network.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _NOTHING: Interval = (0, -1)
 
 @dataclass(frozen=True)
 class Boxes:
-    """What the units of one map see of an earlier one: first and last row per row of units, columns likewise.
+    """The fields of the units of one map in an earlier one: first and last row per row of units, columns likewise.
 
-    Not clipped to the earlier map; first > last where nothing is seen.
+    Not clipped to the earlier map; first > last if nothing is seen.
     """
 
     rows: tuple[Interval, ...]
     columns: tuple[Interval, ...]
 
     def seen(self, units: Mask, size: tuple[int, int]) -> Mask:
-        """The cells (H, W) of the earlier map, of that size, that any of the units sees."""
+        """The cells (H, W) of the earlier map, of that size, seen by any of the units."""
         rows, columns = _members(self.rows, size[0]), _members(self.columns, size[1])
         found: Mask = rows.T @ units.astype(np.float32) @ columns > 0
         return found
@@ -61,9 +61,9 @@ def _members(intervals: Sequence[Interval], length: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Passage:
-    """One use of a place where channels are moved: its number, in the order of the network, motion and map size (H, W).
+    """One use of a place where channels are moved: its number in the order of the network, its motion and map size (H, W).
 
-    `image` is what the cells of the map see of the image, `earlier` what they see of the maps at earlier places, both
+    `image` is the field of the map's cells in the image, `earlier` their field in the maps at earlier places, both
     through the channels that stay.
     """
 
@@ -75,7 +75,7 @@ class Passage:
     earlier: tuple[tuple[Passage, Boxes], ...]
 
     def read(self, cells: Mask) -> Mask:
-        """The cells (H, W) before the motion on which these cells behind it depend: themselves and what is moved there."""
+        """The cells (H, W) before the motion on which the given cells after it depend: themselves and the cells moved there."""
         sources, receivers = self._links
         before = cells.copy()
         before.reshape(-1)[sources[cells.reshape(-1)[receivers]]] = True
@@ -83,7 +83,7 @@ class Passage:
 
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """The policies of its motion, one per group of channels; none where it is not a policy's."""
+        """The policies of its motion, one per group of channels; empty if it does not come from a policy."""
         return self.motion.policies if isinstance(self.motion, PolicyMotion) else ()
 
     @cached_property
@@ -92,13 +92,13 @@ class Passage:
 
     @cached_property
     def _links(self) -> tuple[np.ndarray, np.ndarray]:
-        """The cell that is read and the one that reads it, for every tap."""
+        """The cell that is read and the cell that reads it, per tap."""
         area, taps = self.size[0] * self.size[1], self._movement.taps
         return taps.rows.numpy(force=True) % area, taps.receivers.numpy(force=True) % area
 
 
 class PassageLog:
-    """Keeps, while a network is traced, the passages; behind each, a tensor sees two axes more: the map's at that place."""
+    """Records passages while a network is traced; behind each, tensors have two more axes: those of the map at that place."""
 
     def __init__(self, network: nn.Module) -> None:
         self.passages: list[Passage] = []
@@ -106,7 +106,7 @@ class PassageLog:
         self._motions = {part: part.motion for part in self._places}
 
     def passed(self, module: nn.Module, output: Tensor, entered: Field, staying: Field) -> Field:
-        """Notes a passage and returns what its output sees, of which `staying` is seen by channels that stay."""
+        """Records a passage and returns the field of its output; `staying` is the field of channels that stay."""
         assert isinstance(module, FoldedModule)
         rank, number = output.dim(), len(self.passages)
         dims, size = (rank - 2, rank - 1), (output.shape[-2], output.shape[-1])
@@ -118,7 +118,7 @@ class PassageLog:
 
     @property
     def form(self) -> Form:
-        """The form of the network: folded where it has places at all."""
+        """The form of the network: folded if it has any places."""
         return "folded" if self._places else "video"
 
     def before(self, field: Field) -> list[Passage]:
@@ -126,7 +126,7 @@ class PassageLog:
         return [passage for passage in self.passages if _axes(passage.number)[0] in field]
 
     def seen(self, field: Field, size: tuple[int, int], dims: tuple[int, int]) -> tuple[tuple[Passage, Boxes], ...]:
-        """The passages that a map of units with this field sees, each with what its units see of the map there."""
+        """The passages that a map of units with this field sees, each with the units' boxes in the map there."""
         return tuple(
             (passage, boxes_between(field, _axes(passage.number), size, dims)) for passage in self.before(field)
         )
@@ -137,7 +137,7 @@ def _axes(number: int) -> tuple[str, str]:
 
 
 def boxes_between(field: Field, axes: tuple[str, str], size: tuple[int, int], dims: tuple[int, int]) -> Boxes:
-    """What the units of a map, whose rows and columns lie along `dims`, see along the two axes of an earlier map."""
+    """The boxes that the units of a map, whose rows and columns run along `dims`, see along two axes of an earlier map."""
     rows, columns = (_intervals(field[axis], dim, n) for axis, dim, n in zip(axes, dims, size, strict=True))
     return Boxes(rows, columns)
 
@@ -153,9 +153,9 @@ def _intervals(span: Span, dim: int, length: int) -> tuple[Interval, ...]:
 def moved_region(
     unit: tuple[int, int], image: Boxes, moved: Sequence[tuple[Passage, Boxes]], size: tuple[int, int]
 ) -> Mask:
-    """The pixels (H, W) of an image of that size that a unit sees, through moved channels and through those that stay.
+    """The pixels (H, W) of an image of that size that a unit sees, through moved and staying channels.
 
-    image, moved: what the units of its map see of the image and of the maps at the places before it.
+    image, moved: the boxes of the map's units in the image and in the maps at the places before it.
     """
     units = np.zeros((len(image.rows), len(image.columns)), dtype=bool)
     units[unit] = True
@@ -170,7 +170,7 @@ def moved_region(
 
 
 def moved_note(passages: Sequence[Passage]) -> str:
-    """What the box of a unit behind these passages leaves out, in words; empty where nothing moves."""
+    """Describes what the box of a unit behind these passages omits; empty if nothing moves."""
     moving = [passage for passage in passages if not passage.policies or any(each.edges for each in passage.policies)]
     if not moving:
         return ""
@@ -178,7 +178,7 @@ def moved_note(passages: Sequence[Passage]) -> str:
     mean = " (without the mean of the map, which fills what comes from outside)" * any(
         each.fill == "mean" for passage in moving for each in passage.policies
     )
-    return f"the box is what channels that stay see; the reshaped region adds those moved at {places}{mean}"
+    return f"the box covers the channels that stay; the reshaped region adds those moved at {places}{mean}"
 
 
 def folded_places(network: nn.Module) -> dict[str, FoldedModule]:
@@ -193,7 +193,7 @@ def motions_at_places(network: nn.Module) -> dict[str, Motion]:
 
 
 class _Standing(Movement):
-    """A movement that leaves every map as it is, without being one of no motion: gates still look around."""
+    """A movement that leaves every map unchanged without counting as no motion: gates still read their neighbourhood."""
 
     def move(self, features: Tensor, width: int) -> Tensor:  # noqa: ARG002 - the signature of movements
         return features
@@ -210,7 +210,7 @@ class _StandingMotion:
 
 @contextmanager
 def standing(network: nn.Module) -> Iterator[None]:
-    """While it lasts, no channel of the network moves."""
+    """Within the block, no channel of the network moves."""
     places = folded_places(network).values()
     before = [part.motion for part in places]
     try:
@@ -223,7 +223,7 @@ def standing(network: nn.Module) -> Iterator[None]:
 
 
 def policy_in(motions: Mapping[str, Motion]) -> AnyPolicy | None:
-    """The policy that the motions at these places make up; None where they are not a policy's."""
+    """The policy formed by the motions at these places; None if they do not come from a policy."""
     policies = {place: motion.policies for place, motion in motions.items() if isinstance(motion, PolicyMotion)}
     if not policies or len(policies) < len(motions):
         return None

@@ -67,7 +67,7 @@ def _unfold(call: Call, source: Tensor, span: Span, axis: str) -> Span:  # noqa:
 
 
 def _patch_grid(call: Call, image: tuple[int, int]) -> list[tuple[int, Indices]]:
-    """For rows and columns: the patches, and the positions (taps, patches) that they read, before the border is cut."""
+    """For rows and columns: the patches, and the positions (taps, patches) that they read, before clipping to the border."""
     grid = []
     for i, length in enumerate(image):
         kernel, dilation, padding, stride = (
@@ -121,7 +121,7 @@ def _summed_patches(call: Call, source: Tensor, span: Span, axis: str) -> Span: 
 
 
 def _swapped(span: Span, dim: int) -> Span:
-    """The span with dimensions `dim` and `dim` + 1 in each other's place."""
+    """The span with dimensions `dim` and `dim` + 1 exchanged."""
     order = list(range(span.rank))
     order[dim], order[dim + 1] = dim + 1, dim
     return span.mapped(lambda a: a.transpose(order), (order.index(d) for d in span.dims))
@@ -129,7 +129,7 @@ def _swapped(span: Span, dim: int) -> Span:
 
 @rule("max_unpool2d", "max_unpool3d")
 def _unpool(call: Call) -> list[Field | None]:
-    """A place sees the pooling windows that it lies in: their values, and where their maxima were."""
+    """A position sees the pooling windows that contain it: their values, and the positions of their maxima."""
     source, indices, output = call.tensor("self"), call.tensor("indices"), call.outputs[0]
     pooling = call.maker_of(indices)
     if pooling is None or pooling.tensor("self").shape[2:] != output.shape[2:]:
@@ -160,7 +160,7 @@ def _unpool(call: Call) -> list[Field | None]:
 
 
 def _each(value: object, count: int, default: object) -> list[int]:
-    """A setting of a pooling for every dimension."""
+    """A pooling setting for every dimension."""
     given = default if value is None or value == [] else value
     listed = [int(each) for each in given] if isinstance(given, (list, tuple)) else [int(given)]  # type: ignore[call-overload]
     return listed * count if len(listed) == 1 else listed

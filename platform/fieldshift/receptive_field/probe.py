@@ -1,7 +1,7 @@
-"""The receptive field by brute force: which pixels have a gradient at one unit, when all weights are positive.
+"""The receptive field by brute force: the pixels with a gradient at one unit, with all weights positive.
 
-Slow and clipped to the image, but it believes nothing about the network's structure: the tests hold the theory against
-it. Where a maximum is taken that no average can stand for, it shows a part of the field.
+Slow and clipped to the image, but it assumes nothing about the network's structure: tests compare the theory with
+it. Where a maximum cannot be replaced by an average, it shows a part of the field.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 class _ReachedError(Exception):
-    """Ends a forward pass at the layer that was wanted."""
+    """Ends a forward pass at the requested layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +46,19 @@ class Support:
 
 
 def positive_copy(module: nn.Module, seed: int = 0) -> nn.Module:
-    """A copy in double precision whose every path carries a positive gradient: positive weights, averages for maxima.
+    """A copy in double precision in which every path has a positive gradient: positive weights, averages for maxima.
 
     Weights are drawn in [0.5, 1.5] / fan-in so that activations stay near their input; batch normalisation becomes the
     identity and other normalisations lose their scales; max pooling becomes average pooling of the same window, since a
-    maximum passes the gradient to one pixel, and activations that saturate (ReLU6, hard sigmoid) become ones that do
+    maximum passes the gradient to one pixel, and activations that saturate (ReLU6, hard sigmoid) are replaced by ones that do
     not.
     """
     try:
         twin = copy.deepcopy(module).double().eval()
     except Exception as error:
         raise UserError(
-            f"The network cannot be copied ({first_line(error)}), which a probe with positive weights needs; probe it as "
-            "it is with positive=False."
+            f"The network cannot be copied ({first_line(error)}), which a probe with positive weights requires; probe it "
+            "unchanged with positive=False."
         ) from error
     generator = torch.Generator().manual_seed(seed)
     for part in twin.modules():
@@ -88,11 +88,11 @@ def positive_copy(module: nn.Module, seed: int = 0) -> nn.Module:
 def probe(
     module: nn.Module, example: Tensor, layer: str, unit: tuple[int, int] | None = None, *, positive: bool = True
 ) -> Support:
-    """The pixels that unit `unit` of `layer` depends on, found by taking a gradient of 1 back to the input.
+    """The pixels that unit `unit` of `layer` depends on, found by propagating a gradient of 1 back to the input.
 
-    example: (1, C, H, W) or (1, T, C, H, W), only its shape and device matter. unit: (row, column), the centre
+    example: (1, C, H, W) or (1, T, C, H, W); only its shape and device matter. unit: (row, column), the centre
     (height // 2, width // 2) by default; for a video the unit is taken in the middle frame T // 2. positive=False
-    probes the network as it is, where dead units and cancelling paths can hide part of the field.
+    probes the unchanged network, in which dead units and cancelling paths can hide part of the field.
     Raises UserError for an unknown layer, a layer without a map, and a unit outside the map.
     """
     module = initialised(module, example)
@@ -115,7 +115,9 @@ def probe(
     finally:
         handle.remove()
     if not kept or not isinstance(kept[0], Tensor) or kept[0].dim() < 4:
-        raise UserError(f"Layer '{layer}' gives no map (B, C, H, W) of units; choose a convolution or a block.")
+        raise UserError(
+            f"Layer '{layer}' does not output a map (B, C, H, W) of units; choose a convolution or a block."
+        )
     features = kept[0].reshape(-1, *kept[0].shape[-3:])
     height, width = features.shape[-2:]
     row, column = (height // 2, width // 2) if unit is None else unit

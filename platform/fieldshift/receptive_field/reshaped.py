@@ -3,8 +3,8 @@
 Convention: a frame's matrix maps content forward, p -> A p + b, in pixels about the image's centre ((W - 1) / 2,
 (H - 1) / 2), x right, y down. A unit sees a box in every frame it reaches in time; the box in frame t is the
 parallelogram A_t^-1 (box - b_t) on the original image. Pixels are unit squares about their centres. The half pixel that
-bilinear sampling looks to either side is left out. In the folded form the motions are inside the network: the region is
-found through its maps (`fieldshift.receptive_field.passages`), with every cell that the sampling reads.
+bilinear sampling reads on either side is omitted. In the folded form the motions are inside the network: the region is
+computed through its maps (`fieldshift.receptive_field.passages`), with every cell that the sampling reads.
 """
 
 from __future__ import annotations
@@ -62,33 +62,33 @@ class Region:
 
 @dataclass(frozen=True, kw_only=True)
 class Reshaped:
-    """What one unit sees of the original image: as a plain network, frame by frame, and after fusion."""
+    """The part of the original image that one unit sees: as a plain network, per frame, and after fusion."""
 
     form: Form = "video"
-    """How the network reads the motions."""
+    """The form in which the network reads the motions."""
     plain: Region
-    """The box that the same unit sees in the image itself, in the folded form through the channels that stay."""
+    """The box that the same unit sees in the image itself, in the folded form through channels that stay."""
     frames: tuple[Region, ...]
     """For each frame, the union over the frames that it reaches in time; none in the folded form."""
     fused: Region
-    """What the output depends on: the union over all frames, in the folded form over all ways through the motions."""
+    """The region that the output depends on: the union over all frames, or in the folded form over all paths of motions."""
     reference_frame: int = 0
-    """The number of the frame that shows the image itself."""
+    """The index of the frame that shows the image itself."""
     layer: str
     unit: tuple[int, int]
     """(row, column) in the layer's map."""
     size: tuple[int, int]
     """The image's height and width, in pixels."""
     policy: str
-    """The policy's digest; empty for a folded network whose motions are not a policy's."""
+    """The policy's digest; empty for a folded network whose motions do not come from a policy."""
     motions: tuple[str, ...]
-    """The policy in words, one line an edge or place; empty where nothing moves."""
+    """Description of the policy, one line per edge or place; empty without motion."""
     clipped: bool
-    """Whether the box is larger than the image and was cut at its border."""
+    """Whether the box is larger than the image and was clipped at its border."""
 
     @property
     def reference(self) -> Region:
-        """What the reference frame's unit sees: the plain box where no temporal module lets it see other frames."""
+        """The region of the reference frame's unit: the plain box if no temporal module connects it with other frames."""
         return self.frames[self.reference_frame] if self.frames else self.fused
 
     def to_json(self) -> dict[str, Any]:
@@ -119,10 +119,10 @@ def reshaped(
     """The union, over the frames within temporal reach, of the inverse-mapped receptive boxes of one unit (METHOD 6).
 
     network: a video or folded network, or a layer's field from `theory`. A folded one has its motions inside: its region
-    is the union over every choice of moving or not at every place before the layer, and its policy may be None. size: the
-    image's side or (H, W), in pixels, for a folded network that of the theory. layer: the network's `feature_layer` or its
-    last bounded map by default; unit: (row, column), the centre by default. clip=True cuts the boxes at the frames' borders
-    and the region at the image's; clip=False shows the whole geometry, as if image and frames had no end (video only). A
+    is the union over every choice of moving or not at every place before the layer, and its policy may be None. size: image
+    side or (H, W), in pixels; for a folded network that of the theory. layer: the network's `feature_layer` or its
+    last bounded map by default; unit: (row, column), the centre by default. clip=True clips boxes at the frames' borders
+    and the region at the image's; clip=False shows the whole geometry, as if image and frames were unbounded (video only). A
     policy with several paths sees the union over them.
     Raises UserError where frames do not match, the layer has no bounded map, a motion cannot be undone, the policy has
     colour operations, or is not the one that moves the folded network's channels.
@@ -173,7 +173,7 @@ def _through_channels(
 ) -> Reshaped:
     if not clip:
         raise UserError(
-            "clip=False is for videos: the maps of a folded network end at their borders, and so does what they see; leave "
+            "clip=False is for videos: the maps of a folded network end at their borders, and so do its fields; leave "
             "it out."
         )
     motions = {passage.place: passage.motion for passage, _ in field.moved}
@@ -202,7 +202,7 @@ def _exceeds(box: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
 
 
 def _frames_seen(field: LayerField, frames: int) -> list[tuple[int, int]]:
-    """The frames that each frame sees; a network of single images sees every frame on its own."""
+    """The frames that each frame sees; a network of single images sees every frame separately."""
     if field.frames_seen == ((0, 0),):
         return [(t, t) for t in range(frames)]
     if len(field.frames_seen) == 1 and field.frames_seen[0][1] == frames - 1:
@@ -251,7 +251,7 @@ class _Raster:
         top, left, height, width = canvas
         self.origin, self.shape = (top, left), (height, width)
         finest = math.isqrt(max(_SAMPLES // (height * width), 1))
-        self.fine = max(1, min(5, finest - (finest + 1) % 2))  # odd, so that a pixel's centre is one of its samples
+        self.fine = max(1, min(5, finest - (finest + 1) % 2))  # odd, so that a pixel's centre is a sample
         self.rows = top - 0.5 + (np.arange(height * self.fine) + 0.5) / self.fine
         self.columns = left - 0.5 + (np.arange(width * self.fine) + 0.5) / self.fine
 
@@ -305,6 +305,6 @@ class _Raster:
 
 
 def _turn(polygon: Numbers) -> float:
-    """Twice the signed area of a polygon (V, 2): its sign says which way round the corners go."""
+    """Twice the signed area of a polygon (V, 2): its sign is the orientation of the corners."""
     x, y = polygon[:, 0], polygon[:, 1]
     return float(x @ np.roll(y, -1) - y @ np.roll(x, -1))

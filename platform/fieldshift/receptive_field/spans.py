@@ -1,10 +1,10 @@
-"""Which rows, columns and frames of the input each position of a tensor can see, and how windows and joins change that.
+"""The input rows, columns and frames that each position of a tensor sees, and their change by windows and joins.
 
 Convention: a `Span` holds one axis of the input ("y" rows, "x" columns, "t" frames). Its arrays have the rank of the
-tensor they describe and size 1 along every dimension they do not vary over, so a feature map (B, C, H, W) has rows of
+tensor they describe and size 1 along every dimension along which they are constant, so a feature map (B, C, H, W) has rows of
 shape (1, 1, H, 1). The unit at an index sees input positions low..high, both included; an empty interval (low = inf,
-high = -inf) sees nothing. Rows and columns are unclipped: padding is continued as if the image went on, which is what
-makes the size independent of the image. Frames are clipped: there is no frame before the first.
+high = -inf) sees nothing. Rows and columns are not clipped: padding continues the image, which makes
+the size independent of the image. Frames are clipped: there is no frame before the first.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Span:
     """One input axis as a tensor sees it.
 
     low, high: first and last input position seen, in pixels or frames.
-    dims: the dimensions of the tensor along which the axis runs.
-    step: input positions from one unit to the next; None where positions outside do not exist (time).
+    dims: the tensor dimensions along which the axis runs.
+    step: input positions between adjacent units; None if positions outside do not exist (time).
     period: units after which the pattern of `low` repeats, shifted by period * step (above 1 after upsampling).
-    unbounded_by: the operation that let a unit see the whole axis, empty when none did; low..high then holds only
-        what is seen through windows.
-    unknown_by: the operation from which on nothing is known of the axis, empty where all is known.
-    folded: after a view that merged dimensions over which nothing varies (a map of one row, say): their shape and
-        which of them the axis ran along, so that the view back finds it again. None otherwise.
+    unbounded_by: the operation that lets a unit see the whole axis, empty if there is none; low..high then covers only
+        the windows.
+    unknown_by: the operation from which the axis is unknown, empty if all is known.
+    folded: after a view that merged dimensions of constant value (for example a map of one row): their shape and
+        the ones that the axis ran along, so that the view back restores it. None otherwise.
     """
 
     low: Numbers
@@ -90,10 +90,10 @@ class Span:
 
 
 def gather(span: Span, dim: int, length: int, index: Indices, valid: np.ndarray | None = None) -> Span:
-    """The span of units that each read several positions along `dim`: the union of what those positions see.
+    """The span of units that each read several positions along `dim`: the union of the positions' spans.
 
-    index (units, taps) are positions along `dim`, whose real length is `length`; positions outside are continued by
-    the step where the axis has one and see nothing where it has none. valid (units, taps) switches single taps off.
+    index (units, taps) are positions along `dim`, whose true length is `length`; positions outside are continued by
+    the step if the axis has one and see nothing if it has none. valid (units, taps) switches single taps off.
     The caller sets the new step and period.
     """
     if dim not in span.dims and span.low.shape[dim] == span.high.shape[dim] == 1:
@@ -128,7 +128,7 @@ def _column(values: np.ndarray, dim: int, rank: int) -> np.ndarray:
 
 
 def _continued(index: Indices, length: int, step: Fraction, period: int) -> tuple[Indices, Numbers]:
-    """For positions outside 0..length - 1: the position inside with the same phase, and the shift from it in pixels."""
+    """For positions outside 0..length - 1: the position inside with the same phase, and its shift in pixels."""
     before = -np.minimum(index, 0)
     beyond = np.maximum(index - length + 1, 0)
     turns = -(-beyond // period) - (-(-before // period))
@@ -157,7 +157,7 @@ def transposed_window(
 
 
 def rescaled(span: Span, dim: int, units_per_unit: Fraction) -> Span:
-    """The span with the step and period that follow from reading `units_per_unit` old positions per new one."""
+    """The span with the step and period that result from reading `units_per_unit` old positions per new one."""
     if dim not in span.dims or span.step is None:
         return span
     up = units_per_unit.denominator * span.period
@@ -199,8 +199,8 @@ def _stacked(parts: list[tuple[Numbers, int]], shape: tuple[int, ...], dim: int)
 def reduced(span: Span, dims: Iterable[int], operation: str, *, keep: bool, clipped: bool) -> Span:
     """The span after an operation that mixes all positions along `dims`.
 
-    Where afterwards every unit sees the same, the axis counts as unbounded, by `operation`; a clipped axis (time) stays
-    an interval, because all frames are finitely many.
+    If every unit then sees the same, the axis counts as unbounded, by `operation`; a clipped axis (time) stays
+    an interval, because the number of frames is finite.
     """
     over = tuple(sorted(set(dims)))
     low, high = span.low.min(axis=over, keepdims=True), span.high.max(axis=over, keepdims=True)
@@ -215,7 +215,7 @@ def reduced(span: Span, dims: Iterable[int], operation: str, *, keep: bool, clip
 
 
 def settled(span: Span) -> Span:
-    """The span with the step that its units show, once a view has left a part of an axis along one dimension only."""
+    """The span with the step that its units show, once a view has left part of an axis along a single dimension."""
     if span.step is None or len(span.dims) != 1:
         return span
     apart = apart_by(span, next(iter(span.dims)))
@@ -223,7 +223,7 @@ def settled(span: Span) -> Span:
 
 
 def apart_by(span: Span, dim: int) -> Fraction | None:
-    """Input positions from one unit to the next along `dim`, over a whole period; None where the units do not show it."""
+    """Input positions between adjacent units along `dim`, over a whole period; None if the units do not show it."""
     low = span.low.min(axis=tuple(d for d in range(span.rank) if d != dim))
     if len(low) <= span.period or not np.isfinite(low).all():
         return None

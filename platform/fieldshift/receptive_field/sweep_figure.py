@@ -1,4 +1,4 @@
-"""The receptive field against the number of frames T, as a figure that can be printed."""
+"""A printable figure of the receptive field against the number of frames T."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ else:
 
 
 def sweep_figure(fields: Mapping[int, EffectiveField]) -> Figure:
-    """Spread along and across, area, and share through other frames, of effective fields against the number of frames.
+    """Draws spread along and across, area, and share through other frames, of effective fields against the number of frames.
 
     fields: T -> the field of a network that reads T frames, at least two, of the same conditions, else UserError. Spread
-    in pixels by weighted second moments; areas in square pixels: what holds half and 99 % of the mass, and the
-    theoretical region that the policy makes.
+    in pixels by weighted second moments; areas in square pixels: those with half and 99 % of the mass, and the
+    theoretical region reshaped by the policy.
     """
     if len(fields) < 2:
-        raise UserError(f"A field against T needs at least 2 numbers of frames, but {len(fields)} was given.")
+        raise UserError(f"A field against T needs at least 2 numbers of frames, but got {len(fields)}.")
     counts = sorted(fields)
     check_comparable([fields[count] for count in counts])
     found = [measures(fields[count]) for count in counts]

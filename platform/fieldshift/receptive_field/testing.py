@@ -1,7 +1,7 @@
-"""The theory against the gradient probe on random networks of every layer of torch.nn.
+"""Compares the theory with the gradient probe on random networks of every layer of torch.nn.
 
-`python -m fieldshift.receptive_field.testing 500` prints how many agreed, how many are unbounded and how many unknown by
-which operation. A network whose field is said wrong ends it with an AssertionError that shows the network and the seed.
+`python -m fieldshift.receptive_field.testing 500` prints the numbers of agreeing and unbounded networks, and of unknown ones
+by operation. A wrong field raises an AssertionError that shows the network and the seed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LARGEST = 80
 
 
 class Residual(nn.Module):
-    """A layer with its input added, or beside its input."""
+    """Adds its input to a layer's output, or concatenates both."""
 
     def __init__(self, layer: nn.Module, *, beside: bool) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Residual(nn.Module):
 def random_network(seed: int, side: int = 30) -> tuple[nn.Module, torch.Size]:
     """One to four random layers of torch.nn on an image of 4 channels, some of them residual, and the image's shape.
 
-    The first layer goes through all of `layers()` as the seed counts up.
+    The first layer runs through all of `layers()` as the seed increases.
     """
     rng = random.Random(seed)
     torch.manual_seed(seed)
@@ -66,12 +66,12 @@ def random_network(seed: int, side: int = 30) -> tuple[nn.Module, torch.Size]:
 
 
 def check_network(seed: int) -> str:
-    """'agreed', 'unbounded', 'unknown by OPERATION', or why nothing was compared, for the random network of this seed.
+    """Compares theory and gradients on the seed's random network: 'agreed', 'unbounded', 'unknown by OPERATION' or a reason.
 
-    Not compared is a network that ends in 'no map', and one whose units are all 'at a border' that repeats the image.
+    Networks that end in 'no map' are not compared, nor those whose units are all 'at a border' that repeats the image.
 
-    Every unit's box inside the image has to be the one that gradients show; where gradients show less, as behind a
-    maximum, changed pixels have to show the rest. AssertionError otherwise.
+    Every unit's box inside the image must equal that of the gradients; where gradients show less, as behind a
+    maximum, changed pixels must show the rest. Raises AssertionError otherwise.
     """
     network, shape = random_network(seed)
     named = nn.Sequential(network)
@@ -97,7 +97,7 @@ def check_network(seed: int) -> str:
 
 
 def check_many(seeds: Iterable[int]) -> collections.Counter[str]:
-    """How many of the random networks of these seeds ended how."""
+    """Counts the outcomes of the random networks of these seeds."""
     return collections.Counter(check_network(seed) for seed in seeds)
 
 
@@ -105,7 +105,7 @@ Box = tuple[int, int, int, int]
 
 
 def _said(field: LayerField, unit: tuple[int, int], shape: Shape) -> Box | None:
-    """The unit's box within the image by theory, None where it sees nothing of it or windows tell no place."""
+    """The unit's theoretical box within the image, None if it sees nothing of it or windows have no position."""
     if not field.rows or not field.columns:
         return None
     top, left, bottom, right = field.box(*unit)
@@ -114,7 +114,7 @@ def _said(field: LayerField, unit: tuple[int, int], shape: Shape) -> Box | None:
 
 
 def _borders(network: nn.Module) -> bool:
-    """Whether what is outside the image is not zero but made of what is inside."""
+    """Whether values outside the image are copies of inner ones instead of zero."""
     kinds = ("Reflection", "Replication", "Circular")
     return any(
         getattr(part, "padding_mode", "") in _PADS or type(part).__name__.startswith(kinds)
@@ -149,7 +149,7 @@ def _compare(
 
 
 def _whole(box: Box, shape: Shape) -> bool:
-    """Whether a box goes over the whole image along an axis, but for what strides leave out at its end."""
+    """Whether a box covers the whole image along an axis, except for what strides omit at its end."""
     return box[2] - box[0] + 1 >= shape[2] - 4 or box[3] - box[1] + 1 >= shape[3] - 4
 
 
@@ -162,12 +162,12 @@ def _around(first: Box | None, second: Box | None) -> Box | None:
 def _by_gradient(named: nn.Module, shape: Shape, unit: tuple[int, int]) -> Box | None:
     try:
         return probe(named, torch.zeros(shape, dtype=torch.float64), "0", unit).box
-    except (UserError, RuntimeError):  # no gradient at all, or a layer that a positive copy does not fit
+    except (UserError, RuntimeError):  # no gradient at all, or a layer without a positive copy
         return None
 
 
 def _by_change(network: nn.Module, shape: Shape, unit: tuple[int, int], seed: int) -> Box | None:
-    """The rows and columns of the image at whose change the unit changes, for one draw of pixels."""
+    """The rows and columns of the image whose change affects the unit, for one draw of pixels."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(shape, generator=generator, dtype=torch.float64)
     other = image + 3 * torch.randn(shape, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""The theoretical receptive field of every layer of any network: size, stride, offset and reach in time."""
+"""The theoretical receptive field of every layer of any network: size, stride, offset and temporal reach."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ _DECIDED = "a value of the network decided what ran; for other images another pa
 
 @dataclass(frozen=True, kw_only=True)
 class LayerField:
-    """What the units of one layer see of the input."""
+    """The receptive field of the units of one layer."""
 
     name: str
     """The module's dotted name; empty for the whole network."""
     kind: str
     """The module's class."""
     size: tuple[int, int] | None
-    """Rows and columns of the field in pixels, through windows only; None where it is unknown or all is global."""
+    """Rows and columns of the field in pixels, through windows only; None if it is unknown or entirely global."""
     stride: tuple[float, float] | None
-    """Pixels from one unit to the next, down and right; None where the output is no map."""
+    """Pixels from one unit to the next, down and right; None if the output is not a map."""
     start: tuple[int, int] | None
     """First row and column that the unit (0, 0) sees, negative inside the padding."""
     map_size: tuple[int, int] | None
-    """Rows and columns of the layer's output; None where the output is no map."""
+    """Rows and columns of the layer's output; None if the output is not a map."""
     unbounded_by: str = ""
-    """The operation that let a unit see the whole image as well (global pooling, attention); empty when none did."""
+    """The operation that also lets a unit see the whole image (global pooling, attention); empty if there is none."""
     unknown_by: str = ""
-    """The operation without a rule from which on nothing is known; empty when all is known."""
+    """The operation without a rule from which the field is unknown; empty if all is known."""
     temporal_reach: int | None = 0
-    """Frames to either side that a frame of this layer sees; None where it is unknown."""
+    """Number of frames to either side that a frame of this layer sees; None if unknown."""
     frames_seen: tuple[Interval, ...] = ((0, 0),)
-    """First and last input frame that each frame of this layer sees; empty where it is unknown."""
+    """First and last input frame that each frame of this layer sees; empty if unknown."""
     rows: tuple[Interval, ...] = ()
     """First and last image row that each row of the map sees, continued outside the image; first > last: none."""
     columns: tuple[Interval, ...] = ()
     """First and last image column that each column of the map sees."""
     note: str = ""
-    """What to know about this number; empty when there is nothing."""
+    """A note about this field; empty if there is none."""
     form: Form = "video"
-    """The form of the network: folded where channels move in it, be it behind this layer."""
+    """The form of the network: folded if channels move in it, even behind this layer."""
     moved: tuple[tuple[Passage, Boxes], ...] = ()
-    """In a folded network the passages before this layer, and what its units see of the maps there (`reshaped`)."""
+    """In a folded network the passages before this layer, with the boxes of its units in the maps there (`reshaped`)."""
 
     @property
     def unbounded(self) -> bool:
@@ -72,7 +72,7 @@ class LayerField:
 
     @property
     def method(self) -> str:
-        """How the field was found: 'trace', or 'unknown' where an operation has no rule."""
+        """The method of computation: 'trace', or 'unknown' if an operation has no rule."""
         return "unknown" if self.unknown_by else "trace"
 
     def box(self, row: int, column: int) -> tuple[int, int, int, int]:
@@ -90,7 +90,7 @@ class LayerField:
     def centre_unit(self) -> tuple[int, int]:
         """The unit (height // 2, width // 2) of the map."""
         if self.map_size is None:
-            raise UserError(f"The output of layer '{self.name}' is no map of units; choose a layer before it.")
+            raise UserError(f"The output of layer '{self.name}' is not a map of units; choose a layer before it.")
         return self.map_size[0] // 2, self.map_size[1] // 2
 
     def to_json(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class LayerField:
 
 
 def outside_map(unit: tuple[int, int], map_size: tuple[int, int], layer: str) -> UserError:
-    """The error for a unit (row, column) that a layer's map does not have."""
+    """The error for a unit (row, column) outside a layer's map."""
     return UserError(
         f"Unit {unit} is outside the map of layer '{layer}'; allowed are rows 0 to {map_size[0] - 1} and columns 0 to "
         f"{map_size[1] - 1}."
@@ -119,18 +119,18 @@ def theory(
     *,
     count_gates: bool = False,
 ) -> list[LayerField]:
-    """The theoretical receptive field of every named layer, in the order in which the layers finish.
+    """Computes the theoretical receptive field of every named layer, in the order in which the layers finish.
 
     example_input: a tensor (B, C, H, W), or (B, T, C, H, W) for a video network, or the image's size (one side or
     (H, W)) in pixels. The size of a field does not depend on it (padding is continued outside the image) except after
-    adaptive pooling and resizing. layers: the names wanted, all by default.
+    adaptive pooling and resizing. layers: the names to return, all by default.
     Longest path over residual and parallel branches (Araujo et al., Distill 2019). Global pooling, attention over the
-    whole map and statistics over the map make a layer unbounded; `size` is then what is seen beside them, as in a
+    whole map and statistics over the map make a layer unbounded; `size` then excludes them, as in a
     squeeze-and-excitation network. Gated temporal modules (GSM, GSF) count as reading one frame to either side at the
     same place; count_gates=True follows the gates' own 3 x 3 x 3 windows as well.
-    From an operation without a rule on, the field is unknown and `unknown_by` names the operation (`probe` then tells
-    how large it is at least). The network counts as it is in evaluation, without its dropout and with BatchNorm's
-    running statistics; a lazy module is made up on a copy. Raises UserError for a layer that does not exist and for an
+    From an operation without a rule on, the field is unknown and `unknown_by` names the operation (`probe` then gives a
+    lower bound). The network is traced in evaluation mode, without dropout and with BatchNorm's
+    running statistics; lazy modules are initialised on a copy. Raises UserError for an unknown layer and for an
     input that does not fit.
     """
     module = initialised(module, example_input)
@@ -142,12 +142,12 @@ def theory(
         return list(found.values())
     missing = [name for name in layers if name not in found]
     if missing:
-        raise UserError(f"Layer '{missing[0]}' gives no tensor that depends on the image; choose another layer.")
+        raise UserError(f"Layer '{missing[0]}' has no output that depends on the image; choose another layer.")
     return [found[name] for name in layers]
 
 
 def unknown_note(fields: Iterable[LayerField]) -> str:
-    """From which layer on the theory knows nothing, and by which operation, in words; empty where it knows all."""
+    """Names the layer and the operation from which the theory is unknown; empty if all is known."""
     first = next((field for field in fields if field.unknown_by), None)
     if first is None:
         return ""
@@ -155,27 +155,25 @@ def unknown_note(fields: Iterable[LayerField]) -> str:
 
 
 def gates_note(module: nn.Module) -> str:
-    """What the theory leaves out of a network with gated temporal modules, in words; empty for others."""
+    """Describes what the theory omits of a network with gated temporal modules; empty for others."""
     gates = [part for part in module.modules() if isinstance(part, GSM)]
     fused = [part for part in gates if isinstance(part, GSF)]
     if not gates:
         return ""
     mean = " and the mean of the whole map" if fused else ""
-    return f"the theory leaves out what the gates of {type((fused or gates)[0]).__name__} look at: 3 x 3 places around{mean}"
+    return f"the theory omits what the gates of {type((fused or gates)[0]).__name__} read: 3 x 3 positions around{mean}"
 
 
 def feature_extractor(fields: Iterable[LayerField], layer: str | None = None) -> LayerField:
-    """The field of the whole feature extractor: of the last layer that is a map and sees through windows.
+    """The field of the whole feature extractor: of the last layer that is a map with a bounded field.
 
-    layer: takes this layer instead of the last one. Raises UserError where there is none.
+    layer: uses this layer instead of the last one. Raises UserError if there is none.
     """
     maps = [field for field in fields if field.map_size is not None and field.size is not None and field.name]
     if layer is not None:
         maps = [field for field in maps if field.name == layer]
     if not maps:
-        raise UserError(
-            "No layer gives a map with a bounded receptive field; name a layer before the global operation."
-        )
+        raise UserError("No layer has a map with a bounded receptive field; name a layer before the global operation.")
     return maps[-1]
 
 
@@ -209,27 +207,27 @@ def example_like(module: nn.Module, example_input: Tensor | int | tuple[int, int
 
 
 def initialised(module: nn.Module, example_input: Tensor | int | tuple[int, int]) -> nn.Module:
-    """The network itself, or a copy whose lazy modules got their shapes from a blank image. UserError where they cannot."""
+    """The network itself, or a copy whose lazy modules got their shapes from a blank image. Raises UserError if that fails."""
     tensors = [*module.parameters(), *module.buffers()]
     if not any(is_lazy(tensor) for tensor in tensors):
         return module
     kept = {id(part): part for part in tensors if type(part) is UninitializedBuffer}
     blank = {key: UninitializedBuffer() for key in kept}
     try:
-        twin = copy.deepcopy(module, blank).eval()  # torch copies lazy parameters, but no lazy buffers
+        twin = copy.deepcopy(module, blank).eval()  # torch copies lazy parameters, but not lazy buffers
         with torch.no_grad():
             twin(example_like(twin, example_input))
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"The network has lazy modules that take no shape from such an image ({first_line(error)}); run it once first."
+            f"The network has lazy modules that get no shape from such an image ({first_line(error)}); run it once first."
         ) from error
     return twin
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind."""
+    """The first line of an error's message, or its type."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
@@ -275,7 +273,7 @@ def _traced(module: nn.Module, example: Tensor, gated: tuple[type[nn.Module], ..
         run_traced(module, example, axes, seen, passages=passages, gated=gated)
     except UserError:
         raise
-    except Exception as error:  # whatever a network of one's own raises
+    except Exception as error:  # any error of the user's network
         raise UserError(
             f"The network cannot run on an input of shape {tuple(example.shape)}: {first_line(error)}"
         ) from error
@@ -329,12 +327,12 @@ def _reach(seen: tuple[Interval, ...], frames: int) -> int:
 
 
 def _intervals(low: np.ndarray, high: np.ndarray) -> list[Interval]:
-    """First and last position as whole numbers, where a unit sees any."""
+    """First and last position as whole numbers, for units that see any."""
     return [(int(a), int(b)) if a <= b else _NOTHING for a, b in zip(low, high, strict=True)]
 
 
 def _map_dims(y: Span, x: Span) -> tuple[int, int] | None:
-    """The dimensions of a map's rows and columns: each its own, or the last two where channels hold a part of them."""
+    """The dimensions of a map's rows and columns: one each, or the last two if channels contain part of them."""
     if len(y.dims) == len(x.dims) == 1 and y.dims != x.dims:
         return min(y.dims), min(x.dims)
     last = (y.rank - 2, y.rank - 1)
@@ -346,7 +344,7 @@ def _first_dims(*spans: Span) -> list[int | None]:
 
 
 def _along(span: Span, shape: tuple[int, ...], dim: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """First and last position seen by every unit along a dimension, over all else; by all units where it is None."""
+    """First and last position seen by every unit along a dimension, over all others; by all units if it is None."""
     if dim is None:
         return span.low.min(keepdims=True).reshape(-1), span.high.max(keepdims=True).reshape(-1)
     others = tuple(d for d in range(span.rank) if d != dim)

@@ -1,4 +1,4 @@
-"""The theoretical receptive field of a network as a figure that can be printed: layer by layer, and on the image."""
+"""A printable figure of a network's theoretical receptive field: per layer, and on the image."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MOST_BOXES = 6
 def theory_figure(
     fields: Sequence[LayerField], shown: LayerField, size: tuple[int, int], *, name: str, notes: Sequence[str] = ()
 ) -> Figure:
-    """The size of every layer's field in the network's order, and the boxes of centre units on an image of (H, W) pixels.
+    """Draws the size of every layer's field in the network's order, and the boxes of centre units on an image of (H, W) pixels.
 
-    shown: the layer whose box is drawn thick; a few earlier layers of other sizes stand within it. Raises UserError where
-    no layer has a field of a known size.
+    shown: the layer whose box is drawn thick, with those of a few earlier layers of other sizes inside. Raises UserError if
+    no layer has a field of known size.
     """
     known = [field for field in fields if field.size is not None and field.map_size is not None and field.rows]
     if shown not in known:
@@ -57,7 +57,7 @@ def theory_figure(
 
 
 def boxes_of(known: Sequence[LayerField], shown: LayerField) -> list[LayerField]:
-    """The shown layer and a few before it, of sizes of their own, the smallest first."""
+    """The shown layer and a few earlier ones of different sizes, the smallest first."""
     before = known[: known.index(shown)]
     outermost_last = sorted(before, key=lambda field: -field.name.count("."))
     by_size = {field.size: field for field in outermost_last if field.size != shown.size}
@@ -89,5 +89,5 @@ def _draw_boxes(axis: Any, boxes: Sequence[LayerField], shown: LayerField, size:
     axis.set_xlabel("x (px)", fontsize=8)
     axis.set_ylabel("y (px)", fontsize=8)
     axis.tick_params(labelsize=7)
-    axis.set_title("what centre units see of the image (grey)", fontsize=9)
+    axis.set_title("receptive fields of centre units on the image (grey)", fontsize=9)
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

@@ -1,7 +1,7 @@
-"""Every layer of torch.nn that takes maps (B, C, H, W), found by walking torch.nn and drawn with random settings.
+"""All layers of torch.nn that accept maps (B, C, H, W), found by inspecting torch.nn and drawn with random settings.
 
-A layer that torch adds is taken by itself where its arguments have known names; else `layers` raises AssertionError, and a
-line in `VALUES` or in `NO_MAPS` settles it.
+A layer new in torch is included automatically if its arguments have known names; otherwise `layers` raises AssertionError,
+and an entry in `VALUES` or in `NO_MAPS` resolves it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TRIES = 60
 
 
 class UnpoolingPair(nn.Module):
-    """A pooling and its unpooling, which reads the places of the maxima, with a layer between them."""
+    """A pooling and its unpooling, which reads the positions of the maxima, with a layer between them."""
 
     def __init__(self, kernel_size: int, stride: int, between: nn.Module | None = None) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def _divisor(rng: random.Random, number: int) -> int:
     return rng.choice([n for n in range(1, number + 1) if number % n == 0])
 
 
-# What an argument of this name may be, for features of shape (B, C, H, W).
+# Possible values of an argument of this name, for features of shape (B, C, H, W).
 VALUES: dict[str, Callable[[random.Random, Shape], Any]] = {
     **dict.fromkeys(("in_channels", "num_features", "num_channels", "num_parameters"), lambda _, shape: shape[1]),
     "out_channels": lambda rng, __: rng.choice([2, 4]),
@@ -63,7 +63,7 @@ VALUES: dict[str, Callable[[random.Random, Shape], Any]] = {
     "dim": lambda rng, __: rng.choice([1, 2, 3]),
     "unflattened_size": lambda _, shape: (1, shape[1]),
 }
-# Arguments that may be left out, given half of the time.
+# Optional arguments, given half of the time.
 OPTIONAL: dict[str, Callable[[random.Random, Shape], Any]] = {
     "stride": lambda rng, __: rng.choice([1, 2, 3]),
     "padding": lambda rng, __: rng.choice([0, 1]),
@@ -96,9 +96,9 @@ _OTHERS = {
     "SmoothL1Loss SoftMarginLoss TripletMarginLoss TripletMarginWithDistanceLoss",
 }
 NO_MAPS: dict[str, str] = {name: reason for reason, names in _OTHERS.items() for name in names.split()}
-"""Why the other classes of torch.nn take no single map."""
+"""The reason why the other classes of torch.nn do not accept a single map."""
 
-# Layers that a plain call of the class does not make.
+# Layers that a plain call of the class does not build.
 _MADE: dict[str, Callable[[random.Random, Shape], nn.Module]] = {
     "MaxUnpool2d": lambda rng, __: UnpoolingPair(2, rng.choice([1, 2, 3])),
     "Unflatten": lambda _, shape: nn.Sequential(nn.Flatten(2), nn.Unflatten(2, (shape[2], shape[3]))),
@@ -113,7 +113,7 @@ def classes() -> dict[str, type[nn.Module]]:
 
 @functools.cache
 def layers() -> tuple[str, ...]:
-    """The names of the layers that take maps. AssertionError names those of which it is not known."""
+    """The names of the layers that accept maps. Raises AssertionError for unclassified layers."""
     taken: list[str] = []
     unsettled: list[str] = []
     for name in classes():
@@ -121,24 +121,24 @@ def layers() -> tuple[str, ...]:
             continue
         drawn = draw(random.Random(0), name, (1, 4, 12, 12))
         (unsettled if drawn is None else taken).append(name)
-    assert not unsettled, f"torch.nn has layers of which it is not said how they take a map: {', '.join(unsettled)}"
+    assert not unsettled, f"torch.nn has layers that are not classified: {', '.join(unsettled)}"
     return tuple(taken)
 
 
 def draw(rng: random.Random, name: str, shape: Shape) -> nn.Module | None:
-    """A layer of this name in double precision that runs on features of `shape`; None where no settings fit."""
+    """A layer of this name in double precision that runs on features of `shape`; None if no settings fit."""
     for _ in range(_TRIES):
         try:
             layer = _built(rng, name, shape).double().eval()
             if isinstance(output_of(layer, shape), Tensor):
                 return layer
-        except Exception:  # settings that do not go together, or no layer for maps
+        except Exception:  # incompatible settings, or not a layer for maps
             continue
     return None
 
 
 def output_of(layer: nn.Module, shape: Shape) -> Any:
-    """What a copy of the layer makes of random features of `shape`."""
+    """The output of a copy of the layer for random features of `shape`."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("error")
         return copy.deepcopy(layer)(torch.rand(shape, dtype=torch.float64))

@@ -1,7 +1,7 @@
-"""Runs a network once, on tensors without data where it can, and follows every operation's receptive field.
+"""Runs a network once, if possible on tensors without data, and follows every operation's receptive field.
 
-The trace stands below Python, where each operation is a call of the tensor library, so control flow, wrappers and
-modules of any kind do not matter; only operations without a rule do, and those are named.
+The trace works below Python, where each operation is a call of the tensor library, so control flow, wrappers and
+modules of any kind do not matter; only operations without a rule do, and they are named.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 Seen: TypeAlias = Callable[[str, Tensor, Field, bool], None]
-"""Hears a layer's name, its output, what that sees, and whether values had decided what runs by then."""
+"""Called with a layer's name, its output, its field, and whether values have influenced control flow so far."""
 
 
 class FieldTrace(TorchDispatchMode):
-    """While active, keeps for every tensor that depends on the input what each of its positions sees of it.
+    """While active, records the field of every tensor that depends on the input.
 
-    left_by: how values of such a tensor left the tensor library, after which nothing is known of what is made; empty
-    where none did. decided: whether a truth value of one decided what runs.
+    left_by: the conversion by which values of such a tensor left the tensor library, after which results are unknown; empty
+    if there was none. decided: whether a truth value of one influenced control flow.
     """
 
     def __init__(self) -> None:
@@ -59,19 +59,19 @@ class FieldTrace(TorchDispatchMode):
         }
 
     def field_of(self, tensor: Tensor) -> Field | None:
-        """What the tensor sees, None where it does not depend on the input."""
+        """The tensor's field, None if it does not depend on the input."""
         if self.left_by:
             return unknown_field([self._start], tensor.dim(), self.left_by)
         field: Field | None = self._fields.get(tensor)
         return field
 
     def leaves(self, tensor: Tensor, by: str) -> None:
-        """Notes that the values of a tensor leave the tensor library, by a conversion of this name."""
+        """Records that the values of a tensor leave the tensor library, by a conversion of this name."""
         if tensor in self._fields:
             self.left_by = self.left_by or by
 
     def replace(self, tensor: Tensor, field: Field) -> None:
-        """Sets what the tensor sees, for modules whose field is known from their definition."""
+        """Sets the tensor's field, for modules whose field is known from their definition."""
         self._fields[tensor] = field
 
     def __torch_dispatch__(
@@ -113,7 +113,7 @@ class FieldTrace(TorchDispatchMode):
             results = self._results(func, call, written)
         except UntraceableError as error:
             results = self._unknown(call.outputs, call, str(error))
-        except Exception:  # arguments that a rule does not expect
+        except Exception:  # arguments that a rule does not support
             results = self._unknown(call.outputs, call, call.name)
         beside = [tensor for tensor in written if not any(tensor is output for output in call.outputs)]
         for tensor, field in zip(beside, self._unknown(beside, call, call.name), strict=True):
@@ -162,7 +162,7 @@ class FieldTrace(TorchDispatchMode):
 
 
 class _Exports(TorchFunctionMode):
-    """While active, tells a trace of conversions that no operation of the tensor library shows, such as `numpy`."""
+    """While active, reports conversions that no operation of the tensor library shows, such as `numpy`, to a trace."""
 
     def __init__(self, trace: FieldTrace) -> None:
         super().__init__()
@@ -179,23 +179,23 @@ class _Exports(TorchFunctionMode):
 
 
 def _shapes_only(func: Any, args: tuple[Any, ...]) -> Any:
-    """The result of frequent operations on tensors without data, whose general shape rules are most of the time."""
+    """The result of frequent operations on tensors without data, whose general shape rules take most of the time."""
     if not args or not isinstance(args[0], Tensor) or not args[0].is_meta:
         return None
     if func is torch.ops.aten.native_batch_norm.default:
         return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
     if torch.Tag.pointwise in func.tags and func.overloadpacket.__name__.endswith("_"):
-        return args[0]  # an operation in place keeps the shape
+        return args[0]  # an in-place operation keeps the shape
     return None
 
 
 def pointwise_of(field: Field, rank: int) -> Field:
-    """The same field for a tensor of a higher rank, as broadcasting makes it."""
+    """The same field for a tensor of a higher rank, as in broadcasting."""
     return {axis: span.to_rank(rank) for axis, span in field.items()}
 
 
 def frame_neighbours(field: Field) -> Field:
-    """What a module sees that lets every frame read the frame before and the frame after at the same place."""
+    """The field of a module that lets every frame read the frame before and the frame after at the same position."""
     if FRAME_AXIS not in field:
         return field
     span = field[FRAME_AXIS]
@@ -208,7 +208,7 @@ def frame_neighbours(field: Field) -> Field:
 
 @contextlib.contextmanager
 def quiet_evaluation(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients for the time of a trace; every submodule gets its own mode back."""
+    """Evaluation mode without gradients during a trace; every submodule's own mode is restored."""
     modes = {part: part.training for part in module.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
     module.eval()
@@ -234,10 +234,10 @@ def run_traced(
 ) -> None:
     """Runs `module` on `example` and calls `seen(layer name, output, field, decided)` at the end of every named module.
 
-    stand_ins: tensors to run with in place of the module's parameters and buffers of these names.
-    Channels of a folded network stay where they are; `passages` notes where they would be moved.
-    A module of one of the `gated` types counts as reading each frame's neighbours at the same place and nothing more.
-    What operations without a rule make is unknown by their names. Wrappers of data parallelism are looked through.
+    stand_ins: tensors that replace the module's parameters and buffers of these names.
+    Channels of a folded network stay in place; `passages` records where they would be moved.
+    A module of one of the `gated` types counts as reading each frame's neighbours at the same position only.
+    Results of operations without a rule are unknown under their names. Data-parallel wrappers are unwrapped.
     """
     trace = FieldTrace()
     watch = _LayerWatch(trace, seen, gated, passages)
@@ -245,7 +245,7 @@ def run_traced(
     handles: list[RemovableHandle] = []
     try:
         for name, part in module.named_modules(remove_duplicate=False):
-            if isinstance(part, torch.jit.ScriptModule):  # takes no hooks: known by what it puts out as a whole
+            if isinstance(part, torch.jit.ScriptModule):  # has no hooks: known only by its final output
                 continue
             handles.append(part.register_forward_pre_hook(partial(watch.enter, name)))
             handles.append(part.register_forward_hook(partial(watch.leave, name)))
@@ -261,7 +261,7 @@ def run_traced(
 
 
 class _LayerWatch:
-    """Says at the end of every module what its first tracked output sees."""
+    """Reports the field of the first tracked output at the end of every module."""
 
     def __init__(
         self,
@@ -281,7 +281,7 @@ class _LayerWatch:
         del args
         entered = self.inputs.get(name)
         if isinstance(module, FoldedModule) and entered is not None:
-            output = output.clone()  # where nothing moves it is the input, which other paths read too
+            output = output.clone()  # without motion it is the input, which other paths read too
         for tensor in tree_leaves(output):
             field = self.trace.field_of(tensor) if isinstance(tensor, Tensor) else None
             if field is None:

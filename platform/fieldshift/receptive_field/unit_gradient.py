@@ -1,4 +1,4 @@
-"""The gradient of one unit of one layer, taken back to the images that the network was given."""
+"""The gradient of one unit of one layer with respect to the network's input images."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fieldshift.receptive_field.theory import detached, outside_map
 
 
 class _ReachedError(Exception):
-    """Ends a forward pass at the layer that was wanted."""
+    """Ends a forward pass at the requested layer."""
 
 
 class UnitGradient:
-    """Takes the gradient of one unit of a layer back to the images, stopping the network at that layer."""
+    """Computes the gradient of one unit of a layer with respect to the images, stopping the network at that layer."""
 
     def __init__(self, network: nn.Module, layer: str, unit: tuple[int, int] | None) -> None:
         self.network, self.layer = network, layer
@@ -38,18 +38,18 @@ class UnitGradient:
         del module, args
         self._calls += 1
         self._output = output
-        if self._calls == self._last:  # a module that is used several times counts by its last use, as in the theory
+        if self._calls == self._last:  # a module that is used several times counts with its last use, as in the theory
             raise _ReachedError
 
     def count_calls(self, example: Tensor) -> None:
-        """Runs once without gradients: how often the layer is used, and where its centre unit is."""
+        """Runs once without gradients to find how often the layer is used, and its centre unit."""
         with torch.no_grad():
             self.network(example)
         self._last = self._calls
         output = self._output
         if not isinstance(output, Tensor) or output.dim() < 4:
             raise UserError(
-                f"Layer '{self.layer}' gives no map (B, C, H, W) of units; choose a convolution or a block."
+                f"Layer '{self.layer}' does not output a map (B, C, H, W) of units; choose a convolution or a block."
             )
         height, width = output.shape[-2:]
         row, column = self._wanted_unit or (height // 2, width // 2)
@@ -58,9 +58,9 @@ class UnitGradient:
         self.unit = (row, column)
 
     def units(self, example: Tensor, images: int) -> Tensor:
-        """The unit's channels in every frame, (B, T, C), of that number of images; T is 1 where the layer has no frames.
+        """The unit's channels in every frame, (B, T, C), of that number of images; T is 1 if the layer has no frames.
 
-        Raises UserError where nothing connects the layer to the images.
+        Raises UserError if nothing connects the layer to the images.
         """
         self._calls = 0
         with torch.enable_grad(), contextlib.suppress(_ReachedError):
@@ -73,9 +73,9 @@ class UnitGradient:
         return units
 
     def back(self, output: Tensor, source: Tensor, weights: Tensor | None = None, *, keep: bool = False) -> Tensor:
-        """The gradient of `output`, weighted where it is no single number, with respect to `source`.
+        """The gradient of `output`, weighted unless it is a single number, with respect to `source`.
 
-        keep: whether another gradient follows. Raises UserError where nothing connects the two.
+        keep: whether another gradient follows. Raises UserError if nothing connects the two.
         """
         (gradient,) = torch.autograd.grad(output, source, weights, retain_graph=keep, allow_unused=True)
         if gradient is None:
@@ -85,7 +85,7 @@ class UnitGradient:
 
 @contextlib.contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients for the weights, for the time of a measurement."""
+    """Evaluation mode without gradients for the weights, during a measurement."""
     modes = {part: part.training for part in network.modules()}
     wanted = {parameter: parameter.requires_grad for parameter in network.parameters()}
     network.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Differentiable Augmentation Search: spaces, the relaxed cell, the bilevel step, selection, the visible loop."""
+"""Differentiable Augmentation Search: spaces, the relaxed cell, the bilevel step, selection and the search loop."""
 
 from __future__ import annotations
 

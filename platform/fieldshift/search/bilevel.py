@@ -3,11 +3,11 @@
 w* is replaced by w (first order) or by w after one more step on L_train (second order, DARTS eq. 7):
   w' = w - lr * (d/dw L_train(w, alpha) + decay * w + momentum)
   gradient = d/dalpha L_val(w', alpha) - lr * (d2/dalpha dw L_train(w, alpha)) . d/dw' L_val(w', alpha)
-The product with the mixed second derivative comes by finite differences (DARTS eq. 8) or exactly.
+The product with the mixed second derivative is computed by finite differences (DARTS eq. 8) or exactly.
 
-Under several workers each has its part of the same batches: gradients are averaged where they have to be those of the
-whole batch (inner ones before the unrolled step, outer ones after it, alpha's at the end), so the result is that of one
-process. Unrolling locally and averaging once is not.
+With several workers each has its part of the same batches: gradients are averaged where those of the whole batch are
+needed (inner ones before the unrolled step, outer ones after it, alpha's at the end), so the result equals that of one
+process. Unrolling locally and averaging once does not.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def outer_gradient(
     momentum: Sequence[Tensor] = (),
     decay: float = 0.0,
 ) -> tuple[list[Tensor], Tensor]:
-    """(gradient of the outer loss to each of `alphas`, that loss), averaged over workers; nothing is changed.
+    """Returns (gradient of the outer loss with respect to each of `alphas`, that loss), averaged over workers.
 
     `outer` and `inner` give the losses on the alpha half and on the weight half for given network parameters, with a
     graph to these and to alpha. `lr`, `momentum` (the inner optimizer's buffers times its factor) and `decay` describe
-    the inner step that second order unrolls; its clipping is left out.
+    the inner step that second order unrolls; its gradient clipping is omitted. No argument is changed.
     """
     if order == "first":
         loss = outer(parameters)
@@ -80,7 +80,7 @@ def _by_differences(
 
 
 def _gradients(value: Tensor, inputs: Sequence[Tensor], graph: bool = False) -> list[Tensor]:
-    """The gradient of `value` to each input, zeros where it does not depend on it."""
+    """The gradient of `value` with respect to each input, zeros for inputs it does not depend on."""
     if not value.requires_grad:
         return [torch.zeros_like(each) for each in inputs]
     return list(torch.autograd.grad(value, list(inputs), create_graph=graph, materialize_grads=True))

@@ -1,4 +1,4 @@
-"""The relaxed cell: a directed acyclic graph over videos whose every edge is a mixture of its options."""
+"""The relaxed cell: a directed acyclic graph over videos in which every edge is a mixture of its options."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RelaxedCell(Choices):
     """The cell of a space: an edge's value is the weighted sum of its options, a node's value the mean of its edges.
 
     Departures [D]: a node is the mean of its edges, not their sum. While edges are undecided, a chain of motions is
-    sampled anew at each node; a decided cell is rendered by its `Policy`, which samples once, as everywhere else.
+    resampled at each node; a decided cell is rendered by its `Policy`, which samples once, as everywhere else.
     """
 
     def __init__(self, space: Space, frames: int, seed: int) -> None:
@@ -41,8 +41,8 @@ class RelaxedCell(Choices):
     ) -> Float[Tensor, "batch frames channels H W"]:
         """The output node's video of images in [0, 1], differentiable in the weights (and in learned magnitudes).
 
-        `weights` default to `self.weights()`; a decided cell without other weights takes its policy's single sampling.
-        `known` are the slabs of the first nodes, as `node_slabs` gives them, where they have not changed.
+        `weights` default to `self.weights()`; a decided cell without other weights uses its policy's single sampling.
+        `known` are the slabs of the first nodes from `node_slabs`, if they have not changed.
         """
         if weights is None and self.is_decided:
             policy = self.to_policy({})
@@ -58,7 +58,7 @@ class RelaxedCell(Choices):
         weights: Float[Tensor, "edges options"],
         known: Sequence[Tensor] = (),
     ) -> list[Tensor]:
-        """The slabs (see `mixture`) of the image and of every intermediate node, less what lies outside the image."""
+        """The slabs (see `mixture`) of the image and of every intermediate node, minus the background."""
         background = self._background(images)
         slabs = list(known) or [to_slab(images - background)]
         geometry = self._geometry((int(images.shape[-2]), int(images.shape[-1])))
@@ -70,7 +70,7 @@ class RelaxedCell(Choices):
             by_slab: dict[int, Pairs] = {}
             for e in incoming:
                 by_slab.setdefault(max(0, self.edges[e][0] - first + 1), []).extend((e, o) for o in live[e])
-            if not incoming:  # nothing that reaches the output starts from a node without edges
+            if not incoming:  # no path to the output starts from a node without edges
                 slabs.append(torch.zeros_like(slabs[0]))
                 continue
             share = weights / len(incoming)
@@ -91,7 +91,7 @@ class RelaxedCell(Choices):
     def flops(self, size: tuple[int, int], channels: int) -> int:
         """Floating-point operations per image of the mixtures of all options: four taps per sampled pixel and option.
 
-        What stays where it is is added once per edge and frame; a colour op counts as the sampling of its option.
+        Content that does not move is added once per edge and frame; a colour op counts as the sampling of its option.
         """
         still = self._geometry(size).still_on_host  # (E, O, F)
         moving = sum(not each for options in still for frames in options for each in frames)
@@ -99,7 +99,7 @@ class RelaxedCell(Choices):
         return 2 * size[0] * size[1] * channels * (4 * moving + len(self.edges) * len(self._distinct))
 
     def slabs_before(self, edge: int) -> int:
-        """How many slabs, the image's included, do not depend on this edge."""
+        """Number of slabs, including the image's, that do not depend on this edge."""
         return self.edges[edge][1] - self.space.inputs + 1
 
     def policy_of(
@@ -109,7 +109,7 @@ class RelaxedCell(Choices):
         return build_policy(self.space, self.frames, choices, kept, magnitudes=magnitudes, found=found)
 
     def _background(self, images: Tensor) -> Float[Tensor, "batch channels 1 1"]:
-        """What lies outside of each image; slabs hold the difference to it."""
+        """The background outside each image; slabs contain the difference to it."""
         fill, shape = self.space.fill, (*images.shape[:2], 1, 1)
         if fill == "mean":
             return images.mean((-2, -1), keepdim=True)

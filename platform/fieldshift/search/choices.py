@@ -1,4 +1,4 @@
-"""The choices that a search makes: the mixture weights of every edge's options, and what is decided of them."""
+"""The choices of a search: the mixture weights of every edge's options, and the decisions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fieldshift.search.space import Space
 
 
 class Choices(nn.Module):
-    """The outer parameters of a search in a space, whatever form the motions take in the network.
+    """The outer parameters of a search in a space, for either form of the motions in the network.
 
-    `edges` names (source, target) of each of E edges, `edge_names` what logs call them. `alpha` (E, O) are the outer
-    parameters, 1e-3 * randn at the start; `magnitudes` are drawn, learned or given by the grid. Everything drawn depends
-    on `seed` alone. `decided` holds an edge's option once it is chosen, `kept` whether the edge is still in the cell.
+    `edges` gives (source, target) of each of E edges, `edge_names` their names in logs. `alpha` (E, O) are the outer
+    parameters, initialised at 1e-3 * randn; `magnitudes` are drawn, learned or given by the grid. All random draws depend
+    on `seed` alone. `decided` is an edge's option once it is chosen, `kept` whether the edge is still in the cell.
     """
 
     def __init__(self, space: Space, frames: int, seed: int, edges: Sequence[tuple[int, int]]) -> None:
@@ -38,12 +38,12 @@ class Choices(nn.Module):
 
     @property
     def outer_parameters(self) -> list[nn.Parameter]:
-        """What the outer problem learns: alpha, and the magnitudes where they are learned."""
+        """The parameters of the outer problem: alpha, and the magnitudes if they are learned."""
         return [self.alpha, *(each for each in self.magnitudes.parameters() if each.requires_grad)]
 
     @property
     def is_decided(self) -> bool:
-        """Whether every kept edge has one option."""
+        """Whether every kept edge has exactly one option."""
         return all(choice is not None for choice, kept in zip(self.decided, self.kept, strict=True) if kept)
 
     def weights(self, noise: int | None = None, temperature: float = 1.0) -> Float[Tensor, "edges options"]:
@@ -69,13 +69,13 @@ class Choices(nn.Module):
         return soft.index_copy(0, index(tuple(fixed), soft.device), rows.to(soft))
 
     def derived(self, edges_per_node: int) -> tuple[list[int], list[bool]]:
-        """What would be chosen by the largest weights now: an option for every edge and which edges are kept."""
+        """The choices by the largest weights now: an option for every edge, and which edges are kept."""
         return strongest(self.space, self.weights().detach().cpu(), self.kept, edges_per_node)
 
     def to_policy(
         self, found: dict[str, Any], choices: Sequence[int] | None = None, kept: Sequence[bool] | None = None
     ) -> AnyPolicy:
-        """The policy of the decided options and kept edges, or of the given ones; nodes that lead nowhere are out."""
+        """The policy of the decided options and kept edges, or of the given ones; without nodes that miss the output."""
         if choices is None:
             choices = [0 if choice is None else choice for choice in self.decided]
             assert self.is_decided, "an edge without a decision has no policy; give choices"
@@ -88,12 +88,12 @@ class Choices(nn.Module):
         """The policy of one option per edge, with magnitudes (E, O, S)."""
 
     def live_options(self, weights: Float[Tensor, "edges options"]) -> list[list[int]]:
-        """The options of each edge that count: those with weight, all of an open edge where a gradient is wanted."""
+        """The options of each edge that count: those with weight, or all of an open edge if a gradient is needed."""
         wanted = torch.is_grad_enabled() and weights.requires_grad
         live = []
         for e, row in enumerate((weights.detach() != 0).tolist()):
             is_open = self.kept[e] and self.decided[e] is None
-            # One option without weight (a perturbed edge) is carried along: the taps that are kept stay the same.
+            # One option without weight (a perturbed edge) is included: the cached taps then stay the same.
             whole = is_open and (wanted or sum(row) != 1)
             live.append([o for o, counts in enumerate(row) if counts or whole])
         return live

@@ -10,28 +10,28 @@ from fieldshift.training.recipe import Recipe, check_batch, check_learning, chec
 
 AUGMENTED = ("flip", "crop", "scale", "label_smoothing")
 SHARED = (*AUGMENTED, "sync_batch_norm")
-"""What a search takes from the training's recipe where it has no value of its own."""
+"""Settings that a search takes from the training's recipe unless it has its own values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig:
-    """How a search is run. The defaults suit twelve passes over a small data set.
+    """Settings of a search. The defaults suit twelve passes over a small data set.
 
-    Departure [D]: METHOD.md 3's optimizer for the network is SGD at 0.025 over fifty passes, which in twelve teaches a
-    small network next to nothing. That long search: `optimizer="sgd", lr=0.025, lr_min=0.001, weight_decay=3e-4,
+    Departure [D]: METHOD.md 3's optimizer for the network is SGD at 0.025 over fifty passes, which in twelve passes hardly
+    trains a small network. That long search: `optimizer="sgd", lr=0.025, lr_min=0.001, weight_decay=3e-4,
     clip_norm=5, epochs=50, alpha_lr=3e-4`.
 
     Attributes:
-        frames: frames of the videos; None takes the command's --frames, in Python the space's number, or 3.
+        frames: frames of the videos; None uses the command's --frames, in Python the space's number, or 3.
         epochs: passes over the halves of the training set before the selection.
         tune_epochs: passes between two decisions of the selection.
-        batch: images in one step, over all workers together.
+        batch: images per step, over all workers together.
         order: first (no unrolled step), second (by finite differences) or second-exact (by a second derivative).
-        relaxation: softmax (all options at once) or gumbel (one sampled option an edge, straight-through gradient).
-        temperature: of the gumbel sample; lower is nearer to the most likely option.
-        selection: perturbation (keep what hurts most when taken away), magnitude (largest weight) or random.
+        relaxation: softmax (all options at once) or gumbel (one sampled option per edge, straight-through gradient).
+        temperature: of the gumbel sample; lower values are closer to the most likely option.
+        selection: perturbation (keep what costs most to remove), magnitude (largest weight) or random.
         criterion: what perturbation measures: loss, or score (accuracy; mIoU for segmentation).
-        edges_per_node: incoming edges kept at each node; None takes the space's number.
+        edges_per_node: incoming edges kept at each node; None uses the space's number.
         alpha_lr: step size of Adam on alpha; 3e-4 suits 50 epochs, 3e-2 suits 12.
         alpha_weight_decay: L2 penalty on alpha.
         magnitude_lr: step size of Adam on learned magnitudes, on the scale of a sigmoid over the range.
@@ -39,16 +39,16 @@ class SearchConfig:
         lr: largest step size of the network's optimizer, falling to `lr_min` along a cosine.
         lr_min: smallest step size of the network's optimizer.
         weight_decay: of the network's optimizer.
-        clip_norm: largest norm of the network's gradient; 0 leaves it.
-        warmup_epochs: first passes in which alpha rests and only the network learns.
-        subset: training images used, evenly over classes; 0 uses all.
+        clip_norm: maximum norm of the network's gradient; 0 disables clipping.
+        warmup_epochs: first passes in which alpha is fixed and only the network learns.
+        subset: number of training images, evenly over classes; 0 uses all.
         channels_last: keep 2D convolutions in channels-last memory order.
-        flip: chance that an image is flipped left to right, in both halves; None takes the training's, as the next three do
+        flip: probability of a left-right flip, in both halves; None uses the training's value, as do the next three options
             (with `fieldshift search` the default of recipe.flip).
-        crop: pixels that an image's random crop may be off the middle, to every side, in both halves.
-        scale: largest factor of an image's random scaling, both ways, in both halves; 1 leaves the size.
-        label_smoothing: share of the target spread over all classes, in both losses; the selection measures without.
-        sync_batch_norm: BatchNorm takes its statistics over the batches of all workers of a search; None takes the training's.
+        crop: maximum distance of the random crop from the centre, in pixels in every direction, in both halves.
+        scale: largest factor of random scaling, in both directions, in both halves; 1 keeps the size.
+        label_smoothing: share of the target spread over all classes, in both losses; the selection does not use it.
+        sync_batch_norm: BatchNorm statistics over the batches of all workers of a search; None uses the training's value.
     """
 
     frames: int | None = None
@@ -120,7 +120,7 @@ class SearchConfig:
             check_synchronised("search", workers)
 
     def like(self, recipe: Recipe) -> SearchConfig:
-        """The same settings, with the recipe's values where the search has none of its own."""
+        """The same settings, with the recipe's values where the search has none."""
         return replace(self, **self._taken_from(recipe))
 
     def _taken_from(self, recipe: Recipe) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a search costs: image passes counted while it runs, and the operations that they come to."""
+"""The cost of a search: image passes counted while it runs, and the corresponding operations."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from fieldshift.data import DataSet
 from fieldshift.search.supernet import AnySupernet, FoldedSupernet
 from fieldshift.training.cost import BACKWARD_FACTOR, network_cost
 
-# A forward pass is 1, and as much each gradient, to what a layer reads and to its weights. Alpha's first-order step needs the
-# former alone: 2. Second order takes one gradient of weights and alpha on each half and two of alpha alone: 3 + 3 + 2 * 2. The
-# exact one goes back through the gradient on the weight half instead: 3 + 3 + 5.
+# A forward pass counts 1, and so does each gradient, with respect to a layer's input and to its weights. Alpha's first-order
+# step needs only the former: 2. Second order computes one gradient of weights and alpha on each half and two of alpha alone:
+# 3 + 3 + 2 * 2. The exact one differentiates through the gradient on the weight half instead: 3 + 3 + 5.
 ALPHA_FACTORS = {"first": 2, "second": 10, "second-exact": 11}
 
 
@@ -20,11 +20,11 @@ class SearchCost:
     """Image passes of a search through its supernet, over all workers.
 
     Attributes:
-        flops: floating-point operations of one image forward, the mixture counted with every candidate.
-        order: of alpha's gradient, which decides what a step of alpha costs.
-        weights: images of the network's steps.
-        alpha: images of alpha's steps, those of its own half.
-        scored: images forward only, over all variants that decisions compared.
+        flops: floating-point operations of one forward pass for an image, with the mixture of all candidates.
+        order: of alpha's gradient, which determines the cost of a step of alpha.
+        weights: images in the network's steps.
+        alpha: images in alpha's steps, those of its own half.
+        scored: images in forward passes only, over all variants compared by decisions.
     """
 
     flops: int
@@ -35,11 +35,11 @@ class SearchCost:
 
     @property
     def operations(self) -> int:
-        """All floating-point operations: forward passes, each of a step with as many backwards as it needs."""
+        """All floating-point operations: forward passes, and for each step the backward passes that it needs."""
         return self.flops * (BACKWARD_FACTOR * self.weights + ALPHA_FACTORS[self.order] * self.alpha + self.scored)
 
     def record(self) -> dict[str, Any]:
-        """Counts and operations as policies and results keep them."""
+        """Counts and operations as stored in policies and results."""
         return {**asdict(self), "operations": self.operations}
 
 

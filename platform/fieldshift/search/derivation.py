@@ -1,4 +1,4 @@
-"""From choices to policies: the discrete cell that a search ends in, and one drawn at random."""
+"""Derives policies from choices: the discrete cell at the end of a search, and random policies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fieldshift.search.space import Space
 
 
 def incoming_edges(space: Space, node: int, kept: Sequence[bool]) -> list[int]:
-    """The numbers of the kept edges that lead into `node`."""
+    """The indices of the kept edges that lead into `node`."""
     return [e for e, (_, target) in enumerate(space.edges) if target == node and kept[e]]
 
 
@@ -36,7 +36,7 @@ def live_nodes(space: Space, kept: Sequence[bool]) -> list[int]:
 def strongest(
     space: Space, weights: Float[Tensor, "edges options"], kept: Sequence[bool], edges_per_node: int
 ) -> tuple[list[int], list[bool]]:
-    """The option of the largest weight for every edge, and at each node the edges whose largest weights are largest."""
+    """The option with the largest weight for every edge, and at each node the edges with the largest weights."""
     choices = [int(choice) for choice in weights.argmax(-1)]
     strength = weights.amax(-1).tolist()
     remaining = list(kept)
@@ -56,7 +56,7 @@ def build_policy(
     magnitudes: Float[Tensor, "edges options steps"],
     found: dict[str, Any],
 ) -> Policy:
-    """The policy of one option an edge. Nodes that do not lead to the output are left out, the others numbered anew."""
+    """The policy of one option per edge. Nodes that do not lead to the output are removed, the others renumbered."""
     live = sorted(live_nodes(space, kept))
     number = {node: node for node in range(space.inputs)} | {node: space.inputs + i for i, node in enumerate(live)}
     edges = []
@@ -89,7 +89,7 @@ def placed_policy(
     magnitudes: Float[Tensor, "edges options steps"],
     found: dict[str, Any],
 ) -> PlacedPolicy:
-    """The policy of one option for each unit of places and group of channels, unit by unit."""
+    """The policy of one option per unit of places and group of channels, unit by unit."""
     each = iter(range(len(choices)))
     motions = []
     for unit in units:
@@ -109,9 +109,9 @@ def random_policy(
     edges_per_node: int | None = None,
     units: Sequence[tuple[str, ...]] = (),
 ) -> Policy | PlacedPolicy:
-    """A policy drawn evenly from the space, magnitudes as a search draws them: the control of every search.
+    """Draws a policy uniformly from the space, with magnitudes as a search draws them: the control of every search.
 
-    A space with several motions needs the `units` of places that share one.
+    A space with several motions needs `units`, the places that share one.
     """
     draw = random.Random(seed)
     found = {"by": "random", "space": space.name, "space_version": space.version, "seed": seed}

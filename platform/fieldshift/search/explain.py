@@ -1,4 +1,4 @@
-"""Why a policy is what it is, in words: what was chosen, against what, and by how much."""
+"""Explains a policy: what was chosen, over which alternatives, and by how much."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from typing import Any
 
 from fieldshift.folding import AnyPolicy
 
-MEASURES = {"loss": "loss added when taken away", "score": "score lost when taken away"}
+MEASURES = {"loss": "loss added by removal", "score": "score lost by removal"}
 
 
 def explain(policy: AnyPolicy) -> list[str]:
-    """Lines about a policy: its motions, where it comes from and, for a searched one, every decision that led to it.
+    """Returns lines about a policy: its motions, its origin and, for a searched one, every decision that led to it.
 
-    The decisions are read from `policy.found`; a policy without them is described and said to come without a record.
+    The decisions are read from `policy.found`; for a policy without them the lines say so.
     """
     found = policy.found
     lines = [
-        f"Policy {policy.digest()}: {policy.frames} frames, {policy.parts[0].reference} frame untouched.",
+        f"Policy {policy.digest()}: {policy.frames} frames, {policy.parts[0].reference} frame unchanged.",
         *policy.describe(),
     ]
     if not any(part.edges for part in policy.parts):
-        lines.append("All frames are the image: nothing moves.")
+        lines.append("All frames are the image: there is no motion.")
     if not found:
-        return [*lines, "How it was found is not recorded."]
+        return [*lines, "There is no record of how it was found."]
     lines.append("Found " + ", ".join(_origin(found)) + ".")
     decisions = found.get("decisions") or []
     if not decisions:
-        return [*lines, "No decision is recorded: it was drawn, written by hand, or its search is not finished."]
+        return [
+            *lines,
+            "There is no record of decisions: it was drawn, written by hand, or its search is not finished.",
+        ]
     rule = _rule(found.get("settings") or {})
-    lines.append(f"Decided in this order; in brackets {rule}. Nodes carry the numbers of the space, not of the policy.")
+    lines.append(f"Decisions in order; in brackets {rule}. Node numbers are those of the space, not of the policy.")
     return lines + [_decision(each) for each in decisions]
 
 
@@ -46,7 +49,7 @@ def _origin(found: Mapping[str, Any]) -> list[str]:
 def _rule(settings: Mapping[str, Any]) -> str:
     selection = settings.get("selection", "perturbation")
     if selection == "perturbation":
-        return MEASURES.get(str(settings.get("criterion", "loss")), "what taking it away costs")
+        return MEASURES.get(str(settings.get("criterion", "loss")), "the cost of removal")
     return "the weight in the mixture" if selection == "magnitude" else "a random number"
 
 

@@ -1,4 +1,4 @@
-"""The relaxed cell of the folded form: at every place of the network, the moved channels are a mixture of the options."""
+"""The relaxed cell of the folded form: at every place of the network, moved channels are a mixture of the options."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from fieldshift.search.derivation import build_policy, placed_policy
 from fieldshift.search.nodes import forward_matrices
 from fieldshift.search.space import Space
 
-KEPT_BYTES = 2**30  # of one cell's taps
+KEPT_BYTES = 2**30  # limit for one cell's taps
 SIDES = 2  # the next frame and the previous one
 
 
 def units_of(space: Space, places: Sequence[str], stages: Sequence[str]) -> list[tuple[str, ...]]:
-    """The places of a network that share a motion, as the space says: all, those of a stage, or each for itself.
+    """Groups the places of a network that share a motion in this space: all, those of a stage, or each separately.
 
-    A place outside of every stage is a unit of its own.
+    A place outside all stages forms its own unit.
     """
     if space.per == "network":
         return [tuple(places)]
@@ -44,9 +44,9 @@ def units_of(space: Space, places: Sequence[str], stages: Sequence[str]) -> list
 
 
 class FoldedCell(Choices):
-    """The cell of a space inside a network: its edges move channels as the frames next to the reference are moved.
+    """The cell of a space inside a network: its edges move channels like the frames next to the reference.
 
-    In a space with one motion the edges are those of its graph, at every place alike; a node is the mean of its edges.
+    In a space with one motion the edges are those of its graph, the same at every place; a node is the mean of its edges.
     Otherwise an edge is the motion of one unit of places (the network, a stage or a place) and one group of channels.
     A decided cell moves channels by its policy, as everywhere else. Raises UserError for a space with colour operations.
     """
@@ -78,12 +78,12 @@ class FoldedCell(Choices):
         self._motions: tuple[object, Sequence[Motion]] = (None, ())
 
     def attach(self, network: VideoNetwork) -> None:
-        """Makes the places of a folded network move channels by this cell; UserError where its groups do not fit."""
+        """Makes the places of a folded network move channels by this cell; raises UserError if its groups do not fit."""
         move_by(network, lambda placements: [PlaceMotion(self, place) for place in range(len(placements))])
 
     @contextmanager
     def shown(self, weights: Tensor | None, learns: bool) -> Iterator[None]:
-        """While it lasts, the places mix by these weights; None takes the policy of a decided cell."""
+        """Within the block, the places mix by these weights; None uses the policy of a decided cell."""
         before = self._shown, self._live, self._learns
         if weights is None and not self.is_decided:
             weights = self.weights() if learns else self.weights().detach()
@@ -103,7 +103,7 @@ class FoldedCell(Choices):
         return placed_policy(self.space, self.frames, self.units, choices, magnitudes, found)
 
     def movement(self, place: int, size: tuple[int, int], like: Tensor) -> Movement:
-        """How one place moves channels now, for maps of that size."""
+        """The current movement of channels at one place, for maps of that size."""
         weights = self._shown
         if weights is None:
             return self._decided_motions()[place](size, like)
@@ -174,7 +174,7 @@ class FoldedCell(Choices):
 
 @dataclass(frozen=True)
 class PlaceMotion:
-    """The motion of one place of a network as the cell has it at the moment. Copies of the network share the cell."""
+    """The current motion of one place of a network in the cell. Copies of the network share the cell."""
 
     cell: FoldedCell
     place: int
@@ -194,8 +194,8 @@ class PlaceMotion:
 class GraphMovement(Movement):
     """The movement of a graph of several edges: each node is the mean of its edges' sums.
 
-    `parts` has the taps and weights of each edge, `incoming` the (edge, source) pairs of each intermediate node, `totals`
-    what the weights of each node add up to, where the mean lies outside.
+    `parts` are the taps and weights of each edge, `incoming` the (edge, source) pairs of each intermediate node, `totals`
+    the sum of the weights of each node, for the fill "mean".
     """
 
     parts: Mapping[int, tuple[Taps, Tensor]]
@@ -214,7 +214,7 @@ class GraphMovement(Movement):
         return self._through_nodes(moved - outside, rows_of(outside.expand_as(moved), self.blocks)) + outside
 
     def _through_nodes(self, moved: Tensor, outside: Float[Tensor, "rows numbers"] | None) -> Tensor:
-        """The output node's map; with `outside`, what lies outside, all values are differences to it."""
+        """The output node's map; with `outside`, the background, all values are differences to it."""
         table = rows_of(moved, self.blocks)
         values = [table] * self.inputs
         for node, edges in enumerate(self.incoming):
@@ -228,5 +228,5 @@ class GraphMovement(Movement):
         return sum(2 * len(taps.rows) * (width // self.blocks) for taps, _ in self.parts.values())
 
     def gathered(self, moved: Float[Tensor, "batch width H W"]) -> Tensor:  # noqa: ARG002 - as in Movement
-        """A mixture lives in a search, which nothing traces: UserError."""
+        """Raises UserError: a mixture exists only in a search, which is never traced."""
         raise UserError("The mixture of a search cannot be traced; export or compile a network with a policy instead.")

@@ -1,4 +1,4 @@
-"""What a search says while it runs: numbers for the tracker, lines for people, a warning when it collapses."""
+"""The log of a search: metrics for the tracker, lines for people, and a warning when it collapses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from fieldshift.search.choices import Choices
 from fieldshift.search.selection import Decision
 
-COLLAPSED = 0.5  # share of the open edges' weight on the identity above which a search says so
+COLLAPSED = 0.5  # share of the open edges' weight on the identity above which a search warns
 
 
 def weight_metrics(cell: Choices) -> dict[str, float]:
@@ -39,19 +39,19 @@ def metric_name(edge: str) -> str:
 
 
 def collapse_warning(metrics: dict[str, float]) -> str | None:
-    """A line with advice when most of the weight is on the identity, else None."""
+    """A line with advice when most of the weight is on the identity, otherwise None."""
     share = metrics.get("search/identity_share", 0.0)
     if share <= COLLAPSED:
         return None
     return (
-        f"Warning: the identity holds {share:.0%} of the open edges' weight. Alpha tends to like what changes least: "
-        "trust search.selection = perturbation over magnitude, lower search.alpha_lr, give search.warmup_epochs, or "
-        "leave the identity out of the space."
+        f"Warning: the identity holds {share:.0%} of the open edges' weight. Alpha tends to favour the smallest changes: "
+        "use search.selection = perturbation instead of magnitude, lower search.alpha_lr, set search.warmup_epochs, or "
+        "remove the identity from the space."
     )
 
 
 def pass_line(name: str, row: dict[str, float], score: str) -> str:
-    """One line about a pass."""
+    """Formats one line about a pass."""
     text = f"{name}: loss {row['train/loss']:.3f}, {score} {row[f'train/{score}']:.1%}"
     if "val/loss" in row:
         text += f", alpha's loss {row['val/loss']:.3f}"
@@ -61,13 +61,13 @@ def pass_line(name: str, row: dict[str, float], score: str) -> str:
 
 
 def decision_metrics(decision: Decision) -> dict[str, float]:
-    """What a decision rested on, by candidate, and by how much it was won."""
+    """The values that a decision is based on, by candidate, and its margin."""
     at = metric_name(decision.at)
     harm = {label.replace(" + ", " then ").replace("->", "-"): value for label, value in decision.harm.items()}
     return {f"harm/{at}/{label}": value for label, value in harm.items()} | {f"margin/{at}": decision.margin}
 
 
 def decision_line(decision: Decision) -> str:
-    """One line about a decision."""
+    """Formats one line about a decision."""
     error = "" if decision.margin_error is None else f", standard error {decision.margin_error:.2g}"
     return f"{decision.at}: {' and '.join(decision.chosen)} (margin {decision.margin:.3g}{error})"

@@ -1,4 +1,4 @@
-"""The search loop: one visible loop from a data set and a space to a policy, resumable at every pass and decision."""
+"""The search loop: from a data set and a space to a policy, resumable at every pass and decision."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from fieldshift.training.objectives import Objective
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """What a search leaves.
+    """The result of a search.
 
     Attributes:
-        policy: the motions that were found; `policy.found` tells how.
+        policy: the motions found; `policy.found` describes how.
         history: one row per pass over the halves: losses, scores, alpha.
-        decisions: what was decided, in order, and by how much.
+        decisions: the decisions in order, with their margins.
         seconds: time spent, over all sessions of a resumed search.
         device_hours: the same in hours, times the number of workers.
-        cost: its image passes and their operations.
+        cost: image passes and operations.
     """
 
     policy: AnyPolicy
@@ -68,16 +68,16 @@ def search(
     progress: Callable[[str], None] = lambda _line: None,
     resume: bool = False,
 ) -> SearchResult:
-    """Finds the motions of a space that serve `network` best on the training set; the test set is never touched.
+    """Searches a space for the motions that suit `network` best on the training set; the test set is never used.
 
     `network` is trained in place; `normalise` is applied to videos (B, T, C, H, W) on [0, 1]. Half of the training
-    images teach the network, the other half alpha, both augmented and with the losses smoothed as `config` says; then
+    images train the network, the other half alpha, both augmented and with losses smoothed according to `config`; then
     the selection decides edge by edge (METHOD.md 3 and 4). The same seed gives the same policy. With `folder` the
-    halves (halves.json) are written first, and the state (search.pt) and the policy of the moment (policy.json) after
-    every pass and decision, and `resume` goes on from there. `report` gets the numbers of each pass and of each
-    decision with the count of passes, `progress` a line to read. Under several workers `config.batch` is shared out and
-    all ranks end with one policy. Raises UserError for settings that do not fit together, and when a loss is not
-    finite, naming the step and the images; the last state stays.
+    halves (halves.json) are written first, and the state (search.pt) and the current policy (policy.json) after
+    every pass and decision, and `resume` continues from there. `report` is called with the numbers of each pass and of
+    each decision and the count of passes, `progress` with a line to print. With several workers `config.batch` is divided
+    and all ranks end with the same policy. Raises UserError for inconsistent settings, and for a loss that is not
+    finite, naming the step and the images; the last state is kept.
     """
     session = Session.start(network, dataset, space, config, normalise=normalise, device=device, seed=seed)
     if resume and folder is not None:
@@ -121,7 +121,7 @@ def search(
         state.seconds += seconds
         if decision is not None:
             state.decisions.append(asdict(decision))
-            if decision.whole:  # it was measured: the whole, and the whole without each candidate
+            if decision.whole:  # measured: the whole, and the whole without each candidate
                 session.count(scored=len(session.alpha_half) * (1 + len(decision.harm)))
             state.tuning, state.tuned = tune and is_open(cell, edges_per_node), 0
             progress(decision_line(decision))
@@ -153,7 +153,7 @@ def search(
 
 
 def learn_one_pass(session: Session, objective: Objective) -> dict[str, float]:
-    """One pass over both halves: a step of alpha, then a step of the network, batch by batch. Returns its numbers."""
+    """Runs one pass over both halves: alternating steps of alpha and of the network, batch by batch. Returns its numbers."""
     config, state, cell, supernet = session.config, session.state, session.cell, session.supernet
     parameters = [each for each in supernet.network.parameters() if each.requires_grad]
     alpha_learns = not cell.is_decided and (state.tuning or state.epoch >= config.warmup_epochs)
@@ -164,7 +164,7 @@ def learn_one_pass(session: Session, objective: Objective) -> dict[str, float]:
         noise = session.noise(step, WEIGHTS)
         lr = session.learning_rate(step)
 
-        if alpha_learns:  # alpha's step, on its own half: it leaves no trace in the network
+        if alpha_learns:  # alpha's step, on its own half: it does not change the network
             with kept_buffers(supernet.network):
                 gradients, outer_loss = outer_gradient(
                     partial(loss_at, session, objective, alpha_batch, session.noise(step, ALPHA)),

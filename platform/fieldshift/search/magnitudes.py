@@ -1,4 +1,4 @@
-"""How strong each motion of each edge is: drawn once, learned, or given by a grid."""
+"""The magnitudes of each edge's motions: drawn once, learned, or given by a grid."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from fieldshift.motions import MOTIONS
 from fieldshift.search.space import Space
 
-DIGITS = 4  # of a frozen magnitude, so that a policy file is short and says exactly what was searched
+DIGITS = 4  # of a frozen magnitude, so that a policy file is short and matches the search exactly
 EDGE_OF_RANGE = 0.02
 
 
 class Magnitudes(nn.Module):
     """The magnitudes (E, O, S) of every edge, option and motion of an option, in the motions' units, float64.
 
-    Drawn evenly over their ranges and frozen; or, learned, that draw is only the start: a sigmoid over the range keeps
-    them inside. Where the space gives a grid, its values stand.
+    Drawn uniformly from their ranges and frozen; if learned, the draw is the initial value and a sigmoid over the range
+    keeps them inside. If the space gives a grid, its values are used.
 
-    Departure [D]: motions whose neutral magnitude is 1 (factors) are drawn evenly in their logarithm, so that shrinking
+    Departure [D]: motions whose neutral magnitude is 1 (factors) are drawn log-uniformly, so that shrinking
     is as likely as growing.
     """
 

@@ -1,11 +1,11 @@
-"""Mixtures of warps: one weighted gather a frame instead of one warp an operation and frame.
+"""Mixtures of warps: one weighted gather per frame instead of one warp per operation and frame.
 
 A warp is linear in the image, so a weighted sum of warps is linear too: a sparse matrix of taps (`fieldshift.search.taps`).
-The matrices don't depend on the image, so batch and channels are folded into the D numbers of one pixel, and each tap
-moves D numbers. A gather of weighted rows is what `embedding_bag` computes: nothing but the sum is ever stored, and the
-gradients are computed anew from the matrices (inner products for the weights, the transposed gather for the sources).
+The matrices do not depend on the image, so batch and channels are folded into the D numbers of one pixel, and each tap
+moves D numbers. `embedding_bag` computes such a gather of weighted rows: only the sum is stored, and
+gradients are recomputed from the matrices (inner products for the weights, the transposed gather for the sources).
 
-Convention: a *slab* is (F, H + 3, W + 3, D), the pixels of F frames with a border of zeros. A slab of one frame stands for
+Convention: a *slab* is (F, H + 3, W + 3, D), the pixels of F frames with a border of zeros. A slab of one frame represents
 F equal ones. Shape letters: F distinct frames, N warps, D = B * C, P = H * W.
 """
 
@@ -45,10 +45,10 @@ def inside(slab: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Mixing:
-    """What is mixed, apart from the tensors.
+    """The structure of a mixture, without its tensors.
 
-    `moving[j][f]` lists the warps (columns of source j's weights) that need sampling in frame f. `kept` holds the taps
-    of earlier calls, by (source j, frame f), where these are worth their memory; None computes them anew.
+    `moving[j][f]` lists the warps (columns of source j's weights) that need sampling in frame f. `kept` contains the taps
+    of earlier calls, by (source j, frame f), if they are worth their memory; None recomputes them.
     """
 
     size: tuple[int, int]
@@ -134,7 +134,7 @@ def _quarters(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], ...]:
 def _products_and_slopes(
     slab: Tensor, gradient: Tensor, matrices: Tensor, scale: Tensor, mixing: Mixing
 ) -> tuple[Tensor, Tensor]:
-    """Inner products with each warp, and the gradient of the weighted sum to each inverse matrix (N, 2, 3)."""
+    """Inner products with each warp, and the gradient of the weighted sum with respect to each inverse matrix (N, 2, 3)."""
     with torch.enable_grad():
         matrices = matrices.detach().requires_grad_()
         where = taps(matrices, mixing.size, mixing.fill)
@@ -155,8 +155,8 @@ def mix_warps(
 ) -> Float[Tensor, "frames Hp Wp D"]:
     """The slab sum_j (stills[j] * source_j + sum_n weights[j][n] * warp_n(source_j)), frame by frame.
 
-    `stills` is the total weight, frame by frame, of what leaves source j where it is; the warps listed in
-    `mixing.moving` are sampled, the others are taken to be among the stills. Differentiable once in all tensors.
+    `stills` is the total weight, per frame, of the options that do not move source j; the warps listed in
+    `mixing.moving` are sampled, the others count among the stills. Differentiable once in all tensors.
     """
     result: Tensor = _MixWarps.apply(mixing, *sources, *weights, *stills, *inverses)
     return result

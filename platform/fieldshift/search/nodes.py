@@ -1,4 +1,4 @@
-"""Node values: where the options of a cell's edges sample, and the fused mixture that a node is."""
+"""Node values: the sampling points of the options of a cell's edges, and the fused mixture of a node."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from fieldshift.search.taps import KeptTaps
 Pairs = list[tuple[int, int]]
 Moving = tuple[tuple[tuple[int, ...], ...], ...]
 BYTES_A_TAP = 48  # rows and shares of four neighbours, and their order for the transposed gather
-KEPT_BYTES = 2**31  # of one cell's taps
+KEPT_BYTES = 2**31  # limit for one cell's taps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Where every option of every edge samples an image of one size. E edges, O options, F distinct frames.
+    """The sampling points of every option of every edge for images of one size. E edges, O options, F distinct frames.
 
-    `distances` are the frames' s; `magnitudes` (E, O, S) in their ops' units; `inverses` map output pixels to where
-    they are read; `still` tells which frames an option leaves alone; `coloured` which options change colours.
+    `distances` are the frames' s; `magnitudes` (E, O, S) in their ops' units; `inverses` map output pixels to the points
+    they are read from; `still` marks frames that an option does not move; `coloured` options that change colours.
     """
 
     size: tuple[int, int]
@@ -44,7 +44,7 @@ class Geometry:
     kept: KeptTaps = field(default_factory=lambda: KeptTaps(KEPT_BYTES), compare=False)
 
     def mixing(self, fill: str, moving: Moving, pairs: Hashable) -> Mixing:
-        """How a node's (edge, option) pairs are mixed; taps that never change are kept where there is room for them."""
+        """The mixture of a node's (edge, option) pairs; taps that never change are cached if there is memory for them."""
         height, width = self.size
         count = sum(len(columns) for of_source in moving for columns in of_source)
         kept = None if self.learned else self.kept.of((pairs, fill), count * height * width * BYTES_A_TAP)
@@ -57,7 +57,7 @@ def geometry_of(
     distances: Float[Tensor, " frames"],
     size: tuple[int, int],
 ) -> Geometry:
-    """The geometry of all options; differentiable in the magnitudes where these ask for it."""
+    """Computes the geometry of all options; differentiable in the magnitudes if they require a gradient."""
     s = distances.to(magnitudes.device)
     forward = forward_matrices(options, magnitudes, s, size)
     still = are_identities(forward.detach())
@@ -79,7 +79,7 @@ def forward_matrices(
     distances: Float[Tensor, " frames"],
     size: tuple[int, int],
 ) -> Float[Tensor, "edges options frames 2 3"]:
-    """Where every option of every edge moves an image of the size (H, W), colour operations left out."""
+    """The forward matrices of every option of every edge for images of the size (H, W), without colour operations."""
     identity = torch.eye(2, 3, dtype=distances.dtype, device=distances.device)
     columns = []
     for o, option in enumerate(options):
@@ -106,7 +106,7 @@ def node_value(
     """The slab of one node: the sum over (edge, option) pairs of their weight times the option of the slab they leave.
 
     `by_slab` lists the pairs that leave each slab; `weights` are already divided by the number of incoming edges. Slabs
-    hold differences to `background`: where a perturbed edge takes the total weight from 1, the background fades too,
+    are differences to `background`: where a perturbed edge changes the total weight from 1, the background is scaled too,
     unless it is `dark`, zero.
     """
     frames = len(geometry.distances)
@@ -126,13 +126,15 @@ def node_value(
     for place, pairs in sorted(by_slab.items()):
         for e, o in pairs:
             if geometry.coloured[o]:
-                # Colour operations are not linear: computed anew in the backward pass, one at a time is in memory.
+                # Colour operations are not linear: recomputed in the backward pass, so that only one is in memory at a time.
                 coloured = partial(_coloured, geometry=geometry, fill=fill, background=background)
                 given = (slabs[place], weights[e, o], geometry.magnitudes[e, o], options[o].ops)
                 node = node + checkpoint(coloured, *given, use_reentrant=False)
     if not dark:
         total = torch.stack([weights[pair] for pairs in by_slab.values() for pair in pairs]).sum()
-        if total.requires_grad or not total.is_cpu or abs(float(total) - 1) > 1e-6:  # a GPU adds before it is asked
+        if (
+            total.requires_grad or not total.is_cpu or abs(float(total) - 1) > 1e-6
+        ):  # a GPU always adds, to avoid a sync
             node = node + to_slab(((total - 1) * background).expand(-1, -1, *geometry.size))
     return node
 

@@ -1,8 +1,8 @@
-"""Selection: which option an edge keeps and which edges a node keeps, judged by what their removal costs.
+"""Selection: the option that an edge keeps and the edges that a node keeps, judged by the cost of removing them.
 
-The size of alpha is not the strength of an option: it says how near its output is to what the network already likes
-(DARTS-PT). So an option's mixture weight is set to 0, the others are not made to add up again, and the loss or score of
-the whole alpha half tells what was lost.
+The size of alpha is not the strength of an option: it shows how close its output is to what the network already prefers
+(DARTS-PT). Therefore an option's mixture weight is set to 0, the others are not renormalised, and the loss or score on
+the whole alpha half shows what was lost.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """One decision, as policies and logs keep it.
+    """One decision, as stored in policies and logs.
 
     Attributes:
         kind: option (of an edge) or edges (of a node).
-        at: the place in words, "edge 0->2" or "node 5".
-        chosen: labels of what is kept.
-        harm: label -> what taking it away costs (loss added or score lost); or the weight, for magnitude.
-        margin: harm of the weakest that is kept less the harm of the strongest that is dropped.
-        margin_error: standard error of the margin over the images that it was measured on, in pairs [D: the research
-            code reports none]; None where losses were not compared. A margin below two of them may be chance.
-        whole: loss and score with nothing taken away; empty where nothing was measured.
+        at: the position in words, "edge 0->2" or "node 5".
+        chosen: labels of the kept candidates.
+        harm: label -> cost of removal (loss added or score lost); or the weight, for magnitude.
+        margin: harm of the weakest kept candidate minus the harm of the strongest dropped one.
+        margin_error: standard error of the margin over the images it was measured on, in pairs [D: the research
+            code reports none]; None if losses were not compared. A margin below two standard errors may be chance.
+        whole: loss and score without removal; empty if nothing was measured.
     """
 
     kind: str
@@ -71,7 +71,7 @@ def next_edge(cell: Choices, seed: int) -> int | None:
 
 
 def next_node(cell: Choices, edges_per_node: int) -> int | None:
-    """The next node with too many edges, from the output back; nodes that lead nowhere any more are left alone [D]."""
+    """The next node with too many edges, from the output back; nodes that no longer reach the output are skipped [D]."""
     crowded = (
         n for n in live_nodes(cell.space, cell.kept) if len(incoming_edges(cell.space, n, cell.kept)) > edges_per_node
     )
@@ -79,13 +79,13 @@ def next_node(cell: Choices, edges_per_node: int) -> int | None:
 
 
 def is_open(cell: Choices, edges_per_node: int) -> bool:
-    """Whether anything is left to decide."""
+    """Whether any decision is left."""
     return not cell.is_decided or next_node(cell, edges_per_node) is not None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """What decisions are made with: the supernet, batches over the whole alpha half, and the rules of `config`."""
+    """The inputs of decisions: the supernet, batches over the whole alpha half, and the rules of `config`."""
 
     supernet: AnySupernet
     batches: Batches
@@ -96,9 +96,9 @@ class Judge:
     def harms(
         self, place: str, strengths: Sequence[float], measured: Callable[[], list[Measured]]
     ) -> tuple[list[float], list[Measured]]:
-        """How much each of several things matters, by the rule of `config.selection`, and what was measured for it.
+        """The harm of removing each of several candidates, by the rule of `config.selection`, and the measurements.
 
-        `strengths` are their weights; `measured` gives the whole, then the whole without each of them.
+        `strengths` are their weights; `measured` returns the whole, then the whole without each of them.
         """
         if self.config.selection == "magnitude":
             return list(strengths), []
@@ -112,7 +112,7 @@ class Judge:
 
 
 def decide_option(edge: int, judge: Judge) -> Decision:
-    """Chooses the option of one edge and writes it into the cell; the network stays bit for bit as it was."""
+    """Chooses the option of one edge and writes it to the cell; the network is unchanged, bit for bit."""
     cell = judge.supernet.cell
     weights = cell.weights().detach()
     options = range(len(cell.options))
@@ -130,7 +130,7 @@ def decide_option(edge: int, judge: Judge) -> Decision:
 
 
 def decide_edges(node: int, edges_per_node: int, judge: Judge) -> Decision:
-    """Keeps a node's edges whose removal costs most; without an edge the node is the mean of the others."""
+    """Keeps a node's edges with the highest cost of removal; without an edge the node is the mean of the others."""
     cell = judge.supernet.cell
     incoming = incoming_edges(cell.space, node, cell.kept)
     place = f"node {node}"
@@ -145,10 +145,10 @@ def decide_edges(node: int, edges_per_node: int, judge: Judge) -> Decision:
 
 
 def by_harm(harm: Sequence[float], variants: Sequence[Measured], strengths: Sequence[float]) -> list[int]:
-    """The candidates, what hurts most first.
+    """The candidates in order of decreasing harm.
 
-    Of equals (scores are shares of few images, so they often are) the one first whose removal adds more loss, then the one
-    of the larger weight [D: the research code keeps the first in the order of the space].
+    Ties (common, since scores are shares of few images) are broken by the loss that removal adds, then by the
+    larger weight [D: the research code keeps the first in the order of the space].
     """
     added = [each.loss for each in variants[1:]] or [0.0] * len(harm)
     return sorted(range(len(harm)), key=lambda i: (-harm[i], -added[i], -strengths[i]))
@@ -220,9 +220,9 @@ def measure_without_edges(removed: Sequence[int | None], judge: Judge) -> list[M
 
 
 def shown(images: Tensor, network: nn.Module) -> Iterator[Tensor]:
-    """The part of a batch that this worker measures, in [0, 1], if it has one.
+    """Yields the part of a batch that this worker measures, in [0, 1], if any.
 
-    While statistics are shared, a worker without images looks at an empty picture, which counts for nothing, with the others.
+    While statistics are shared, a worker without images evaluates an empty picture, which is not counted, with the others.
     """
     if len(images):
         yield as_floats(images)

@@ -1,4 +1,4 @@
-"""What a search works with: halves, cell, optimizers, and how its state is written and taken up again."""
+"""The working state of a search: halves, cell, optimizers, and how the state is written and restored."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def mixed_seed(*numbers: int) -> int:
-    """One seed of several numbers, equal on every worker."""
+    """Combines several numbers into one seed, equal on every worker."""
     text = ",".join(str(number) for number in numbers)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
 @dataclass(kw_only=True)
 class Session:
-    """Everything that a search holds while it runs; `state` is what outlives it."""
+    """All objects of a running search; `state` is the part that is stored."""
 
     seed: int
     config: SearchConfig
@@ -75,13 +75,13 @@ class Session:
         device: torch.device | str,
         seed: int,
     ) -> Session:
-        """A fresh session. Raises UserError where network, space, settings and workers do not fit together."""
+        """Starts a new session. Raises UserError for inconsistent network, space, settings and workers."""
         device, config = torch.device(device), config.like(Recipe())
         frames = config.frames or space.frames or DEFAULT_FRAMES
         folded = network.form == "folded"
         if not folded and network.frames != frames:
             raise UserError(
-                f"The network reads {network.frames} frames, but the search makes {frames}; give both the same number."
+                f"The network reads {network.frames} frames, but the search uses {frames}; give both the same number."
             )
         used = limited(dataset.train.targets, config.subset or None, seed)
         train = dataset.train.subset(used) if config.subset else dataset.train
@@ -150,13 +150,13 @@ class Session:
 
     @property
     def tuning_passes(self) -> int:
-        """Passes between the decisions, at most: fewer where nodes lead nowhere any more, which then need no decision."""
+        """Maximum number of passes between the decisions: fewer if nodes no longer reach the output and need no decision."""
         kept = self.config.edges_per_node or self.space.edges_per_node
         return self.config.tune_epochs * (self.space.decisions(len(self.cell.edges), kept) - 1)
 
     @property
     def cost(self) -> SearchCost:
-        """The image passes made so far."""
+        """The image passes so far."""
         return SearchCost(**self.state.cost)
 
     def count(self, **images: int) -> None:
@@ -174,7 +174,7 @@ class Session:
             if missing:
                 warnings.append(
                     f"Warning: the half of the training set that teaches the {name} has no image of {len(missing)} of "
-                    f"{len(classes)} classes ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); give more images."
+                    f"{len(classes)} classes ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); add images."
                 )
         return warnings
 
@@ -188,9 +188,9 @@ class Session:
         return config.lr_min + (high - config.lr_min) * (1 + math.cos(math.pi * share)) / 2
 
     def pairs_of_batches(self) -> Iterator[tuple[Batch, Batch]]:
-        """This worker's slices of one pass over both halves: (for the network, for alpha), whole batches only, augmented.
+        """Yields this worker's slices of one pass over both halves: (for the network, for alpha), whole and augmented.
 
-        Random layers such as dropout draw from a seed of this pass while it lasts.
+        During a pass, random layers such as dropout draw from a seed of this pass.
         """
         passes = self.state.passes
         on_weights, on_alpha = (
@@ -222,12 +222,12 @@ class Session:
         return None if self.cell.is_decided else self.cell.weights(noise, self.config.temperature)
 
     def momentum(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """What the next step of sgd adds from the steps before."""
+        """The contribution of earlier steps to the next step of sgd."""
         kept = [self.optimizer.state[each].get("momentum_buffer") for each in parameters]
         return [torch.zeros_like(p) if m is None else MOMENTUM * m for m, p in zip(kept, parameters, strict=True)]
 
     def alpha_half_in_order(self) -> Iterator[Batch]:
-        """This worker's part of the whole alpha half, in batches of equal size, so that no batch statistic is poor."""
+        """Yields this worker's part of the whole alpha half, in batches of equal size for reliable batch statistics."""
         count = len(self.alpha_half)
         size = max(distributed.world_size(), math.ceil(count / math.ceil(count / self.batch)))
         return self._batches(self.alpha_half, size, seed=0, epoch=0, shuffle=False)
@@ -237,11 +237,11 @@ class Session:
         return batches(half, size, rank=rank, world=world, device=self.device, **order)
 
     def synchronise(self) -> None:
-        """All workers start from the first one's network and cell."""
+        """Copies the first worker's network and cell to all workers."""
         distributed.broadcast_from_first([*self.supernet.network.state_dict().values(), *self.cell.outer_parameters])
 
     def policy(self, edges_per_node: int) -> AnyPolicy:
-        """The policy of the moment: what is decided, and the largest weights where nothing is decided yet."""
+        """The current policy: the decided options, and the largest weights where there is no decision yet."""
         choices, kept = self.cell.derived(edges_per_node)
         found = {
             **self.found,
@@ -253,7 +253,7 @@ class Session:
         return self.cell.to_policy(found, choices, kept)
 
     def save(self, folder: Path, edges_per_node: int) -> None:
-        """Writes the state and the policy of the moment, by the first worker only."""
+        """Writes the state and the current policy, on the first worker only."""
         state = self.state
         state.decided, state.kept = list(self.cell.decided), list(self.cell.kept)
         state.cell, state.network = self.cell.state_dict(), self.supernet.network.state_dict()
@@ -263,13 +263,13 @@ class Session:
             self.policy(edges_per_node).save(folder / POLICY_FILE)
 
     def write_halves(self, folder: Path) -> None:
-        """Writes which training images teach the network and which alpha, by the first worker only."""
+        """Writes which training images train the network and which alpha, on the first worker only."""
         digest, weights, alpha = self.halves
         if distributed.rank() == 0:
             write_parts(folder / HALVES_FILE, digest, weights=weights, alpha=alpha)
 
     def restore(self, folder: Path) -> None:
-        """Takes up the state in `folder`, if there is one. Raises UserError when it belongs to another search."""
+        """Restores the state in `folder`, if any. Raises UserError when it belongs to another search."""
         path = folder / STATE_FILE
         values = checkpoint_of_first(path)
         if values is None:
@@ -278,7 +278,7 @@ class Session:
         if state.fingerprint != self.state.fingerprint:
             raise UserError(
                 f"{path} belongs to a search with other settings or data ({state.fingerprint}, now {self.state.fingerprint}); "
-                "resume with the same ones or start anew in another folder."
+                "resume with the same ones or start again in another folder."
             )
         self.cell.load_state_dict(state.cell)
         self.cell.decided, self.cell.kept = list(state.decided), list(state.kept)
@@ -289,19 +289,19 @@ class Session:
 
 
 def check_search(network: VideoNetwork, space: Space, frames: int, order: str = "first") -> int:
-    """The number of edges that a search in the space has to decide for a network.
+    """Returns the number of edges that a search in the space decides for a network.
 
-    Raises UserError where they do not fit: the form, the channels, the space's motions or the order of the outer gradient.
-    A folded network is left with a cell of the space.
+    Raises UserError if they are incompatible: the form, the channels, the space's motions or the order of the outer gradient.
+    A folded network keeps a cell of the space.
     """
     check_recomputation(network, order)
     return len(supernet_of(network, space, frames, 0, lambda video: video).cell.edges)
 
 
 def check_recomputation(network: VideoNetwork, order: str) -> None:
-    """Raises UserError where a search cannot recompute activations: what they depend on has changed by then.
+    """Raises UserError where a search cannot recompute activations, because their inputs have changed by the backward pass.
 
-    A folded network's mixture lasts for one forward pass, and second order puts other weights into the network for one.
+    A folded network's mixture lasts for one forward pass, and second order temporarily replaces the network's weights.
     """
     if is_recomputed(network) and (network.form == "folded" or order != "first"):
         what = "in folded form" if network.form == "folded" else f"with search.order {order}"
@@ -324,7 +324,7 @@ def supernet_of(
 
 
 def fingerprint_of(found: dict[str, Any], space: Space, dataset: DataSet, frames: int) -> str:
-    """Equal for searches that must end with the same policy; a space of one motion is named as before there were others."""
+    """Equal for searches that must end with the same policy; a space of one motion is named as in earlier versions."""
     named = repr(space).replace(", per='network', groups=1", "")
     text = f"({sorted(found.items())!r}, {named}, {dataset.digest!r}, {len(dataset.train)}, {frames})"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

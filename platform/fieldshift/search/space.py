@@ -1,4 +1,4 @@
-"""Search spaces: which motions an edge of the cell may choose from, how strong, and how the cell is wired."""
+"""Search spaces: the motions that an edge of the cell may choose from, their magnitudes, and the wiring of the cell."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ TYPES: tuple[tuple[str, type, str], ...] = (
 
 @dataclass(frozen=True)
 class Option:
-    """One candidate as an edge sees it: motions in order, each with a magnitude (grid) or None (to be drawn)."""
+    """One candidate of an edge: motions in order, each with a magnitude (grid) or None (to be drawn)."""
 
     ops: tuple[str, ...]
     magnitudes: tuple[float | None, ...]
 
     @property
     def label(self) -> str:
-        """What logs and tables call it: "translate_x", "translate_x 0.45" or "zoom + rotate"."""
+        """Its name in logs and tables: "translate_x", "translate_x 0.45" or "zoom + rotate"."""
         named = zip(self.ops, self.magnitudes, strict=True)
         return " + ".join(op if magnitude is None else f"{op} {magnitude:g}" for op, magnitude in named)
 
@@ -49,21 +49,21 @@ class Space:
     """A directed acyclic graph over videos and the candidates of each of its edges (METHOD.md 3).
 
     Attributes:
-        name: what people type.
-        version: a whole number that grows whenever the same name would give other results.
+        name: name on the command line.
+        version: a whole number that increases whenever the same name would give other results.
         inputs: input nodes; each is the replicated image.
         nodes: intermediate nodes, each with an edge from every earlier node; the last one is the output.
-        candidates: what every edge chooses from; several motions in one candidate act one after the other.
-        ranges: from where a motion's magnitude is drawn, in its unit (fractions of the side, degrees, factors).
-        grid: the magnitudes offered as separate candidates where `magnitudes` is "grid".
+        candidates: the options of every edge; several motions in one candidate are applied in order.
+        ranges: range of a motion's magnitude, in its unit (fractions of the side, degrees, factors).
+        grid: the magnitudes offered as separate candidates if `magnitudes` is "grid".
         edges_per_node: incoming edges kept at each node at the end of a search.
         magnitudes: frozen (drawn once), learned (a parameter of the outer problem) or grid.
-        frames: frames of the video where the user names none; None leaves it to the caller.
-        reference: centre or first, the frame that is the untouched image.
-        symmetric: whether strength grows away from the reference on both sides alike.
-        fill: what lies outside of the image.
-        per: what has a motion of its own in the folded form: network (one for all places), stage or place.
-        groups: groups of moved channels at each place, each with a motion of its own, in the folded form.
+        frames: default number of frames of the video; None leaves it to the caller.
+        reference: centre or first, the frame that is the unchanged image.
+        symmetric: whether the magnitude grows away from the reference on both sides alike.
+        fill: pixels outside the image.
+        per: unit with a separate motion in the folded form: network (one for all places), stage or place.
+        groups: number of groups of moved channels at each place, each with a separate motion, in the folded form.
         summary: one line for tables and help.
     """
 
@@ -86,13 +86,13 @@ class Space:
 
     @property
     def edges(self) -> tuple[tuple[int, int], ...]:
-        """(source, target) of every edge, by target, then by source. Nodes count on from the inputs."""
+        """(source, target) of every edge, by target, then by source. Node numbers continue after the inputs."""
         nodes = range(self.inputs, self.inputs + self.nodes)
         return tuple((source, target) for target in nodes for source in range(target))
 
     @property
     def options(self) -> tuple[Option, ...]:
-        """The candidates of every edge, a grid written out, in a fixed order (O of them)."""
+        """The candidates of every edge, with the grid expanded, in a fixed order (O of them)."""
         return tuple(option for ops in self.candidates for option in self._written_out(ops))
 
     def _written_out(self, ops: tuple[str, ...]) -> Iterator[Option]:
@@ -113,16 +113,16 @@ class Space:
 
     @property
     def is_placed(self) -> bool:
-        """Whether a policy of it has more than one motion: it then has a folded form only."""
+        """Whether its policies have more than one motion: they then have a folded form only."""
         return self.per != "network" or self.groups > 1
 
     @property
     def mixes(self) -> bool:
-        """Whether a policy of it may be a mean of several motions: some node keeps more than one edge."""
+        """Whether its policies may be a mean of several motions: some node keeps more than one edge."""
         return min(self.edges_per_node, self.inputs + self.nodes - 1) > 1
 
     def size(self, motions: int = 1) -> int:
-        """How many different policies of that many motions there are: kept edges times their candidates.
+        """The number of different policies with that many motions: combinations of kept edges and candidates.
 
         Drawn magnitudes are not counted.
         """
@@ -134,18 +134,18 @@ class Space:
         return int(cells**motions)
 
     def decisions(self, edges: int, kept: int) -> int:
-        """How many decisions a selection makes, at most: the option of each of `edges`, the `kept` edges of each node."""
+        """Maximum number of decisions in a selection: the option of each of `edges`, and the `kept` edges of each node."""
         return edges + sum(self.inputs + node > kept for node in range(self.nodes))
 
     def with_changes(self, **changes: Any) -> Space:
-        """The same space with some attributes replaced, checked again."""
+        """The same space with some attributes replaced, validated again."""
         changed = replace(self, **changes)
         check_space(changed, f"space '{self.name}'")
         return changed
 
 
 def load_space(name_or_path: str | Path) -> Space:
-    """The space of a name in the `search_spaces` package, or of a TOML file.
+    """Loads the space of a name in the `search_spaces` package, or of a TOML file.
 
     Raises UserError for an unknown name, a missing file, an unknown key or a value out of range, naming file and key.
     """
@@ -155,11 +155,11 @@ def load_space(name_or_path: str | Path) -> Space:
 
 
 def parse_space(text: str, file: str) -> Space:
-    """Reads a space from TOML; `file` is what errors name."""
+    """Parses a space from TOML; `file` is the name used in errors."""
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{file} is not TOML ({error}); mend that line.") from None
+        raise UserError(f"{file} is not TOML ({error}); correct that line.") from None
     known = set(Space.__dataclass_fields__)
     for key in table:
         if key not in known:
@@ -207,7 +207,7 @@ def _numbers(value: object, file: str, key: str) -> tuple[float, ...]:
 
 
 def check_space(space: Space, file: str) -> None:
-    """Raises UserError for the first value that is not allowed, naming `file`, the key and what is allowed."""
+    """Raises UserError for the first invalid value, naming `file`, the key and what is allowed."""
     for key, lowest in (
         ("version", 1),
         ("inputs", 1),
@@ -237,7 +237,7 @@ def check_space(space: Space, file: str) -> None:
         if op not in known:
             raise UserError(f"{file}: 'candidates': {unknown_name('operation', op, known)}")
     if len(set(space.candidates)) < len(space.candidates):
-        raise UserError(f"{file}: 'candidates' names one candidate twice; take the second away.")
+        raise UserError(f"{file}: 'candidates' names one candidate twice; remove the second.")
     _check_magnitudes(space, ops, file)
 
 
@@ -245,7 +245,7 @@ def _check_magnitudes(space: Space, ops: set[str], file: str) -> None:
     for key, rows in (("ranges", space.ranges), ("grid", space.grid)):
         for op, values in rows.items():
             if op not in ops:
-                raise UserError(f"{file}: '{key}.{op}' has no effect: no candidate uses '{op}'. Take it away.")
+                raise UserError(f"{file}: '{key}.{op}' has no effect: no candidate uses '{op}'. Remove it.")
             low, high = operation(op).limits
             if not values or min(values) < low or max(values) > high:
                 raise UserError(f"{file}: '{key}.{op}' is {list(values)}, but must lie within [{low:g}, {high:g}].")

@@ -1,4 +1,4 @@
-"""The state of a search: one object that a checkpoint holds, and nothing else."""
+"""The state of a search: the complete contents of its checkpoint."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from typing import Any
 from fieldshift.errors import UserError
 
 PHASES = ("supernet", "options", "edges", "done")
-SCHEMA = 2  # 1: the step size of the tuning began anew after each decision
+SCHEMA = 2  # 1: the step size of the tuning restarted after each decision
 
 
 @dataclass(kw_only=True)
 class SearchState:
-    """Where a search stands.
+    """The progress of a search.
 
-    Random draws and learning rates are functions of the seed and of these counters, so there is no generator and no
-    scheduler to keep.
+    Random draws and learning rates are functions of the seed and of these counters, so no generator or
+    scheduler has to be stored.
 
     Attributes:
         phase: supernet (weights and alpha learn), options (chosen edge by edge), edges (node by node, which edges stay)
             or done.
-        epoch: epochs of the supernet phase that are done.
-        tuned: tuning epochs done since the last decision.
-        tuning: whether the last decision is still being tuned in.
-        passes: epochs of any kind that are done; seeds the order of samples.
+        epoch: finished epochs of the supernet phase.
+        tuned: finished tuning epochs since the last decision.
+        tuning: whether tuning after the last decision continues.
+        passes: finished epochs of any kind; seeds the order of samples.
         decided: the chosen option of each edge, None where open.
         kept: whether each edge is still in the cell.
-        decisions: what was decided, in order, with the scores that decided it.
+        decisions: the decisions in order, with their scores.
         history: one row per pass: losses, scores, weights.
-        warned: whether a collapse to the identity was said.
+        warned: whether a collapse to the identity was reported.
         seconds: time spent, over all sessions of a resumed search.
-        cost: the image passes that were made, as a plain `SearchCost`.
+        cost: the image passes so far, as a plain `SearchCost`.
         cell: the cell's tensors.
         network: the network's tensors.
         optimizer: the state of the network's optimizer.
         alpha_optimizer: the state of alpha's optimizer.
-        fingerprint: what must be equal for a search to be resumed: seed, space, settings.
+        fingerprint: what must be equal to resume a search: seed, space, settings.
     """
 
     phase: str = "supernet"
@@ -64,11 +64,11 @@ class SearchState:
 
     @classmethod
     def from_values(cls, values: dict[str, Any], path: str) -> SearchState:
-        """The state of a checkpoint. Raises UserError when `path` does not hold a search of this version."""
+        """The state of a checkpoint. Raises UserError if `path` does not contain a search of this version."""
         known = {each.name for each in fields(cls)}
         if values.get("schema") != SCHEMA or set(values) - {"schema"} != known:
             raise UserError(
-                f"{path} is not the state of a search of this version; delete it, or give another --out, to start anew."
+                f"{path} is not the state of a search of this version; delete it, or give another --out, to start again."
             )
         state = cls(**{name: value for name, value in values.items() if name != "schema"})
         assert state.phase in PHASES

@@ -18,11 +18,11 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Supernet(nn.Module):
-    """The target network, with no proxy, reading what the cell makes of images.
+    """The target network itself, without a proxy, applied to the cell's output.
 
     `network` is a submodule and the cell is not: weights and alpha are learned by different steps. Dense tasks take the
-    reference frame's answer alone [D]: a mixture has no matrix by which the other frames' maps could be moved back, and
-    averaging maps that are not aligned would favour motions that move little. What the other frames see reaches the
+    reference frame's output alone [D]: a mixture has no matrix by which the other frames' maps could be aligned, and
+    averaging unaligned maps would favour small motions. Content of the other frames reaches the
     reference frame through the temporal modules.
     """
 
@@ -41,11 +41,11 @@ class Supernet(nn.Module):
         weights: Tensor | None = None,
         known: tuple[Tensor, ...] = (),
     ) -> Float[Tensor, "batch frames channels H W"]:
-        """What the network reads: images (uint8, or floats in [0, 1]) through the cell, normalised."""
+        """The network's input: images (uint8, or floats in [0, 1]) transformed by the cell, normalised."""
         return self.normalise(self.cell.video(as_floats(images), weights, known))
 
     def known_before(self, edge: int, images: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-        """What the weights of an edge do not change, for images in [0, 1]."""
+        """The slabs that do not depend on the weights of an edge, for images in [0, 1]."""
         return tuple(self.cell.node_slabs(images, weights)[: self.cell.slabs_before(edge)])
 
     def forward(
@@ -58,7 +58,7 @@ class Supernet(nn.Module):
     ) -> Tensor:
         """Fused logits (B, K), or for dense tasks the reference frame's (B, K, H, W).
 
-        Without `learns_cell` there is no graph through the cell: a step of the network needs none.
+        Without `learns_cell` there is no graph through the cell, which a step of the network does not need.
         """
         with torch.set_grad_enabled(learns_cell and torch.is_grad_enabled()):
             video = self.video(images, weights, known)
@@ -68,7 +68,7 @@ class Supernet(nn.Module):
 class FoldedSupernet(nn.Module):
     """The target network in folded form, whose places move channels by the cell's mixtures.
 
-    As in `Supernet`, the cell is no submodule. Dense tasks need no alignment: there is one map, in the image's own frame.
+    As in `Supernet`, the cell is not a submodule. Dense tasks need no alignment: there is one map, in the image's own frame.
     """
 
     cell: FoldedCell
@@ -81,14 +81,14 @@ class FoldedSupernet(nn.Module):
         cell.attach(network)
 
     def known_before(self, edge: int, images: Tensor, weights: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
-        """Nothing: every place lies behind layers of the network."""
+        """Empty: every place comes after layers of the network."""
         return ()
 
     def forward(
         self,
         images: Shaped[Tensor, "batch channels H W"],
         weights: Tensor | None = None,
-        known: tuple[Tensor, ...] = (),  # noqa: ARG002 - what a supernet takes
+        known: tuple[Tensor, ...] = (),  # noqa: ARG002 - the signature of supernets
         *,
         learns_cell: bool = True,
     ) -> Tensor:
@@ -109,9 +109,9 @@ def answer(network: VideoNetwork, video: Tensor, reference: int) -> Tensor:
 
 @contextmanager
 def batch_statistics(network: nn.Module) -> Iterator[None]:
-    """Evaluates with the batch's own statistics in BatchNorm, everything else in evaluation mode, all state put back.
+    """Evaluates with the batch's own statistics in BatchNorm, everything else in evaluation mode, and restores all state.
 
-    Afterwards the network is bit for bit what it was: modes and buffers [D: public code lets the buffers drift].
+    Afterwards the network is unchanged bit for bit: modes and buffers [D: public code lets the buffers drift].
     """
     modes = {module: module.training for module in network.modules()}
     with kept_buffers(network):
@@ -128,7 +128,7 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def kept_buffers(network: nn.Module) -> Iterator[None]:
-    """Puts every buffer back as it was, such as BatchNorm's running statistics, which move even without gradients."""
+    """Restores every buffer, such as BatchNorm's running statistics, which change even without gradients."""
     before = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:
         yield

@@ -1,9 +1,9 @@
-"""Taps: from which pixels of a slab the pixels of a warped frame are read, forwards and transposed.
+"""Taps: the pixels of a slab that the pixels of a warped frame are read from, forwards and transposed.
 
 A bilinear warp reads four neighbouring pixels for each output pixel. N warps of one frame together are a sparse matrix
-with 4 * N taps in each of its P rows. Slabs have one row and column of zeros before the image and two behind it, so taps
-outside the image need no masks. Sampling is that of `fieldshift.motions.warp`; `tests/search/test_cell.py` holds the two
-together. Shape letters: N warps of one frame, P = H * W pixels, D numbers in a slab's pixel.
+with 4 * N taps in each of its P rows. Slabs have one row and column of zeros before the image and two after it, so taps
+outside the image need no masks. Sampling equals that of `fieldshift.motions.warp`; `tests/search/test_cell.py` compares
+them. Shape letters: N warps of one frame, P = H * W pixels, D numbers in a slab's pixel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ IDLE_CALLS = 64
 class Taps:
     """Output pixel p of warp n reads `shares[p, n]` of the slab's pixels `rows[p, n]`; differentiable in the shares.
 
-    `width` is the slab's, `pixels` how many it has.
+    `width` is the slab's, `pixels` its number of pixels.
     """
 
     rows: Int[Tensor, "P N 4"]
@@ -38,7 +38,7 @@ class Taps:
     @cached_property
     def by_first_row(self) -> tuple[Tensor, Tensor, Tensor]:
         """(order, givers, offsets): warped pixels sorted by the first row they read, the output pixels they belong to,
-        and where each row of the slab starts among them. The four rows lie at fixed distances: one sort serves all.
+        and where each row of the slab starts among them. The four rows are at fixed offsets, so one sort serves all.
         """
         first, order = torch.sort(self.rows[..., 0].flatten(), stable=True)
         givers = torch.div(order, self.rows.shape[1], rounding_mode="floor").int()
@@ -47,9 +47,9 @@ class Taps:
 
 
 class KeptTaps:
-    """The taps of the mixtures in use, kept from step to step up to a number of bytes; they are worth half the time.
+    """A cache of the taps of current mixtures between steps, up to a number of bytes; it saves half the time.
 
-    A mixture that has not been asked for in a while makes room for others: in a selection, mixtures come and go.
+    A mixture that has not been used for a while is evicted: during a selection, mixtures come and go.
     """
 
     def __init__(self, limit: int) -> None:
@@ -59,7 +59,7 @@ class KeptTaps:
         self._last: dict[Hashable, int] = {}
 
     def of(self, mixture: Hashable, nbytes: int) -> dict[tuple[int, int], Taps] | None:
-        """Where the taps of a mixture are kept, by (source, frame); None where their `nbytes` find no room."""
+        """The cached taps of a mixture, by (source, frame); None if `nbytes` exceed the limit."""
         self._asked += 1
         if mixture not in self._kept:
             for other in [key for key, last in self._last.items() if self._asked - last > IDLE_CALLS]:
@@ -72,9 +72,9 @@ class KeptTaps:
 
 
 def taps(inverses: Float[Tensor, "N 2 3"], size: tuple[int, int], fill: str) -> Taps:
-    """The taps of warps whose INVERSE matrices are given: output pixel q reads at A q + b, in pixels about the centre.
+    """The taps of warps given by their INVERSE matrices: output pixel q reads at A q + b, in pixels about the centre.
 
-    `fill` is zeros (what a slab has outside), border or reflection. Differentiable in the matrices.
+    `fill` is zeros (as outside a slab), border or reflection. Differentiable in the matrices.
     """
     height, width = size
     x = torch.arange(width, device=inverses.device).to(inverses.dtype) - (width - 1) / 2
@@ -94,7 +94,7 @@ def taps(inverses: Float[Tensor, "N 2 3"], size: tuple[int, int], fill: str) -> 
 
 
 def _read_at(rows: Tensor, x: Tensor, y: Tensor, side: int, fill: str) -> tuple[Tensor, Tensor]:
-    """Along one axis, (P, N): the whole pixel at or before where each output pixel reads, and the fraction beyond it."""
+    """Along one axis, (P, N): the whole pixel at or before each sampling point, and the remaining fraction."""
     a, b, shift = rows.unbind(-1)
     start = b * y[:, None] + (shift + (side - 1) / 2)
     at = ((a * x[:, None]) + start[:, None]).flatten(0, 1)
@@ -106,7 +106,7 @@ def _read_at(rows: Tensor, x: Tensor, y: Tensor, side: int, fill: str) -> tuple[
 
 
 def gather(slab: Float[Tensor, "Hp Wp D"], where: Taps, weights: Float[Tensor, " N"]) -> Float[Tensor, "P D"]:
-    """The weighted sum of all warps of a slab, every row read and added in one pass."""
+    """The weighted sum of all warps of a slab; every row is read and added in one pass."""
     shares = where.shares * weights[:, None]
     return F.embedding_bag(where.rows.flatten(1), slab.flatten(0, 1), per_sample_weights=shares.flatten(1), mode="sum")
 
@@ -129,9 +129,9 @@ def products(
 def scatter(
     into: Float[Tensor, "Hp Wp D"], gradient: Float[Tensor, "P D"], where: Taps, weights: Float[Tensor, " N"]
 ) -> None:
-    """Adds the transposed gather of `gradient` to `into`: every pixel gives its shares to those it was read from.
+    """Adds the transposed gather of `gradient` to `into`: every pixel passes its shares to the pixels it was read from.
 
-    With the taps sorted by the row they start from, this too is a gather.
+    With the taps sorted by their first row, this is also a gather.
     """
     target = into.flatten(0, 1)
     order, givers, offsets = where.by_first_row

@@ -1,4 +1,4 @@
-"""Training: arms, the epoch loop, objectives, checkpoints and what a run costs."""
+"""Training: arms, the training loop, objectives, checkpoints and costs."""
 
 from __future__ import annotations
 

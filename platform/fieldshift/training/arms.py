@@ -1,4 +1,4 @@
-"""The arms of a comparison: which images, which network, which controls."""
+"""The arms of a comparison: their images, networks and controls."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Arm:
     """One way to train, with everything else equal.
 
     Attributes:
-        name: what people type and read.
-        kind: baseline (a 2D network), control (without which the result means nothing) or das.
-        frames: what the network reads: the image itself; the video of the searched policy, of T equal frames, or of a
+        name: name on the command line and in results.
+        kind: baseline (a 2D network), control (needed to interpret the result) or das.
+        frames: the network's input: the image itself; the video of the searched policy, of T equal frames, or of a
             random policy of the same space; or the searched policy's frames as ordinary augmented images.
         augmentation: the name of a 2D augmentation from `fieldshift.data`.
-        shift: whether the temporal module is in; without it the frames' logits are averaged, nothing more.
+        shift: whether the temporal module is included; without it the frames' logits are only averaged.
         wide_field: whether the 2D network's own receptive field is enlarged (larger kernels or dilation).
-        dilated: whether the last stage's kernels are dilated, strides kept: a larger field for no operations.
+        dilated: whether the last stage's kernels are dilated, with unchanged strides: a larger field for no operations.
         form: whether the motions make a video, or move channels inside one frame (folded).
         summary: one line for tables and help.
     """
@@ -41,7 +41,7 @@ class Arm:
 
     @property
     def moves(self) -> bool:
-        """Whether the network itself reads motions, as a video or folded."""
+        """Whether the network uses motions, as a video or folded."""
         return self.frames in {"searched", "replicated", "random"}
 
     @property
@@ -119,7 +119,7 @@ ARMS: dict[str, Arm] = {
             frames="replicated",
             shift=True,
             form="folded",
-            summary="one frame, the folded network with motions that move nothing",
+            summary="one frame, the folded network without motion",
         ),
         Arm(name="wide-field", kind="control", wide_field=True, summary="2D, receptive field enlarged in the network"),
         Arm(
@@ -139,7 +139,7 @@ FOLDED_ARMS = {"das": "das-folded", "random-policy": "random-policy-folded", "re
 def arm_named(name: str) -> Arm:
     """The arm of this name, or of a name joined with a 2D augmentation: "das-folded+affine".
 
-    In a joined arm the augmentation comes before the motion. Raises UserError with the known names and the nearest one.
+    In a joined arm the augmentation is applied before the motion. Raises UserError with the known names and the nearest one.
     """
     if name in ARMS:
         return ARMS[name]
@@ -151,7 +151,5 @@ def arm_named(name: str) -> Arm:
         raise unknown_name(f"augmentation to join the arm '{base}' with", augmentation, known)
     arm = ARMS[base]
     if arm.augmentation != "none" or base == "none":
-        raise UserError(
-            f"The arm '{name}' would be '{augmentation if base == 'none' else base}' under another name; use that."
-        )
+        raise UserError(f"The arm '{name}' is the same as '{augmentation if base == 'none' else base}'; use that name.")
     return replace(arm, name=name, augmentation=augmentation, summary=f"{arm.summary}; with {augmentation}")

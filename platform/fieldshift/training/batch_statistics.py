@@ -1,6 +1,6 @@
 """BatchNorm over several workers: statistics of the whole batch instead of each worker's part.
 
-torch.nn.SyncBatchNorm has no CPU form and no second derivative, which the search's exact second order takes.
+torch.nn.SyncBatchNorm has no CPU implementation and no second derivative, which the search's exact second order needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHARED_KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class _SumOverWorkers(torch.autograd.Function):
-    """The sum over workers, whose gradient is the sum of theirs: every worker's loss depends on every worker's values."""
+    """The sum over workers, whose gradient is the sum of their gradients: every loss depends on every worker's values."""
 
     @staticmethod
     def forward(values: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class _SumOverWorkers(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        """Nothing is kept: the gradient does not depend on the values."""
+        """Stores nothing: the gradient does not depend on the values."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:  # noqa: ARG004 - torch's signature
@@ -39,10 +39,10 @@ class _SumOverWorkers(torch.autograd.Function):
 class SynchronisedBatchNorm(nn.BatchNorm2d):
     """BatchNorm that normalises a training step by the mean and variance of all workers' parts together.
 
-    Any shape (N, C, ...); the parts may differ in N. In evaluation, and in one process, it is torch's BatchNorm. Forward and
-    running statistics are those of one process with the whole batch, up to rounding. So are the gradients: of a loss that is
-    a sum over images, added over workers; of one that is a mean, averaged over workers where all parts have the same N. Every
-    worker has to take part in every training step; one without images does so with any, `counted` off.
+    Any shape (N, C, ...); the parts may differ in N. In evaluation, and in one process, it equals torch's BatchNorm. Output and
+    running statistics equal those of one process with the whole batch, up to rounding. So do the gradients: of a loss that is
+    a sum over images, added over workers; of one that is a mean, averaged over workers if all parts have the same N. Every
+    worker must take part in every training step; one without images does so with any, `counted` off.
     """
 
     counted = True
@@ -84,13 +84,13 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
 
 
 def meets_others(network: nn.Module) -> bool:
-    """Whether the network waits for the other workers in a training step, also where this one has no image."""
+    """Whether the network waits for the other workers in a training step, even if this one has no image."""
     return is_distributed() and any(isinstance(module, SynchronisedBatchNorm) for module in network.modules())
 
 
 @contextmanager
 def uncounted(network: nn.Module) -> Iterator[None]:
-    """While it lasts, what the network sees here is not part of the shared statistics."""
+    """Within the block, the network's inputs are excluded from the shared statistics."""
     norms = [module for module in network.modules() if isinstance(module, SynchronisedBatchNorm)]
     for norm in norms:
         norm.counted = False
@@ -102,7 +102,7 @@ def uncounted(network: nn.Module) -> Iterator[None]:
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:
-    """Makes every BatchNorm of the network share its statistics between workers, in place; names and tensors stay.
+    """Makes every BatchNorm of the network share its statistics between workers, in place; names and tensors are unchanged.
 
     Raises UserError as `norms_to_synchronise`.
     """

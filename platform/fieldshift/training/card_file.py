@@ -13,7 +13,7 @@ VERSION = 1
 WEIGHTS = "weights.safetensors"
 
 EXPORT_FORMATS = ("torch", "onnx", "safetensors")
-"""What such a network can be exported to."""
+"""The formats that such a network can be exported to."""
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "data": str,
@@ -30,14 +30,14 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The fields of the network that a run folder holds. Raises UserError where there is none, or it cannot be read."""
+    """Reads the description of the network in a run folder. Raises UserError if it is missing or invalid."""
     path = folder / "network.json"
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}; give one of `fieldshift train`, or a trial's of a comparison.")
     if not path.exists():
         trial = next((path.parent for path in sorted(folder.glob("**/trials/*/network.json"))), None)
         such = f"such as {trial}" if trial else "of `fieldshift train` or of a comparison's trial"
-        raise UserError(f"{folder} holds no trained network (no network.json); give a folder {such}.")
+        raise UserError(f"{folder} contains no trained network (no network.json); give a folder {such}.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         schema, version = values.pop("schema"), values.pop("version")
@@ -52,5 +52,5 @@ def read_card(folder: Path) -> dict[str, Any]:
     if wrong or len(values["size"]) != 2:
         raise UserError(f"{path} has no usable {' or '.join(wrong) or 'size'}; train again or restore the file.")
     if not (folder / WEIGHTS).is_file():
-        raise UserError(f"{folder} holds no {WEIGHTS}; train again or restore the file.")
+        raise UserError(f"{folder} contains no {WEIGHTS}; train again or restore the file.")
     return dict(values)

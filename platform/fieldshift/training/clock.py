@@ -1,4 +1,4 @@
-"""Seconds on a clock of the device, which stand beside operations and wall-clock time."""
+"""Seconds on the device's clock, reported together with operations and wall-clock time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 
 
 def device_clock(device: torch.device) -> float:
-    """Seconds since some moment: CPU time of this process, all its threads added; a GPU's wall-clock time, once it is idle.
+    """Seconds since a fixed moment: CPU time of this process over all threads; for a GPU wall-clock time, once it is idle.
 
-    Waits for a GPU. The CPU time of other processes, such as those that read files, is not in it.
+    Waits for a GPU. Excludes the CPU time of other processes, such as those that read files.
     """
     if device.type != "cuda":
         return time.process_time()

@@ -1,4 +1,4 @@
-"""What a network and a run cost: parameters, floating-point operations, device-hours."""
+"""The cost of a network and of a run: parameters, floating-point operations, device-hours."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class NetworkCost:
 
     Attributes:
         parameters: number of learned values.
-        flops: floating-point operations of one forward pass over one image (all its frames), a multiply-add counted
-            as two: convolutions and matrix products by torch's FlopCounterMode, and what motions (of a video or folded)
-            and gates multiply and add. A shift moves numbers only; activations, normalisation and 2D augmentations are
-            not counted.
+        flops: floating-point operations of one forward pass over one image (all its frames), where a multiply-add counts
+            as two: convolutions and matrix products by torch's FlopCounterMode, plus the multiplications and additions of
+            motions (of a video or folded) and gates. A shift only moves numbers; activations, normalisation and 2D
+            augmentations are not counted.
     """
 
     parameters: int
@@ -34,9 +34,9 @@ class NetworkCost:
 def network_cost(
     network: nn.Module, frames: int, channels: int, size: tuple[int, int], policy: Policy | None = None
 ) -> NetworkCost:
-    """Counts on a copy-free forward pass in evaluation mode, without touching any buffer. `size` is (H, W) in pixels.
+    """Counts on a copy-free forward pass in evaluation mode, without changing any buffer. `size` is (H, W) in pixels.
 
-    `policy` is what makes the video, or the augmented image, that the network reads.
+    `policy` produces the video, or the augmented image, that the network reads.
     """
     first = next(network.parameters())
     video = torch.zeros(1, frames, channels, *size, device=first.device, dtype=first.dtype)
@@ -55,12 +55,12 @@ def network_cost(
 
 
 def equal_compute_epochs(epochs: int, flops: int, flops_to_spend: int) -> int:
-    """How many epochs a network of `flops` an image trains to spend what one of `flops_to_spend` does in `epochs`."""
+    """Epochs for a network of `flops` per image to spend the compute of one of `flops_to_spend` in `epochs`."""
     return max(1, round(epochs * flops_to_spend / flops))
 
 
 def images_per_epoch(samples: int, batch: int) -> int:
-    """How many images one epoch learns from: whole batches, or all where there are fewer than one batch."""
+    """Number of images per epoch: whole batches, or all images if there are fewer than one batch."""
     return samples // batch * batch or samples
 
 

@@ -1,4 +1,4 @@
-"""What several workers have to agree on. Every function is the identity in a single process."""
+"""Communication between workers. Every function is the identity in a single process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def rank() -> int:
 
 
 def average_across_workers(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The mean over workers of each tensor, sent as one flat buffer (so one message, whatever the number of tensors)."""
+    """The mean over workers of each tensor, sent as one flat buffer (one message for any number of tensors)."""
     if not is_distributed():
         return list(tensors)
     flat = torch.cat([tensor.detach().reshape(-1).double() for tensor in tensors])
@@ -46,7 +46,7 @@ def sum_across_workers(tensor: Tensor) -> Tensor:
 
 
 def gather_across_workers(values: Sequence[Any]) -> list[Any]:
-    """The values of all workers, rank by rank, on every one of them; plain values and small objects only."""
+    """The values of all workers, ordered by rank, on every worker; plain values and small objects only."""
     if not is_distributed():
         return list(values)
     parts: list[Any] = [None] * dist.get_world_size()
@@ -55,7 +55,7 @@ def gather_across_workers(values: Sequence[Any]) -> list[Any]:
 
 
 def from_first(value: Callable[[], T]) -> T:
-    """What rank 0's call returns, on every rank; the others do not call. A UserError of rank 0 is raised on every rank."""
+    """Returns rank 0's result on every rank; other ranks do not call. A UserError of rank 0 is raised on every rank."""
     if not is_distributed():
         return value()
     sent: list[Any] = [None, None]
@@ -78,7 +78,7 @@ def broadcast_from_first(tensors: Iterable[Tensor]) -> None:
 
 
 def assert_equal_across_workers(tensor: Tensor, name: str) -> None:
-    """Raises RuntimeError when any rank holds other values than rank 0: a desynchronised search must stop, not drift."""
+    """Raises RuntimeError if any rank's values differ from rank 0's: a desynchronised search must stop, not drift."""
     if not is_distributed():
         return
     first = tensor.detach().clone()
@@ -87,5 +87,5 @@ def assert_equal_across_workers(tensor: Tensor, name: str) -> None:
     dist.all_reduce(differs)
     if differs.item() > 0:
         raise RuntimeError(
-            f"{name} differs between workers on {int(differs.item())} rank(s): the ranks have drifted apart."
+            f"{name} differs between workers on {int(differs.item())} rank(s): the ranks are out of step."
         )

@@ -1,4 +1,4 @@
-"""A trained network as one model of plain images, motions included: nothing of ours is needed to run it."""
+"""Exports a trained network as one model of plain images, motions included, which runs without FieldShift."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ EXAMPLES = 2
 
 
 class PlainImageModel(nn.Module):
-    """Images (B, C, H, W), floats in [0, 1], to logits (B, K), or (B, K, H, W) of a segmenter.
+    """Maps images (B, C, H, W), floats in [0, 1], to logits (B, K), or (B, K, H, W) for a segmenter.
 
-    Motions, normalisation and fusion are inside; they are written with `grid_sample` on fixed grids, which every
-    runtime knows, so the size is fixed and the batch is free. Raises UserError for a policy with colour operations.
+    Motions, normalisation and fusion are included; they are implemented by `grid_sample` on fixed grids, which every
+    runtime supports, so the size is fixed and the batch size is free. Raises UserError for a policy with colour operations.
     """
 
     mean: Tensor
@@ -105,8 +105,8 @@ class PlainImageModel(nn.Module):
 def export_network(network: VideoNetwork, card: NetworkCard, out: Path, form: str, *, align: bool = True) -> list[Path]:
     """Writes the model into the folder `out` with a README and `classes.json`, and returns the files.
 
-    `torch` is a torch.export program (model.pt2), `onnx` a model for onnxruntime and others (model.onnx); both hold the
-    motions. `safetensors` are the weights alone, with the card that tells what they belong to.
+    `torch` is a torch.export program (model.pt2), `onnx` a model for onnxruntime and others (model.onnx); both contain the
+    motions. `safetensors` are the weights alone, with the card that describes the network.
     Raises UserError for another form, and MissingFeatureError where onnx is not installed.
     """
     if form not in EXPORT_FORMATS:
@@ -118,7 +118,7 @@ def export_network(network: VideoNetwork, card: NetworkCard, out: Path, form: st
     else:
         images = torch.rand(EXAMPLES, card.channels, *card.size)
         with torch.no_grad():
-            model(images)  # a folded network makes its motions for the size of its maps: a tracer cannot
+            model(images)  # a folded network computes its motions for the size of its maps, which a tracer cannot
         files = [save_program(model, images, out) if form == "torch" else save_onnx(model, images, out)]
     classes, readme = out / "classes.json", out / "README.md"
     classes.write_text(json.dumps(list(card.classes), indent=2) + "\n")
@@ -155,10 +155,12 @@ def save_weights(model: PlainImageModel, card: NetworkCard, out: Path) -> Path:
 
 
 def readme_of(card: NetworkCard, file: str, form: str) -> str:
-    """What someone has to know who has the file and nothing else."""
+    """The README of an exported model, for users who have only the file."""
     height, width = card.size
     shape = "(batch, classes)" if card.task == "classification" else "(batch, classes, height, width)"
-    frames = f"{card.frames} moved frames of the image are made inside" if card.frames > 1 else "no frames are made"
+    frames = (
+        f"the {card.frames} moved frames of the image are computed inside" if card.frames > 1 else "there are no frames"
+    )
     if card.form == "folded":
         frames = "the motions move channels inside the network"
     runs = {
@@ -166,15 +168,15 @@ def readme_of(card: NetworkCard, file: str, form: str) -> str:
         "onnx": 'import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n'
         'logits = session.run(None, {"images": images})[0]  # images: a float32 numpy array',
         "safetensors": "from pathlib import Path\nfrom fieldshift.training import load_network\n"
-        'network, card = load_network(Path("."))  # the weights alone: this form needs FieldShift',
+        'network, card = load_network(Path("."))  # the weights alone: this format needs FieldShift',
     }[form]
     return "\n".join(
         [
             f"# {card.network} with {card.temporal}, {card.task}",
             "",
-            f"`{file}` reads images as float32 (batch, {card.channels}, {height}, {width}) with values from 0 to 1, neither",
-            f"normalised nor moved: {frames}, and the mean {rounded(card.mean)} and deviation {rounded(card.std)}",
-            f"of every channel are taken off inside. It gives logits {shape}; softmax over the classes makes them",
+            f"`{file}` reads images as float32 (batch, {card.channels}, {height}, {width}) with values from 0 to 1, without",
+            f"normalisation or motion: {frames}, and every channel is normalised inside with mean {rounded(card.mean)}",
+            f"and standard deviation {rounded(card.std)}. It returns logits {shape}; softmax over the classes gives",
             f"probabilities. `classes.json` names the {len(card.classes)} classes in the order of the logits.",
             f"Trained on {card.data}.",
             "",

@@ -1,4 +1,4 @@
-"""The training loop: one visible loop from images to a trained network, resumable at every epoch."""
+"""The training loop: from images to a trained network, resumable at every epoch."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ Report = Callable[[dict[str, float], int], None]
 
 @dataclass(kw_only=True)
 class TrainedNetwork:
-    """What a training run leaves.
+    """The result of a training run.
 
     Attributes:
         network: the trained network, on the device it was trained on.
         history: one row per epoch: training loss and score, learning rate, images per second.
         seconds: time spent in training, over all sessions of a resumed run, evaluation not counted.
-        device_seconds: the same on the device's own clock (`device_clock`), of this worker; NaN where an earlier version
+        device_seconds: the same on the device's own clock (`device_clock`), of this worker; NaN if an earlier version
             began the run.
 
-    The first epoch of a process also pays for what is loaded and made once; `usual_device_seconds` leaves that out where there
-    are three epochs or more. Of two it is the mean, and of one that epoch itself.
+    The first epoch of a process includes one-time costs of loading and caching, which `usual_device_seconds` excludes with
+    three epochs or more. With two it is the mean, with one that epoch itself.
     """
 
     network: VideoNetwork
@@ -55,7 +55,7 @@ class TrainedNetwork:
 
     @property
     def usual_device_seconds(self) -> float:
-        """The median over epochs of one epoch's device seconds; NaN where one of them is unknown (of an earlier version)."""
+        """The median over epochs of one epoch's device seconds; NaN if any is unknown (from an earlier version)."""
         seconds = [row.get("device_seconds", math.nan) for row in self.history]
         return math.nan if any(map(math.isnan, seconds)) else statistics.median(seconds)
 
@@ -76,10 +76,10 @@ def train_network(
 ) -> TrainedNetwork:
     """Trains `network` in place on `split` and returns it with its history.
 
-    `recipe.batch` is the global batch: under several workers each takes its slice of the same batches. With
-    `checkpoint` the state is written after every epoch, and `resume` goes on from there; k + k epochs equal 2k.
-    Raises UserError when the loss is not finite, naming epoch, step and the images' indices; the last checkpoint
-    stays.
+    `recipe.batch` is the global batch: with several workers each takes its slice of the same batches. With
+    `checkpoint` the state is written after every epoch, and `resume` continues from there; k + k epochs equal 2k.
+    Raises UserError for a loss that is not finite, naming epoch, step and the images' indices; the last checkpoint
+    is kept.
     """
     device = torch.device(device)
     autocast = precision_of(recipe, device)
@@ -97,7 +97,7 @@ def train_network(
         try:
             network.load_state_dict(state["network"])
         except RuntimeError:  # torch names every tensor that does not fit
-            raise UserError(f"{checkpoint} is of another network; delete it to train from the start.") from None
+            raise UserError(f"{checkpoint} belongs to another network; delete it to train from the start.") from None
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         trained.history, trained.seconds, first_epoch = state["history"], state["seconds"], state["epoch"]
@@ -108,7 +108,7 @@ def train_network(
         model = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
     split = split.to(device)
     if recipe.compile:
-        if network.form == "folded":  # a compiler cannot make the motions for the sizes of the maps
+        if network.form == "folded":  # a compiler cannot compute the motions for the sizes of the maps
             images, _, _ = next(epoch_batches(split, recipe.batch, seed=seed, epoch=0, device=device))
             with torch.no_grad():
                 network.eval()(plan.evaluation_video(images[:1]))
@@ -176,7 +176,7 @@ def train_network(
 def forward(
     model: nn.Module, network: VideoNetwork, video: Tensor, plan: FramePlan | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Fused logits of `video`, and those of the auxiliary head while a segmenter that has one is training."""
+    """Fused logits of `video`, and those of the auxiliary head if a segmenter that has one is training."""
     matrices = None
     if network.task == "segmentation" and plan is not None:
         matrices = plan.alignment((int(video.shape[-2]), int(video.shape[-1])))
@@ -189,11 +189,11 @@ def forward(
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A network's score on a split: `score` as it is; `score_tta` with test-time averaging.
+    """A network's score on a split: `score` for plain images; `score_tta` with test-time averaging.
 
-    The latter is None where it was not asked for, and where there are no other views to average. `loss` is the mean
-    over samples, or over all counted pixels. `maps` has every predicted map by itself, in the order of the split,
-    where `each_map` asked for it.
+    The latter is None if it was not requested, or if there are no other views to average. `loss` is the mean
+    over samples, or over all counted pixels. `maps` describes every predicted map separately, in the order of the split,
+    if `each_map` is set.
     """
 
     score: float
@@ -218,10 +218,10 @@ def evaluate_network(
 ) -> Evaluation:
     """Scores every sample exactly once, over all workers together.
 
-    `copies` > 0 also scores the average of the logits over `plan.views(images, copies)`, where that is more than one view
+    `copies` > 0 also scores the average of the logits over `plan.views(images, copies)`, if that is more than one view
     (classification only): at most `copies` + 1 single-frame passes, whatever the network reads.
-    `each_map` also judges every predicted map by itself (segmentation only). `batch` is 256 images, or 16 with maps.
-    `scored` hears how many images each batch of this worker had.
+    `each_map` also measures every predicted map separately (segmentation only). `batch` is 256 images, or 16 with maps.
+    `scored` is called with the number of images in each batch of this worker.
     """
     dense = network.task == "segmentation"
     device = torch.device(device)
@@ -258,7 +258,7 @@ def evaluate_network(
 def epoch_batches(
     split: Split, batch: int, *, seed: int, epoch: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """This worker's slices of one epoch's shuffled global batches; the last, smaller one is left out."""
+    """This worker's slices of one epoch's shuffled global batches, without a last, smaller one."""
     full = len(split) >= batch
     return batches(split, batch, seed=seed, epoch=epoch, drop_last=full, device=device, **share_of_worker())
 
@@ -268,26 +268,26 @@ def share_of_worker() -> dict[str, Any]:
 
 
 def count_steps(samples: int, batch: int) -> int:
-    """Steps in one epoch: whole batches, or one smaller batch where there is less than one."""
+    """Steps per epoch: whole batches, or one smaller batch if there is less than one."""
     return max(1, samples // batch)
 
 
 def draw_seed(seed: int, epoch: int, step: int) -> int:
-    """A seed for the random draws of one step, its own for every (seed, epoch, step, worker)."""
+    """A seed for the random draws of one step, different for every (seed, epoch, step, worker)."""
     mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
     return (mixed * 1_000_003 + distributed.rank()) % (2**63 - 1)
 
 
 @contextmanager
 def layers_draw_from(seed: int, device: torch.device) -> Iterator[None]:
-    """Lets dropout and other random layers draw from a seed within the block, so that resumed training draws the same."""
+    """Makes dropout and other random layers draw from a seed within the block, so that resumed training draws the same."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
 
 def precision_of(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """The context that a training step computes in. Raises UserError where the device has no bf16."""
+    """The precision context of a training step. Raises UserError if the device has no bf16."""
     if recipe.precision != "bf16":
         return nullcontext()
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -296,7 +296,7 @@ def precision_of(recipe: Recipe, device: torch.device) -> AbstractContextManager
 
 
 def use_channels_last(network: nn.Module, wanted: bool) -> None:
-    """2D convolutions only: five-dimensional weights refuse this memory order."""
+    """Applies to 2D convolutions only: five-dimensional weights do not support this memory order."""
     if not wanted:
         return
     for module in network.modules():
@@ -305,5 +305,5 @@ def use_channels_last(network: nn.Module, wanted: bool) -> None:
 
 
 def plain_state(state: dict[str, Any]) -> dict[str, Any]:
-    """A scheduler's state without the functions that some schedulers keep in it."""
+    """A scheduler's state without the functions that some schedulers store in it."""
     return {key: value for key, value in state.items() if not callable(value)}

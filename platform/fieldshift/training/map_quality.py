@@ -1,6 +1,6 @@
-"""How good one predicted map is by itself: overlap, boundaries, and regions that fell to pieces.
+"""Quality of a single predicted map: overlap, boundaries, and fragmentation.
 
-H, W in pixels; a pixel of the ignore value in the ground truth counts nowhere, whatever was predicted there.
+H, W in pixels; pixels with the ignore value in the ground truth are never counted, whatever was predicted there.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Labels = Int[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
 
 BOUNDARY_TOLERANCE = 0.0075
-"""Distance at which a boundary still counts as met, as a share of the image's diagonal (Csurka et al., BMVC 2013)."""
+"""Distance within which a boundary counts as matched, as a share of the image's diagonal (Csurka et al., BMVC 2013)."""
 
 ROUNDING = 1e-9
 MOST_CLASSES = 1024
-"""Labels above it are given new numbers, so that no table of classes by classes grows with the largest of them."""
+"""Larger labels are renumbered, so that no table of classes by classes grows with the largest of them."""
 LOOKED_AT = 3
-"""Pixels to every side that are looked at before a tree is asked: most boundaries are met within them."""
+"""Number of pixels searched in every direction before a tree is used: most boundaries match within them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class MapQuality:
         index: position of the sample in its split.
         overlap: intersection over union, in [0, 1], averaged over the classes that are in either map.
         boundary: boundary F-score, in [0, 1], averaged over the classes that have a boundary in either map.
-        extra_components: connected regions above the ground truth's number, summed over classes (over-segmentation).
+        extra_components: connected regions in excess of the ground truth's number, summed over classes (over-segmentation).
     """
 
     index: int
@@ -45,14 +45,14 @@ class MapQuality:
 def map_quality(
     predicted: Int[Tensor, "height width"], target: Int[Tensor, "height width"], ignore: int | None, index: int
 ) -> MapQuality:
-    """The measures of one map, on the CPU; 1 and nothing extra where no pixel counts."""
+    """The measures of one map, on the CPU; 1 and no extra components if no pixel counts."""
     ours, truth = (each.cpu().numpy().astype(np.int64) for each in (predicted, target))
     valid = np.ones(truth.shape, dtype=bool) if ignore is None else truth != ignore
     if not valid.any():
         return MapQuality(index=index, overlap=1.0, boundary=1.0, extra_components=0)
     counted = np.stack([ours[valid], truth[valid]])
     classes = int(counted.max()) + 1
-    if counted.min() < 0 or classes > MOST_CLASSES:  # any labels: only those that are there get a number
+    if counted.min() < 0 or classes > MOST_CLASSES:  # any labels: only those that occur get a number
         names, numbers = np.unique(counted, return_inverse=True)
         ours[valid], truth[valid] = numbers.reshape(counted.shape)
         classes = len(names)
@@ -72,7 +72,7 @@ def mean_overlap(ours: Labels, truth: Labels, valid: Mask, classes: int) -> floa
 
 
 def extra_components(ours: Labels, truth: Labels, valid: Mask, classes: int) -> int:
-    """Regions of pixels that touch by a side, above the ground truth's number, summed over classes."""
+    """Regions of pixels that share a side, in excess of the ground truth's number, summed over classes."""
     found, there = (components(labels, valid, classes) for labels in (ours, truth))
     return int((found - there).clip(min=0).sum())
 
@@ -80,8 +80,8 @@ def extra_components(ours: Labels, truth: Labels, valid: Mask, classes: int) -> 
 def components(labels: Labels, valid: Mask, classes: int) -> Int[np.ndarray, " classes"]:
     """The number of connected regions of each class.
 
-    All classes are labelled at once, on a grid with a place for every pixel and one between every two neighbours,
-    which is open where these are of one class.
+    All classes are labelled at once, on a grid with a cell for every pixel and one between every two neighbours,
+    which is open if both have the same class.
     """
     from scipy import ndimage
 
@@ -97,7 +97,7 @@ def components(labels: Labels, valid: Mask, classes: int) -> Int[np.ndarray, " c
 
 
 def boundary_score(ours: Labels, truth: Labels, valid: Mask, classes: int) -> float:
-    """The boundary F-score averaged over the classes with a boundary in either map; 1 where no class has one.
+    """The boundary F-score averaged over the classes with a boundary in either map; 1 if no class has one.
 
     Precision is the share of predicted boundary pixels within the tolerance of a true one of the same class, recall the
     reverse (Csurka et al., BMVC 2013). A class with a boundary in one of the maps only scores 0 [D].
@@ -128,10 +128,10 @@ def boundaries(labels: Labels, valid: Mask) -> Mask:
 def shares_met(
     edges: Labels, goals: Labels, radius: float, classes: int
 ) -> tuple[Float[np.ndarray, " classes"], Bool[np.ndarray, " classes"]]:
-    """The share of each class's edge pixels with a goal of that class within the radius, and which classes have any.
+    """The share of each class's edge pixels with a goal of that class within the radius, and the classes that have any.
 
-    `edges` and `goals` hold classes, -1 where there is nothing. Where no goal is near, a tree of them all is asked, in
-    which classes lie too far apart to meet.
+    `edges` and `goals` contain classes, -1 for none. If no goal is near, a tree of all goals is queried, in
+    which different classes are too far apart to match.
     """
     from scipy.spatial import cKDTree
 

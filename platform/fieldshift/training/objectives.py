@@ -1,4 +1,4 @@
-"""What is minimised and what is measured, for each task."""
+"""The loss and the score of each task."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Score:
         self._metric.update(logits, targets)
 
     def compute(self) -> float:
-        """The score so far. Under several workers every rank must call it: their counts are added first."""
+        """The score so far. With several workers every rank must call it: their counts are added first."""
         return float(self._metric.compute())
 
 
@@ -52,9 +52,9 @@ class Objective:
         targets: Int[Tensor, "batch ..."],
         reduction: str = "mean",
     ) -> Tensor:
-        """Cross-entropy of fused logits; pixels of `ignore_index` carry no loss.
+        """Cross-entropy of fused logits; pixels of `ignore_index` are excluded.
 
-        `reduction` is "mean" (a scalar), "sum" (a scalar) or "none" (one value a sample, pixels averaged).
+        `reduction` is "mean" (a scalar), "sum" (a scalar) or "none" (one value per sample, averaged over pixels).
         """
         ignored = -100 if self.ignore_index is None else self.ignore_index
         each = F.cross_entropy(
@@ -68,7 +68,7 @@ class Objective:
         return each.flatten(1).sum(1) / counted.flatten(1).sum(1).clamp(min=1) if each.dim() > 1 else each
 
     def counted(self, targets: Int[Tensor, "batch ..."]) -> Tensor:
-        """How many of the targets carry loss: all, or the pixels that are not of `ignore_index`."""
+        """Number of targets that contribute to the loss: all, or the pixels other than `ignore_index`."""
         return (targets != (-100 if self.ignore_index is None else self.ignore_index)).sum()
 
     def new_score(self, device: torch.device | str = "cpu") -> Score:

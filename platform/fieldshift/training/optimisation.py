@@ -1,4 +1,4 @@
-"""The optimizer, the schedule and the shared augmentation that a recipe describes."""
+"""The optimizer, the schedule and the shared augmentation of a recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fieldshift.training.recipe import Recipe
 
 
 def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weight decay on matrices and kernels only; biases, scales and shifts (one-dimensional) have none."""
+    """Applies weight decay to matrices and kernels only; not to biases, scales and shifts (one-dimensional)."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.dim() > 1], "weight_decay": recipe.weight_decay},
@@ -23,7 +23,7 @@ def build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
-    """One learning-rate step a training step, over `steps` in all."""
+    """Changes the learning rate once per training step, over `steps` in all."""
     if recipe.schedule == "one-cycle":
         return OneCycleLR(optimizer, max_lr=recipe.learning_rate, total_steps=max(2, steps))
     if recipe.schedule == "cosine":
@@ -32,5 +32,5 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
 
 
 def basic_augmentation(recipe: Recipe, outside: int) -> BasicAugmentation:
-    """The augmentation that every arm shares; `outside` is the mask value where nothing was seen."""
+    """The augmentation that every arm shares; `outside` is the mask value outside the image."""
     return BasicAugmentation(flip=recipe.flip, crop=recipe.crop, scale=recipe.scale, outside=outside)

@@ -1,4 +1,4 @@
-"""How a network is trained: everything that is the same in every arm of a comparison."""
+"""The training recipe: all settings that are the same in every arm of a comparison."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training images.
-        batch: images in one step, over all workers together.
+        batch: images per step, over all workers together.
         optimizer: adamw or sgd (Nesterov momentum 0.9).
         learning_rate: the peak step size.
         weight_decay: decoupled (adamw) or L2 (sgd); not applied to biases and normalisation.
         schedule: one-cycle, cosine or constant, over all steps.
-        flip: chance that a training image is flipped left to right, in [0, 1].
-        crop: pixels that a training image's random crop may be off the middle, to every side.
-        scale: largest factor of a training image's random scaling, both ways; 1 leaves the size.
+        flip: probability of a left-right flip of a training image, in [0, 1].
+        crop: maximum distance of the random crop from the centre, in pixels in every direction.
+        scale: largest factor of a training image's random scaling, in both directions; 1 keeps the size.
         label_smoothing: share of the target spread over all classes, in [0, 1).
-        clip_norm: largest norm of the gradient; 0 leaves it.
+        clip_norm: maximum norm of the gradient; 0 disables clipping.
         auxiliary_weight: weight of a segmenter's auxiliary head in the loss.
-        precision: float32, or bf16 (autocast where the device has it).
+        precision: float32, or bf16 (autocast on devices that support it).
         channels_last: keep 2D convolutions in channels-last memory order.
         compile: use torch.compile on the network.
-        sync_batch_norm: BatchNorm takes its statistics over the batches of all workers of a training, not over each one's part.
+        sync_batch_norm: BatchNorm statistics over the batches of all workers of a training, not over each worker's part.
     """
 
     epochs: int = 12
@@ -63,41 +63,41 @@ class Recipe:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}, but must be 0 or more.")
 
     def check(self, workers: int, *, here: bool) -> None:
-        """Raises UserError where `workers` cannot share the batch or, `here` on this machine, nothing can be compiled."""
+        """Raises UserError if `workers` cannot share the batch or, `here` on this machine, nothing can be compiled."""
         check_batch(self.batch, workers)
         if self.sync_batch_norm:
             check_synchronised("recipe", workers)
             if self.compile:
                 raise UserError(
-                    "--recipe.compile and --recipe.sync_batch_norm do not go together, as workers meet inside of a step; leave "
-                    "one out."
+                    "--recipe.compile and --recipe.sync_batch_norm cannot be combined, as workers communicate within a step; "
+                    "leave one out."
                 )
-        compiler = os.environ.get("CXX", "g++")  # what torch.compile calls
+        compiler = os.environ.get("CXX", "g++")  # the compiler that torch.compile calls
         if self.compile and here and shutil.which(compiler) is None and not has_gpu():
             raise UserError(
-                f"--recipe.compile needs a C++ compiler, but '{compiler}' is not here; install g++ (Debian: package g++), "
+                f"--recipe.compile needs a C++ compiler, but '{compiler}' is not installed; install g++ (Debian: package g++), "
                 "name another one in CXX, or leave out --recipe.compile."
             )
 
 
 def check_learning(section: str, *, flip: float, crop: int, scale: float, label_smoothing: float) -> None:
-    """Raises UserError for an augmentation or a smoothing that there is not; names of options begin with `section`."""
+    """Raises UserError for an invalid augmentation or smoothing; names of options begin with `section`."""
     if not 0 <= label_smoothing < 1:
         raise UserError(f"{section}.label_smoothing is {label_smoothing}, but must be in [0, 1).")
     if not 0 <= flip <= 1:
-        raise UserError(f"{section}.flip is {flip}, but a chance is from 0 to 1.")
+        raise UserError(f"{section}.flip is {flip}, but a probability must be from 0 to 1.")
     if not scale >= 1:
-        raise UserError(f"{section}.scale is {scale}, but the largest factor is at least 1.")
+        raise UserError(f"{section}.scale is {scale}, but the largest factor must be at least 1.")
     if crop < 0:
         raise UserError(f"{section}.crop is {crop}, but must be 0 or more.")
 
 
 def check_synchronised(section: str, workers: int) -> None:
-    """Raises UserError where there are no two workers to share the statistics of a batch."""
+    """Raises UserError unless there are at least two workers to share the statistics of a batch."""
     if workers < 2:
         raise UserError(
-            f"--{section}.sync_batch_norm shares the statistics of a batch between workers, but there are none to share them "
-            "with; leave it out, or give --cluster.workers 2 or more (of each trial: --cluster.trial_workers, "
+            f"--{section}.sync_batch_norm shares the statistics of a batch between workers, but there is only one process; "
+            "leave it out, or give --cluster.workers 2 or more (of each trial: --cluster.trial_workers, "
             "which takes Ray and --cluster.trials_at_once other than 0)."
         )
 
@@ -110,7 +110,7 @@ def has_gpu() -> bool:
 
 
 def check_batch(batch: int, workers: int) -> None:
-    """Raises UserError when `workers` cannot share a global batch of `batch` images equally."""
+    """Raises UserError if `workers` cannot share a global batch of `batch` images equally."""
     if workers > 1 and batch % workers:
         nearest = max(workers, batch - batch % workers)
         raise UserError(

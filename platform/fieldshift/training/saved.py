@@ -24,7 +24,7 @@ from fieldshift.training.frames import FramePlan
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkCard:
-    """Everything besides the weights that a trained network is made of.
+    """Everything except the weights that defines a trained network.
 
     Attributes:
         data: the data set it was trained on, as given to `load_dataset`.
@@ -37,9 +37,9 @@ class NetworkCard:
         ignore_index: the label without a class in masks, or None.
         network: name for `video_network`.
         temporal: temporal module inside it.
-        architecture: how it is built; `small_images` is decided, not None.
+        architecture: settings it is built with; `small_images` is resolved, not None.
         arm: the arm of `fieldshift.training.arms` it was trained as.
-        policy: the motions, as the policy file's JSON object; None where it reads plain images.
+        policy: the motions, as the policy file's JSON object; None if it reads plain images.
         form: how the network reads the motions: as a video, or folded into one frame.
     """
 
@@ -60,7 +60,7 @@ class NetworkCard:
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> NetworkCard:
-        """The card that `asdict` or JSON made plain; fields that this version does not know are left out."""
+        """The card from the plain values of `asdict` or JSON; fields unknown to this version are ignored."""
         known = {each.name for each in fields(NetworkCard)}
         kept = {name: value for name, value in values.items() if name in known}
         for name in ("classes", "size", "mean", "std"):
@@ -72,22 +72,22 @@ class NetworkCard:
 
     @property
     def frames(self) -> int:
-        """Frames in the video that the network reads."""
+        """Number of frames in the video that the network reads."""
         as_images = arm_named(self.arm).frames == "searched-as-images"
         return 1 if self.policy is None or as_images or self.form == "folded" else int(self.policy["frames"])
 
     @property
     def policy_frames(self) -> int:
-        """Frames of the video that the policy describes: as `frames`, but in the folded form they decide the step."""
+        """Number of frames of the policy's video: as `frames`, but in the folded form they determine the step."""
         return int(self.policy["frames"]) if self.form == "folded" and self.policy is not None else self.frames
 
     @property
     def motions(self) -> AnyPolicy | None:
-        """The policy, whichever form reads it."""
+        """The policy, for either form."""
         return None if self.policy is None else policy_from_json(json.dumps(self.policy))
 
     def plan(self) -> FramePlan:
-        """How images become what this network reads."""
+        """The conversion of images to the network's input."""
         arm, policy = arm_named(self.arm), None if self.form == "folded" else self.motions
         assert not isinstance(policy, PlacedPolicy), "motions at places have no video"
         return FramePlan(
@@ -100,7 +100,7 @@ class NetworkCard:
         )
 
     def build_without_memory(self) -> VideoNetwork:
-        """The network as shapes only, on the meta device; on the CPU where its building needs numbers (RegNet's widths)."""
+        """The network as shapes only, on the meta device; on the CPU if building it needs numbers (RegNet's widths)."""
         try:
             motions = self.motions_at()
             with torch.device("meta"):
@@ -113,9 +113,9 @@ class NetworkCard:
         return motions_of(self.motions) if self.form == "folded" and self.motions is not None else None
 
     def build(self, *, pretrained: bool = True, motions: MotionsAt | None = None) -> VideoNetwork:
-        """The network with freshly drawn weights, over which pretrained ones are laid where the card names some.
+        """Builds the network with newly drawn weights, replaced by pretrained ones if the card names some.
 
-        `motions` are those of `motions_at`, where they are made already.
+        `motions` are those of `motions_at`, if they are already computed.
         """
         arm, config = arm_named(self.arm), self.architecture
         gated = TEMPORAL[self.temporal].takes_interleave
@@ -159,7 +159,7 @@ def network_card(
     policy: AnyPolicy | None,
     architecture: NetworkConfig = NetworkConfig(),
 ) -> NetworkCard:
-    """The card of a network that `arm` trains on `dataset`; the arm decides whether the temporal module is in."""
+    """The card of a network that `arm` trains on `dataset`; the arm determines whether the temporal module is included."""
     size = (dataset.size[0], dataset.size[1])
     return NetworkCard(
         data=spec,
@@ -180,7 +180,7 @@ def network_card(
 
 
 def save_network(folder: Path, network: VideoNetwork, card: NetworkCard) -> None:
-    """Writes `weights.safetensors` and `network.json` into `folder`, the JSON last: with it the pair is complete."""
+    """Writes `weights.safetensors` and `network.json` into `folder`, the JSON last: it marks the pair as complete."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def save_network(folder: Path, network: VideoNetwork, card: NetworkCard) -> None
 
 
 def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[VideoNetwork, NetworkCard]:
-    """The trained network of a run folder, in evaluation mode, and its card. Raises UserError where there is none."""
+    """Loads the trained network of a run folder, in evaluation mode, and its card. Raises UserError if there is none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -206,7 +206,7 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
     except (TypeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{folder / 'network.json'} describes no network that can be built ({reason}); train again."
+            f"{folder / 'network.json'} describes a network that cannot be built ({reason}); train again."
         ) from None
     try:
         state = load_file(weights)
@@ -214,7 +214,7 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
         if shifted and any("wrapped" in name.split(".") for name in state.keys() - network.state_dict().keys()):
             raise UserError(
                 f"{weights} is of a version in which {card.temporal} changed a video of one frame; now that is the 2D "
-                "network, so the run's scores cannot be had again: train again."
+                "network, so the run's scores cannot be reproduced: train again."
             )
         network.load_state_dict(state)
     except (SafetensorError, OSError) as error:
@@ -223,6 +223,6 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
         ) from None
     except RuntimeError:  # torch names every tensor that does not fit
         raise UserError(
-            f"{weights} is of another network than network.json beside it; train again or restore it."
+            f"{weights} belongs to another network than network.json next to it; train again or restore it."
         ) from None
     return network.to(device).eval(), card
