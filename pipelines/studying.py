@@ -172,15 +172,9 @@ def study(
     check_frames(search, frames)
     check_searches(searches, search, FORMS)
     problem = Problem(
-        data=data,
-        task=task,
-        network=network,
-        temporal=temporal,
-        frames=frames,
-        architecture=architecture,
-        loading=loading,
+        data=data, task=task, network=network, temporal=temporal, frames=frames, architecture=architecture, loading=loading,
         form=form or "video",
-    )
+    )  # fmt: skip
     problem.check_names()
     if arms is not None:
         check_forms(chosen, problem)
