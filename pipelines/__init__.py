@@ -30,6 +30,7 @@ HOMES = {
     "stop": "pipelines.jobs",
     "ui": "pipelines.serving",
     "sync": "pipelines.serving",
+    "results": "pipelines.collecting",
 }
 
 __all__ = [*HOMES]  # noqa: PLE0604 - names of functions, loaded lazily

@@ -82,3 +82,8 @@ def colour(arm: str) -> dict[str, str]:
 def sectioned(metrics: Mapping[str, float], section: str) -> dict[str, float]:
     """Metrics of which each has a section: one without gets `section`."""
     return {name if "/" in name else f"{section}/{name}": value for name, value in metrics.items()}
+
+
+def score_metric(kind: str, score_name: str) -> str:
+    """The name of a test score in MLflow, in percent; its section is that of accuracies, which is the first."""
+    return f"accuracy/{kind}_percent" if score_name == "accuracy" else f"accuracy/{kind}_{score_name}_percent"

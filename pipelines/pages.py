@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from fieldshift.tracking.store import RUN_TAG
 from fieldshift.tracking.views import Chart, Section, View, bars, images, lines, parallel, points
-from pipelines.running import score_metric
+from pipelines.labels import score_metric
 
 PAGES = ("arms", "frames", "fields", "search")
 MOST_CANDIDATES = 12

@@ -13,7 +13,7 @@ from fieldshift.console import Progress, duration, progress, say
 from fieldshift.errors import RunFailedError
 from fieldshift.tracking import Run
 from fieldshift.training import NetworkCard, Recipe
-from pipelines.labels import run_name, sectioned, trial_labels
+from pipelines.labels import run_name, score_metric, sectioned, trial_labels
 from pipelines.placement import placed, workers_of_trials
 from pipelines.problem import Problem
 from pipelines.session import Session
@@ -138,11 +138,6 @@ def record_history(run: Run, history: Sequence[Mapping[str, float]]) -> None:
     """Adds the epochs whose report was lost, as where the process that should have logged it was killed."""
     for row in history:
         run.log_metrics(epoch_metrics(row), step=int(row["epoch"]))
-
-
-def score_metric(kind: str, score_name: str) -> str:
-    """The name of a test score in MLflow, in percent; its section is that of accuracies, which is the first."""
-    return f"accuracy/{kind}_percent" if score_name == "accuracy" else f"accuracy/{kind}_{score_name}_percent"
 
 
 def final_metrics(row: Mapping[str, Any]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import shutil
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import lasting_output, say
 from fieldshift.errors import UserError
-from fieldshift.run_folder import RunFolder, check_semantics, open_run_folder, write_whole
+from fieldshift.run_folder import (
+    RunFolder,
+    check_semantics,
+    config_digest,
+    environment,
+    open_run_folder,
+    write_whole,
+)
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
 from fieldshift.tracking.spool import Spool
@@ -121,6 +129,24 @@ class Session:
         return replace(self.part(name), folder=opened)
 
 
+def origin(folder: RunFolder) -> dict[str, str]:
+    """Tags that tell what a run was made with: command, configuration, versions, and commit where the code is a checkout."""
+    tags = {"fieldshift.config": config_digest(folder.config), "mlflow.note.content": note_of(folder)}
+    tags |= {f"version.{name}": number for name, number in environment()["versions"].items()}
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return tags
+    return tags | ({"mlflow.source.git.commit": found.stdout.strip()} if found.returncode == 0 else {})
+
+
+def note_of(folder: RunFolder, *lines: str) -> str:
+    """The description of a run on MLflow's pages: the command that makes it again, then what is to be said of it."""
+    command = f"fieldshift {folder.command} --config {shlex.quote(str(folder.path / 'config.yaml'))} --out FOLDER"
+    return "\n\n".join([f"FieldShift `{folder.command}`", *lines, f"Run again with\n\n    {command}"])
+
+
 def identity_of(folder: RunFolder) -> str:
     """What a run is known by in stores, wherever its folder lies by then; a run of before is known by its first place."""
     file = folder.path / IDENTITY
@@ -163,6 +189,8 @@ def open_session(
     try:
         with lasting_output():
             run.log_params(flat(folder.config))
+            run.set_tags(origin(folder))
+            run.log_dataset(dataset.name, dataset.digest, {"train": len(dataset.train), "test": len(dataset.test)})
             yield session
     except KeyboardInterrupt:
         session.close("KILLED")

@@ -42,6 +42,7 @@ from pipelines.problem import MOVED_ARMS, Problem, smallest_step
 from pipelines.readings import check_copies, check_readings, check_tuning
 from pipelines.searching import SearchResult, check_edges, check_frames, space_of_search
 from pipelines.session import Session, open_session
+from pipelines.summing import record_study
 from pipelines.sweeping import FEWEST, FrameSweep, check_counts, run_sweep, swept_arm
 
 if TYPE_CHECKING:
@@ -282,6 +283,8 @@ def study(
         seconds = time.perf_counter() - started
         failed = {key: why for part in (comparison, sweep) if part is not None for key, why in part.failed.items()}
         write_summary(session, found, comparison, sweep, fields, report, dataset, seconds, failed)
+        files = [session.path / name for name in policy_files(firsts).values()] + ([] if report is None else [report])
+        record_study(session, comparison, files)
         say()
         say(f"study finished in {duration(seconds)}")
         if report is not None:

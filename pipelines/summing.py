@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.readings import EQUAL_COMPUTE
-from pipelines.labels import budgets, run_name
+from pipelines.labels import budgets, run_name, score_metric
 from pipelines.pages import arms_view, frames_view
-from pipelines.running import score_metric
-from pipelines.session import Session
+from pipelines.session import Session, note_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pipelines.comparison import Comparison
 
 ARM, LENGTH = "arm", "length"
 
@@ -50,6 +53,29 @@ def record_arms(session: Session, rows: pd.DataFrame, summary: pd.DataFrame) -> 
     shown = summary[summary["reading"] == reading]
     seeds, frames = int(shown["n"].max()), int(rows["policy_frames"].max())
     session.keep(arms_view(session.mark, reading, score_name, seeds=seeds, frames=frames))
+
+
+def record_study(session: Session, comparison: Comparison | None, files: Iterable[Path]) -> None:
+    """Puts a study's headline on its own run: the best arm and the methods with their differences, verdict and files."""
+    if not session.store.uri:
+        return
+    for file in files:
+        session.run.log_artifact(file)
+    if comparison is None:
+        return
+    session.run.set_tags({"mlflow.note.content": note_of(session.folder, comparison.verdict)})
+    session.run.log_table(comparison.summary.drop(columns=["seeds", "scores", "judged_scores"]), "comparison")
+    for reading, part in comparison.summary.groupby("reading", sort=False):
+        short = str(reading).replace(", ", " ").replace(" ", "_")
+        best = part.iloc[0]
+        session.run.set_tags({f"best_arm.{short}": str(best["arm"])})
+        numbers = {f"accuracy/{short}/best_percent": 100 * best["judged_mean"]}
+        for row in part[part["role"] == "das"].to_dict("records"):
+            start = f"accuracy/{short}/{row['arm']}"
+            numbers |= {f"{start}_percent": 100 * row["judged_mean"]}
+            for end in ("", "_low", "_high"):
+                numbers[f"{start}_minus_best_2D{end}_points"] = 100 * row[f"difference{end}"]
+        session.run.log_metrics(finite(numbers))
 
 
 def record_lengths(session: Session, rows: pd.DataFrame) -> None:

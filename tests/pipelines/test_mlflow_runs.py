@@ -113,3 +113,20 @@ def test_a_search_says_what_it_found(children: list[Any], small_study: Path) -> 
         words = found[run.data.params["form"], run.data.params["seed"]]
         assert run.data.params["motions"] == "; ".join(words)
         assert len(run.data.params["policy"]) == 16
+
+
+def test_the_studys_own_run_has_the_headline_its_files_and_its_data(runs: list[Any], small_study: Path) -> None:
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    result = read_result(small_study)
+    assert result["verdict"] in parent.data.tags["mlflow.note.content"]
+    assert "fieldshift study --config" in parent.data.tags["mlflow.note.content"]
+    summary = pd.DataFrame(result["summary"])
+    das = summary[(summary["reading"] == EQUAL_COMPUTE) & (summary["arm"] == "das")].iloc[0]
+    assert parent.data.metrics["accuracy/equal_compute/das_percent"] == pytest.approx(100 * das["judged_mean"])
+    assert parent.data.metrics["accuracy/equal_compute/das_minus_best_2D_points"] == pytest.approx(
+        100 * das["difference"]
+    )
+    (data,) = parent.inputs.dataset_inputs
+    assert data.dataset.digest == result["data"]["digest"][:36]
+    kept = {path.name for path in small_study.glob(f"artifacts/{parent.info.run_id}/artifacts/*")}
+    assert {"report.html", "policy.json", "policy-folded.json", "comparison.json", "result.json", "config.yaml"} <= kept

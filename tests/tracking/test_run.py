@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,14 @@ def test_a_table_is_written_in_place_of_an_earlier_one(store: Store, monkeypatch
         run.log_table(pd.DataFrame({"arm": ["none", "das"], "mean": [0.25, mean]}), "comparison")
     table = client_for(store.uri).load_table(store.experiment_id("tables"), "comparison.json", [run.id])
     assert table.to_dict("list") == {"arm": ["none", "das"], "mean": [0.25, 0.75]}
+
+
+def test_the_data_of_a_run_are_its_input(store: Store) -> None:
+    run = store.run("data", "das")
+    run.log_dataset("digits", "0123456789abcdef", {"train": 160, "test": 80})
+    (held,) = client_for(store.uri).get_run(run.id).inputs.dataset_inputs
+    assert (held.dataset.name, held.dataset.digest) == ("digits", "0123456789abcdef")
+    assert json.loads(held.dataset.profile) == {"train": 160, "test": 80}
 
 
 def test_pictures_of_one_key_make_a_series(store: Store) -> None:

@@ -54,6 +54,9 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags, which tables and charts are filtered and grouped by."""
 
+    def log_dataset(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
+        """Logs the data that the run read: what they are called, their digest, and numbers of images by part."""
+
     def tag_experiment(self, tags: Mapping[str, str]) -> None:
         """Sets tags of the experiment that the run belongs to."""
 
@@ -113,6 +116,9 @@ class TrackedRun(Run):
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._send("tags", {"tags": {name: str(value) for name, value in tags.items()}})
+
+    def log_dataset(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
+        self._send("dataset", {"name": name[:500], "digest": digest[:36], "counts": dict(counts)})
 
     def tag_experiment(self, tags: Mapping[str, str]) -> None:
         self._send("experiment", {"tags": dict(tags)})

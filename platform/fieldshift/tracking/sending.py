@@ -14,7 +14,7 @@ _TABLES_TAG = "mlflow.loggedArtifacts"
 
 
 def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
-    """Carries out one message on a run: params, metrics, tags, experiment, image, table, artifact or close."""
+    """Carries out one message on a run: params, metrics, tags, experiment, dataset, image, table, artifact or close."""
     if what == "params":
         _params(client, run_id, message["params"])
     elif what == "metrics":
@@ -25,6 +25,8 @@ def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array:
         experiment_id = client.get_run(run_id).info.experiment_id
         for name, value in message["tags"].items():
             client.set_experiment_tag(experiment_id, name, value)
+    elif what == "dataset":
+        _dataset(client, run_id, message)
     elif what == "image":
         client.log_image(
             run_id, array, key=message["key"], step=message["step"], timestamp=message["time"], synchronous=True
@@ -55,6 +57,16 @@ def _tags(client: Any, run_id: str, tags: dict[str, str]) -> None:
 
     for some in _chunks([RunTag(name, value) for name, value in tags.items()], PARAMS_A_BATCH):
         client.log_batch(run_id, tags=some)
+
+
+def _dataset(client: Any, run_id: str, message: dict[str, Any]) -> None:
+    from mlflow.entities import Dataset, DatasetInput
+
+    data = Dataset(
+        name=message["name"], digest=message["digest"], source_type="fieldshift", source=message["name"],
+        profile=json.dumps(message["counts"]),
+    )  # fmt: skip
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset=data, tags=[])])
 
 
 def _metrics(client: Any, run_id: str, message: dict[str, Any]) -> None:

@@ -1,0 +1,98 @@
+"""What MLflow holds of runs, as one table: a row per run, the same columns wherever the store is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.console import say
+from fieldshift.errors import UserError
+from fieldshift.tracking import TrackingConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN = ("name", "run_id", "parent_id", "status")
+LABELS = (
+    "stage", "arm", "form", "T", "frames", "seed", "reading", "epochs", "equal_epochs", "equal_compute", "search_included",
+    "network", "temporal", "data", "task", "space", "policy", "motions",
+)  # fmt: skip
+METRICS = (
+    *(f"accuracy/{kind}_percent" for kind in ("judged", "plain", "averaged", "mean", "interval_low", "interval_high")),
+    *(f"accuracy/{kind}_mIoU_percent" for kind in ("judged", "plain", "averaged", "mean", "interval_low", "interval_high")),
+    "loss/test", "cost/MFLOP_per_image", "cost/parameters", "cost/epochs", "cost/training_s", "cost/device_s", "cost/search_s",
+    "field/sigma_along_px", "field/sigma_across_px", "field/anisotropy", "field/angle_deg",
+    "field/share_through_other_frames", "field/theory_side_px",
+)  # fmt: skip
+COLUMNS = (*RUN, *LABELS, *METRICS)
+
+
+def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingConfig = TrackingConfig()) -> pd.DataFrame:
+    """Prints one row per run of a run folder or of an experiment on a tracking server, and returns them as a data frame.
+
+    Args:
+        run: run folder, or the name of an experiment in the store of --tracking.uri (or of MLFLOW_TRACKING_URI).
+        csv: print comma-separated values with every column.
+        tracking: where the experiment is.
+    """
+    import pandas as pd
+
+    with _found(run, tracking) as (uri, experiment):
+        rows = [_row(each) for each in _runs(uri, experiment, run)]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["stage", "name", "run_id"], ignore_index=True)
+    if csv:
+        table.to_csv(sys.stdout, index=False)
+    else:
+        shown = table[
+            ["name", "status", "stage", "accuracy/judged_percent", "accuracy/mean_percent", "cost/MFLOP_per_image"]
+        ]
+        say(shown.to_string(index=False, na_rep="-", float_format="%.2f"), whole=True)
+    return table
+
+
+@contextlib.contextmanager
+def _found(run: str, tracking: TrackingConfig) -> Iterator[tuple[str, str | None]]:
+    """The store to read, and the experiment in it; None for the only one with runs."""
+    from fieldshift.tracking.moved import readable
+    from fieldshift.tracking.server import find_store
+
+    uri = tracking.uri or (None if Path(run).is_dir() else os.environ.get("MLFLOW_TRACKING_URI"))
+    if uri is not None:
+        yield uri, run
+        return
+    if not Path(run).is_dir():
+        raise UserError(f"--run {run} is no folder; give a run folder, or an experiment's name with --tracking.uri.")
+    with readable(find_store(run)) as address:
+        yield address, None
+
+
+def _runs(uri: str, experiment: str | None, asked: str) -> Iterator[Any]:
+    from fieldshift.tracking.store import client_for
+
+    client = client_for(uri)
+    found = client.search_experiments() if experiment is None else [client.get_experiment_by_name(experiment)]
+    if found == [None]:
+        raise UserError(f"There is no experiment '{asked}' in {uri}; give a name that its pages list.")
+    token = None
+    while True:
+        page = client.search_runs([each.experiment_id for each in found], max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _row(run: Any) -> dict[str, Any]:
+    data, info = run.data, run.info
+    labels = {name: data.params.get(name) for name in LABELS}
+    own = {
+        "name": info.run_name,
+        "run_id": info.run_id,
+        "parent_id": data.tags.get("mlflow.parentRunId"),
+        "status": info.status,
+    }
+    return {**own, **labels, **{name: data.metrics.get(name) for name in METRICS}}

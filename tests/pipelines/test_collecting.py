@@ -1,0 +1,57 @@
+"""Runs as one table: a row each, the same columns from a folder and from a store's address."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import pipelines
+from fieldshift.cli import main
+from fieldshift.errors import UserError
+from fieldshift.tracking import TrackingConfig, open_store
+from pipelines.collecting import COLUMNS
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = open_store(TrackingConfig(), tmp_path_factory.mktemp("runs") / "study")
+    parent = store.run("mine", "study", key="study")
+    for seed, score in ((0, 75.0), (1, 80.5)):
+        run = store.run("mine", f"das T3 s{seed}", parent_id=parent.id, key=f"das{seed}")
+        run.log_params({"stage": "compare", "arm": "das", "seed": str(seed)})
+        run.log_metrics({"accuracy/judged_percent": score})
+        run.close()
+    parent.close()
+    return store.folder
+
+
+def test_a_folder_and_a_store_give_the_same_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pipelines.results(str(folder))
+    assert "das T3 s1" in capsys.readouterr().out
+    assert tuple(table.columns) == COLUMNS
+    assert table["accuracy/judged_percent"].dropna().tolist() == [75.0, 80.5]
+    assert table["parent_id"].notna().sum() == 2
+    config = TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}")
+    pd.testing.assert_frame_equal(table, pipelines.results("mine", tracking=config))
+
+
+def test_the_command_prints_comma_separated_values(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", "--run", str(folder), "--csv"]) == 0
+    printed = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert tuple(printed.columns) == COLUMNS
+    assert len(printed) == 3
+
+
+def test_what_is_not_there_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(UserError, match="is no folder"):
+        pipelines.results(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="no tracking store"):
+        pipelines.results(str(tmp_path))
+    with pytest.raises(UserError, match="no experiment 'other'"):
+        pipelines.results("other", tracking=TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}"))
