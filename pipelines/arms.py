@@ -12,7 +12,7 @@ from fieldshift.forms import FORMS, Form, check_form
 from fieldshift.training import ARMS, FOLDED_ARMS, arm_named
 from pipelines.alignment import NoAlignmentError, check_alignment
 from pipelines.policies import operations_of
-from pipelines.problem import PolicySource, Problem, Step, check_folded
+from pipelines.problem import NormedBatch, PolicySource, Problem, check_folded
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
@@ -101,8 +101,8 @@ def arms_that_build(
     *,
     seed: int,
     named: bool,
-    step: Step,
-    searched: Step,
+    step: NormedBatch,
+    searched: NormedBatch,
 ) -> tuple[list[str], dict[Form, int]]:
     """The arms that this network has, and how many edges a search decides in each form whose policy is not given.
 

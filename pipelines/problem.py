@@ -39,8 +39,8 @@ MOVED_ARMS: dict[Form, str] = {"video": "das", "folded": "das-folded"}
 
 
 @dataclass(frozen=True)
-class Step:
-    """A step as BatchNorm sees it: how many images, of one worker or, `synchronised`, of all together."""
+class NormedBatch:
+    """The images of one step that BatchNorm sees together: those of one worker or, `synchronised`, of all workers."""
 
     images: int
     synchronised: bool = False
@@ -85,7 +85,9 @@ class Problem:
             )
         return dataset
 
-    def edges_to_decide(self, dataset: DataSet, space: Space, seed: int, *, step: Step, order: str = "first") -> int:
+    def edges_to_decide(
+        self, dataset: DataSet, space: Space, seed: int, *, step: NormedBatch, order: str = "first"
+    ) -> int:
         """How many edges a search has to decide; UserError where the network has no search in this space and form."""
         from fieldshift.search import check_search
 
@@ -147,7 +149,7 @@ class Problem:
         space: Space | None,
         seed: int,
         *,
-        step: Step,
+        step: NormedBatch,
         align: bool = True,
     ) -> NetworkCard:
         """The card, once it is known that its network can be built and learn from the images in a step.
@@ -160,13 +162,13 @@ class Problem:
         return card
 
 
-def smallest_step(samples: int, batch: int, workers: int, synchronised: bool | None = False) -> Step:
+def smallest_step(samples: int, batch: int, workers: int, synchronised: bool | None = False) -> NormedBatch:
     """The smallest step of an epoch over `samples` images; `synchronised`: over all workers together."""
     shared_by = 1 if synchronised else max(workers, 1)
-    return Step(max(1, min(batch, samples) // shared_by), bool(synchronised))
+    return NormedBatch(max(1, min(batch, samples) // shared_by), bool(synchronised))
 
 
-def check_builds(card: NetworkCard, step: Step) -> None:
+def check_builds(card: NetworkCard, step: NormedBatch) -> None:
     """Raises UserError where a network has no such option or place, or cannot read the images or learn from so few in a step.
 
     Built without memory, so it takes no time.

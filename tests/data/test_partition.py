@@ -57,7 +57,7 @@ def test_holdout_refuses_a_fraction_outside(fraction: float) -> None:
 def test_parts_that_would_be_empty_are_refused() -> None:
     with pytest.raises(UserError, match="fraction"):
         holdout(split_of([0, 1]), 0.01, seed=0)
-    with pytest.raises(UserError, match="halves"):
+    with pytest.raises(UserError, match="halved"):
         halves(split_of([0]), seed=0)
 
 

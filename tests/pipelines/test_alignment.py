@@ -11,7 +11,7 @@ from fieldshift.cli import main
 from fieldshift.motions import Edge, Policy, Step
 from fieldshift.search import load_space, random_policy
 from pipelines.arms import arms_that_build, check_arms
-from pipelines.problem import Problem
+from pipelines.problem import NormedBatch, Problem
 from pipelines.searching import space_of_search
 
 SMALL = ["--tracking.enabled", "false", "--loading.workers", "0"]
@@ -153,7 +153,7 @@ def test_arms_that_nobody_named_are_left_out(scenes: Path, capsys: pytest.Captur
     )  # fmt: skip
     arms, edges = arms_that_build(
         problem, problem.check(), check_arms(None, "video", "tsm"), {}, load_space("affine-cell"), seed=0, named=False,
-        images=4, searched=4,
+        step=NormedBatch(4), searched=NormedBatch(4),
     )  # fmt: skip
     assert list(edges) == ["folded"]
     assert {"none", "replicate", "das-folded", "random-policy-folded"} <= set(arms)

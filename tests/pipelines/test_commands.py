@@ -17,7 +17,7 @@ from fieldshift.run_folder import read_result
 from fieldshift.search import load_space
 from fieldshift.training import ARMS
 from pipelines.arms import arms_that_build
-from pipelines.problem import Problem
+from pipelines.problem import NormedBatch, Problem
 
 SMALL = ["--loading.train_limit", "160", "--loading.test_limit", "80"]
 QUICK = [*SMALL, "--recipe.epochs", "1", "--recipe.batch", "32", "--tracking.enabled", "false"]
@@ -278,7 +278,9 @@ def test_an_arm_that_a_network_does_not_have_is_left_out_and_said(capsys: pytest
         architecture=NetworkConfig(), loading=LoadingConfig(train_limit=160, test_limit=80),
     )  # fmt: skip
     given = (["none", "wide-field", "das"], {"video": Policy.replicate(3)}, load_space("affine-one"))
-    found = arms_that_build(problem, problem.load(), *given, seed=0, named=False, images=32, searched=32)
+    found = arms_that_build(
+        problem, problem.load(), *given, seed=0, named=False, step=NormedBatch(32), searched=NormedBatch(32)
+    )
     assert found == (["none", "das"], {})
     assert "without the arm wide-field" in capsys.readouterr().out
 

@@ -11,7 +11,7 @@ from fieldshift.data import DataSet, LoadingConfig, load_dataset
 from fieldshift.errors import UserError
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import load_space
-from pipelines.problem import Problem, Step, smallest_step
+from pipelines.problem import NormedBatch, Problem, smallest_step
 
 OWN = """
 from torch import nn
@@ -56,7 +56,7 @@ def asked(network: str) -> tuple[Problem, DataSet]:
 def test_a_synchronised_step_is_that_of_all_workers(
     samples: int, batch: int, workers: int, synchronised: bool | None, images: int
 ) -> None:
-    assert smallest_step(samples, batch, workers, synchronised) == Step(images, bool(synchronised))
+    assert smallest_step(samples, batch, workers, synchronised) == NormedBatch(images, bool(synchronised))
 
 
 def test_one_image_per_worker_is_enough_where_the_statistics_are_shared(own: str) -> None:
@@ -70,11 +70,11 @@ def test_one_image_per_worker_is_enough_where_the_statistics_are_shared(own: str
 
 def test_a_network_without_batch_norm_is_refused_in_training_and_search(own: str) -> None:
     problem, dataset = asked(f"{own}:without")
-    problem.checked_card(dataset, "none", None, None, 0, step=Step(2))
+    problem.checked_card(dataset, "none", None, None, 0, step=NormedBatch(2))
     with pytest.raises(UserError, match="has no BatchNorm; leave it out"):
-        problem.checked_card(dataset, "none", None, None, 0, step=Step(2, synchronised=True))
+        problem.checked_card(dataset, "none", None, None, 0, step=NormedBatch(2, synchronised=True))
     with pytest.raises(UserError, match="has no BatchNorm; leave it out"):
-        problem.edges_to_decide(dataset, load_space("affine-one"), 0, step=Step(2, synchronised=True))
+        problem.edges_to_decide(dataset, load_space("affine-one"), 0, step=NormedBatch(2, synchronised=True))
 
 
 def test_it_is_refused_before_any_folder_or_worker(
