@@ -6,7 +6,7 @@ import pytest
 
 from fieldshift.cli import main
 from fieldshift.cluster.jobs import JobGoesOn
-from pipelines import jobs
+from pipelines import submitting
 
 URL = "http://127.0.0.1:1"
 
@@ -29,7 +29,7 @@ def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.Captu
 
 
 def test_ctrl_c_while_following_says_that_the_job_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(KeyboardInterrupt), jobs.job_stays(URL):
+    with pytest.raises(KeyboardInterrupt), submitting.job_stays(URL):
         raise JobGoesOn("raysubmit_1")
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith("job raysubmit_1 goes on;")
