@@ -56,11 +56,9 @@ STUDY_ARMS = (
     "none", "affine", "randaugment", "das", "replicate", "random-policy", "das-folded", "das-folded+affine",
     "random-policy-folded", "dilated", "dilated+affine",
 )  # fmt: skip
-STUDY_SEEDS = 5
-STUDY_READINGS = READINGS[:2]
+STUDY_SEEDS, STUDY_READINGS = 5, READINGS[:2]
 STUDY_RECIPE = Recipe(epochs=6)
-STUDY_FRAMES = (1, 3, 5)
-STUDY_STEPS = (3, 5, 7)
+STUDY_FRAMES, STUDY_STEPS = (1, 3, 5), (3, 5, 7)
 
 
 @dataclass(frozen=True)

@@ -42,9 +42,16 @@ def test_outside_the_main_thread_signals_are_left_alone() -> None:
     ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
 def test_a_command_that_is_ended_says_which_signal_it_was(
-    number: int, status: int, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: int,
+    status: int,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setattr(cli, "dispatch", lambda _argv: os.kill(os.getpid(), number))
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
     assert cli.main(["study"]) == status
     assert capsys.readouterr().err == f"fieldshift: {word}.\n"
 
