@@ -223,24 +223,35 @@ def trained_folder(run: str, tracking: TrackingConfig) -> Path:
     if Path(run).exists() or not _RUN_ID.fullmatch(run):
         return Path(run)
     from fieldshift.tracking.addresses import sqlite_address
-    from fieldshift.tracking.store import KEY_TAG, client_for
+    from fieldshift.tracking.store import FOLDER_TAG, KEY_TAG, client_for
 
-    stores = [tracking.uri] if tracking.uri else [sqlite_address(file) for file in local_stores()]
-    for uri in stores:
+    stores = (
+        {tracking.uri: Path.cwd()} if tracking.uri else {sqlite_address(file): file.parent for file in local_stores()}
+    )
+    for uri, home in stores.items():
         try:
             tags = client_for(uri).get_run(run).data.tags
         except Exception:  # not in this store, or a store of something else
             continue
-        key = tags.get(KEY_TAG, "")  # the run's folder, for a trial with a colon and its name
-        place, _, trial = (key, "", "") if Path(key).is_dir() else key.rpartition(":")
-        folder = Path(place) / "trials" / trial if trial else Path(place)
-        if not place or not folder.is_dir():
+        home = Path(
+            uri.removeprefix("sqlite:///").partition("?")[0]
+        ).parent  # what its own folder holds is named from there
+        folder = home / tags[FOLDER_TAG] if FOLDER_TAG in tags else folder_of_key(tags.get(KEY_TAG, ""))
+        if folder is None or not folder.is_dir():
             raise UserError(
                 f"MLflow run {run} lies in {folder or 'no folder'}, which is not here; give its run folder."
             )
         return folder
     where = tracking.uri or "the stores of the folders below runs/"
     raise UserError(f"There is no MLflow run {run} in {where}; give --tracking.uri of its store, or its run folder.")
+
+
+def folder_of_key(key: str) -> Path | None:
+    """The folder of a run of an earlier version, whose key is its folder, for a trial with a colon and its name."""
+    place, _, trial = (key, "", "") if Path(key).is_dir() else key.rpartition(":")
+    if not place:
+        return Path(key) if key else None
+    return Path(place) / "trials" / trial if trial else Path(place)
 
 
 def local_stores() -> list[Path]:

@@ -11,6 +11,8 @@ import pytest
 from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS
 from fieldshift.report import summarise
 from fieldshift.run_folder import read_result
+from fieldshift.tracking import TrackingConfig
+from pipelines.field_subjects import trained_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -130,3 +132,15 @@ def test_the_studys_own_run_has_the_headline_its_files_and_its_data(runs: list[A
     assert data.dataset.digest == result["data"]["digest"][:36]
     kept = {path.name for path in small_study.glob(f"artifacts/{parent.info.run_id}/artifacts/*")}
     assert {"report.html", "policy.json", "policy-folded.json", "comparison.json", "result.json", "config.yaml"} <= kept
+
+
+def test_a_trials_run_id_leads_to_its_folder(
+    children: list[Any], small_study: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/study").symlink_to(small_study)
+    monkeypatch.chdir(tmp_path)
+    trial = of_stage(children, "compare")[0]
+    found = trained_folder(trial.info.run_id, TrackingConfig())
+    assert found.resolve() == (small_study / trial.data.tags["fieldshift.folder"]).resolve()
+    assert (found / "weights.safetensors").exists()

@@ -210,7 +210,7 @@ REFUSED = {
             trained=False,
             policy=PlacedPolicy(motions=(PlacedMotion(PLACES, (ACROSS,)),)),
         ),
-        "only a folded network has",
+        "only a folded network supports",
     ),
 }
 
