@@ -17,7 +17,7 @@ from pipelines.builtin_data import notes_on
 from pipelines.policies import ArmPolicies
 from pipelines.problem import Problem
 from pipelines.readings import TUNED, Budget, card_cost, video_cost
-from pipelines.session import Session, say_failed
+from pipelines.session import FailsWithTrials, Session, say_failed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(FailsWithTrials):
     """What a comparison found.
 
     Attributes:
@@ -48,10 +48,6 @@ class Comparison:
     claims: pd.DataFrame
     failed: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def exit_status(self) -> int:
-        return int(bool(self.failed))
-
 
 def run_comparison(
     session: Session,
@@ -69,33 +65,13 @@ def run_comparison(
     tune_randaugment: int = 0,
     searches: list[dict[str, Any]] | None = None,
 ) -> Comparison:
-    """Trains every (arm, reading, seed), or takes them from the finished run; summarises and prints the tables."""
+    """Trains every (arm, reading, seed), or takes them from the finished run; summarises and prints the tables.
+
+    The result has one row per trial and reading.
+    """
     finished = session.folder.finished_result()
-    if finished is None:
-        finished = train_arms(
-            session, problem, dataset, policies, space, arms=arms, readings=readings, seeds=seeds, recipe=recipe,
-            cluster=cluster, copies=copies, tune_randaugment=tune_randaugment, searches=searches or [],
-        )  # fmt: skip
-    return shown_comparison(session, finished, notes_on(problem.data))
-
-
-def train_arms(
-    session: Session,
-    problem: Problem,
-    dataset: DataSet,
-    policies: ArmPolicies,
-    space: Space,
-    *,
-    arms: list[str],
-    readings: list[str],
-    seeds: list[int],
-    recipe: Recipe,
-    cluster: ClusterConfig,
-    copies: int,
-    tune_randaugment: int,
-    searches: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """Trains every trial and writes the result: one row per trial and reading."""
+    if finished is not None:
+        return shown_comparison(session, finished, notes_on(problem.data))
     from pipelines.running import run_training_trials, training_trial, with_epochs
     from pipelines.tuning import tune_randaugment as tuned_numbers
 
@@ -150,17 +126,18 @@ def train_arms(
         if trial.key in results
         for reading in shown
     ]
-    return session.folder.write_result(
+    result = session.folder.write_result(
         {
             "rows": rows,
             "baselines": [name for name in arms if arm_named(name).kind == "baseline"],
-            "searches": searches,
+            "searches": searches or [],
             "randaugment": tuned,
             "budget": budget.record(readings),
             "data": dataset.record(),
             "failed": session.failed,
         }
     )
+    return shown_comparison(session, result, notes_on(problem.data))
 
 
 def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[str]) -> Comparison:

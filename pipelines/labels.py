@@ -87,3 +87,12 @@ def sectioned(metrics: Mapping[str, float], section: str) -> dict[str, float]:
 def score_metric(kind: str, score_name: str) -> str:
     """The name of a test score in MLflow, in percent; its section is that of accuracies, which is the first."""
     return f"accuracy/{kind}_percent" if score_name == "accuracy" else f"accuracy/{kind}_{score_name}_percent"
+
+
+def costs(row: Mapping[Any, Any]) -> dict[str, float]:
+    """What an arm costs, in the sections of MLflow's charts."""
+    found = {
+        "cost/MFLOP_per_image": row["flops"] / 1e6, "cost/parameters": row["parameters"], "cost/epochs": row["epochs"],
+        "cost/training_s": row["seconds"], "cost/search_s": row.get("search_seconds"),
+    }  # fmt: skip
+    return {name: float(value) for name, value in found.items() if value is not None}

@@ -33,14 +33,17 @@ def workers_of_trials(cluster: ClusterConfig) -> int:
 
 def sharing_workers(cluster: ClusterConfig) -> int:
     """Workers that share the batches of one trial, as `workers_of_trials`; does not import Ray."""
-    return (
-        0 if cluster.trials_at_once == 0 or importlib.util.find_spec("ray") is None else max(cluster.trial_workers, 1)
-    )
+    return max(cluster.trial_workers, 1) if may_use_ray(cluster) else 0
+
+
+def may_use_ray(cluster: ClusterConfig) -> bool:
+    """Whether trials run on Ray as far as can be told without importing it."""
+    return cluster.trials_at_once != 0 and importlib.util.find_spec("ray") is not None
 
 
 def check_trials_fit(cluster: ClusterConfig) -> None:
     """Raises UserError when a trial of a comparison needs more than there is."""
-    if cluster.trials_at_once != 0 and importlib.util.find_spec("ray") is not None:
+    if may_use_ray(cluster):
         check_reach(cluster, max(cluster.trial_workers, 1))
     check_fits(cluster, workers_of_trials(cluster))
 

@@ -13,7 +13,7 @@ from fieldshift.console import Progress, duration, progress, say
 from fieldshift.errors import RunFailedError
 from fieldshift.tracking import Run
 from fieldshift.training import NetworkCard, Recipe
-from pipelines.labels import run_name, score_metric, sectioned, trial_labels
+from pipelines.labels import costs, run_name, score_metric, sectioned, trial_labels
 from pipelines.placement import placed, workers_of_trials
 from pipelines.problem import Problem
 from pipelines.session import Session
@@ -151,10 +151,7 @@ def final_metrics(row: Mapping[str, Any]) -> dict[str, float]:
             for kind, score in scores.items()
         },
         "loss/test": row["loss"],
-        "cost/parameters": row["parameters"],
-        "cost/MFLOP_per_image": row["flops"] / 1e6,
-        "cost/epochs": row["epochs"],
-        "cost/training_s": row["seconds"],
+        **costs(row),
         "cost/device_s": row.get("device_seconds"),
     }
     return {key: float(value) for key, value in values.items() if known(value)}

@@ -227,6 +227,16 @@ def say_waiting(folder: Path) -> None:
         )
 
 
+class FailsWithTrials:
+    """A result that names the trials that failed, and why; the command that made it then ends with status 1."""
+
+    failed: dict[str, str]
+
+    @property
+    def exit_status(self) -> int:
+        return int(bool(self.failed))
+
+
 def say_failed(failed: dict[str, str]) -> None:
     """Names the trials that are missing from a result, and what to do about them."""
     if failed:

@@ -41,7 +41,7 @@ from pipelines.policies import (
 from pipelines.problem import MOVED_ARMS, Problem, smallest_step
 from pipelines.readings import check_copies, check_readings, check_tuning
 from pipelines.searching import SearchResult, check_edges, check_frames, space_of_search
-from pipelines.session import Session, open_session
+from pipelines.session import FailsWithTrials, Session, open_session
 from pipelines.summing import record_study
 from pipelines.sweeping import FEWEST, FrameSweep, check_counts, run_sweep, swept_arm
 
@@ -62,7 +62,7 @@ STUDY_FRAMES, STUDY_STEPS = (1, 3, 5), (3, 5, 7)
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class StudyResult(FailsWithTrials):
     """What a study found; a stage that was not asked for, and not there from before, is None.
 
     Attributes:
@@ -86,10 +86,6 @@ class StudyResult:
     fields: FieldResult | None = None
     report: Path | None = None
     failed: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def exit_status(self) -> int:
-        return int(bool(self.failed))
 
 
 def study(

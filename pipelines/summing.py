@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.readings import EQUAL_COMPUTE
-from pipelines.labels import budgets, run_name, score_metric
+from pipelines.labels import budgets, costs, run_name, score_metric
 from pipelines.pages import arms_view, frames_view
 from pipelines.session import Session, note_of
 
@@ -112,15 +112,6 @@ def record_lengths(session: Session, rows: pd.DataFrame) -> None:
             )
         line.close("FINISHED")
     session.keep(frames_view(session.mark, score_name))
-
-
-def costs(row: dict[Any, Any]) -> dict[str, float]:
-    """What an arm costs, in the sections of MLflow's charts."""
-    found = {
-        "cost/MFLOP_per_image": row["flops"] / 1e6, "cost/parameters": row["parameters"], "cost/epochs": row["epochs"],
-        "cost/training_s": row["seconds"], "cost/search_s": row.get("search_seconds"),
-    }  # fmt: skip
-    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def finite(metrics: dict[str, float]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from pipelines.placement import check_trials_fit, sharing_workers
 from pipelines.policies import ArmPolicies, FoundPolicy
 from pipelines.problem import MOVED_ARMS, PolicySource, Problem, read_policy, smallest_step
 from pipelines.readings import card_cost, video_cost
-from pipelines.session import Session, open_session, say_failed
+from pipelines.session import FailsWithTrials, Session, open_session, say_failed
 from search_spaces.frame_sweep import FRAME_COUNTS
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ FEWEST = 3  # frames of a policy that folds
 
 
 @dataclass(frozen=True)
-class FrameSweep:
+class FrameSweep(FailsWithTrials):
     """What a frame sweep found: one row per trial (arm, frames, seed, score in [0, 1], parameters, FLOPs per image, seconds).
 
     frames is T of the policy's video; in the folded form, which reads one frame, T decides the step between neighbours.
@@ -45,10 +45,6 @@ class FrameSweep:
     folder: Path
     rows: pd.DataFrame
     failed: dict[str, str] = field(default_factory=dict)  # trials that failed and why; rows are without them
-
-    @property
-    def exit_status(self) -> int:
-        return int(bool(self.failed))
 
 
 @dataclass(frozen=True)

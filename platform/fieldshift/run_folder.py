@@ -41,7 +41,7 @@ class RunFolder:
 
     def finished_result(self) -> dict[str, Any] | None:
         """The result of an earlier, finished run of the same configuration, or None; a run with failed trials is unfinished."""
-        return read_result(self.path) if self.resumed and is_finished(self.path) else None
+        return result_without_failures(self.path) if self.resumed else None
 
     def write_result(self, values: dict[str, Any]) -> dict[str, Any]:
         """Writes result.json: `values` with command, configuration, time, versions and hardware. Returns all of it."""
@@ -60,7 +60,13 @@ class RunFolder:
 
 def is_finished(folder: Path) -> bool:
     """Whether a run folder contains a result without failed trials."""
-    return (folder / "result.json").exists() and not read_result(folder).get("failed")
+    return result_without_failures(folder) is not None
+
+
+def result_without_failures(folder: Path) -> dict[str, Any] | None:
+    """The result that a run folder contains, or None where there is none, or trials failed in it."""
+    result = read_result(folder) if (folder / "result.json").exists() else None
+    return None if result is None or result.get("failed") else result
 
 
 def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any], resume: bool) -> RunFolder:

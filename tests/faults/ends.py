@@ -9,7 +9,6 @@ then the same command with --resume finishes. Ends with status 1 where anything 
 
 from __future__ import annotations
 
-import argparse
 import random
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from pathlib import Path
 import psutil
 from mlflow import MlflowClient
 
-from tests.faults.kills import DEADLINE_S, LOOK_S, SMALL, STAGES, working
+from tests.faults.kills import DEADLINE_S, LOOK_S, SMALL, STAGES, options, working
 
 ENDS_S = 15.0
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -77,11 +76,7 @@ def wait_for_work(process: subprocess.Popen[bytes], name: str, after: float) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES))
-    parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args(arguments)
+    chosen = options(__doc__, 3, arguments)
     chance, failures = random.Random(chosen.seed), 0
     for name in chosen.stages:
         for number in range(chosen.repetitions):

@@ -167,12 +167,17 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=20)
+def options(about: str | None, repetitions: int, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a script of this folder."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=repetitions)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    chosen = options(__doc__, 20, arguments)
     wrong = [line for name in chosen.stages for line in harmed_alike(name, chosen.repetitions, chosen.seed)]
     for line in wrong:
         print(line)

@@ -83,7 +83,7 @@ def _job(details: Any) -> Job:
     ended = datetime.now(UTC) if not details.end_time else datetime.fromtimestamp(details.end_time / 1000, UTC)
     return Job(
         job_id=str(details.submission_id),
-        status=str(details.status.value if hasattr(details.status, "value") else details.status),
+        status=str(details.status),
         command=(details.metadata or {}).get("command") or str(details.entrypoint),
         started=begun,
         seconds=0.0 if begun is None else (ended - begun).total_seconds(),

@@ -123,9 +123,8 @@ def fit(
             storage_path=str((storage / "ray").resolve()),
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
-                controller_failure_limit=min(
-                    1, cluster.max_failures
-                ),  # workers that died during their start, or did not start
+                # Workers that died during their start, or did not start.
+                controller_failure_limit=min(1, cluster.max_failures),
                 max_preemption_failures=cluster.max_failures,
             ),
             callbacks=[_watcher(mailbox)],

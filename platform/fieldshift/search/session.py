@@ -28,6 +28,7 @@ from fieldshift.search.state import SearchState
 from fieldshift.search.supernet import AnySupernet, FoldedSupernet, Supernet
 from fieldshift.training import distributed
 from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
+from fieldshift.training.loop import layers_draw_from
 from fieldshift.training.recipe import Recipe
 
 POLICY_FILE, STATE_FILE, HALVES_FILE = "policy.json", "search.pt", "halves.json"
@@ -197,9 +198,7 @@ class Session:
             self._batches(half, self.batch, seed=self.seed + stream, epoch=passes, drop_last=True)
             for half, stream in ((self.weight_half, WEIGHTS), (self.alpha_half, ALPHA))
         )
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(mixed_seed(self.seed, passes, distributed.rank()))
+        with layers_draw_from(mixed_seed(self.seed, passes, distributed.rank()), self.device):
             for step, (batch, alpha_batch) in enumerate(zip(on_weights, on_alpha, strict=False)):
                 yield self._augmented(batch, step, WEIGHTS), self._augmented(alpha_batch, step, ALPHA)
 
