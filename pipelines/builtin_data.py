@@ -9,7 +9,7 @@ def notes_on(data: str) -> list[str]:
     """Notes for the tables of a data set; empty for all but the built-in ones."""
     if not is_digit_pairs(data):
         return []
-    from fieldshift.data.digit_pairs import CANVAS, FARTHEST, NEAREST
+    from fieldshift.data.published.digit_pairs import CANVAS, FARTHEST, NEAREST
 
     mean = (NEAREST + FARTHEST) / 2
     return [

@@ -125,7 +125,7 @@ def predict(
 
     import torch
 
-    from fieldshift.data.content import content_hash
+    from fieldshift.data.files.content import content_hash
     from fieldshift.training import load_network
     from pipelines.data_record import read_record
     from pipelines.run_data import loading_of
@@ -176,7 +176,7 @@ def read_picture(
 ) -> Tensor:
     """A picture as uint8 (C, H, W), brought to the channels and size that the network was trained on."""
     from fieldshift.data import BadFileError
-    from fieldshift.data.reading import Reader
+    from fieldshift.data.files.reading import Reader
 
     reader = Reader(size=size, channels=channels, pixel_limit=pixel_limit, fitting="crop", to_grey=True)
     try:

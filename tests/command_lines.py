@@ -81,7 +81,7 @@ def guarded(folder: Path) -> Iterator[dict[str, str]]:
 
     Yields the paths that stand for words such as RUN.
     """
-    import fieldshift.data.inspect
+    import fieldshift.data.inspection.inspect
     import fieldshift.tracking.server
     import fieldshift.training.saved
     import pipelines.describing

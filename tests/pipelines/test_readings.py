@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fieldshift.cli import main
-from fieldshift.data.digit_pairs import scenes
+from fieldshift.data.published.digit_pairs import scenes
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED

@@ -13,7 +13,7 @@ import pytest
 
 from fieldshift.data.catalogue import OWN
 from fieldshift.data.names import DOWNLOADED, OWN_KINDS, PLACES
-from fieldshift.data.published import PUBLISHED
+from fieldshift.data.published.sets import PUBLISHED
 from fieldshift.networks import TEMPORAL
 from fieldshift.networks.names import INTERLEAVED, TEMPORAL_NAMES, published_models
 from tests.mistakes import MISTAKES

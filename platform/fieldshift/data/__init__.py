@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from fieldshift.deferral import load_on_use
 
 if TYPE_CHECKING:
-    from fieldshift.data.arms2d import Augmentation, augmentation, known_augmentations
-    from fieldshift.data.basic import BasicAugmentation
+    from fieldshift.data.augmentation.arms import Augmentation, augmentation, known_augmentations
+    from fieldshift.data.augmentation.basic import BasicAugmentation
     from fieldshift.data.batching import Batch, batch_count, batches, epoch_order
     from fieldshift.data.catalogue import CatalogueRow, catalogue, load_dataset
     from fieldshift.data.class_names import with_classes
     from fieldshift.data.dataset import DataSet
     from fieldshift.data.identity import Identity, changes
-    from fieldshift.data.inspect import inspect_data
+    from fieldshift.data.inspection.inspect import inspect_data
+    from fieldshift.data.inspection.report import DataReport
     from fieldshift.data.loading import LoadingConfig, LoadingOverrides
     from fieldshift.data.names import known_datasets
     from fieldshift.data.partition import halves, holdout, write_parts
     from fieldshift.data.problems import BadFileError, Problem
-    from fieldshift.data.report import DataReport
     from fieldshift.data.split import IGNORE, Split, TensorSplit
 
 __all__ = [

@@ -9,15 +9,15 @@ from pathlib import Path
 from fieldshift.data.cache import data_root
 from fieldshift.data.collection import Collection
 from fieldshift.data.dataset import DataSet
-from fieldshift.data.digit_pairs import digit_pairs
 from fieldshift.data.identity import Identity
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import AXES, DOWNLOADED, PLACES, check_data_name, is_digit_pairs
-from fieldshift.data.own_folder import folder_collection
-from fieldshift.data.own_npz import npz_collection
-from fieldshift.data.own_scenes import scene_collection
+from fieldshift.data.own.folder import folder_collection
+from fieldshift.data.own.npz import npz_collection
+from fieldshift.data.own.scenes import scene_collection
 from fieldshift.data.problems import Findings
-from fieldshift.data.published import PUBLISHED
+from fieldshift.data.published.digit_pairs import digit_pairs
+from fieldshift.data.published.sets import PUBLISHED
 from fieldshift.data.split import Task
 from fieldshift.errors import UserError, unknown_name
 

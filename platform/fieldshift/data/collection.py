@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from fieldshift.data.cache import cached_arrays
-from fieldshift.data.content import FileContents
 from fieldshift.data.copies import conflicting, report_conflicts
 from fieldshift.data.dataset import (
     DataSet,
@@ -19,18 +18,19 @@ from fieldshift.data.dataset import (
     digest_of_split,
     ignore_index_of,
 )
-from fieldshift.data.headers import note_headers, probe
+from fieldshift.data.files.content import FileContents
+from fieldshift.data.files.headers import note_headers, probe
+from fieldshift.data.files.listing import Listing
+from fieldshift.data.files.mask_tables import MaskTable
+from fieldshift.data.files.reading import Fitting, Reader
+from fieldshift.data.files.streaming import FileStore, StreamedSplit
 from fieldshift.data.identity import Identity, repeated
-from fieldshift.data.listing import Listing
 from fieldshift.data.loading import LoadingConfig
-from fieldshift.data.mask_tables import MaskTable
 from fieldshift.data.names import existing_folder
 from fieldshift.data.partition import limited
 from fieldshift.data.problems import Findings, Problem, summaries
-from fieldshift.data.reading import Fitting, Reader
 from fieldshift.data.samples import array_identity, arrays_like, file_identity, files_like
 from fieldshift.data.split import Task, TensorSplit
-from fieldshift.data.streaming import FileStore, StreamedSplit
 from fieldshift.errors import UserError
 
 MEASURED = 256

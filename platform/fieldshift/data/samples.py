@@ -10,10 +10,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fieldshift.data.content import FileContents, common_folder
+from fieldshift.data.files.content import FileContents, common_folder
+from fieldshift.data.files.listing import Listing, facts
 from fieldshift.data.identity import PARTS, Identity, PartIdentity
 from fieldshift.data.leaks import hashed
-from fieldshift.data.listing import Listing, facts
 from fieldshift.data.split import TensorSplit
 from fieldshift.errors import UserError
 

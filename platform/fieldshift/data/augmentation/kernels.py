@@ -1,0 +1,208 @@
+"""Torchvision's augmentation ops on a batch with one op per image, bit for bit as applied per image.
+
+Images with the same colour op are processed together, and all geometric ops share one sampling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn.functional import grid_sample
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from fieldshift.data.augmentation.colours import COLOURS, Images
+
+# Torchvision's re-exports are not visible to strict type checkers.
+F: Any = functional
+
+Masks = Int64[Tensor, "batch height width"]
+
+
+LARGEST_REMEMBERED = 64 * 64
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One op of torchvision's augmentation space on one image, in torchvision's own units (`magnitude` of `name`)."""
+
+    name: str
+    magnitude: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Parameters of a sampling, as in torchvision's affine: angles in degrees, shifts in pixels."""
+
+    angle: float = 0.0
+    translate: tuple[float, float] = (0.0, 0.0)
+    scale: float = 1.0
+    shear: tuple[float, float] = (0.0, 0.0)
+    corner: bool = False
+    """Whether the fixed point is the upper left corner of the image instead of its centre."""
+
+
+PLACEMENTS: dict[str, Callable[[float], Placement]] = {
+    "ShearX": lambda size: Placement(shear=(math.degrees(math.atan(size)), 0.0), corner=True),
+    "ShearY": lambda size: Placement(shear=(0.0, math.degrees(math.atan(size))), corner=True),
+    "TranslateX": lambda size: Placement(translate=(float(int(size)), 0.0)),
+    "TranslateY": lambda size: Placement(translate=(0.0, float(int(size)))),
+    # torchvision's `rotate` turns in the opposite direction to its `affine`.
+    "Rotate": lambda size: Placement(angle=-(size % 360)),
+}
+
+
+def apply_ops(
+    images: Images,
+    ops: Sequence[Op | None],
+    *,
+    interpolation: str,
+    fill: tuple[float, ...] | None,
+    masks: Masks | None = None,
+    mask_fill: int = 255,
+) -> tuple[Images, Masks | None]:
+    """Applies one op to every image (None and "Identity" leave it unchanged) and moves masks with their images.
+
+    Pixels from outside get `fill` (per channel, 0 to 255; None is 0 without torchvision's blending at the edge), in
+    masks `mask_fill`; masks are sampled "nearest", images with `interpolation` ("nearest" or "bilinear").
+    """
+    kept: list[int] = []
+    placed: list[int] = []
+    groups: dict[str | Op, list[int]] = {}
+    for position, op in enumerate(ops):
+        if op is None or op.name == "Identity":
+            kept.append(position)
+        elif op.name in COLOURS:
+            groups.setdefault(op.name, []).append(position)
+        elif op.name == "Rotate" and op.magnitude % 90 == 0:
+            groups.setdefault(op, []).append(position)
+        else:
+            placed.append(position)
+    if len(kept) == len(images):
+        return images, masks
+    # Images with the same op are adjacent, so that each op gets a slice and there is one reordering, not one per op.
+    order = torch.tensor([*kept, *placed, *(position for group in groups.values() for position in group)])
+    counts = [len(kept), len(placed), *(len(group) for group in groups.values())]
+    order = order.to(images.device)
+    # index_select copies whole images; indexing would copy element by element.
+    parts = list(torch.split(images.index_select(0, order), counts))
+    mask_parts = None if masks is None else list(torch.split(masks.index_select(0, order), counts))
+    if placed:
+        placements = [PLACEMENTS[op.name](op.magnitude) for op in map(ops.__getitem__, placed) if op is not None]
+        grid = torch.cat(
+            [grid_of(placement, images.shape[2], images.shape[3], images.device) for placement in placements]
+        )
+        parts[1], moved_masks = sample(
+            parts[1], grid, interpolation=interpolation, fill=fill,
+            masks=None if mask_parts is None else mask_parts[1], mask_fill=mask_fill,
+        )  # fmt: skip
+        if mask_parts is not None and moved_masks is not None:
+            mask_parts[1] = moved_masks
+    for number, (key, members) in enumerate(groups.items(), start=2):
+        if isinstance(key, Op):  # quarter turns, which torchvision does without sampling
+            mode = InterpolationMode(interpolation)
+            parts[number] = F.rotate(parts[number], key.magnitude, mode, fill=None if fill is None else list(fill))
+            if mask_parts is not None:
+                labels = mask_parts[number][:, None].float()
+                mask_parts[number] = F.rotate(labels, key.magnitude, fill=[float(mask_fill)])[:, 0].long()
+        else:
+            magnitudes = [op.magnitude for op in map(ops.__getitem__, members) if op is not None]
+            strengths = torch.tensor(magnitudes, dtype=torch.float64, device=images.device)
+            parts[number] = COLOURS[key](parts[number], strengths)
+    back = torch.empty_like(order)
+    back[order] = torch.arange(len(order), device=order.device)
+    moved = torch.cat(parts).index_select(0, back)
+    return moved, None if mask_parts is None else torch.cat(mask_parts).index_select(0, back)
+
+
+def place(
+    images: Images,
+    placements: Sequence[Placement],
+    *,
+    interpolation: str,
+    fill: tuple[float, ...] | None,
+    masks: Masks | None = None,
+    mask_fill: int = 255,
+) -> tuple[Images, Masks | None]:
+    """Samples every image (and mask) once under its own placement, as torchvision's `affine` would one by one."""
+    grid = sampling_grid(placements, images.shape[2], images.shape[3], images.device)
+    return sample(images, grid, interpolation=interpolation, fill=fill, masks=masks, mask_fill=mask_fill)
+
+
+def sample(
+    images: Images,
+    grid: Float[Tensor, "batch height width 2"],
+    *,
+    interpolation: str,
+    fill: tuple[float, ...] | None,
+    masks: Masks | None,
+    mask_fill: int,
+) -> tuple[Images, Masks | None]:
+    values = images.float()
+    if fill is not None:
+        values = torch.cat((values, torch.ones_like(values[:, :1])), dim=1)
+    values = grid_sample(values, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
+    if fill is not None:
+        values, inside = values[:, :-1], values[:, -1:]
+        empty = torch.tensor(fill, dtype=values.dtype, device=values.device).view(1, -1, 1, 1)
+        if interpolation == "nearest":
+            values = torch.where(inside < 0.5, empty, values)
+        else:
+            values = (values - empty).mul_(inside).add_(empty)
+    moved = values.round_().to(torch.uint8)
+    if masks is None:
+        return moved, None
+    # Shifted by one so that the zeros that sampling writes outside differ from class 0.
+    labels = grid_sample((masks[:, None] + 1).float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    labels = labels[:, 0].long()
+    return moved, torch.where(labels == 0, mask_fill, labels - 1)
+
+
+def grid_of(placement: Placement, height: int, width: int, device: torch.device) -> Float[Tensor, "1 height width 2"]:
+    """The grid of one placement; grids of small images are cached, since magnitudes come from short tables."""
+    # One product per placement, as in torchvision: a batched product may round the last bit differently, and a sample
+    # half way between two pixels would then be read from the other one.
+    make = remembered_grid if height * width <= LARGEST_REMEMBERED else sampling_grid
+    return make((placement,), height, width, device)
+
+
+def sampling_grid(
+    placements: Sequence[Placement], height: int, width: int, device: torch.device
+) -> Float[Tensor, "batch height width 2"]:
+    base = torch.empty(1, height, width, 3)
+    base[..., 0] = torch.linspace((1.0 - width) * 0.5, (width - 1.0) * 0.5, steps=width)
+    base[..., 1] = torch.linspace((1.0 - height) * 0.5, (height - 1.0) * 0.5, steps=height).unsqueeze(-1)
+    base[..., 2] = 1
+    base = base.view(1, height * width, 3).to(device)
+    matrices = torch.tensor([inverse_matrix(placement, height, width) for placement in placements], device=device)
+    scaled = matrices.view(-1, 2, 3).transpose(1, 2).div(torch.tensor([0.5 * width, 0.5 * height], device=device))
+    return base.expand(len(placements), -1, -1).bmm(scaled).view(-1, height, width, 2)
+
+
+remembered_grid = lru_cache(maxsize=512)(sampling_grid)
+
+
+def inverse_matrix(placement: Placement, height: int, width: int) -> list[float]:
+    """The six numbers of the map from output pixels to the points they are read from, both centred on the image.
+
+    Forward, about the fixed point: shear x, shear y, scale, rotation, then translation; the order of torchvision.
+    """
+    turn = math.radians(placement.angle)
+    shear_x, shear_y = (math.radians(shear) for shear in placement.shear)
+    shift_x, shift_y = placement.translate
+    centre_x, centre_y = (-width * 0.5, -height * 0.5) if placement.corner else (0.0, 0.0)
+    a = math.cos(turn - shear_y) / math.cos(shear_y)
+    b = -(a * math.tan(shear_x) + math.sin(turn))
+    c = math.sin(turn - shear_y) / math.cos(shear_y)
+    d = math.cos(turn) - c * math.tan(shear_x)
+    m = [d / placement.scale, -b / placement.scale, 0.0, -c / placement.scale, a / placement.scale, 0.0]
+    m[2] = centre_x - m[0] * (centre_x + shift_x) - m[1] * (centre_y + shift_y)
+    m[5] = centre_y - m[3] * (centre_x + shift_x) - m[4] * (centre_y + shift_y)
+    return m

@@ -1,0 +1,180 @@
+"""A mask as stored: its kind of file, and the number or colour of each pixel.
+
+The meaning of a number is decided elsewhere (see `mask_tables`): a file shows how it stores numbers, the whole set shows
+which numbers occur. Grey of 1, 2 or 4 bits is read as the numbers in the file, not as the brightness that Pillow
+scales them to. JPEG changes numbers, so such a mask is read only if it is black and white: all other values must
+lie in a block of 8 x 8 pixels with an edge between the two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from fieldshift.data.files.formats import LOSSY
+from fieldshift.data.problems import BadFileError, Problem
+
+Codes = NDArray[Any]
+
+PALETTE, GREY_IN_RGB, COLOUR, BLACK_WHITE_JPEG = "palette", "grey in RGB", "RGB", "black-and-white JPEG"
+STORAGES = (
+    PALETTE,
+    *(f"grey of {bits} bit(s)" for bits in (1, 2, 4, 8, 16, 32)),
+    GREY_IN_RGB,
+    COLOUR,
+    BLACK_WHITE_JPEG,
+)
+BLOCK = 8
+BLACK_UP_TO, WHITE_FROM = 63, 192
+NEAR_WHITE = 250
+GREY_TOLERANCE = 4
+# EXIF orientation: the operation that turns the stored array upright.
+TURNS: dict[int, Callable[[Codes], Codes]] = {
+    1: lambda stored: stored, 2: lambda stored: stored[:, ::-1], 3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1], 5: lambda stored: stored.T, 6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].T, 8: lambda stored: np.rot90(stored, 1),
+}  # fmt: skip
+SIDEWAYS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class StoredMask:
+    """The pixels of a mask file: `codes` (H, W) are its numbers (uint8 or int32), for RGB 65536 * red + 256 * green +
+    blue.
+
+    storage: one of STORAGES. is_turned: whether the file's own EXIF turned it upright.
+    """
+
+    storage: str
+    codes: Codes
+    is_turned: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.codes.shape[1], self.codes.shape[0]
+
+
+def bad_mask(kind: str, path: str | Path, what: str, remedy: str) -> BadFileError:
+    return BadFileError(Problem(kind, str(path), what, remedy))
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) to 8; 1 if it is missing or damaged."""
+    try:
+        turn = image.getexif().get(0x0112, 1) if image.info.get("exif") else 1
+    except Exception:
+        return 1  # damaged EXIF data: decoding the file reports it
+    return turn if turn in TURNS else 1
+
+
+def stored_mask(image: Image.Image, path: str | Path) -> StoredMask:
+    """The mask of an opened file. Raises BadFileError for floats, transparency, and JPEG that is not black and white."""
+    bits = depth_of(image)
+    turn = orientation_of(image)
+    lossy = image.format in LOSSY
+    image.load()
+    if turn != 1:
+        image = ImageOps.exif_transpose(image)
+    stored = of_mode(image, bits, path) if not lossy else black_and_white(image, path)
+    return replace(stored, is_turned=turn != 1)
+
+
+def depth_of(image: Image.Image) -> int:
+    """Bits per channel, from the header."""
+    if image.mode in ("1", "I", "F"):
+        raw = [str(tile[3]) for tile in getattr(image, "tile", []) if len(tile) > 3]
+        return 1 if image.mode == "1" else 16 if any(";16" in mode for mode in raw) else 32
+    if image.mode.startswith("I;16"):
+        return 16
+    found = [
+        re.search(r"L;([24])\b|L;([24])[RI]", str(tile[3])) for tile in getattr(image, "tile", []) if len(tile) > 3
+    ]
+    return next((int(match[1] or match[2]) for match in found if match), 8)
+
+
+def of_mode(image: Image.Image, bits: int, path: str | Path) -> StoredMask:
+    if image.mode in ("LA", "RGBA", "PA"):
+        opaque = np.asarray(image.getchannel("A")) == 255
+        if not opaque.all():
+            raise bad_mask("transparent mask", path, "is partly transparent", "save it without an alpha channel")
+        image = image.convert("L" if image.mode == "LA" else "RGB")
+    if image.mode == "F":
+        raise bad_mask("float mask", path, "holds floating-point numbers", "save it as whole numbers (8-bit PNG)")
+    if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
+        codes = np.array(image)
+        codes = codes.astype(np.uint8) if image.mode in ("P", "L", "1") else codes.astype(np.int32)
+        if image.mode == "P":
+            return StoredMask(PALETTE, codes)
+        if bits in (2, 4):
+            codes = codes // (255 // (2**bits - 1))
+        return StoredMask(f"grey of {bits} bit(s)", codes)
+    if image.mode != "RGB":
+        raise bad_mask("coloured mask", path, f"has the mode {image.mode}",
+                       "save masks with one channel (or a palette) that holds class numbers, or as RGB")  # fmt: skip
+    pixels = np.asarray(image).astype(np.int32)
+    if (pixels == pixels[..., :1]).all():
+        return StoredMask(GREY_IN_RGB, pixels[..., 0])
+    return StoredMask(COLOUR, (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2])
+
+
+def black_and_white(image: Image.Image, path: str | Path) -> StoredMask:
+    def refused(why: str) -> BadFileError:
+        return bad_mask("lossy mask", path, f"is a JPEG, which changes class numbers, and {why}",
+                        "save masks as PNG, from the original annotations")  # fmt: skip
+
+    if image.mode not in ("L", "RGB"):
+        raise refused(f"has the mode {image.mode}")
+    if image.mode == "RGB" and np.ptp(np.asarray(image).astype(np.int32), axis=2).max() > GREY_TOLERANCE:
+        raise refused("has colours")
+    grey = np.asarray(image.convert("L")).astype(np.int32)
+    if ((grey > BLACK_UP_TO) & (grey < WHITE_FROM)).any():
+        raise refused("has values other than black and white")
+    white = grey >= WHITE_FROM
+    mixed = blockwise_any(white) & blockwise_any(~white)
+    if ((~white & (grey > 0) & ~mixed) | (white & (grey < NEAR_WHITE) & ~mixed)).any():
+        raise refused("has values other than black and white")
+    return StoredMask(BLACK_WHITE_JPEG, np.where(white, 255, 0).astype(np.uint8))
+
+
+def blockwise_any(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """For every pixel, whether any of its block of 8 x 8 (from the upper left corner, as JPEG has them) is set."""
+    height, width = flags.shape
+    rows, columns = -(-height // BLOCK), -(-width // BLOCK)
+    padded = np.zeros((rows * BLOCK, columns * BLOCK), dtype=bool)
+    padded[:height, :width] = flags
+    blocks = padded.reshape(rows, BLOCK, columns, BLOCK).any((1, 3))
+    return blocks.repeat(BLOCK, 0).repeat(BLOCK, 1)[:height, :width]
+
+
+def turned_with(mask: StoredMask, path: str | Path, stored: tuple[int, int], turn: int) -> tuple[StoredMask, bool]:
+    """The mask aligned with its upright image, and whether it was turned with it.
+
+    `stored` is the (width, height) of the image file, `turn` its EXIF orientation. A mask of the stored size is turned
+    like its image, one of the upright size stays. Raises BadFileError for any other size, and where the sizes are ambiguous.
+    """
+    upright = stored[::-1] if turn in SIDEWAYS else stored
+    if mask.size not in (stored, upright) or (mask.is_turned and mask.size != upright):
+        sizes = f"{mask.size[0]} x {mask.size[1]} pixels, its image {upright[0]} x {upright[1]}"
+        hint = (
+            "turn the mask upright as the image's EXIF says"
+            if mask.size == upright[::-1]
+            else "give it the size of its image"
+        )
+        raise bad_mask("mask size", path, f"is {sizes}", hint)
+    if turn == 1 or mask.is_turned:
+        return mask, False
+    if stored == upright:
+        if mask.codes.min() == mask.codes.max():
+            return mask, False
+        raise bad_mask("turned image", path, f"has no EXIF orientation, its image has {turn}, and their sizes do not tell"
+                       " whether the mask is turned too", "save the image upright, without EXIF, as its mask lies")  # fmt: skip
+    if mask.size == upright:
+        return mask, False
+    return StoredMask(mask.storage, np.ascontiguousarray(TURNS[turn](mask.codes))), True

@@ -1,0 +1,1 @@
+"""Own data: folders of classes, scenes with masks, and npz files."""

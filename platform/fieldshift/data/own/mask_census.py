@@ -1,0 +1,208 @@
+"""The contents of all masks of a set, read once and cached: how to decode them, and their problems."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fieldshift.data.cache import cached_arrays
+from fieldshift.data.dataset import digest_of
+from fieldshift.data.files.class_files import ClassTable
+from fieldshift.data.files.content import FileContents
+from fieldshift.data.files.listing import Listing
+from fieldshift.data.files.mask_files import StoredMask
+from fieldshift.data.files.mask_tables import Decoding, decode, listed
+from fieldshift.data.files.reading import load_scene_mask, unknown_labels
+from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.problems import BadFileError, Findings, Problem
+from fieldshift.data.split import IGNORE
+from fieldshift.errors import UserError
+
+MOST_CODES = 1024
+MOST_IGNORED = 0.5
+
+
+@dataclass(frozen=True)
+class MaskLook:
+    """One mask: its storage, the pixels of each code, whether it was turned with its image, or its problem."""
+
+    storage: str
+    codes: Counter[int]
+    is_turned: bool
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Census:
+    """The usable scenes of each part, and how their masks are decoded."""
+
+    parts: dict[str, Listing]
+    decoding: Decoding
+
+
+def census(
+    parts: dict[str, Listing], root: Path, named: ClassTable | None, loading: LoadingConfig, findings: Findings
+) -> Census:
+    """Reads every mask of the parts "train" and "test". Unusable ones go to `findings`: they stop the run or are left out.
+
+    Raises UserError where decoding the masks would be a guess, and for problems that make scores meaningless.
+    """
+    looks = {part: looks_at(listing, loading) for part, listing in parts.items()}
+    usable: dict[str, list[int]] = {}
+    for part, found in looks.items():
+        for look in found:
+            if look.problem is not None:
+                findings.keep(look.problem)
+        usable[part] = [place for place, look in enumerate(found) if look.problem is None]
+        require(usable[part], part, root, findings)
+    seen: dict[str, Counter[int]] = {}
+    for part, place in places(usable):
+        look = looks[part][place]
+        seen.setdefault(look.storage, Counter()).update(look.codes)
+        if look.is_turned:
+            masks = parts[part].masks or []
+            findings.note(
+                "turned mask", masks[place], "is turned as its image's EXIF says", "no action needed if intended"
+            )
+    decoding = decode(seen, named, str(root))
+    decoding = without_unnamed(decoding, parts, looks, usable, root, findings)
+    check_amounts(pixels_of(decoding, looks, usable), decoding.classes, str(root), None if named is None else named.path,
+                  ignored_codes(decoding), findings)  # fmt: skip
+    return Census({part: parts[part].kept(usable[part]) for part in parts}, decoding)
+
+
+def places(usable: dict[str, list[int]]) -> Iterator[tuple[str, int]]:
+    return ((part, place) for part, found in usable.items() for place in found)
+
+
+def require(found: list[int], part: str, root: Path, findings: Findings) -> None:
+    if not found:
+        why = f" ({findings.problems[0].path} {findings.problems[0].what})" if findings.problems else ""
+        raise UserError(f"{root} has no usable scene with a mask to {part} on{why}; add or correct some.")
+
+
+def without_unnamed(
+    decoding: Decoding,
+    parts: dict[str, Listing],
+    looks: dict[str, list[MaskLook]],
+    usable: dict[str, list[int]],
+    root: Path,
+    findings: Findings,
+) -> Decoding:
+    """Handles codes without a class: accepted ones are ignored, else their scenes are left out, or the run stops."""
+    known = {storage: {code for code, _ in pairs} for storage, pairs in decoding.table.pairs}
+    strange = [(part, place) for part, place in places(usable)
+               if not set(looks[part][place].codes) <= known.get(looks[part][place].storage, set())]  # fmt: skip
+    if not strange:
+        return decoding
+    part, place = strange[0]
+    look, path = looks[part][place], (parts[part].masks or [])[place]
+    problem = unknown_labels(path, sorted(set(look.codes) - known.get(look.storage, set())), look.storage).problem
+    if findings.skip and "unnamed-label" not in findings.accepted:
+        for part, place in strange:
+            look, path = looks[part][place], (parts[part].masks or [])[place]
+            codes = sorted(set(look.codes) - known.get(look.storage, set()))
+            findings.keep(unknown_labels(path, codes, look.storage).problem)
+        for part, found in usable.items():
+            found[:] = [place for place in found if (part, place) not in strange]
+            require(found, part, root, findings)
+        return decoding
+    count = f" (so do {len(strange) - 1} more of {sum(map(len, usable.values()))})" if len(strange) > 1 else ""
+    findings.stop("unnamed-label", path, problem.what + count,
+                  f"{problem.remedy}, or leave such scenes out with --loading.skip_unreadable")  # fmt: skip
+    return replace(decoding, table=replace(decoding.table, others=IGNORE))
+
+
+def pixels_of(
+    decoding: Decoding, looks: dict[str, list[MaskLook]], usable: dict[str, list[int]]
+) -> dict[str, NDArray[np.int64]]:
+    """The pixels of each label (256,) in each part."""
+    pixels = {part: np.zeros(256, dtype=np.int64) for part in usable}
+    pairs = {storage: dict(found) for storage, found in decoding.table.pairs}
+    for part, place in places(usable):
+        look = looks[part][place]
+        for code, count in look.codes.items():
+            pixels[part][pairs[look.storage].get(code, IGNORE)] += count
+    return pixels
+
+
+def check_amounts(
+    pixels: dict[str, NDArray[np.int64]],
+    names: tuple[str, ...],
+    where: str,
+    named: Path | None,
+    ignored: list[int],
+    findings: Findings,
+) -> None:
+    """Reports classes without pixels and parts that are mostly ignored; `named` is the file that names the classes."""
+    absent = [name for label, name in enumerate(names) if not pixels["train"][label]]
+    if absent and named is None:
+        findings.stop("empty-class", where, f"has no training mask with the number(s) {listed(absent)}",
+                      "number the classes from 0 without gaps, or name them in classes.txt")  # fmt: skip
+    elif absent:
+        findings.stop("empty-class", named, f"names {listed(absent)}, of which no training mask has a pixel",
+                      "add a scene that has some, or remove the name and renumber the masks")  # fmt: skip
+    untested = [name for label, name in enumerate(names) if name not in absent and not pixels["test"][label]]
+    if untested:
+        findings.note("class not in test", where, f"has no test mask with {listed(untested)}",
+                      "add some, or its score is meaningless")  # fmt: skip
+    for part, amounts in pixels.items():
+        share = float(amounts[IGNORE] / max(1, amounts.sum()))
+        if share > MOST_IGNORED:
+            findings.stop("ignored-pixels", where, f"ignores {100 * share:.0f} % of the pixels of its {part} masks",
+                          f"check what {listed(ignored) or 'a value without a class'} means in the masks")  # fmt: skip
+
+
+def ignored_codes(decoding: Decoding) -> list[int]:
+    return sorted({code for _, found in decoding.table.pairs for code, label in found if label == IGNORE})
+
+
+def looks_at(listing: Listing, loading: LoadingConfig) -> list[MaskLook]:
+    """Reads every mask of the listing; cached as long as no file of it changes."""
+    masks = listing.masks or []
+    pairs = list(zip(listing.images, masks, strict=True))
+    files = [path for pair in pairs for path in pair]
+    state = list(zip(files, FileContents(loading.workers).of(files), strict=True))
+
+    def look() -> dict[str, NDArray[np.generic]]:
+        with ThreadPoolExecutor(max(1, loading.workers), thread_name_prefix="fieldshift-masks") as pool:
+            rows = list(pool.map(lambda pair: look_at(pair[0], pair[1], loading.pixel_limit), pairs))
+        return {"rows": np.frombuffer(json.dumps(rows).encode("utf-8", "surrogatepass"), dtype=np.uint8)}
+
+    stored = cached_arrays(f"masks-{digest_of(loading.pixel_limit, state)}", look)["rows"]
+    return [
+        MaskLook(storage, Counter({int(code): count for code, count in codes.items()}), turned,
+                 None if problem is None else Problem(*problem))
+        for storage, codes, turned, problem in json.loads(stored.tobytes().decode("utf-8", "surrogatepass"))
+    ]  # fmt: skip
+
+
+Row = tuple[str, dict[str, int], bool, list[str] | None]
+
+
+def look_at(image: str, mask: str, pixel_limit: int) -> Row:
+    try:
+        stored, turned = load_scene_mask(image, mask, pixel_limit)
+    except BadFileError as error:
+        found = error.problem
+        return "", {}, False, [found.kind, found.path, found.what, found.remedy]
+    return stored.storage, {str(code): count for code, count in code_counts(stored).items()}, turned, None
+
+
+def code_counts(mask: StoredMask) -> dict[int, int]:
+    """The pixels of each code; in a mask with very many colours all but the most frequent are counted as the code -1."""
+    if mask.codes.dtype == np.uint8:
+        amounts = np.bincount(mask.codes.reshape(-1), minlength=256)
+        return {code: int(amounts[code]) for code in np.flatnonzero(amounts).tolist()}
+    codes, counts = np.unique(mask.codes, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    kept = {int(codes[place]): int(counts[place]) for place in order[:MOST_CODES]}
+    rest = int(counts[order[MOST_CODES:]].sum())
+    return {**kept, -1: rest} if rest else kept
