@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
 from fieldshift.training import MapQuality
+from fieldshift.training.map_table import map_means
 from pipelines.placement import best_device
 
 if TYPE_CHECKING:
@@ -19,43 +18,7 @@ if TYPE_CHECKING:
     from fieldshift.report.figures.maps import MapExample
 
 SHOWN = 4
-MAPS, PAGE = "maps.csv", "failures.html"
-
-
-def write_maps(folder: Path, maps: Sequence[MapQuality]) -> None:
-    """Writes `maps.csv`: every test image's overlap, boundary F-score and extra components, a line per image."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{MAPS}.writing"
-    with temporary.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(MapQuality)])
-        writer.writeheader()
-        writer.writerows(asdict(each) for each in maps)
-    temporary.replace(folder / MAPS)
-
-
-def read_maps(folder: Path) -> list[MapQuality]:
-    """What `write_maps` wrote; nothing where there is no such file."""
-    file = folder / MAPS
-    if not file.is_file():
-        return []
-    with file.open(newline="") as stream:
-        return [
-            MapQuality(
-                index=int(row["index"]), overlap=float(row["overlap"]), boundary=float(row["boundary"]),
-                extra_components=int(row["extra_components"]),
-            )
-            for row in csv.DictReader(stream)
-        ]  # fmt: skip
-
-
-def map_means(maps: Sequence[MapQuality]) -> dict[str, float]:
-    """The means over images that stand beside the mIoU; nothing where no map was judged."""
-    if not maps:
-        return {}
-    return {
-        "boundary_f": sum(each.boundary for each in maps) / len(maps),
-        "extra_components": sum(each.extra_components for each in maps) / len(maps),
-    }
+PAGE = "failures.html"
 
 
 def write_failure_page(

@@ -10,18 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.console import progress, say
 from fieldshift.data import DataSet
 from fieldshift.errors import UserError
-from fieldshift.folding import AnyPolicy
-from fieldshift.receptive_field import (
-    EffectiveField,
-    LayerField,
-    Measures,
-    Reshaped,
-    check_comparable,
-    effective,
-    measures,
-    theory,
-)
-from fieldshift.receptive_field.effective import region_of
+from fieldshift.receptive_field import MeasuredField, Reshaped, check_comparable, measured_field
 from pipelines.field_records import field_key, field_metrics
 from pipelines.field_subjects import Subject
 from pipelines.fields import IMAGES, FieldResult
@@ -54,20 +43,6 @@ class Looking:
             return dataset.test.gather(torch.arange(count))[0], f"{dataset.name} test"
         shape = (count, dataset.channels, *dataset.size)
         return torch.rand(shape, generator=torch.Generator().manual_seed(0)), "uniform noise"
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredField:
-    """A map with its measures, the numbers of its column in the table, and the regions by theory where there are any.
-
-    averaged: the measures of the mean over all frames, the same ones where there is one frame.
-    """
-
-    field: EffectiveField
-    measures: Measures
-    averaged: Measures
-    numbers: dict[str, Any]
-    regions: Reshaped | None
 
 
 def compare_fields(
@@ -133,77 +108,11 @@ def measure_and_draw(
 
 
 def measured(subject: Subject, pictures: Tensor, kind: str, looking: Looking) -> MeasuredField:
-    """The effective field of one network, and the numbers of its column in the table."""
-    network, card, policy = subject.network(best_device()), subject.card, subject.motions
-    field = effective(
-        network, pictures, trained=subject.trained, policy=policy, layer=looking.layer, unit=looking.unit,
-        images_kind=kind, mean=card.mean, std=card.std,
+    """The effective field of one subject on these pictures."""
+    return measured_field(
+        subject.network(best_device()), pictures, size=subject.card.size, trained=subject.trained, policy=subject.motions,
+        layer=looking.layer, unit=looking.unit, images_kind=kind, mean=subject.card.mean, std=subject.card.std,
     )  # fmt: skip
-    found = measures(field)
-    averaged = found if field.all_frames is None else measures(field.all_frames)
-    (layer,) = theory(network, card.size, layers=[field.conditions.layer])
-    regions = regions_of(layer, policy, card.size, field.conditions.unit)
-    fit = found.gaussian
-    numbers = {
-        **theoretical(layer, regions),
-        "effective, reference frame: share through other frames": field.other_frames,
-        "effective, reference frame: standard error of the share": field.other_frames_error,
-        "effective, reference frame: side at 50 %, px": found.side[0.5],
-        **{
-            f"effective, reference frame: area at {fraction:.0%}, px^2".replace("%", " %"): area
-            for fraction, area in found.area.items()
-        },
-        "effective, reference frame: 99 % area / theory": found.ratio_to_theory,
-        **spread("effective, reference frame", found),
-        "Gaussian fit: sigma along, px": None if fit is None else fit.along,
-        "Gaussian fit: sigma across, px": None if fit is None else fit.across,
-        "Gaussian fit: angle, degrees": None if fit is None else fit.angle,
-        "centre of mass: row, px": found.moments.centre[0],
-        "centre of mass: column, px": found.moments.centre[1],
-        "mass of the map": field.mass,
-        "mass: standard error": field.mass_standard_error,
-        "effective, all frames: area at 50 %, px^2": averaged.area[0.5],
-        **spread("effective, all frames", averaged),
-    }
-    return MeasuredField(field=field, measures=found, averaged=averaged, numbers=numbers, regions=regions)
-
-
-def spread(whose: str, found: Measures) -> dict[str, Any]:
-    """Spread and direction of a map by its second moments, named after whose map it is."""
-    return {
-        f"{whose}: sigma along, px": found.moments.along,
-        f"{whose}: sigma across, px": found.moments.across,
-        f"{whose}: anisotropy": found.moments.anisotropy,
-        f"{whose}: angle, degrees": found.moments.angle,
-    }
-
-
-def regions_of(
-    layer: LayerField, policy: AnyPolicy | None, size: tuple[int, int], unit: tuple[int, int]
-) -> Reshaped | None:
-    """What the motions make of the unit's field; None where it has no bounded one, or the motions cannot be undone."""
-    if layer.size is None or layer.map_size is None:
-        return None
-    try:
-        return region_of(layer, policy, size, unit)
-    except UserError:  # the field's notes say why
-        return None
-
-
-def theoretical(layer: LayerField, regions: Reshaped | None) -> dict[str, Any]:
-    """The field of a layer by theory, as a plain network and as its motions reshape it."""
-    numbers: dict[str, Any] = {"theory: side, px": None if layer.size is None else layer.size[0]}
-    for whose, region in (
-        {} if regions is None else {"reference frame": regions.reference, "all frames": regions.fused}
-    ).items():
-        numbers |= {
-            f"reshaped, {whose}: area, px^2": region.area,
-            f"reshaped, {whose}: height, px": region.extent[0],
-            f"reshaped, {whose}: width, px": region.extent[1],
-            f"reshaped, {whose}: anisotropy": region.anisotropy,
-            f"reshaped, {whose}: angle, degrees": region.angle,
-        }
-    return numbers
 
 
 def notes_of(shown: dict[str, MeasuredField]) -> list[str]:

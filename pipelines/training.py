@@ -103,7 +103,8 @@ def train(
     check_fits(cluster, cluster.workers)
 
     from fieldshift.search import load_space
-    from pipelines.failure_cases import read_maps, say_maps, write_failure_page
+    from fieldshift.training.map_table import read_maps
+    from pipelines.failure_cases import say_maps, write_failure_page
     from pipelines.running import epoch_metrics, final_metrics, record_history, training_trial
     from pipelines.trials import run_training_trial
 

@@ -18,8 +18,8 @@ from fieldshift.training import (
     save_network,
     train_network,
 )
+from fieldshift.training.map_table import map_means, write_maps
 from fieldshift.training.optimisation import basic_augmentation
-from pipelines.failure_cases import map_means, write_maps
 from pipelines.problem import Problem
 
 HELD_OUT_SCORE = "held_out/score"

@@ -60,7 +60,8 @@ def evaluate(
     check_folder(out, "evaluate", {"run": run}, resume)
 
     from fieldshift.training import evaluate_network, load_network, objective_for
-    from pipelines.failure_cases import map_means, say_maps, write_failure_page, write_maps
+    from fieldshift.training.map_table import map_means, write_maps
+    from pipelines.failure_cases import say_maps, write_failure_page
     from pipelines.problem import say_reading
     from pipelines.run_data import load_as_in_run
 

@@ -9,7 +9,7 @@ import pytest
 
 import pipelines
 from fieldshift.training import Recipe
-from pipelines.failure_cases import read_maps
+from fieldshift.training.map_table import read_maps
 
 
 def test_training_and_evaluation_leave_the_page(

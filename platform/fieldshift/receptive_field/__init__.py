@@ -2,6 +2,7 @@
 
 from fieldshift.receptive_field.effective import effective
 from fieldshift.receptive_field.effective_map import Conditions, EffectiveField, check_comparable
+from fieldshift.receptive_field.measured_field import MeasuredField, measured_field
 from fieldshift.receptive_field.measures import Ellipse, Measures, measures
 from fieldshift.receptive_field.probe import Support, probe
 from fieldshift.receptive_field.reshaped import Region, Reshaped, reshaped
@@ -12,6 +13,7 @@ __all__ = [
     "EffectiveField",
     "Ellipse",
     "LayerField",
+    "MeasuredField",
     "Measures",
     "Region",
     "Reshaped",
@@ -19,6 +21,7 @@ __all__ = [
     "check_comparable",
     "effective",
     "feature_extractor",
+    "measured_field",
     "measures",
     "probe",
     "reshaped",

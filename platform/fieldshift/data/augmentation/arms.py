@@ -17,7 +17,7 @@ from torchvision.transforms import v2 as torchvision_transforms
 
 from fieldshift.data.augmentation.colours import Images
 from fieldshift.data.augmentation.draws import (
-    MersenneTwister,
+    BlockGenerator,
     Mixture,
     draw_affine,
     draw_augmix,
@@ -94,7 +94,7 @@ def run_none(arm: Augmentation, images: Images, seed: int, masks: Masks | None) 
 
 def run_affine(arm: Augmentation, images: Images, seed: int, masks: Masks | None) -> Moved:
     transform = arm.transform
-    generator = MersenneTwister(seed)
+    generator = BlockGenerator(seed)
     mode = transform.interpolation.value
 
     def apply(part: Images, placements: Sequence[Placement], part_masks: Masks | None) -> Moved:
@@ -103,9 +103,9 @@ def run_affine(arm: Augmentation, images: Images, seed: int, masks: Masks | None
     return by_parts(apply, images, draw_affine(transform, size_of(images), generator, len(images)), masks)
 
 
-def run_chains(draw: Callable[[Any, tuple[int, int], MersenneTwister], list[Op]]) -> Run:
+def run_chains(draw: Callable[[Any, tuple[int, int], BlockGenerator], list[Op]]) -> Run:
     def run(arm: Augmentation, images: Images, seed: int, masks: Masks | None) -> Moved:
-        generator = MersenneTwister(seed)
+        generator = BlockGenerator(seed)
         chains = [draw(arm.transform, size_of(images), generator) for _ in range(len(images))]
         return by_parts(lambda *part: apply_chains(*part, mode="nearest", fill=arm.fill), images, chains, masks)
 

@@ -18,25 +18,28 @@ from fieldshift.data.augmentation.colours import COLOURS
 from fieldshift.data.augmentation.kernels import Op, Placement
 
 Size = tuple[int, int]
-BLOCK = 1024
+BLOCK = 512
 UNIT = 2**24
+SMALLEST = torch.iinfo(torch.int64).min
 
 
-class MersenneTwister:
-    """Reproduces `torch.randint(n, ())` and `torch.rand(())` after `torch.manual_seed(seed)`, drawn in blocks.
+class BlockGenerator:
+    """The numbers of `torch.randint(n, ())` and `torch.rand(())` after `torch.manual_seed(seed)`, drawn in blocks.
 
-    Torch's CPU generator is the Mersenne Twister (seeded with the low 32 bits), which numpy has too; a draw here costs a
-    fiftieth of a call of torch.
+    A number from a block costs a fiftieth of a call of torch. Each such call takes 32 bits of torch's CPU generator, and a
+    whole number of 64 bits takes two of them, the upper half first.
     """
 
     def __init__(self, seed: int) -> None:
-        self.source = np.random.RandomState(seed & 0xFFFFFFFF)
+        self.source = torch.Generator().manual_seed(seed)
+        self.block = torch.empty(BLOCK, dtype=torch.int64)
         self.waiting: Iterator[int] = iter(())
 
     def draw(self) -> int:
         for number in self.waiting:
             return number
-        self.waiting = iter(self.source.randint(0, 2**32, BLOCK, dtype=np.uint32).tolist())
+        pairs = self.block.random_(SMALLEST, None, generator=self.source).numpy().view(np.uint64)
+        self.waiting = iter(np.stack([pairs >> 32, pairs & 0xFFFFFFFF], axis=1).ravel().tolist())
         return next(self.waiting)
 
     def below(self, count: int) -> int:
@@ -59,19 +62,19 @@ class TorchGenerator:
 Space = dict[str, tuple[Callable[[int, int, int], Tensor | None], bool]]
 
 
-def draw_randaugment(transform: Any, size: Size, generator: MersenneTwister) -> list[Op]:
+def draw_randaugment(transform: Any, size: Size, generator: BlockGenerator) -> list[Op]:
     """`num_ops` ops at one magnitude (Cubuk et al. 2020, arXiv 1909.13719)."""
     space, levels = ops_of(transform), transform.num_magnitude_bins
     return [draw_op(space, levels, size, generator, fixed=transform.magnitude) for _ in range(transform.num_ops)]
 
 
-def draw_trivialaugment(transform: Any, size: Size, generator: MersenneTwister) -> list[Op]:
+def draw_trivialaugment(transform: Any, size: Size, generator: BlockGenerator) -> list[Op]:
     """One op at a random magnitude (Mueller and Hutter 2021, arXiv 2103.10158)."""
     levels = transform.num_magnitude_bins
     return [draw_op(ops_of(transform), levels, size, generator, bins=levels)]
 
 
-def draw_autoaugment(transform: Any, size: Size, generator: MersenneTwister) -> list[Op]:
+def draw_autoaugment(transform: Any, size: Size, generator: BlockGenerator) -> list[Op]:
     """One of the published sub-policies, each of its two ops with its probability (Cubuk et al. 2019, 1805.09501)."""
     space = ops_of(transform)
     policies = transform._policies
@@ -116,7 +119,7 @@ def draw_augmix(transform: Any, size: Size, colour_only: bool) -> Mixture:
     return Mixture(float(own), tuple(shares.tolist()), tuple(chains))
 
 
-def draw_affine(transform: Any, size: Size, generator: MersenneTwister, count: int) -> list[Placement]:
+def draw_affine(transform: Any, size: Size, generator: BlockGenerator, count: int) -> list[Placement]:
     """`count` placements, each with its parameters uniform in their ranges; `transform` has all four of them."""
     height, width = size
     assert transform.translate is not None
@@ -145,7 +148,7 @@ def draw_op(
     space: Space,
     levels: int,
     size: Size,
-    generator: MersenneTwister | TorchGenerator,
+    generator: BlockGenerator | TorchGenerator,
     *,
     fixed: int = 0,
     bins: int | None = None,

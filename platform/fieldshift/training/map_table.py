@@ -1,0 +1,46 @@
+"""The table of a segmentation run's predicted maps: one row per test image."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from fieldshift.training.map_quality import MapQuality
+from fieldshift.whole_file import whole_file
+
+MAPS = "maps.csv"
+
+
+def write_maps(folder: Path, maps: Sequence[MapQuality]) -> None:
+    """Writes `maps.csv` into `folder`: overlap, boundary F-score and extra components, one row per test image."""
+    with whole_file(folder / MAPS) as temporary, temporary.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, [field.name for field in fields(MapQuality)])
+        writer.writeheader()
+        writer.writerows(asdict(each) for each in maps)
+
+
+def read_maps(folder: Path) -> list[MapQuality]:
+    """Reads the `maps.csv` of a folder; an empty list if there is none."""
+    file = folder / MAPS
+    if not file.is_file():
+        return []
+    with file.open(newline="") as stream:
+        return [
+            MapQuality(
+                index=int(row["index"]), overlap=float(row["overlap"]), boundary=float(row["boundary"]),
+                extra_components=int(row["extra_components"]),
+            )
+            for row in csv.DictReader(stream)
+        ]  # fmt: skip
+
+
+def map_means(maps: Sequence[MapQuality]) -> dict[str, float]:
+    """The means over images of the boundary F-score and of the extra components; empty without maps."""
+    if not maps:
+        return {}
+    return {
+        "boundary_f": sum(each.boundary for each in maps) / len(maps),
+        "extra_components": sum(each.extra_components for each in maps) / len(maps),
+    }
