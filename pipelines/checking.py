@@ -13,7 +13,8 @@ from fieldshift.data.names import check_data_name
 from fieldshift.data.problems import ACCEPTABLE, MeaninglessDataError
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.names import TASKS
-from fieldshift.run_folder import check_writable, write_whole
+from fieldshift.run_folder import check_writable
+from fieldshift.whole_file import write_whole
 from pipelines.problem import load_data
 from pipelines.studying import STUDY_ARMS
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
-from fieldshift.run_folder import RunFolder, read_result, write_whole
+from fieldshift.run_folder import RunFolder, read_result
+from fieldshift.whole_file import write_whole
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet, Identity

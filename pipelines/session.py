@@ -22,13 +22,13 @@ from fieldshift.run_folder import (
     config_digest,
     environment,
     open_run_folder,
-    write_whole,
 )
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
 from fieldshift.tracking.spool import Spool
 from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG, check_store
 from fieldshift.tracking.views import View
+from fieldshift.whole_file import write_whole
 from pipelines.data_record import FILE, keep_record
 from pipelines.labels import colour
 

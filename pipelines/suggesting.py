@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+import psutil
 import torch
 from torch import nn
 
@@ -114,11 +112,7 @@ def free_memory() -> int:
     """Bytes that are free on the GPU, else on this machine."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    with contextlib.suppress(OSError):
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-        if found:
-            return 1024 * int(found.group(1))
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return int(psutil.virtual_memory().available)
 
 
 def video_card(dataset: DataSet, network: str, frames: int) -> NetworkCard:

@@ -20,10 +20,11 @@ from fieldshift.cluster import ClusterConfig
 from fieldshift.data import LoadingConfig
 from fieldshift.readings import READINGS
 from fieldshift.report import hardware
-from fieldshift.run_folder import plain, read_result, write_whole
+from fieldshift.run_folder import plain, read_result
 from fieldshift.search import SearchConfig
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
+from fieldshift.whole_file import write_whole
 from pipelines.comparison import Comparison
 
 ARMS = (

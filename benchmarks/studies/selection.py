@@ -27,13 +27,13 @@ from fieldshift.cluster import ClusterConfig
 from fieldshift.data import DataSet, load_dataset
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
-from fieldshift.run_folder import write_whole
 from fieldshift.search import SearchConfig, load_space
 from fieldshift.search.loop import learn_one_pass
 from fieldshift.search.selection import Judge, decide_option
 from fieldshift.search.session import Session
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named, network_card, objective_for
+from fieldshift.whole_file import write_whole
 
 RULES: dict[str, dict[str, Any]] = {
     "perturbation, loss": {"selection": "perturbation", "criterion": "loss"},

@@ -32,9 +32,13 @@ def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:
     return UserError(f"Unknown {kind} '{value}'.{hint} Known: {', '.join(names)}.")
 
 
-def one_line(error: BaseException) -> str:
-    """An error as one line; spaces in it, which may be part of a file name, are unchanged."""
-    return " ".join(part.strip() for part in str(error).splitlines() if part.strip())
+def one_line(error: BaseException, longest: int | None = None) -> str:
+    """An error as one line of at most `longest` characters; its type if it has no message.
+
+    Spaces within a line are unchanged, because they may be part of a file name.
+    """
+    text = " ".join(part.strip() for part in str(error).splitlines() if part.strip())
+    return text[:longest] or type(error).__name__
 
 
 def reason_of(error: BaseException, longest: int = 200) -> str:
@@ -42,8 +46,8 @@ def reason_of(error: BaseException, longest: int = 200) -> str:
 
     For files that torch refuses to unpickle it names what they contain, not how to run their code regardless.
     """
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if "Weights only load failed" in text:
         held = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", text)
         return f"it contains a {held[1]} object, which is not a tensor" if held else "it is not a file of tensors"
-    return text.partition(". ")[0].rstrip(".")[:longest] or type(error).__name__
+    return text.partition(". ")[0].rstrip(".")[:longest]

@@ -6,12 +6,12 @@ Copying a list or a new tensor to a GPU makes the CPU wait for all pending GPU w
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 from torch._guards import detect_fake_mode
 
@@ -25,12 +25,10 @@ Made = TypeVar("Made", bound=Sized)
 
 
 class Kept(Generic[Made]):
-    """A least-recently-used cache limited by bytes; the most recent entry always stays."""
+    """A least-recently-used cache limited by bytes; an entry larger than the limit is the only one."""
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._bytes = 0
-        self._made: OrderedDict[object, Made] = OrderedDict()
+        self._made: LRUCache[object, Made] = LRUCache(limit, getsizeof=lambda made: min(made.nbytes, limit))
         self._lock = threading.Lock()
 
     def __contains__(self, key: object) -> bool:
@@ -39,14 +37,9 @@ class Kept(Generic[Made]):
     def get(self, key: object, make: Callable[[], Made]) -> Made:
         """The entry of that key, made if absent."""
         with self._lock:
-            if key in self._made:
-                self._made.move_to_end(key)
-                return self._made[key]
-            made = self._made[key] = lasting(make)
-            self._bytes += made.nbytes
-            while len(self._made) > 1 and self._bytes > self.limit:
-                self._bytes -= self._made.popitem(last=False)[1].nbytes
-            return made
+            if key not in self._made:
+                self._made[key] = lasting(make)
+            return self._made[key]
 
 
 def constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -16,6 +16,7 @@ from typing import Any
 
 from fieldshift.errors import UserError
 from fieldshift.paths import given_path
+from fieldshift.whole_file import write_whole
 
 SCHEMA = "fieldshift.result"
 VERSION = 1
@@ -225,13 +226,6 @@ def read_result(folder: Path) -> dict[str, Any]:
     if result["version"] > VERSION:
         raise UserError(f"{path} has version {result['version']}, this FieldShift reads up to {VERSION}: update it.")
     return result
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file atomically: under a temporary name, then renamed."""
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def plain(value: Any) -> Any:

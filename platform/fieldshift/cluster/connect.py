@@ -15,7 +15,7 @@ from typing import Any
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.cluster.room import Resources, local_device, preflight, resources, this_machine
-from fieldshift.errors import MissingFeatureError, UserError
+from fieldshift.errors import MissingFeatureError, UserError, one_line
 from fieldshift.termination import own_signals
 
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
@@ -149,12 +149,12 @@ def _start_local(**quiet: Any) -> None:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if "auth" in text.lower():
         return f"it rejects this process's token; {TOKEN_ADVICE}. {text[:160]}"
     if text.startswith("Failed to connect") and "RAY_AUTH_TOKEN" not in os.environ:
         text += f"; if it requires a token, {TOKEN_ADVICE}"
-    return text[:300] or type(error).__name__
+    return text[:300]
 
 
 def _import_path() -> str:

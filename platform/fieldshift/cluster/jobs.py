@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from fieldshift.cluster.connect import require_ray
 from fieldshift.cluster.reach import REACH_DEADLINE_S
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, one_line
 
 POLL_S = 1.0
 ENDING_DEADLINE_S = 60.0
@@ -170,7 +170,7 @@ def _errors_in_one_line(address: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RayError, RuntimeError, ValueError) as error:  # what requests raises is an OSError
-        text = " ".join(str(error).split())
+        text = one_line(error)
         # Whole numbers only: the text names the port as well.
         if re.search(r"\b(401|403)\b|[Aa]uthentication|[Uu]nauthorized", text):
             raise UserError(f"The cluster at {address} rejects this client's token; {_TOKEN_ADVICE}.") from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fieldshift.cluster.context import Metrics
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, one_line
 
 POLL_S = 0.25
 # A mailbox that died answers with an error at once; on a busy machine a living one may be slow.
@@ -143,10 +143,8 @@ def is_lost_peer(error: BaseException) -> bool:
 
 def failure_text(error: BaseException) -> str:
     """A failure as one line: a user error as its own message, any other error with its type."""
-    text = " ".join(str(error).split())
-    if isinstance(error, UserError):
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    text, kind = one_line(error), type(error).__name__
+    return text if isinstance(error, UserError) or text == kind else f"{kind}: {text}"
 
 
 class Listener:

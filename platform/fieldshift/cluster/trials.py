@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.reports import failure_text
 from fieldshift.cluster.train import WorkerFunction, run_here
 from fieldshift.errors import UserError
+from fieldshift.whole_file import write_whole
 
 Trial = dict[str, Any]
 OnTrialReport = Callable[[Trial, Metrics], object]
@@ -83,10 +83,7 @@ class TrialFolder:
             "metrics": result.metrics,
             "stopped": result.stopped,
         }
-        target = self._file(result.key)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.writing")
-        temporary.write_text(json.dumps(record, indent=1))
-        temporary.replace(target)
+        write_whole(self._file(result.key), json.dumps(record, indent=1))
 
     def kept(self, trial: Trial, any_configuration: bool = False) -> TrialResult | None:
         """The result of the trial from an earlier run, or None.

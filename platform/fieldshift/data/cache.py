@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fieldshift.cache_folder import cache_folder
 from fieldshift.paths import given_path
+from fieldshift.whole_file import whole_file
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
@@ -48,14 +49,7 @@ def kept_arrays(key: str) -> dict[str, NDArray[np.generic]] | None:
 
 
 def keep_arrays(key: str, arrays: Arrays) -> None:
-    """Caches `arrays` under `key`: written under a temporary name and renamed, so several processes may do it at once."""
+    """Caches `arrays` under `key`, unless the cache folder cannot be written; several processes may do it at once."""
     path = cache_folder() / f"{key}.npz"
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.writing.npz")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
+    with suppress(OSError), whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)

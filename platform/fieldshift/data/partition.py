@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fieldshift.data.split import Split
 from fieldshift.errors import UserError
-from fieldshift.run_folder import write_whole
+from fieldshift.whole_file import write_whole
 
 
 def halves(split: Split, seed: int) -> tuple[Int64[Tensor, " first"], Int64[Tensor, " second"]]:

@@ -13,6 +13,7 @@ from typing import Any
 from fieldshift.errors import UserError, nearest_name
 from fieldshift.motions import policy_file
 from fieldshift.motions.policy import Policy
+from fieldshift.whole_file import write_whole
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class PlacedPolicy:
 
     def save(self, path: str | Path) -> Path:
         """Writes the policy file atomically (temporary name, then rename) and returns its path."""
-        return policy_file.write(Path(path), self.to_json())
+        return write_whole(Path(path), self.to_json())
 
 
 def policy_from_json(text: str, source: str = "the text") -> Policy | PlacedPolicy:

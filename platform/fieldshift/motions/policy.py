@@ -20,6 +20,7 @@ from fieldshift.motions import policy_file
 from fieldshift.motions.graph import Edge, Graph, Step
 from fieldshift.motions.recipe import Recipe, recipe_of, render, taps_of
 from fieldshift.motions.warp import check_fill, check_mode, warp_masks
+from fieldshift.whole_file import write_whole
 
 ROUNDING = 1e-3  # tolerance beyond [0, 1] for resizing and half precision
 _ANY_SIZE = (97, 131)
@@ -214,7 +215,7 @@ class Policy:
 
     def save(self, path: str | Path) -> Path:
         """Writes the policy file atomically (temporary name, then rename) and returns its path."""
-        return policy_file.write(Path(path), self.to_json())
+        return write_whole(Path(path), self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Policy:

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from fieldshift.motions.graph import Edge
@@ -237,7 +235,7 @@ def _found(document: dict[str, Any]) -> dict[str, Any]:
 
 def invalid(source: str, error: UserError) -> UserError:
     """Prefixes the error with its source, a file or "the text", in one line."""
-    return UserError(f"{source} is not a valid policy: {' '.join(str(error).split())}")
+    return UserError(f"{source} is not a valid policy: {one_line(error)}")
 
 
 def text_of(path: Path) -> str:
@@ -249,18 +247,3 @@ def text_of(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"The policy file {path} cannot be read: {reason}; give a JSON file.") from None
-
-
-def write(path: Path, text: str) -> Path:
-    """Writes a text file atomically and returns its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # noqa: PTH101 - mkstemp's files are private
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path

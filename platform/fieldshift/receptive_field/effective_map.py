@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fieldshift.errors import UserError
 from fieldshift.forms import Form
+from fieldshift.whole_file import whole_file
 
 Of = Literal["reference frame", "all frames"]
 """The unit whose gradient a map shows: the reference frame's, or the mean of that unit over all frames."""
@@ -145,10 +146,9 @@ class EffectiveField:
         """Writes the map with its conditions as one .npz file; `load` reads it back."""
         path = Path(path)
         arrays = self._arrays() if self.all_frames is None else {**self._arrays(), **self.all_frames._arrays(_ALL)}
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with whole_file(path) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
-        return partial.replace(path)
+        return path
 
     @classmethod
     def load(cls, path: str | Path) -> EffectiveField:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import html
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from fieldshift.report.blocks import (
 from fieldshift.report.embedding import embed
 from fieldshift.report.page_style import STYLE
 from fieldshift.report.sheet import Sheet
+from fieldshift.whole_file import write_whole
 
 NUMERIC = re.compile(r"^[-+<]?[\d,.]+")
 
@@ -45,19 +44,8 @@ def write_report(
     dark setting and prints in black on white. `date` is today unless given. The file is written whole or not at all
     (temporary name, then rename); its folder is made. Returns the path.
     """
-    target = Path(path)
     page = render_report(title=title, sections=sections, subtitle=subtitle, date=date, language=language)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(page)
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return target
+    return write_whole(Path(path), page)
 
 
 def render_report(

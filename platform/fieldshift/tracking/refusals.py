@@ -38,7 +38,7 @@ def lasting_reason(error: BaseException, uri: str) -> str | None:
     if uri.startswith("http") and (_status(error, text) in {404, 405} or "valid JSON" in text):
         return "answers, but is no MLflow server: give the address that its pages have"
     if re.search(r"Could not parse SQLAlchemy URL|database \S+ does not exist|role \S+ does not exist", text):
-        return f"cannot be opened ({one_line(error)[:160]}): correct the address"
+        return f"cannot be opened ({one_line(error, 160)}): correct the address"
     if "unable to open database file" in text or "file is not a database" in text or "readonly database" in text:
         return f"cannot be opened ({_cause(text)}): give a file that can be written"
     return None

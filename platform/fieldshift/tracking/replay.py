@@ -9,12 +9,14 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from fieldshift.errors import UserError
-from fieldshift.tracking.locks import file_lock
+import psutil
+from filelock import FileLock
+
+from fieldshift.errors import UserError, one_line
 from fieldshift.tracking.points import KnownPoints
 from fieldshift.tracking.refusals import is_refused
 from fieldshift.tracking.sending import perform
-from fieldshift.tracking.spool import LOCK, Spool, unsent
+from fieldshift.tracking.spool import LOCK, LOCK_WAIT_S, Spool, unsent
 from fieldshift.tracking.store import PARENT_TAG, Store, client_for, refuse_lasting
 
 _log = logging.getLogger("fieldshift.tracking")
@@ -36,7 +38,7 @@ def replay(folder: Path, uri: str | None = None) -> int:
     spool = Spool(folder)
     if not spool.waiting():
         raise UserError(f"There is nothing to send in {spool.folder}; give the folder of a run whose store was down.")
-    with file_lock(folder.resolve() / LOCK):
+    with FileLock(folder.resolve() / LOCK, timeout=LOCK_WAIT_S):
         sent = _send_all(spool, folder.resolve(), uri)
     spool.answers_again()
     return sent
@@ -58,10 +60,9 @@ def _send_all(spool: Spool, folder: Path, uri: str | None) -> int:
             except Exception as error:
                 if not is_refused(error):
                     refuse_lasting(error, store.uri)
-                    reason = " ".join(str(error).split())[:200]
                     raise UserError(
-                        f"{store.uri} still does not answer ({reason}); {spool.waiting()} messages wait, send them later with:"
-                        f" fieldshift sync {shlex.quote(str(folder))}"
+                        f"{store.uri} still does not answer ({one_line(error, 200)}), and {spool.waiting()} messages are"
+                        f" waiting; send them later with: fieldshift sync {shlex.quote(str(folder))}"
                     ) from error
                 _log.warning("MLflow refused %s of run %s: %s", line["what"], line["run"], error)
             with noted.open("a") as handle:
@@ -77,9 +78,9 @@ def _send_all(spool: Spool, folder: Path, uri: str | None) -> int:
 
 
 def _is_alive(file: Path) -> bool:
-    """Whether the process that wrote a file of the spool lives on, other than this one."""
-    pid = file.name.partition("-")[0]
-    return pid != str(os.getpid()) and Path(f"/proc/{pid}").exists()
+    """Whether another process wrote a file of the spool and is still running."""
+    pid = int(file.name.partition("-")[0])
+    return pid != os.getpid() and psutil.pid_exists(pid)
 
 
 class _Ids:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from fieldshift.errors import one_line
 from fieldshift.tracking.points import KnownPoints
 from fieldshift.tracking.refusals import is_refused
 from fieldshift.tracking.sending import perform
@@ -152,7 +153,7 @@ class TrackedRun(Run):
                 perform(self._client, self._id, what, message, array)
             except Exception as error:
                 if is_refused(error):
-                    _log.warning("MLflow refused %s of run %s: %s", what, self._id, " ".join(str(error).split())[:300])
+                    _log.warning("MLflow refused %s of run %s: %s", what, self._id, one_line(error, 300))
                     return
                 self._spool.server_is_down(error)
             else:

@@ -10,9 +10,12 @@ import uuid
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fieldshift.tracking.locks import file_lock
+from filelock import FileLock
+
+from fieldshift.errors import one_line
 
 LOCK = ".tracking-spool.lock"
+LOCK_WAIT_S = 60.0
 
 _log = logging.getLogger("fieldshift.tracking")
 
@@ -48,7 +51,7 @@ class Spool:
                 "The tracking store %s does not answer (%s); the run goes on, and what it logs is kept in %s."
                 " Send it later with: fieldshift sync %s",
                 self.uri,
-                " ".join(str(error).split())[:200] or type(error).__name__,
+                one_line(error, 200),
                 self.folder,
                 shlex.quote(str(self.folder.parent)),
             )
@@ -65,7 +68,7 @@ class Spool:
 
     def write(self, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
         """Keeps one message; a picture lies beside the file as PNG."""
-        with file_lock(self.folder.parent / LOCK):
+        with FileLock(self.folder.parent / LOCK, timeout=LOCK_WAIT_S):
             self._append(run_id, what, message, array)
 
     def waiting(self) -> int:

@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from fieldshift.errors import UserError
 from fieldshift.tracking.addresses import quoted_condition, sqlite_address
 from fieldshift.tracking.config import TrackingConfig
-from fieldshift.tracking.locks import file_lock
 from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.refusals import lasting_reason
 from fieldshift.tracking.run import Run, TrackedRun
 from fieldshift.tracking.sending import perform
-from fieldshift.tracking.spool import Spool
+from fieldshift.tracking.spool import LOCK_WAIT_S, Spool
 from fieldshift.tracking.template import copy_template, keep_template
 
 KEY_TAG, PROCESS_TAG, PARENT_TAG, NAME_TAG = (
@@ -140,7 +141,7 @@ class Store:
         if not self.is_local:
             yield
             return
-        with file_lock(self.folder / ".mlflow.lock"):
+        with FileLock(self.folder / ".mlflow.lock", timeout=LOCK_WAIT_S):
             yield
 
 
@@ -169,7 +170,7 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
     spool = Spool(folder, store.uri)
     try:
         _knock(store.uri)
-        with file_lock(folder / ".mlflow.lock"):
+        with FileLock(folder / ".mlflow.lock", timeout=LOCK_WAIT_S):
             if config.uri:
                 answer_from(store.uri)
             else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sqlite3
 from importlib.metadata import version
 from pathlib import Path
 
 from fieldshift.cache_folder import cache_folder
+from fieldshift.whole_file import whole_file
 
 
 def template_file() -> Path:
@@ -21,15 +21,13 @@ def copy_template(database: Path) -> bool:
     """Puts a copy of the template where no database is yet; says whether it did. A damaged template is removed."""
     if database.exists():
         return False
-    written = beside(database)
     try:
-        shutil.copyfile(template_file(), written)
-        if not is_whole(written):
-            template_file().unlink()
-            raise OSError(f"{template_file()} is damaged")
-        written.replace(database)
+        with whole_file(database) as temporary:
+            shutil.copyfile(template_file(), temporary)
+            if not is_whole(temporary):
+                template_file().unlink()
+                raise OSError(f"{template_file()} is damaged")
     except OSError:
-        written.unlink(missing_ok=True)
         return False
     return True
 
@@ -53,22 +51,12 @@ def keep_template(database: Path) -> None:
     template = template_file()
     if template.exists():
         return
-    written = beside(template)
-    try:
-        template.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            contextlib.closing(sqlite3.connect(database)) as made,
-            contextlib.closing(sqlite3.connect(written)) as kept,
-        ):
-            made.backup(kept)
-            kept.execute("DELETE FROM experiments")
-            kept.commit()
-        written.replace(template)
-    except (OSError, sqlite3.Error):
-        with contextlib.suppress(OSError):
-            written.unlink()
-
-
-def beside(file: Path) -> Path:
-    """The name under which this process writes the file before it stands there whole."""
-    return file.with_name(f".{file.name}.{os.getpid()}.writing")
+    with (
+        contextlib.suppress(OSError, sqlite3.Error),
+        whole_file(template) as temporary,
+        contextlib.closing(sqlite3.connect(database)) as made,
+        contextlib.closing(sqlite3.connect(temporary)) as kept,
+    ):
+        made.backup(kept)
+        kept.execute("DELETE FROM experiments")
+        kept.commit()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,13 @@ import torch
 
 from fieldshift.errors import UserError, reason_of
 from fieldshift.training import distributed
+from fieldshift.whole_file import whole_file
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` (tensors and plain Python values) to `path` under a temporary name, then renames it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    """Writes `state` (tensors and plain Python values) to `path`, whole or not at all."""
+    with whole_file(path) as temporary:
+        torch.save(state, temporary)
 
 
 def checkpoint_of_first(path: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fieldshift.data import Augmentation, DataSet, augmentation
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, one_line
 from fieldshift.folding import AnyPolicy, motions_of
 from fieldshift.forms import Form
 from fieldshift.motions.placed import PlacedPolicy, policy_from_json
@@ -20,6 +20,7 @@ from fieldshift.networks.insertion import MotionsAt
 from fieldshift.training.arms import Arm, arm_named
 from fieldshift.training.card_file import SCHEMA, VERSION, WEIGHTS, read_card
 from fieldshift.training.frames import FramePlan
+from fieldshift.whole_file import whole_file, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,15 +184,11 @@ def save_network(folder: Path, network: VideoNetwork, card: NetworkCard) -> None
     """Writes `weights.safetensors` and `network.json` into `folder`, the JSON last: it marks the pair as complete."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    temporary = folder / ".weights.writing"
-    save_file(weights, temporary)
-    temporary.replace(folder / WEIGHTS)
+    with whole_file(folder / WEIGHTS) as temporary:
+        save_file(weights, temporary)
     text = json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(card)}, indent=2)
-    temporary = folder / ".network.writing"
-    temporary.write_text(text + "\n")
-    temporary.replace(folder / "network.json")
+    write_whole(folder / "network.json", text + "\n")
 
 
 def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[VideoNetwork, NetworkCard]:
@@ -204,9 +201,8 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
         card = NetworkCard.from_plain(values)
         network = card.build(pretrained=False)
     except (TypeError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{folder / 'network.json'} describes a network that cannot be built ({reason}); train again."
+            f"{folder / 'network.json'} describes a network that cannot be built ({one_line(error, 200)}); train again."
         ) from None
     try:
         state = load_file(weights)
@@ -218,9 +214,7 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
             )
         network.load_state_dict(state)
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{weights} cannot be read ({' '.join(str(error).split())[:200]}); train again or restore it."
-        ) from None
+        raise UserError(f"{weights} cannot be read ({one_line(error, 200)}); train again or restore it.") from None
     except RuntimeError:  # torch names every tensor that does not fit
         raise UserError(
             f"{weights} belongs to another network than network.json next to it; train again or restore it."

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from fieldshift.data import augmentation, known_augmentations
 from fieldshift.data.augmentation.arms import ARMS
-from fieldshift.data.augmentation.draws import MersenneTwister
+from fieldshift.data.augmentation.draws import BlockGenerator
 from fieldshift.errors import UserError
 
 SIZES = [(1, 40, 40), (3, 32, 32), (3, 23, 37)]
@@ -65,7 +65,7 @@ def test_every_op_of_torchvision_is_known() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**62 + 17])
 def test_the_dice_are_torchs(seed: int) -> None:
-    generator = MersenneTwister(seed)
+    generator = BlockGenerator(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for count in [14, 31, 2, 25] * 400:

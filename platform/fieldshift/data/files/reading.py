@@ -26,6 +26,7 @@ from fieldshift.data.files.mask_files import COLOUR, StoredMask, orientation_of,
 from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, MaskTable
 from fieldshift.data.problems import BadFileError, Problem
 from fieldshift.data.split import IGNORE
+from fieldshift.errors import one_line
 
 SMALLEST_SIDE = 2
 
@@ -98,7 +99,7 @@ def too_large(path: str | Path, limit: int, size: str = "more pixels than Pillow
 
 def unreadable(path: str | Path, error: Exception) -> BadFileError:
     # Some of Pillow's messages repeat the whole path or object.
-    reason = " ".join((str(error) or type(error).__name__).replace(repr(str(path)), "").split())[:120]
+    reason = one_line(error).replace(repr(str(path)), "").strip()[:120]
     return bad("unreadable", path, f"cannot be decoded ({reason})", "copy it again or delete it")
 
 

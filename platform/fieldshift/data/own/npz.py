@@ -19,7 +19,7 @@ from fieldshift.data.own.mask_census import check_amounts
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import Findings
 from fieldshift.data.split import IGNORE, Task, TensorSplit
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, one_line
 
 Array = NDArray[Any]
 
@@ -97,8 +97,9 @@ def read_arrays(path: str) -> dict[str, Array]:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path} is not an npz file that can be read ({reason}); write it with numpy.savez.") from error
+        raise UserError(
+            f"{path} is not an npz file that can be read ({one_line(error, 120)}); write it with numpy.savez."
+        ) from error
 
 
 def read_array(path: str, name: str, archive: Any) -> Array:

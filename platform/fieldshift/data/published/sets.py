@@ -18,7 +18,7 @@ from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.own.npz import npz_collection
 from fieldshift.data.problems import Findings
 from fieldshift.data.split import IGNORE, Task, TensorSplit
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, one_line
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
@@ -49,8 +49,9 @@ def from_torchvision(name: str, root: Path, kind: Callable[..., Any], *arguments
     try:
         return kind(str(root), *arguments, **settings)
     except (RuntimeError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{name} in {root} cannot be read ({reason}); delete it and download it again.") from error
+        raise UserError(
+            f"{name} in {root} cannot be read ({one_line(error, 160)}); delete it and download it again."
+        ) from error
 
 
 def collect_cifar(name: str, kind: Any, folder: str) -> Callable[[Path, LoadingConfig, Findings], ArrayCollection]:
