@@ -49,6 +49,11 @@ class TableBlock:
     caption: str = ""
     strong: Sequence[str] = ()
 
+    @property
+    def sheet(self) -> Sheet:
+        """The content as a sheet."""
+        return self.content if isinstance(self.content, Sheet) else Sheet.from_frame(self.content)
+
 
 @dataclass(frozen=True)
 class FigureBlock:
