@@ -11,16 +11,16 @@ from fieldshift.console import say
 from fieldshift.data import DataReport, LoadingConfig
 from fieldshift.data.names import check_data_name
 from fieldshift.data.problems import ACCEPTABLE, MeaninglessDataError
-from fieldshift.errors import UserError, unknown_name
-from fieldshift.networks.names import TASKS
+from fieldshift.errors import UserError
 from fieldshift.run_folder import check_writable
+from fieldshift.tasks import check_task
 from fieldshift.whole_file import write_whole
 from pipelines.problem import load_data
 from pipelines.studying import STUDY_ARMS
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
-    from fieldshift.data.split import Task
+    from fieldshift.tasks import Task
     from pipelines.suggesting import Suggestion
 
 FEW_TESTS = 100
@@ -47,8 +47,7 @@ def check(
         json: print everything that was found as one JSON object.
         loading: how files are read.
     """
-    if task is not None and task not in TASKS:
-        raise unknown_name("task", task, TASKS)
+    check_task(task)
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}, but must be at least 1.")
     check_data_name(data, loading, loading.root)

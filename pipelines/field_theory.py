@@ -17,6 +17,7 @@ from fieldshift.receptive_field import LayerField, Region, Reshaped, feature_ext
 from fieldshift.receptive_field.fitting import fits, fitting_note, last_fitting
 from fieldshift.receptive_field.theory import gates_note, unknown_note
 from fieldshift.run_folder import open_run_folder
+from fieldshift.tasks import TASKS
 from pipelines.describing import build_network
 from pipelines.fields import FieldResult
 
@@ -139,7 +140,7 @@ def looked_at(
     from fieldshift.networks.foreign import detection_backbone, foreign_network
 
     architecture.check_temporal(temporal)
-    task = next((task for task in ("classification", "segmentation") if name in known_networks(task)), None)
+    task = next((task for task in TASKS if name in known_networks(task)), None)
     if name in known_detectors():
         if temporal != "none" or frames > 1:
             raise UserError(

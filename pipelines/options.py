@@ -10,8 +10,9 @@ from typing import Any
 from fieldshift.errors import UserError
 from fieldshift.forms import check_form
 from fieldshift.motions import policy_file as policy_document
-from fieldshift.networks.names import TASKS, is_foreign, known_detectors, known_networks, unknown_network
+from fieldshift.networks.names import is_foreign, known_detectors, known_networks, unknown_network
 from fieldshift.run_folder import check_writable
+from fieldshift.tasks import TASKS
 from fieldshift.training import arm_named
 from fieldshift.training.card_file import read_card
 from pipelines.problem import PolicySource, policy_file

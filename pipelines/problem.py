@@ -14,16 +14,17 @@ from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
 from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
-from fieldshift.networks.names import TASKS, check_temporal_folds
+from fieldshift.networks.names import check_temporal_folds
+from fieldshift.tasks import TASKS
 from fieldshift.training import arm_named
 from pipelines.alignment import check_alignment
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet, Identity
-    from fieldshift.data.split import Task
     from fieldshift.folding import AnyPolicy
     from fieldshift.motions import Policy
     from fieldshift.search import Space
+    from fieldshift.tasks import Task
     from fieldshift.training import NetworkCard
 
 PolicySource = str | dict[str, Any] | None

@@ -188,7 +188,7 @@ def open_session(
     session = replace(session, run=run)
     try:
         with lasting_output():
-            run.log_params(flat(folder.config))
+            run.log_params(folder.config)
             run.set_tags(origin(folder))
             run.log_dataset(dataset.name, dataset.digest, {"train": len(dataset.train), "test": len(dataset.test)})
             yield session
@@ -241,14 +241,3 @@ def say_failed(failed: dict[str, str]) -> None:
     """Names the trials that are missing from a result, and what to do about them."""
     if failed:
         say(f"Failed and not in the tables: {', '.join(failed)}; the same command with --resume runs them again.")
-
-
-def flat(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as dotted names, for MLflow's parameters."""
-    values: dict[str, str] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            values.update(flat(value, f"{prefix}{name}."))
-        else:
-            values[f"{prefix}{name}"] = str(value)
-    return values

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.cluster.room import Resources, local_device, preflight, resources, this_machine
 from fieldshift.errors import MissingFeatureError, UserError, one_line
+from fieldshift.ports import free_port
 from fieldshift.termination import own_signals
 
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
@@ -132,7 +132,7 @@ def _start_local(**quiet: Any) -> None:
     import ray
 
     for attempt in range(1, STARTS + 1):
-        port = _free_port()
+        port = free_port()
         # The state API of trials queries this dashboard, not one that an older cluster left on the machine.
         inherited = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "PYTHONPATH": _import_path()}
         try:
@@ -166,12 +166,6 @@ def _import_path() -> str:
         if entry and Path(entry).is_dir() and not own & {Path(entry).resolve(), *Path(entry).resolve().parents}
     ]
     return os.pathsep.join(dict.fromkeys([*outside, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import shlex
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fieldshift.cluster.connect import require_ray
-from fieldshift.cluster.reach import REACH_DEADLINE_S
 from fieldshift.errors import UserError, one_line
+from fieldshift.ports import refusal
 
 POLL_S = 1.0
 ENDING_DEADLINE_S = 60.0
@@ -144,13 +143,12 @@ def _knock(address: str) -> None:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise UserError(f"The address is '{address}', but must be the URL of a dashboard, such as http://HOST:8265.")
     port = parts.port or (443 if parts.scheme == "https" else 8265)
-    try:
-        socket.create_connection((parts.hostname, port), timeout=REACH_DEADLINE_S).close()
-    except OSError as error:
+    reason = refusal(parts.hostname, port)
+    if reason is not None:
         raise UserError(
-            f"Nothing answers at {address} ({error.strerror or error}); check the address, or forward the port"
+            f"Nothing answers at {address} ({reason}); check the address, or forward the port"
             " with `kubectl port-forward` or `ssh -L`."
-        ) from error
+        )
 
 
 @contextlib.contextmanager

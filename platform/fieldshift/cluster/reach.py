@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from pathlib import Path
 
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.room import check_cores
 from fieldshift.errors import UserError
+from fieldshift.ports import refusal
 
-REACH_DEADLINE_S = 5.0
 LONGEST_SOCKET_BYTES = 107
 # Ray appends to its folder: the time in microseconds, the process id, and its longest socket name.
 _DEEPEST = "ray/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
@@ -49,14 +48,12 @@ def knock(address: str, source: str) -> None:
     where = "" if source == "cluster.address" else f", or unset {source}"
     if not colon or not host or "/" in host or not port.isdigit() or int(port) > 65535:
         raise UserError(f"{source} is '{address}', but must be HOST:PORT (6379 is usual) or 'auto'{where}.")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_DEADLINE_S).close()
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    reason = refusal(host.strip("[]"), int(port))
+    if reason is not None:
         raise UserError(
             f"Nothing answers at {source} {address} ({reason});"
             f" start the cluster with `ray start --head`, check the address and the port{where}."
-        ) from error
+        )
 
 
 def check_folder() -> None:

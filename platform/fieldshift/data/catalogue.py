@@ -18,15 +18,14 @@ from fieldshift.data.own.scenes import scene_collection
 from fieldshift.data.problems import Findings
 from fieldshift.data.published.digit_pairs import digit_pairs
 from fieldshift.data.published.sets import PUBLISHED
-from fieldshift.data.split import Task
-from fieldshift.errors import UserError, unknown_name
+from fieldshift.errors import UserError
+from fieldshift.tasks import Task, check_task
 
 OWN: dict[str, Callable[..., Collection]] = {
     "folder": folder_collection,
     "npz": npz_collection,
     "voc": scene_collection,
 }
-TASKS: tuple[Task, ...] = ("classification", "segmentation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +97,7 @@ def load_dataset(
     have, and (BadFileError) the first unusable file, unless loading.skip_unreadable.
     """
     loading = loading or LoadingConfig()
-    if task is not None and task not in TASKS:
-        raise unknown_name("task", task, TASKS)
+    check_task(task)
     if is_digit_pairs(spec):
         check_data_name(spec, loading)
         made, axis = task or "classification", spec.removeprefix("digit-pairs-")

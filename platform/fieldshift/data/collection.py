@@ -30,8 +30,9 @@ from fieldshift.data.names import existing_folder
 from fieldshift.data.partition import limited
 from fieldshift.data.problems import Findings, Problem, summaries
 from fieldshift.data.samples import array_identity, arrays_like, file_identity, files_like
-from fieldshift.data.split import Task, TensorSplit
+from fieldshift.data.split import TensorSplit
 from fieldshift.errors import UserError
+from fieldshift.tasks import Task
 
 MEASURED = 256
 

@@ -11,7 +11,8 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from fieldshift.data.identity import Identity
-from fieldshift.data.split import IGNORE, Split, Task, TensorSplit
+from fieldshift.data.split import IGNORE, Split, TensorSplit
+from fieldshift.tasks import Task
 
 SMALLEST_DEVIATION = 1e-3
 NAMED = 6

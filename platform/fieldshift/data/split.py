@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Literal
 
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-
-Task = Literal["classification", "segmentation"]
 
 IGNORE = 255
 

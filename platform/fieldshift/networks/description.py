@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fieldshift.networks.folded import motions_counted
@@ -41,8 +41,13 @@ def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
 def _counted(network: VideoNetwork, size: tuple[int, int], device: torch.device | str) -> int:
     state = {name: tensor.to(device) for name, tensor in network.state_dict(keep_vars=True).items()}
     video = torch.zeros(1, network.frames, network.image_channels, *size, device=device)
+    return count_flops(network, video, state)
+
+
+def count_flops(network: nn.Module, video: Tensor, state: dict[str, Tensor] | None = None) -> int:
+    """FLOPs of one forward pass, motions and gates included; with `state` in place of the network's own tensors."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter, motions_counted(network) as moved:
-        torch.func.functional_call(network, state, (video,))
+        torch.func.functional_call(network, state or {}, (video,))
     return int(counter.get_total_flops()) + moved()
 
 

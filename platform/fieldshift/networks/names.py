@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from fieldshift.errors import UserError, nearest_name, unknown_name
+from fieldshift.tasks import check_task
 
-TASKS = ("classification", "segmentation")
 FAMILIES = (
     r"resnet\d+",
     r"resnext\d+.*",
@@ -41,8 +41,7 @@ SUFFIXES = (".pth", ".pt", ".safetensors")
 
 def known_networks(task: str = "classification") -> tuple[str, ...]:
     """The names of all networks for a task, "classification" or "segmentation"."""
-    if task not in TASKS:
-        raise unknown_name("task", task, TASKS)
+    check_task(task)
     return known_classifiers() if task == "classification" else known_segmenters()
 
 

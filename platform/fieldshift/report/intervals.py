@@ -75,7 +75,7 @@ def paired_difference(
     Differences that are all equal leave nothing to estimate a spread from: the interval is then that one value, and
     p is 1 when it is zero and 0 when it is not.
     """
-    from scipy.stats import t
+    from scipy.stats import ttest_1samp
 
     gaps = [ours[key] - theirs[key] for key in ours if key in theirs]
     gap = estimate(gaps, confidence)
@@ -86,8 +86,7 @@ def paired_difference(
         p = 1.0 if abs(gap.mean) <= 1e-12 else 0.0
         exact = 0.0 if abs(gap.mean) <= 1e-12 else gap.mean
         return Difference(pairs=gap.n, mean=exact, low=exact, high=exact, p=p, wilcoxon_p=math.nan)
-    statistic = gap.mean / (gap.std / math.sqrt(gap.n))
-    p = 2.0 * float(t.sf(abs(statistic), gap.n - 1))
+    p = float(ttest_1samp(gaps, 0.0).pvalue)
     return Difference(pairs=gap.n, mean=gap.mean, low=gap.low, high=gap.high, p=p, wilcoxon_p=_wilcoxon(gaps))
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from fieldshift.errors import MissingFeatureError, UserError
+from fieldshift.ports import free_port
 from fieldshift.tracking.moved import ARTIFACTS, DATABASE, is_writable, readable
 from fieldshift.tracking.store import PARENT_TAG, RUN_TAG, client_for, close_abandoned, quiet_mlflow
 from fieldshift.tracking.views import TAG, are_known, links
@@ -46,7 +47,7 @@ def serving(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> 
     """
     if _missing("mlflow"):
         raise MissingFeatureError("The tracking pages need MLflow, which is not installed: pip install mlflow.")
-    port = port or _free_port(host)
+    port = port or free_port(host)
     _refuse_taken(host, port)
     quiet_mlflow()
     variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -157,12 +158,6 @@ def _missing(package: str) -> bool:
     import importlib.util
 
     return importlib.util.find_spec(package) is None
-
-
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def _refuse_taken(host: str, port: int) -> None:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from fieldshift.motions import Policy
-from fieldshift.networks.folded import motions_counted
+from fieldshift.networks.description import count_flops, count_parameters
 
 # One training step costs a forward pass and about twice that backwards (gradients of inputs and of weights).
 BACKWARD_FACTOR = 3
@@ -41,16 +40,14 @@ def network_cost(
     first = next(network.parameters())
     video = torch.zeros(1, frames, channels, *size, device=first.device, dtype=first.dtype)
     training = network.training
-    counter = FlopCounterMode(display=False)
     network.eval()
     try:
-        with torch.no_grad(), counter, motions_counted(network) as moved:
-            network(video)
+        flops = count_flops(network, video)
     finally:
         network.train(training)
     return NetworkCost(
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        flops=counter.get_total_flops() + moved() + (0 if policy is None else policy.flops(size, channels)),
+        parameters=count_parameters(network),
+        flops=flops + (0 if policy is None else policy.flops(size, channels)),
     )
 
 

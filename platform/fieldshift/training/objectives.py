@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldshift.errors import unknown_name
+from fieldshift.tasks import Task, check_task
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
-
-Task = Literal["classification", "segmentation"]
-TASKS = ("classification", "segmentation")
 
 
 class Score:
@@ -89,8 +86,7 @@ def objective_for(
     task: str, num_classes: int, ignore_index: int | None = None, label_smoothing: float = 0.0
 ) -> Objective:
     """The objective of a task. Raises UserError for a task that is not one of `TASKS`."""
+    check_task(task)
     if task == "classification":
         return Objective("classification", num_classes, None, label_smoothing)
-    if task == "segmentation":
-        return Objective("segmentation", num_classes, ignore_index, label_smoothing)
-    raise unknown_name("task", task, TASKS)
+    return Objective("segmentation", num_classes, ignore_index, label_smoothing)

@@ -16,8 +16,8 @@ from fieldshift.data.files.content import FileContents
 from fieldshift.data.files.mask_files import SIDEWAYS, depth_of, orientation_of
 from fieldshift.data.files.reading import Reader, open_image
 from fieldshift.data.problems import BadFileError, Findings, Problem
-from fieldshift.data.split import Task
 from fieldshift.errors import UserError
+from fieldshift.tasks import Task
 
 PROBED = 256
 LARGEST_CROP = 224

@@ -15,8 +15,9 @@ from fieldshift.data.leaks import almost_equal, stacked
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import is_digit_pairs
 from fieldshift.data.problems import BadFileError, Findings
-from fieldshift.data.split import IGNORE, Split, Task, TensorSplit
+from fieldshift.data.split import IGNORE, Split, TensorSplit
 from fieldshift.errors import UserError
+from fieldshift.tasks import Task
 
 
 def inspect_data(

@@ -18,8 +18,9 @@ from fieldshift.data.names import existing_file
 from fieldshift.data.own.mask_census import check_amounts
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import Findings
-from fieldshift.data.split import IGNORE, Task, TensorSplit
+from fieldshift.data.split import IGNORE, TensorSplit
 from fieldshift.errors import UserError, one_line
+from fieldshift.tasks import Task
 
 Array = NDArray[Any]
 

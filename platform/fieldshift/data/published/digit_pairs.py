@@ -22,8 +22,9 @@ from fieldshift.data.dataset import (
     ignore_index_of,
     names_of,
 )
-from fieldshift.data.split import Task, TensorSplit
+from fieldshift.data.split import TensorSplit
 from fieldshift.errors import UserError
+from fieldshift.tasks import Task
 
 CANVAS = 40
 DIGIT = 8

@@ -17,8 +17,9 @@ from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, plain_table, table_
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.own.npz import npz_collection
 from fieldshift.data.problems import Findings
-from fieldshift.data.split import IGNORE, Task, TensorSplit
+from fieldshift.data.split import IGNORE, TensorSplit
 from fieldshift.errors import UserError, one_line
+from fieldshift.tasks import Task
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FASHION_CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
