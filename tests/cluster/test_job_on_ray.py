@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import fieldshift
+from fieldshift.ports import free_port
 
 ray = pytest.importorskip("ray")
 
@@ -37,12 +38,6 @@ if __name__ == "__main__":
     print("twice is", result.value["twice"])
     sys.exit(int(sys.argv[2]))
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

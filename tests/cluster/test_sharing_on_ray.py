@@ -17,7 +17,7 @@ import pytest
 from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_trials
 from fieldshift.cluster.sharing import check_shared
 from fieldshift.errors import UserError
-from tests.cluster.test_job_on_ray import free_port
+from fieldshift.ports import free_port
 
 ray = pytest.importorskip("ray")
 

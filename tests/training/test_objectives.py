@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from fieldshift.errors import UserError
-from fieldshift.training.objectives import TASKS, objective_for
+from fieldshift.tasks import TASKS
+from fieldshift.training.objectives import objective_for
 
 
 def iou_by_counting(predicted: np.ndarray, target: np.ndarray, classes: int, ignore: int) -> float:
