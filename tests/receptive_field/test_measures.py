@@ -17,7 +17,6 @@ from fieldshift.receptive_field.measures import (
     area_holding,
     ellipse_of,
     fit_gaussian,
-    radial_profile,
     side_holding,
 )
 
@@ -129,8 +128,9 @@ def test_all_of_the_mass() -> None:
 def test_the_radial_profile_of_a_ring() -> None:
     y, x = torch.meshgrid(*[torch.arange(-20, 21)] * 2, indexing="ij")
     values = ((x**2 + y**2).double().sqrt().floor() == 12).double()
-    radii, means = radial_profile(values, (20, 20))
-    assert {float(radius): float(mean) for radius, mean in zip(radii, means, strict=True) if mean > 0} == {12.5: 1.0}
+    found = measures(values, position=(20.0, 20.0))
+    rings = {radius: mean for radius, mean in zip(found.radii, found.profile, strict=True) if mean > 0}
+    assert rings == {12.5: pytest.approx(1 / float(values.sum()))}
 
 
 def test_the_profile_of_two_boxes_is_taken_from_the_position_given() -> None:
@@ -181,8 +181,10 @@ def test_the_band_of_a_profile_is_never_narrower_than_its_standard_error() -> No
     found = measures(whole)
     assert found.profile_error is not None
     total = float(whole.values.sum())
-    rings = torch.stack([torch.from_numpy(radial_profile(one, (10.0, 10.0))[1]) for one in maps[:100]]) / total
-    spread = rings.std(dim=0)
+    rings = torch.stack(
+        [torch.as_tensor(measures(one, position=(10.0, 10.0)).profile) * one.sum() for one in maps[:100]]
+    )
+    spread = rings.std(dim=0) / total
     band = torch.tensor(found.profile_error, dtype=torch.float64)
     assert (band >= spread * 0.85).all()
     assert measures(field(whole.values, None)).profile_error is None

@@ -13,7 +13,6 @@ from fieldshift.report import (
     comparison_sheets,
     cost_sheets,
     field_sheet,
-    markdown,
     policy_sheet,
     show,
     summarise,
@@ -75,16 +74,6 @@ def test_the_comparison_prints_the_numbers_of_the_trials(rows: pd.DataFrame) -> 
     assert any("das-gsf: 1 run: no interval" in note for note in sheet.notes)
     costs = {row[0]: row for row in cost_sheets(summary)[1].rows}
     assert costs["das"] == ("das", "3", "48,321", "4.1", "12", "31.5", "39.0", f"{(31.5 + 39) / 3600:.3g}", "1.00", "-")
-
-
-def test_markdown_has_one_cell_for_every_column_and_escapes(sheets: list[Sheet]) -> None:
-    odd = Sheet(title="a | b", columns=("x|y", "z"), rows=(("<b>", "1"),), align=("left", "right"))
-    lines = markdown([odd]).splitlines()
-    assert lines[2:] == ["| x\\|y | z |", "| :--- | ---: |", "| &lt;b> | 1 |"]
-    for sheet in sheets:
-        table = [line for line in sheet.markdown().splitlines() if line.startswith("|")]
-        assert len(table) == len(sheet.rows) + 2
-        assert {line.count(" | ") for line in table} == {len(sheet.columns) - 1}
 
 
 def test_markup_in_a_name_is_printed_and_not_obeyed() -> None:

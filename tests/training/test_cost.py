@@ -128,7 +128,8 @@ def test_taps_are_counted_without_a_map_and_once(fill: Fill, monkeypatch: pytest
     recipe, size = recipe_of(policy.graph, (9, 7)), (9, 7)
     lookup = Lookup("zeros", "bilinear", background=True) if fill in ("mean", (0.5,)) else Lookup(str(fill), "bilinear")
     parts = [(recipe.colourings[0][0], 1), (recipe.output, 1 + policy.frames)]
-    read = sum(pixel_map_of(part.matrices, part.mixture, bases, size, lookup).tap_count for part, bases in parts)
+    maps = [pixel_map_of(part.matrices, part.mixture, bases, size, lookup) for part, bases in parts]
+    read = sum(len(tile.taps) for each in maps for tile in each.tiles)
     monkeypatch.setattr(taps, "cut", None)
     taps_of.cache_clear()
     assert policy.flops(size, 1) == 2 * (read + policy.frames * 9 * 7)

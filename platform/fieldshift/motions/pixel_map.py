@@ -90,11 +90,6 @@ class PixelMap:
         return replace(self, tiles=tiles, dtype=dtype)
 
     @property
-    def tap_count(self) -> int:
-        """Number of input pixels that are weighted and added per channel and image; copies count as zero."""
-        return sum(len(tile.taps) for tile in self.tiles)
-
-    @property
     def nbytes(self) -> int:
         """The memory of the taps, in bytes, without the adjoint's."""
         return sum(t.taps.nbytes + t.firsts.nbytes + t.weights.nbytes for t in self.tiles)

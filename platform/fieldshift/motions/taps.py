@@ -103,7 +103,10 @@ def taps_read(matrices: Tensor, size: tuple[int, int], lookup: Lookup) -> tuple[
 
 
 def count_taps(matrices: Tensor, mixture: Mixture, size: tuple[int, int], lookup: Lookup) -> int:
-    """The `tap_count` of the map that `pixel_map_of` makes, one matrix after the other, so that nothing large is kept."""
+    """Number of input pixels that the map of `pixel_map_of` weights and adds per channel and image; copies count as zero.
+
+    Matrices are counted one after the other, so nothing large is kept.
+    """
     terms = [m for t, copy in enumerate(copied(matrices, mixture)) if copy is None for _, _, m in mixture[t]]
     counts = {m: int(taps_read(matrices[m : m + 1], size, lookup)[1].count_nonzero()) for m in set(terms)}
     return sum(counts[m] for m in terms)

@@ -204,12 +204,6 @@ def fit_gaussian(values: Tensor | Numbers) -> tuple[Ellipse | None, str]:
     return _ellipse((row, column), u * cos**2 + v * sin**2, u * sin**2 + v * cos**2, (u - v) * sin * cos), ""
 
 
-def radial_profile(values: Tensor | Numbers, centre: tuple[float, float] | None = None) -> tuple[Numbers, Numbers]:
-    """Mean of the map in rings one pixel wide about `centre`: (middle radii in pixels, means), without empty rings."""
-    mass = _mass(values)
-    return _rings(mass, ellipse_of(mass).centre if centre is None else centre)
-
-
 def _rings(values: Numbers, centre: tuple[float, float]) -> tuple[Numbers, Numbers]:
     rows, columns = np.ogrid[0 : values.shape[0], 0 : values.shape[1]]
     ring = np.floor(np.hypot(rows - centre[0], columns - centre[1])).astype(np.int64).reshape(-1)

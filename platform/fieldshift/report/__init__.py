@@ -33,7 +33,7 @@ from fieldshift.report.html import render_report, write_report
 from fieldshift.report.intervals import Difference, Estimate, estimate, paired_difference
 from fieldshift.report.sheet import Sheet, show
 from fieldshift.report.statistics import summarise
-from fieldshift.report.tables import comparison_sheets, cost_sheets, field_sheet, markdown, policy_sheet, sweep_sheet
+from fieldshift.report.tables import comparison_sheets, cost_sheets, field_sheet, policy_sheet, sweep_sheet
 from fieldshift.report.verdict import caveats, verdict
 
 __all__ = [
@@ -63,7 +63,6 @@ __all__ = [
     "frame_strip",
     "hardware",
     "headline",
-    "markdown",
     "outcomes",
     "paired_difference",
     "policy_graph",

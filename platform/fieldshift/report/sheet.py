@@ -85,15 +85,6 @@ class Sheet:
             tables.append(table)
         return tables
 
-    def markdown(self) -> str:
-        """A GitHub-flavoured Markdown table with the title in bold and the notes below."""
-        heading = [f"**{_escape(self.title)}**", ""] if self.title else []
-        rules = ["---:" if side == "right" else ":---" for side in self.align]
-        table = [_pipes(map(_escape, self.columns)), _pipes(rules)]
-        table += [_pipes(map(_escape, row)) for row in self.rows]
-        notes = [line for note in self.notes for line in ("", _escape(note))]
-        return "\n".join([*heading, *table, *notes]) + "\n"
-
     def _widths(self) -> list[int]:
         return [max([len(name), *(len(row[i]) for row in self.rows)]) for i, name in enumerate(self.columns)]
 
@@ -182,11 +173,3 @@ def _plain(words: str, style: str = "") -> Any:
 
 def _wrap(words: str, width: int, hang: str) -> list[str]:
     return textwrap.wrap(words, width, subsequent_indent=hang) or [""]
-
-
-def _pipes(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _escape(cell: str) -> str:
-    return cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -13,7 +13,6 @@ from fieldshift.readings import READINGS
 from fieldshift.report.costs import copies_of, cost_columns, held_against, is_averaged, passes, shares
 from fieldshift.report.intervals import Difference, Estimate, estimate, paired_difference
 
-ROLES = ("das", "baseline", "control")
 REQUIRED = (
     "arm",
     "reading",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -162,11 +162,6 @@ def policy_sheet(policy: AnyPolicy) -> Sheet:
         f"reference {first.reference}, {'symmetric' if first.symmetric else 'signed'} distances, fill {fill}"
     )
     return Sheet(title=title, columns=("edge", "motion"), rows=tuple(rows), align=("left", "left"))
-
-
-def markdown(sheets: Iterable[Sheet]) -> str:
-    """The sheets as Markdown, one after the other."""
-    return "\n".join(sheet.markdown() for sheet in sheets)
 
 
 def interval(low: float, high: float, signed: bool = False) -> str:

@@ -101,12 +101,6 @@ class View:
         return f"{TAG}{self.key}", value
 
 
-def state_of(value: str) -> dict[str, Any]:
-    """The state that the value of a tag holds."""
-    packed = json.loads(value)["state"].removeprefix("deflate;")
-    return dict(json.loads(zlib.decompress(base64.b64decode(packed))))
-
-
 def link(url: str, experiment_id: str, key: str) -> str:
     """Where MLflow's server at `url` shows a saved view: its charts beside the table of runs."""
     query = {"workflowType": "machine_learning", "compareRunsMode": "CHART", "viewStateShareKey": key}

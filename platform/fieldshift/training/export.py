@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,6 @@ from fieldshift.networks.fusion import frame_positions
 from fieldshift.training.card_file import EXPORT_FORMATS
 from fieldshift.training.saved import NetworkCard, save_network
 
-Format = Literal["torch", "onnx", "safetensors"]
 EXAMPLES = 2
 
 

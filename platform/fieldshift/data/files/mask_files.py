@@ -56,6 +56,9 @@ class StoredMask:
     codes: Codes
     is_turned: bool = False
 
+    def __post_init__(self) -> None:
+        assert self.storage in STORAGES, self.storage
+
     @property
     def size(self) -> tuple[int, int]:
         return self.codes.shape[1], self.codes.shape[0]
