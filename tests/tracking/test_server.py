@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 def test_a_folder_without_a_store_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tracking store"):
         find_store(tmp_path)
-    with pytest.raises(UserError, match="is a server already"), opened("http://127.0.0.1:5000"):
+    with pytest.raises(UserError, match="is already a server"), opened("http://127.0.0.1:5000"):
         pass
 
 
@@ -70,7 +70,7 @@ def test_an_mlflow_that_opens_no_saved_views_gets_the_plain_page(
     assert [line.split("   ")[-1] for line in welcome(tmp_path, pages)[1:]] == ["arms", "all runs"]
     monkeypatch.setattr("fieldshift.tracking.server.are_known", lambda: False)
     lines = welcome(tmp_path, pages)[1:]
-    assert lines[0].startswith("  (this MLflow opens no saved views")
+    assert lines[0].startswith("  (this version of MLflow cannot open saved views")
     assert "viewStateShareKey" not in "".join(lines)
 
 

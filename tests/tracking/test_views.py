@@ -75,7 +75,7 @@ def test_a_chart_of_each_kind_lies_in_its_section(kind: str) -> None:
 
 def test_a_view_that_mlflow_would_cut_is_refused() -> None:
     many = [bars(f"{number * 7919 % 100003}", f"{number * 104729 % 99991}/{number}") for number in range(900)]
-    with pytest.raises(ValueError, match=f"but MLflow keeps {LONGEST}"):
+    with pytest.raises(ValueError, match=f"over MLflow's {LONGEST}"):
         view(Section(name="one", charts=many)).tag(0)
 
 

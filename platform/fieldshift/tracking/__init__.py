@@ -1,4 +1,4 @@
-"""What a run leaves in MLflow: parameters, metrics, figures and tables, from any number of processes."""
+"""MLflow tracking: parameters, metrics, figures and tables of a run, logged from any number of processes."""
 
 from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.replay import replay

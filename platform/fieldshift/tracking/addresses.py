@@ -1,4 +1,4 @@
-"""Addresses of stores, made from paths: what a path may hold has a meaning of its own in a URL."""
+"""Addresses of stores and conditions of filters, with the characters of paths and names quoted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SQLITE_WAIT_S = 60
 
 
 def sqlite_address(database: Path) -> str:
-    """The address of the SQLite store in a file, as SQLAlchemy reads it back, whatever characters the path has."""
+    """The address of the SQLite store in a file, in the form that SQLAlchemy parses, for any characters in the path."""
     path = str(database.absolute())
     if not set(path) & set("?#%"):
         return f"sqlite:///{path}?timeout={SQLITE_WAIT_S}"
@@ -20,9 +20,9 @@ def sqlite_address(database: Path) -> str:
 
 
 def quoted_condition(field: str, text: str) -> str:
-    """The condition of MLflow's filters that a field is this text, or is like it where both kinds of quotes are in it.
+    """An MLflow filter condition that a field equals `text`; a LIKE pattern if `text` contains both kinds of quotes.
 
-    The filters know no way to write both; what is found has to be compared with the text once more.
+    MLflow's filters cannot quote both kinds, so compare the runs found with the text again.
     """
     if "'" in text and '"' in text:
         pattern = text.replace("'", "_")

@@ -1,4 +1,4 @@
-"""Where a run's parameters, metrics and figures are kept."""
+"""Configuration of experiment tracking."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databrick
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingConfig:
-    """Whether runs are tracked with MLflow, and where.
+    """Whether runs are tracked with MLflow, and the store that they are logged to.
 
     Attributes:
-        enabled: Track runs; off, every tracking call does nothing.
-        uri: MLflow store, such as http://HOST:5000 or sqlite:////path/mlflow.db; None keeps it in the run's own folder.
-        experiment: Name of the MLflow experiment that the runs belong to.
+        enabled: Track runs; if false, every tracking call does nothing.
+        uri: MLflow store, such as http://HOST:5000 or sqlite:////path/mlflow.db; None uses a store in the run's folder.
+        experiment: Name of the MLflow experiment of the runs.
     """
 
     enabled: bool = True
@@ -30,7 +30,7 @@ class TrackingConfig:
         if self.uri is not None and self.uri.split(":", 1)[0].split("+", 1)[0] not in SCHEMES:
             raise UserError(
                 f"tracking.uri is '{self.uri}', but must start with one of {', '.join(SCHEMES)} and a colon;"
-                " leave it out to keep the store in the run's folder."
+                " leave it out to use a store in the run's folder."
             )
         if self.uri is not None and holds_password(self.uri):
             raise UserError(
@@ -41,7 +41,7 @@ class TrackingConfig:
 
 
 def holds_password(uri: str) -> bool:
-    """Whether an address has a password in it: SCHEME://USER:PASSWORD@HOST, or a parameter ?password=..."""
+    """Whether an address contains a password: SCHEME://USER:PASSWORD@HOST, or a parameter ?password=..."""
     try:
         parts = urlsplit(uri)
         named = {name.lower() for name, _ in parse_qsl(parts.query)}

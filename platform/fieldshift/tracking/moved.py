@@ -1,4 +1,4 @@
-"""Stores that were moved, copied or unpacked elsewhere: MLflow keeps whole paths of artifacts, which then point nowhere."""
+"""Stores that were moved or copied: MLflow records absolute paths of artifacts, which then no longer exist."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _LOCATIONS = (
 
 
 def point_here(database: Path, folder: Path) -> int:
-    """Points a run folder's store at the artifacts in `folder`, wherever they were before; says how many places it changed.
+    """Updates the artifact locations of a run folder's store to `folder`, and returns the number of updated entries.
 
-    Only locations on disk that end with "artifacts" are a run folder's; others stay as they are.
+    Only locations on disk that end with "artifacts" belong to a run folder; others stay unchanged.
     """
     here = (folder.resolve() / ARTIFACTS).as_uri()
     changed = 0
@@ -48,7 +48,7 @@ def _is_of_a_run_folder(location: str) -> bool:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether a run folder's store can be written: a file may be made beside it, which is what counts for SQLite."""
+    """Whether a run folder's store is writable; SQLite also needs to create files next to it."""
     if not os.access(folder, os.W_OK) or not os.access(folder / DATABASE, os.W_OK):
         return False
     try:
@@ -60,9 +60,9 @@ def is_writable(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def readable(folder: Path) -> Iterator[str]:
-    """The address of a run folder's store, fit to be read where the folder lies now.
+    """Yields the address of a run folder's store with artifact locations updated to the current folder.
 
-    The store of a folder that cannot be written is read from a copy that lasts for the block.
+    The store of a read-only folder is read from a copy that exists within the block.
     """
     database = folder / DATABASE
     if is_writable(folder):

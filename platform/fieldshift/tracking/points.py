@@ -1,4 +1,4 @@
-"""Which points of a run's metrics are in the store already, so that a resumed run loses none and doubles none."""
+"""Points of a run's metrics that the store already has, so that a resumed run neither loses nor repeats any."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class KnownPoints:
-    """The points of one run by metric and step: those of the store, where the run was there before, and what was sent since.
+    """The points of one run by metric and step: those in the store, if the run already existed, and those sent since.
 
-    The first value of a step stays: an epoch that is trained again, or reported again, adds no second point. A number
-    without a course, at step 0, is sent again where it changed.
+    The first value of a step is kept: an epoch that is trained or reported again adds no second point. A value at step 0,
+    which has no history, is sent again if it changed.
     """
 
     def __init__(self, client: Any, run_id: str, *, is_new: bool) -> None:
@@ -19,11 +19,11 @@ class KnownPoints:
         self._points: dict[str, dict[int, float]] = {}
 
     def missing(self, metrics: Mapping[str, float], step: int) -> dict[str, float]:
-        """Those of the metrics that have no point at this step."""
+        """The metrics that have no point at this step yet."""
         return {name: value for name, value in metrics.items() if not self._has(name, value, step)}
 
     def add(self, metrics: Mapping[str, float], step: int) -> None:
-        """Notes what was sent."""
+        """Records metrics that were sent."""
         for name, value in metrics.items():
             self._points.setdefault(name, {})[step] = value
 

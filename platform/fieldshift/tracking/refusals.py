@@ -1,4 +1,4 @@
-"""Which errors of a store pass with time, and which stay until a person mends something."""
+"""Errors of a store: temporary ones, and permanent ones that the user has to resolve."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ NEVER = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "R
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether the store answered that it will never take this, so that keeping it for later is of no use."""
+    """Whether the store rejected a message permanently, so that there is no use in sending it later."""
     return getattr(error, "error_code", "") in NEVER
 
 
 def lasting_reason(error: BaseException, uri: str) -> str | None:
-    """What is to be mended before the store can be used, in a sentence with what to do; None for what passes with time."""
+    """The permanent problem of a store, as the end of a sentence with a remedy; None if the error is temporary."""
     text = _whole(error)
     if isinstance(error, ModuleNotFoundError) or "No module named" in text:
         missing = re.search(r"No module named '(\w+)", text)
@@ -45,7 +45,7 @@ def lasting_reason(error: BaseException, uri: str) -> str | None:
 
 
 def _status(error: BaseException, text: str) -> int | None:
-    """The HTTP status that an error tells of."""
+    """The HTTP status that an error reports; None if there is none."""
     named = re.search(r"error code (\d{3})|status code (\d{3})|(\d{3}) != 200", text)
     if named:
         return int(next(filter(None, named.groups())))
@@ -55,7 +55,7 @@ def _status(error: BaseException, text: str) -> int | None:
 
 
 def _whole(error: BaseException) -> str:
-    """The text of an error and of those that it came from."""
+    """The text of an error and of its causes."""
     texts: list[str] = []
     each: BaseException | None = error
     while each is not None and len(texts) < 8:

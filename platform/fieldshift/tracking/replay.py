@@ -1,4 +1,4 @@
-"""Sending what the spool kept, once the store answers again."""
+"""Sends the messages of the spool once the store answers again."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _log = logging.getLogger("fieldshift.tracking")
 
 
 def replay(folder: Path, uri: str | None = None) -> int:
-    """Sends the messages that a store missed, in their order and with their times, and returns how many there were.
+    """Sends the messages that a store missed, in order and with their original times, and returns their number.
 
-    Runs that began while the store was down are found or created by their key. What is sent is noted message by message,
-    so a replay that breaks off can be started again and sends each once.
+    Runs that started while the store was down are found or created by their key. Progress is recorded after each message,
+    so an interrupted replay can be repeated and sends each message once.
 
     Args:
-        folder: Folder of the run, which holds "tracking-spool".
-        uri: The store to send to; None takes the one that the run was meant for.
+        folder: Folder of the run, which contains "tracking-spool".
+        uri: The store to send to; None uses the store that the run was configured with.
 
     Raises:
-        UserError: There is nothing to send, or the store still does not answer.
+        UserError: There are no messages to send, or the store still does not answer.
     """
     spool = Spool(folder)
     if not spool.waiting():
@@ -45,7 +45,7 @@ def replay(folder: Path, uri: str | None = None) -> int:
 
 
 def _send_all(spool: Spool, folder: Path, uri: str | None) -> int:
-    """How many messages were sent."""
+    """Sends all messages and returns their number."""
     files = sorted(spool.folder.glob("*.jsonl"), key=lambda file: file.stat().st_mtime)
     ids = _Ids(spool.folder / "sent-runs.json")
     points: dict[str, KnownPoints] = {}
@@ -70,7 +70,7 @@ def _send_all(spool: Spool, folder: Path, uri: str | None) -> int:
             sent += 1
         file.unlink()
         noted.unlink(missing_ok=True)
-    if not any(_is_alive(file) for file in files):  # who writes on needs to know what its runs became
+    if not any(_is_alive(file) for file in files):  # a process that still writes needs the ids of its runs
         for left in spool.folder.iterdir():
             left.unlink()
         spool.folder.rmdir()
@@ -84,7 +84,7 @@ def _is_alive(file: Path) -> bool:
 
 
 class _Ids:
-    """Which run of the store each run of the spool became; kept on disk while a replay is under way."""
+    """Ids of the store's runs by the ids that the spool gave them; saved on disk during a replay."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

@@ -1,4 +1,4 @@
-"""One run in MLflow: what is logged goes there, or into the spool while the server is down."""
+"""A run in MLflow: messages go to the store, or to the spool while the store is down."""
 
 from __future__ import annotations
 
@@ -28,50 +28,50 @@ _log = logging.getLogger("fieldshift.tracking")
 
 
 def metric_name(name: str) -> str:
-    """A metric's name as MLflow takes it: letters, digits, and _-. :/ stay, anything else becomes _.
+    """A metric's name in the form that MLflow accepts: letters, digits, and _-. :/ stay, other characters become _.
 
-    What stands before the last "/" is the section of the charts that the metric appears in.
+    The part before the last "/" is the section of charts that shows the metric.
     """
     return _SLASHES.sub("/", _FORBIDDEN.sub("_", name)).strip("/ ")[:250] or "_"
 
 
 class Run:
-    """A run that keeps nothing: what a run is where tracking is off, and what `TrackedRun` fills in.
+    """A run that logs nothing, used when tracking is disabled; the base class of `TrackedRun`.
 
     As a context manager a run closes itself: FINISHED, FAILED after an error, KILLED after Ctrl-C.
     """
 
     @property
     def id(self) -> str:
-        """The run's id, "" where nothing is tracked."""
+        """The run's id; "" if tracking is disabled."""
         return ""
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Logs the run's configuration; nested mappings become names with dots. A parameter never changes."""
+        """Logs the run's configuration; nested mappings become dotted names. A logged parameter cannot change."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Logs numbers at a step, in few messages however many there are; a step that a metric has already is kept."""
+        """Logs numbers at a step in batches; a step that a metric already has is not overwritten."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Sets tags, which tables and charts are filtered and grouped by."""
+        """Sets tags, by which tables and charts can be filtered and grouped."""
 
     def log_dataset(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
-        """Logs the data that the run read: what they are called, their digest, and numbers of images by part."""
+        """Logs the data that the run read: name, digest, and number of images per part."""
 
     def tag_experiment(self, tags: Mapping[str, str]) -> None:
         """Sets tags of the experiment that the run belongs to."""
 
     def log_image(self, key: str, array: np.ndarray, step: int = 0) -> None:
-        """Logs a (height, width, 3) or (height, width) uint8 picture; pictures of one key make a series over steps."""
+        """Logs a (height, width, 3) or (height, width) uint8 picture; pictures with one key form a series over steps."""
 
     def log_table(self, table: pd.DataFrame, name: str) -> None:
-        """Logs a pandas table under NAME.json, in place of an earlier one; the compare view shows it beside others."""
+        """Logs a pandas table as NAME.json, replacing an earlier one; shown in MLflow's compare view."""
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
-        """Copies a file into the run's artifacts, below `folder` there."""
+        """Copies a file into the run's artifacts, into `folder` if given."""
 
     def close(self, status: Status = "FINISHED") -> None:
-        """Ends the run; only the first call counts."""
+        """Ends the run; later calls do nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +86,7 @@ class Run:
 
 
 class TrackedRun(Run):
-    """A run in an MLflow store. Tracking never ends a training: what cannot be sent is kept in the spool."""
+    """A run in an MLflow store. Tracking errors never end a training: messages that cannot be sent go to the spool."""
 
     def __init__(self, run_id: str, client: Any, spool: Spool, *, is_new: bool = True) -> None:
         self._id = run_id
@@ -105,7 +105,7 @@ class TrackedRun(Run):
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         plain = {metric_name(name): float(value) for name, value in metrics.items()}
         if len(plain) < len(metrics):
-            raise ValueError(f"Two of these metrics have the same name in MLflow: {', '.join(sorted(metrics))}.")
+            raise ValueError(f"Two of these metrics get the same name in MLflow: {', '.join(sorted(metrics))}.")
         if self._client is not None and not self._spool.is_open_for(self._id):
             try:
                 plain = self._points.missing(plain, int(step))
@@ -162,7 +162,7 @@ class TrackedRun(Run):
 
 
 def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, their names joined by dots."""
+    """Flattens nested mappings; names are joined by dots."""
     result: dict[str, Any] = {}
     for name, value in params.items():
         if isinstance(value, Mapping) and value:

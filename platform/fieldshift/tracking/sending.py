@@ -1,4 +1,4 @@
-"""How each kind of message becomes MLflow calls; the same for a live run and for a replay."""
+"""MLflow calls for each kind of message, used by live runs and by replays."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-METRICS_A_BATCH = 1000
-PARAMS_A_BATCH = 100
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
 _TABLES_TAG = "mlflow.loggedArtifacts"
 
@@ -48,14 +48,14 @@ def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
     for name, value in long.items():
         client.log_text(run_id, value, f"params/{name}.txt")
     entries = [Param(name, f"see params/{name}.txt" if name in long else value) for name, value in params.items()]
-    for some in _chunks(entries, PARAMS_A_BATCH):
+    for some in _chunks(entries, PARAMS_PER_BATCH):
         client.log_batch(run_id, params=some)
 
 
 def _tags(client: Any, run_id: str, tags: dict[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    for some in _chunks([RunTag(name, value) for name, value in tags.items()], PARAMS_A_BATCH):
+    for some in _chunks([RunTag(name, value) for name, value in tags.items()], PARAMS_PER_BATCH):
         client.log_batch(run_id, tags=some)
 
 
@@ -73,12 +73,12 @@ def _metrics(client: Any, run_id: str, message: dict[str, Any]) -> None:
     from mlflow.entities import Metric
 
     entries = [Metric(name, value, message["time"], message["step"]) for name, value in message["metrics"].items()]
-    for some in _chunks(entries, METRICS_A_BATCH):
+    for some in _chunks(entries, METRICS_PER_BATCH):
         client.log_batch(run_id, metrics=some)
 
 
 def _table(client: Any, run_id: str, file: str, text: str) -> None:
-    """Writes a table in place of an earlier one (MLflow's own log_table appends) and lists it for the compare view."""
+    """Replaces a table (MLflow's own log_table appends) and registers it for the compare view."""
     client.log_text(run_id, text, file)
     listed = json.loads(client.get_run(run_id).data.tags.get(_TABLES_TAG, "[]"))
     entry = {"path": file, "type": "table"}

@@ -1,4 +1,4 @@
-"""MLflow's own pages on a store, on this machine."""
+"""MLflow's web pages for a store, served on this machine."""
 
 from __future__ import annotations
 
@@ -30,20 +30,18 @@ STOP_DEADLINE_S = 10.0
 
 @contextlib.contextmanager
 def serving(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> Iterator[Pages]:
-    """Starts MLflow's server on a store for the block and yields where it answers.
+    """Runs MLflow's server on a store within the block and yields its address.
 
-    Runs that killed processes of this machine left open are closed first.
-
-    The server executes no jobs and sends no telemetry. It has no log-in: keep `host` at 127.0.0.1, or put a proxy
-    with authentication before it.
+    Runs that killed processes of this machine left open are closed first. The server executes no jobs and sends no
+    telemetry. It has no authentication: keep `host` at 127.0.0.1, or put an authenticating proxy in front of it.
 
     Args:
         where: Folder of a run (with mlflow.db), a folder of such folders (the newest store), or the URI of a store.
-        host: Address to listen at.
-        port: Port to listen at; 0 takes a free one.
+        host: Address to listen on.
+        port: Port to listen on; 0 chooses a free one.
 
     Raises:
-        UserError: There is no store, the port is taken, or the server does not answer in time.
+        UserError: There is no store, the port is in use, or the server does not answer in time.
     """
     if _missing("mlflow"):
         raise MissingFeatureError("The tracking pages need MLflow, which is not installed: pip install mlflow.")
@@ -69,14 +67,14 @@ def serving(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> 
 
 @dataclass(frozen=True)
 class Pages:
-    """A server that answers: its URL, and the store that it shows."""
+    """A running server: its URL and the URI of its store."""
 
     url: str
     uri: str
 
 
 def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> None:
-    """Serves MLflow's pages on a store until Ctrl-C: prints where to look once it answers. See `serving`."""
+    """Serves MLflow's pages for a store until Ctrl-C and prints their addresses once the server answers; see `serving`."""
     with contextlib.suppress(KeyboardInterrupt), serving(where, host=host, port=port) as pages:
         for line in welcome(where, pages):
             print(line, flush=True)
@@ -85,23 +83,23 @@ def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> No
 
 
 def welcome(where: str | Path, pages: Pages) -> list[str]:
-    """What is said once the pages are there: the saved views of the newest run, the first to be opened, and all runs."""
+    """The lines printed once the server answers: links to the saved views of the newest run, and to all runs."""
     client = client_for(pages.uri)
     newest = client.search_experiments(order_by=["last_update_time DESC"], max_results=10)
     written = next((each for each in newest if client.search_runs([each.experiment_id], max_results=1)), None)
-    lines = [f"MLflow shows {where} (Ctrl-C ends it) at"]
+    lines = [f"MLflow shows {where} at (press Ctrl-C to stop)"]
     if written is None:
         return [*lines, pages.url]
     found = links(pages.url, written.experiment_id, latest_views(client, written)) if are_known() else {}
     lines += [f"  {address}   {name}" for name, address in found.items()]
     if not found:
-        why = "this MLflow opens no saved views" if not are_known() else "this store has no saved views"
-        lines.append(f"  ({why}, so here are the charts of all runs)")
+        why = "this version of MLflow cannot open saved views" if not are_known() else "this store has no saved views"
+        lines.append(f"  ({why}; showing the charts of all runs)")
     return [*lines, f"  {charts_link(client, written, pages.url)}   all runs"]
 
 
 def latest_views(client: Any, experiment: Any) -> dict[str, str]:
-    """The tags of the saved views of the run that was written last; other runs have views of their own."""
+    """The tags with the saved views of the most recent run; every run has its own views."""
     tags = {key: value for key, value in experiment.tags.items() if key.startswith(TAG)}
     runs = client.search_runs([experiment.experiment_id], f"tags.`{RUN_TAG}` LIKE '%'", max_results=200)
     for mark in dict.fromkeys(run.data.tags[RUN_TAG] for run in runs):
@@ -112,9 +110,9 @@ def latest_views(client: Any, experiment: Any) -> dict[str, str]:
 
 
 def charts_link(client: Any, experiment: Any, url: str) -> str:
-    """The page with the charts of an experiment's children.
+    """The address of the page with the charts of an experiment's child runs.
 
-    MLflow's own first page is about language models, and folds children away as long as runs are sorted by their age.
+    MLflow's default page is about language models, and hides child runs while runs are sorted by age.
     """
     query = {
         "workflowType": "machine_learning",
@@ -129,22 +127,22 @@ def charts_link(client: Any, experiment: Any, url: str) -> str:
 
 @contextlib.contextmanager
 def opened(where: str | Path) -> Iterator[tuple[str, str]]:
-    """The URI of a store and the folder of its artifacts, for the block. Raises UserError where there is none."""
+    """Yields the URI of a store and the folder of its artifacts. Raises UserError if there is no store."""
     text = str(where)
     if "://" in text:
         if text.startswith(("http://", "https://")):
-            raise UserError(f"{text} is a server already; open it in a browser.")
+            raise UserError(f"{text} is already a server; open it in a browser.")
         yield text, str(Path("mlartifacts").resolve())
         return
     folder = find_store(where)
     with readable(folder) as uri:
         if not is_writable(folder):
-            print(f"{folder} cannot be written: what is changed in the pages is not kept.", flush=True)
+            print(f"{folder} is read-only: changes made in the pages are not saved.", flush=True)
         yield uri, str(folder / ARTIFACTS)
 
 
 def find_store(where: str | Path) -> Path:
-    """The run folder with the store at `where`, or the one below it that was written last. UserError where there is none."""
+    """The run folder with the store at `where`, or the most recent one below it. Raises UserError if there is none."""
     folder = Path(where).resolve()
     found = folder / DATABASE if (folder / DATABASE).is_file() else None
     if found is None and folder.is_dir():
@@ -187,7 +185,7 @@ def _await_answer(process: subprocess.Popen[bytes], url: str, log: object) -> No
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the server and its workers, which are a process group of their own."""
+    """Stops the server and its workers, which form their own process group."""
     for sent in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)

@@ -1,4 +1,4 @@
-"""What a store that is down missed: lines in the run's folder, sent later by `replay`."""
+"""The spool: messages for a store that is down, saved in the run's folder and sent later by `replay`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _log = logging.getLogger("fieldshift.tracking")
 
 
 class Spool:
-    """Messages for a store that does not answer, one JSON line each, a file for each process.
+    """Messages for a store that does not answer, one JSON line per message and one file per process.
 
-    Once a store did not answer, this process no longer asks it: no training waits for the same deadline twice.
+    After a store failed to answer, this process does not contact it again, so a training waits for the timeout only once.
     """
 
     PREFIX: ClassVar[str] = "offline-"
@@ -36,20 +36,20 @@ class Spool:
 
     @property
     def is_down(self) -> bool:
-        """Whether this process has given the store up."""
+        """Whether this process has stopped contacting the store."""
         return self.folder in self._down
 
     def is_open_for(self, run_id: str) -> bool:
-        """Whether messages of a run go here rather than to the store."""
+        """Whether the messages of a run go to the spool instead of the store."""
         return self.is_down or run_id.startswith(self.PREFIX)
 
     def server_is_down(self, error: Exception) -> None:
-        """Turns this process to the spool, and says so once."""
+        """Switches this process to the spool, with one warning."""
         if not self.is_down:
             self._down.add(self.folder)
             _log.warning(
-                "The tracking store %s does not answer (%s); the run goes on, and what it logs is kept in %s."
-                " Send it later with: fieldshift sync %s",
+                "The tracking store %s does not answer (%s); the run continues, and its messages are saved in %s."
+                " Send them later with: fieldshift sync %s",
                 self.uri,
                 one_line(error, 200),
                 self.folder,
@@ -57,22 +57,22 @@ class Spool:
             )
 
     def answers_again(self) -> None:
-        """Lets this process ask the store again."""
+        """Lets this process contact the store again."""
         self._down.discard(self.folder)
 
     def open_run(self, birth: dict[str, Any]) -> str:
-        """Notes that a run began and gives it an id that holds until the replay."""
+        """Records the start of a run and returns an id that is valid until the replay."""
         run_id = f"{self.PREFIX}{uuid.uuid4().hex}"
         self.write(run_id, "create", birth)
         return run_id
 
     def write(self, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
-        """Keeps one message; a picture lies beside the file as PNG."""
+        """Saves one message; a picture is saved as a PNG file."""
         with FileLock(self.folder.parent / LOCK, timeout=LOCK_WAIT_S):
             self._append(run_id, what, message, array)
 
     def waiting(self) -> int:
-        """How many messages are still to be sent."""
+        """The number of messages that are still to be sent."""
         return sum(len(unsent(file)) for file in self.folder.glob("*.jsonl"))
 
     def _append(self, run_id: str, what: str, message: dict[str, Any], array: Any) -> None:
@@ -89,7 +89,7 @@ class Spool:
 
 
 def unsent(file: Path) -> list[str]:
-    """The messages of a file that were not sent yet; a replay notes beside it how many were."""
+    """The messages of a file that were not sent yet; a replay records their number in a second file."""
     noted = file.with_suffix(".sent")
     sent = noted.stat().st_size if noted.exists() else 0  # a byte per message
     return file.read_text().splitlines()[sent:]

@@ -44,11 +44,11 @@ _log = logging.getLogger("fieldshift.tracking")
 
 @dataclass(frozen=True)
 class Store:
-    """A place that runs are written to; plain values, so it travels to other processes and opens itself there.
+    """A store of runs, as plain values that can be sent to other processes.
 
     Attributes:
-        uri: MLflow's tracking address, or "" when nothing is tracked.
-        folder: The run's folder: artifacts of a store of its own lie here, and what a server that is down missed.
+        uri: MLflow's tracking URI; "" if tracking is disabled.
+        folder: The run's folder, with the artifacts of a store in it and the messages that a store missed.
     """
 
     uri: str
@@ -63,14 +63,14 @@ class Store:
         key: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Run:
-        """Finds the run with `key` in the experiment, or creates it; so a retried trial goes on writing to its run.
+        """Finds the run with `key` in the experiment, or creates it, so that a retried trial continues its run.
 
         Args:
-            experiment: Name of the experiment, created when it is new.
-            name: What the run is called in the tables; None leaves its name to a run that there is.
-            parent_id: Id of the parent run; one level of nesting.
-            key: What tells this run from all others of the experiment; None always makes a new run.
-            tags: Put what children are filtered and grouped by on every child: MLflow's pages know no tags of parents.
+            experiment: Name of the experiment; created if needed.
+            name: Name of the run in MLflow's tables; None keeps the name of an existing run.
+            parent_id: Id of the parent run; nesting has one level.
+            key: Unique key of the run within the experiment; None always creates a new run.
+            tags: Tags of the run; set those for filtering and grouping on every child, since MLflow does not inherit tags.
         """
         if not self.uri:
             return Run()
@@ -99,7 +99,7 @@ class Store:
     def find_or_create(
         self, *, experiment: str, name: str | None, key: str, tags: dict[str, str], start: int
     ) -> tuple[str, bool]:
-        """Id of the run with `key`, which is RUNNING afterwards, and whether it is new."""
+        """Returns the id of the run with `key`, set to RUNNING, and whether it is new."""
         client = client_for(self.uri)
         with self._locked():
             where = self.experiment_id(experiment)
@@ -109,13 +109,13 @@ class Store:
                 made = client.create_run(where, start_time=start, tags=tags, run_name=name)
                 return str(made.info.run_id), True
         run_id = str(found[0].info.run_id)
-        held = found[0].data.tags  # its process first: a run that is open and whose process is gone counts as abandoned
+        held = found[0].data.tags  # the process first: an open run whose process has ended counts as abandoned
         perform(client, run_id, "tags", {"tags": {tag: value for tag, value in tags.items() if held.get(tag) != value}})
         client.update_run(run_id, status="RUNNING", name=name)
         return run_id, False
 
     def experiment_id(self, experiment: str) -> str:
-        """Id of the experiment, made when it is new; a store in a run's folder keeps artifacts in that folder."""
+        """The id of the experiment, created if needed; a store in a run's folder puts artifacts into that folder."""
         client = client_for(self.uri)
         known = client.get_experiment_by_name(experiment)
         if known is None:
@@ -131,7 +131,7 @@ class Store:
         return self.uri.startswith("sqlite:")
 
     def place(self, folder: Path) -> str:
-        """A folder as a tag keeps it: as seen from the store's own folder where it lies there, so that both may move."""
+        """A folder as the value of a tag: relative to the store's folder if it lies inside, so that both can be moved."""
         folder = folder.resolve()
         is_inside = self.uri == sqlite_address(self.folder / "mlflow.db") and folder.is_relative_to(self.folder)
         return str(folder.relative_to(self.folder) if is_inside else folder)
@@ -146,14 +146,14 @@ class Store:
 
 
 def open_store(config: TrackingConfig, folder: Path) -> Store:
-    """Opens the store and makes it ready for several processes: call it before work fans out, and again anywhere.
+    """Opens the store and prepares it for several processes; call it before other processes start, and in each of them.
 
-    A SQLite store is created under a lock, so exactly once: MLflow migrates the first of a machine, which takes seconds,
-    and later ones are copies of it. A server that does not answer is no error: one
-    warning, and what would have gone there is kept under `folder` for `replay`.
+    A SQLite store is created once, under a lock: MLflow migrates the first one on a machine, which takes seconds, and later
+    ones are copies of it. A server that does not answer is no error: there is one warning, and messages are saved in
+    `folder` for `replay`.
 
     Args:
-        config: Where runs are kept; off, or without MLflow installed, the store gives runs that do nothing.
+        config: The store to use; if tracking is disabled or MLflow is not installed, runs do nothing.
         folder: The run's folder.
     """
     folder = folder.resolve()
@@ -161,7 +161,7 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
         return Store(uri="", folder=folder)
     if importlib.util.find_spec("mlflow") is None:
         _log.warning(
-            "MLflow is not installed, so this run is not tracked: pip install mlflow, or tracking.enabled=false."
+            "MLflow is not installed, so this run is not tracked: pip install mlflow, or set --tracking.enabled false."
         )
         return Store(uri="", folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -184,16 +184,16 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
 
 
 def refuse_lasting(error: Exception, uri: str) -> None:
-    """Raises UserError for an error that waiting does not mend, such as a refused log-in."""
+    """Raises UserError for a permanent error, such as rejected credentials."""
     reason = lasting_reason(error, uri)
     if reason is not None:
         raise UserError(
-            f"The tracking store {uri.partition('?')[0]} {reason}; or leave it out with --tracking.enabled false."
+            f"The tracking store {uri.partition('?')[0]} {reason}; or disable tracking with --tracking.enabled false."
         )
 
 
 def check_store(config: TrackingConfig) -> None:
-    """Raises UserError where a store that was given cannot be used; one that does not answer yet is no error."""
+    """Raises UserError if the configured store cannot be used; a store that does not answer yet is no error."""
     if not config.enabled or config.uri is None or importlib.util.find_spec("mlflow") is None:
         return
     try:
@@ -204,10 +204,9 @@ def check_store(config: TrackingConfig) -> None:
 
 
 def close_abandoned(uri: str) -> list[str]:
-    """Closes as KILLED the runs that killed processes of this machine left RUNNING, and returns their ids.
+    """Closes the runs that killed processes of this machine left RUNNING, as KILLED, and returns their ids.
 
-    A run belongs to the process that opened it last: those of processes that live on, or that ran on another machine, are
-    left alone.
+    A run belongs to the process that opened it last. Runs of running processes and of other machines stay unchanged.
     """
     client = client_for(uri)
     condition = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '{socket.gethostname()}:%'"
@@ -221,7 +220,7 @@ def close_abandoned(uri: str) -> list[str]:
 
 
 def make_database(uri: str, database: Path) -> None:
-    """Opens the store in a run's folder: on the database that is there, on a copy of the template, or on MLflow's own."""
+    """Opens the store in a run's folder: an existing database, a copy of the template, or a new database."""
     is_new = not database.exists() and not copy_template(database)
     answer_from(uri)
     if is_new:
@@ -229,12 +228,12 @@ def make_database(uri: str, database: Path) -> None:
 
 
 def answer_from(uri: str) -> None:
-    """Asks the store for something, which makes and migrates it where that is to be done."""
+    """Sends a small query to the store, which creates and migrates its database if needed."""
     client_for(uri).search_experiments(max_results=1)
 
 
 def quiet_mlflow() -> None:
-    """No telemetry, no INFO lines of migrations, and failing fast where a server is down; before MLflow is imported."""
+    """Disables MLflow's telemetry and INFO messages and shortens its retries; call it before importing MLflow."""
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -245,12 +244,12 @@ def quiet_mlflow() -> None:
         os.environ.setdefault(name, value)
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Its own use of what SQLAlchemy deprecates is nothing a person here can mend.
+    # Users cannot fix MLflow's own use of deprecated SQLAlchemy functions.
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)(\.|$)")
 
 
 def client_for(uri: str) -> Any:
-    """This process's MLflow client for a store."""
+    """The MLflow client of this process for a store."""
     quiet_mlflow()
     return _client(uri)
 
@@ -264,12 +263,12 @@ def _client(uri: str) -> Any:
 
 
 def this_process() -> str:
-    """HOST:PID:START, which no other process ever has."""
+    """The identifier HOST:PID:START of this process, which no other process has."""
     return f"{socket.gethostname()}:{os.getpid()}:{_start_of(os.getpid())}"
 
 
 def process_is_gone(process: str) -> bool:
-    """Whether a process of this machine has ended; unknown and other machines' processes count as alive."""
+    """Whether a process of this machine has ended; unknown processes and those of other machines count as running."""
     host, _, rest = process.rpartition(":")[0].rpartition(":")
     started = process.rpartition(":")[2]
     if host != socket.gethostname() or not rest.isdigit():
@@ -285,7 +284,7 @@ def _start_of(pid: int) -> str:
 
 
 def _knock(uri: str) -> None:
-    """Raises OSError where a server does not answer within seconds; what it answers is not looked at."""
+    """Raises OSError if a server does not answer within seconds; any answer is accepted."""
     parts = urlsplit(uri)
     if parts.scheme not in {"http", "https"}:
         return

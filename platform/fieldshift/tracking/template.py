@@ -1,4 +1,4 @@
-"""The database of a store of its own: MLflow makes it once for each of its versions, later ones are copies."""
+"""The template of SQLite stores: MLflow creates it once per version, and new stores are copies of it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fieldshift.whole_file import whole_file
 
 
 def template_file() -> Path:
-    """Where the empty database of this version of MLflow is kept, made or not."""
+    """The path of the empty database of this version of MLflow, which may not exist yet."""
     return cache_folder() / f"mlflow-{version('mlflow')}.db"
 
 
 def copy_template(database: Path) -> bool:
-    """Puts a copy of the template where no database is yet; says whether it did. A damaged template is removed."""
+    """Copies the template to `database` unless it exists, and returns whether it did. A damaged template is removed."""
     if database.exists():
         return False
     try:
@@ -33,7 +33,7 @@ def copy_template(database: Path) -> bool:
 
 
 def is_whole(database: Path) -> bool:
-    """Whether SQLite can read all of a database, and MLflow has migrated it."""
+    """Whether a database is undamaged and migrated by MLflow."""
     try:
         with contextlib.closing(sqlite3.connect(database)) as opened:
             return opened.execute("PRAGMA quick_check").fetchall() == [("ok",)] and bool(
@@ -44,9 +44,9 @@ def is_whole(database: Path) -> bool:
 
 
 def keep_template(database: Path) -> None:
-    """Keeps a database that MLflow has just made as the template, unless there is one or it cannot be written.
+    """Saves a database that MLflow has just created as the template, unless there is one or the folder is read-only.
 
-    MLflow's first experiment names a folder of this run, so it is left out: MLflow makes one in every copy.
+    MLflow's default experiment contains a path of this run, so it is removed; MLflow creates one in every copy.
     """
     template = template_file()
     if template.exists():

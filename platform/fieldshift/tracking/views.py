@@ -1,4 +1,4 @@
-"""Saved views of MLflow's comparison pages: which runs, which charts in which sections, as MLflow 3.17 keeps them."""
+"""Saved views of MLflow's comparison page: its runs, sections and charts, in the format of MLflow 3.17."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from urllib.parse import quote, urlencode
 
 TAG = "mlflow.sharedViewState."
 LONGEST = 5000
-"""Characters that the tag of an experiment may have in MLflow's SQL stores."""
+"""Maximum length of an experiment's tag in MLflow's SQL stores."""
 
 Chart = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Charts under one heading; a folded one takes the charts that MLflow adds of itself to the prefix of its name.
+    """A section of charts under one heading.
 
     Attributes:
-        columns: How many charts stand side by side.
-        height: Of a chart, in pixels.
+        folded: Collapsed; MLflow adds its generated charts of metrics with this name as prefix to it.
+        columns: Number of charts side by side.
+        height: Height of a chart, in pixels.
     """
 
     name: str
@@ -37,16 +38,16 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A page of MLflow's comparison as people save it.
+    """A saved view of MLflow's comparison page.
 
     Attributes:
-        key: What the page is opened by; unique in the experiment.
-        name: What it is called in the list of saved views.
-        runs: The filter of the runs, in MLflow's search language.
-        order: The column that runs are sorted by, such as metrics.`accuracy/mean_percent`.
-        ascending: Whether the least comes first.
-        columns: Columns of the table of runs, beside their names.
-        sections: The charts.
+        key: Key in the address of the view; unique in the experiment.
+        name: Name in the list of saved views.
+        runs: Filter of the runs, in MLflow's search language.
+        order: Column to sort runs by, such as metrics.`accuracy/mean_percent`.
+        ascending: Whether to sort in ascending order.
+        columns: Columns of the table of runs, in addition to their names.
+        sections: The sections of charts.
     """
 
     key: str
@@ -58,7 +59,7 @@ class View:
     sections: Sequence[Section] = field(default_factory=tuple)
 
     def state(self) -> dict[str, Any]:
-        """The state of the page: every run shown, nothing grouped, these sections in this order."""
+        """The state of the page: all runs visible, no grouping, sections in the given order."""
         charts: list[Chart] = []
         sections: list[dict[str, Any]] = []
         for number, section in enumerate(self.sections):
@@ -90,32 +91,32 @@ class View:
         }
 
     def tag(self, now: int) -> tuple[str, str]:
-        """Name and value of the experiment's tag that keeps the view; `now` in milliseconds.
+        """The name and value of the experiment's tag that stores the view; `now` in milliseconds.
 
-        Raises ValueError where it is longer than MLflow keeps: leave charts out.
+        Raises ValueError if the value is longer than MLflow allows: use fewer charts.
         """
         packed = base64.b64encode(zlib.compress(json.dumps(self.state(), separators=(",", ":")).encode(), 9)).decode()
         value = json.dumps({"name": self.name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"})
         if len(value) > LONGEST:
-            raise ValueError(f"The view {self.name} has {len(value)} characters, but MLflow keeps {LONGEST}.")
+            raise ValueError(f"The view {self.name} has {len(value)} characters, over MLflow's {LONGEST}; use fewer charts.")
         return f"{TAG}{self.key}", value
 
 
 def link(url: str, experiment_id: str, key: str) -> str:
-    """Where MLflow's server at `url` shows a saved view: its charts beside the table of runs."""
+    """The address of a saved view on MLflow's server at `url`."""
     query = {"workflowType": "machine_learning", "compareRunsMode": "CHART", "viewStateShareKey": key}
     return f"{url}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
 def links(url: str, experiment_id: str, tags: Mapping[str, str]) -> dict[str, str]:
-    """The links to the saved views among the tags of an experiment, by the views' names and in the order of their keys."""
+    """The addresses of the saved views among the tags of an experiment, by name and in the order of their keys."""
     views = {key.removeprefix(TAG): json.loads(value)["name"] for key, value in tags.items() if key.startswith(TAG)}
     return {str(views[key]): link(url, experiment_id, key) for key in sorted(views)}
 
 
 @cache
 def are_known() -> bool:
-    """Whether the pages of the MLflow that is installed open saved views."""
+    """Whether the installed version of MLflow can open saved views."""
     import mlflow
 
     pages = Path(mlflow.__file__).parent / "server" / "js" / "build" / "static" / "js"
@@ -123,13 +124,13 @@ def are_known() -> bool:
 
 
 def bars(title: str, *metrics: str, runs: int = 40) -> Chart:
-    """A bar for each run, in the order of the table; with several metrics as many bars a run."""
+    """A bar chart: one bar per run and metric, in the order of the table."""
     chart = {"type": "BAR", "displayName": title, "metricKey": metrics[0], "runsCountToCompare": runs}
     return chart | ({"selectedMetricKeys": list(metrics)} if len(metrics) > 1 else {})
 
 
 def lines(title: str, *metrics: str, runs: int = 40) -> Chart:
-    """A line for each run and metric against the step."""
+    """A line chart: one line per run and metric against the step."""
     return {
         "type": "LINE", "displayName": title, "metricKey": metrics[0], "selectedMetricKeys": list(metrics),
         "runsCountToCompare": runs, "lineSmoothness": 0, "xAxisScaleType": "linear", "scaleType": "linear", "range": {},
@@ -139,19 +140,19 @@ def lines(title: str, *metrics: str, runs: int = 40) -> Chart:
 
 
 def points(title: str, x: str, y: str, runs: int = 100) -> Chart:
-    """A point for each run: one metric against another."""
+    """A scatter plot: one point per run, one metric against another."""
     x_axis, y_axis = ({"key": key, "type": "METRIC", "dataAccessKey": None} for key in (x, y))
     return {"type": "SCATTER", "displayName": title, "xaxis": x_axis, "yaxis": y_axis, "runsCountToCompare": runs}
 
 
 def parallel(title: str, params: Sequence[str], metrics: Sequence[str], runs: int = 100) -> Chart:
-    """A line for each run through an axis for each parameter and metric."""
+    """A parallel-coordinates chart: one line per run, one axis per parameter and metric."""
     return {"type": "PARALLEL", "displayName": title, "selectedParams": list(params), "selectedMetrics": list(metrics),
             "runsCountToCompare": runs, "showAllRuns": True}  # fmt: skip
 
 
 def images(title: str, *keys: str, step: int = 0, runs: int = 40) -> Chart:
-    """The pictures that runs logged under these keys, side by side."""
+    """A grid of the pictures that runs logged under these keys."""
     return {
         "type": "IMAGE", "displayName": title, "imageKeys": list(keys), "step": step, "runsCountToCompare": runs,
         "showRunParams": False,
