@@ -1,7 +1,7 @@
-"""What a study says in the end: statistics, tables, figures and one self-contained page.
+"""The report of a study: statistics, tables, figures and one self-contained page.
 
-`summarise` turns trials into means, intervals and paired differences; `verdict` says what may be said; tables are
-`Sheet`s that a terminal, Markdown and the page print alike; figures (`fieldshift.report.figures`) are matplotlib
+`summarise` turns trials into means, intervals and paired differences; `verdict` states the conclusions; tables are
+`Sheet`s, printed in the same way in a terminal and on the page; figures (`fieldshift.report.figures`) are matplotlib
 Figures; `write_report` joins them into one HTML file.
 """
 

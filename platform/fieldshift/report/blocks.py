@@ -1,4 +1,4 @@
-"""What a report is made of: sections of headings, paragraphs, points, tables, figures, key numbers and code."""
+"""The parts of a report: sections of headings, paragraphs, lists, tables, figures, key numbers and code."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Heading:
-    """A heading below a section's own."""
+    """A heading within a section."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain words, a paragraph a line; `backticks` set code, nothing else is markup. lead=True sets it larger."""
+    """Plain text, one paragraph per line; `backticks` mark code, and there is no other markup. lead=True sets it larger."""
 
     text: str
     lead: bool = False
@@ -39,10 +39,10 @@ class Points:
 
 @dataclass(frozen=True)
 class TableBlock:
-    """A numbered table: a sheet, or a data frame (numbers to the right, 4 significant digits), with a caption.
+    """A numbered table: a sheet, or a data frame (numbers right-aligned, 4 significant digits), with a caption.
 
-    The caption says under which conditions the numbers were taken; for a sheet without one its title stands in.
-    `strong` names the rows (by their first cell) that are set bold.
+    The caption gives the conditions of the numbers; by default it is the title of the sheet. `strong` lists the rows, by
+    their first cell, that are set in bold.
     """
 
     content: Sheet | pd.DataFrame
@@ -57,7 +57,7 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """A numbered figure: a matplotlib Figure or a PNG or SVG file; alt says what it shows, caption its conditions."""
+    """A numbered figure: a matplotlib Figure, or a PNG or SVG file, with its alternative text and a caption."""
 
     content: Figure | Path
     caption: str
@@ -66,7 +66,7 @@ class FigureBlock:
 
 @dataclass(frozen=True)
 class KeyNumber:
-    """One headline number: the value as printed, what it counts, and a line on how sure it is."""
+    """A headline number: the value as printed, its meaning, and a note on its uncertainty."""
 
     value: str
     label: str
@@ -89,7 +89,7 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Code:
-    """Commands or code, set as typed."""
+    """Commands or code, printed verbatim."""
 
     text: str
 

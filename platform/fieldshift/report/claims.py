@@ -1,4 +1,4 @@
-"""What a comparison is asked of each method: whether the motion helps, whether the search does, whether 2D is beaten."""
+"""The questions that a comparison answers per method: does the motion help, does the search, is it better than 2D?"""
 
 from __future__ import annotations
 
@@ -22,29 +22,28 @@ COLUMNS = (
     "outcome", "comparison",
 )  # fmt: skip
 
-# Which arms stand for what, the first that was run.
+# The control arms by question; the first one that was run is used.
 _CONTROLS: dict[str, dict[str, tuple[str, ...]]] = {
     "das": {STILL: ("replicate",), RANDOM: ("random-policy",), UNSHIFTED: ("no-shift",)},
     "das-folded": {STILL: ("identity-folded",), RANDOM: ("random-policy-folded",)},
 }
 PLAIN_WHEN_STILL = ("tsm", "tsm-inplace")
-"""Temporal modules whose folded network without motion is the arm none, bit for bit; a gate changes features all the same."""
+"""Temporal modules whose folded network without motion equals the arm none, bit for bit; a gate also changes features."""
 _TO_ADD = {BASELINE: "none", FIELD: "dilated"}
 
 
 def methods_of(summary: pd.DataFrame) -> list[str]:
-    """The methods of a summary: das and das-folded, then either joined with a 2D augmentation."""
+    """The methods of a summary: das and das-folded, then both combined with a 2D augmentation."""
     arms = [str(arm) for arm in dict.fromkeys(summary["arm"]) if base_of(str(arm)) in METHODS]
     return sorted(arms, key=lambda arm: (arm not in METHODS, arm))
 
 
 def outcomes(summary: pd.DataFrame, method: str = "das") -> pd.DataFrame:
-    """The method against every other arm of each reading, one row each.
+    """The method compared with every other arm at each reading, one row per pair.
 
-    The columns are COLUMNS but question, holm_p and comparison, and `trials`: the keys of the trials that are compared.
-
-    Differences are method - opponent over common seeds, judged scores in [0, 1]; the outcome is one of OUTCOMES,
-    by whether the 95 % interval of the paired difference includes zero.
+    The columns are COLUMNS without question, holm_p and comparison, and `trials`: the keys of the compared trials.
+    Differences are method - opponent over common seeds, of judged scores in [0, 1]; the outcome is one of OUTCOMES,
+    depending on whether the 95 % interval of the paired difference includes zero.
     """
     records = []
     for reading in dict.fromkeys(summary["reading"]):
@@ -57,15 +56,14 @@ def outcomes(summary: pd.DataFrame, method: str = "das") -> pd.DataFrame:
 
 
 def claims(summary: pd.DataFrame) -> pd.DataFrame:
-    """What is asked of every method at every reading, one row each with the columns COLUMNS.
+    """The questions to every method at every reading, one row per question with the columns COLUMNS.
 
-    question is STILL, RANDOM and UNSHIFTED (the method's controls: motions that move nothing, drawn ones, frames without a
-    shift, joined with the method's own augmentation), BASELINE (the best 2D arm by judged mean) or FIELD (likewise, of
-    `wide-field` and `dilated`, plain or joined). Where no opponent was run the outcome is UNANSWERED, and the opponent is
-    the arm to add. With a gate (gsm, gsf) no other arm than identity-folded stands for das-folded without motion. comparison
-    numbers the pairs of trials: rows of equal number compare the same trials, whatever their scores; 0 is unanswered. holm_p is
-    p corrected for the number of different comparisons that have a p (`comparisons`), NaN where there is none.
-    Source: Holm 1979.
+    question is STILL, RANDOM or UNSHIFTED (the method's controls: no motion, random motions, frames without a shift, each
+    combined with the method's own augmentation), BASELINE (the best 2D arm by judged mean) or FIELD (the best of
+    `wide-field` and `dilated`, plain or combined). If no opponent was run, the outcome is UNANSWERED and the opponent is
+    the arm to add. With a gate (gsm, gsf) only identity-folded is das-folded without motion. comparison numbers the pairs
+    of trials: rows with equal numbers compare the same trials; 0 is unanswered. holm_p is p corrected for the number of
+    different comparisons that have a p (`comparisons`), NaN if there is none. Source: Holm 1979.
     """
     records: list[dict[str, Any]] = []
     for method in methods_of(summary):
@@ -97,14 +95,14 @@ def claims(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparisons(claims: pd.DataFrame) -> int:
-    """How many different comparisons have a p, which takes two common seeds: the same trials at two readings are one."""
+    """The number of different comparisons with a p value; the same trials at two readings count once."""
     return int(claims.loc[claims["p"].notna(), "comparison"].nunique())
 
 
 def controls_of(method: str, arms: Mapping[str, Any], temporal: str) -> dict[str, str | None]:
-    """The control that answers each question to a method: the first that was run of those which stand for it, else None.
+    """The control arm for each question to a method: the first of its possible controls that was run, else None.
 
-    `temporal` names the method's temporal module; "" where it is not known, and then nothing stands in for a control.
+    `temporal` is the name of the method's temporal module; with "" (unknown) no arm replaces a missing control.
     """
     base, joined, augmentation = method.partition("+")
     found = {}
@@ -117,7 +115,7 @@ def controls_of(method: str, arms: Mapping[str, Any], temporal: str) -> dict[str
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p values corrected for their number, NaN left out of it. Source: Holm 1979 (step-down)."""
+    """p values corrected for their number, not counting NaN. Source: Holm 1979 (step-down)."""
     order = sorted((place for place, p in enumerate(values) if not math.isnan(p)), key=lambda place: values[place])
     corrected, largest = [math.nan] * len(values), 0.0
     for rank, place in enumerate(order):

@@ -1,4 +1,4 @@
-"""Under what conditions a study was measured: versions, machine, data, network, seeds and the commands to repeat it."""
+"""Conditions of a study: versions, machine, data, network, seeds and the commands to repeat it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKAGES = ("fieldshift", "torch", "torchvision", "ray", "optuna", "mlflow", "nu
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """The version of Python and of every package, 'not installed' where it is missing."""
+    """The versions of Python and of the packages; 'not installed' for missing ones."""
     found = {"python": platform.python_version()}
     for name in packages:
         try:
@@ -31,7 +31,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 
 def hardware() -> str:
-    """The machine in one line: the GPUs that torch sees, the processor, and the cores this process may use."""
+    """The machine in one line: the GPUs visible to torch, the processor, and the cores available to this process."""
     import torch
 
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -49,11 +49,11 @@ def conditions_section(
     packages: Mapping[str, str] | None = None,
     title: str = "Conditions and caveats",
 ) -> Section:
-    """The section that says how the numbers came about and what they do not show.
+    """The section with the conditions of the numbers and their limitations.
 
-    conditions are names with values in the order given (data, protocol, network, recipe, seeds, ...); commands repeat
-    the study; cautions are whole sentences, those of `caveats(summary)` and more. machine and packages are read off
-    this process unless given: give them when the study ran elsewhere.
+    conditions are names with values in the given order (data, protocol, network, recipe, seeds, ...); commands repeat
+    the study; cautions are whole sentences, those of `caveats(summary)` and others. machine and packages are by default
+    those of this process; give them if the study ran elsewhere.
     """
     found = packages if packages is not None else versions()
     items = [
@@ -65,16 +65,16 @@ def conditions_section(
         title,
         [
             Definitions(items),
-            Heading("To repeat it"),
+            Heading("Commands to repeat the study"),
             Code("\n".join(commands)),
-            Heading("What these numbers do not show"),
+            Heading("Limitations"),
             Points(list(cautions)),
         ],
     )
 
 
 def headline(summary: pd.DataFrame, score_name: str = "accuracy") -> KeyNumbers:
-    """The headline numbers of the last reading (equal compute where it was run): methods, best baseline, differences."""
+    """The headline numbers of the last reading (equal compute if it was run): methods, best baseline, differences."""
     reading = list(dict.fromkeys(summary["reading"]))[-1]
     part = summary[summary["reading"] == reading]
     rows = {str(row["arm"]): row for row in part.to_dict("records")}

@@ -1,4 +1,4 @@
-"""What an arm costs: operations and measured seconds, each beside those of one arm that all are held against."""
+"""Costs of the arms: operations and measured seconds, also as multiples of those of a reference arm."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 TOLERATED = 1.15
-"""By which factor operations and seconds may disagree before a table says so."""
+"""Factor by which operations and seconds may differ before a table notes it."""
 
 
 def cost_columns(part: pd.DataFrame) -> dict[str, float]:
-    """Means over the trials of one arm; NaN where one of them does not tell."""
+    """Means over the trials of one arm; NaN if a trial lacks the value."""
     costs = {
         name: float(pd.to_numeric(part[name]).mean(skipna=False))
         for name in ("parameters", "flops", "epochs", "frames", "seconds", "search_seconds")
@@ -29,29 +29,29 @@ def cost_columns(part: pd.DataFrame) -> dict[str, float]:
 
 
 def is_averaged(part: pd.DataFrame) -> bool:
-    """Whether an arm is judged by test-time averaging: all its trials measured it, over more than one view."""
+    """Whether an arm is judged with test-time averaging: all its trials measured it over more than one view."""
     return bool((part["score_tta"].notna() & (_numbers(part, "views") != 1)).all())
 
 
 def copies_of(part: pd.DataFrame) -> float:
-    """Augmented copies that test-time averaging was asked for; NaN where unknown."""
+    """The requested number of augmented copies for test-time averaging; NaN if unknown."""
     return float(_numbers(part, "copies").mean(skipna=False))
 
 
 def passes(part: pd.DataFrame, *, averaged: bool) -> float:
-    """Single-frame passes per image of the judged score: frames, times the views that are averaged; NaN where unknown."""
+    """Single-frame passes per image of the judged score: frames times averaged views; NaN if unknown."""
     views = _numbers(part, "views") if averaged else 1.0
     return float((_numbers(part, "frames") * views).mean(skipna=False))
 
 
 def held_against(arms: Iterable[str], best_baseline: str | None) -> str:
-    """The arm that costs are held against: the plain network where it was run, else the best 2D baseline, else the first."""
+    """The arm that costs are compared with: the plain network if it was run, else the best 2D baseline, else the first."""
     named = list(arms)
     return "none" if "none" in named else best_baseline or named[0]
 
 
 def shares(rows: Sequence[Mapping[str, Any]], arm: str) -> list[dict[str, Any]]:
-    """For each row its operations and its device seconds per training image, as multiples of those of an arm."""
+    """Operations and device seconds per training image of each row, as multiples of those of an arm."""
     measure = next(row for row in rows if row["arm"] == arm)
     return [
         {
@@ -64,7 +64,7 @@ def shares(rows: Sequence[Mapping[str, Any]], arm: str) -> list[dict[str, Any]]:
 
 
 def disagree(operations: float, seconds: float) -> bool:
-    """Whether the two shares are further apart than is tolerated; False where one is unknown."""
+    """Whether the two ratios differ by more than TOLERATED; False if one is unknown."""
     if not (operations > 0 and seconds > 0):
         return False
     return not 1 / TOLERATED <= seconds / operations <= TOLERATED

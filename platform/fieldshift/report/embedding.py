@@ -1,4 +1,4 @@
-"""A figure inside a page: inline SVG whose inks follow the page's light or dark setting, or PNG as base64."""
+"""Figures inside a page: inline SVG with colours that follow the light or dark setting, or PNG as base64."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fieldshift.report.figures.look import BLUE, BROWN, GREY, INK, MUTED, OWN, P
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LARGEST_SVG = 1_500_000  # characters; a denser figure (thousands of markers) is smaller and faster as a picture
+LARGEST_SVG = 1_500_000  # characters; a larger figure (thousands of markers) is smaller and faster as PNG
 PNG_DPI = 200
 INKS = {
     INK: "var(--ink)",
@@ -32,12 +32,12 @@ REFERENCE = re.compile(r"""(?:src|href)\s*=\s*["'](?!data:|#)""", re.IGNORECASE)
 def embed(content: Figure | Path, *, alt: str, prefix: str) -> str:
     """The HTML element of a matplotlib Figure or of a .png or .svg file, with its alternative text.
 
-    `prefix` leads every id inside an SVG, so that several on one page do not share any. Figures of `fieldshift.report`
-    take the page's inks; others stand on a white plate. Raises UserError for a missing file, another kind of file, an
-    empty alternative text, and an SVG with scripts or references to outside.
+    `prefix` is put before every id inside an SVG, so that ids are unique on the page. Figures of `fieldshift.report`
+    use the page's colours; others get a white background. Raises UserError for a missing file, another kind of file, an
+    empty alternative text, and an SVG with scripts or external references.
     """
     if not alt.strip():
-        raise UserError("A figure has an empty alternative text; say in one sentence what it shows.")
+        raise UserError("A figure has an empty alternative text; describe the figure in one sentence.")
     if isinstance(content, (str, Path)):
         return _embed_file(Path(content), alt, prefix)
     svg = figure_svg(content)
@@ -48,7 +48,7 @@ def embed(content: Figure | Path, *, alt: str, prefix: str) -> str:
 
 
 def figure_svg(figure: Figure) -> str:
-    """The figure as SVG text, the same for the same figure (no date, fixed ids), letters as outlines."""
+    """The figure as SVG text with letters as outlines; reproducible (no date, fixed ids)."""
     import matplotlib as mpl
 
     stream = io.StringIO()
@@ -66,15 +66,15 @@ def figure_png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
 
 def _embed_file(path: Path, alt: str, prefix: str) -> str:
     if not path.is_file():
-        raise UserError(f"There is no figure file at {path}; give a .png or .svg file that exists.")
+        raise UserError(f"There is no figure file {path}; give an existing .png or .svg file.")
     if path.suffix.lower() == ".png":
         return _image(path.read_bytes(), alt)
     if path.suffix.lower() == ".svg":
         text = path.read_text(encoding="utf-8")
         if re.search(r"<script|\son\w+\s*=", text, re.IGNORECASE) or REFERENCE.search(text):
-            raise UserError(f"{path} has scripts or references to outside; a report takes only self-contained SVG.")
+            raise UserError(f"{path} has scripts or references to outside; give a self-contained SVG file.")
         return _inline_svg(text, alt, prefix, recolour=False)
-    raise UserError(f"{path} cannot be put into a report; give a .png or .svg file.")
+    raise UserError(f"{path} cannot be included in a report; give a .png or .svg file.")
 
 
 def _image(png: bytes, alt: str) -> str:

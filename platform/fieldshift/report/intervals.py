@@ -1,4 +1,4 @@
-"""Student-t intervals of a mean and of a paired difference, with what they say when there are too few runs."""
+"""Student-t intervals of a mean and of a paired difference, and their values for too few runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
-FEWEST_PAIRS_FOR_WILCOXON = 6  # 2 / 2 ** n, the smallest two-sided exact p, is under 0.05 from 6 pairs on
+FEWEST_PAIRS_FOR_WILCOXON = 6  # 2 / 2 ** n, the smallest two-sided exact p, is below 0.05 for 6 or more pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,8 @@ class Estimate:
 class Difference:
     """The mean of paired differences with its 95 % interval and two-sided p values.
 
-    p is the paired t test's; wilcoxon_p is NaN under 6 pairs, where the signed-rank test cannot reach 0.05.
-    All but pairs are NaN without a common key; all but pairs and mean are NaN with one.
+    p is that of the paired t test; wilcoxon_p is NaN for fewer than 6 pairs, where the signed-rank test cannot reach 0.05.
+    Without a common key all but pairs are NaN; with one, all but pairs and mean.
     """
 
     pairs: int
@@ -40,7 +40,7 @@ class Difference:
 
     @property
     def outcome(self) -> str:
-        """One of 'wins', 'loses', 'cannot be told apart', and 'cannot be told' where there is no interval."""
+        """One of 'wins', 'loses', 'cannot be told apart', and 'cannot be told' if there is no interval."""
         if math.isnan(self.low):
             return "cannot be told"
         if self.low > 0:
@@ -51,7 +51,7 @@ class Difference:
 def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
     """The mean of runs with its Student-t interval: mean +- t(n - 1) * std / sqrt(n), std with n - 1.
 
-    Any NaN among the values makes every number NaN: a missing run is never left out unseen.
+    A NaN among the values makes every number NaN, so that a missing run is never skipped silently.
     """
     from scipy.stats import t
 
@@ -70,10 +70,10 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
 def paired_difference(
     ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], confidence: float = CONFIDENCE
 ) -> Difference:
-    """The difference ours - theirs over the keys (seeds) that both have, and whether it can be told from zero.
+    """The mean difference ours - theirs over common keys (seeds), with its interval and p values.
 
-    Differences that are all equal leave nothing to estimate a spread from: the interval is then that one value, and
-    p is 1 when it is zero and 0 when it is not.
+    If all differences are equal, their spread is zero: the interval is that one value, and p is 1 if it is zero and 0
+    otherwise.
     """
     from scipy.stats import ttest_1samp
 
@@ -81,7 +81,7 @@ def paired_difference(
     gap = estimate(gaps, confidence)
     if gap.n < 2 or math.isnan(gap.mean):
         return Difference(pairs=gap.n, mean=gap.mean, low=gap.low, high=gap.high, p=math.nan, wilcoxon_p=math.nan)
-    # Equal differences come out of a subtraction of floats with a spread of rounding size, which is not evidence.
+    # Rounding gives equal differences a tiny spread, which is not evidence.
     if gap.std <= 1e-12:
         p = 1.0 if abs(gap.mean) <= 1e-12 else 0.0
         exact = 0.0 if abs(gap.mean) <= 1e-12 else gap.mean

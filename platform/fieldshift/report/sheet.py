@@ -1,4 +1,4 @@
-"""A table of finished words and numbers, which a terminal, a text file, Markdown and the report all print alike."""
+"""A table of formatted cells, printed in a terminal, as text, and in the report."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ NARROWEST_WRAP = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A title, columns and rows of strings; `align` has 'left' or 'right' for every column, the first names the row.
+    """A title, columns and rows of strings; `align` has 'left' or 'right' for every column, the first one names the row.
 
-    On a page narrower than the table the columns go into blocks one below the other, each led by the first column:
-    no column is dropped; a block starts anew at the columns `breaks`. `notes` are printed under the table.
+    On a page narrower than the table, columns are split into blocks below each other, each with the first column; no
+    column is dropped. Blocks start at the columns `breaks`. `notes` are printed below the table.
     """
 
     title: str
@@ -39,7 +39,7 @@ class Sheet:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, title: str = "", notes: Sequence[str] = ()) -> Sheet:
-        """The sheet of a data frame, its index left out: numbers to the right with 4 significant digits, NaN as '-'."""
+        """The sheet of a data frame without its index: numbers right-aligned with 4 significant digits, NaN as '-'."""
         numeric = [
             pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind) for kind in frame.dtypes
         ]
@@ -53,7 +53,7 @@ class Sheet:
         )
 
     def text(self, width: int = 80) -> str:
-        """Plain fixed-width text of at most `width` characters a line; left-aligned cells wrap, numbers never do."""
+        """Plain fixed-width text of at most `width` characters per line; left-aligned cells wrap, numbers never do."""
         lines = _wrap(self.title, width, "") if self.title else []
         for block in self._blocks(width):
             if lines:
@@ -63,14 +63,14 @@ class Sheet:
         return "\n".join(line.rstrip() for line in lines) + "\n"
 
     def rich(self, width: int = 80) -> list[Table]:
-        """Rich tables without title and notes for a terminal of `width` columns: one for every block of columns."""
+        """Rich tables without title and notes for a terminal of `width` columns: one per block of columns."""
         from rich import box
         from rich.table import Table
 
         key = self._key_width(width)
         tables = []
         for block in self._blocks(width):
-            # Cells are data: as Text, not as markup, so that "[...]" in them is printed.
+            # Text, not markup, so that "[...]" in cells is printed.
             table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
             for column in block:
                 table.add_column(
@@ -136,7 +136,7 @@ class Sheet:
 
 
 def show(sheet: Sheet, console: Console | None = None) -> None:
-    """Prints a sheet to the terminal as a rich table, and as plain text where the output is not a terminal."""
+    """Prints a sheet as a rich table in a terminal, else as plain text."""
     if console is None:
         from fieldshift.console import console as standard_output
 

@@ -1,4 +1,4 @@
-"""One row per trial becomes one row per arm and reading: means, intervals, paired differences and what they cost."""
+"""Summary of a comparison: means, intervals, paired differences and costs per arm and reading."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ NO_DIFFERENCE = Difference(pairs=0, mean=math.nan, low=math.nan, high=math.nan, 
 
 
 def role_of(arm: str, baseline_arms: Iterable[str]) -> str:
-    """'baseline' for the arms named so, 'das' for `das` and its variants `das-...`, 'control' for every other arm.
+    """The role of an arm: 'baseline' for `baseline_arms`, 'das' for `das` and its variants `das-...`, else 'control'.
 
-    An arm joined with a 2D augmentation (`das-folded+affine`) has the role of the arm before the plus.
+    An arm combined with a 2D augmentation (`das-folded+affine`) has the role of the arm before the plus.
     """
     if arm in set(baseline_arms):
         return "baseline"
@@ -41,30 +41,29 @@ def role_of(arm: str, baseline_arms: Iterable[str]) -> str:
 
 
 def base_of(arm: str) -> str:
-    """The arm's name without the 2D augmentation that it is joined with."""
+    """The arm's name without the 2D augmentation that it is combined with."""
     return arm.partition("+")[0]
 
 
 def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFrame:
-    """Every arm of every reading gets its mean, 95 % t interval, paired differences and costs, best judged mean first.
+    """Summarises trials: mean, 95 % t interval, paired differences and costs per arm and reading, best judged mean first.
 
     rows has one row per trial with the columns of `REQUIRED`: score and score_tta (with test-time averaging, NaN
-    where it was not measured) in [0, 1], flops for one image forward, seconds of training and search_seconds of the
-    search. Optional columns: `devices` (1) that these seconds held, `device_seconds_per_epoch` of one of them, `views`
-    that score_tta averages, `copies` that were asked for, `search_operations` of the search or tuning, `motions`, where the
-    arm's policy is from in words, `temporal`, the temporal module of the arms that have one, and `key`, equal where one trial
-    is read at several readings.
-    An arm that belongs to several readings has its rows under each.
+    if not measured) in [0, 1], flops of one image forward, seconds of training and search_seconds of the search.
+    Optional columns: `devices` (1) used during these seconds, `device_seconds_per_epoch` of one device, `views` averaged by
+    score_tta, `copies` requested, `search_operations` of the search or tuning, `motions` (origin of the arm's policy, in
+    words), `temporal` (temporal module of the arms that have one), and `key`, equal if one trial belongs to several
+    readings. An arm that belongs to several readings has rows for each.
 
-    Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('averaged' where
-    every trial has a score_tta of more than one view, else 'plain': trials measure it where averaging was asked for, the arm
-    has a 2D augmentation or is policy-2d, and its passes make two views, so no score decides which is judged); judged_mean;
+    Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('averaged' if
+    every trial has a score_tta of more than one view, else 'plain': trials measure it if averaging was requested, the arm
+    has a 2D augmentation or is policy-2d, and its passes allow two views, so no score decides which is judged); judged_mean;
     passes (single-frame passes per image of the judged score); reference (the best baseline by judged mean), is_reference;
     difference, difference_low, difference_high, p, wilcoxon_p, pairs (this arm - reference over common seeds, judged scores);
     parameters, flops, epochs, frames, seconds, search_seconds and search_operations (means), device_hours (mean of (seconds +
     search_seconds) * devices / 3600); operations_share and seconds_share (per training image, as multiples of those of the
-    arm held_against); seeds, scores (plain) and judged_scores (tuples); trials (their keys); copies (NaN where unknown);
-    motions; temporal; note (what is missing, in words).
+    arm held_against); seeds, scores (plain) and judged_scores (tuples); trials (their keys); copies (NaN if unknown);
+    motions; temporal; note (missing values, in words).
     Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.
     """
     _check(rows)
@@ -76,27 +75,27 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
 def _check(rows: pd.DataFrame) -> None:
     missing = [name for name in REQUIRED if name not in rows.columns]
     if missing:
-        raise UserError(f"The trial rows lack the columns {', '.join(missing)}; one row per trial needs all of them.")
+        raise UserError(f"The trial rows lack the columns {', '.join(missing)}; add them to every row.")
     if rows.empty:
         raise UserError("There is no finished trial to report on; run the comparison first.")
     unknown = sorted(set(rows["reading"].astype(str)) - set(READINGS))
     if unknown:
-        raise UserError(f"Unknown reading '{unknown[0]}'; a row is read at one of: {', '.join(READINGS)}.")
+        raise UserError(f"Unknown reading '{unknown[0]}'; known: {', '.join(READINGS)}.")
     for name in ("score", "score_tta"):
         values = pd.to_numeric(rows[name])
         outside = rows[~(values.between(0.0, 1.0) | (values.isna() & (name == "score_tta")))]
         if len(outside):
             first = outside.iloc[0]
             raise UserError(
-                f"{name} of arm '{first['arm']}', seed {first['seed']} is {first[name]}; it must lie in [0, 1]. "
-                "Leave failed trials out before reporting and say so."
+                f"{name} of arm '{first['arm']}', seed {first['seed']} is {first[name]}; it must be in [0, 1]. "
+                "Remove failed trials before reporting, and report their number."
             )
     twice = rows[rows.duplicated(["reading", "arm", "seed"])]
     if len(twice):
         first = twice.iloc[0]
         raise UserError(
-            f"Arm '{first['arm']}' has seed {first['seed']} twice at {first['reading']}; one row per arm, reading "
-            "and seed."
+            f"Arm '{first['arm']}' has seed {first['seed']} twice at {first['reading']}; give one row per "
+            "arm, reading and seed."
         )
 
 
@@ -165,5 +164,7 @@ def _note(runs: int, averaged_runs: int) -> str:
     if runs == 1:
         notes.append("1 run: no interval")
     if 0 < averaged_runs < runs:
-        notes.append(f"test-time averaging measured in {averaged_runs} of {runs} runs, not judged by it")
+        notes.append(
+            f"test-time averaging was measured in only {averaged_runs} of {runs} runs, so the plain score is judged"
+        )
     return "; ".join(notes)

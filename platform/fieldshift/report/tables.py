@@ -21,9 +21,9 @@ ROLE_WORDS = {"das": "DAS", "baseline": "2D", "control": "control"}
 
 
 def comparison_sheets(summary: pd.DataFrame, score_name: str = "accuracy", notes: Sequence[str] = ()) -> list[Sheet]:
-    """One sheet for every reading of a summary: scores in percent with intervals and paired differences, best first.
+    """The comparison, one sheet per reading: scores in percent with intervals and paired differences, best first.
 
-    `notes` are printed below each, after its own.
+    `notes` are printed below each sheet, after its own notes.
     """
     columns = (
         "arm", "kind", "n", f"{score_name} %", "95 % interval", "averaged", "passes", "vs best 2D", "95 % interval", "p",
@@ -44,7 +44,7 @@ def comparison_sheets(summary: pd.DataFrame, score_name: str = "accuracy", notes
 
 
 def cost_sheets(summary: pd.DataFrame) -> list[Sheet]:
-    """One sheet for every reading of a summary: what every arm costs, by operations and by measured seconds."""
+    """The costs of the arms, one sheet per reading: operations and measured seconds."""
     columns = (
         "arm", "frames", "parameters", "MFLOPs", "epochs", "train s", "search s", "device-h", "operations", "time",
     )  # fmt: skip
@@ -80,20 +80,20 @@ def _cost_notes(part: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _charges(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, ...]:
-    """What the reading with searches charged, in a note."""
+    """The note with the operations that searches and tunings were charged for."""
     charged = ", ".join(
         f"{row['arm']} {row['search_operations'] / 1e12:.3g}" for row in rows if row["search_operations"] > 0
     )
     if rows[0]["reading"] != SEARCH_INCLUDED or not charged:
         return ()
     return (
-        "Every arm may spend the training of a video arm and the dearest search or tuning, and pays its own from it, in 1e12 "
-        f"operations, mean over seeds: {charged}; a tuning as if no sample was ended early.",
+        "The budget of every arm is the training of a video arm plus the most expensive search or tuning; its own search is "
+        f"paid from it. In 1e12 operations, mean over seeds: {charged}; tunings count as if no sample was stopped early.",
     )
 
 
 def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy", notes: Sequence[str] = ()) -> Sheet:
-    """The score against the number of frames T: one row per T (and arm, where there are several), mean and interval.
+    """The score against the number of frames T: mean and interval, one row per T (and arm, if there are several).
 
     rows has one row per run: frames, score in [0, 1], seconds, and optionally arm, parameters and flops. `notes` are
     printed below.
@@ -127,7 +127,7 @@ def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy", notes: Sequenc
 def field_sheet(
     numbers: Mapping[str, Mapping[str, Any]], title: str = "Receptive field", notes: Sequence[str] = ()
 ) -> Sheet:
-    """Receptive-field numbers side by side: {network: {measure: value}} with the measures as rows.
+    """Receptive-field measures side by side: numbers {network: {measure: value}}, one row per measure.
 
     Put the unit into the measure's name ("area at 50 %, px^2") and the conditions (input size, layer, trained or not,
     number of images) into notes.
@@ -150,7 +150,7 @@ def field_sheet(
 
 
 def policy_sheet(policy: AnyPolicy) -> Sheet:
-    """A policy in words, one row per edge, with its frames, reference and fill in the title."""
+    """The description of a policy, one row per edge, with its frames, reference and fill in the title."""
     rows = []
     for line in policy.describe():
         edge, colon, words = line.partition(": ")
@@ -214,8 +214,8 @@ def _comparison_notes(part: pd.DataFrame) -> tuple[str, ...]:
     averaged = [str(row["arm"]) for row in part.to_dict("records") if row["judged"] == "averaged"]
     if averaged:
         notes.append(
-            f"* is judged: {', '.join(averaged)} averaged, as every arm with a 2D augmentation whose passes make two views; "
-            "all others plain; fixed beforehand, not chosen by score."
+            f"* is the judged score: {', '.join(averaged)} averaged, as all arms with a 2D augmentation whose passes allow two "
+            "views; all others plain. This was fixed in advance, not chosen by score."
         )
     notes += [words for row in part.to_dict("records") if (words := _unequal_passes(row))]
     for motions in dict.fromkeys(motions for motions in part["motions"] if motions):
@@ -237,7 +237,7 @@ def _comparison_notes(part: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _unequal_passes(row: Mapping[Any, Any]) -> str:
-    """What to know of a joined video arm whose frames do not divide the passes of the other averaged arms; else ''."""
+    """The note on a combined video arm whose frames do not divide the passes of the other averaged arms; '' for others."""
     frames, asked = float(row["frames"]), float(row["copies"]) + 1
     if "+" not in str(row["arm"]) or not (frames > 1 and asked > 1) or row["passes"] == asked:
         return ""

@@ -1,4 +1,4 @@
-"""What may be said after a comparison: wins, loses or cannot be told, and the caveats that belong beside it."""
+"""The conclusions of a comparison (wins, loses or cannot be told) and their caveats."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from fieldshift.report.intervals import FEWEST_PAIRS_FOR_WILCOXON
 from fieldshift.report.statistics import base_of
 
 SURE = 0.05
-"""The p, corrected, from which on a yes is said with a reservation."""
+"""Corrected p values from this one on make a yes a yes with a reservation."""
 
-# What is asked of a method, and against which opponents.
+# The questions to a method, and their opponents.
 QUESTIONS = (
     ("Does the motion help?", (STILL, RANDOM)),
     ("Does the search help?", (RANDOM,)),
@@ -38,15 +38,15 @@ QUESTIONS = (
 
 
 def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
-    """One line per reading and method: whether the motion helps, whether the search does, and whether 2D is beaten.
+    """The verdict, one line per reading and method: does the motion help, does the search, is it better than 2D?
 
-    summary comes from `summarise`; the methods are das, das-folded and either joined with a 2D augmentation. The motion is
-    held against no motion and against random motions, the search against random motions, the whole against the best 2D arm
-    and the best enlarged field, the latter two chosen by judged mean. The answer is yes where the method wins against all of
-    them (with a reservation where a corrected p is 0.05 or more), no where it loses to one, and not shown otherwise; what
-    was not run is unanswered. A difference whose 95 % interval includes zero "cannot be told apart"; without two common
-    seeds there is no interval and no winner. Beside each p stands the one corrected for the number of different comparisons
-    made (Holm); the last line says how many.
+    summary comes from `summarise`; the methods are das, das-folded and both combined with a 2D augmentation. The motion is
+    compared with no motion and with random motions, the search with random motions, the method with the best 2D arm and the
+    best enlarged field, both chosen by judged mean. The answer is yes if the method wins against all of them (with a
+    reservation if a corrected p is 0.05 or more), no if it loses to one, and not shown otherwise; questions whose opponents
+    were not run are unanswered. A difference whose 95 % interval includes zero "cannot be told apart"; without two common
+    seeds there is no interval and no winner. Each p is followed by the one corrected for the number of different
+    comparisons (Holm), which the last line gives.
     """
     asked, methods = claims(summary), methods_of(summary)
     lines = []
@@ -54,41 +54,41 @@ def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
         part = summary[summary["reading"] == reading]
         present = [method for method in methods if (part["arm"] == method).any()]
         if not present:
-            lines.append(f"At {reading}: das was not run, so nothing can be said.")
+            lines.append(f"At {reading}: das was not run, so there is no verdict.")
         for method in present:
             own = asked[(asked["reading"] == reading) & (asked["method"] == method)]
             lines.append(_verdict_of(method, part, own.to_dict("records"), str(reading), score_name))
     if made := comparisons(asked):
         lines.append(
             "In brackets: points, their 95 % interval over paired seeds, p of the paired t test, and p corrected for all "
-            f"comparisons made, {made} (Holm)."
+            f"{made} comparisons (Holm)."
         )
     return "\n".join(lines)
 
 
 def caveats(summary: pd.DataFrame) -> list[str]:
-    """What a reader must know before believing the comparison, each point drawn from the summary itself."""
+    """The caveats of a comparison, derived from its summary."""
     points = []
     runs = int(summary["n"].min())
     if runs < 5:
-        words = "a single run has no interval" if runs == 1 else "the intervals are wide and rest on normality"
+        words = "a single run has no interval" if runs == 1 else "the intervals are wide and assume normality"
         points.append(f"Some arms have only {runs} run{'s' if runs > 1 else ''}: {words}.")
     asked = claims(summary)
     made = comparisons(asked)
     if made > 1:
         points.append(
-            f"Every interval stands on its own: none is corrected for the {made} comparisons of the verdict; the corrected p "
-            "(Holm) is."
+            f"Each interval is for one comparison: none is corrected for the {made} comparisons of the verdict, only p is "
+            "(Holm)."
         )
     points.append(
-        "The best 2D arm and the best enlarged field are picked by their means on the same test scores that the methods are "
-        "then compared with, which favours them a little over the method."
+        "The best 2D arm and the best enlarged field are chosen by their means on the same test scores that the methods are "
+        "then compared on, which slightly favours them over the method."
     )
     if (summary["judged"] == "averaged").any():
         points.append(
-            "An arm with a 2D augmentation is judged with test-time averaging where its passes make two views, every other arm "
-            "without, as was fixed beforehand; the passes column says how many single-frame passes per image that takes, which "
-            "the operations of training do not show."
+            "An arm with a 2D augmentation is judged with test-time averaging if its passes allow two views, every other arm "
+            "without, as fixed in advance; the passes column gives the number of single-frame passes per image, which the "
+            "operations of training do not include."
         )
     if int(summary["pairs"].max()) < FEWEST_PAIRS_FOR_WILCOXON:
         points.append(
@@ -97,14 +97,12 @@ def caveats(summary: pd.DataFrame) -> list[str]:
         )
     absent = [name for name in READINGS if name not in set(summary["reading"])]
     points += [
-        f"The reading at {name} was not run; the other one alone is half a comparison."
+        f"The reading at {name} was not run; the other one alone is only half of the comparison."
         for name in (EQUAL_EPOCHS, EQUAL_COMPUTE)
         if name in absent and len(absent) < len(READINGS)
     ]
     if SEARCH_INCLUDED in absent and (summary["search_seconds"] > 0).any():
-        points.append(
-            f"What the searches cost is left out of the compute; --readings '{SEARCH_INCLUDED}' lets every arm spend as much."
-        )
+        points.append(f"The compute does not include the cost of the searches; --readings '{SEARCH_INCLUDED}' does.")
     unanswered = asked[asked["outcome"] == UNANSWERED]
     if not summary["arm"].map(base_of).isin(FIELDS).any():
         points.append(
@@ -112,7 +110,7 @@ def caveats(summary: pd.DataFrame) -> list[str]:
             "for less compute."
         )
     if missing := list(dict.fromkeys(unanswered["opponent"])):
-        points.append(f"Questions that the verdict leaves unanswered need the arms {', '.join(missing)}.")
+        points.append(f"The unanswered questions of the verdict need the arms {', '.join(missing)}.")
     noted = dict.fromkeys((row["arm"], row["note"]) for row in summary.to_dict("records") if row["note"])
     return points + [f"{arm}: {note}." for arm, note in noted]
 
@@ -156,14 +154,14 @@ def _answer(found: Sequence[Mapping[Any, Any]]) -> str:
     if "loses" in outcomes:
         return "No"
     if outcomes == {"wins"}:
-        return "Yes" if all(claim["holm_p"] < SURE for claim in found) else "Yes, but not once p is corrected"
+        return "Yes" if all(claim["holm_p"] < SURE for claim in found) else "Yes, but not after correcting p"
     if outcomes == {UNANSWERED}:
         return "Unanswered"
     return "Unanswered in part" if outcomes == {"wins", UNANSWERED} else "Not shown"
 
 
 def _evidence(found: Sequence[Mapping[Any, Any]], rows: Mapping[str, Mapping[Any, Any]], told: Collection[str]) -> str:
-    """Against whom it wins and loses, with the numbers of what an earlier question has not told."""
+    """The opponents that it wins against and loses to, with the numbers that no earlier question gave."""
     groups = []
     for outcome in OUTCOMES:
         named = [
@@ -175,7 +173,7 @@ def _evidence(found: Sequence[Mapping[Any, Any]], rows: Mapping[str, Mapping[Any
             groups.append(f"it {_words(outcome)} {_listed(named)}")
     for claim in found:
         if claim["outcome"] == UNANSWERED:
-            groups.append(f"nothing was run that stands for the {_kind(claim)} (add the arm {claim['opponent']})")
+            groups.append(f"there is no arm for the {_kind(claim)} (add {claim['opponent']})")
     return "; ".join(groups)
 
 

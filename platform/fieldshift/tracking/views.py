@@ -98,7 +98,9 @@ class View:
         packed = base64.b64encode(zlib.compress(json.dumps(self.state(), separators=(",", ":")).encode(), 9)).decode()
         value = json.dumps({"name": self.name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"})
         if len(value) > LONGEST:
-            raise ValueError(f"The view {self.name} has {len(value)} characters, over MLflow's {LONGEST}; use fewer charts.")
+            raise ValueError(
+                f"The view {self.name} has {len(value)} characters, over MLflow's {LONGEST}; use fewer charts."
+            )
         return f"{TAG}{self.key}", value
 
 

@@ -1,4 +1,4 @@
-"""The figures of a study as matplotlib Figure objects, drawn without pyplot and safe on machines without a display."""
+"""The figures of a study as matplotlib Figures, drawn without pyplot and without a display."""
 
 from __future__ import annotations
 

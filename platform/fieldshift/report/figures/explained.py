@@ -1,4 +1,4 @@
-"""One picture of a policy and of the decisions that led to it."""
+"""A picture of a policy with the decisions that led to it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DPI = 160
 
 
 def explained(policy: AnyPolicy) -> Image.Image:
-    """The policy's graph and, where its search is recorded, below it what every decision rested on; one picture.
+    """The graph of a policy and, if its search is recorded, the chart of its decisions below, as one picture.
 
-    A policy with a motion for each of several places has a graph for each.
+    A policy with several motions has one graph per motion.
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The look that all figures of a report share: sizes, inks, and colours that colour-blind readers can tell apart."""
+"""The common style of all figures of a report: sizes, and colours that colour-blind readers can distinguish."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-OWN = "fieldshift"  # the gid of our figures: the report recolours their inks for a dark page, others it leaves alone
+OWN = "fieldshift"  # the gid of our figures, whose colours the report changes on a dark page
 WIDTH = 7.6  # inches, the width of the report's column
 INK = "#1c2024"
 MUTED = "#60666d"
 RULE = "#d5d8dc"
 PAPER = "#fefefe"
-BLUE, GREY, BROWN = "#0072b2", "#a3a8ae", "#7f6a3f"  # the three that a dark page needs in another shade
+BLUE, GREY, BROWN = "#0072b2", "#a3a8ae", "#7f6a3f"  # those with another shade on a dark page
 ROLE_COLOURS = {"das": "#d55e00", "baseline": BLUE, "control": GREY}
 ROLE_LABELS = {"das": "das", "baseline": "2D baseline", "control": "control"}
 SERIES = (BLUE, "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", BROWN, MUTED)
@@ -24,7 +24,7 @@ SMALL, NORMAL = 8.0, 9.0  # points
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure of our look, in inches, drawn without pyplot: nothing to close, no window, no global state."""
+    """An empty figure in the common style, size in inches, drawn without pyplot: no window and no global state."""
     from fieldshift.literal_figure import LiteralFigure
 
     figure = LiteralFigure(figsize=(width, height), facecolor=PAPER, layout="constrained")
@@ -33,7 +33,7 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def plain_axes(axes: Axes, *, grid: str | None = None) -> None:
-    """Axes with two thin spines, small ticks and, if asked ('x' or 'y'), light grid lines behind the data."""
+    """Styles axes with two thin spines, small ticks and, with grid 'x' or 'y', light grid lines behind the data."""
     axes.set_facecolor("none")
     for side, spine in axes.spines.items():
         spine.set_visible(side in {"left", "bottom"})
@@ -57,7 +57,7 @@ def legend(
     columns: int | None = None,
     place: str = "outside lower center",
 ) -> None:
-    """A frameless legend under the figure, or at another of matplotlib's outside places."""
+    """Adds a frameless legend below the figure, or at another of matplotlib's outside locations."""
     if not handles:
         return
     where: Any = place
@@ -76,5 +76,5 @@ def legend(
 
 
 def shorten(name: str, limit: int = 28) -> str:
-    """The name, or its beginning and "..." where it is longer than `limit` characters."""
+    """The name, cut to `limit` characters with "..." if it is longer."""
     return name if len(name) <= limit else name[: limit - 3] + "..."

@@ -1,4 +1,4 @@
-"""Segmentation side by side: an image, its ground truth, what was predicted, and where the two differ."""
+"""Segmentation examples side by side: image, ground truth, prediction, and wrong pixels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("image", "ground truth", "predicted", "wrong pixels, in orange")
 WRONG, IGNORED = (0.835, 0.369, 0.0), (1.0, 1.0, 1.0)
-LEGEND_ROWS = 0.2  # inches a row of the legend takes
+LEGEND_ROWS = 0.2  # inches per row of the legend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,9 @@ class MapExample:
 
     Attributes:
         image: (H, W) or (H, W, 3), uint8.
-        truth: (H, W) class numbers; what is not one of them is ignored and drawn white.
+        truth: (H, W) class numbers; other values are ignored and drawn white.
         predicted: (H, W) class numbers.
-        words: a line under the image, such as its name and scores.
+        words: a line below the image, such as its name and scores.
     """
 
     image: NDArray[Any]
@@ -35,7 +35,7 @@ class MapExample:
 
 
 def map_examples(examples: Sequence[MapExample], classes: Sequence[str]) -> Figure:
-    """Examples in rows, with a legend of the classes that occur; a wrong pixel is orange over the greyed image."""
+    """One row per example, with a legend of the classes that occur; wrong pixels are orange on the greyed image."""
     import numpy as np
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.patches import Patch
@@ -84,7 +84,7 @@ def map_examples(examples: Sequence[MapExample], classes: Sequence[str]) -> Figu
 
 
 def class_colours(count: int) -> NDArray[Any]:
-    """(count, 3) colours in [0, 1]: matplotlib's twenty, their dark ones first, then an even turn of hues."""
+    """(count, 3) colours in [0, 1]: matplotlib's tab20, dark ones first, or evenly spaced hues for more classes."""
     import matplotlib as mpl
     import numpy as np
 
@@ -98,7 +98,7 @@ def class_colours(count: int) -> NDArray[Any]:
 
 
 def coloured(labels: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any]:
-    """(H, W) class numbers as (H, W, 3) colours; white where there is no such class."""
+    """(H, W) class numbers as (H, W, 3) colours; white for other values."""
     import numpy as np
 
     table = np.concatenate([palette, [IGNORED]])
@@ -107,7 +107,7 @@ def coloured(labels: NDArray[Any], palette: NDArray[Any]) -> NDArray[Any]:
 
 
 def mistakes(example: MapExample, classes: int) -> NDArray[Any]:
-    """The image in pale grey, orange where the prediction is wrong, white where nothing counts."""
+    """The image in pale grey with wrong pixels in orange and ignored ones in white."""
     import numpy as np
 
     image = np.asarray(example.image, dtype=float) / 255

@@ -1,4 +1,4 @@
-"""A policy as a drawn graph, and as the frames that it makes of images."""
+"""Drawings of a policy: its graph, and the frames that it makes from images."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from fieldshift.motions import Policy, Step
 
 NODE_RADIUS = 0.17  # inches
-RISE = 0.50  # inches that an arc gains for every node it spans
+RISE = 0.50  # inches per node that an arc spans
 LINE = 0.14  # inches, one line of a label
 KEY_LINE = 0.18  # inches, one line of the key under a graph
-MOST_TALL_LABELS = 6  # labels of several lines; with more of them the arcs carry letters and a key stands below
+MOST_TALL_LABELS = 6  # labels of several lines; with more of them, arcs have letters and a key is below
 
 
 def policy_graph(policy: Policy) -> Figure:
-    """The policy as a directed graph: images left, the output right, every edge labelled with motion and magnitude.
+    """The policy as a directed graph: images on the left, the output on the right, edges labelled with their motions.
 
-    Nodes stand on one line and edges are arcs over it, the longer the higher, so that no two labels meet. Magnitudes
-    are those of the outer frames, in the motion's own unit; edges that nothing of the output depends on are dashed.
+    Nodes are on one line and edges are arcs above it, longer ones higher, so that labels do not overlap. Magnitudes are
+    those of the outer frames, in the motion's own unit; edges that the output does not depend on are dashed.
     """
     count = policy.inputs + policy.nodes
     labels = [edge_label(edge.steps) for edge in policy.edges]
@@ -79,15 +79,15 @@ def frame_strip(
     notes: Sequence[str] = (),
     neighbours: bool = False,
 ) -> Figure:
-    """The policy's video of every image as a row of frames, what each frame is under its column, notes below all.
+    """The policy's video of every image as a row of frames, with captions below the columns and notes below the figure.
 
-    Several policies (of equal frames, reference and fill) move one image each. With `neighbours`, only the reference frame
-    and the ones before and after it are drawn: what the folded form moves channels by.
+    Several policies (with equal frames, reference and fill) move one image each. With `neighbours`, only the reference
+    frame and its two neighbours are drawn, which define how the folded form moves channels.
 
-    images (B, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3; labels, one per image, stand left of the rows.
-    Under a column stand the frame's number, its signed distance from the reference frame (the untouched one, framed)
-    and, for a policy of a single motion, how far this frame is moved. What lies outside of the moved image is hatched
-    in the figure only; the network sees the policy's fill there.
+    images (B, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3; labels, one per image, are left of the rows. The
+    caption of a column is the frame's number, its signed distance from the reference frame (unmoved, with a frame around
+    it) and, for a policy of a single motion, its magnitude there. Areas outside the moved image are hatched in the figure
+    only; the network gets the policy's fill there.
     """
     policies = list(policy) if isinstance(policy, Sequence) else [policy]
     policies = [each.centred if neighbours else each for each in policies]
@@ -128,12 +128,12 @@ def frame_strip(
 
 
 def edge_label(steps: Sequence[Step]) -> str:
-    """An edge's motions with their magnitudes, one a line: "translate_x +0.43"."""
+    """The motions of an edge with their magnitudes, one per line: "translate_x +0.43"."""
     return "\n".join(step_label(step) for step in steps)
 
 
 def step_label(step: Step) -> str:
-    """One motion with its magnitude, short: "rotate +30°", "zoom x1.5", "translate_x +0.43", "identity"."""
+    """A short label of a motion with its magnitude: "rotate +30°", "zoom x1.5", "translate_x +0.43", "identity"."""
     from fieldshift.motions import operation
 
     unit = operation(step.op).unit
@@ -234,9 +234,9 @@ def _frame(axes: Axes, pixels: NDArray[Any], shown: NDArray[Any], reference: boo
 
 
 def _shown_share(policy: Policy, size: tuple[int, int]) -> NDArray[Any]:
-    """How opaque each pixel of each frame is drawn, (T, H, W): 1 where the moved image lies, less outside of it.
+    """The opacity of each pixel of each frame, (T, H, W): 1 inside the moved image, less outside of it.
 
-    A fill of one value is hidden (0); one that continues the image, as "border" and "reflection" do, shines through.
+    A fill of one value is hidden (0); one that continues the image ("border", "reflection") is faintly visible.
     """
     import torch
 
@@ -252,7 +252,7 @@ def _shown_share(policy: Policy, size: tuple[int, int]) -> NDArray[Any]:
 
 
 def _strip_notes(policy: Policy, step: Step | None, hatched: bool) -> list[str]:
-    """What the labels under the frames and the hatching mean."""
+    """Notes that explain the captions of the frames and the hatching."""
     from fieldshift.motions import operation
 
     if policy.frames == 1:
@@ -268,7 +268,7 @@ def _strip_notes(policy: Policy, step: Step | None, hatched: bool) -> list[str]:
 
 
 def _under_frames(s: Sequence[float], step: Step | None, *, roomy: bool) -> list[str]:
-    """For each frame its number, its distance and, where one motion makes the video, its amount, a line each."""
+    """The captions of the frames: number, distance and, for a video of one motion, its magnitude, one per line."""
     signed = min(s) < 0
     labels = []
     for frame, value in enumerate(s):
@@ -284,7 +284,7 @@ def _under_frames(s: Sequence[float], step: Step | None, *, roomy: bool) -> list
 
 
 def _only_step(policy: Policy) -> Step | None:
-    """The step that alone makes the video, or None where there are several, none, or one of an unknown scale."""
+    """The only step of the policy's video; None if there are several or none, or if its scale is unknown."""
     from fieldshift.motions import operation
 
     used = _used_nodes(policy)
@@ -297,7 +297,7 @@ def _only_step(policy: Policy) -> Step | None:
 
 
 def _amount(step: Step, s: float) -> str:
-    """What a frame at the distance s gets of the step, in words: "translate_x -0.45 of the width"."""
+    """The step's magnitude in a frame at the distance s, in words: "translate_x -0.45 of the width"."""
     from fieldshift.motions import operation
 
     magnitude = step.magnitude**s if step.op == "zoom" else step.magnitude * s

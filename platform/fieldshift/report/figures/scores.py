@@ -1,4 +1,4 @@
-"""How the arms of a comparison scored, and how the score goes with the number of frames."""
+"""Scores of the arms of a comparison, and the score against the number of frames."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", from_zero: bool | None = None) -> Figure:
-    """Every arm's mean score in percent, one panel a reading, with 95 % intervals and a dot for every seed.
+    """The mean score of every arm in percent, one panel per reading, with 95 % intervals and one dot per seed.
 
-    The arms stand in one order in all panels: by the judged mean of the last reading, best first. Bars start
-    at zero; where all scores are so close and high that bars would hide the differences, markers on a shortened axis
-    take their place (from_zero=None decides, True and False force). A diamond marks the mean with test-time
-    averaging where it is another one. summary comes from `summarise`.
+    All panels have the same order of arms: by the judged mean of the last reading, best first. Bars start at zero; if
+    all scores are so close and high that bars would hide the differences, markers on a shortened axis replace them
+    (from_zero=None decides; True and False force). A diamond marks the mean with test-time averaging if it differs.
+    summary comes from `summarise`.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -72,9 +72,9 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", from_z
 
 
 def frame_curve(rows: pd.DataFrame, *, score_name: str = "accuracy") -> Figure:
-    """The score in percent against the number of frames T with its 95 % interval, and below it the training seconds.
+    """The score in percent against the number of frames T with 95 % intervals, and the training seconds below.
 
-    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm (one line for each).
+    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm (one line per arm).
     """
     arms = list(dict.fromkeys(rows["arm"].astype(str))) if "arm" in rows.columns else [""]
     ticks = sorted({int(frames) for frames in rows["frames"]})
@@ -112,7 +112,7 @@ def _span(summary: pd.DataFrame, bars: bool) -> tuple[float, float]:
     tops = [100 * max(*row["scores"], _or_zero(row["high"]), _or_zero(row["tta_mean"])) for row in rows]
     lows = [100 * min(*row["scores"], row["low"] if row["n"] > 1 else 1.0) for row in rows]
     below = 0.2 + 0.06 * (max(tops) - min(lows))  # room for half a marker
-    # An interval may reach over 100 %: a score cannot, so the axis ends there and the interval is drawn cut.
+    # An interval may exceed 100 %; a score cannot, so the axis ends there and the interval is cut.
     return (0.0 if bars else max(0.0, math.floor(min(lows) - below))), min(100.0, max(tops))
 
 
@@ -133,7 +133,7 @@ def _score_panel(panel: Axes, part: pd.DataFrame, order: list[str], span: tuple[
             panel.plot(mean, place, "o", markersize=10, color=colour, markeredgewidth=0)
         if int(row["n"]) > 1:
             low, high = max(start, 100 * float(row["low"])), min(100.0, 100 * float(row["high"]))
-            # Paper under ink: the interval must be seen on the bar and on the page, in light and in dark.
+            # A light line under the dark one keeps the interval visible on the bar and on the page, light or dark.
             casing = 3.0 if bars else 0.0
             panel.plot([low, high], [place, place], color=PAPER, linewidth=casing, solid_capstyle="butt")
             panel.plot([low, high], [place, place], color=INK, linewidth=1.3, solid_capstyle="butt")

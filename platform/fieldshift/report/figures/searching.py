@@ -1,4 +1,4 @@
-"""How a search went: the mixture weights and losses over its passes, and what each decision rested on."""
+"""Figures of a search: mixture weights and losses over its passes, and the measurements behind its decisions."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ LOSS_WORDS = {"train/loss": "loss on the weights' half", "val/loss": "loss on al
 
 
 def search_history(history: Sequence[Mapping[str, Any]], *, supernet_epochs: int | None = None) -> Figure:
-    """A search's mixture weights by pass, one small panel an edge, and below them entropy, identity share and losses.
+    """The mixture weights of a search over its passes, one small panel per edge; below, entropy, identity share and losses.
 
-    history has one mapping per pass, as `SearchResult.history`: pass, alpha/EDGE/CANDIDATE, search/entropy (of the open
-    edges, 1 = undecided), search/identity_share and names that end in "loss"; what is absent is not drawn. Other forms
-    that are read: see `traces`. A thin line marks the pass after which the selection began, where supernet_epochs says
-    it. With more candidates than colours, those with the smallest final weights share one grey.
+    history has one mapping per pass, as `SearchResult.history`: pass, alpha/EDGE/CANDIDATE, search/entropy (of the
+    undecided edges, 1 = undecided), search/identity_share and names that end in "loss"; missing ones are not drawn. Other
+    accepted forms: see `traces`. A thin line marks the pass after which the selection started, if supernet_epochs is
+    given. If there are more candidates than colours, those with the smallest final weights are grey.
     """
     assert history, "a search history has at least one pass"
     at = passes(history)
@@ -69,11 +69,11 @@ def search_history(history: Sequence[Mapping[str, Any]], *, supernet_epochs: int
 
 
 def decision_chart(decisions: Sequence[Mapping[str, Any]]) -> Figure:
-    """What every decision of a selection rested on: how much was lost without each candidate.
+    """The measurements behind every decision of a selection: the loss or score lost when each candidate is removed.
 
     decisions has one mapping per decision, in order, as `SearchResult.decisions`: at, harm ({candidate: loss added or
-    score lost when it is removed}) and chosen; or edge (or node), candidates and kept. The kept ones are coloured; a
-    bar to the left of zero says that the network did better without it. All panels share one scale.
+    score lost when it is removed}) and chosen; or edge (or node), candidates and kept. Kept candidates are coloured; a
+    bar to the left of zero means that the network was better without it. All panels share one scale.
     """
     from matplotlib.patches import Patch
 
@@ -151,7 +151,7 @@ def _curves(panel: Axes, at: Sequence[int], named: Mapping[str, list[float] | No
     for number, (name, values) in enumerate(shown.items()):
         style = ("-", "--", "-.", ":")[number % 4]
         line = panel.plot(at, values, color=SERIES[number % len(SERIES)], linewidth=1.4, linestyle=style, label=name)[0]
-        if len(at) < 4:  # a value between two gaps is no line
+        if len(at) < 4:  # a single value between gaps has no line
             line.set_marker("o")
             line.set_markersize(3.2)
     if from_zero:

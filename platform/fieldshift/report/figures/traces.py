@@ -1,4 +1,4 @@
-"""What a search wrote down, read for drawing: weights by edge and candidate, curves by name, decisions in one form."""
+"""Records of a search, read for drawing: weights by edge and candidate, curves by name, decisions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Weights = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True)
 class Choice:
-    """One decision: where it fell, what every candidate's removal cost, and the candidates that were kept."""
+    """A decision: its place, the cost of removing each candidate, and the candidates that were kept."""
 
     at: str
     harm: dict[str, float]
@@ -22,15 +22,15 @@ class Choice:
 
 
 def passes(history: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The number of every pass: its `pass` or `epoch`, else its place from 1 on."""
+    """The numbers of the passes: `pass` or `epoch` of each row, else its position, from 1."""
     return [int(row.get("pass", row.get("epoch", place))) for place, row in enumerate(history, start=1)]
 
 
 def weights_by_edge(history: Sequence[Mapping[str, Any]]) -> Weights:
-    """The mixture weights {edge: {candidate: one value a pass}}, NaN where a pass has none.
+    """The mixture weights {edge: {candidate: one value per pass}}; NaN for passes without one.
 
-    A row has them either as `weights` = {edge: {candidate: weight}}, or as keys "alpha/EDGE/CANDIDATE" (what
-    `fieldshift.search` writes), of which the softmax over an edge's candidates is taken.
+    A row has them either as `weights` = {edge: {candidate: weight}}, or as keys "alpha/EDGE/CANDIDATE" (as written by
+    `fieldshift.search`), to which the softmax over the candidates of an edge is applied.
     """
     tables = [_row_weights(row) for row in history]
     edges = list(dict.fromkeys(edge for table in tables for edge in table))
@@ -42,7 +42,7 @@ def weights_by_edge(history: Sequence[Mapping[str, Any]]) -> Weights:
 
 
 def curve(history: Sequence[Mapping[str, Any]], *names: str) -> list[float] | None:
-    """The values of the first of these names that any pass has, NaN where a pass has none; None if no pass has one."""
+    """The values of the first of these names that any pass has, NaN for passes without it; None if no pass has one."""
     for name in names:
         if any(name in row for row in history):
             return [float(row.get(name, math.nan)) for row in history]
@@ -50,7 +50,7 @@ def curve(history: Sequence[Mapping[str, Any]], *names: str) -> list[float] | No
 
 
 def losses(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Every curve whose name ends in 'loss', in the order of appearance."""
+    """All curves whose name ends in 'loss', in order of appearance."""
     names = dict.fromkeys(name for row in history for name in row if name.endswith("loss"))
     return {name: curve(history, name) or [] for name in names}
 
