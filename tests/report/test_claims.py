@@ -242,7 +242,7 @@ def test_a_comparison_without_a_p_is_not_counted(make_trial: Any) -> None:
     asked = claims(summary)
     assert set(asked.loc[asked["question"] == RANDOM, "outcome"]) == {"cannot be told"}
     assert comparisons(asked) == 2
-    assert "comparisons made, 2 (Holm)" in verdict(summary)
+    assert "corrected for all 2 comparisons (Holm)" in verdict(summary)
     assert asked["holm_p"].min() == pytest.approx(2 * asked["p"].min())
 
 
@@ -265,14 +265,14 @@ def test_the_verdict_answers_every_question_of_every_method_in_a_sentence(summar
     assert "Does the motion help? Yes: it wins against no motion, none (+25.0, " in lines[1]
     assert "(accuracy 90.0 % with test-time averaging)" in lines[2]
     assert (
-        "Does the search help? Unanswered: nothing was run that stands for the network with random motions (add the arm "
+        "Does the search help? Unanswered: no network with random motions was run (add the arm "
         "random-policy-folded+affine)." in lines[2]
     )
     assert "the best 2D arm, affine, 70.0 % with test-time averaging (+20.0, " in lines[2]
     assert "the best enlarged field, dilated+affine, 80.0 % with test-time averaging (+10.0, " in lines[2]
     claim = claims(summary).query("method == 'das-folded' and question == @FIELD").iloc[0]
     assert f"p = {claim['p']:.3f}, corrected {claim['holm_p']:.3f}, 3 seeds" in lines[1]
-    assert made.endswith("comparisons made, 11 (Holm).")
+    assert made.endswith("corrected for all 11 comparisons (Holm).")
     assert "11 comparisons of the verdict" in " ".join(caveats(summary))
 
 
@@ -312,14 +312,15 @@ def test_a_yes_that_does_not_outlast_the_correction_says_so(make_trial: Any) -> 
     asked = claims(summary).dropna(subset="p")
     assert (asked["p"] < 0.05).all()
     assert (asked["holm_p"] > 0.05).all()
-    assert "Does the motion help? Yes, but not once p is corrected: it wins against" in verdict(summary)
+    assert "Does the motion help? Yes, but not after correcting p: it wins against" in verdict(summary)
 
 
 def test_the_table_says_what_is_judged_and_whose_motions_they_are(summary: pd.DataFrame) -> None:
     (sheet,) = comparison_sheets(summary, notes=["Made up."])
     notes = " ".join(sheet.notes)
     assert (
-        "* is judged: das-folded+affine, dilated+affine, affine averaged, as every arm with a 2D augmentation" in notes
+        "* is the judged score: das-folded+affine, dilated+affine, affine averaged, as all arms with a 2D augmentation"
+        in notes
     )
     assert "Motions of das-folded+affine, das-folded, das: one search per seed." in notes
     assert notes.endswith("Made up.")

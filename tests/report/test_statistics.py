@@ -253,9 +253,9 @@ def test_the_verdict_invents_no_winner_where_there_is_none(make_trial: Any) -> N
     assert "wins" not in verdict(lone)
     assert verdict(lone).count("Unanswered") == 2
     without = summarise(pd.DataFrame([make_trial("none", 0, 0.1)]), baseline_arms=BASELINES)
-    assert verdict(without) == "At equal compute: das was not run, so nothing can be said."
+    assert verdict(without) == "At equal compute: das was not run, so there is no verdict."
     bare = summarise(pd.DataFrame([make_trial("das", 0, 0.1)]), baseline_arms=BASELINES)
-    assert "nothing was run that stands for the best 2D arm (add the arm none)" in verdict(bare)
+    assert "no best 2D arm was run (add the arm none)" in verdict(bare)
     apart = summarise(pd.DataFrame([make_trial("das", 0, 0.9), make_trial("none", 1, 0.1)]), baseline_arms=BASELINES)
     assert "no common seed" in verdict(apart)
 
@@ -264,7 +264,7 @@ def test_caveats_follow_from_the_summary(rows: pd.DataFrame) -> None:
     text = " ".join(caveats(summarise(rows, baseline_arms=BASELINES)))
     assert "only 1 run" in text
     assert "das-gsf: 1 run: no interval." in text
-    assert "half a comparison" not in text
+    assert "half of the comparison" not in text
     assert "--readings 'equal compute, search included'" in text
     assert "need the arms random-policy." in text
     assert "No enlarged field" not in text

@@ -173,7 +173,7 @@ def _evidence(found: Sequence[Mapping[Any, Any]], rows: Mapping[str, Mapping[Any
             groups.append(f"it {_words(outcome)} {_listed(named)}")
     for claim in found:
         if claim["outcome"] == UNANSWERED:
-            groups.append(f"there is no arm for the {_kind(claim)} (add {claim['opponent']})")
+            groups.append(f"no {_kind(claim)} was run (add the arm {claim['opponent']})")
     return "; ".join(groups)
 
 
