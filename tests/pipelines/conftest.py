@@ -11,6 +11,7 @@ from PIL import Image
 
 from fieldshift.cluster import ClusterConfig
 from fieldshift.data import DataSet, LoadingConfig, load_dataset
+from fieldshift.motions import Policy
 from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe
 
@@ -42,6 +43,12 @@ def small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("study") / "study"
     small(out)
     return out
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a policy of three frames."""
+    return Policy.single("translate_x", 0.4, frames=3).save(tmp_path_factory.mktemp("policy") / "policy.json")
 
 
 @pytest.fixture(scope="session")

@@ -20,17 +20,11 @@ from pipelines.arms import arms_that_build
 from pipelines.problem import NormedBatch, Problem
 
 SMALL = ["--loading.train_limit", "160", "--loading.test_limit", "80"]
-QUICK = [*SMALL, "--recipe.epochs", "1", "--recipe.batch", "32", "--tracking.enabled", "false"]
+SHORT = ["--recipe.epochs", "1", "--recipe.batch", "32", "--tracking.enabled", "false"]
+QUICK = [*SMALL, *SHORT]
 
 SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32", "--tracking.enabled", "false"]
-TRIED = [*QUICK[4:], "--cluster.trials_at_once", "0"]
-
-
-@pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("policy") / "policy.json"
-    Policy.single("translate_x", 0.4, frames=3).save(path)
-    return path
+TRIED = [*SHORT, "--cluster.trials_at_once", "0"]
 
 
 @pytest.fixture(scope="session")

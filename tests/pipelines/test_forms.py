@@ -18,10 +18,9 @@ FORMS = ("video", "folded")
 
 
 @pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("policy") / "policy.json"
-    Policy.single("translate_x", 0.4, frames=5).save(path)
-    return path
+def longer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a policy of five frames."""
+    return Policy.single("translate_x", 0.4, frames=5).save(tmp_path_factory.mktemp("longer") / "policy.json")
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +36,9 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folded(tmp_path_factory: pytest.TempPathFactory, policy: Path) -> Path:
+def folded(tmp_path_factory: pytest.TempPathFactory, longer: Path) -> Path:
     out = tmp_path_factory.mktemp("folded") / "run"
-    assert main(["train", "--form", "folded", "--policy", str(policy), "--out", str(out), *QUICK]) == 0
+    assert main(["train", "--form", "folded", "--policy", str(longer), "--out", str(out), *QUICK]) == 0
     return out
 
 
@@ -72,7 +71,7 @@ def test_describe_builds_the_folded_network(policy: Path, placed: Path, capsys: 
         assert "folded" in capsys.readouterr().out.lower()
 
 
-@pytest.mark.parametrize("name", ["policy", "placed"])
+@pytest.mark.parametrize("name", ["longer", "placed"])
 def test_a_folded_preview_draws_the_neighbouring_frames(
     name: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,7 +89,7 @@ def test_a_folded_preview_draws_the_neighbouring_frames(
     parts = load_policy(file).parts
     strip = frame_strip(parts if len(parts) > 1 else parts[0], torch.rand(len(parts), 1, 20, 20), neighbours=True)
     assert len(strip.axes) == 3 * len(parts)
-    if name == "policy":  # of five frames the middle three, half as far as the outer ones
+    if name == "longer":  # of five frames the middle three, half as far as the outer ones
         assert [axes.get_xlabel().split()[2] for axes in strip.axes] == ["-0.5", "0", "+0.5"]
 
 

@@ -16,7 +16,8 @@ from pipelines.data_record import keep_record, read_record, write_record
 from pipelines.problem import Problem
 from pipelines.run_data import different_data
 
-QUICK = ["--recipe.epochs", "1", "--recipe.batch", "8", "--tracking.enabled", "false"]
+UNTRACKED = ["--tracking.enabled", "false"]
+QUICK = ["--recipe.epochs", "1", "--recipe.batch", "8", *UNTRACKED]
 HERE = ["--cluster.workers", "0", "--cluster.trials_at_once", "0"]
 
 RESUMED = {
@@ -142,7 +143,7 @@ def test_a_policy_of_another_length_is_said(
     words = {
         "train": ["train", "--policy", str(policy), *small],
         "compare": ["compare", "--policy", str(policy), "--arms", "das", "--seeds", "1", *HERE, *small],
-        "motions": ["receptive-field", "--runs", str(run), "--motions", str(policy), "--images", "2", *QUICK[-2:]],
+        "motions": ["receptive-field", "--runs", str(run), "--motions", str(policy), "--images", "2", *UNTRACKED],
     }
     if command == "motions":
         Policy.single("rotate", 30, frames=used).save(tmp_path / "own.json")

@@ -49,6 +49,33 @@ def test_no_module_has_a_name_that_says_nothing(word: str) -> None:
     assert [path for path in SOURCES if word in path.relative_to(ROOT).with_suffix("").parts] == []
 
 
+def test_no_test_imports_from_another_or_slices_a_command_line() -> None:
+    """What tests share is a fixture of a conftest or a module of its own; parts of command lines have names."""
+    found = []
+    for path in SOURCES:
+        if path.relative_to(ROOT).parts[0] != "tests":
+            continue
+        tree = ast.parse(path.read_text())
+        words = {
+            target.id
+            for node in tree.body
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Tuple)
+            and any(isinstance(each, ast.Constant) and str(each.value).startswith("--") for each in node.value.elts)
+            for target in node.targets if isinstance(target, ast.Name)
+        }  # fmt: skip
+        for node in ast.walk(tree):
+            imported = isinstance(node, ast.ImportFrom) and (node.module or "").rpartition(".")[2]
+            if imported and (imported.startswith("test_") or imported == "conftest"):
+                found.append(f"{path.name} imports from {imported}")
+            if (
+                isinstance(node, ast.Subscript)
+                and isinstance(node.slice, ast.Slice)
+                and isinstance(node.value, ast.Name)
+            ):
+                found += [f"{path.name} slices {node.value.id}"] * (node.value.id in words)
+    assert found == []
+
+
 def test_nothing_in_the_platform_imports_the_pipelines_but_the_command_line() -> None:
     importers = {
         path.relative_to(ROOT / "platform").as_posix()

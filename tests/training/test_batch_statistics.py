@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fieldshift.errors import UserError
 from fieldshift.training import Recipe, objective_for, train_network
 from fieldshift.training.batch_statistics import SynchronisedBatchNorm, synchronise_batch_norm
-from tests.training.test_loop import CLASSES, MOVED, plan_of, toy_network, toy_split
+from tests.training.toys import CLASSES, MOVED, plan_of, toy_network, toy_split
 
 PARTS = {"even": (4, 8), "uneven": (3, 8), "one of them without any": (8, 8)}
 ALONE = Recipe(epochs=1, batch=16, optimizer="sgd", learning_rate=0.05)
