@@ -17,8 +17,6 @@ HERE = ClusterConfig(workers=0, trials_at_once=0)
 def square(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
     for step in range(3):
         context.report({"step": step})
-        if context.stopping:
-            return {"stopped_at": step}
     if payload.get("fails"):
         raise ValueError("no root")
     return {"value": payload["number"] ** 2, "rank": context.rank, "world": context.world}
@@ -40,18 +38,6 @@ def test_no_workers_runs_the_function_here_and_hears_its_reports(tmp_path: Path)
     )
     assert found == {"value": 49, "rank": 0, "world": 1}
     assert [metrics["step"] for metrics in heard] == [0, 1, 2]
-
-
-def test_an_answer_of_true_stops_the_run_at_the_next_report(tmp_path: Path) -> None:
-    found = run_workers(
-        square,
-        {"number": 7},
-        cluster=HERE,
-        name="here",
-        storage=tmp_path,
-        on_report=lambda metrics: metrics["step"] == 1,
-    )
-    assert found == {"stopped_at": 1}
 
 
 def test_reports_hold_plain_numbers_only() -> None:

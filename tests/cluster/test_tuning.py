@@ -17,8 +17,6 @@ def climb(trial: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
     """Best at x = 3; every epoch adds the same, so the order of samples never changes."""
     for epoch in range(9):
         context.report({"score": epoch - (trial["x"] - 3) ** 2 + (trial["kind"] == "good")})
-        if context.stopping:
-            break
     return {"epochs": epoch + 1, "network": trial["network"]}
 
 
@@ -42,10 +40,12 @@ def test_the_best_sample_is_the_one_with_the_best_metric(tmp_path: Path) -> None
 
 
 def test_bad_samples_end_early_and_good_ones_do_not(tmp_path: Path) -> None:
-    results = go(tmp_path, 15).results
+    reports: list[str] = []
+    results = go(tmp_path, 15, on_report=lambda trial, _: reports.append(trial["key"])).results
     stopped = [result for result in results if result.stopped]
     assert stopped
-    assert all(result.value is not None and result.value["epochs"] < 9 for result in stopped)
+    assert all(result.value is None for result in stopped)
+    assert [reports.count(result.key) < 9 for result in results] == [result.stopped for result in results]
     assert min(-result.metrics["score"] for result in stopped) > min(-result.metrics["score"] for result in results)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldshift.cluster import ClusterConfig, WorkerContext, run_workers
+from fieldshift.cluster import ClusterConfig, RunStoppedError, WorkerContext, run_workers
 from fieldshift.cluster.reports import Mailbox, describe_failure, failure_text
 from fieldshift.cluster.train import digest
 from fieldshift.errors import UserError
@@ -18,8 +18,6 @@ HERE = ClusterConfig(gpus_per_worker=0)
 def count(payload: dict, context: WorkerContext) -> dict:
     for epoch in range(payload["epochs"]):
         context.report({"epoch": epoch})
-        if context.stopping:
-            break
     return {"epochs": epoch + 1, "place": (context.rank, context.world, context.device)}
 
 
@@ -32,11 +30,15 @@ def test_no_workers_means_the_same_function_in_this_process(tmp_path: Path) -> N
 
 
 def test_a_callback_ends_the_run_at_a_report(tmp_path: Path) -> None:
+    heard: list[float] = []
+
     def enough(metrics: dict[str, float]) -> bool:
+        heard.append(metrics["epoch"])
         return metrics["epoch"] >= 1
 
-    value = run_workers(count, {"epochs": 9}, cluster=HERE, name="here", storage=tmp_path, on_report=enough)
-    assert value["epochs"] == 2
+    with pytest.raises(RunStoppedError):
+        run_workers(count, {"epochs": 9}, cluster=HERE, name="here", storage=tmp_path, on_report=enough)
+    assert heard == [0.0, 1.0]
 
 
 def test_errors_come_out_as_they_are(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_no_test_imports_from_another_or_slices_a_command_line() -> None:
             target.id
             for node in tree.body
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.List | ast.Tuple)
-            and any(isinstance(each, ast.Constant) and str(each.value).startswith("--") for each in node.value.elts)
+            and any(isinstance(each, ast.Starred) or ast.unparse(each)[1:3] == "--" for each in node.value.elts)
             for target in node.targets if isinstance(target, ast.Name)
         }  # fmt: skip
         for node in ast.walk(tree):

@@ -2,7 +2,7 @@
 
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import check_fits, connect, has_ray
-from fieldshift.cluster.context import WorkerContext
+from fieldshift.cluster.context import RunStoppedError, WorkerContext
 from fieldshift.cluster.jobs import JobOutcome, submit
 from fieldshift.cluster.train import WorkerFailedError, run_workers
 from fieldshift.cluster.trials import TrialResult
@@ -12,6 +12,7 @@ from fieldshift.cluster.tuning import Tuning, tune_trials
 __all__ = [
     "ClusterConfig",
     "JobOutcome",
+    "RunStoppedError",
     "TrialResult",
     "Tuning",
     "WorkerContext",

@@ -9,6 +9,10 @@ Metrics = dict[str, float]
 Send = Callable[[Metrics], bool]
 
 
+class RunStoppedError(Exception):
+    """The driver asked the run to stop; raised by `WorkerContext.report` at the same report on every worker."""
+
+
 @dataclass
 class WorkerContext:
     """The context of a worker function: its rank, its device and its channel to the driver.
@@ -17,17 +21,15 @@ class WorkerContext:
         rank: Rank of this worker, 0 to world - 1.
         world: Number of workers that run the same function together.
         device: torch device name, "cpu" or "cuda:0".
-        stopping: Set by `report` once the run should stop; it becomes true at the same report on every worker.
     """
 
     rank: int = 0
     world: int = 1
     device: str = "cpu"
-    stopping: bool = False
     send: Send | None = field(default=None, repr=False)
 
     def report(self, metrics: Mapping[str, float]) -> None:
-        """Reports metrics to the driver, which uses those of rank 0 and may answer that the run should stop.
+        """Reports metrics to the driver, which uses those of rank 0.
 
         Every worker must call this equally often, about once per epoch and never once per batch: each call is a message.
 
@@ -35,11 +37,12 @@ class WorkerContext:
             metrics: Plain numbers by name. Non-finite values are allowed, tensors are not.
 
         Raises:
+            RunStoppedError: The driver answers that the run should stop.
             TypeError: A value is not a plain number.
         """
         plain = plain_numbers(metrics)
         if self.send is not None and self.send(plain):
-            self.stopping = True
+            raise RunStoppedError
 
 
 def plain_numbers(metrics: Mapping[str, float]) -> Metrics:

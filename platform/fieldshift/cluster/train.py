@@ -12,7 +12,7 @@ from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, environment
-from fieldshift.cluster.context import Metrics, WorkerContext
+from fieldshift.cluster.context import Metrics, RunStoppedError, WorkerContext
 from fieldshift.cluster.reports import (
     ANSWER_DEADLINE_S,
     Listener,
@@ -27,6 +27,8 @@ from fieldshift.cluster.sharing import check_shared
 from fieldshift.console import say
 from fieldshift.errors import RunFailedError, UserError, reason_of
 from fieldshift.termination import own_signals
+
+_STOPPED = "fieldshift: stopped"
 
 WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
 
@@ -66,6 +68,7 @@ def run_workers(
             stops the run at the workers' next report.
 
     Raises:
+        RunStoppedError: `on_report` returned True.
         UserError: The request exceeds the cluster, a node does not see `storage`, or a worker raised UserError.
         WorkerFailedError: A worker raised anything else.
         WorkersLostError: Workers died more often than `cluster.max_failures` allows.
@@ -139,6 +142,8 @@ def fit(
 
     with Listener(mailbox, on_report, lost), environment(deadline), own_signals():
         value = _outcome(trainer, mailbox, workers, cluster)
+    if value == _STOPPED:
+        raise RunStoppedError
     if not isinstance(value, dict):
         raise TypeError(f"A worker function must return a dict, but '{name}' returned a {type(value).__name__}.")
     return value
@@ -179,6 +184,8 @@ def _work(config: dict[str, Any]) -> Any:
     attempt = ray.get(config["mailbox"].begin.remote(rank, node), timeout=ANSWER_DEADLINE_S)
     try:
         value = config["function"](config["payload"], context)
+    except RunStoppedError:
+        return _STOPPED
     except Exception as error:
         ray.get(config["mailbox"].fail.remote(describe_failure(error, rank), attempt), timeout=ANSWER_DEADLINE_S)
         raise

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fieldshift.cluster.context import Metrics
+from fieldshift.cluster.context import Metrics, RunStoppedError
 from fieldshift.cluster.reports import failure_text
 from fieldshift.cluster.train import WorkerFunction, run_here
 from fieldshift.errors import UserError
@@ -153,20 +153,19 @@ def run_trial_here(
 ) -> TrialResult:
     """Runs one trial in this process; its error is recorded, Ctrl-C is not. `on_report` returns whether it should stop."""
     last: Metrics = {}
-    stopped = False
 
     def forward(metrics: Metrics) -> bool:
-        nonlocal stopped
         last.clear()
         last.update(metrics)
-        stopped = on_report(trial, metrics)
-        return stopped
+        return on_report(trial, metrics)
 
     start = time.monotonic()
     value: dict[str, Any] | None = None
     error: str | None = None
     try:
         value = run_here(function, trial, device=device, on_report=forward)
+    except RunStoppedError:
+        pass
     except Exception as failure:
         error = failure_text(failure)
     return TrialResult(
@@ -175,5 +174,5 @@ def run_trial_here(
         error=error,
         seconds=time.monotonic() - start,
         metrics=last,
-        stopped=stopped and error is None,
+        stopped=value is None and error is None,
     )
