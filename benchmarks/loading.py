@@ -30,11 +30,11 @@ from fieldshift.data import (
     BasicAugmentation,
     LoadingConfig,
     TensorSplit,
-    augmentation,
     batches,
     known_augmentations,
     load_dataset,
 )
+from fieldshift.data.augmentation.arms import augmentation
 
 BATCH = 128
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

@@ -67,7 +67,8 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     """Trains one arm and scores it on the test split (or held-out images); returns plain values for one row of a comparison."""
     import torch
 
-    from fieldshift.data import augmentation, holdout, write_parts
+    from fieldshift.data import holdout, write_parts
+    from fieldshift.data.augmentation.arms import augmentation
 
     trial = Trial(**{field.name: payload[field.name] for field in fields(Trial)})
     dataset = Problem.from_plain(trial.problem).load(trial.data)

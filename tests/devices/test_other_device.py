@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fieldshift.data import BasicAugmentation, DataSet, TensorSplit, augmentation
+from fieldshift.data import BasicAugmentation, DataSet, TensorSplit
+from fieldshift.data.augmentation.arms import augmentation
 from fieldshift.folding import motions_of, still
 from fieldshift.motions import COLOURS, FILLS, MOTIONS, Policy
 from fieldshift.networks import TEMPORAL, VideoNetwork, predict_in_chunks, video_network

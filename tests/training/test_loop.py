@@ -8,7 +8,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fieldshift.data import TensorSplit, augmentation
+from fieldshift.data import TensorSplit
+from fieldshift.data.augmentation.arms import augmentation
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import VideoNetwork, video_network

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fieldshift.deferral import load_on_use
 
 if TYPE_CHECKING:
-    from fieldshift.data.augmentation.arms import Augmentation, augmentation, known_augmentations
+    from fieldshift.data.augmentation.arms import Augmentation, known_augmentations
     from fieldshift.data.augmentation.basic import BasicAugmentation
     from fieldshift.data.batching import Batch, batch_count, batches, epoch_order
     from fieldshift.data.catalogue import CatalogueRow, catalogue, load_dataset
@@ -37,7 +37,6 @@ __all__ = [
     "Problem",
     "Split",
     "TensorSplit",
-    "augmentation",
     "batch_count",
     "batches",
     "catalogue",

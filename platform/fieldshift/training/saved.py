@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from fieldshift.data import Augmentation, DataSet, augmentation
+from fieldshift.data import Augmentation, DataSet
+from fieldshift.data.augmentation.arms import augmentation
 from fieldshift.errors import UserError, one_line
 from fieldshift.folding import AnyPolicy, motions_of
 from fieldshift.forms import Form

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from fieldshift.data import augmentation, known_augmentations
-from fieldshift.data.augmentation.arms import ARMS
+from fieldshift.data import known_augmentations
+from fieldshift.data.augmentation.arms import ARMS, augmentation
 from fieldshift.data.augmentation.draws import BlockGenerator
 from fieldshift.errors import UserError
 
