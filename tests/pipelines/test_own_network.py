@@ -19,7 +19,8 @@ def small(num_classes, in_channels=3):
     return nn.Sequential(nn.Conv2d(in_channels, 8, 3, stride=2), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(),
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
 """
-FEW = ["--loading.train_limit", "64", "--loading.test_limit", "32", "--tracking.enabled", "false"]
+SMALL = ["--loading.train_limit", "64", "--loading.test_limit", "32"]
+FEW = [*SMALL, "--tracking.enabled", "false"]
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def test_a_network_of_ones_own_trains_and_its_run_is_used_as_any_other(
     words = ["--policy", "policy.json", "--network", own, "--recipe.epochs", "1", "--recipe.batch", "32", *FEW]
     assert main(["train", *words, "--architecture.places", "2", "--out", "run"]) == 0
     assert read_result(Path("run"))["row"]["arm"] == "das"
-    assert main(["evaluate", "--run", "run", "--out", "scored", *FEW[:4]]) == 0
+    assert main(["evaluate", "--run", "run", "--out", "scored", *SMALL]) == 0
     assert read_result(Path("scored"))["score"] == read_result(Path("run"))["row"]["score"]
     assert main(["receptive-field", "--runs", "run", "--images", "2", "--out", "field", *FEW]) == 0
     capsys.readouterr()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fieldshift.data import content
 from fieldshift.data.cache import cache_folder
+from fieldshift.data.files import content
 from fieldshift.data.files.content import FileContents, content_hash
 
 LONG_AGO = 1_000_000_000

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fieldshift.data import BadFileError, DataSet, LoadingConfig, load_dataset
-from fieldshift.data import own_npz as own_npz_module
+from fieldshift.data.own import npz as own_npz_module
 from fieldshift.errors import UserError
 
 Arrays = dict[str, Any]
