@@ -46,7 +46,7 @@ def reason_of(error: BaseException, longest: int = 200) -> str:
 
     For files that torch refuses to unpickle it names what they contain, not how to run their code regardless.
     """
-    text = one_line(error)
+    text = " ".join(one_line(error).split())
     if "Weights only load failed" in text:
         held = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", text)
         return f"it contains a {held[1]} object, which is not a tensor" if held else "it is not a file of tensors"

@@ -53,7 +53,7 @@ def test_what_is_printed_leads_to_the_charts_of_the_children(tmp_path: Path) -> 
     assert "searchFilter" not in welcome(tmp_path, pages)[-1]
     store.run("mine", "das", parent_id=parent.id)
     why, last = welcome(tmp_path, pages)[1:]
-    assert why == "  (this store has no saved views, so here are the charts of all runs)"
+    assert why == "  (this store has no saved views; showing the charts of all runs)"
     page, _, query = last.strip().partition("   ")[0].partition("?")
     assert page == f"http://here/#/experiments/{store.experiment_id('mine')}/runs"
     assert dict(urllib.parse.parse_qsl(query))["searchFilter"] == "tags.`mlflow.parentRunId` LIKE '%'"
