@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,8 @@ def test_the_wheel_installed_elsewhere_imports_and_answers_help(tmp_path: Path) 
     built = run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
+    packed = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"fieldshift/report/{name}" for name in ("page.html.jinja", "page.css")} <= packed
     home = tmp_path / "elsewhere"
     venv.create(home, with_pip=False, symlinks=True)
     python = home / "bin" / "python"
@@ -111,3 +114,17 @@ def test_the_wheel_installed_elsewhere_imports_and_answers_help(tmp_path: Path) 
     helped = run(python, "-m", "fieldshift.cli", "--help", cwd=tmp_path)
     assert helped.returncode == 0
     assert "receptive-field" in helped.stdout
+
+
+def test_a_docstring_says_what_a_thing_is_or_does() -> None:
+    """A first sentence never begins with a question word: "The cost of ...", not "What ... costs"."""
+    asking = {"How", "What", "When", "Where", "Which", "Who", "Whose", "Why"}
+    found = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] == "platform"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node))
+        if text.split(maxsplit=1)[0] in asking
+    ]
+    assert found == []

@@ -88,7 +88,7 @@ class Identity:
 
 
 def repeated(train: PartIdentity, test: PartIdentity) -> int:
-    """How many samples of `test` have the content of one in `train`."""
+    """The number of samples of `test` with the content of one in `train`."""
     known = set(train.contents) - {""}
     return sum(content in known for content in test.contents)
 

@@ -74,7 +74,7 @@ def check_published(name: str, loading: LoadingConfig, root: Path | str | None) 
         raise UserError(f"{name} cannot be downloaded by torchvision; put it below {base} yourself.")
     if not loading.download and not any((base / place).exists() for place in PLACES[name]):
         places = " or ".join(str(base / place) for place in PLACES[name])
-        fetch = "set loading.download," if name in DOWNLOADED else ""
+        fetch = "set loading.download, " if name in DOWNLOADED else ""
         raise UserError(f"{name} is not at {places}; {fetch}put it there, or give its folder as root.")
 
 

@@ -72,7 +72,7 @@ def plain_table(count: int) -> MaskTable:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the masks of a set are decoded: the table, the names of the classes, and a description."""
+    """The decoding of a set's masks: the table, the names of the classes, and a description."""
 
     table: MaskTable
     classes: tuple[str, ...]

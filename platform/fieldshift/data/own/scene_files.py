@@ -56,7 +56,7 @@ class SceneFiles:
         return "" if self.renamed is None else f", named such as {self.renamed[0]} for {self.renamed[1]}"
 
     def hint(self) -> str:
-        """What to do if no image has a mask."""
+        """The remedy if no image has a mask."""
         if self.images and self.alone:
             image = Path(next(iter(self.images.values()))).name
             return (f"the names differ: {image} and {Path(self.alone[0]).name}; a mask needs its image's name, or that "
