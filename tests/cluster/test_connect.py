@@ -8,7 +8,7 @@ import pytest
 
 from fieldshift.cluster import ClusterConfig, check_fits, connect
 from fieldshift.cluster.connect import _import_path, environment
-from fieldshift.cluster.room import Resources, local_device, preflight, worker_gpus
+from fieldshift.cluster.resources import Resources, local_device, preflight, worker_gpus
 from fieldshift.errors import UserError
 
 

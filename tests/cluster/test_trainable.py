@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fieldshift.cluster import ClusterConfig, WorkerContext
-from fieldshift.cluster.room import Resources
+from fieldshift.cluster.resources import Resources
 from fieldshift.cluster.trainable import run_config, trainable_for, trial_listener
 
 cloudpickle = pytest.importorskip("ray.cloudpickle")

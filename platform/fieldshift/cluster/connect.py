@@ -13,7 +13,7 @@ from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.reach import check_reach, is_connected
-from fieldshift.cluster.room import Resources, local_device, preflight, resources, this_machine
+from fieldshift.cluster.resources import Resources, local_device, preflight, resources, this_machine
 from fieldshift.errors import MissingFeatureError, UserError, one_line
 from fieldshift.ports import free_port
 from fieldshift.termination import own_signals

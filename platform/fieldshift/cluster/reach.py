@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fieldshift.cluster.config import ClusterConfig
-from fieldshift.cluster.room import check_cores
+from fieldshift.cluster.resources import check_cores
 from fieldshift.errors import UserError
 from fieldshift.ports import refusal
 

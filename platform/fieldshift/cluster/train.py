@@ -22,7 +22,7 @@ from fieldshift.cluster.reports import (
     sender,
     start_mailbox,
 )
-from fieldshift.cluster.room import local_device, preflight, resources, worker_gpus
+from fieldshift.cluster.resources import local_device, preflight, resources, worker_gpus
 from fieldshift.cluster.sharing import check_shared
 from fieldshift.console import say
 from fieldshift.errors import RunFailedError, UserError, reason_of

@@ -14,7 +14,7 @@ from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import environment
 from fieldshift.cluster.context import Metrics, WorkerContext
 from fieldshift.cluster.reports import describe_failure
-from fieldshift.cluster.room import Resources, worker_gpus
+from fieldshift.cluster.resources import Resources, worker_gpus
 from fieldshift.cluster.train import WorkerFunction, fit
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialResult
 from fieldshift.console import say

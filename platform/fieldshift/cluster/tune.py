@@ -10,7 +10,7 @@ from typing import Any
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, has_ray
 from fieldshift.cluster.context import Metrics
-from fieldshift.cluster.room import local_device, resources, room_for
+from fieldshift.cluster.resources import concurrent_trials, local_device, resources
 from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
@@ -117,7 +117,7 @@ def _run_on_ray(
         trainable_for(function, trial_of, cluster, held, storage.resolve()),
         param_space={"trial": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=room_for(cluster, held),
+            max_concurrent_trials=concurrent_trials(cluster, held),
             trial_name_creator=_key,
             trial_dirname_creator=_key,
             reuse_actors=True,

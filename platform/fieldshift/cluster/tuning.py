@@ -12,7 +12,7 @@ from typing import Any, Literal
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, require_ray
 from fieldshift.cluster.context import Metrics
-from fieldshift.cluster.room import local_device, resources, room_for
+from fieldshift.cluster.resources import concurrent_trials, local_device, resources
 from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
@@ -256,7 +256,7 @@ def _tune_on_ray(
             search_alg=search,
             # The value is sent as one more report, so a full trial must stay below max_t.
             scheduler=ASHAScheduler(max_t=task.reports + 2, grace_period=1, reduction_factor=HALVING),
-            max_concurrent_trials=room_for(cluster, held),
+            max_concurrent_trials=concurrent_trials(cluster, held),
             reuse_actors=True,
         ),
         run_config=run_config(name, storage, listener, cluster),

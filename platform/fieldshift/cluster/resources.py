@@ -86,7 +86,7 @@ def local_device(cluster: ClusterConfig) -> str:
     return "cuda:0" if available and cluster.gpus_per_worker != 0 else "cpu"
 
 
-def room_for(cluster: ClusterConfig, held: Resources) -> int:
+def concurrent_trials(cluster: ClusterConfig, held: Resources) -> int:
     """The number of trials that fit on the cluster at once.
 
     Raises:
@@ -95,7 +95,7 @@ def room_for(cluster: ClusterConfig, held: Resources) -> int:
     workers = max(cluster.trial_workers, 1)
     preflight(cluster, workers, held)
     gpus = worker_gpus(cluster, held.gpus)
-    room = int(held.cpus // (workers * cluster.cpus_per_worker))
+    fitting = int(held.cpus // (workers * cluster.cpus_per_worker))
     if gpus:
-        room = min(room, int(held.gpus / gpus + 1e-9) // workers)
-    return min(room, cluster.trials_at_once) if cluster.trials_at_once else room
+        fitting = min(fitting, int(held.gpus / gpus + 1e-9) // workers)
+    return min(fitting, cluster.trials_at_once) if cluster.trials_at_once else fitting
