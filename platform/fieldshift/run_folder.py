@@ -249,18 +249,22 @@ def environment() -> dict[str, Any]:
     """Versions and hardware of this run."""
     import torch
 
-    packages = ("fieldshift", "torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "numpy")
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "python": host.python_version(),
         "system": f"{host.system()} {host.machine()}",
         "cpu_cores": os.cpu_count(),
         "gpus": gpus,
-        "versions": versions,
+        "versions": versions("fieldshift", "torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "numpy"),
     }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of packages; 'not installed' for missing ones."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

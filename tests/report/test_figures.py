@@ -303,16 +303,14 @@ def test_a_history_has_a_panel_for_every_edge_with_the_softmax_of_alpha(edges: i
     assert {"identity", "translate_x", "zoom", "loss on the weights' half"} <= set(named)
 
 
-def test_a_history_reads_ready_weights_and_groups_candidates_beyond_the_colours() -> None:
+def test_a_history_groups_candidates_beyond_the_colours() -> None:
     names = [f"rotate + translate_x at {number}" for number in range(17)]
-    rows = [
-        {"epoch": epoch, "weights": {"0->1": {name: (place + 1) / 153 for place, name in enumerate(names)}}}
-        for epoch in range(3)
-    ]
-    assert weights_by_edge(rows)["0->1"][names[16]] == [17 / 153] * 3
+    alphas = {f"alpha/0-1/{name.replace('+', 'then')}": math.log(place + 1) for place, name in enumerate(names)}
+    rows = [{"pass": number, **alphas} for number in range(3)]
+    assert weights_by_edge(rows)["0->1"][names[16]] == pytest.approx([17 / 153] * 3)
     figure = search_history(rows)
     assert "10 others" in [text for text, _ in draw(figure)]
-    assert search_history([{"epoch": 1, "train_loss": 0.5}]).axes
+    assert search_history([{"pass": 1, "train/loss": 0.5}]).axes
 
 
 def test_a_decision_chart_has_a_bar_for_every_candidate_and_marks_the_kept() -> None:
@@ -325,7 +323,9 @@ def test_a_decision_chart_has_a_bar_for_every_candidate_and_marks_the_kept() -> 
         }
         for n in range(2, 16)
     ]
-    decisions.append({"node": 5, "candidates": {"0->5 zoom": 0.1, "1->5 zoom": 0.3}, "kept": ["1->5 zoom"]})
+    decisions.append(
+        {"kind": "edges", "at": "node 5", "harm": {"0->5 zoom": 0.1, "1->5 zoom": 0.3}, "chosen": ("1->5 zoom",)}
+    )
     figure = decision_chart(decisions)
     panels = [axes for axes in figure.axes if axes.axison]
     assert len(panels) == 15

@@ -32,9 +32,9 @@ from fieldshift.report import (
     render_report,
     summarise,
     verdict,
-    versions,
     write_report,
 )
+from fieldshift.run_folder import versions
 
 BASELINES = ("none", "affine")
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -187,7 +187,7 @@ def test_the_contents_list_the_sections_and_the_page_suits_readers(page: str) ->
         "fieldshift study --seed 0",
     ):
         assert words in text
-    assert versions()["torch"] in text
+    assert versions("torch")["torch"] in text
     assert "none is corrected" in text
     assert datetime.date.today().isoformat() in text
 

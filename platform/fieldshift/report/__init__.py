@@ -20,7 +20,7 @@ from fieldshift.report.blocks import (
     TableBlock,
 )
 from fieldshift.report.claims import claims, outcomes
-from fieldshift.report.conditions import conditions_section, hardware, headline, versions
+from fieldshift.report.conditions import conditions_section, hardware, headline
 from fieldshift.report.figures import (
     accuracy_bars,
     decision_chart,
@@ -73,6 +73,5 @@ __all__ = [
     "summarise",
     "sweep_sheet",
     "verdict",
-    "versions",
     "write_report",
 ]

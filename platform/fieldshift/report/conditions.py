@@ -6,7 +6,6 @@ import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 import pandas as pd
@@ -15,19 +14,9 @@ from fieldshift.report.blocks import Code, Definitions, Heading, KeyNumber, KeyN
 from fieldshift.report.claims import methods_of, outcomes
 from fieldshift.report.tables import interval
 from fieldshift.report.verdict import percent, points_of
+from fieldshift.run_folder import versions
 
 PACKAGES = ("fieldshift", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pandas", "matplotlib")
-
-
-def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """The versions of Python and of the packages; 'not installed' for missing ones."""
-    found = {"python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def hardware() -> str:
@@ -55,7 +44,7 @@ def conditions_section(
     the study; cautions are whole sentences, those of `caveats(summary)` and others. machine and packages are by default
     those of this process; give them if the study ran elsewhere.
     """
-    found = packages if packages is not None else versions()
+    found = packages if packages is not None else {"python": platform.python_version(), **versions(*PACKAGES)}
     items = [
         *((name[:1].upper() + name[1:], value) for name, value in conditions.items()),
         ("Hardware", machine if machine is not None else hardware()),

@@ -18,7 +18,7 @@ from fieldshift.report.figures.look import (
     plain_axes,
     shorten,
 )
-from fieldshift.report.figures.traces import Choice, Weights, choice, curve, losses, passes, weights_by_edge
+from fieldshift.report.figures.traces import Choice, Weights, choice, curve, losses, weights_by_edge
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -34,12 +34,12 @@ def search_history(history: Sequence[Mapping[str, Any]], *, supernet_epochs: int
     """The mixture weights of a search over its passes, one small panel per edge; below, entropy, identity share and losses.
 
     history has one mapping per pass, as `SearchResult.history`: pass, alpha/EDGE/CANDIDATE, search/entropy (of the
-    undecided edges, 1 = undecided), search/identity_share and names that end in "loss"; missing ones are not drawn. Other
-    accepted forms: see `traces`. A thin line marks the pass after which the selection started, if supernet_epochs is
-    given. If there are more candidates than colours, those with the smallest final weights are grey.
+    undecided edges, 1 = undecided), search/identity_share and names that end in "loss"; missing ones are not drawn. A thin
+    line marks the pass after which the selection started, if supernet_epochs is given. If there are more candidates than
+    colours, those with the smallest final weights are grey.
     """
     assert history, "a search history has at least one pass"
-    at = passes(history)
+    at = [int(row["pass"]) for row in history]
     weights = weights_by_edge(history)
     rows = math.ceil(len(weights) / 4)
     tall = 1.25 * rows if rows > 1 else 1.9 * rows
@@ -54,8 +54,8 @@ def search_history(history: Sequence[Mapping[str, Any]], *, supernet_epochs: int
         state,
         at,
         {
-            "entropy (1 = undecided)": curve(history, "search/entropy", "entropy"),
-            "share of identity": curve(history, "search/identity_share", "identity_share"),
+            "entropy (1 = undecided)": curve(history, "search/entropy"),
+            "share of identity": curve(history, "search/identity_share"),
         },
         from_zero=True,
     )
@@ -72,7 +72,7 @@ def decision_chart(decisions: Sequence[Mapping[str, Any]]) -> Figure:
     """The measurements behind every decision of a selection: the loss or score lost when each candidate is removed.
 
     decisions has one mapping per decision, in order, as `SearchResult.decisions`: at, harm ({candidate: loss added or
-    score lost when it is removed}) and chosen; or edge (or node), candidates and kept. Kept candidates are coloured; a
+    score lost when it is removed}) and chosen. Kept candidates are coloured; a
     bar to the left of zero means that the network was better without it. All panels share one scale.
     """
     from matplotlib.patches import Patch

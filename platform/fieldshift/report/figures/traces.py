@@ -21,16 +21,10 @@ class Choice:
     kept: frozenset[str]
 
 
-def passes(history: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The numbers of the passes: `pass` or `epoch` of each row, else its position, from 1."""
-    return [int(row.get("pass", row.get("epoch", place))) for place, row in enumerate(history, start=1)]
-
-
 def weights_by_edge(history: Sequence[Mapping[str, Any]]) -> Weights:
     """The mixture weights {edge: {candidate: one value per pass}}; NaN for passes without one.
 
-    A row has them either as `weights` = {edge: {candidate: weight}}, or as keys "alpha/EDGE/CANDIDATE" (as written by
-    `fieldshift.search`), to which the softmax over the candidates of an edge is applied.
+    They are the softmax over the candidates of an edge of the values "alpha/EDGE/CANDIDATE".
     """
     tables = [_row_weights(row) for row in history]
     edges = list(dict.fromkeys(edge for table in tables for edge in table))
@@ -41,12 +35,11 @@ def weights_by_edge(history: Sequence[Mapping[str, Any]]) -> Weights:
     return found
 
 
-def curve(history: Sequence[Mapping[str, Any]], *names: str) -> list[float] | None:
-    """The values of the first of these names that any pass has, NaN for passes without it; None if no pass has one."""
-    for name in names:
-        if any(name in row for row in history):
-            return [float(row.get(name, math.nan)) for row in history]
-    return None
+def curve(history: Sequence[Mapping[str, Any]], name: str) -> list[float] | None:
+    """The values of a name, NaN for passes without it; None if no pass has it."""
+    if not any(name in row for row in history):
+        return None
+    return [float(row.get(name, math.nan)) for row in history]
 
 
 def losses(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -56,20 +49,12 @@ def losses(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 
 
 def choice(decision: Mapping[str, Any]) -> Choice:
-    """A decision as `fieldshift.search` writes it (at, harm, chosen), or as (edge or node, candidates, kept)."""
-    if "at" in decision:
-        at = str(decision["at"])
-    else:
-        at = f"edge {decision['edge']}" if "edge" in decision else f"node {decision['node']}"
-    harm = decision["harm"] if "harm" in decision else decision["candidates"]
-    kept = decision["chosen"] if "chosen" in decision else decision["kept"]
-    names = [kept] if isinstance(kept, (str, int)) else kept
-    return Choice(at, {str(name): float(value) for name, value in harm.items()}, frozenset(str(name) for name in names))
+    """A decision as written by `fieldshift.search`."""
+    harm = {str(name): float(value) for name, value in decision["harm"].items()}
+    return Choice(str(decision["at"]), harm, frozenset(str(name) for name in decision["chosen"]))
 
 
 def _row_weights(row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    if "weights" in row:
-        return {str(edge): {str(op): float(w) for op, w in ops.items()} for edge, ops in row["weights"].items()}
     alphas: dict[str, dict[str, float]] = {}
     for name, value in row.items():
         if name.startswith("alpha/"):
