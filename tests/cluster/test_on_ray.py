@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_trials, run_workers
+from fieldshift.cluster import ClusterConfig, RunStoppedError, WorkerContext, connect, run_trials, run_workers
 from fieldshift.errors import UserError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
@@ -45,6 +45,18 @@ def test_two_workers_share_a_process_group_and_a_users_mistake_comes_back(ray_cl
     assert [metrics["total"] for metrics in heard] == [3.0]
     with pytest.raises(UserError, match="The value of x is 3, but must be 4"):
         run_workers(agree, {"mistake": True}, cluster=WORKERS, name="mistake", storage=tmp_path)
+
+
+def test_a_callback_ends_all_workers_at_one_report(ray_cluster: None, tmp_path: Path) -> None:
+    def endless(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+        import torch.distributed as dist
+
+        while True:  # a rank that went on alone would wait at the barrier until the timeout
+            dist.barrier()
+            context.report({"rank": context.rank})
+
+    with pytest.raises(RunStoppedError):
+        run_workers(endless, {}, cluster=WORKERS, name="end", storage=tmp_path, on_report=lambda metrics: True)
 
 
 def test_trials_run_through_tune_report_and_are_kept(ray_cluster: None, tmp_path: Path) -> None:
