@@ -65,7 +65,7 @@ def test_the_order_leaves_the_random_state_alone() -> None:
 def test_wrong_sizes_are_refused_at_once() -> None:
     with pytest.raises(UserError, match="at least 4"):
         batches(split_of(10), 3, seed=0, epoch=0, world=4, rank=1)
-    with pytest.raises(UserError, match="no batch of 16"):
+    with pytest.raises(UserError, match="fewer than one batch of 16"):
         batches(split_of(10), 16, seed=0, epoch=0, drop_last=True)
     with pytest.raises(ValueError, match="rank"):
         batches(split_of(10), 4, seed=0, epoch=0, world=2, rank=2)

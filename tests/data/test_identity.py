@@ -189,7 +189,7 @@ def test_a_split_that_is_gone_is_refused_and_other_data_have_their_own(
     assert load(other, before).digest == load(other).digest
     for name in before.test.names:
         (drawn / name).unlink()
-    with pytest.raises(Exception, match="none of the images that the run has in its test part"):
+    with pytest.raises(Exception, match="none of the images of the run's test part"):
         load(drawn, before)
 
 

@@ -50,7 +50,7 @@ def test_holdout_takes_the_fraction_of_each_class() -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.2, 3.0])
 def test_holdout_refuses_a_fraction_outside(fraction: float) -> None:
-    with pytest.raises(UserError, match="between 0 and 1"):
+    with pytest.raises(UserError, match="above 0 and below 1"):
         holdout(split_of([0, 1]), fraction, seed=0)
 
 

@@ -39,7 +39,7 @@ class ClusterConfig:
                 raise UserError(f"cluster.{name} is {value}, but must be {least} or more.")
         if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker <= 1:
             raise UserError(
-                f"cluster.gpus_per_worker is {self.gpus_per_worker:g}, but a worker drives 0 to 1 GPU;"
+                f"cluster.gpus_per_worker is {self.gpus_per_worker:g}, but a worker uses 0 to 1 GPU;"
                 " raise cluster.workers to use more GPUs."
             )
         if self.start_timeout_s <= 0:

@@ -73,7 +73,9 @@ def _known(client: Any, job_id: str) -> Job:
     jobs = {str(job.submission_id): job for job in client.list_jobs() if job.submission_id}
     if job_id not in jobs:
         raise (
-            unknown_name("job", job_id, jobs) if jobs else UserError(f"The cluster has no job, so none is '{job_id}'.")
+            unknown_name("job", job_id, jobs)
+            if jobs
+            else UserError(f"The cluster has no jobs, so there is no job '{job_id}'.")
         )
     return _job(jobs[job_id])
 

@@ -56,7 +56,7 @@ def batches(
         raise UserError(f"A global batch of {batch_size} cannot feed {world} workers; make the batch at least {world}.")
     total = batch_count(len(split), batch_size, drop_last=drop_last)
     if total == 0:
-        raise UserError(f"{len(split)} samples make no batch of {batch_size}; make the batch smaller.")
+        raise UserError(f"{len(split)} samples are fewer than one batch of {batch_size}; make the batch smaller.")
     order = epoch_order(len(split), seed=seed, epoch=epoch, shuffle=shuffle).to(split.targets.device)
     parts = []
     for number in range(total):

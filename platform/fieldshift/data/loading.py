@@ -59,7 +59,7 @@ class LoadingConfig:
         if self.memory < 0:
             raise UserError(f"loading.memory is {self.memory}, but must be 0 or more MiB.")
         if not 0 < self.test_share < 1:
-            raise UserError(f"loading.test_share is {self.test_share}, but must lie between 0 and 1, both excluded.")
+            raise UserError(f"loading.test_share is {self.test_share}, but must be above 0 and below 1.")
         if self.classes_on_top and (self.train_parts or self.test_parts):
             raise UserError("loading.classes_on_top means that there are no parts; leave out loading.train_parts and"
                             " loading.test_parts.")  # fmt: skip

@@ -31,7 +31,7 @@ def holdout(split: Split, fraction: float, seed: int) -> tuple[Int64[Tensor, " k
     Both are sorted and disjoint and contain every index once. Raises UserError if either would be empty.
     """
     if not 0 < fraction < 1:
-        raise UserError(f"The fraction to hold out is {fraction}, but must lie between 0 and 1, both excluded.")
+        raise UserError(f"The fraction to hold out is {fraction}, but must be above 0 and below 1.")
     kept, held = stratified(split.targets, 1 - fraction, seed)
     if len(kept) == 0 or len(held) == 0:
         raise UserError(

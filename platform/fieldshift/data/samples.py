@@ -101,8 +101,8 @@ def kept_places(name: str, places: Sequence[str | None], train: int, *, drawn: b
         ]
         if not found[part]:
             raise UserError(
-                f"{name} has none of the images that the run has in its {part} part; give the data of the run, or others "
-                "that name their own test part."
+                f"{name} has none of the images of the run's {part} part; give the data of the run, or data with its own "
+                "test part."
             )
     return found
 

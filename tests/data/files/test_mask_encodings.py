@@ -125,7 +125,7 @@ ENCODINGS = {
     "JPEG": Encoding(saved(scale=50, suffix=".jpg"), refused="is a JPEG, which changes class numbers"),
     "JPEG of small numbers": Encoding(saved(suffix=".jpg"), refused="is a JPEG, which changes class numbers"),
     "floats": Encoding(saved(np.float32, suffix=".tif"), refused="holds floating-point numbers; save it as whole numbers"),
-    "RGB without colours": Encoding(coloured, refused="nothing says which class a colour is; write label_colors.txt"),
+    "RGB without colours": Encoding(coloured, refused="no file names the colours; write label_colors.txt"),
     "whole range, unnamed": Encoding(scaled(0, 128, 255), refused="255 may be a class or mean ignored; write classes.txt"),
     "numbers from 1": Encoding(scaled(1, 2, 3), refused=r"with the number\(s\) 0; .*--loading.accept empty-class"),
     "numbers from 1, named": Encoding(scaled(1, 2, 3), names=NAMES, refused=r"label\(s\) 3.*--loading.accept unnamed-label"),
@@ -200,7 +200,7 @@ def test_a_mask_is_turned_with_its_image_unless_it_lies_upright(orientation: int
         assert np.array_equal(np.asarray(again), pixels)  # Pillow turns it to where it was
         shapes.append(image.size)
     if orientation in (2, 3, 4):
-        with pytest.raises(UserError, match="their sizes do not tell whether the mask is turned too"):
+        with pytest.raises(UserError, match="their sizes do not show whether the mask is turned too"):
             load(tmp_path)
     else:
         made = load(tmp_path)

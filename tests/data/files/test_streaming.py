@@ -136,7 +136,7 @@ def test_folders_stream_through_ranks(image_folder: Path) -> None:
         ({"size": (1, 5)}, "at least 2 pixels"),
         ({"channels": 2}, "1 \\(grey\\), 3"),
         ({"memory": -1}, "0 or more MiB"),
-        ({"test_share": 1.0}, "between 0 and 1"),
+        ({"test_share": 1.0}, "above 0 and below 1"),
         ({"pixel_limit": 0}, "must be 1 to"),
         ({"pixel_limit": 10**9}, "make larger images smaller"),
     ],

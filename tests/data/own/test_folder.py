@@ -108,7 +108,7 @@ def test_links_that_point_outside_are_refused(image_folder: Path, tmp_path: Path
     assert len(load(image_folder).train) == 9
     link.unlink()
     link.symlink_to(image_folder / "nowhere.png")
-    with pytest.raises(BadFileError, match="link to nothing"):
+    with pytest.raises(BadFileError, match="links to a missing file"):
         load(image_folder)
     link.unlink()
     (image_folder / "train" / "loop").symlink_to(image_folder / "train")

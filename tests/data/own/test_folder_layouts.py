@@ -86,7 +86,7 @@ LAYOUTS = {
     ),
     "folds": Layout(both("fold0", "fold1"), refused="two ways: fold0/ and fold1/ both hold 'cat'; name the parts"),
     "sessions": Layout(("day/a", "night/a"), refused="--loading.classes_on_top true"),
-    "train and a stranger": Layout(both("train", "march"), refused="part to test on; give --loading.test_parts march"),
+    "train and a stranger": Layout(both("train", "march"), refused="test part; give --loading.test_parts march"),
     "test without train": Layout(both("test", "more"), refused="'test' but no 'train'"),
     "two trains": Layout(both("train", "training", "test"), refused="more than one folder named after its train part"),
     "unlabelled test": Layout((*both("train", "val"), "test"), refused="give --loading.test_parts val to test on val/"),

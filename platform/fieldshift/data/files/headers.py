@@ -36,7 +36,7 @@ def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
     notes = []
     with open_image(path, reader.pixel_limit) as image:
         if image.mode in CONVERSIONS:
-            notes.append(Problem("converted", path, CONVERSIONS[image.mode], "save it as RGB if that is not meant"))
+            notes.append(Problem("converted", path, CONVERSIONS[image.mode], "save it as RGB if this is not intended"))
         elif image.mode in ("L", "1") and reader.channels == 3:
             notes.append(Problem("converted", path, "is grey and is read as RGB", "no action needed if intended"))
         if image.mode in ("L", "1") and (bits := depth_of(image)) < 8:
@@ -47,7 +47,12 @@ def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
             )
         if image.has_transparency_data:
             notes.append(
-                Problem("transparent", path, "has transparency and is laid on black", "flatten it if not meant")
+                Problem(
+                    "transparent",
+                    path,
+                    "has transparency and is composited on black",
+                    "flatten it if this is not intended",
+                )
             )
         turn = orientation_of(image)
         if turn != 1:

@@ -42,7 +42,7 @@ def entries(folder: str | Path, root: Path, findings: Findings) -> Iterator[os.D
         with os.scandir(folder) as found:
             listed = sorted(found, key=lambda entry: entry.name)
     except OSError as error:
-        findings.add("unreadable folder", folder, f"cannot be listed ({error.strerror})", "give yourself access to it")
+        findings.add("unreadable folder", folder, f"cannot be listed ({error.strerror})", "change its permissions")
         return
     for entry in listed:
         if is_clutter(entry.name):
@@ -55,7 +55,7 @@ def entries(folder: str | Path, root: Path, findings: Findings) -> Iterator[os.D
 def stays_inside(path: str, root: Path, findings: Findings) -> bool:
     target = Path(os.path.realpath(path))
     if not target.exists():
-        findings.add("broken link", path, "is a link to nothing", "copy the file there or delete the link")
+        findings.add("broken link", path, "links to a missing file", "copy the file there or delete the link")
         return False
     if not target.is_relative_to(root):
         findings.add("link outside", path, "is a link that points outside the data folder",

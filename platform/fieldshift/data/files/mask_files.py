@@ -176,8 +176,8 @@ def turned_with(mask: StoredMask, path: str | Path, stored: tuple[int, int], tur
     if stored == upright:
         if mask.codes.min() == mask.codes.max():
             return mask, False
-        raise bad_mask("turned image", path, f"has no EXIF orientation, its image has {turn}, and their sizes do not tell"
-                       " whether the mask is turned too", "save the image upright, without EXIF, as its mask lies")  # fmt: skip
+        raise bad_mask("turned image", path, f"has no EXIF orientation, its image has {turn}, and their sizes do not show"
+                       " whether the mask is turned too", "save the image upright, without EXIF, like its mask")  # fmt: skip
     if mask.size == upright:
         return mask, False
     return StoredMask(mask.storage, np.ascontiguousarray(TURNS[turn](mask.codes))), True

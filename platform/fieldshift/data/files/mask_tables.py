@@ -93,7 +93,7 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
     if COLOUR in seen:
         if colours is None:
             raise UserError(
-                f"The masks of {where} are RGB with {len(seen[COLOUR])} colour(s), and nothing says which class a colour is; "
+                f"The masks of {where} are RGB with {len(seen[COLOUR])} colour(s), and no file names the colours; "
                 "write label_colors.txt with one line 'red green blue name' per class, or save class numbers."
             )
         pairs[COLOUR] = tuple(sorted(colours.items()))

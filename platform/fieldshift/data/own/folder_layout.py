@@ -138,14 +138,14 @@ def parts_by_name(
         labelled = [name for role in ("val", "test") for name in by_role[role] if seen[name].folders]
         way = f"give --loading.test_parts {labelled[0]} to test on {labelled[0]}/" if labelled else (
             "move it away to hold out a share of the training images")  # fmt: skip
-        raise UserError(f"{top[held_out][0]} has no test image in a folder of its class ({seen[held_out].pictures} lie in"
+        raise UserError(f"{top[held_out][0]} has no test image in a folder of its class ({seen[held_out].pictures} are in"
                         f" no class), so nothing can be scored on it; sort them into folders, or {way}.")  # fmt: skip
     others = tuple(name for role in ("test", "val") for name in by_role[role] if name != held_out)
     classes = {name_key(name) for name in seen[train].folders}
     for name in sorted(set(top) - {train, held_out}):
         alike = classes & {name_key(inner) for inner in seen[name].folders}
         if held_out is None and alike and roles.get(name) != "unlabelled":
-            raise UserError(f"{top[name][0]} holds the classes of {train}/ and may be the part to test on; give "
+            raise UserError(f"{top[name][0]} holds the classes of {train}/ and may be the test part; give "
                             f"--loading.test_parts {name}, or move it elsewhere.")  # fmt: skip
         what = "is not used, as there is a test folder" if name in others else "is neither train, test nor val"
         remedy = "no action needed if intended" if name in others else "move it elsewhere, or rename it"
@@ -176,7 +176,7 @@ def configured_parts(
     if not train:
         train = [name for name in left if roles[name] == ("train", "")] or [name for name in left if is_fold(name)]
         if not train:
-            raise UserError(f"{base} has no folder named train; name the folders to learn from in loading.train_parts.")
+            raise UserError(f"{base} has no folder named train; name the training folders in loading.train_parts.")
     if not test:
         wanted: tuple[Role, ...] = ("test", "val")
         test = next(([name for name in left if roles[name] == (role, "")][:1] for role in wanted
@@ -200,7 +200,7 @@ def classes_at(base: Path, top: Folders, seen: dict[str, Peek], findings: Findin
                 )
             return top[pictures[0]][0]
         raise UserError(f"{base} holds pictures and masks ({', '.join(sorted(top))}), not a folder for each class; give "
-                        f"voc:{base} to learn to segment, or {TOP_ARE_CLASSES}.")  # fmt: skip
+                        f"voc:{base} for segmentation, or {TOP_ARE_CLASSES}.")  # fmt: skip
     deep = {name: seen[name].folders for name in top if seen[name].holds_classes}
     owners: dict[str, str] = {}
     for name, inner in deep.items():

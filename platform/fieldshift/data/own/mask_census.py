@@ -69,7 +69,10 @@ def census(
         if look.is_turned:
             masks = parts[part].masks or []
             findings.note(
-                "turned mask", masks[place], "is turned as its image's EXIF says", "no action needed if intended"
+                "turned mask",
+                masks[place],
+                "is turned like its image (EXIF)",
+                "no action needed if intended",
             )
     decoding = decode(seen, named, str(root))
     decoding = without_unnamed(decoding, parts, looks, usable, root, findings)

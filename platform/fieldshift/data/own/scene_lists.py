@@ -60,7 +60,7 @@ def chosen_parts(folder: Path, lists: dict[str, Path], loading: LoadingConfig, f
     base = "train" if "train" in names else "trainval" if "trainval" in names else None
     if base is None:
         there = ", ".join(path.name for path in by_role.values())
-        raise UserError(f"{folder} has {there} but no train.txt; add the list of the scenes to learn from.")
+        raise UserError(f"{folder} has {there} but no train.txt; add the list of the training scenes.")
     train = names[base]
     if held_out is None and {"train", "trainval"} <= set(names):
         learned = set(map(name_key, train))
@@ -97,7 +97,7 @@ def configured_lists(folder: Path, lists: dict[str, Path], loading: LoadingConfi
     if not train:
         train = [path for path in lists.values() if list_role(path.stem) == "train" and path not in test][:1]
     if not train:
-        raise UserError(f"{folder} has no list train.txt; name the lists to learn from in loading.train_parts.")
+        raise UserError(f"{folder} has no list train.txt; name the training lists in loading.train_parts.")
     words = " and ".join(path.name for path in train)
     learned = [name for path in train for name in names_in(path)]
     if not test:

@@ -36,7 +36,10 @@ def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, s
         every = sorted(files.masks)
         for stem in sorted(set(files.images) - set(files.masks)):
             findings.note(
-                "no mask", files.images[stem], f"has no mask in {files.mask_folder}", "draw one if it is to be used"
+                "no mask",
+                files.images[stem],
+                f"has no mask in {files.mask_folder}",
+                "add one if the image should be used",
             )
         parts = Parts(every, None, "")
     check_tested(parts, files, root)
