@@ -30,8 +30,7 @@ def noise(images: int) -> DataSet:
     split = TensorSplit(pixels, torch.arange(images) % CLASSES)
     return DataSet(
         name="noise", task="classification", classes=tuple(map(str, range(CLASSES))), train=split, test=split,
-        mean=(0.5,) * 3, std=(0.25,) * 3, channels=3, size=(32, 32), ignore_index=None, protocol="noise", digest="noise",
-        background=(0,) * 3,
+        mean=(0.5,) * 3, std=(0.25,) * 3, size=(32, 32), protocol="noise", digest="noise",
     )  # fmt: skip
 
 

@@ -132,8 +132,8 @@ def data_of(task: str) -> DataSet:
     dense = task == "segmentation"
     split = TensorSplit(pixels, classes, (pixels[:, 0] == 255).to(torch.uint8) if dense else None)
     return DataSet(
-        name="toy", task=task, classes=("left", "right"), train=split, test=split, mean=(0.2,), std=(0.3,), channels=1,
-        size=(12, 12), ignore_index=255 if dense else None, protocol="toy", digest="toy", background=(0,),
+        name="toy", task=task, classes=("left", "right"), train=split, test=split, mean=(0.2,), std=(0.3,),
+        size=(12, 12), protocol="toy", digest="toy",
     )  # type: ignore[arg-type]  # fmt: skip
 
 

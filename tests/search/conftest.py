@@ -40,12 +40,9 @@ def toy_data() -> Callable[..., DataSet]:
             test=toy_split(4, 1, dense),
             mean=(0.2,),
             std=(0.3,),
-            channels=1,
             size=(12, 12),
-            ignore_index=255 if dense else None,
             protocol="toy",
             digest="toy",
-            background=(0,),
         )
 
     return build

@@ -59,12 +59,9 @@ def toy(norm: bool) -> tuple[VideoNetwork, DataSet]:
         test=split,
         mean=(0.5,),
         std=(0.3,),
-        channels=1,
         size=(8, 8),
-        ignore_index=None,
         protocol="toy",
         digest="toy",
-        background=(0,),
     )
     return network, data
 

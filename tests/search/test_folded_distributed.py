@@ -44,7 +44,7 @@ def toy() -> tuple[VideoNetwork, DataSet]:
     split = TensorSplit(images, torch.arange(36) % 2)
     data = DataSet(
         name="toy", task="classification", classes=("a", "b"), train=split, test=split, mean=(0.5,), std=(0.3,),
-        channels=1, size=(8, 8), ignore_index=None, protocol="toy", digest="toy", background=(0,),
+        size=(8, 8), protocol="toy", digest="toy",
     )  # fmt: skip
     return network, data
 

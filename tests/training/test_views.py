@@ -18,7 +18,7 @@ def toy() -> DataSet:
     split = TensorSplit(torch.randint(0, 256, (6, 1, 12, 12), dtype=torch.uint8), torch.arange(6) % 2)
     return DataSet(
         name="toy", task="classification", classes=("a", "b"), train=split, test=split, mean=(0.5,), std=(0.2,),
-        channels=1, size=(12, 12), ignore_index=None, protocol="toy", digest="toy", background=(0,),
+        size=(12, 12), protocol="toy", digest="toy",
     )  # fmt: skip
 
 

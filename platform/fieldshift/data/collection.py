@@ -12,11 +12,9 @@ from fieldshift.data.copies import conflicting, report_conflicts
 from fieldshift.data.dataset import (
     DataSet,
     Statistics,
-    black,
     channel_statistics,
     digest_of,
     digest_of_split,
-    ignore_index_of,
 )
 from fieldshift.data.files.content import FileContents
 from fieldshift.data.files.headers import note_headers, probe
@@ -108,13 +106,10 @@ class FileCollection:
             test=test,
             mean=mean,
             std=std,
-            channels=reader.channels,
             size=reader.size,
-            ignore_index=ignore_index_of(self.task),
             protocol=f"{self.protocol}; {len(train)} to train, {len(test)} to test; {described(reader)}{unusable}",
             # The limit on file size does not change what is read.
             digest=digest_of(replace(reader, pixel_limit=0), identity),
-            background=black(reader.channels),
             skipped=skipped,
             leaked=repeated(identity.train, identity.test) if self.is_own else None,
             findings=summaries(findings.notes),
@@ -171,7 +166,7 @@ class ArrayCollection:
             names = [f"{self.name}:{part}[{place}]" for part, split in chosen.items() for place in range(len(split))]
             check_labels(identity, names, findings)
         mean, std = channel_statistics(train.images)
-        channels, height, width = train.images.shape[1:]
+        height, width = train.images.shape[2:]
         skipped = len(findings.problems)
         return DataSet(
             name=self.name,
@@ -181,12 +176,9 @@ class ArrayCollection:
             test=test,
             mean=mean,
             std=std,
-            channels=channels,
             size=(height, width),
-            ignore_index=ignore_index_of(self.task),
             protocol=f"{self.protocol}; {len(train)} to train, {len(test)} to test",
             digest=digest_of(self.task, digest_of_split(train), digest_of_split(test)),
-            background=black(channels),
             skipped=skipped,
             leaked=repeated(identity.train, identity.test),
             findings=summaries(findings.notes),

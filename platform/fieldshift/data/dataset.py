@@ -27,14 +27,11 @@ class DataSet:
     task: "classification" or "segmentation".
     classes: one name per class; the label is the position.
     mean, std: per channel of the training images, in units of [0, 1].
-    channels: 1 (grey) or 3 (RGB).
     size: (H, W) of every gathered image, in pixels.
-    ignore_index: the mask value excluded from losses and scores (255), None for classification.
     protocol: description of the training and test parts, and of how images were brought to `size`.
     digest: depends on the samples (content, labels, masks), their order, and their preparation.
     identity: own data's samples by content, to recognise them later; None for built-in and published sets.
     left_out: samples in neither part of the requested split (`load_dataset`'s `like`).
-    background: per channel, the uint8 value to fill empty space with.
     skipped: files, samples and classes left out as unusable (only with `skip_unreadable`).
     leaked: test samples that are in train too, byte for byte; None where not checked (see `inspect_data`).
     findings: messages for the user from reading, one line per kind.
@@ -48,18 +45,25 @@ class DataSet:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    channels: int
     size: tuple[int, int]
-    ignore_index: int | None
     protocol: str
     digest: str
-    background: tuple[int, ...]
     skipped: int = 0
     leaked: int | None = None
     findings: tuple[str, ...] = ()
     from_files: bool = False
     identity: Identity | None = None
     left_out: int = 0
+
+    @property
+    def channels(self) -> int:
+        """1 (grey) or 3 (RGB)."""
+        return len(self.mean)
+
+    @property
+    def ignore_index(self) -> int | None:
+        """The mask value excluded from losses and scores (255); None for classification."""
+        return IGNORE if self.task == "segmentation" else None
 
     def reading(self) -> str:
         """Describes the data in one line: classes, training and test parts, with numbers of images."""
@@ -74,10 +78,6 @@ def class_words(names: tuple[str, ...]) -> str:
     """The number of classes and their first names."""
     more = f", ... {names[-1]}" if len(names) > NAMED else ""
     return f"{len(names)} classes ({', '.join(names[:NAMED])}{more})"
-
-
-def ignore_index_of(task: Task) -> int | None:
-    return IGNORE if task == "segmentation" else None
 
 
 def channel_statistics(images: UInt8[Tensor, "samples channels height width"]) -> Statistics:
@@ -123,10 +123,6 @@ def digest_of(*parts: object) -> str:
 
 def digest_of_split(split: TensorSplit) -> str:
     return digest_of(split.images, split.targets, *([] if split.masks is None else [split.masks]))
-
-
-def black(channels: int) -> tuple[int, ...]:
-    return (0,) * channels
 
 
 def names_of(count: int) -> tuple[str, ...]:

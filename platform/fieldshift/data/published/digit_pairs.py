@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from fieldshift.data.cache import Arrays, cached_arrays
 from fieldshift.data.dataset import (
     DataSet,
-    black,
     channel_statistics,
     digest_of,
     digest_of_split,
-    ignore_index_of,
     names_of,
 )
 from fieldshift.data.split import TensorSplit
@@ -71,13 +69,10 @@ def digit_pairs(
         test=splits["test"],
         mean=mean,
         std=std,
-        channels=1,
         size=(CANVAS, CANVAS),
-        ignore_index=ignore_index_of(task),
         protocol=f"{wanted['train']} scenes of {TRAIN_DIGITS} digits to train, {wanted['test']} scenes of the other"
         f" {1797 - TRAIN_DIGITS} digits to test; seed {seed}",
         digest=digest_of(task, digest_of_split(splits["train"]), digest_of_split(splits["test"])),
-        background=black(1),
     )
 
 
