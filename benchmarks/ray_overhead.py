@@ -1,0 +1,125 @@
+"""What Ray costs a training: its loop in a worker beside the loop in this process, a start, a checkpoint with its report.
+
+    python benchmarks/ray_overhead.py [--epochs 3] [--repetitions 3]
+
+tiny-resnet on the built-in digits, one thread, one worker on a local cluster. The two loops take turns; the seconds are those
+that the training itself counts. A start is a run of a function that returns at once, beside Ray's own TorchTrainer with such a
+function. Checkpoint and report are timed within the worker, against the epoch that they belong to. Aims: the loop in a worker
+at least 0.97 times as fast, a start at most 1.3 times Ray's, checkpoint and report at most 2 % of an epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peak_memory import state_peak
+
+from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_workers
+from fieldshift.data import load_dataset
+from fieldshift.motions import Policy
+from fieldshift.training import Recipe, arm_named, network_card, objective_for, train_network
+from fieldshift.training import loop as training_loop
+
+ONE = ClusterConfig(workers=1)
+LOOP_AIM, START_AIM, REPORT_AIM = 0.97, 1.3, 0.02
+
+
+def train_once(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+    """Trains a folded network; the seconds of the loop, and those of its checkpoints and reports."""
+    torch.manual_seed(0)
+    dataset = load_dataset("digit-pairs-left")
+    policy = Policy.single("translate_x", 0.45, frames=3)
+    card = network_card(
+        dataset, "digit-pairs-left", arm_named("das-folded"), network="tiny-resnet", temporal="tsm", policy=policy
+    )
+    spent: list[float] = []
+    write = training_loop.write_checkpoint
+
+    def timed_write(*arguments: Any) -> None:
+        started = time.perf_counter()
+        write(*arguments)
+        spent.append(time.perf_counter() - started)
+
+    def timed_report(row: dict[str, float], _epoch: int) -> None:
+        started = time.perf_counter()
+        context.report(row)
+        spent.append(time.perf_counter() - started)
+
+    training_loop.write_checkpoint = timed_write
+    try:
+        trained = train_network(
+            card.build(), dataset.train, plan=card.plan(), recipe=replace(Recipe(), epochs=payload["epochs"]),
+            objective=objective_for("classification", 10, None), seed=0, checkpoint=Path(payload["checkpoint"]),
+            report=timed_report,
+        )  # fmt: skip
+    finally:
+        training_loop.write_checkpoint = write
+    return {"seconds": trained.seconds, "reports": sum(spent)}
+
+
+def nothing(_payload: dict[str, Any], _context: WorkerContext) -> dict[str, Any]:
+    return {}
+
+
+def seconds_of_a_bare_trainer(folder: Path) -> float:
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    started = time.perf_counter()
+    TorchTrainer(
+        lambda: None, scaling_config=ScalingConfig(num_workers=1), run_config=RunConfig(storage_path=str(folder))
+    ).fit()
+    return time.perf_counter() - started
+
+
+def seconds_of_our_start(folder: Path) -> float:
+    started = time.perf_counter()
+    run_workers(nothing, {"folder": str(folder)}, cluster=ONE, name="start", storage=folder)
+    return time.perf_counter() - started
+
+
+def verdict(reached: bool) -> str:
+    return "met" if reached else "NOT met"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    here, there, bare, ours = [], [], [], []
+    with tempfile.TemporaryDirectory() as name, connect(ONE):
+        for number in range(options.repetitions):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            payload = {"epochs": options.epochs, "checkpoint": str(folder / "here.pt")}
+            here.append(run_workers(train_once, payload, cluster=ClusterConfig(), name="train", storage=folder))
+            payload = {"epochs": options.epochs, "checkpoint": str(folder / "there.pt")}
+            there.append(run_workers(train_once, payload, cluster=ONE, name="train", storage=folder))
+            bare.append(seconds_of_a_bare_trainer(folder / "bare"))
+            ours.append(seconds_of_our_start(folder / "ours"))
+    loops = [a["seconds"] / b["seconds"] for a, b in zip(here, there, strict=True)]
+    starts = [a / b for a, b in zip(ours, bare, strict=True)]
+    reports = [row["reports"] / row["seconds"] for row in there]
+    loop, start, report = (statistics.median(values) for values in (loops, starts, reports))
+    print(f"loop of {options.epochs} epochs: {min(row['seconds'] for row in here):.2f} s in this process, "
+          f"{min(row['seconds'] for row in there):.2f} s in a worker")  # fmt: skip
+    print(f"speed of the loop in a worker {loop:.3f} of that in this process, aim at least {LOOP_AIM:g}: "
+          f"{verdict(loop >= LOOP_AIM)}")  # fmt: skip
+    print(f"start {statistics.median(ours):.2f} s, Ray's bare TorchTrainer {statistics.median(bare):.2f} s: {start:.2f} times, "
+          f"aim at most {START_AIM:g}: {verdict(start <= START_AIM)}")  # fmt: skip
+    print(f"checkpoint and report {100 * report:.2f} % of an epoch, aim at most {100 * REPORT_AIM:g} %: "
+          f"{verdict(report <= REPORT_AIM)}")  # fmt: skip
+    state_peak()
+
+
+if __name__ == "__main__":
+    main()
