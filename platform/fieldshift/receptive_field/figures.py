@@ -88,16 +88,19 @@ def comparison_figure(
     deep = -(-len(maps) // wide)
     names = [f"{_letter(i)}: {name}" for i, name in enumerate(fields)]
     width = max(_PANEL * wide, 10.5)
-    titles = [textwrap.fill(name, int(width / wide * 12)) for name in names]
+    titles = [
+        f"{textwrap.fill(name, int(width / wide * 12))}\n{_summary(measured, field)}"
+        for name, measured, field in zip(names, found, maps, strict=True)
+    ]
     tallest = max(title.count("\n") for title in titles)
     key_columns = max(1, min(len(names), int(width * 12 / (max(map(len, names)) + 8))))
-    heights = [(_PANEL + 0.15 * (tallest + 1)) * deep + 0.75, _PANEL_HEIGHT, 0.2 * -(-len(names) // key_columns) + 0.1]
+    heights = [(_PANEL + 0.15 * tallest) * deep + 0.75, _PANEL_HEIGHT, 0.2 * -(-len(names) // key_columns) + 0.1]
     figure, (top, middle, key) = framed_figure(width, heights, _comparison_lines(fields))
     axes = top.subplots(deep, wide, squeeze=False).reshape(-1)
     norm = _log_norm(shares)
     for i, title in enumerate(titles):
         image = _draw_map(axes[i], shares[i], norm)
-        axes[i].set_title(f"{title}\n{_summary(found[i], maps[i])}", fontsize=9)
+        axes[i].set_title(title, fontsize=9)
     for axis in axes[len(maps) :]:
         axis.set_axis_off()
     _colour_bar(top, image, list(axes), extend="min", location="bottom", aspect=40)
