@@ -8,7 +8,7 @@ from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_writable
-from fieldshift.training.card_file import EXPORT_FORMATS
+from fieldshift.training.card_file import EXPORT_FORMATS, MLFLOW_FORMAT
 from pipelines.alignment import check_run_alignment
 from pipelines.options import check_run
 
@@ -21,22 +21,33 @@ def export(
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
         form: refuse a run whose network has another form (video or folded); by default the run's own.
-        format: torch (a torch.export program), onnx, or safetensors (the weights alone).
+        format: torch (a torch.export program), onnx, safetensors (the weights alone), or mlflow (a model for
+            mlflow.pyfunc.load_model, which reads files and uint8 arrays and needs FieldShift installed).
         out: folder to write to; by default RUN/export-FORMAT.
         align: fuse a segmenter's maps in the reference frame.
     """
-    if format not in EXPORT_FORMATS:
-        raise UserError(f"--format is '{format}', but must be one of {', '.join(EXPORT_FORMATS)}.")
+    formats = (*EXPORT_FORMATS, MLFLOW_FORMAT)
+    if format not in formats:
+        raise UserError(f"--format is '{format}', but must be one of {', '.join(formats)}.")
     check_run(run, form)
     folder = Path(out) if out is not None else Path(run) / f"export-{format}"
     check_writable(folder, "a writable folder")
+    if format == MLFLOW_FORMAT and not align:
+        raise UserError("--align false is for the other formats; a model for MLflow fuses as `evaluate` does.")
+    if format == MLFLOW_FORMAT and folder.exists() and any(folder.iterdir()):
+        raise UserError(f"--out {folder} is not empty; give an empty or a new folder for the model.")
 
     from fieldshift.training import load_network
     from fieldshift.training.export import export_network
+    from fieldshift.training.pyfunc import save_pyfunc
 
     network, card = load_network(Path(run))
     check_run_alignment(card, align=align)
-    files = export_network(network, card, folder, format, align=align)
+    if format == MLFLOW_FORMAT:
+        save_pyfunc(Path(run), folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+    else:
+        files = export_network(network, card, folder, format, align=align)
     for file in files:
         say(f"{file}  {file.stat().st_size:,} bytes")
     return files

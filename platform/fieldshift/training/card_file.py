@@ -13,6 +13,7 @@ VERSION = 1
 WEIGHTS = "weights.safetensors"
 
 EXPORT_FORMATS = ("torch", "onnx", "safetensors")
+MLFLOW_FORMAT = "mlflow"
 """The formats that such a network can be exported to."""
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
