@@ -28,6 +28,7 @@ HOMES = {
     "jobs": "pipelines.submitting",
     "logs": "pipelines.submitting",
     "stop": "pipelines.submitting",
+    "fetch": "pipelines.submitting",
     "ui": "pipelines.serving",
     "sync": "pipelines.serving",
     "results": "pipelines.collecting",

@@ -1,14 +1,16 @@
-"""Commands sent to a Ray cluster as jobs: sent, listed, followed, stopped."""
+"""Commands sent to a Ray cluster as jobs: sent, listed, followed, stopped, and their results fetched."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldshift.console import duration, say, table
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.run_folder import check_writable
 from fieldshift.tracking import TrackingConfig
 
 if TYPE_CHECKING:
@@ -107,6 +109,29 @@ def stop(*, address: str, job: list[str] | None = None) -> int:
 
 
 stop.positional = "job"  # type: ignore[attr-defined]
+
+
+def fetch(*, address: str, out: str, job: list[str] | None = None) -> Path:
+    """Fetches the run folder of a job from its Ray cluster: result.json, policies, figures, weights, and the MLflow store.
+
+    Ray's own files and checkpoints stay on the cluster.
+
+    Args:
+        address: the cluster's dashboard, such as http://127.0.0.1:8265.
+        out: folder to create for the run.
+        job: the job's id, as `submit` and `jobs` show it.
+    """
+    from fieldshift.cluster.fetching import fetch_run
+    from pipelines.placement import packages
+
+    folder = Path(out)
+    check_writable(folder, "a folder elsewhere")
+    there = fetch_run(address, the_job(job), folder, modules=packages())
+    say(f"{there} of the cluster is now in {folder}", whole=True)
+    return folder
+
+
+fetch.positional = "job"  # type: ignore[attr-defined]
 
 
 def the_job(words: list[str] | None) -> str:

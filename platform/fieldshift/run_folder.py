@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.paths import given_path
 from fieldshift.whole_file import write_whole
@@ -22,6 +23,12 @@ SCHEMA = "fieldshift.result"
 VERSION = 1
 SEMANTICS = 2
 """Raised where a version computes other numbers from the same options: what another one left unfinished is not continued."""
+
+IN_JOB = "FIELDSHIFT_JOB"
+"""The environment variable that is set where a command was submitted as a job: it then names its run folder once."""
+
+NAMED = "run folder:"
+"""What precedes the absolute path of the run folder in a job's output."""
 
 # Options that may change on resume: where a run executes and is recorded, not what it computes.
 NOT_HASHED = frozenset({"out", "resume", "cluster", "tracking"})
@@ -82,6 +89,8 @@ def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any]
     if path.exists() and not path.is_dir():
         raise UserError(f"--out {path} is a file; give a folder.")
     config_path = path / "config.yaml"
+    if os.environ.pop(IN_JOB, None):
+        say(f"{NAMED} {path}", whole=True)
     if config_path.exists():
         check_same_run(config_path, command, config, resume)
         check_semantics(path, path)

@@ -172,3 +172,14 @@ def test_a_job_is_listed_followed_and_stopped_so_that_its_run_goes_on(cluster: t
     store = MlflowClient(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
     runs = store.search_runs([each.experiment_id for each in store.search_experiments()])
     assert {run.info.status for run in runs} == {"KILLED"}
+
+    said = fieldshift("fetch", name, "--out", "fetched")
+    assert f"{tmp_path / 'out'} of the cluster is now in fetched" in said
+    fetched = {path.name for path in (tmp_path / "fetched").iterdir()}
+    assert {"config.yaml", "data.json", "mlflow.db"} <= fetched
+    assert "search.pt" not in fetched
+    assert (tmp_path / "fetched/config.yaml").read_bytes() == (tmp_path / "out/config.yaml").read_bytes()
+    again = [sys.executable, "-m", "fieldshift.cli", "fetch", name, "--address", url, "--out", "fetched"]
+    refused = subprocess.run(again, env=variables, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "fetched exists; name a folder that does not" in " ".join(refused.stderr.split())

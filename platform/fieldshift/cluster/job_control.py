@@ -50,7 +50,7 @@ def list_jobs(address: str) -> list[Job]:
 def show_logs(address: str, job_id: str, *, follow: bool = False) -> JobOutcome:
     """Prints a job's output so far; with `follow` until it ends. Raises UserError for a job that the cluster has not."""
     with job_client(address) as client:
-        job = _known(client, job_id)
+        job = known_job(client, job_id)
         if not follow:
             print(client.get_job_logs(job_id), end="", flush=True)
             return JobOutcome(job_id, job.status, None)
@@ -60,7 +60,7 @@ def show_logs(address: str, job_id: str, *, follow: bool = False) -> JobOutcome:
 def stop_job(address: str, job_id: str) -> JobOutcome:
     """Lets a job end as SIGTERM ends it, and waits until it has. Raises UserError for a job that the cluster has not."""
     with job_client(address) as client:
-        job = _known(client, job_id)
+        job = known_job(client, job_id)
         if job.status not in ENDED:
             client.stop_job(job_id)
         deadline = time.monotonic() + 2 * STOP_DEADLINE_S
@@ -69,7 +69,8 @@ def stop_job(address: str, job_id: str) -> JobOutcome:
     return JobOutcome(job_id, status, None)
 
 
-def _known(client: Any, job_id: str) -> Job:
+def known_job(client: Any, job_id: str) -> Job:
+    """The job of this id. Raises UserError for one that the cluster does not have."""
     jobs = {str(job.submission_id): job for job in client.list_jobs() if job.submission_id}
     if job_id not in jobs:
         raise (

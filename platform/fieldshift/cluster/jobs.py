@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from fieldshift.cluster.connect import require_ray
 from fieldshift.errors import UserError, one_line
 from fieldshift.ports import refusal
+from fieldshift.run_folder import IN_JOB
 
 POLL_S = 1.0
 ENDING_DEADLINE_S = 60.0
@@ -89,7 +90,7 @@ def submit(
     with job_client(address) as client:
         folders = [str(Path(str(module.__file__)).parent) for module in modules]
         runtime_env: dict[str, Any] = {"py_modules": folders} if folders else {}
-        runtime_env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_DEADLINE_S:.0f}", **(env or {})}
+        runtime_env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_DEADLINE_S:.0f}", IN_JOB: "1", **(env or {})}
         job_id = _submitted(client, shlex.join(argv), runtime_env, {"command": shlex.join(command or argv)})
     if not follow:
         return JobOutcome(job_id, str(client.get_job_status(job_id)), None)
