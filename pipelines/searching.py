@@ -111,7 +111,7 @@ def search(
         **problem.plain(), "space": space, "seed": seed, "search": search, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip
     check_folder(out, "search", config, resume)
-    check_fits(cluster, cluster.workers)
+    check_fits(cluster, cluster.min_workers or cluster.workers)
 
     from fieldshift.search import load_space
 

@@ -100,7 +100,7 @@ def train(
         "recipe": recipe, "cluster": cluster, "tracking": tracking,
     }  # fmt: skip
     check_folder(out, "train", settings, resume)
-    check_fits(cluster, cluster.workers)
+    check_fits(cluster, cluster.min_workers or cluster.workers)
 
     from fieldshift.search import load_space
     from fieldshift.training.map_table import read_maps

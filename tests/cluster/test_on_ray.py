@@ -91,3 +91,18 @@ def test_more_than_the_cluster_has_is_said_before_anything_starts(ray_cluster: N
         run_workers(never, {}, cluster=ClusterConfig(workers=1000), name="never", storage=tmp_path)
     with pytest.raises(UserError, match=r"GPUs, but the cluster has 0"):
         run_workers(never, {}, cluster=ClusterConfig(workers=1, gpus_per_worker=1), name="never", storage=tmp_path)
+
+
+def test_an_elastic_run_starts_with_the_workers_that_there_is_room_for(ray_cluster: None, tmp_path: Path) -> None:
+    """Two of three at most: the cluster has as many cores as this machine, and the third worker none."""
+    import ray
+
+    def count(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+        return {"world": context.world}
+
+    cores = int(ray.cluster_resources()["CPU"])
+    asked = ClusterConfig(workers=cores + 1, min_workers=1, start_timeout_s=3600)
+    found = run_workers(count, {}, cluster=asked, name="elastic", storage=tmp_path)
+    assert found == {"world": cores}
+    with pytest.raises(UserError, match=rf"{cores + 1} worker\(s\) need {cores + 1} CPU cores"):
+        run_workers(count, {}, cluster=ClusterConfig(workers=cores + 1), name="fixed", storage=tmp_path)

@@ -13,6 +13,9 @@ class ClusterConfig:
 
     Attributes:
         workers: Processes that train one model together; 0 runs it in this process, without Ray.
+        min_workers: Makes the number of workers elastic: the run starts with as many as the cluster has room for, from this
+            number up to `workers`, goes on with fewer where nodes leave and with more where some join, from the last
+            checkpoint each time; None needs all `workers`. Batch size and learning rate stay those of the whole run.
         cpus_per_worker: CPU cores (and torch threads) of each worker.
         gpus_per_worker: GPUs of each worker, 0 to 1 (a fraction shares a GPU); None uses one where available.
         address: Cluster to join, HOST:PORT or "auto"; None starts a local one, or joins the cluster of the job it runs in.
@@ -23,6 +26,7 @@ class ClusterConfig:
     """
 
     workers: int = 0
+    min_workers: int | None = None
     cpus_per_worker: int = 1
     gpus_per_worker: float | None = None
     address: str | None = None
@@ -37,6 +41,15 @@ class ClusterConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"cluster.{name} is {value}, but must be {least} or more.")
+        if self.trial_workers and self.trials_at_once == 0:
+            raise UserError(
+                f"cluster.trial_workers is {self.trial_workers}, but cluster.trials_at_once 0 trains every trial in this"
+                " process; leave out one of the two."
+            )
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise UserError(
+                f"cluster.min_workers is {self.min_workers}, but must be from 1 to cluster.workers, which is {self.workers}."
+            )
         if self.gpus_per_worker is not None and not 0 <= self.gpus_per_worker <= 1:
             raise UserError(
                 f"cluster.gpus_per_worker is {self.gpus_per_worker:g}, but a worker uses 0 to 1 GPU;"

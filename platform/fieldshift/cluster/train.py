@@ -29,6 +29,8 @@ from fieldshift.errors import RunFailedError, UserError, reason_of
 from fieldshift.termination import own_signals
 
 _STOPPED = "fieldshift: stopped"
+RESIZE_INTERVAL_S = 30.0
+"""Seconds between two looks for room for more workers."""
 
 WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
 
@@ -77,7 +79,10 @@ def run_workers(
         return run_here(function, payload, device=local_device(cluster), on_report=on_report)
     with connect(cluster, modules):
         check_shared(storage.resolve())
-        return fit(function, payload, cluster.workers, cluster=cluster, name=name, storage=storage, on_report=on_report)
+        return fit(
+            function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name, storage=storage,
+            on_report=on_report,
+        )  # fmt: skip
 
 
 def run_here(
@@ -96,18 +101,19 @@ def fit(
     payload: dict[str, Any],
     workers: int,
     *,
+    least: int | None = None,
     cluster: ClusterConfig,
     name: str,
     storage: Path,
     on_report: OnReport | None = None,
 ) -> dict[str, Any]:
-    """Implements `run_workers` on the connected cluster (a trial calls it too)."""
+    """Implements `run_workers` on the connected cluster (a trial calls it too); with `least` the number is elastic."""
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import FailureConfig, RunConfig
+    from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
     held = resources()
-    preflight(cluster, workers, held)
+    preflight(cluster, least or workers, held)
     gpus = worker_gpus(cluster, held.gpus)
     mailbox = start_mailbox()
     per_worker = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": gpus} if gpus else {})
@@ -120,7 +126,12 @@ def fit(
             "threads": cluster.cpus_per_worker,
         },
         torch_config=TorchConfig(backend="nccl" if gpus == 1 else "gloo"),
-        scaling_config=train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0, resources_per_worker=per_worker),
+        scaling_config=ScalingConfig(
+            num_workers=workers if least is None else (least, workers),
+            use_gpu=gpus > 0,
+            resources_per_worker=per_worker,
+            elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
+        ),
         run_config=RunConfig(  # type: ignore[arg-type]
             name=f"{name}-{digest(payload)}",
             storage_path=str((storage / "ray").resolve()),
