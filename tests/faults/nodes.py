@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 900.0
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -42,12 +43,25 @@ def node(*words: str, session: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [RAY, "start", "--block", "--num-cpus=1", "--num-gpus=0", *words]
     if "--head" in words:
         command.append(f"--temp-dir={session}")
-    with (session.parent / f"{session.name}-{secrets.token_hex(2)}.log").open("w") as log:
-        started = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    log = session.parent / f"{session.name}-{secrets.token_hex(2)}.log"
+    with log.open("w") as printed:
+        started = subprocess.Popen(
+            command, stdout=printed, stderr=printed, start_new_session=True, env=os.environ | TOKEN
+        )
         try:
+            await_text(log, "Ray runtime started", started)
             yield started
         finally:
             end(started)
+            log.unlink()
+
+
+def await_text(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while text not in log.read_text():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"The node did not start: {log.read_text()[-800:]}")
+        time.sleep(0.2)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -63,7 +77,7 @@ def search(out: Path, epochs: int, *words: str) -> subprocess.Popen[str]:
         "--search.batch=32", "--search.sync_batch_norm=true", "--loading.train_limit=480", "--loading.test_limit=80",
         "--tracking.enabled=false", f"--out={out}", *words,
     ]  # fmt: skip
-    variables = os.environ | {"OMP_NUM_THREADS": "1"}
+    variables = os.environ | TOKEN | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables)
 
 
