@@ -136,7 +136,8 @@ def pixels_of(image: Any, number: int, card: NetworkCard) -> Tensor:
     """One image as uint8 (C, H, W), brought to the size and channels of the training as files are."""
     from PIL import Image
 
-    reader = Reader(size=card.size, channels=card.channels, pixel_limit=LoadingConfig().pixel_limit, fitting="crop", to_grey=True)
+    limit = LoadingConfig().pixel_limit
+    reader = Reader(size=card.size, channels=card.channels, pixel_limit=limit, fitting="crop", to_grey=True)
     if isinstance(image, (str, Path)):
         try:
             return reader.image(image)
