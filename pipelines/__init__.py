@@ -12,9 +12,11 @@ from typing import Any
 HOMES = {
     "study": "pipelines.studying",
     "search": "pipelines.searching",
+    "explain": "pipelines.explaining",
     "compare": "pipelines.comparing",
     "sweep_frames": "pipelines.sweeping",
     "receptive_field": "pipelines.fields",
+    "compare_fields": "pipelines.fields",
     "train": "pipelines.training",
     "evaluate": "pipelines.using",
     "predict": "pipelines.using",

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
+from fieldshift.experiment.alignment import NoAlignmentError, check_alignment
+from fieldshift.experiment.cards import NormedBatch, checked_card, edges_to_decide
+from fieldshift.experiment.options import Experiment, check_folded
+from fieldshift.experiment.policy_source import PolicySource, operations_of
 from fieldshift.forms import FORMS, Form, check_form
 from fieldshift.training import ARMS, FOLDED_ARMS, arm_named
-from pipelines.alignment import NoAlignmentError, check_alignment
-from pipelines.policies import operations_of
-from pipelines.problem import NormedBatch, PolicySource, Problem, check_folded
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
@@ -50,10 +51,10 @@ def arm_in_form(name: str, form: Form, *, named: bool) -> str:
     raise UserError(f"--form is folded, but {reason}; arms with a folded form: {', '.join(FOLDED_ARMS)}.")
 
 
-def check_forms(arms: Sequence[str], problem: Problem) -> None:
+def check_forms(arms: Sequence[str], experiment: Experiment) -> None:
     """Raises UserError where one of the arms is folded, and the temporal module or the number of frames has no such form."""
     if any(arm_named(name).form == "folded" for name in arms):
-        check_folded(problem.temporal, problem.frames)
+        check_folded(experiment.temporal, experiment.frames)
 
 
 def reads_video(name: str) -> bool:
@@ -93,13 +94,12 @@ def searched_forms(arms: Sequence[str], given: Sequence[Form]) -> list[Form]:
 
 
 def arms_that_build(
-    problem: Problem,
+    experiment: Experiment,
     dataset: DataSet,
     arms: Sequence[str],
     given: dict[Form, AnyPolicy],
     space: Space,
     *,
-    seed: int,
     named: bool,
     step: NormedBatch,
     searched: NormedBatch,
@@ -117,9 +117,9 @@ def arms_that_build(
         arm = arm_named(name)
         try:
             # A policy is still to be found; what a network can be built of does not depend on which it is.
-            policy = given.get(arm.form, Policy.replicate(problem.frames))
-            check_alignment(dataset.task, name, given.get(arm.form), space, problem.frames)
-            problem.checked_card(dataset, name, policy, space, seed, step=step)
+            policy = given.get(arm.form, Policy.replicate(experiment.frames))
+            check_alignment(dataset.task, name, given.get(arm.form), space, experiment.frames)
+            checked_card(experiment, dataset, name, policy, space, step=step)
         except UserError as error:
             optional = arm.wide_field or arm.dilated or arm.form == "folded" or (space.is_placed and reads_video(name))
             if named or not (optional or isinstance(error, NoAlignmentError)):
@@ -131,7 +131,7 @@ def arms_that_build(
     lacking: dict[Form, UserError] = {}
     for form in searched_forms(kept, list(given)):
         try:
-            edges[form] = replace(problem, form=form).edges_to_decide(dataset, space, seed, step=searched)
+            edges[form] = edges_to_decide(replace(experiment, form=form), dataset, space, step=searched)
         except UserError as error:
             lacking[form] = error
     for form, reason in lacking.items():

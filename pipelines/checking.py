@@ -12,11 +12,11 @@ from fieldshift.data import DataReport, LoadingConfig
 from fieldshift.data.names import check_data_name
 from fieldshift.data.problems import ACCEPTABLE, MeaninglessDataError
 from fieldshift.errors import UserError
+from fieldshift.experiment.dataset import load_data
 from fieldshift.run_folder import check_writable
 from fieldshift.tasks import check_task
 from fieldshift.whole_file import write_whole
-from pipelines.problem import load_data
-from pipelines.studying import STUDY_ARMS
+from pipelines.study_plan import STUDY_ARMS
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet

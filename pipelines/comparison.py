@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.cluster import ClusterConfig
 from fieldshift.console import say
 from fieldshift.errors import UserError
+from fieldshift.experiment.budget import TUNED, Budget
+from fieldshift.experiment.cards import arm_card, card_cost, video_cost
+from fieldshift.experiment.options import Experiment
+from fieldshift.experiment.session import FailsWithTrials, Session, say_failed
 from fieldshift.readings import READINGS, SEARCH_INCLUDED
 from fieldshift.training import Recipe, arm_named
 from pipelines.builtin_data import notes_on
 from pipelines.policies import ArmPolicies
-from pipelines.problem import Problem
-from pipelines.readings import TUNED, Budget, card_cost, video_cost
-from pipelines.session import FailsWithTrials, Session, say_failed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fieldshift.data import DataSet
+    from fieldshift.experiment.trial import Trial
     from fieldshift.search import Space
     from fieldshift.training import NetworkCard
-    from pipelines.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,35 @@ class Comparison(FailsWithTrials):
     failed: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ComparisonPlan:
+    """What a comparison trains.
+
+    Attributes:
+        arms: arms to train.
+        readings: readings to report, each with its budget of epochs for every arm.
+        seeds: seeds of every arm.
+        recipe: the training recipe; its epochs are those of the first reading.
+        copies: augmented copies of test-time augmentation.
+        tuning_samples: samples of the search for RandAugment's N and M; 0 does not tune.
+    """
+
+    arms: list[str]
+    readings: list[str]
+    seeds: list[int]
+    recipe: Recipe
+    copies: int
+    tuning_samples: int = 0
+
+
 def run_comparison(
     session: Session,
-    problem: Problem,
+    experiment: Experiment,
     dataset: DataSet,
+    plan: ComparisonPlan,
     policies: ArmPolicies,
     space: Space,
-    *,
-    arms: list[str],
-    readings: list[str],
-    seeds: list[int],
-    recipe: Recipe,
-    cluster: ClusterConfig,
-    copies: int,
-    tune_randaugment: int = 0,
-    searches: list[dict[str, Any]] | None = None,
+    searches: list[dict[str, Any]],
 ) -> Comparison:
     """Trains every (arm, reading, seed), or takes them from the finished run; summarises and prints the tables.
 
@@ -71,73 +85,98 @@ def run_comparison(
     """
     finished = session.folder.finished_result()
     if finished is not None:
-        return shown_comparison(session, finished, notes_on(problem.data))
-    from pipelines.running import run_training_trials, training_trial, with_epochs
-    from pipelines.tuning import tune_randaugment as tuned_numbers
+        return shown_comparison(session, finished, notes_on(experiment.data))
+    from fieldshift.experiment.training_runs import run_training_trials
 
     cards = {
-        (name, seed): problem.card(dataset, name, policies.policy(name, seed), space, seed)
-        for name in arms
-        for seed in seeds
+        (name, seed): arm_card(experiment.with_seed(seed), dataset, name, policies.policy(name, seed), space)
+        for name in plan.arms
+        for seed in plan.seeds
     }
-    budget = budget_of(
-        problem, dataset, policies, {name: cards[name, seeds[0]] for name in arms}, readings, seeds=seeds, recipe=recipe,
-        samples=tune_randaugment,
-    )  # fmt: skip
-    possible = READINGS if SEARCH_INCLUDED in readings else READINGS[:2]
-    trials: list[Trial] = []
-    weights: list[float] = []
-    shown_as: list[list[str]] = []
-    tuned: dict[str, dict[str, Any]] = {}
-    for name in arms:
-        alike: dict[int, list[str]] = {}  # readings at which the arm trains as long have one trial, named by the first
-        for reading in possible:
-            alike.setdefault(budget.epochs_at(name, reading), []).append(reading)
-        for epochs, same in alike.items():
-            shown = [reading for reading in same if reading in readings]
-            if not shown:
-                continue
-            own, numbers = with_epochs(recipe, epochs), {}
-            if budget.is_tuned(name):
-                tuned[same[0]] = tuned_numbers(
-                    session, problem, dataset, own, cluster, tune_randaugment, reading=same[0]
-                )
-                numbers = {key: tuned[same[0]][key] for key in ("num_ops", "magnitude")}
-            for seed in seeds:
-                trials.append(
-                    training_trial(
-                        session, problem, cards[name, seed], own, reading=same[0], seed=seed, data=dataset.digest,
-                        copies=copies, augmentation=numbers,
-                    )
-                )  # fmt: skip
-                weights.append(float(epochs * budget.flops[name]))
-                shown_as.append(shown)
-    readings_of = {trial.key: shown for trial, shown in zip(trials, shown_as, strict=True)}
-    trained = run_training_trials(session, trials, weights, cluster, "comparison", readings_of)
+    budget = budget_of(experiment, dataset, plan, policies, {name: cards[name, plan.seeds[0]] for name in plan.arms})
+    planned, tuned = plan_trials(session, experiment, dataset, plan, budget, cards)
+    shown_in = {each.trial.key: each.readings for each in planned}
+    trained = run_training_trials(
+        session,
+        [each.trial for each in planned],
+        [each.operations for each in planned],
+        experiment.cluster,
+        "comparison",
+        shown_in,
+    )
     results = {row["key"]: row for row in trained}
     rows = [
         {
-            **results[trial.key],
+            **results[each.trial.key],
             "reading": reading,
-            "search_operations": budget.charged(trial.arm, reading),
-            **search_columns(policies, trial.arm, trial.seed),
+            "search_operations": budget.charged(each.trial.arm, reading),
+            **search_columns(policies, each.trial.arm, each.trial.seed),
         }
-        for trial, shown in zip(trials, shown_as, strict=True)
-        if trial.key in results
-        for reading in shown
+        for each in planned
+        if each.trial.key in results
+        for reading in each.readings
     ]
     result = session.folder.write_result(
         {
             "rows": rows,
-            "baselines": [name for name in arms if arm_named(name).kind == "baseline"],
-            "searches": searches or [],
+            "baselines": [name for name in plan.arms if arm_named(name).kind == "baseline"],
+            "searches": searches,
             "randaugment": tuned,
-            "budget": budget.record(readings),
+            "budget": budget.record(plan.readings),
             "data": dataset.record(),
             "failed": session.failed,
         }
     )
-    return shown_comparison(session, result, notes_on(problem.data))
+    return shown_comparison(session, result, notes_on(experiment.data))
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial of a comparison, its relative cost, and the readings that show it."""
+
+    trial: Trial
+    operations: float
+    readings: list[str]
+
+
+def plan_trials(
+    session: Session,
+    experiment: Experiment,
+    dataset: DataSet,
+    plan: ComparisonPlan,
+    budget: Budget,
+    cards: dict[tuple[str, int], NetworkCard],
+) -> tuple[list[PlannedTrial], dict[str, dict[str, Any]]]:
+    """The trials of every arm, reading and seed, and RandAugment's tuned numbers by reading, which are searched here.
+
+    Readings at which an arm trains for as many epochs share one trial, named by the first of them.
+    """
+    from fieldshift.experiment.training_runs import training_trial, with_epochs
+    from fieldshift.experiment.tuning import tune_randaugment
+
+    possible = READINGS if SEARCH_INCLUDED in plan.readings else READINGS[:2]
+    planned: list[PlannedTrial] = []
+    tuned: dict[str, dict[str, Any]] = {}
+    for name in plan.arms:
+        alike: dict[int, list[str]] = {}
+        for reading in possible:
+            alike.setdefault(budget.epochs_at(name, reading), []).append(reading)
+        for epochs, same in alike.items():
+            shown = [reading for reading in same if reading in plan.readings]
+            if not shown:
+                continue
+            own, numbers = with_epochs(plan.recipe, epochs), {}
+            if budget.is_tuned(name):
+                tuned[same[0]] = tune_randaugment(
+                    session, experiment, dataset, own, plan.tuning_samples, reading=same[0]
+                )
+                numbers = {key: tuned[same[0]][key] for key in ("num_ops", "magnitude")}
+            for seed in plan.seeds:
+                seeded = experiment.with_seed(seed)
+                trial = training_trial(session, seeded, cards[name, seed], own, reading=same[0], data=dataset.digest)
+                trial = replace(trial, copies=plan.copies, augmentation=numbers)
+                planned.append(PlannedTrial(trial, float(epochs * budget.flops[name]), shown))
+    return planned, tuned
 
 
 def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[str]) -> Comparison:
@@ -164,34 +203,30 @@ def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[s
 
 
 def budget_of(
-    problem: Problem,
+    experiment: Experiment,
     dataset: DataSet,
+    plan: ComparisonPlan,
     policies: ArmPolicies,
     cards: dict[str, NetworkCard],
-    readings: Sequence[str],
-    *,
-    seeds: Sequence[int],
-    recipe: Recipe,
-    samples: int,
 ) -> Budget:
-    """What the arms may spend. Raises UserError where a reading needs the cost of a search that was not counted."""
+    """The budget of the arms. Raises UserError where a reading needs the cost of a search that was not counted."""
     from fieldshift.training import images_per_epoch
 
-    searches = {name: policies.operations(name, seeds) for name in cards}
-    if SEARCH_INCLUDED in readings and None in searches.values():
+    searches = {name: policies.operations(name, plan.seeds) for name in cards}
+    if SEARCH_INCLUDED in plan.readings and None in searches.values():
         raise UserError(
             f"The searches of this run are of a version that did not count their operations, which the reading at "
-            f"'{SEARCH_INCLUDED}' needs; leave it out of --readings, or start anew with another --out."
+            f"'{SEARCH_INCLUDED}' needs; leave search-included out of --budgets, or start anew with another --out."
         )
     tuning = None
-    if samples > 0 and TUNED in cards:
-        from pipelines.tuning import tuning_cost
+    if plan.tuning_samples > 0 and TUNED in cards:
+        from fieldshift.experiment.tuning import tuning_cost
 
-        tuning = tuning_cost(dataset, recipe, samples)
+        tuning = tuning_cost(dataset, plan.recipe, plan.tuning_samples)
     return Budget(
-        epochs=recipe.epochs,
-        images=images_per_epoch(len(dataset.train), recipe.batch),
-        video=video_cost(problem, dataset).flops,
+        epochs=plan.recipe.epochs,
+        images=images_per_epoch(len(dataset.train), plan.recipe.batch),
+        video=video_cost(experiment, dataset).flops,
         flops={name: card_cost(card).flops for name, card in cards.items()},
         searches={name: math.nan if spent is None else spent for name, spent in searches.items()},
         tuning=tuning,

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say, table
 from fieldshift.errors import UserError
+from fieldshift.experiment.options import check_folded
+from fieldshift.experiment.placement import best_device
+from fieldshift.experiment.policy_source import PolicySource, check_policy, read_policy
 from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
-from pipelines.options import check_policy
-from pipelines.placement import best_device
-from pipelines.problem import PolicySource, check_folded, read_policy
 
 if TYPE_CHECKING:
     from fieldshift.networks import VideoNetwork
     from fieldshift.networks.insertion import MotionsAt
 
 
-def describe(
+def describe(  # noqa: PLR0913 - the options of a command
     *,
     network: str = "tiny-resnet",
     temporal: str = "tsm",
@@ -66,7 +66,17 @@ def describe(
 
     motions = folded_motions(policy, frames) if form == "folded" else None
     read = 1 if form == "folded" else frames
-    built = build_network(network, temporal, read, task, classes, channels, (size, size), architecture, motions)
+    asked = AskedNetwork(
+        name=network,
+        temporal=temporal,
+        frames=read,
+        task=task,
+        classes=classes,
+        channels=channels,
+        size=size,
+        architecture=architecture,
+    )
+    built = build_network(asked, motions)
     if is_foreign(network):
         check_answer(built.network, network, (2 * read, channels, size, size), classes, maps=task == "segmentation")
     facts = describe_network(built, (size, size)) | {"receptive_field": field_of(built, size)}
@@ -75,33 +85,51 @@ def describe(
     say(f"receptive field of {built.feature_layer}: {facts['receptive_field']}")
     if speed:
         plain = NetworkConfig(small_images=architecture.small_images, auxiliary=architecture.auxiliary)
-        image = build_network(network, "none", 1, task, classes, channels, (size, size), plain)
+        image = build_network(replace(asked, temporal="none", frames=1, architecture=plain))
         facts["speed"] = measured_speed(built, image, size)
     return facts
 
 
-def build_network(
-    name: str,
-    temporal: str,
-    frames: int,
-    task: str,
-    classes: int,
-    channels: int,
-    size: tuple[int, int],
-    architecture: NetworkConfig,
-    motions: MotionsAt | None = None,
-) -> VideoNetwork:
-    """The video network that these options name, for images of `size` (H, W); folded where `motions` are given."""
+@dataclass(frozen=True, kw_only=True)
+class AskedNetwork:
+    """A network as a command without data names it, for images of `size` x `size` pixels."""
+
+    name: str
+    temporal: str
+    frames: int
+    classes: int
+    channels: int
+    size: int
+    architecture: NetworkConfig
+    task: str = "classification"
+
+
+def build_network(asked: AskedNetwork, motions: MotionsAt | None = None) -> VideoNetwork:
+    """The video network that is asked for; folded where `motions` are given."""
     from fieldshift.networks import video_network
     from fieldshift.networks.smallest import check_batch_and_size
 
+    size, architecture = (asked.size, asked.size), asked.architecture
     built = video_network(
-        name, temporal=temporal, frames=frames, num_classes=classes, task=task, in_channels=channels,
-        ratio=architecture.ratio, fusion=architecture.fusion, weights=architecture.weights,
-        auxiliary=architecture.auxiliary, interleave=architecture.interleave, places=architecture.places,
-        recompute=architecture.recompute, small_images=architecture.takes_small_images(name, size), motions=motions,
-    )  # fmt: skip
-    check_batch_and_size(built.network, name, images=1, rows=frames, channels=channels, size=size, training=False)
+        asked.name,
+        temporal=asked.temporal,
+        frames=asked.frames,
+        num_classes=asked.classes,
+        task=asked.task,
+        in_channels=asked.channels,
+        ratio=architecture.ratio,
+        fusion=architecture.fusion,
+        weights=architecture.weights,
+        auxiliary=architecture.auxiliary,
+        interleave=architecture.interleave,
+        places=architecture.places,
+        recompute=architecture.recompute,
+        small_images=architecture.takes_small_images(asked.name, size),
+        motions=motions,
+    )
+    check_batch_and_size(
+        built.network, asked.name, images=1, rows=asked.frames, channels=asked.channels, size=size, training=False
+    )
     return built
 
 

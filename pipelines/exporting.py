@@ -6,10 +6,10 @@ from pathlib import Path
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
+from fieldshift.experiment.alignment import check_run_alignment
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_writable
 from fieldshift.training.card_file import EXPORT_FORMATS, MLFLOW_FORMAT
-from pipelines.alignment import check_run_alignment
 from pipelines.options import check_run
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
+from fieldshift.experiment.placement import best_device
 from fieldshift.training import MapQuality
 from fieldshift.training.map_table import map_means
-from pipelines.placement import best_device
 
 if TYPE_CHECKING:
     import torch

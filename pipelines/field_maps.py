@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.console import progress, say
 from fieldshift.data import DataSet
 from fieldshift.errors import UserError
+from fieldshift.experiment.labels import card_labels
+from fieldshift.experiment.placement import best_device
+from fieldshift.experiment.session import Session
 from fieldshift.receptive_field import MeasuredField, Reshaped, check_comparable, measured_field
 from pipelines.field_records import field_key, field_metrics
 from pipelines.field_subjects import Subject
 from pipelines.fields import IMAGES, FieldResult
-from pipelines.labels import card_labels
 from pipelines.pages import MAPS, fields_view
-from pipelines.placement import best_device
-from pipelines.session import Session
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ class Looking:
         return torch.rand(shape, generator=torch.Generator().manual_seed(0)), "uniform noise"
 
 
-def compare_fields(
+def measure_fields(
     session: Session, dataset: DataSet, subjects: Sequence[Subject], looking: Looking = Looking()
 ) -> FieldResult:
     """Measures, tabulates and draws the fields of networks on the same images.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.session import Session
+    from fieldshift.experiment.session import Session
 
 _UNITS = {"px^2": "px2", "px²": "px2", "degrees": "deg", "%": "percent", "Gaussian": "gaussian"}
 
@@ -43,7 +43,7 @@ def record_on_trials(
     sheet: the numbers of each map by the arm's name. rows: the comparison's; the first of an arm is the one that was looked
     at.
     """
-    from pipelines.running import final_metrics
+    from fieldshift.experiment.training_runs import final_metrics
     from pipelines.summing import arm_key
 
     if not session.store.uri:

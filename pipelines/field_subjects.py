@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
+from fieldshift.experiment.policy_source import read_policy, say_other_length, video_policy
 from fieldshift.folding import AnyPolicy, motions_of, move_by
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.run_folder import read_config, read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import NetworkCard, load_network
-from pipelines.problem import read_policy, say_other_length, video_policy
 
 if TYPE_CHECKING:
     import pandas as pd

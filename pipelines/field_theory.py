@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json as jsonlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
+from fieldshift.experiment.policy_source import plain_policy
 from fieldshift.folding import AnyPolicy, motions_of
 from fieldshift.forms import Form
-from fieldshift.networks import NetworkConfig
 from fieldshift.networks.insertion import MotionsAt
 from fieldshift.networks.names import is_foreign, is_import_path, known_detectors, known_networks, unknown_network
 from fieldshift.receptive_field import LayerField, Region, Reshaped, feature_extractor, reshaped, theory
@@ -18,128 +19,188 @@ from fieldshift.receptive_field.fitting import fits, fitting_note, last_fitting
 from fieldshift.receptive_field.theory import gates_note, unknown_note
 from fieldshift.run_folder import open_run_folder
 from fieldshift.tasks import TASKS
-from pipelines.describing import build_network
+from pipelines.describing import AskedNetwork, build_network
 from pipelines.fields import FieldResult
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import nn
 
 
-def network_theory(
-    name: str,
-    form: Form,
-    temporal: str,
-    frames: int,
-    policy: AnyPolicy | None,
-    layers: list[str] | None,
-    classes: int,
-    channels: int,
-    size: int,
-    architecture: NetworkConfig,
-    *,
-    as_json: bool,
-    out: str | None,
-    resume: bool,
-    every: bool = False,
-) -> FieldResult:
-    """Prints the theoretical field of every layer and of the whole feature extractor, reshaped by the policy if any.
+@dataclass(frozen=True, kw_only=True)
+class NetworkTheory:
+    """The theoretical fields of one network.
 
-    out: a folder for result.json and the figures and, with a policy, the masks of the regions; none without it. every:
-    whether the printed table has the layers without parameters that leave the field as it is. Drawn and reshaped is the
-    one layer that is asked for, else the feature extractor, or the last layer that fits where that is larger than the image.
+    Attributes:
+        asked: the network, with the temporal module and the frames that its policy decides.
+        form: how the network reads the policy's motions.
+        policy: the motions that reshape the drawn field, None without.
+        network: the built network.
+        layers: the fields of all layers, or of those asked for.
+        whole: the field of the whole feature extractor.
+        drawn: the layer that is drawn and reshaped.
+        everything: the fields of all layers.
+        regions: the drawn field reshaped by the policy, None without one.
+        notes: what to know about the numbers.
     """
-    import pandas as pd
 
-    from fieldshift.receptive_field.figures import save_figure
-    from fieldshift.receptive_field.theory_figure import theory_figure
-    from fieldshift.report import Sheet, show
+    asked: AskedNetwork
+    form: Form
+    policy: AnyPolicy | None
+    network: nn.Module
+    layers: list[LayerField]
+    whole: LayerField
+    drawn: LayerField
+    everything: list[LayerField]
+    regions: Reshaped | None
+    notes: list[str]
 
+    def to_json(self) -> dict[str, Any]:
+        """The theory as JSON holds it."""
+        values: dict[str, Any] = {
+            "network": self.asked.name,
+            "form": self.form,
+            "temporal": self.asked.temporal,
+            "frames": self.asked.frames,
+            "input_size": [self.asked.size, self.asked.size],
+            "notes": self.shown_notes,
+            "feature_extractor": self.whole.to_json(),
+            "drawn": self.drawn.name,
+            "layers": [field.to_json() for field in self.layers],
+        }
+        return values if self.regions is None else values | {"reshaped": self.regions.to_json()}
+
+    @property
+    def shown_notes(self) -> list[str]:
+        """The notes of table and JSON, with the drawn layer where it is not the feature extractor."""
+        if self.drawn is self.whole:
+            return self.notes
+        return [*self.notes, f"drawn{' and reshaped' * (self.regions is not None)}: {self.drawn.name}"]
+
+
+def network_theory(
+    asked: AskedNetwork, form: Form, policy: AnyPolicy | None, layers: list[str] | None
+) -> NetworkTheory:
+    """The theoretical field of every layer and of the whole feature extractor, reshaped by the policy if any.
+
+    Drawn and reshaped is the one layer that is asked for, else the feature extractor, or the last layer that fits where
+    that is larger than the image.
+    """
     lengths: list[str] = []
     motions: MotionsAt | None = None
     if policy is not None:
-        if frames not in (1, policy.frames):
+        if asked.frames not in (1, policy.frames):
             lengths.append(
-                f"the policy was made with {policy.frames} frames and is used with {frames}: its steps differ"
+                f"the policy was made with {policy.frames} frames and is used with {asked.frames}: its steps differ"
             )
-            policy = policy.with_frames(frames)
-        frames, temporal = policy.frames, "tsm" if temporal == "none" else temporal
-        if form == "folded":
-            frames, motions = 1, motions_of(policy)
-    built = looked_at(name, temporal, frames, classes, channels, size, architecture, motions)
+            policy = policy.with_frames(asked.frames)
+        temporal = "tsm" if asked.temporal == "none" else asked.temporal
+        asked = replace(asked, temporal=temporal, frames=1 if form == "folded" else policy.frames)
+        motions = motions_of(policy) if form == "folded" else None
+    built = looked_at(asked, motions)
+    size = asked.size
     everything = theory(built, size)
     found = everything if layers is None else theory(built, size, layers=layers)
-    whole = whole_field(built, name, everything, size)
-    shown = drawn_layer(everything, found, whole, size, asked=layers is not None)
-    regions = None if policy is None else reshaped(policy, shown, size)
-    notes = [*lengths, *theory_notes(built, whole, everything, size), *filter(None, [unknown_note(everything)])]
-    figure = None if out is None else theory_figure(everything, shown, (size, size), name=name, notes=notes)
-    if shown is not whole:
-        notes.append(f"drawn{' and reshaped' * (regions is not None)}: {shown.name}")
-    values: dict[str, Any] = {
-        "network": name,
-        "form": form,
-        "temporal": temporal,
-        "frames": frames,
-        "input_size": [size, size],
-        "notes": notes,
-        "feature_extractor": whole.to_json(),
-        "drawn": shown.name,
-        "layers": [field.to_json() for field in found],
-    }
-    if regions is not None:
-        values["reshaped"] = regions.to_json()
-    rows = [layer_row(field, field.name or "the whole network") for field in found]
-    last = layer_row(whole, "feature extractor")
-    table = pd.DataFrame([*rows, last])
+    whole = whole_field(built, asked.name, everything, size)
+    drawn = drawn_layer(everything, found, whole, size, asked=layers is not None)
+    return NetworkTheory(
+        asked=asked,
+        form=form,
+        policy=policy,
+        network=built,
+        layers=found,
+        whole=whole,
+        drawn=drawn,
+        everything=everything,
+        regions=None if policy is None else reshaped(policy, drawn, size),
+        notes=[*lengths, *theory_notes(built, whole, everything, size), *filter(None, [unknown_note(everything)])],
+    )
+
+
+def shown_theory(
+    found: NetworkTheory, layers: list[str] | None, *, as_json: bool, out: str | None, resume: bool, every: bool
+) -> FieldResult:
+    """Prints a theory as a table or JSON, and writes it with its figures into the folder `out`, if any.
+
+    every: whether the printed table has the layers without parameters that leave the field as it is.
+    """
+    import pandas as pd
+
+    from fieldshift.receptive_field.theory_figure import theory_figure
+
+    asked = found.asked
+    figure = None
+    if out is not None:
+        image = (asked.size, asked.size)
+        figure = theory_figure(found.everything, found.drawn, image, name=asked.name, notes=found.notes)
+    rows = [layer_row(field, field.name or "the whole network") for field in found.layers]
+    last = layer_row(found.whole, "feature extractor")
     if as_json:
-        say(jsonlib.dumps(values, indent=2), whole=True)
+        say(jsonlib.dumps(found.to_json(), indent=2), whole=True)
     else:
-        listed = rows if every or layers is not None else told(built, found, rows)
-        hidden = len(rows) - len(listed)
-        folded = [f"left out: {hidden} layers without parameters that leave the field as it is; --all lists them"]
-        frame = pd.DataFrame([*listed, last])
-        show(
-            Sheet.from_frame(frame, title=f"{name} at {size} x {size}, theory", notes=[*notes, *folded * (hidden > 0)])
-        )
-        if regions is not None and policy is not None:
-            still = "no motion" if form == "folded" else "equal frames"
-            title = f"The field of {shown.name} on the image, reshaped by {'; '.join(policy.describe()) or still}"
-            show(Sheet.from_frame(pd.DataFrame(region_rows(regions)), title=title))
+        show_tables(found, rows if every or layers is not None else told(found.network, found.layers, rows), last)
+    table = pd.DataFrame([*rows, last])
     if out is None or figure is None:
         return FieldResult(None, table, {})
-    config = {key: values[key] for key in ("network", "form", "temporal", "frames")} | {
-        "size": size,
-        "channels": channels,
+    folder, figures = write_theory(found, layers, figure, out, resume=resume)
+    if not as_json:
+        say(f"  {folder}")
+    return FieldResult(folder, table, figures)
+
+
+def show_tables(found: NetworkTheory, rows: list[dict[str, Any]], last: dict[str, Any]) -> None:
+    """Prints the layers' fields, and the regions on the image where a policy reshapes them."""
+    import pandas as pd
+
+    from fieldshift.report import Sheet, show
+
+    asked, hidden = found.asked, len(found.layers) - len(rows)
+    left_out = [f"left out: {hidden} layers without parameters that leave the field as it is; --all lists them"]
+    title = f"{asked.name} at {asked.size} x {asked.size}, theory"
+    notes = [*found.shown_notes, *left_out * (hidden > 0)]
+    show(Sheet.from_frame(pd.DataFrame([*rows, last]), title=title, notes=notes))
+    if found.regions is not None and found.policy is not None:
+        still = "no motion" if found.form == "folded" else "equal frames"
+        motions = "; ".join(found.policy.describe()) or still
+        title = f"The field of {found.drawn.name} on the image, reshaped by {motions}"
+        show(Sheet.from_frame(pd.DataFrame(region_rows(found.regions)), title=title))
+
+
+def write_theory(
+    found: NetworkTheory, layers: list[str] | None, figure: Figure, out: str, *, resume: bool
+) -> tuple[Path, dict[str, Path]]:
+    """Writes result.json, the figures and, with a policy, the masks of the regions; returns the folder and the figures."""
+    from fieldshift.receptive_field.figures import save_figure
+
+    asked = found.asked
+    config = {
+        "network": asked.name,
+        "form": found.form,
+        "temporal": asked.temporal,
+        "frames": asked.frames,
+        "size": asked.size,
+        "channels": asked.channels,
+        "layers": layers,
+        "policy": plain_policy(found.policy),
+        "architecture": asked.architecture,
     }
-    config |= {"layers": layers, "policy": None if policy is None else jsonlib.loads(policy.to_json())}
-    config |= {"architecture": architecture}
     folder = open_run_folder(out, "receptive-field", config, resume)
     figures = {path.name: path for path in save_figure(figure, folder.path / "theory")}
-    if regions is not None:
-        figures |= write_regions(folder.path, regions)
-    folder.write_result({**values, "figures": {key: str(path) for key, path in figures.items()}})
-    if not as_json:
-        say(f"  {folder.path}")
-    return FieldResult(folder.path, table, figures)
+    if found.regions is not None:
+        figures |= write_regions(folder.path, found.regions)
+    folder.write_result({**found.to_json(), "figures": {key: str(path) for key, path in figures.items()}})
+    return folder.path, figures
 
 
-def looked_at(
-    name: str,
-    temporal: str,
-    frames: int,
-    classes: int,
-    channels: int,
-    size: int,
-    architecture: NetworkConfig,
-    motions: MotionsAt | None = None,
-) -> nn.Module:
+def looked_at(asked: AskedNetwork, motions: MotionsAt | None = None) -> nn.Module:
     """The network whose theory is asked for: a video network; a detector's backbone or a network of one's own as it is.
 
     Raises UserError for a name that is unknown, and for frames with a network whose places are not named.
     """
     from fieldshift.networks.foreign import detection_backbone, foreign_network
 
-    architecture.check_temporal(temporal)
+    name, temporal, frames = asked.name, asked.temporal, asked.frames
+    asked.architecture.check_temporal(temporal)
     task = next((task for task in TASKS if name in known_networks(task)), None)
     if name in known_detectors():
         if temporal != "none" or frames > 1:
@@ -151,10 +212,8 @@ def looked_at(
     if task is None and not is_foreign(name):
         raise unknown_network(name)
     if is_import_path(name) and temporal == "none" and frames == 1:
-        return foreign_network(name, num_classes=classes, in_channels=channels)
-    return build_network(
-        name, temporal, frames, task or "classification", classes, channels, (size, size), architecture, motions
-    )
+        return foreign_network(name, num_classes=asked.classes, in_channels=asked.channels)
+    return build_network(replace(asked, task=task or "classification"), motions)
 
 
 def whole_field(network: nn.Module, name: str, fields: list[LayerField], size: int) -> LayerField:

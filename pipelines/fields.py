@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 from fieldshift.console import say
 from fieldshift.data import LoadingOverrides
 from fieldshift.errors import UserError
+from fieldshift.experiment.policy_source import PolicySource, check_policy, read_policy, video_policy
+from fieldshift.experiment.session import Destination, Session, open_session
 from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
-from pipelines.options import check_network_name, check_policy
-from pipelines.problem import PolicySource, Problem, read_policy, video_policy
-from pipelines.session import Session, open_session
+from pipelines.describing import AskedNetwork
+from pipelines.options import check_network_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from fieldshift.data import DataSet
+    from fieldshift.experiment import Experiment
     from fieldshift.folding import AnyPolicy
     from pipelines.field_subjects import Subject
     from pipelines.sweeping import FrameSweep
@@ -33,28 +35,22 @@ SHOWN_ARMS = ("none", "wide-field", "replicate", "no-shift", "das", "das-folded"
 
 @dataclass(frozen=True)
 class FieldResult:
-    """Receptive fields: a table with a row a network, and the files of maps and figures."""
+    """Receptive fields: a table with one row per network or layer, and the files of maps and figures."""
 
     folder: Path | None
     table: pd.DataFrame
     figures: dict[str, Path]
 
 
-def receptive_field(
+def receptive_field(  # noqa: PLR0913 - the options of a command
     *,
-    runs: list[str] | None = None,
-    motions: list[str] | None = None,
-    before: bool = False,
-    noise: bool = False,
-    images: int = IMAGES,
-    unit: list[int] | None = None,
-    layers: list[str] | None = None,
-    all: bool = False,
-    network: str | None = None,
+    network: str,
     form: Form = "video",
     temporal: str = "none",
     frames: int = 1,
     policy: PolicySource = None,
+    layers: list[str] | None = None,
+    all: bool = False,
     classes: int = 10,
     channels: int = 3,
     size: int = 224,
@@ -62,87 +58,100 @@ def receptive_field(
     json: bool = False,
     out: str | None = None,
     resume: bool = False,
-    loading: LoadingOverrides = LoadingOverrides(),
-    tracking: TrackingConfig = TrackingConfig(),
 ) -> FieldResult:
-    """Shows receptive fields: a network's by theory (--network), or those of trained runs by gradients (--runs A B C).
+    """Computes the theoretical receptive field of a network, layer by layer, and reshaped by a policy's motions.
+
+    It needs no data. `fieldshift compare-fields` measures the fields of trained networks by gradients.
 
     Args:
-        runs: folders of trained networks, their MLflow run ids, or a frame sweep's folder; their effective fields are
-            compared on the same images.
-        motions: look at the runs under each of these instead of their own motions: own, plain (equal frames), a motion
-            such as rotate=30, a chain such as translate_x=0.3,zoom=1.2, or a policy file. Folded runs: own and plain.
-        before: look at every run also before its training.
-        noise: take uniform noise instead of test images.
-        images: how many images an effective field is averaged over.
-        unit: row and column of the unit in the layer's map; by default the centre.
-        layers: names of layers to show by theory, by default all; one alone is also the one that is drawn and reshaped.
-            With --runs the one layer to look at, by default the last feature map.
-        all: list also the layers without parameters that leave a field as it is.
         network: network name: also of any other classifier or detector (its backbone) of torchvision, or your own as
-            package.module:function; its theoretical field, layer by layer, needs no data.
-        form: how that network reads the policy's motions: as a video, or folded into one frame.
-        temporal: temporal module of that network; by default tsm where it has a policy.
-        frames: frames of that network's video; by default as many as the policy has.
-        policy: policy file whose motions reshape that network's field.
-        classes: classes of that network.
-        channels: image channels of that network.
-        size: height and width of that network's image in pixels.
-        architecture: how that network is built, beside its name.
+            package.module:function.
+        form: how the network reads the policy's motions: as a video, or folded into one frame.
+        temporal: temporal module of the network; by default tsm where it has a policy.
+        frames: frames of the network's video; by default as many as the policy has.
+        policy: policy file whose motions reshape the network's field.
+        layers: names of layers to show, by default all; one alone is also the one that is drawn and reshaped.
+        all: list also the layers without parameters that leave a field as it is.
+        classes: classes of the network.
+        channels: image channels of the network.
+        size: height and width of the network's image in pixels.
+        architecture: how the network is built, beside its name.
         json: print the theory as JSON.
-        out: run folder, with the figures; by default runs/receptive-field for runs, and none for theory alone.
-        resume: print the finished comparison in that folder.
-        loading: what is read in another way than in the first run's training.
-        tracking: where a comparison is recorded, and where MLflow run ids are looked up.
+        out: run folder, with the figures; none by default.
+        resume: write again into the folder of this very network.
     """
-    if (runs is None) == (network is None):
-        raise UserError("Give either --network NAME for a network's theory, or --runs FOLDER ... for trained networks.")
-    if network is not None:
-        if motions or before or noise or unit:
-            raise UserError(
-                "--motions, --before, --noise and --unit are for --runs; a network's theory takes --policy FILE."
-            )
-        check_form(form)
-        check_network_name(network)
-        if form == "folded" and policy is None:
-            raise UserError(
-                "--form folded moves channels by a policy's motions, but there is none; give --policy FILE."
-            )
-        check_policy(policy)
-        check_folder(out, "receptive-field", {}, resume)
+    check_form(form)
+    check_network_name(network)
+    if form == "folded" and policy is None:
+        raise UserError("--form folded moves channels by a policy's motions, but there is none; give --policy FILE.")
+    check_policy(policy)
+    check_folder(out, "receptive-field", {}, resume)
 
-        from pipelines.field_theory import network_theory
+    from pipelines.field_theory import network_theory, shown_theory
 
-        motion = read_policy(policy)
-        if motion is not None and form == "video":
-            motion = video_policy(motion, "--policy")
-        return network_theory(
-            network, form, temporal, frames, motion, layers, classes, channels, size, architecture, as_json=json, out=out,
-            resume=resume, every=all,
-        )  # fmt: skip
-    if form != "video":
-        raise UserError("--form is for --network; runs are looked at in the form that they were trained in.")
-    if policy is not None or json or all or architecture != NetworkConfig():
-        raise UserError(
-            "--policy, --architecture, --all and --json are for --network; runs are looked at under other motions by --motions."
-        )
+    motions = read_policy(policy)
+    if motions is not None and form == "video":
+        motions = video_policy(motions, "--policy")
+    asked = AskedNetwork(
+        name=network,
+        temporal=temporal,
+        frames=frames,
+        classes=classes,
+        channels=channels,
+        size=size,
+        architecture=architecture,
+    )
+    found = network_theory(asked, form, motions, layers)
+    return shown_theory(found, layers, as_json=json, out=out, resume=resume, every=all)
+
+
+def compare_fields(  # noqa: PLR0913 - the options of a command
+    *,
+    runs: list[str],
+    motions: list[str] | None = None,
+    before: bool = False,
+    noise: bool = False,
+    images: int = IMAGES,
+    unit: list[int] | None = None,
+    layers: list[str] | None = None,
+    loading: LoadingOverrides = LoadingOverrides(),
+    tracking: TrackingConfig = TrackingConfig(),
+    out: str | None = None,
+    resume: bool = False,
+) -> FieldResult:
+    """Compares the effective receptive fields of trained networks, measured by gradients on the same images.
+
+    Args:
+        runs: folders of trained networks, their MLflow run ids, or a frame sweep's folder.
+        motions: measure the runs under each of these instead of their own motions: own, plain (equal frames), a motion
+            such as rotate=30, a chain such as translate_x=0.3,zoom=1.2, or a policy file. Folded runs: own and plain.
+        before: measure every run also before its training.
+        noise: take uniform noise instead of test images.
+        images: number of images that an effective field is averaged over.
+        unit: row and column of the unit in the layer's map; by default the centre.
+        layers: the one layer to measure at, by default the last feature map.
+        loading: what is read in another way than in the first run's training.
+        tracking: where the comparison is recorded, and where MLflow run ids are looked up.
+        out: run folder, with the figures; by default runs/compare-fields.
+        resume: print the finished comparison in that folder.
+    """
     if images < 1:
         raise UserError(f"--images is {images}, but an effective field needs at least 1 image.")
     if not runs:
         raise UserError("--runs is empty; give folders of trained networks.")
     if len(set(runs)) < len(runs):
         raise UserError("--runs names a folder twice; give each once.")
-    one_layer(layers), one_unit(unit)
-    check_folder(out, "receptive-field", {}, resume)
+    layer, at = one_layer(layers), one_unit(unit)
+    check_folder(out, "compare-fields", {}, resume)
 
-    from pipelines.field_maps import Looking, compare_fields
+    from pipelines.field_maps import Looking, measure_fields
     from pipelines.field_subjects import subjects_of
     from pipelines.run_data import different_data, load_as_in_run
 
-    looking = Looking(images=images, noise=noise, layer=one_layer(layers), unit=one_unit(unit))
+    looking = Looking(images=images, noise=noise, layer=layer, unit=at)
     subjects = subjects_of(runs, tracking, motions=motions, before=before)
     first = subjects[0]
-    check_last_layers(subjects, looking.layer)
+    check_last_layers(subjects, layer)
     folders = list(dict.fromkeys(subject.folder for subject in subjects if subject.folder is not None))
     found = load_as_in_run(folders[0], first.card, loading)
     dataset = found.dataset
@@ -154,15 +163,20 @@ def receptive_field(
     for line in (*found.notes, *different_data(folders)):
         say(line)
     config = {
-        "runs": [run if not Path(run).exists() else str(Path(run).absolute()) for run in runs], "motions": motions,
-        "before": before, "noise": noise, "images": images, "unit": unit, "layers": layers, "loading": found.loading,
+        "runs": [run if not Path(run).exists() else str(Path(run).absolute()) for run in runs],
+        "motions": motions,
+        "before": before,
+        "noise": noise,
+        "images": images,
+        "unit": unit,
+        "layers": layers,
+        "loading": found.loading,
         "tracking": tracking,
-    }  # fmt: skip
+    }
     tags = {"data": first.card.data}
-    with open_session(
-        "receptive-field", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
-    ) as session:
-        return compare_fields(session, dataset, subjects, looking)
+    destination = Destination(out=out, resume=resume, tracking=tracking)
+    with open_session("compare-fields", destination, config=config, tags=tags, dataset=dataset) as session:
+        return measure_fields(session, dataset, subjects, looking)
 
 
 def one_layer(layers: list[str] | None) -> str | None:
@@ -199,20 +213,20 @@ def check_last_layers(subjects: list[Subject], layer: str | None) -> None:
 
 def run_fields(
     session: Session,
-    problem: Problem,
+    experiment: Experiment,
     dataset: DataSet,
     policy: AnyPolicy,
     trained: dict[str, Path],
     *,
-    seed: int,
     sweep: FrameSweep | None = None,
 ) -> FieldResult:
     """A study's receptive fields: those of its trained arms, and of the searched policy where none was trained.
 
     sweep: a frame sweep, the fields of whose networks are drawn against T.
     """
+    from fieldshift.experiment.cards import MOVED_ARMS, arm_card
     from fieldshift.training import load_network
-    from pipelines.field_maps import compare_fields
+    from pipelines.field_maps import measure_fields
     from pipelines.field_subjects import Subject, lengths_of
 
     subjects = [
@@ -223,9 +237,9 @@ def run_fields(
     if not subjects:
         say("  no trained networks: fields of networks with fresh weights")
         subjects = [
-            Subject(name=arm, card=problem.card(dataset, arm, policy, None, seed), folder=None, seed=seed)
-            for arm in ("none", "das-folded" if problem.form == "folded" else "das")
+            Subject(name=arm, card=arm_card(experiment, dataset, arm, policy, None), folder=None, seed=experiment.seed)
+            for arm in ("none", MOVED_ARMS[experiment.form])
         ]
     for frames, folder in ({} if sweep is None else lengths_of(sweep.rows)).items():
         subjects.append(Subject(name=f"T = {frames}", card=load_network(folder)[1], folder=folder, frames=frames))
-    return compare_fields(session, dataset, subjects)
+    return measure_fields(session, dataset, subjects)

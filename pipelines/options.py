@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fieldshift.errors import UserError
 from fieldshift.forms import check_form
-from fieldshift.motions import policy_file as policy_document
 from fieldshift.networks.names import is_foreign, known_detectors, known_networks, unknown_network
 from fieldshift.run_folder import check_writable
 from fieldshift.tasks import TASKS
-from fieldshift.training import arm_named
 from fieldshift.training.card_file import read_card
-from pipelines.problem import PolicySource, policy_file
 from search_spaces import motion_spaces
-
-
-def check_policy(source: PolicySource | Path) -> None:
-    """Raises UserError where a policy is given and its document cannot be read; its motions are checked later."""
-    if not isinstance(source, (str, Path, dict)):  # none, or a policy in Python
-        return
-    text = json.dumps(source) if isinstance(source, dict) else policy_document.text_of(policy_file(source))
-    try:
-        policy_document.document_of(text)
-    except UserError as error:
-        raise policy_document.invalid(
-            "--policy" if isinstance(source, dict) else str(policy_file(source)), error
-        ) from None
 
 
 def check_network_name(name: str) -> None:
@@ -81,8 +64,8 @@ def check_pictures(images: Sequence[str]) -> None:
             raise UserError(f"{name} is not there; put it back, or name another.")
 
 
-def check_arms_policy(arms: Sequence[str], policy: PolicySource) -> None:
-    """Raises UserError where one of the arms needs a policy and none is given."""
-    for name in arms:
-        if policy is None and arm_named(name).needs_policy:
-            raise UserError(f"The arm '{name}' needs a policy; give --policy FILE (fieldshift search makes one).")
+def only_one(words: Sequence[str] | None, plural: str, advice: str) -> str:
+    """The one word that was given. Raises UserError for none or several, with the advice."""
+    if not words or len(words) > 1:
+        raise UserError(f"{len(words or [])} {plural} are named; {advice}.")
+    return words[0]

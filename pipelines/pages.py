@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from fieldshift.experiment.labels import score_metric
 from fieldshift.tracking.store import RUN_TAG
 from fieldshift.tracking.views import Chart, Section, View, bars, images, lines, parallel, points
-from pipelines.labels import score_metric
 
 PAGES = ("arms", "frames", "fields", "search")
 MOST_CANDIDATES = 12

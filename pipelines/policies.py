@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,22 +9,29 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
 from fieldshift.console import duration, progress, say
 from fieldshift.errors import RunFailedError, UserError, unknown_name
+from fieldshift.experiment.labels import run_name
+from fieldshift.experiment.options import Experiment
+from fieldshift.experiment.placement import placed, workers_of_trials
+from fieldshift.experiment.policy_source import PolicySource, operations_of, plain_policy, read_policy, say_other_length
+from fieldshift.experiment.search_trial import (
+    describe_space,
+    number_of_passes,
+    pass_note,
+    run_search_trial,
+    search_payload,
+)
 from fieldshift.forms import Form
-from fieldshift.motions import policy_file as policy_document
 from fieldshift.search import SearchConfig
 from fieldshift.training import arm_named
-from pipelines.labels import run_name
 from pipelines.pages import search_view
-from pipelines.placement import placed, workers_of_trials
-from pipelines.problem import PolicySource, Problem, policy_file, read_policy, say_other_length
 from pipelines.search_records import metrics_of, pass_metrics, record_found, search_labels
-from pipelines.searching import SearchResult, note, passes_of, run_search_trial, search_payload, space_words
+from pipelines.searching import SearchResult
 
 if TYPE_CHECKING:
+    from fieldshift.experiment.session import Session
     from fieldshift.folding import AnyPolicy
     from fieldshift.search import Space
     from fieldshift.tracking import Run
-    from pipelines.session import Session
 
 SEARCHES = ("per-seed", "one")
 """per-seed: a search for each training seed, so that intervals hold what searches differ by. one: the first seed's for all."""
@@ -66,20 +72,6 @@ class ArmPolicies:
         spent = [0.0 if found is None else found.operations for found in (self.of(arm, seed) for seed in seeds)]
         known = [each for each in spent if each is not None]
         return sum(known) / len(known) if len(known) == len(spent) else None
-
-
-def operations_of(source: PolicySource | AnyPolicy) -> float | None:
-    """What a policy tells of its search's floating-point operations; None where it tells nothing.
-
-    Reads a policy file without checking the motions in it.
-    """
-    if isinstance(source, str):
-        found = policy_document.document_of(policy_document.text_of(policy_file(source))).get("found")
-    else:
-        found = source.get("found") if isinstance(source, dict) else getattr(source, "found", None)
-    cost = found.get("cost") if isinstance(found, dict) else None
-    spent = cost.get("operations") if isinstance(cost, dict) else None
-    return float(spent) if isinstance(spent, int | float) and 0 < spent < math.inf else None
 
 
 def given_policies(policy: PolicySource, folded_policy: PolicySource) -> dict[Form, AnyPolicy]:
@@ -131,14 +123,13 @@ def policies_searched(
 
 def run_searches(
     session: Session,
-    problem: Problem,
+    experiment: Experiment,
     space: Space,
-    space_name: str,
     config: SearchConfig,
     *,
+    space_name: str,
     edges: dict[Form, int],
     seeds: Sequence[int],
-    cluster: ClusterConfig,
     digest: str,
 ) -> dict[tuple[Form, int], SearchResult]:
     """Searches with every seed in every form of `edges` (the decisions of each), as trials below the session's folder.
@@ -155,13 +146,14 @@ def run_searches(
     if finished is None:
         payloads, passes = [], {}
         for (form, seed), key in keys.items():
-            payload = search_payload(
-                replace(problem, form=form), space_name, config, seed=seed, digest=digest, folder=session.path / key,
-            )  # fmt: skip
+            own = replace(experiment, form=form, seed=seed)
+            payload = search_payload(own, space_name, config, digest=digest, folder=session.path / key)
             payloads.append({"key": key, "form": form, **payload})
-            passes[key] = passes_of(config, space, edges[form])
-        say(f"  {space.name}: {space_words(space)}")
-        finished = session.folder.write_result({"searches": search_trials(session, payloads, passes, cluster)})
+            passes[key] = number_of_passes(config, space, edges[form])
+        say(f"  {space.name}: {describe_space(space)}")
+        finished = session.folder.write_result(
+            {"searches": search_trials(session, payloads, passes, experiment.cluster)}
+        )
     rows = {row["key"]: row for row in finished["searches"]}
     results = {}
     for (form, seed), key in keys.items():
@@ -180,7 +172,7 @@ def search_trials(
     session: Session, payloads: list[dict[str, Any]], passes: dict[str, int], cluster: ClusterConfig
 ) -> list[dict[str, Any]]:
     """Runs the searches as trials: progress, one MLflow run and one row for each."""
-    from pipelines.running import last_line
+    from fieldshift.experiment.training_runs import last_line
 
     runs: dict[str, Run] = {}
     done: dict[str, int] = {}
@@ -202,7 +194,7 @@ def search_trials(
             run_of(trial).log_metrics(pass_metrics(metrics), step=step)
             if "train/loss" in metrics:
                 done[key] = step
-                bar.show(sum(done.values()), f"{key}: {note(metrics)}")
+                bar.show(sum(done.values()), f"{key}: {pass_note(metrics)}")
 
         def finished(result: TrialResult) -> None:
             run = run_of(result.trial)
@@ -213,17 +205,25 @@ def search_trials(
             bar.show(sum(done.values()), f"{'failed' if result.value is None else 'done'}: {result.key}")
 
         results = run_trials(
-            run_search_trial, payloads, cluster=cluster, name=session.path.name, storage=session.path / "ray",
-            on_report=reported, on_done=finished, resume=session.resume,
-        )  # fmt: skip
+            run_search_trial,
+            payloads,
+            cluster=cluster,
+            name=session.path.name,
+            storage=session.path / "ray",
+            on_report=reported,
+            on_done=finished,
+            resume=session.resume,
+        )
     for result in results:
         if result.value is None:
             raise RunFailedError(
                 f"The search {result.key} failed: {last_line(result.error)}; --resume keeps the others."
             )
     session.keep(search_view(session.mark, metrics_of(result.value for result in results)))
-    return [{"key": result.key, "form": result.trial["form"], "seed": result.trial["seed"], **(result.value or {})}
-            for result in results]  # fmt: skip
+    return [
+        {"key": result.key, "form": result.trial["form"], "seed": result.trial["seed"], **(result.value or {})}
+        for result in results
+    ]
 
 
 def search_cluster(cluster: ClusterConfig) -> ClusterConfig:
@@ -236,15 +236,17 @@ def search_cluster(cluster: ClusterConfig) -> ClusterConfig:
 
 def record_of(results: dict[tuple[Form, int], SearchResult]) -> list[dict[str, Any]]:
     """The searches as a result file holds them."""
-    import json
-
     return [
         {
-            "form": form, "seed": seed, "policy": json.loads(result.policy.to_json()), "words": result.policy.describe(),
-            "seconds": result.seconds, "folder": str(result.folder),
+            "form": form,
+            "seed": seed,
+            "policy": plain_policy(result.policy),
+            "words": result.policy.describe(),
+            "seconds": result.seconds,
+            "folder": str(result.folder),
         }
         for (form, seed), result in results.items()
-    ]  # fmt: skip
+    ]
 
 
 def settings_of(searches: str | None, search: SearchConfig) -> dict[str, Any]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fieldshift.console import say
 from fieldshift.data import LoadingConfig
 from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
+from fieldshift.experiment.policy_source import PolicySource, check_policy, missing_policy
 from fieldshift.forms import Form, check_form
-from pipelines.options import check_figure, check_pictures, check_policy
-from pipelines.problem import PolicySource
+from pipelines.options import check_figure, check_pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fieldshift.folding import AnyPolicy
 
 NEIGHBOURS = (
     "the frames are the neighbouring frames' motions: previous, reference, next; each moves a share of the channels"
@@ -26,7 +32,16 @@ class PreviewResult:
     words: list[str]
 
 
-def preview(
+@dataclass(frozen=True)
+class Examples:
+    """Images (N, C, H, W) to draw, a label for each, and what to say of how they were made."""
+
+    pixels: Tensor
+    labels: list[str]
+    notes: list[str]
+
+
+def preview(  # noqa: PLR0913 - the options of a command
     *,
     policy: PolicySource,
     data: str = "digit-pairs-left",
@@ -57,53 +72,21 @@ def preview(
     path = check_figure(out, (".png", ".svg", ".pdf"))
     if examples < 1:
         raise UserError(f"--examples is {examples}, but must be at least 1.")
-    if policy is None:
-        raise UserError("A preview needs a policy; give --policy FILE (fieldshift search makes one).")
-    if frames is not None and frames < 1:
-        raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
-    check_form(form)
-    if form == "folded" and frames is not None and frames < 3:
-        raise UserError(
-            f"--frames is {frames}, but --form folded needs a frame to either side of the reference; give 3 or more."
-        )
-    check_policy(policy)
+    check_motions(policy, frames, form)
     if images:
         check_pictures(images)
     else:
         check_data_name(data, loading, loading.root)
 
-    import torch
-
-    from fieldshift.folding import check_folds
     from fieldshift.motions import Policy
     from fieldshift.report import frame_strip
     from fieldshift.training.frames import as_floats
-    from pipelines.problem import load_data, read_policy, video_policy
-    from pipelines.using import read_picture
 
-    found = read_policy(policy)
-    assert found is not None
-    found = found if frames is None else found.with_frames(frames)
-    if form == "folded":
-        check_folds(found)
-    else:
-        found = video_policy(found, "A preview in the form video")
-    words = found.describe() or ["the image itself in every frame"]
-    if form == "folded":
-        words = [NEIGHBOURS, *words]
-    if images:
-        height, width = loading.size or (224, 224)
-        labels = [Path(name).name for name in images]
-        rows = [read_picture(Path(name), 3, (height, width)) for name in images]
-        pixels = torch.stack(rows)
-        words = [*words, f"the pictures were scaled and cropped to their middle, {height} x {width} px"]
-    else:
-        dataset = load_data(data, task, loading)
-        chosen = torch.arange(min(examples, len(dataset.train)))
-        pixels, targets = dataset.train.gather(chosen)
-        named = dataset.task == "classification"
-        labels = [f"class {dataset.classes[int(label)]}" for label in targets] if named else []
-        labels = labels or [f"image {int(i)}" for i in chosen]
+    found = policy_in_form(policy, frames, form)
+    chosen = pictures(images, loading) if images else training_examples(data, task, loading, examples)
+    words = [*found.describe()] or ["the image itself in every frame"]
+    words = [*([NEIGHBOURS] if form == "folded" else []), *words, *chosen.notes]
+    pixels, labels = chosen.pixels, chosen.labels
     drawn = found if isinstance(found, Policy) else found.parts
     if not isinstance(found, Policy):
         labels = [line.partition(":")[0] for line in found.describe()]
@@ -115,3 +98,57 @@ def preview(
         say(line)
     say(str(path))
     return PreviewResult(path, words)
+
+
+def check_motions(policy: PolicySource, frames: int | None, form: Form) -> None:
+    """Raises UserError where there is no policy, or no such number of frames or form."""
+    if policy is None:
+        raise missing_policy("A preview")
+    if frames is not None and frames < 1:
+        raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
+    check_form(form)
+    if form == "folded" and frames is not None and frames < 3:
+        raise UserError(
+            f"--frames is {frames}, but --form folded needs a frame to either side of the reference; give 3 or more."
+        )
+    check_policy(policy)
+
+
+def policy_in_form(policy: PolicySource, frames: int | None, form: Form) -> AnyPolicy:
+    """The policy with that number of frames, None for its own. Raises UserError where it has no such form."""
+    from fieldshift.experiment.policy_source import read_policy, video_policy
+    from fieldshift.folding import check_folds
+
+    found = read_policy(policy)
+    assert found is not None
+    found = found if frames is None else found.with_frames(frames)
+    if form == "folded":
+        check_folds(found)
+        return found
+    return video_policy(found, "A preview in the form video")
+
+
+def pictures(images: list[str], loading: LoadingConfig) -> Examples:
+    """Picture files, scaled and cropped to one size."""
+    import torch
+
+    from pipelines.using import read_picture
+
+    height, width = loading.size or (224, 224)
+    rows = [read_picture(Path(name), 3, (height, width)) for name in images]
+    note = f"the pictures were scaled and cropped to their middle, {height} x {width} px"
+    return Examples(torch.stack(rows), [Path(name).name for name in images], [note])
+
+
+def training_examples(data: str, task: str | None, loading: LoadingConfig, count: int) -> Examples:
+    """The first training images of a data set, labelled by class or number."""
+    import torch
+
+    from fieldshift.experiment.dataset import load_data
+
+    dataset = load_data(data, task, loading)
+    chosen = torch.arange(min(count, len(dataset.train)))
+    pixels, targets = dataset.train.gather(chosen)
+    if dataset.task == "classification":
+        return Examples(pixels, [f"class {dataset.classes[int(label)]}" for label in targets], [])
+    return Examples(pixels, [f"image {int(i)}" for i in chosen], [])

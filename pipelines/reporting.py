@@ -39,48 +39,39 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fieldshift.data import DataSet
+    from fieldshift.experiment.session import Session
     from fieldshift.forms import Form
-    from fieldshift.training import Recipe
     from pipelines.comparison import Comparison
     from pipelines.fields import FieldResult
-    from pipelines.problem import Problem
     from pipelines.searching import SearchResult
-    from pipelines.session import Session
+    from pipelines.study_plan import PreparedStudy
+    from pipelines.studying import StudyFindings
     from pipelines.sweeping import FrameSweep
 
 EXAMPLES = 4
 
 
-def write_study_report(
-    session: Session,
-    problem: Problem,
-    dataset: DataSet,
-    found: dict[Form, SearchResult],
-    searches: dict[tuple[Form, int], SearchResult],
-    comparison: Comparison | None,
-    sweep: FrameSweep | None,
-    fields: FieldResult | None,
-    *,
-    seeds: list[int],
-    recipe: Recipe,
-) -> Path:
+def write_study_report(session: Session, study: PreparedStudy, found: StudyFindings) -> Path:
     """Writes report.html into the study's folder; stages that were not run are left out."""
-    where = f"{problem.data}, {problem.network} + {problem.temporal}, T = {problem.frames}"
+    experiment, dataset = study.experiment, study.dataset
+    comparison, sweep, fields = found.comparison, found.frames, found.fields
+    seeds, recipe = study.plan.comparison.seeds, study.plan.comparison.recipe
+    where = f"{experiment.data}, {experiment.network} + {experiment.temporal}, T = {experiment.frames}"
     score = "accuracy" if dataset.task == "classification" else "mIoU"
-    sections = [policy_section(dataset, found, searches, where)]
+    sections = [policy_section(dataset, found.firsts, found.searches, where)]
     if comparison is not None:
-        sections.insert(0, comparison_section(comparison, score, where, len(seeds), notes_on(problem.data)))
+        sections.insert(0, comparison_section(comparison, score, where, len(seeds), notes_on(experiment.data)))
     if sweep is not None:
-        sections.append(sweep_section(sweep, score, where, notes_on(problem.data)))
+        sections.append(sweep_section(sweep, score, where, notes_on(experiment.data)))
     if fields is not None:
         sections.append(fields_section(fields, where))
     sections.append(
         conditions_section(
             conditions={
-                "data": f"{problem.data} (digest {dataset.digest}): {len(dataset.train):,} training and "
+                "data": f"{experiment.data} (digest {dataset.digest}): {len(dataset.train):,} training and "
                 f"{len(dataset.test):,} test images, {dataset.size[0]} x {dataset.size[1]} px",
                 "protocol": dataset.protocol,
-                "network": f"{problem.network}, temporal module {problem.temporal}, {problem.frames} frames",
+                "network": f"{experiment.network}, temporal module {experiment.temporal}, {experiment.frames} frames",
                 "recipe": f"{recipe.epochs} epochs, batch {recipe.batch}, {recipe.optimizer} at "
                 f"{recipe.learning_rate:g}, {recipe.schedule}, weight decay {recipe.weight_decay:g}",
                 "seeds": ", ".join(str(seed) for seed in seeds),
@@ -88,7 +79,7 @@ def write_study_report(
             commands=[f"fieldshift study --config {shown_path(session.path / 'config.yaml')}"],
             cautions=[
                 *([] if comparison is None else caveats(comparison.summary)),
-                *notes_on(problem.data),
+                *notes_on(experiment.data),
                 *failures(comparison, sweep),
             ],
         )
@@ -256,7 +247,7 @@ def fields_section(fields: FieldResult, where: str) -> Section:
                     "never meet.",
                 ]
             ),
-            Code(f"fieldshift receptive-field --runs {shown_path(fields.folder.parent)}/compare/trials/..."),
+            Code(f"fieldshift compare-fields --runs {shown_path(fields.folder.parent)}/compare/trials/..."),
         ],
     )
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from fieldshift.data import DataSet, LoadingConfig, LoadingOverrides, changes, with_classes
 from fieldshift.errors import UserError, reason_of
+from fieldshift.experiment.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
+from fieldshift.experiment.dataset import load_data, loading_from_plain
 from fieldshift.run_folder import read_config
-from pipelines.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
-from pipelines.problem import load_data, loading_from_plain
 
 if TYPE_CHECKING:
     from fieldshift.training import NetworkCard

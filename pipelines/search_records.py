@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.labels import Labels, policy_labels, sectioned
+from fieldshift.experiment.labels import Labels, policy_labels, sectioned
 
 if TYPE_CHECKING:
     from fieldshift.tracking import Run

@@ -8,62 +8,51 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.cluster import ClusterConfig, check_fits
-from fieldshift.cluster.reach import check_reach
+from fieldshift.cluster import ClusterConfig
 from fieldshift.console import duration, say
-from fieldshift.data import LoadingConfig
-from fieldshift.errors import UserError, unknown_name
-from fieldshift.forms import FORMS, Form, check_form
-from fieldshift.networks import NetworkConfig
-from fieldshift.readings import READINGS
-from fieldshift.run_folder import check_folder, is_finished
+from fieldshift.experiment import Experiment
+from fieldshift.experiment.budget import readings_of
+from fieldshift.experiment.placement import placed, workers_of_trials
+from fieldshift.experiment.session import FailsWithTrials, Session, open_session
+from fieldshift.forms import Form, check_form
+from fieldshift.run_folder import is_finished
 from fieldshift.search import SearchConfig
-from fieldshift.tracking import TrackingConfig
-from fieldshift.training import Recipe, arm_named
-from pipelines.alignment import check_alignment
-from pipelines.arms import arms_that_build, check_arms, check_forms
-from pipelines.comparing import check_seeds
-from pipelines.comparison import Comparison, run_comparison
+from fieldshift.training import Recipe
+from pipelines.comparison import Comparison, ComparisonPlan, run_comparison
 from pipelines.field_records import record_on_trials
 from pipelines.fields import FieldResult, run_fields
-from pipelines.options import check_space
-from pipelines.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
 from pipelines.policies import (
     FOLDER,
     SEARCHES,
     ArmPolicies,
-    check_searches,
     policies_searched,
     record_of,
     run_searches,
     search_cluster,
 )
-from pipelines.problem import MOVED_ARMS, Problem, smallest_step
-from pipelines.readings import check_copies, check_readings, check_tuning
-from pipelines.searching import SearchResult, check_edges, check_frames, space_of_search
-from pipelines.session import FailsWithTrials, Session, open_session
+from pipelines.searching import SearchResult
+from pipelines.study_plan import (
+    STAGES,
+    STUDY_READINGS,
+    STUDY_RECIPE,
+    STUDY_SEEDS,
+    PreparedStudy,
+    StudyPlan,
+    check_stages,
+    checked_counts,
+    prepare_study,
+    study_arms,
+)
 from pipelines.summing import record_study
-from pipelines.sweeping import FEWEST, FrameSweep, check_counts, run_sweep, swept_arm
+from pipelines.sweeping import FrameSweep, run_sweep, swept_arm
 
 if TYPE_CHECKING:
-    from fieldshift.data import DataSet
     from fieldshift.folding import AnyPolicy
-
-STAGES = ("search", "compare", "frames", "receptive-field", "report")
-
-# What fits into a quarter of an hour on two cores; `--arms all` has the rest.
-STUDY_ARMS = (
-    "none", "affine", "randaugment", "das", "replicate", "random-policy", "das-folded", "das-folded+affine",
-    "random-policy-folded", "dilated", "dilated+affine",
-)  # fmt: skip
-STUDY_SEEDS, STUDY_READINGS = 5, READINGS[:2]
-STUDY_RECIPE = Recipe(epochs=6)
-STUDY_FRAMES, STUDY_STEPS = (1, 3, 5), (3, 5, 7)
 
 
 @dataclass(frozen=True)
 class StudyResult(FailsWithTrials):
-    """What a study found; a stage that was not asked for, and not there from before, is None.
+    """The results of a study; a stage that was not asked for, and not there from before, is None.
 
     Attributes:
         folder: the run folder, with report.html and the MLflow store.
@@ -88,248 +77,247 @@ class StudyResult(FailsWithTrials):
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def study(
+def study(  # noqa: PLR0913 - the options of a command
     *,
-    data: str = "digit-pairs-left",
-    task: str | None = None,
-    network: str = "tiny-resnet",
-    temporal: str = "tsm",
-    frames: int = 3,
     form: Form | None = None,
     searches: str = "per-seed",
     space: str = "affine-one",
     arms: list[str] | None = None,
-    readings: list[str] | None = None,
+    budgets: list[str] | None = None,
     frame_counts: list[int] | None = None,
     stages: list[str] | None = None,
-    seed: int = 0,
     seeds: int = STUDY_SEEDS,
     frame_seeds: int = 1,
-    average_copies: int = 8,
+    tta_copies: int = 8,
     tune_randaugment: int = 0,
-    out: str | None = None,
-    resume: bool = False,
     search: SearchConfig = SearchConfig(),
     recipe: Recipe = STUDY_RECIPE,
-    architecture: NetworkConfig = NetworkConfig(),
-    loading: LoadingConfig = LoadingConfig(),
     cluster: ClusterConfig = ClusterConfig(trials_at_once=2),
-    tracking: TrackingConfig = TrackingConfig(),
+    **shared: Any,
 ) -> StudyResult:
     """Runs the whole job: search, compare, frames, receptive-field, report.
 
     Args:
-        data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
-        task: classification or segmentation; by default the data set's own.
-        network: network name, the same in search and in every arm.
-        temporal: temporal module of the video arms.
-        frames: frames of the videos; in the folded form they decide the step between neighbouring frames.
         form: video or folded, to search and compare in one of the forms; by default in both.
         searches: per-seed (a search for every seed), or one (that of the first seed serves all).
         space: search space: a name, or a TOML file.
         arms: arms to compare, or "all"; any arm may be joined with a 2D augmentation, such as das-folded+affine. By
             default none, affine, randaugment, das in both forms, das-folded+affine, their controls and dilated kernels.
-        readings: "equal epochs" and "equal compute" by default; "equal compute, search included" trains arms without a
-            search longer, by what the dearest search took.
+        budgets: equal-epochs and equal-compute by default; search-included trains arms without a search longer, by the
+            operations of the most expensive search.
         frame_counts: numbers of frames in the frame sweep, in the folded form those from 3 on; by default 1 3 5, and 3 5 7.
         stages: which stages to run, by default all: search, compare, frames, receptive-field, report.
-        seed: the first seed of searches and comparison.
         seeds: how many seeds each arm is trained with.
         frame_seeds: how many seeds each number of frames is trained with.
-        average_copies: augmented copies for test-time averaging of arms with a 2D augmentation, which are then judged by it:
+        tta_copies: augmented copies for test-time augmentation of arms with a 2D augmentation, which are then judged by it:
             copies + 1 single-frame passes, so a video of T frames has as many views as fit into them, and is judged plain
             where that is one; 0 judges all arms plain.
         tune_randaugment: samples of an Optuna search for N and M of the arm randaugment, each trained for as many epochs as
             the arm; 0 for torchvision's defaults, which arms joined with it (das+randaugment) always have.
-        out: run folder; by default runs/study.
-        resume: go on with the run in that folder: finished stages and trials are kept.
         search: how the searches are run.
         recipe: training recipe, the same in every arm.
-        architecture: how the network is built, beside its name.
-        loading: how files are read.
         cluster: where it runs.
-        tracking: where it is recorded.
+        shared: the options of `fieldshift.experiment.Experiment`: data, task, network, temporal, frames, seed,
+            architecture, loading, tracking, out, resume.
     """
+    experiment = Experiment(form=form or "video", cluster=cluster, **shared)
     wanted = check_stages(stages)
     if form is not None:
         check_form(form)
-    chosen = study_arms(arms, form, temporal)
-    reading = check_readings(readings, STUDY_READINGS)
-    counts = check_counts(list(STUDY_FRAMES) if frame_counts is None else frame_counts)
-    steps = list(STUDY_STEPS) if frame_counts is None else [count for count in counts if count >= FEWEST]
-    check_seeds(seeds)
-    check_seeds(frame_seeds)
-    check_copies(average_copies)
-    check_tuning(tune_randaugment, chosen)
-    searched_by = search_cluster(cluster)
-    search.check(sharing_workers(searched_by))
-    check_space(space)
-    check_frames(search, frames)
-    check_searches(searches, search, FORMS)
-    problem = Problem(
-        data=data, task=task, network=network, temporal=temporal, frames=frames, architecture=architecture, loading=loading,
-        form=form or "video",
-    )  # fmt: skip
-    problem.check_names()
-    if arms is not None:
-        check_forms(chosen, problem)
-    recipe.check(sharing_workers(cluster), here=cluster.address is None)
-    base = {**problem.plain(), "form": form, "seed": seed, "seeds": seeds, "cluster": cluster, "tracking": tracking}
-    searching = {"space": space, "searches": searches, "search": search}
-    compared = {
-        "space": space, "readings": reading, "recipe": recipe, "average_copies": average_copies,
-        "tune_randaugment": tune_randaugment,
-    }  # fmt: skip
-    swept = {"frame_counts": frame_counts and counts, "frame_seeds": frame_seeds, "recipe": recipe}
-    check_folder(out, "study", {**base, **searching, **compared, **swept}, resume)
-    if searched_by.trial_workers or cluster.trials_at_once != 0:
-        check_reach(cluster, max(searched_by.trial_workers, 1))
-    check_fits(cluster, cluster.workers)
-    check_trials_fit(cluster)
-
-    from fieldshift.search import load_space
-    from pipelines.reporting import write_study_report
-
-    motion_space = load_space(space)
-    check_edges(search, motion_space)
-    motion_space = space_of_search(motion_space, search)
-    dataset = problem.check()
-    step = smallest_step(len(dataset.train), recipe.batch, sharing_workers(cluster), recipe.sync_batch_norm)
-    searched = smallest_step(
-        len(dataset.train) // 2, search.batch, sharing_workers(searched_by), search.like(recipe).sync_batch_norm
+    compared = ComparisonPlan(
+        arms=study_arms(arms, form, experiment.temporal),
+        readings=readings_of(budgets, STUDY_READINGS),
+        seeds=experiment.seeds(seeds),
+        recipe=recipe,
+        copies=tta_copies,
+        tuning_samples=tune_randaugment,
     )
-    chosen, edges = arms_that_build(
-        problem, dataset, chosen, {}, motion_space, seed=seed, named=arms is not None, step=step, searched=searched
+    plan = StudyPlan(
+        experiment=experiment,
+        form=form,
+        stages=wanted,
+        named=arms is not None,
+        searches=searches,
+        space=space,
+        search=search,
+        frame_counts=checked_counts(frame_counts),
+        frame_seeds=frame_seeds,
+        comparison=compared,
     )
-    if not edges:
-        edges = {problem.form: problem.edges_to_decide(dataset, motion_space, seed, step=searched)}
-    if "frames" in wanted and "video" not in edges and not steps:
-        raise UserError(
-            f"--frame_counts holds {', '.join(map(str, counts))}, but the folded form needs a frame to either side of the "
-            "reference; give 3 or more."
-        )
-    if "frames" in wanted and "video" in edges:
-        check_alignment(dataset.task, MOVED_ARMS["video"], None, motion_space, max(counts))
-    seed_list = list(range(seed, seed + seeds))
-    parts: dict[str, dict[str, Any]] = {
-        "search": {**base, **searching},
-        "compare": {**base, **compared, "arms": chosen},
-        "frames": {**base, **swept},
-        "receptive-field": {**base},
-    }  # fmt: skip
-    config = {**parts["search"], **parts["compare"], **parts["frames"]}
-    tags = {"data": data, "network": network, "frames": str(frames), "form": " and ".join(edges)}
+    plan.check()
+    prepared = prepare_study(plan)
+    tags = {
+        "data": experiment.data,
+        "network": experiment.network,
+        "frames": str(experiment.frames),
+        "form": " and ".join(prepared.edges),
+    }
+    with open_session("study", experiment, config=prepared.config, tags=tags, dataset=prepared.dataset) as session:
+        return run_stages(session, prepared)
+
+
+@dataclass(kw_only=True)
+class StudyFindings:
+    """The results of a study's stages; a stage that was not run is None.
+
+    Attributes:
+        searches: all searches, by form and seed.
+        firsts: those of the first seed by form.
+        comparison, frames, fields: results of the later stages.
+        report: the report's file.
+    """
+
+    searches: dict[tuple[Form, int], SearchResult]
+    firsts: dict[Form, SearchResult]
+    comparison: Comparison | None = None
+    frames: FrameSweep | None = None
+    fields: FieldResult | None = None
+    report: Path | None = None
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The trials that failed, and why."""
+        parts = (self.comparison, self.frames)
+        return {key: why for part in parts if part is not None for key, why in part.failed.items()}
+
+    @property
+    def policy_part(self) -> dict[str, Any]:
+        """The policies as part of the configuration of later stages, which depend on them."""
+        found = record_of(self.searches)
+        return {"policies": [{name: each[name] for name in ("form", "seed", "policy")} for each in found]}
+
+    def policies(self, seeds: list[int]) -> ArmPolicies:
+        """The policies of the arms with each seed."""
+        return ArmPolicies(policies_searched(self.searches, seeds))
+
+
+def run_stages(session: Session, study: PreparedStudy) -> StudyResult:
+    """Runs the stages asked for, or takes finished ones from the folder; prints, records and returns their results."""
     started = time.perf_counter()
-    with open_session(
-        "study", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
-    ) as session:
-        comparison = sweep = fields = report = None
-        with placed(cluster, on_ray=needs_ray(session, wanted, cluster)):
-            where = f"{motion_space.name} on {data} with {network} + {temporal}, T = {frames}"
-            of_each = f"{seeds} seeds" if searches == SEARCHES[0] and seeds > 1 else f"seed {seed}"
-            headline(session, "search", f"{where}, in the form {' and '.join(edges)}, {of_each}")
-            results = run_searches(
-                session.stage(FOLDER, parts["search"]), problem, motion_space, space, search.like(recipe), edges=edges,
-                seeds=seed_list if searches == SEARCHES[0] else seed_list[:1], cluster=searched_by, digest=dataset.digest,
-            )  # fmt: skip
-            policies = ArmPolicies(policies_searched(results, seed_list))
-            firsts = {form: results[form, seed] for form in edges}
-            save_policies(session.path, firsts)
-            # Later stages stand on these very policies: they are part of what those were configured with.
-            found = record_of(results)
-            policy_part = {"policies": [{name: each[name] for name in ("form", "seed", "policy")} for each in found]}
-            if "compare" in wanted:
-                headline(session, "compare", f"{len(chosen)} arms, {seeds} seeds, {' and '.join(reading)}")
-                comparison = run_comparison(
-                    session.stage("compare", {**parts["compare"], **policy_part}), problem, dataset, policies,
-                    motion_space, arms=chosen, readings=reading, seeds=seed_list, recipe=recipe, cluster=cluster,
-                    copies=average_copies, tune_randaugment=tune_randaugment, searches=found,
-                )  # fmt: skip
-            if "frames" in wanted:
-                lengths: dict[Form, list[int]] = {"video": counts, "folded": steps}
-                arms_swept = [
-                    swept_arm(problem, dataset, each, policies, seed, lengths[each], recipe)
-                    for each in edges
-                    if lengths[each]
-                ]
-                swept_words = "; ".join(f"{one.arm} T = {', '.join(map(str, one.counts))}" for one in arms_swept)
-                headline(session, "frames", f"{swept_words}, {frame_seeds} seed(s)")
-                sweep = run_sweep(
-                    session.stage("frames", {**parts["frames"], **policy_part}), problem, dataset, policies,
-                    arms=arms_swept, seeds=seed_list[:frame_seeds], cluster=cluster,
-                    known=[] if comparison is None else comparison.rows.to_dict("records"),
-                )  # fmt: skip
-        first = next(iter(firsts.values()))
-        if "receptive-field" in wanted:
-            headline(session, "receptive-field", "theoretical, reshaped and effective")
-            stage = session.stage("receptive-field", {**parts["receptive-field"], **policy_part})
-            fields = run_fields(
-                stage, problem, dataset, first.policy, trained_folders(comparison), seed=seed, sweep=of_one_arm(sweep)
-            )
-            if comparison is not None:
-                sheet = fields.table.set_index("network").to_dict("index")
-                record_on_trials(session, sheet, comparison.rows.to_dict("records"))
-        if "report" in wanted:
-            headline(session, "report", "tables and figures")
-            report = write_study_report(
-                session, problem, dataset, firsts, results, comparison, sweep, fields, seeds=seed_list, recipe=recipe
-            )
-        seconds = time.perf_counter() - started
-        failed = {key: why for part in (comparison, sweep) if part is not None for key, why in part.failed.items()}
-        write_summary(session, found, comparison, sweep, fields, report, dataset, seconds, failed)
-        files = [session.path / name for name in policy_files(firsts).values()] + ([] if report is None else [report])
-        record_study(session, comparison, files)
-        say()
-        say(f"study finished in {duration(seconds)}")
-        if report is not None:
-            say(f"  report        {report}")
-        for name in policy_files(firsts).values():
-            say(f"  policy        {session.path / name}")
-        if session.store.uri:
-            say(f"  MLflow store  {session.store.uri.partition('?')[0]}   (fieldshift ui --run {session.path})")
-        return StudyResult(
-            session.path, first.policy, {form: each.policy for form, each in firsts.items()}, first, results, comparison,
-            sweep, fields, report, failed,
-        )  # fmt: skip
+    stages, cluster = study.plan.stages, study.experiment.cluster
+    with placed(cluster, on_ray=needs_ray(session, stages, cluster)):
+        found = search_stage(session, study)
+        if "compare" in stages:
+            found.comparison = comparison_stage(session, study, found)
+        if "frames" in stages:
+            found.frames = frames_stage(session, study, found)
+    if "receptive-field" in stages:
+        found.fields = fields_stage(session, study, found)
+    if "report" in stages:
+        from pipelines.reporting import write_study_report
+
+        headline(session, "report", "tables and figures")
+        found.report = write_study_report(session, study, found)
+    seconds = time.perf_counter() - started
+    write_summary(session, study, found, seconds)
+    policies = [session.path / name for name in policy_files(found.firsts).values()]
+    record_study(session, found.comparison, policies + ([] if found.report is None else [found.report]))
+    say()
+    say(f"study finished in {duration(seconds)}")
+    if found.report is not None:
+        say(f"  report        {found.report}")
+    for file in policies:
+        say(f"  policy        {file}")
+    if session.store.uri:
+        say(f"  MLflow store  {session.store.uri.partition('?')[0]}   (fieldshift ui --run {session.path})")
+    first = next(iter(found.firsts.values()))
+    return StudyResult(
+        session.path,
+        first.policy,
+        {form: each.policy for form, each in found.firsts.items()},
+        first,
+        found.searches,
+        found.comparison,
+        found.frames,
+        found.fields,
+        found.report,
+        found.failed,
+    )
 
 
-def study_arms(arms: list[str] | None, form: Form | None, temporal: str) -> list[str]:
-    """The arms to compare: of one form, or of both. Raises UserError for a named arm of the form that is left out."""
-    everything = check_arms(None, form or "video", temporal)
-    if form == "video":
-        everything = [name for name in everything if arm_named(name).form == "video"]
-    if arms == ["all"]:
-        return everything
-    if arms is None:
-        return [name for name in STUDY_ARMS if name.partition("+")[0] in everything]
-    chosen = check_arms(arms, form or "video", temporal)
-    for name in chosen:
-        if form == "video" and arm_named(name).form == "folded":
-            raise UserError(f"The arm '{name}' is folded, but --form is video; leave out --form to have both.")
-    return chosen
+def search_stage(session: Session, study: PreparedStudy) -> StudyFindings:
+    """Searches in every form and with every seed, and writes the first seed's policies into the study's folder."""
+    plan, experiment = study.plan, study.experiment
+    seeds = len(plan.comparison.seeds)
+    where = f"{study.space.name} on {experiment.data} with {experiment.network} + {experiment.temporal}"
+    of_each = f"{seeds} seeds" if plan.searches == SEARCHES[0] and seeds > 1 else f"seed {experiment.seed}"
+    forms = " and ".join(study.edges)
+    headline(session, "search", f"{where}, T = {experiment.frames}, in the form {forms}, {of_each}")
+    results = run_searches(
+        session.stage(FOLDER, study.settings["search"]),
+        replace(experiment, cluster=search_cluster(experiment.cluster)),
+        study.space,
+        plan.search.like(plan.comparison.recipe),
+        space_name=plan.space,
+        edges=study.edges,
+        seeds=study.searched_seeds,
+        digest=study.dataset.digest,
+    )
+    firsts = {form: results[form, experiment.seed] for form in study.edges}
+    for form, name in policy_files(firsts).items():
+        firsts[form].policy.save(session.path / name)
+    return StudyFindings(searches=results, firsts=firsts)
+
+
+def comparison_stage(session: Session, study: PreparedStudy, found: StudyFindings) -> Comparison:
+    """Compares the arms that can be built."""
+    plan = replace(study.plan.comparison, arms=study.arms)
+    headline(session, "compare", f"{len(plan.arms)} arms, {len(plan.seeds)} seeds, {' and '.join(plan.readings)}")
+    stage = session.stage("compare", {**study.settings["compare"], **found.policy_part})
+    policies, searches = found.policies(plan.seeds), record_of(found.searches)
+    return run_comparison(stage, study.experiment, study.dataset, plan, policies, study.space, searches)
+
+
+def frames_stage(session: Session, study: PreparedStudy, found: StudyFindings) -> FrameSweep:
+    """Trains the found policies with other numbers of frames."""
+    plan, experiment = study.plan, study.experiment
+    policies = found.policies(plan.comparison.seeds)
+    arms = [
+        swept_arm(experiment, study.dataset, form, policies, plan.counts[form], plan.comparison.recipe)
+        for form in study.edges
+        if plan.counts[form]
+    ]
+    words = "; ".join(f"{swept.arm} T = {', '.join(map(str, swept.counts))}" for swept in arms)
+    headline(session, "frames", f"{words}, {plan.frame_seeds} seed(s)")
+    return run_sweep(
+        session.stage("frames", {**study.settings["frames"], **found.policy_part}),
+        experiment,
+        study.dataset,
+        policies,
+        arms=arms,
+        seeds=plan.comparison.seeds[: plan.frame_seeds],
+        known=[] if found.comparison is None else found.comparison.rows.to_dict("records"),
+    )
+
+
+def fields_stage(session: Session, study: PreparedStudy, found: StudyFindings) -> FieldResult:
+    """Measures the receptive fields of one trained network per arm, and of the networks of the frame sweep."""
+    headline(session, "receptive-field", "theoretical, reshaped and effective")
+    stage = session.stage("receptive-field", {**study.settings["receptive-field"], **found.policy_part})
+    policy, trained = next(iter(found.firsts.values())).policy, trained_folders(found.comparison)
+    fields = run_fields(stage, study.experiment, study.dataset, policy, trained, sweep=of_one_arm(found.frames))
+    if found.comparison is not None:
+        sheet = fields.table.set_index("network").to_dict("index")
+        record_on_trials(session, sheet, found.comparison.rows.to_dict("records"))
+    return fields
 
 
 def policy_files(forms: Iterable[Form]) -> dict[Form, str]:
-    """The file of each form's policy: policy.json of the first form, which is what a run folder is named for."""
+    """The file of each form's policy: policy.json of the first form, which commands read from a run folder."""
     return {form: "policy.json" if place == 0 else f"policy-{form}.json" for place, form in enumerate(forms)}
 
 
-def save_policies(folder: Path, found: dict[Form, SearchResult]) -> None:
-    for form, name in policy_files(found).items():
-        found[form].policy.save(folder / name)
-
-
 def needs_ray(session: Session, wanted: list[str], cluster: ClusterConfig) -> bool:
-    """Whether a stage that is still to be run has workers or trials on Ray."""
-    on_ray = {
-        "search": workers_of_trials(search_cluster(cluster)) > 0, "compare": workers_of_trials(cluster) > 0,
-        "frames": workers_of_trials(cluster) > 0,
-    }  # fmt: skip
-    return any(on_ray[stage] for stage in on_ray if stage in wanted and not is_kept(session, stage))
+    """Returns whether a stage that is still to be run has workers or trials on Ray."""
+    searching = search_cluster(cluster)
+    on_ray = {"search": searching, "compare": cluster, "frames": cluster}
+    return any(
+        workers_of_trials(on_ray[stage]) > 0 for stage in on_ray if stage in wanted and not is_kept(session, stage)
+    )
 
 
 def is_kept(session: Session, stage: str) -> bool:
-    """Whether an earlier run of this study has finished the stage."""
+    """Returns whether an earlier run of this study has finished the stage."""
     folder = FOLDER if stage == "search" else stage
     return session.resume and is_finished(session.path / folder)
 
@@ -338,16 +326,6 @@ def headline(session: Session, stage: str, what: str) -> None:
     kept = " (kept from before)" if is_kept(session, stage) else ""
     say()
     say(f"[{STAGES.index(stage) + 1}/{len(STAGES)}] {stage}: {what}{kept}")
-
-
-def check_stages(stages: list[str] | None) -> list[str]:
-    """The stages to run; the search is always among them, since everything else stands on its policy."""
-    for name in stages or ():
-        if name not in STAGES:
-            raise unknown_name("stage", name, STAGES)
-    if stages is not None and not stages:
-        raise UserError(f"--stages is empty; give one or more of {', '.join(STAGES)}.")
-    return [name for name in STAGES if stages is None or name in stages or name == "search"]
 
 
 def of_one_arm(sweep: FrameSweep | None) -> FrameSweep | None:
@@ -365,31 +343,23 @@ def trained_folders(comparison: Comparison | None) -> dict[str, Path]:
     return {str(row["arm"]): Path(str(row["folder"])) for row in first.to_dict("records")}
 
 
-def write_summary(
-    session: Session,
-    found: list[dict[str, Any]],
-    comparison: Comparison | None,
-    sweep: FrameSweep | None,
-    fields: FieldResult | None,
-    report: Path | None,
-    dataset: DataSet,
-    seconds: float,
-    failed: dict[str, str],
-) -> None:
+def write_summary(session: Session, study: PreparedStudy, found: StudyFindings, seconds: float) -> None:
+    """Writes the study's result.json."""
+    searches, comparison = record_of(found.searches), found.comparison
     session.folder.write_result(
         {
-            "policy": found[0]["policy"],
-            "words": found[0]["words"],
-            "searches": found,
+            "policy": searches[0]["policy"],
+            "words": searches[0]["words"],
+            "searches": searches,
             "summary": None if comparison is None else comparison.summary.to_dict("records"),
             "claims": None if comparison is None else comparison.claims.to_dict("records"),
             "verdict": None if comparison is None else comparison.verdict,
-            "frames": None if sweep is None else sweep.rows.to_dict("records"),
-            "receptive_field": None if fields is None else fields.table.to_dict("records"),
-            "report": report,
+            "frames": None if found.frames is None else found.frames.rows.to_dict("records"),
+            "receptive_field": None if found.fields is None else found.fields.table.to_dict("records"),
+            "report": found.report,
             "mlflow": session.store.uri,
             "seconds": seconds,
-            "data": dataset.record(),
-            "failed": failed,
+            "data": study.dataset.record(),
+            "failed": found.failed,
         }
     )

@@ -12,6 +12,7 @@ from fieldshift.console import duration, say, table
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.run_folder import check_writable
 from fieldshift.tracking import TrackingConfig
+from pipelines.options import only_one
 
 if TYPE_CHECKING:
     from fieldshift.cluster import JobOutcome
@@ -28,14 +29,14 @@ def submit(
         follow: print the job's output until it ends, and exit with its status.
         env: names of environment variables that the job gets from here, such as MLFLOW_TRACKING_TOKEN.
     """
+    import pipelines
     from fieldshift.cluster.job_control import with_clusters_python
     from fieldshift.cluster.jobs import submit as submit_job
-    from pipelines import HOMES
-    from pipelines.placement import packages
+    from fieldshift.experiment.placement import packages
 
     if not command:
         raise UserError("There is no command to submit; write it after --, such as: submit --address URL -- study.")
-    known = [name.replace("_", "-") for name in HOMES]
+    known = [name.replace("_", "-") for name in pipelines.HOMES]
     if command[0] not in known:
         raise unknown_name("command", command[0], known)
     for number, word in enumerate(command):
@@ -45,9 +46,13 @@ def submit(
     passed = passed_on(env or [])
     with job_stays(address):
         outcome = submit_job(
-            address, with_clusters_python(["-m", "fieldshift.cli", *command]), follow=follow, modules=packages(), env=passed,
+            address,
+            with_clusters_python(["-m", "fieldshift.cli", *command]),
+            follow=follow,
+            modules=(*packages(), pipelines),
+            env=passed,
             command=["fieldshift", *command],
-        )  # fmt: skip
+        )
     return said(outcome)
 
 
@@ -68,11 +73,14 @@ def jobs(*, address: str) -> int:
         return 0
     rows = [
         (
-            job.job_id, job.status, "-" if job.started is None else f"{job.started.astimezone():%Y-%m-%d %H:%M:%S}",
-            duration(job.seconds), job.command,
+            job.job_id,
+            job.status,
+            "-" if job.started is None else f"{job.started.astimezone():%Y-%m-%d %H:%M:%S}",
+            duration(job.seconds),
+            job.command,
         )
         for job in found
-    ]  # fmt: skip
+    ]
     table(("job", "status", "started", "time", "command"), rows, right=("time",))
     return 0
 
@@ -122,7 +130,7 @@ def fetch(*, address: str, out: str, job: list[str] | None = None) -> Path:
         job: the job's id, as `submit` and `jobs` show it.
     """
     from fieldshift.cluster.fetching import fetch_run
-    from pipelines.placement import packages
+    from fieldshift.experiment.placement import packages
 
     folder = Path(out)
     check_writable(folder, "a folder elsewhere")
@@ -136,9 +144,7 @@ fetch.positional = "job"  # type: ignore[attr-defined]
 
 def the_job(words: list[str] | None) -> str:
     """The one job that was named. Raises UserError for none or several."""
-    if not words or len(words) > 1:
-        raise UserError(f"{len(words or [])} jobs are named; give the id of one, as `fieldshift jobs` lists them.")
-    return words[0]
+    return only_one(words, "jobs", "give the id of one, as `fieldshift jobs` lists them")
 
 
 def passed_on(names: list[str]) -> dict[str, str]:

@@ -12,12 +12,12 @@ from torch import nn
 
 from fieldshift.cluster import ClusterConfig
 from fieldshift.data import DataSet
+from fieldshift.experiment.placement import best_device
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.training import NetworkCard, Recipe, arm_named, network_card, objective_for, train_network
-from pipelines.placement import best_device
-from pipelines.studying import STUDY_FRAMES, STUDY_STEPS
+from pipelines.study_plan import STUDY_FRAMES, STUDY_STEPS
 
 SMALLEST_BATCH, LARGEST_BATCH = 4, 256
 USED_MEMORY = 0.4  # share of the free memory that activations may take

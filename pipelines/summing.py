@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fieldshift.experiment.labels import budgets, costs, run_name, score_metric
+from fieldshift.experiment.session import Session, note_of
 from fieldshift.readings import EQUAL_COMPUTE
-from pipelines.labels import budgets, costs, run_name, score_metric
 from pipelines.pages import arms_view, frames_view
-from pipelines.session import Session, note_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.cluster import ClusterConfig
 from fieldshift.console import say
-from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
+from fieldshift.experiment import Experiment
+from fieldshift.experiment.cards import MOVED_ARMS, arm_card, card_cost, checked_card, training_step, video_cost
+from fieldshift.experiment.placement import check_trials_fit, sharing_workers
+from fieldshift.experiment.policy_source import PolicySource, check_policy, missing_policy, plain_policy, read_policy
+from fieldshift.experiment.session import FailsWithTrials, Session, open_session, say_failed
 from fieldshift.forms import Form, check_form
-from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
-from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
 from pipelines.builtin_data import notes_on
 from pipelines.comparing import check_seeds
-from pipelines.options import check_policy
-from pipelines.placement import check_trials_fit, sharing_workers
 from pipelines.policies import ArmPolicies, FoundPolicy
-from pipelines.problem import MOVED_ARMS, PolicySource, Problem, read_policy, smallest_step
-from pipelines.readings import card_cost, video_cost
-from pipelines.session import FailsWithTrials, Session, open_session, say_failed
 from search_spaces.frame_sweep import FRAME_COUNTS
 
 if TYPE_CHECKING:
@@ -59,45 +54,26 @@ class SweptArm:
 
 def sweep_frames(
     *,
-    data: str = "digit-pairs-left",
-    task: str | None = None,
-    network: str = "tiny-resnet",
-    temporal: str = "tsm",
-    form: Form = "video",
     policy: PolicySource = None,
     frame_counts: list[int] | None = None,
-    seed: int = 0,
     seeds: int = 3,
-    out: str | None = None,
-    resume: bool = False,
     recipe: Recipe = Recipe(),
-    architecture: NetworkConfig = NetworkConfig(),
-    loading: LoadingConfig = LoadingConfig(),
-    cluster: ClusterConfig = ClusterConfig(),
-    tracking: TrackingConfig = TrackingConfig(),
+    **shared: Any,
 ) -> FrameSweep:
     """Trains one policy with videos of different length; a magnitude is what the farthest frame gets, at every length.
 
     In the folded form the networks read one frame, and the number of frames decides the step between neighbouring ones.
 
     Args:
-        data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
-        task: classification or segmentation; by default the data set's own.
-        network: network name.
-        temporal: temporal module.
-        form: video (T moved frames) or folded (one frame, whose channels move).
         policy: policy file, or run folder of a search.
         frame_counts: numbers of frames; by default 1 2 3 5 8 16, in the folded form from 3 on.
-        seed: the first seed.
         seeds: how many seeds each number of frames is trained with.
-        out: run folder; by default runs/sweep-frames.
-        resume: go on with the run in that folder.
         recipe: training recipe.
-        architecture: how the network is built, beside its name.
-        loading: how files are read.
-        cluster: where it runs.
-        tracking: where it is recorded.
+        shared: the options of `fieldshift.experiment.Experiment` but frames: data, task, network, temporal, form, seed,
+            architecture, loading, cluster, tracking, out, resume.
     """
+    experiment = Experiment(frames=FEWEST, **shared)
+    form, cluster = experiment.form, experiment.cluster
     check_form(form)
     least = FEWEST if form == "folded" else 1
     counts = check_counts([n for n in FRAME_COUNTS if n >= least] if frame_counts is None else frame_counts)
@@ -106,46 +82,33 @@ def sweep_frames(
             f"--frame_counts holds {counts[0]}, but --form folded needs one to either side of the reference; give 3 or more."
         )
     if policy is None:
-        raise UserError("A frame sweep needs a policy; give --policy FILE (fieldshift search makes one).")
+        raise missing_policy("A frame sweep")
     check_policy(policy)
     check_seeds(seeds)
-    problem = Problem(
-        data=data,
-        task=task,
-        network=network,
-        temporal=temporal,
-        frames=max(counts),
-        architecture=architecture,
-        loading=loading,
-        form=form,
-    )
-    problem.check_names()
-    recipe.check(sharing_workers(cluster), here=cluster.address is None)
-    settings = {name: value for name, value in problem.plain().items() if name != "frames"}
-    settings |= {
-        "frame_counts": counts, "seed": seed, "seeds": seeds, "recipe": recipe, "cluster": cluster, "tracking": tracking,
-    }  # fmt: skip
-    check_folder(out, "sweep-frames", settings, resume)
+    experiment = replace(experiment, frames=max(counts))
+    experiment.check_names()
+    workers = sharing_workers(cluster)
+    recipe.check(workers, here=cluster.address is None)
+    settings = experiment.settings(frame_counts=counts, seeds=seeds, recipe=recipe)
+    del settings["frames"]
+    check_folder(experiment.out, "sweep-frames", settings, experiment.resume)
     check_trials_fit(cluster)
-    found, dataset = read_policy(policy), problem.check()
+    found, dataset = read_policy(policy), experiment.checked_dataset()
     assert found is not None
-    arm, seed_list = MOVED_ARMS[form], list(range(seed, seed + seeds))
-    step = smallest_step(len(dataset.train), recipe.batch, sharing_workers(cluster), recipe.sync_batch_norm)
+    arm, seed_list = MOVED_ARMS[form], experiment.seeds(seeds)
+    step = training_step(dataset, recipe, workers)
     for count in counts:
-        replace(problem, frames=count).checked_card(dataset, arm, found, None, seed, step=step)
-    config = settings | {"policy": json.loads(found.to_json())}
-    tags = {"data": data, "network": network, "form": form}
+        checked_card(replace(experiment, frames=count), dataset, arm, found, None, step=step)
+    config = settings | {"policy": plain_policy(found)}
+    tags = {"data": experiment.data, "network": experiment.network, "form": form}
     policies = ArmPolicies({(form, each): FoundPolicy(found, "a given policy") for each in seed_list})
-    with open_session(
-        "sweep-frames", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
-    ) as session:
-        return run_sweep(
-            session, problem, dataset, policies, arms=[SweptArm(arm, counts, recipe)], seeds=seed_list, cluster=cluster
-        )
+    with open_session("sweep-frames", experiment, config=config, tags=tags, dataset=dataset) as session:
+        arms = [SweptArm(arm, counts, recipe)]
+        return run_sweep(session, experiment, dataset, policies, arms=arms, seeds=seed_list)
 
 
 def swept_arm(
-    problem: Problem, dataset: DataSet, form: Form, policies: ArmPolicies, seed: int, counts: list[int], recipe: Recipe
+    experiment: Experiment, dataset: DataSet, form: Form, policies: ArmPolicies, counts: list[int], recipe: Recipe
 ) -> SweptArm:
     """The arm of a study's sweep in a form; the folded one trains until it has spent what the study's videos spend."""
     from fieldshift.training import equal_compute_epochs
@@ -153,20 +116,19 @@ def swept_arm(
     arm = MOVED_ARMS[form]
     if form == "video":
         return SweptArm(arm, counts, recipe)
-    cost = card_cost(problem.card(dataset, arm, policies.policy(arm, seed), None, seed))
-    epochs = equal_compute_epochs(recipe.epochs, cost.flops, video_cost(problem, dataset).flops)
+    cost = card_cost(arm_card(experiment, dataset, arm, policies.policy(arm, experiment.seed), None))
+    epochs = equal_compute_epochs(recipe.epochs, cost.flops, video_cost(experiment, dataset).flops)
     return SweptArm(arm, counts, replace(recipe, epochs=epochs), "equal compute")
 
 
 def run_sweep(
     session: Session,
-    problem: Problem,
+    experiment: Experiment,
     dataset: DataSet,
     policies: ArmPolicies,
     *,
     arms: list[SweptArm],
     seeds: list[int],
-    cluster: ClusterConfig,
     known: Sequence[Mapping[Any, Any]] = (),
 ) -> FrameSweep:
     """Trains every (arm, frames, seed) that is not already among the `known` rows of a comparison with the same recipe."""
@@ -178,12 +140,12 @@ def run_sweep(
     finished = session.folder.finished_result()
     if finished is None:
         rows = [row for swept in arms for row in known_rows(swept, seeds, known)]
-        rows += train_lengths(session, problem, dataset, policies, arms, seeds, cluster, have=rows)
+        rows += train_lengths(session, experiment, dataset, policies, arms, seeds, have=rows)
         rows.sort(key=lambda row: ([swept.arm for swept in arms].index(row["arm"]), row["frames"], row["seed"]))
         finished = session.folder.write_result({"rows": rows, "data": dataset.record(), "failed": session.failed})
     frame = pd.DataFrame(finished["rows"]).drop(columns=["history"], errors="ignore")
     say()
-    show(sweep_sheet(frame, str(frame["score_name"].iloc[0]), notes_on(problem.data)))
+    show(sweep_sheet(frame, str(frame["score_name"].iloc[0]), notes_on(experiment.data)))
     say(f"  {session.path / 'result.json'}")
     record_lengths(session, frame)
     failed = finished.get("failed", {})
@@ -208,17 +170,16 @@ def with_length(row: dict[str, Any]) -> dict[str, Any]:
 
 def train_lengths(
     session: Session,
-    problem: Problem,
+    experiment: Experiment,
     dataset: DataSet,
     policies: ArmPolicies,
     arms: list[SweptArm],
     seeds: list[int],
-    cluster: ClusterConfig,
     *,
     have: list[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """One row for every (arm, frames, seed) that is not among those that there are already."""
-    from pipelines.running import run_training_trials, training_trial
+    from fieldshift.experiment.training_runs import run_training_trials, training_trial
 
     known = {(row["arm"], row["frames"], row["seed"]) for row in have}
     trials, weights = [], []
@@ -228,13 +189,12 @@ def train_lengths(
                 if (swept.arm, frames, seed) in known:
                     continue
                 policy = policies.policy(swept.arm, seed)
-                card = replace(problem, frames=frames).card(dataset, swept.arm, policy, None, seed)
-                trial = training_trial(
-                    session, problem, card, swept.recipe, reading=swept.reading, seed=seed, data=dataset.digest
-                )
+                seeded = experiment.with_seed(seed)
+                card = arm_card(replace(seeded, frames=frames), dataset, swept.arm, policy, None)
+                trial = training_trial(session, seeded, card, swept.recipe, reading=swept.reading, data=dataset.digest)
                 trials.append(trial)
                 weights.append(float(swept.recipe.epochs * card_cost(card).flops))
-    rows = run_training_trials(session, trials, weights, cluster, "frame sweep") if trials else []
+    rows = run_training_trials(session, trials, weights, experiment.cluster, "frame sweep") if trials else []
     return [with_length(row) for row in rows]
 
 

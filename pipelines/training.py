@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig, check_fits, run_workers
 from fieldshift.console import progress, say
-from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
-from fieldshift.forms import Form
-from fieldshift.networks import NetworkConfig
+from fieldshift.experiment import Experiment
+from fieldshift.experiment.cards import checked_card, training_step
+from fieldshift.experiment.placement import placed
+from fieldshift.experiment.policy_source import (
+    PolicySource,
+    check_arms_policy,
+    check_policy,
+    plain_policy,
+    read_policy,
+    say_other_length,
+)
+from fieldshift.experiment.session import open_session
 from fieldshift.run_folder import check_folder
-from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named
 from pipelines.arms import arm_in_form
-from pipelines.options import check_arms_policy, check_policy, check_space
-from pipelines.placement import placed
-from pipelines.problem import PolicySource, Problem, read_policy, say_other_length, smallest_step
-from pipelines.session import open_session
+from pipelines.options import check_space
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet
+    from fieldshift.experiment import Session, Trial
 
 
 @dataclass(frozen=True)
@@ -33,127 +41,108 @@ class TrainResult:
 
 def train(
     *,
-    data: str = "digit-pairs-left",
-    task: str | None = None,
-    network: str = "tiny-resnet",
-    temporal: str = "tsm",
-    frames: int = 3,
-    form: Form = "video",
     policy: PolicySource = None,
     arm: str | None = None,
     space: str = "affine-one",
-    seed: int = 0,
-    average_copies: int = 0,
+    tta_copies: int = 0,
     align: bool = True,
-    out: str | None = None,
-    resume: bool = False,
     recipe: Recipe = Recipe(),
-    architecture: NetworkConfig = NetworkConfig(),
-    loading: LoadingConfig = LoadingConfig(),
-    cluster: ClusterConfig = ClusterConfig(),
-    tracking: TrackingConfig = TrackingConfig(),
+    **shared: Any,
 ) -> TrainResult:
     """Trains one network, on the video of a policy or as any other arm, and scores it on the test split.
 
     Args:
-        data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
-        task: classification or segmentation; by default the data set's own.
-        network: network name, or your own as package.module:function.
-        temporal: temporal module, where the arm has one.
-        frames: frames of the video; in the folded form they decide the step between neighbouring frames.
-        form: video (T moved frames) or folded (one frame, whose channels move).
         policy: policy file, or run folder of a search.
         arm: which arm to train; by default das (das-folded with --form folded) with a policy, none without. Any arm may be
             joined with a 2D augmentation, such as das-folded+affine.
         space: search space that the arm random-policy draws from.
-        seed: decides weights, order and augmentation.
-        average_copies: augmented copies for test-time averaging of an arm with a 2D augmentation; 0 leaves it out.
+        tta_copies: augmented copies for test-time augmentation of an arm with a 2D augmentation; 0 leaves it out.
         align: fuse a segmenter's maps in the reference frame.
-        out: run folder; by default runs/train.
-        resume: go on with the run in that folder.
         recipe: training recipe.
-        architecture: how the network is built, beside its name.
-        loading: how files are read.
-        cluster: where it runs.
-        tracking: where it is recorded.
+        shared: the options of `fieldshift.experiment.Experiment`: data, task, network, temporal, frames, form, seed,
+            architecture, loading, cluster, tracking, out, resume.
     """
-    chosen = arm_in_form(arm or ("none" if policy is None else "das"), form, named=arm is not None)
-    problem = Problem(
-        data=data,
-        task=task,
-        network=network,
-        temporal=temporal,
-        frames=frames,
-        architecture=architecture,
-        loading=loading,
-        form=arm_named(chosen).form,
-    )
+    experiment = Experiment(**shared)
+    chosen = arm_in_form(arm or ("none" if policy is None else "das"), experiment.form, named=arm is not None)
+    experiment = replace(experiment, form=arm_named(chosen).form)
+    cluster = experiment.cluster
     check_policy(policy)
     check_arms_policy([chosen], policy)
     if policy is not None and not arm_named(chosen).needs_policy:
         raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
     check_space(space)
-    problem.check_names()
+    experiment.check_names()
     recipe.check(cluster.workers, here=cluster.address is None)
-    settings = {
-        **problem.plain(), "arm": chosen, "space": space, "seed": seed, "average_copies": average_copies, "align": align,
-        "recipe": recipe, "cluster": cluster, "tracking": tracking,
-    }  # fmt: skip
-    check_folder(out, "train", settings, resume)
+    settings = experiment.settings(arm=chosen, space=space, average_copies=tta_copies, align=align, recipe=recipe)
+    check_folder(experiment.out, "train", settings, experiment.resume)
     check_fits(cluster, cluster.min_workers or cluster.workers)
 
+    from fieldshift.experiment.training_runs import training_trial
     from fieldshift.search import load_space
-    from fieldshift.training.map_table import read_maps
-    from pipelines.failure_cases import say_maps, write_failure_page
-    from pipelines.running import epoch_metrics, final_metrics, record_history, training_trial
-    from pipelines.trials import run_training_trial
 
-    found, dataset = read_policy(policy), problem.check()
-    say_other_length(found, frames)
-    card = problem.checked_card(
-        dataset, chosen, found, load_space(space), seed,
-        step=smallest_step(len(dataset.train), recipe.batch, cluster.workers, recipe.sync_batch_norm), align=align,
-    )  # fmt: skip
-    config = settings | {"policy": None if found is None else json.loads(found.to_json())}
+    found, dataset = read_policy(policy), experiment.checked_dataset()
+    say_other_length(found, experiment.frames)
+    step = training_step(dataset, recipe, cluster.workers)
+    card = checked_card(experiment, dataset, chosen, found, load_space(space), step=step, align=align)
+    config = settings | {"policy": plain_policy(found)}
     tags = {
-        "arm": chosen, "form": card.form, "seed": str(seed), "frames": str(card.frames), "data": data, "network": network,
-    }  # fmt: skip
-    with open_session(
-        "train", out=out, resume=resume, config=config, tracking=tracking, tags=tags, dataset=dataset
-    ) as session:
+        "arm": chosen,
+        "form": card.form,
+        "seed": str(experiment.seed),
+        "frames": str(card.frames),
+        "data": experiment.data,
+        "network": experiment.network,
+    }
+    with open_session("train", experiment, config=config, tags=tags, dataset=dataset) as session:
         finished = session.folder.finished_result()
         if finished is not None:
-            say(outcome(finished["row"], data))
+            say(outcome(finished["row"], experiment.data))
             return TrainResult(session.path, finished["row"])
-        trial = training_trial(
-            session, problem, card, recipe, reading="equal epochs", seed=seed, data=dataset.digest, copies=average_copies,
-            align=align,
-        )  # fmt: skip
-        with placed(cluster, on_ray=cluster.workers > 0), progress(f"training {chosen}", recipe.epochs) as bar:
-
-            def reported(metrics: dict[str, float]) -> None:
-                epoch = int(metrics["epoch"])
-                session.run.log_metrics(epoch_metrics(metrics), step=epoch)
-                bar.show(epoch, f"epoch {epoch}/{recipe.epochs} loss {metrics['train/loss']:.3f}")
-
-            row = run_workers(
-                run_training_trial,
-                {**trial.plain(), "folder": str(session.path)},
-                cluster=cluster,
-                name="train",
-                storage=session.path / "ray",
-                on_report=reported,
-            )
-        record_history(session.run, row["history"])
-        session.run.log_metrics(final_metrics(row), step=0)
+        trial = training_trial(session, experiment, card, recipe, reading="equal epochs", data=dataset.digest)
+        trial = replace(trial, copies=tta_copies, align=align, folder=str(session.path))
+        row = run_trial(session, trial, cluster)
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
-        say(outcome(row, data))
-        if "weights" in row:
-            say(f"pretrained weights: {row['weights']}")
-        maps = read_maps(session.path)
-        say_maps(maps, write_failure_page(session.path, session.path, dataset, maps, score=row["score"], align=align))
+        say(outcome(row, experiment.data))
+        show_maps(session, dataset, row, align=align)
         say(f"weights and result: {session.path}")
         return TrainResult(session.path, row)
+
+
+def run_trial(session: Session, trial: Trial, cluster: ClusterConfig) -> dict[str, Any]:
+    """Runs the trial on the workers, with a progress bar and its metrics on the run itself; returns its row."""
+    from fieldshift.experiment.training_runs import epoch_metrics, final_metrics, record_history
+    from fieldshift.experiment.trial import run_training_trial
+
+    epochs = trial.recipe["epochs"]
+    with placed(cluster, on_ray=cluster.workers > 0), progress(f"training {trial.arm}", epochs) as bar:
+
+        def reported(metrics: dict[str, float]) -> None:
+            epoch = int(metrics["epoch"])
+            session.run.log_metrics(epoch_metrics(metrics), step=epoch)
+            bar.show(epoch, f"epoch {epoch}/{epochs} loss {metrics['train/loss']:.3f}")
+
+        row = run_workers(
+            run_training_trial,
+            trial.plain(),
+            cluster=cluster,
+            name="train",
+            storage=session.path / "ray",
+            on_report=reported,
+        )
+    record_history(session.run, row["history"])
+    session.run.log_metrics(final_metrics(row), step=0)
+    return row
+
+
+def show_maps(session: Session, dataset: DataSet, row: dict[str, Any], *, align: bool) -> None:
+    """Prints which pretrained weights were loaded and, of a segmenter, its map qualities; writes its failure page."""
+    from fieldshift.training.map_table import read_maps
+    from pipelines.failure_cases import say_maps, write_failure_page
+
+    if "weights" in row:
+        say(f"pretrained weights: {row['weights']}")
+    maps = read_maps(session.path)
+    say_maps(maps, write_failure_page(session.path, session.path, dataset, maps, score=row["score"], align=align))
 
 
 def outcome(row: dict[str, Any], data: str) -> str:

@@ -11,11 +11,11 @@ from fieldshift.console import progress, say, table
 from fieldshift.data import LoadingConfig, LoadingOverrides
 from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
+from fieldshift.experiment.alignment import check_run_alignment
+from fieldshift.experiment.placement import best_device
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, open_run_folder
-from pipelines.alignment import check_run_alignment
 from pipelines.options import check_pictures, check_run
-from pipelines.placement import best_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ def evaluate(
     run: str,
     form: Form | None = None,
     data: str | None = None,
-    average_copies: int = 0,
+    tta_copies: int = 0,
     align: bool = True,
     out: str | None = None,
     resume: bool = False,
@@ -49,7 +49,7 @@ def evaluate(
         run: folder of `fieldshift train`, or of one trial of a comparison.
         form: refuse a run whose network has another form (video or folded); by default the run's own.
         data: data set; by default the one it was trained on.
-        average_copies: augmented copies for test-time averaging of an arm with a 2D augmentation; 0 leaves it out.
+        tta_copies: augmented copies for test-time augmentation of an arm with a 2D augmentation; 0 leaves it out.
         align: fuse a segmenter's maps in the reference frame.
         out: folder for the result; by default runs/evaluate.
         resume: score again into a folder that holds this very evaluation.
@@ -59,10 +59,10 @@ def evaluate(
     check_data_name(data or described["data"], loading.over(LoadingConfig()), loading.root)
     check_folder(out, "evaluate", {"run": run}, resume)
 
+    from fieldshift.experiment.dataset import say_reading
     from fieldshift.training import evaluate_network, load_network, objective_for
     from fieldshift.training.map_table import map_means, write_maps
     from pipelines.failure_cases import say_maps, write_failure_page
-    from pipelines.problem import say_reading
     from pipelines.run_data import load_as_in_run
 
     device = best_device()
@@ -74,7 +74,7 @@ def evaluate(
     config = {
         "run": run,
         "data": data or card.data,
-        "average_copies": average_copies,
+        "average_copies": tta_copies,
         "align": align,
         "loading": found_data.loading,
     }
@@ -85,7 +85,7 @@ def evaluate(
     with progress("scoring", len(dataset.test)) as bar:
         found = evaluate_network(
             network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align,
-            copies=average_copies, each_map=True, scored=bar.advance,
+            copies=tta_copies, each_map=True, scored=bar.advance,
         )  # fmt: skip
     result = EvaluationResult(objective.score_name, found.score, found.score_tta, found.loss, len(dataset.test))
     say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
@@ -127,8 +127,8 @@ def predict(
     import torch
 
     from fieldshift.data.files.content import content_hash
+    from fieldshift.experiment.data_record import read_record
     from fieldshift.training import load_network
-    from pipelines.data_record import read_record
     from pipelines.run_data import loading_of
 
     device = best_device()

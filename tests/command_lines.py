@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 from unittest import mock
 
-from fieldshift.arguments import typed
+from fieldshift.arguments import option_types
 from fieldshift.cli import commands, main
 from fieldshift.errors import UserError
 from tests.mistakes import prepare
@@ -82,12 +82,15 @@ def guarded(folder: Path) -> Iterator[dict[str, str]]:
     Yields the paths that stand for words such as RUN.
     """
     import fieldshift.data.inspection.inspect
+    import fieldshift.experiment.dataset
+    import fieldshift.experiment.options
     import fieldshift.tracking.server
     import fieldshift.training.saved
+    import pipelines.checking
     import pipelines.describing
     import pipelines.field_subjects
     import pipelines.field_theory
-    import pipelines.problem
+    import pipelines.run_data
 
     files = prepare(folder)
     home = Path.cwd()
@@ -98,8 +101,8 @@ def guarded(folder: Path) -> Iterator[dict[str, str]]:
     }
     kept = {name: value for name, value in os.environ.items() if name not in {"RAY_ADDRESS", "RAY_TMPDIR"}}
     stops = [
-        mock.patch.object(pipelines.problem.Problem, "check", begins),
-        mock.patch.object(pipelines.problem, "load_data", begins),
+        mock.patch.object(fieldshift.experiment.options.Experiment, "checked_dataset", begins),
+        mock.patch.object(fieldshift.experiment.dataset, "load_data", begins),
         mock.patch.object(pipelines.describing, "build_network", begins),
         mock.patch.object(pipelines.field_theory, "network_theory", begins),
         mock.patch.object(pipelines.field_subjects, "trained_folder", begins),
@@ -109,7 +112,7 @@ def guarded(folder: Path) -> Iterator[dict[str, str]]:
         mock.patch.object(fieldshift.tracking.server, "serving", begins),
         mock.patch("fieldshift.motions.policy.Policy.from_json", begins),
         mock.patch("fieldshift.cluster.connect.has_ray", return_value=True),
-        mock.patch("pipelines.placement.has_ray", return_value=True),
+        mock.patch("fieldshift.experiment.placement.has_ray", return_value=True),
         mock.patch("fieldshift.cluster.connect._start", begins),
         mock.patch("fieldshift.cluster.connect.connect", begins),
         mock.patch("subprocess.Popen", begins),
@@ -134,7 +137,7 @@ def options_of(function: Any) -> dict[str, Any]:
             for field in fields(hint):
                 yield from unfolded(f"{name}.{field.name}", hints[field.name])
 
-    return dict(item for name, hint in typed(function).__annotations__.items() for item in unfolded(name, hint))
+    return dict(item for name, hint in option_types(function).items() for item in unfolded(name, hint))
 
 
 def command_line(seed: int, index: int, files: dict[str, str]) -> list[str]:

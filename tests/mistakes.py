@@ -43,7 +43,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         )
     },
     "nothing to tune": (["compare", "--arms", "none", "--tune_randaugment", "2"], "is not among the arms"),
-    "copies": (["study", "--average_copies", "-1"], "--average_copies is -1"),
+    "copies": (["study", "--tta_copies", "-1"], "--tta_copies is -1"),
     "configuration": (["train", "--config", "nothing.yaml"], "nothing.yaml"),
     "data set": (["train", "--data", "digit-pairs-lef"], "Did you mean 'digit-pairs-left'"),
     "kind of data": (["check", "--data", "foldr:x"], "Did you mean 'folder:PATH'"),
@@ -60,15 +60,15 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "weights file": (["train", "--architecture.weights", "nothing.pth"], "nothing.pth"),
     "policy": (["train", "--policy", "nothing.json"], "There is no policy file nothing.json"),
     "policy that is none": (["preview", "--policy", "FILE"], "is not a valid policy"),
-    "explained policy": (["search", "--explain", "nothing.json"], "nothing.json"),
+    "explained policy": (["explain", "nothing.json"], "nothing.json"),
     "space": (["search", "--space", "affine-cel"], "Did you mean 'affine-cell'"),
     "space file": (["study", "--space", "nothing.toml"], "No search space file at nothing.toml"),
     "arm": (["compare", "--arms", "randaugmen"], "Did you mean 'randaugment'"),
     "arm without policy": (["train", "--arm", "das"], "The arm 'das' needs a policy"),
     "stage": (["study", "--stages", "serch"], "Did you mean 'search'"),
-    "reading": (["compare", "--readings", "equal epoch"], "Did you mean 'equal epochs'"),
-    "reading of an unknown cost": (
-        ["compare", "--policy", "POLICY", "--readings", "equal compute, search included"],
+    "budget": (["compare", "--budgets", "equal-epoch"], "Did you mean 'equal-epochs'"),
+    "budget of an unknown cost": (
+        ["compare", "--policy", "POLICY", "--budgets", "search-included"],
         "does not tell what its search cost",
     ),
     "frames": (["train", "--frames", "0"], "--frames is 0"),

@@ -18,7 +18,7 @@ from typing import Any
 import pipelines
 from fieldshift.cluster import ClusterConfig
 from fieldshift.data import LoadingConfig
-from fieldshift.readings import READINGS
+from fieldshift.readings import BUDGETS
 from fieldshift.report import hardware
 from fieldshift.run_folder import plain, read_result
 from fieldshift.search import SearchConfig
@@ -94,11 +94,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--temporal", default="tsm")
     parser.add_argument("--space", default="affine-one")
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
-    parser.add_argument("--readings", nargs="+", default=list(READINGS))
+    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS))
     parser.add_argument("--epochs", type=int, default=6, help="of the video arms, and of all at equal epochs")
     parser.add_argument("--search-epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--average-copies", type=int, default=8, help="8: nine passes per image for every averaged arm")
+    parser.add_argument("--tta-copies", type=int, default=8, help="8: nine passes per image for every averaged arm")
     parser.add_argument("--tune-randaugment", type=int, default=0, help="samples; 0 takes torchvision's N and M")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--at-once", type=int, default=2, help="trials at the same time, one core each; 0 uses no Ray")
@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     keep_commit(run)
     comparison = pipelines.compare(
         data=chosen.data, network=chosen.network, temporal=chosen.temporal, space=chosen.space, arms=chosen.arms,
-        readings=chosen.readings, seeds=chosen.seeds, average_copies=chosen.average_copies,
+        budgets=chosen.budgets, seeds=chosen.seeds, tta_copies=chosen.tta_copies,
         tune_randaugment=chosen.tune_randaugment, out=str(run), resume=(run / "config.yaml").exists(),
         search=SearchConfig(epochs=chosen.search_epochs, batch=chosen.batch),
         recipe=Recipe(epochs=chosen.epochs, batch=chosen.batch),

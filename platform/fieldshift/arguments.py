@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import types
@@ -12,6 +11,7 @@ from types import FunctionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fieldshift.errors import UserError, nearest_name
+from fieldshift.renamed import HIDDEN, aliases
 
 Kind = Literal["flag", "list", "value"]
 
@@ -23,18 +23,27 @@ def typed(function: Callable[..., Any]) -> FunctionType:
     """
     assert isinstance(function, FunctionType)
     same = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
-    same.__kwdefaults__, same.__doc__, same.__module__ = function.__kwdefaults__, function.__doc__, __name__
+    same.__kwdefaults__, same.__doc__ = function.__kwdefaults__, function.__doc__
     same.__annotations__ = {name: hint for name, hint in function.__annotations__.items() if name != "return"}
     same.__annotations__ = get_type_hints(same)
     return same
 
 
+def option_types(function: Callable[..., Any]) -> dict[str, Any]:
+    """The options of a command with their types, in the order of its parser.
+
+    A command that passes `**shared` on, to `Experiment(**shared)`, has the options of that class, too.
+    """
+    from jsonargparse._parameter_resolvers import get_signature_parameters  # what `add_function_arguments` calls
+
+    return {option.name: option.annotation for option in get_signature_parameters(typed(function))}
+
+
 def option_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
     """Every option of a command, `recipe.epochs` included, with the form of its value."""
-    hints = typed(function).__annotations__
     kinds: dict[str, Kind] = {"config": "value", "print_config": "flag", "help": "flag"}
-    for name in inspect.signature(function).parameters:
-        kinds.update(kinds_of(name, hints[name]))
+    for name, hint in option_types(function).items():
+        kinds.update(kinds_of(name, hint))
     return kinds
 
 
@@ -59,9 +68,9 @@ def normalise(
     """Rewrites `argv` for the parser: `--resume` becomes `--resume=true`, `--arms none das` becomes `--arms=["none", ...]`.
 
     An option of a group may be given by its last name where that is unique, and with dashes: `--skip-unreadable`. Also
-    returns, unchanged, the words of the list option `positional` (none where it is None): words that belong to no option,
-    and all words after `--`. Raises UserError for an unknown option (naming the nearest one), for unexpected words, and
-    for a value that is not valid text.
+    returns, unchanged, the words of the list option `positional` (none where it is None): words that are not options or
+    their values, and all words after `--`. Raises UserError for an unknown option (naming the nearest one), for unexpected
+    words, and for a value that is not valid text.
     """
     out: list[str] = []
     loose: list[str] = []
@@ -73,42 +82,65 @@ def normalise(
             break
         if word == "-h":
             out.append("--help")
-            continue
-        if not word.startswith("--"):
+        elif not word.startswith("--"):
             loose.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        name = whole_name(name.replace("-", "_"), kinds)
-        if name not in kinds:
-            nearest = nearest_name(name, kinds)
-            hint = f" Did you mean --{nearest}?" if nearest else ""
-            raise UserError(f"Unknown option --{name}.{hint}")
-        kind = kinds[name]
-        if name in {"help", "print_config"}:
-            out.append(f"--{name}")
-        elif kind == "flag":
-            follows = not equals and rest and rest[0].lower() in {"true", "false"}
-            chosen = rest.pop(0).lower() if follows else (value or "true").lower()
-            out.append(f"--{name}={chosen}")
-        elif kind == "list":
-            items = [value] if equals else []
-            while not equals and rest and not rest[0].startswith("--"):
-                items.append(rest.pop(0))
-            if name == positional and not (len(items) == 1 and items[0].startswith("[")):
-                loose += items
-                continue
-            out.append(f"--{name}={list_text(items)}")
-        elif equals and value != "--":  # argparse would treat it as a missing value
-            out.append(f"--{name}={value}")
-        elif not equals and rest and not rest[0].startswith("--"):
-            out.append(f"--{name}={rest.pop(0)}")
         else:
-            raise UserError(f"--{name} needs a value; give --{name} VALUE.")
+            name, equals, value = word[2:].partition("=")
+            name, given = known_option(name.replace("-", "_"), kinds), value if equals else None
+            items = list_items(given, rest) if name == positional else []
+            if name == positional and not is_json_list(items):
+                loose += items
+            else:
+                out.append(option_word(name, kinds[name], items[0] if items else given, rest))
     if loose and positional is None:
         raise UserError(f"Unexpected argument '{loose[0]}'; options are written --name VALUE.")
     for word in out:
         check_text(word)
     return out, loose or None
+
+
+def known_option(name: str, kinds: dict[str, Kind]) -> str:
+    """The whole, present name of an option. Raises UserError for an unknown one, naming the nearest."""
+    former = aliases(kinds)
+    name = whole_name(name, [*kinds, *former])
+    name = former.get(name, name)
+    if name in HIDDEN:
+        raise UserError(f"Unknown option --{name}; {HIDDEN[name]}.")
+    if name not in kinds:
+        nearest = nearest_name(name, kinds)
+        hint = f" Did you mean --{nearest}?" if nearest else ""
+        raise UserError(f"Unknown option --{name}.{hint}")
+    return name
+
+
+def option_word(name: str, kind: Kind, given: str | None, rest: list[str]) -> str:
+    """One word for the parser, of an option and its value: `given` after "=", or taken from the front of `rest`."""
+    if name in {"help", "print_config"}:
+        return f"--{name}"
+    if kind == "flag":
+        follows = given is None and rest and rest[0].lower() in {"true", "false"}
+        return f"--{name}={(rest.pop(0) if follows else given or 'true').lower()}"
+    if kind == "list":
+        return f"--{name}={list_text(list_items(given, rest))}"
+    if given is None and rest and not rest[0].startswith("--"):
+        given = rest.pop(0)
+    elif given is None or given == "--":  # argparse would treat the latter as a missing value
+        raise UserError(f"--{name} needs a value; give --{name} VALUE.")
+    return f"--{name}={given}"
+
+
+def list_items(given: str | None, rest: list[str]) -> list[str]:
+    """The words of a list option: `given` after "=", or those at the front of `rest` up to the next option."""
+    if given is not None:
+        return [given]
+    items: list[str] = []
+    while rest and not rest[0].startswith("--"):
+        items.append(rest.pop(0))
+    return items
+
+
+def is_json_list(items: list[str]) -> bool:
+    return len(items) == 1 and items[0].startswith("[")
 
 
 def check_text(word: str) -> None:
@@ -140,7 +172,7 @@ def list_text(items: list[str]) -> str:
 
     A comma followed by a space belongs to its word, as in a name of several words.
     """
-    if len(items) == 1 and items[0].startswith("["):
+    if is_json_list(items):
         return items[0]
     words = [word for item in items for word in re.split(r",(?! )", item) if word]
     return json.dumps([int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words])

@@ -101,12 +101,18 @@ def summary(home: str, function: str) -> str:
 
 def run(command: str, argv: list[str]) -> int:
     from fieldshift.arguments import normalise, option_kinds
+    from fieldshift.renamed import check_moved, present_config
 
     function = getattr(importlib.import_module(commands()[command]), command.replace("-", "_"))
     parser = command_parser(command, function)
+    positional, kinds = getattr(function, "positional", None), option_kinds(function)
     try:
-        positional = getattr(function, "positional", None)
-        words, loose = normalise(argv, option_kinds(function), positional)
+        check_moved(command, (word[2:].partition("=")[0] for word in argv if word.startswith("--")))
+        words, loose = normalise(argv, kinds, positional)
+        words = [
+            f"--config={present_config(word[9:], command, kinds)}" if word.startswith("--config=") else word
+            for word in words
+        ]
     except UserError as error:
         raise UserError(f"{error} See fieldshift {command} --help.") from None
     values = vars(parser.instantiate(parser.parse_args(words)))
@@ -119,9 +125,10 @@ def run(command: str, argv: list[str]) -> int:
 
 def command_parser(command: str, function: Callable[..., Any]) -> Any:
     """The parser of one command: types, defaults and help come from the function."""
-    from jsonargparse import ArgumentParser, DefaultHelpFormatter
+    from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter
 
     from fieldshift.arguments import explain, option_kinds, plain_help, typed
+    from fieldshift.renamed import HIDDEN
 
     class Help(DefaultHelpFormatter):
         def _expand_help(self, action: Any) -> str:
@@ -142,6 +149,9 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
     parser = Parser(prog=f"fieldshift {command}", usage=usage, description=about, formatter_class=Help)
     parser.add_argument("--config", action="config", help="read options from a YAML file")
     parser.add_function_arguments(typed(function), as_group=False, fail_untyped=True)
+    for action in parser._actions:
+        if action.dest in HIDDEN:
+            action.help = SUPPRESS
     return parser
 
 

@@ -7,3 +7,6 @@ EQUAL_COMPUTE = "equal compute"
 SEARCH_INCLUDED = "equal compute, search included"
 READINGS = (EQUAL_EPOCHS, EQUAL_COMPUTE, SEARCH_INCLUDED)
 """The recipe's epochs; the operations of the video arms' training; these plus the operations of the most expensive search."""
+
+BUDGETS = {"equal-epochs": EQUAL_EPOCHS, "equal-compute": EQUAL_COMPUTE, "search-included": SEARCH_INCLUDED}
+"""The budgets that commands take, each with the reading that tables and result files name it by."""

@@ -180,6 +180,8 @@ def read_config(config_path: Path) -> tuple[str, dict[str, Any]]:
         raise UserError(f"{config_path} cannot be read; restore it, or give another folder.") from None
     if not isinstance(held, dict):
         raise UserError(f"{config_path} contains no configuration; restore it, or give another folder.")
+    if command == "receptive-field" and "runs" in held:  # one command with compare-fields in earlier versions
+        command = "compare-fields"
     return command, held
 
 

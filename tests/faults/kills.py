@@ -52,7 +52,7 @@ STAGES = {
     ),
     "compare": Stage(
         ("compare", "--arms", "none", "affine", "--seeds=2", "--recipe.epochs=12", "--recipe.batch=32",
-         "--readings", "equal epochs", "--cluster.trials_at_once=2"),
+         "--budgets", "equal-epochs", "--cluster.trials_at_once=2"),
         "ImplicitFunc",
         ("rows",),
     ),

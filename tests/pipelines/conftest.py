@@ -26,7 +26,7 @@ def small(out: Path, *, resume: bool = False, epochs: int = 1) -> object:
 
     return pipelines.study(
         out=str(out), resume=resume, arms=["none", "affine", "das", "replicate", "das-folded+affine"], seeds=2,
-        frame_counts=[1, 3], average_copies=2, search=SEARCH, recipe=Recipe(epochs=epochs, batch=32), loading=SMALL,
+        frame_counts=[1, 3], tta_copies=2, search=SEARCH, recipe=Recipe(epochs=epochs, batch=32), loading=SMALL,
         cluster=HERE,
     )  # fmt: skip
 

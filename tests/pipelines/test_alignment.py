@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from fieldshift.cli import main
+from fieldshift.experiment import Experiment
+from fieldshift.experiment.cards import NormedBatch
 from fieldshift.motions import Edge, Policy, Step
 from fieldshift.search import load_space, random_policy
 from pipelines.arms import arms_that_build, check_arms
-from pipelines.problem import NormedBatch, Problem
 from pipelines.searching import space_of_search
 
 SMALL = ["--tracking.enabled", "false", "--loading.workers", "0"]
@@ -83,7 +84,7 @@ def test_one_edge_per_node_works_and_random_policies_have_as_few(
     scenes: Path, small_cell: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["compare", "--arms", "das", "random-policy", "random-policy-folded", "--seeds", "1",
-             "--readings", '["equal epochs"]', "--search.edges_per_node", "1"]  # fmt: skip
+             "--budgets", "equal-epochs", "--search.edges_per_node", "1"]  # fmt: skip
     words += [*small_cell, *SEARCH, *RECIPE, *HERE, *SMALL, "--data", f"voc:{scenes}", "--out", str(tmp_path / "out")]
     assert main(words) == 0, capsys.readouterr().err
     cards = trials_of(tmp_path / "out")
@@ -107,8 +108,8 @@ def test_the_folded_form_takes_several_paths(
         "folded",
         "--seeds",
         "1",
-        "--readings",
-        '["equal epochs"]',
+        "--budgets",
+        "equal-epochs",
     ]
     words += [*small_cell, *SEARCH, *RECIPE, *HERE, *SMALL, "--data", f"voc:{scenes}", "--out", str(tmp_path / "out")]
     assert main(words) == 0, capsys.readouterr().err
@@ -147,12 +148,12 @@ def test_arms_that_nobody_named_are_left_out(scenes: Path, capsys: pytest.Captur
     from fieldshift.data import LoadingConfig
     from fieldshift.networks import NetworkConfig
 
-    problem = Problem(
+    experiment = Experiment(
         data=f"voc:{scenes}", task=None, network="tiny-resnet-fcn", temporal="tsm", frames=3, architecture=NetworkConfig(),
         loading=LoadingConfig(workers=0),
     )  # fmt: skip
     arms, edges = arms_that_build(
-        problem, problem.check(), check_arms(None, "video", "tsm"), {}, load_space("affine-cell"), seed=0, named=False,
+        experiment, experiment.checked_dataset(), check_arms(None, "video", "tsm"), {}, load_space("affine-cell"), named=False,
         step=NormedBatch(4), searched=NormedBatch(4),
     )  # fmt: skip
     assert list(edges) == ["folded"]

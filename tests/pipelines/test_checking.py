@@ -61,7 +61,7 @@ def test_init_writes_a_study_that_runs(
     assert "--force" in capsys.readouterr().err
     here = ["--cluster.workers", "0", "--cluster.trials_at_once", "0", "--tracking.enabled", "false"]
     less = ["--seeds", "1", "--arms", "none", "das", "--frame_counts", "1", "--stages", "compare"]
-    small = ["--search.epochs", "1", "--search.tune_epochs", "0", "--recipe.epochs", "1", "--average_copies", "0"]
+    small = ["--search.epochs", "1", "--search.tune_epochs", "0", "--recipe.epochs", "1", "--tta_copies", "0"]
     assert main(["study", "--config", "study.yaml", "--out", "run", *less, *small, *here]) == 0
     assert (tmp_path / "run" / "policy.json").exists()
 

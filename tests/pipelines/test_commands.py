@@ -11,13 +11,14 @@ from PIL import Image
 
 from fieldshift.cli import main
 from fieldshift.data import LoadingConfig
+from fieldshift.experiment import Experiment
+from fieldshift.experiment.cards import NormedBatch
 from fieldshift.motions import Policy
 from fieldshift.networks import TEMPORAL, NetworkConfig
 from fieldshift.run_folder import read_result
 from fieldshift.search import load_space
 from fieldshift.training import ARMS
 from pipelines.arms import arms_that_build
-from pipelines.problem import NormedBatch, Problem
 
 SMALL = ["--loading.train_limit", "160", "--loading.test_limit", "80"]
 SHORT = ["--recipe.epochs", "1", "--recipe.batch", "32", "--tracking.enabled", "false"]
@@ -80,8 +81,8 @@ def test_every_written_configuration_is_one_that_its_command_reads(
     """Found finished under --resume, so that nothing is trained again."""
     assert main(["study", "--config", str(small_study / "config.yaml"), "--out", str(small_study), "--resume"]) == 0
     out = ["--out", str(tmp_path / "fields")]
-    assert main(["receptive-field", "--runs", str(trained), "--images", "4", *SMALL, *out]) == 0
-    assert main(["receptive-field", "--config", str(tmp_path / "fields" / "config.yaml"), *out, "--resume"]) == 0
+    assert main(["compare-fields", "--runs", str(trained), "--images", "4", *SMALL, *out]) == 0
+    assert main(["compare-fields", "--config", str(tmp_path / "fields" / "config.yaml"), *out, "--resume"]) == 0
     for command, more in (("search", SEARCHED), ("sweep-frames", ["--frame_counts", "1", "--seeds", "1", *TRIED]),
                           ("compare", ["--arms", "none", "--seeds", "1", *TRIED])):  # fmt: skip
         policy = [] if command == "search" else ["--policy", str(small_study)]
@@ -125,7 +126,7 @@ def test_fields_of_runs_are_compared(trained: Path, tmp_path: Path, capsys: pyte
     plain = tmp_path / "plain"
     assert main(["train", "--out", str(plain), *QUICK]) == 0
     words = ["--images", "4", "--out", str(tmp_path / "fields"), "--tracking.enabled", "false", *SMALL]
-    assert main(["receptive-field", "--runs", str(trained), str(plain), *words]) == 0
+    assert main(["compare-fields", "--runs", str(trained), str(plain), *words]) == 0
     assert "anisotropy" in capsys.readouterr().out
     rows = {row["network"]: row for row in read_result(tmp_path / "fields")["rows"]}
     assert rows["run"]["reshaped, all frames: width, px"] > rows["plain"]["reshaped, all frames: width, px"] == 15
@@ -144,7 +145,7 @@ def test_every_arm_without_a_policy_trains(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in ARMS if ARMS[name].needs_policy])
 def test_every_arm_with_a_policy_trains(name: str, policy: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "run")]
-    assert main(["train", "--arm", name, "--policy", str(policy), "--average_copies", "2", *out, *QUICK]) == 0
+    assert main(["train", "--arm", name, "--policy", str(policy), "--tta_copies", "2", *out, *QUICK]) == 0
     averaged = read_result(tmp_path / "run")["row"]["score_tta"]
     assert (averaged is not None) == (name == "policy-2d")  # the others have no other views
 
@@ -169,7 +170,7 @@ MISTAKES = {
     "temporal module": (["train", "--temporal", "tsn"], "Did you mean 'tsm'"),
     "task": (["train", "--task", "segmentatio"], "Did you mean 'segmentation'"),
     "stage": (["study", "--stages", "serch"], "Did you mean 'search'"),
-    "reading": (["compare", "--readings", "equal epoch"], "Did you mean 'equal epochs'"),
+    "budget": (["compare", "--budgets", "equal-epoch"], "Did you mean 'equal-epochs'"),
     "frames": (["train", "--frames", "0"], "--frames is 0"),
     "frame counts": (["study", "--frame_counts", "3", "0"], "--frame_counts holds 0"),
     "seeds": (["study", "--seeds", "0"], "--seeds is 0"),
@@ -216,7 +217,7 @@ MISTAKES = {
     "second order": (["search", "--search.order", "second"], "give --search.optimizer sgd"),
     "study frames": (["study", "--frames", "5", "--search.frames", "3"], "give --frames alone"),
     "unbuilt arm": (["study", "--network", "mobilenet_v3_small", "--arms", "wide-field"], "wide_field"),
-    "twice": (["receptive-field", "--runs", "a", "a"], "names a folder twice"),
+    "twice": (["compare-fields", "--runs", "a", "a"], "names a folder twice"),
     "policy unused": (["train", "--arm", "none", "--policy", "POLICY"], "reads no policy"),
     "two frames": (["search", "--frames", "5", "--search.frames", "3"], "give --frames alone"),
     "size": (["train", "--loading.size", "40"], "two whole numbers, height and width"),
@@ -227,7 +228,10 @@ MISTAKES = {
     "number": (["train", "--recipe.epochs", "many"], "--recipe.epochs is 'many', but must be a whole number"),
     "option": (["train", "--recipe.epoch", "3"], "Did you mean --recipe.epochs?"),
     "no run": (["predict", "--run", "nowhere", "a.png"], "There is no folder nowhere"),
-    "neither": (["receptive-field"], "either --network NAME"),
+    "no network": (["receptive-field"], "--network is required"),
+    "no runs": (["compare-fields"], "--runs is required"),
+    "option of another command": (["receptive-field", "--runs", "a"], "fieldshift compare-fields --runs"),
+    "explanation by search": (["search", "--explain", "a.json"], "fieldshift explain POLICY"),
     "nothing to submit": (["submit", "--address", "http://127.0.0.1:1"], "no command to submit"),
 }
 
@@ -267,13 +271,13 @@ def test_a_file_that_is_no_policy_is_refused(
 
 
 def test_an_arm_that_a_network_does_not_have_is_left_out_and_said(capsys: pytest.CaptureFixture[str]) -> None:
-    problem = Problem(
+    experiment = Experiment(
         data="digit-pairs-left", task=None, network="mobilenet_v3_small", temporal="tsm", frames=3,
         architecture=NetworkConfig(), loading=LoadingConfig(train_limit=160, test_limit=80),
     )  # fmt: skip
     given = (["none", "wide-field", "das"], {"video": Policy.replicate(3)}, load_space("affine-one"))
     found = arms_that_build(
-        problem, problem.load(), *given, seed=0, named=False, step=NormedBatch(32), searched=NormedBatch(32)
+        experiment, experiment.load(), *given, named=False, step=NormedBatch(32), searched=NormedBatch(32)
     )
     assert found == (["none", "das"], {})
     assert "without the arm wide-field" in capsys.readouterr().out
@@ -286,7 +290,7 @@ def test_runs_of_one_name_are_compared_by_their_paths(trained: Path, tmp_path: P
     for folder in folders:
         shutil.copytree(trained, folder)
     out = tmp_path / "fields"
-    words = ["receptive-field", "--runs", *map(str, folders), "--images", "4", "--tracking.enabled", "false", *SMALL]
+    words = ["compare-fields", "--runs", *map(str, folders), "--images", "4", "--tracking.enabled", "false", *SMALL]
     assert main([*words, "--out", str(out)]) == 0
     assert len(list(out.glob("*.npz"))) == 2
     assert not list(tmp_path.glob("?/*.npz"))

@@ -17,10 +17,10 @@ from pipelines.studying import STUDY_ARMS, study_arms
 
 QUICK = [
     "--loading.train_limit", "80", "--loading.test_limit", "40", "--recipe.epochs", "1", "--recipe.batch", "32",
-    "--tracking.enabled", "false", "--cluster.trials_at_once", "0", "--average_copies", "1",
+    "--tracking.enabled", "false", "--cluster.trials_at_once", "0", "--tta_copies", "1",
 ]  # fmt: skip
 SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
-EQUAL_EPOCHS = ["--readings", '["equal epochs"]']
+EQUAL_EPOCHS = ["--budgets", "equal-epochs"]
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ READERS: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "predict": (["predict", "--run", "RUN", "IMAGE"], ("network.json", "weights.safetensors")),
     "export": (["export", "--run", "RUN", "--out", "NEW"], ("network.json", "weights.safetensors")),
     "receptive-field": (
-        ["receptive-field", "--runs", "RUN", "--out", "NEW", "--images", "2", "--tracking.enabled", "false"],
+        ["compare-fields", "--runs", "RUN", "--out", "NEW", "--images", "2", "--tracking.enabled", "false"],
         ("network.json", "weights.safetensors", "config.yaml", "data.json"),
     ),
     "train --resume": (
@@ -95,7 +95,7 @@ def test_a_frame_sweep_that_lists_no_networks(rows: object, tmp_path: Path, caps
     (tmp_path / "result.json").write_text(
         json.dumps({key: value for key, value in values.items() if value is not None})
     )
-    status = main(["receptive-field", "--runs", str(tmp_path), "--out", str(tmp_path / "new")])
+    status = main(["compare-fields", "--runs", str(tmp_path), "--out", str(tmp_path / "new")])
     error = capsys.readouterr().err
     assert (status, error.count("\n")) == (2, 1), error
     assert "does not list the networks of a frame sweep" in error

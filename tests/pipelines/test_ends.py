@@ -9,13 +9,13 @@ import pytest
 
 from fieldshift.cli import main
 from fieldshift.cluster import WorkerContext
-from pipelines import running
+from fieldshift.experiment import training_runs as running
 
 SMALL = [
     "--loading.train_limit", "32", "--loading.test_limit", "16", "--recipe.batch", "16", "--recipe.epochs", "2",
     "--cluster.trials_at_once", "0",
 ]  # fmt: skip
-COMPARE = ["compare", "--arms", "none", "affine", "--seeds", "1", "--readings", "equal epochs", *SMALL]
+COMPARE = ["compare", "--arms", "none", "affine", "--seeds", "1", "--budgets", "equal-epochs", *SMALL]
 
 
 def statuses(folder: Path) -> list[str]:

@@ -10,13 +10,13 @@ import pytest
 
 from fieldshift.cli import main
 from fieldshift.cluster import WorkerContext
-from pipelines import running
+from fieldshift.experiment import training_runs as running
 
 SMALL = [
     "--loading.train_limit", "32", "--loading.test_limit", "16", "--recipe.batch", "16", "--recipe.epochs", "1",
     "--tracking.enabled", "false", "--cluster.trials_at_once", "0",
 ]  # fmt: skip
-COMPARE = ["compare", "--arms", "none", "affine", "--seeds", "2", "--readings", "equal epochs", *SMALL]
+COMPARE = ["compare", "--arms", "none", "affine", "--seeds", "2", "--budgets", "equal-epochs", *SMALL]
 
 
 def failing_where(key: str) -> Any:

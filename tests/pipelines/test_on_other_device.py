@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> dict[str, Pa
     POLICY.save(root / "policy.json")
     shared = {"policy": str(root / "policy.json"), "tracking": UNTRACKED, "recipe": Recipe(epochs=1, batch=8)}
     few = LoadingConfig(train_limit=64, test_limit=32)
-    pipelines.train(out=str(root / "classes"), loading=few, average_copies=2, **shared)
+    pipelines.train(out=str(root / "classes"), loading=few, tta_copies=2, **shared)
     pipelines.train(out=str(root / "maps"), data=f"voc:{scenes}", network="tiny-resnet-fcn", **shared)
     return {"classes": root / "classes", "maps": root / "maps"}
 
@@ -47,8 +47,8 @@ def used(run: str, out: str, device: str | None) -> list[float]:
         if device is not None:
             for home in ("using", "field_maps", "failure_cases"):
                 patches.enter_context(patch(f"pipelines.{home}.best_device", lambda: torch.device(device)))
-        scored = pipelines.evaluate(run=run, out=f"{out}/scored", average_copies=2)
-        fields = pipelines.receptive_field(runs=[run], images=4, out=f"{out}/fields", tracking=UNTRACKED)
+        scored = pipelines.evaluate(run=run, out=f"{out}/scored", tta_copies=2)
+        fields = pipelines.compare_fields(runs=[run], images=4, out=f"{out}/fields", tracking=UNTRACKED)
         numbers = [scored.score, scored.loss, *(float(value) for value in fields.table["mass of the map"])]
         if scored.score_name == "accuracy":
             Image.new("L", (50, 40), 90).save(f"{out}/picture.png")

@@ -41,7 +41,7 @@ def test_a_network_of_ones_own_trains_and_its_run_is_used_as_any_other(
     assert read_result(Path("run"))["row"]["arm"] == "das"
     assert main(["evaluate", "--run", "run", "--out", "scored", *SMALL]) == 0
     assert read_result(Path("scored"))["score"] == read_result(Path("run"))["row"]["score"]
-    assert main(["receptive-field", "--runs", "run", "--images", "2", "--out", "field", *FEW]) == 0
+    assert main(["compare-fields", "--runs", "run", "--images", "2", "--out", "field", *FEW]) == 0
     capsys.readouterr()
     assert main(["train", *words, "--out", "other"]) == 2
     assert "name the modules to insert at with places='pattern'" in capsys.readouterr().err

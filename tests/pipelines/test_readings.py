@@ -13,17 +13,17 @@ import pytest
 from fieldshift.cli import main
 from fieldshift.data.published.digit_pairs import scenes
 from fieldshift.errors import UserError
+from fieldshift.experiment.budget import Budget, TuningCost, readings_of, with_known_costs
 from fieldshift.motions import Policy
-from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
+from fieldshift.readings import BUDGETS, EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
 from fieldshift.run_folder import plain, read_result
 from fieldshift.search import load_space
 from pipelines.builtin_data import notes_on
-from pipelines.readings import Budget, TuningCost, check_readings, with_known_costs
 from search_spaces import motion_spaces
 
 QUICK = [
     "--loading.train_limit", "80", "--loading.test_limit", "40", "--recipe.epochs", "2", "--recipe.batch", "32",
-    "--tracking.enabled", "false", "--cluster.trials_at_once", "0", "--average_copies", "1",
+    "--tracking.enabled", "false", "--cluster.trials_at_once", "0", "--tta_copies", "1",
 ]  # fmt: skip
 SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
 
@@ -95,10 +95,11 @@ def test_where_nothing_is_searched_the_readings_at_equal_compute_are_one() -> No
 
 
 def test_the_reading_with_searches_needs_their_cost(capsys: pytest.CaptureFixture[str]) -> None:
-    assert check_readings(None) == list(READINGS)
-    assert check_readings([SEARCH_INCLUDED, EQUAL_EPOCHS]) == [EQUAL_EPOCHS, SEARCH_INCLUDED]
-    with pytest.raises(UserError, match="Did you mean 'equal compute, search included'"):
-        check_readings(["equal compute, serch included"])
+    assert readings_of(None) == list(READINGS)
+    assert readings_of([SEARCH_INCLUDED, EQUAL_EPOCHS]) == [EQUAL_EPOCHS, SEARCH_INCLUDED]
+    assert readings_of(["search-included", "equal-epochs"]) == [EQUAL_EPOCHS, SEARCH_INCLUDED]
+    with pytest.raises(UserError, match="Did you mean 'search-included'"):
+        readings_of(["serch-included"])
     everything = list(READINGS)
     assert with_known_costs(everything, named=True, searched=True, unknown=[]) == everything
     assert with_known_costs(everything, named=False, searched=False, unknown=[]) == everything[:2]
@@ -152,7 +153,7 @@ def test_a_searched_policy_brings_its_cost_and_a_written_one_has_none(
 ) -> None:
     words = ["compare", "--arms", "das-folded", "none", "--seeds", "1", *QUICK, "--policy"]
     searched = compared / "searches" / "folded-seed0"
-    assert main([*words, str(searched), "--readings", SEARCH_INCLUDED, "--out", str(tmp_path / "searched")]) == 0
+    assert main([*words, str(searched), "--budgets", "search-included", "--out", str(tmp_path / "searched")]) == 0
     there, here = (
         {row["arm"]: row["epochs"] for row in read_result(out)["rows"] if row["reading"] == SEARCH_INCLUDED}
         for out in (compared, tmp_path / "searched")
@@ -162,7 +163,7 @@ def test_a_searched_policy_brings_its_cost_and_a_written_one_has_none(
     assert "operations:" in config  # so that the configuration runs again
     written = str(Policy.single("translate_x", 0.4, frames=3).save(tmp_path / "policy.json"))
     capsys.readouterr()
-    assert main([*words, written, "--readings", *READINGS, "--out", str(tmp_path / "refused")]) == 2
+    assert main([*words, written, "--budgets", *BUDGETS, "--out", str(tmp_path / "refused")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "policy.json does not tell what its search cost" in error

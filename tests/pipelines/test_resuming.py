@@ -10,10 +10,10 @@ import pytest
 from fieldshift.cli import main
 from fieldshift.data import load_dataset
 from fieldshift.errors import UserError
+from fieldshift.experiment import Experiment
+from fieldshift.experiment.data_record import keep_record, read_record, write_record
 from fieldshift.motions import Policy
 from fieldshift.run_folder import RunFolder, read_result
-from pipelines.data_record import keep_record, read_record, write_record
-from pipelines.problem import Problem
 from pipelines.run_data import different_data
 
 UNTRACKED = ["--tracking.enabled", "false"]
@@ -22,12 +22,12 @@ HERE = ["--cluster.workers", "0", "--cluster.trials_at_once", "0"]
 
 RESUMED = {
     "train": [*QUICK, "--cluster.workers", "0"],
-    "compare": ["--arms", "none", "affine", "--seeds", "1", "--readings", '["equal epochs"]', *QUICK, *HERE,
-                "--average_copies", "0"],
+    "compare": ["--arms", "none", "affine", "--seeds", "1", "--budgets", "equal-epochs", *QUICK, *HERE,
+                "--tta_copies", "0"],
     "sweep-frames": ["--policy", "POLICY", "--frame_counts", "1", "--seeds", "1", *QUICK, *HERE],
     "search": ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "4", "--tracking.enabled", "false",
                "--cluster.workers", "0"],
-    "receptive-field": ["--images", "2", "--tracking.enabled", "false", "--runs", "RUN"],
+    "compare-fields": ["--images", "2", "--tracking.enabled", "false", "--runs", "RUN"],
 }  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_whatever_goes_on_does_so_on_the_same_data_only(
     Policy.single("translate_x", 0.3, frames=3).save(policy)
     stand_in = {"POLICY": str(policy), "RUN": str(trained.run)}
     words = [command, *(stand_in.get(word, word) for word in RESUMED[command]), "--out", str(out)]
-    words += [] if command == "receptive-field" else ["--data", f"folder:{trained.root}", "--loading.workers", "0"]
+    words += [] if command == "compare-fields" else ["--data", f"folder:{trained.root}", "--loading.workers", "0"]
     assert main(words) == 0
     if not finished:
         (out / "result.json").unlink()
@@ -59,19 +59,19 @@ def test_whatever_goes_on_does_so_on_the_same_data_only(
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_worker_that_meets_other_data_than_its_run_stops(kept: bool, trained: Any) -> None:
-    problem = Problem.from_plain(
+    experiment = Experiment.from_plain(
         {
             **{name: value for name, value in read_result(trained.run)["config"].items()
                if name in ("data", "task", "network", "temporal", "frames", "architecture", "loading")},
         }
     )  # fmt: skip
-    digest = problem.load().digest
+    digest = experiment.load().digest
     if kept:
-        assert problem.load(digest).digest == digest
+        assert experiment.load(digest).digest == digest
         return
     trained.relabel(trained.path(tested=False))
     with pytest.raises(UserError, match="has changed since this run began"):
-        problem.load(digest)
+        experiment.load(digest)
 
 
 def test_a_run_of_before_is_used_and_what_is_unknown_is_said(
@@ -143,7 +143,7 @@ def test_a_policy_of_another_length_is_said(
     words = {
         "train": ["train", "--policy", str(policy), *small],
         "compare": ["compare", "--policy", str(policy), "--arms", "das", "--seeds", "1", *HERE, *small],
-        "motions": ["receptive-field", "--runs", str(run), "--motions", str(policy), "--images", "2", *UNTRACKED],
+        "motions": ["compare-fields", "--runs", str(run), "--motions", str(policy), "--images", "2", *UNTRACKED],
     }
     if command == "motions":
         Policy.single("rotate", 30, frames=used).save(tmp_path / "own.json")

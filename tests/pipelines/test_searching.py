@@ -18,7 +18,7 @@ HERE = ["--cluster.workers", "0", "--cluster.trials_at_once", "0"]
 NAMES = ("flip", "crop", "scale", "label_smoothing")
 
 SEARCHING = {
-    "compare": ["compare", "--arms", "das-folded", "--seeds", "1", "--readings", '["equal epochs"]', *RECIPE, *HERE],
+    "compare": ["compare", "--arms", "das-folded", "--seeds", "1", "--budgets", "equal-epochs", *RECIPE, *HERE],
     "study": ["study", "--form", "folded", "--arms", "none", "--seeds", "1", "--stages", "search", *RECIPE, *HERE],
 }
 

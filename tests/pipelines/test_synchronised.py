@@ -9,9 +9,10 @@ import pytest
 from fieldshift.cli import main
 from fieldshift.data import DataSet, LoadingConfig, load_dataset
 from fieldshift.errors import UserError
+from fieldshift.experiment import Experiment
+from fieldshift.experiment.cards import NormedBatch, checked_card, edges_to_decide, smallest_step
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import load_space
-from pipelines.problem import NormedBatch, Problem, smallest_step
 
 OWN = """
 from torch import nn
@@ -35,12 +36,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "own_to_synchronise"
 
 
-def asked(network: str) -> tuple[Problem, DataSet]:
-    problem = Problem(
+def asked(network: str) -> tuple[Experiment, DataSet]:
+    experiment = Experiment(
         data="digit-pairs-left", task=None, network=network, temporal="tsm", frames=3, loading=FEW,
         architecture=NetworkConfig(places="1"),
     )  # fmt: skip
-    return problem, load_dataset("digit-pairs-left", train_limit=20, test_limit=10)
+    return experiment, load_dataset("digit-pairs-left", train_limit=20, test_limit=10)
 
 
 @pytest.mark.parametrize(
@@ -60,21 +61,21 @@ def test_a_synchronised_step_is_that_of_all_workers(
 
 
 def test_one_image_per_worker_is_enough_where_the_statistics_are_shared(own: str) -> None:
-    problem, dataset = asked(f"{own}:pooled")
-    problem.checked_card(dataset, "none", None, None, 0, step=smallest_step(20, 2, 2, True))
+    experiment, dataset = asked(f"{own}:pooled")
+    checked_card(experiment, dataset, "none", None, None, step=smallest_step(20, 2, 2, True))
     with pytest.raises(UserError, match="cannot learn from 1 image.*--recipe.batch 2 or more per worker"):
-        problem.checked_card(dataset, "none", None, None, 0, step=smallest_step(20, 2, 2))
+        checked_card(experiment, dataset, "none", None, None, step=smallest_step(20, 2, 2))
     with pytest.raises(UserError, match=r"cannot learn from 1 image.*--recipe.batch 2 or more\."):
-        problem.checked_card(dataset, "none", None, None, 0, step=smallest_step(1, 2, 2, True))
+        checked_card(experiment, dataset, "none", None, None, step=smallest_step(1, 2, 2, True))
 
 
 def test_a_network_without_batch_norm_is_refused_in_training_and_search(own: str) -> None:
-    problem, dataset = asked(f"{own}:without")
-    problem.checked_card(dataset, "none", None, None, 0, step=NormedBatch(2))
+    experiment, dataset = asked(f"{own}:without")
+    checked_card(experiment, dataset, "none", None, None, step=NormedBatch(2))
     with pytest.raises(UserError, match="has no BatchNorm; leave it out"):
-        problem.checked_card(dataset, "none", None, None, 0, step=NormedBatch(2, synchronised=True))
+        checked_card(experiment, dataset, "none", None, None, step=NormedBatch(2, synchronised=True))
     with pytest.raises(UserError, match="has no BatchNorm; leave it out"):
-        problem.edges_to_decide(dataset, load_space("affine-one"), 0, step=NormedBatch(2, synchronised=True))
+        edges_to_decide(experiment, dataset, load_space("affine-one"), step=NormedBatch(2, synchronised=True))
 
 
 def test_it_is_refused_before_any_folder_or_worker(

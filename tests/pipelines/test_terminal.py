@@ -17,7 +17,7 @@ LOADED = ["--loading.train_limit", "96", "--loading.test_limit", "48"]
 TRAINED = [*LOADED, "--recipe.epochs", "1", "--recipe.batch", "32"]
 SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
 HERE = ["--tracking.enabled", "false", "--cluster.trials_at_once", "0"]
-FEW = ["--arms", "none", "das", "--seeds", "1", "--average_copies", "0"]
+FEW = ["--arms", "none", "das", "--seeds", "1", "--tta_copies", "0"]
 
 # What each command is called with, the titles of its bars, and a part of what it says at its end.
 LONG = {
@@ -32,7 +32,7 @@ LONG = {
         ["search", "comparison", "frame sweep"], "study finished in",
     ),
     "evaluate": (["--run", "RUN"], ["scoring"], "on 80 test images of digit-pairs-left"),
-    "receptive-field": (["--runs", "RUN", "--images", "2", "--tracking.enabled", "false"], ["effective fields"], "anisotropy"),
+    "compare-fields": (["--runs", "RUN", "--images", "2", "--tracking.enabled", "false"], ["effective fields"], "anisotropy"),
 }  # fmt: skip
 
 

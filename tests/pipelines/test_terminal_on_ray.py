@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.filterw
 LOADED = ["--loading.train_limit", "96", "--loading.test_limit", "48"]
 TRAINED = [*LOADED, "--recipe.epochs", "1", "--recipe.batch", "32"]
 SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
-FEW = ["--seeds", "1", "--average_copies", "0", "--readings", "equal epochs", *TRAINED]
+FEW = ["--seeds", "1", "--tta_copies", "0", "--budgets", "equal-epochs", *TRAINED]
 
 # A study searches, compares and sweeps through Ray Tune, as the commands of these names do.
 ON_RAY = {

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-import pipelines.tuning
+import fieldshift.experiment.tuning
 from fieldshift.cli import main
 from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, SEARCH_INCLUDED
 from fieldshift.run_folder import read_result
 
 WORDS = [
-    "compare", "--arms", "randaugment", "none", "--seeds", "1", "--tune_randaugment", "1", "--average_copies", "0",
+    "compare", "--arms", "randaugment", "none", "--seeds", "1", "--tune_randaugment", "1", "--tta_copies", "0",
     "--loading.train_limit", "80", "--loading.test_limit", "20", "--recipe.epochs", "1", "--recipe.batch", "16",
     "--tracking.enabled", "false", "--cluster.trials_at_once", "0",
 ]  # fmt: skip
@@ -24,7 +24,7 @@ def test_tuning_takes_the_epochs_and_the_operations_of_its_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run: list[tuple[int, int]] = []  # epochs, and convolutions and matrix products as torch counts them
-    sample = pipelines.tuning.run_tuning_trial
+    sample = fieldshift.experiment.tuning.run_tuning_trial
 
     def counted(payload: dict[str, Any], context: Any) -> dict[str, Any]:
         with FlopCounterMode(display=False) as counter:
@@ -32,7 +32,7 @@ def test_tuning_takes_the_epochs_and_the_operations_of_its_reading(
         run.append((len(value["history"]), counter.get_total_flops()))
         return value
 
-    monkeypatch.setattr(pipelines.tuning, "run_tuning_trial", counted)
+    monkeypatch.setattr(fieldshift.experiment.tuning, "run_tuning_trial", counted)
     assert main([*WORDS, "--out", str(tmp_path)]) == 0
     result = read_result(tmp_path)
     rows = {(row["arm"], row["reading"]): row for row in result["rows"]}

@@ -42,7 +42,7 @@ def test_the_study_runs_goes_on_and_keeps_its_raw_numbers(
     out = tmp_path / "results" / "forms-left.json"
     words = [
         "--train-limit", "80", "--test-limit", "40", "--epochs", "1", "--search-epochs", "1", "--batch", "32", "--seeds", "1",
-        "--average-copies", "1", "--at-once", "0", "--arms", "none", "das-folded", "affine", "--out", str(out),
+        "--tta-copies", "1", "--at-once", "0", "--arms", "none", "das-folded", "affine", "--out", str(out),
     ]  # fmt: skip
     forms.main(words)
     kept = json.loads(out.read_text())

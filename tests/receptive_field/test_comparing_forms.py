@@ -9,6 +9,8 @@ import torch
 
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
+from fieldshift.experiment import Experiment
+from fieldshift.experiment.cards import arm_card
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.receptive_field import check_comparable
@@ -18,7 +20,6 @@ from fieldshift.tracking import TrackingConfig
 from fieldshift.training import save_network
 from pipelines.field_maps import Looking, measured
 from pipelines.field_subjects import subjects_of
-from pipelines.problem import Problem
 
 POLICY = Policy.single("translate_x", 0.4, frames=3)
 UNTRACKED = TrackingConfig(enabled=False)
@@ -27,7 +28,7 @@ UNTRACKED = TrackingConfig(enabled=False)
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A plain network, a video network and a folded one on disk as training leaves them, with drawn weights."""
-    problem = Problem(
+    experiment = Experiment(
         data="digit-pairs-left",
         task=None,
         network="tiny-resnet",
@@ -36,10 +37,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         architecture=NetworkConfig(),
         loading=LoadingConfig(train_limit=40, test_limit=20),
     )
-    dataset, folders = problem.load(), []
+    dataset, folders = experiment.load(), []
     for arm in ("none", "das", "das-folded"):
         folder = tmp_path_factory.mktemp("runs") / arm
-        card = problem.card(dataset, arm, POLICY, None, 0)
+        card = arm_card(experiment, dataset, arm, POLICY, None)
         torch.manual_seed(7)
         save_network(folder, card.build(), card)
         folders.append(str(folder))

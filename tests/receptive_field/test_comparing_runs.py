@@ -1,4 +1,4 @@
-"""`receptive-field --runs`: whose fields are compared, under which motions, and what is refused before any work."""
+"""`compare-fields`: whose fields are compared, under which motions, and what is refused before any work."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import torch
 from fieldshift.cli import main
 from fieldshift.data import LoadingConfig
 from fieldshift.errors import UserError
+from fieldshift.experiment import Experiment
+from fieldshift.experiment.cards import arm_card
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig, VideoNetwork
 from fieldshift.run_folder import SCHEMA, VERSION, read_result
@@ -23,7 +25,6 @@ from fieldshift.tracking.store import client_for, open_store
 from fieldshift.training import NetworkCard, save_network
 from pipelines.field_maps import Looking, measured
 from pipelines.field_subjects import Subject, lengths_of, motions_named, seed_of, subjects_of, trained_folder
-from pipelines.problem import Problem
 
 POLICY = Policy.single("translate_x", 0.4, frames=3, fill="mean")
 UNTRACKED = TrackingConfig(enabled=False)
@@ -33,7 +34,7 @@ SMALL = ["--loading.train_limit", "40", "--loading.test_limit", "20", "--images"
 @pytest.fixture(scope="module")
 def cards() -> dict[str, NetworkCard]:
     loading = LoadingConfig(train_limit=40, test_limit=20)
-    problem = Problem(
+    experiment = Experiment(
         data="digit-pairs-left",
         task=None,
         network="tiny-resnet",
@@ -42,8 +43,8 @@ def cards() -> dict[str, NetworkCard]:
         architecture=NetworkConfig(),
         loading=loading,
     )
-    dataset = problem.load()
-    return {arm: problem.card(dataset, arm, POLICY, None, 0) for arm in ("none", "das")}
+    dataset = experiment.load()
+    return {arm: arm_card(experiment, dataset, arm, POLICY, None) for arm in ("none", "das")}
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +167,7 @@ def test_maps_of_different_conditions_are_refused_in_one_line(
         card = replace(cards["none"], **change)  # type: ignore[arg-type]
         save_network(other, card.build(), card)
         out = tmp_path / "out"
-        assert main(["receptive-field", "--runs", str(runs["none"]), str(other), "--out", str(out), *SMALL]) == 2
+        assert main(["compare-fields", "--runs", str(runs["none"]), str(other), "--out", str(out), *SMALL]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert words in error
@@ -197,7 +198,7 @@ def test_a_mistake_is_one_line_before_any_work(
     words, said = MISTAKES[name]
     if name == "theory's option":
         POLICY.save(tmp_path / "nowhere.json")
-    assert main(["receptive-field", "--runs", str(runs["das"]), *words]) == 2
+    assert main(["compare-fields", "--runs", str(runs["das"]), *words]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
     assert said in error
@@ -214,7 +215,7 @@ def test_one_network_under_several_motions(
 ) -> None:
     out = tmp_path / "fields"
     words = ["--motions", "plain", "rotate=40", "--noise", "true", "--unit", "4", "5", "--out", str(out), *SMALL]
-    assert main(["receptive-field", "--runs", str(runs["das"]), *words]) == 0
+    assert main(["compare-fields", "--runs", str(runs["das"]), *words]) == 0
     printed = capsys.readouterr().out
     assert "3 images (uniform noise)" in printed
     assert "unit (4, 5)" in printed
@@ -255,7 +256,7 @@ def test_one_network_under_several_motions(
 def test_the_first_run_says_how_images_are_read_and_older_results_are_shown(
     cards: dict[str, NetworkCard], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["receptive-field", "--out", str(tmp_path / "out"), "--images", "30", "--before", "true", "--runs"]
+    words = ["compare-fields", "--out", str(tmp_path / "out"), "--images", "30", "--before", "true", "--runs"]
     for name, limit in (("first", 7), ("second", 9)):
         save_network(tmp_path / name, cards["none"].build(), cards["none"])
         loading = f"loading: {{train_limit: 40, test_limit: {limit}}}\n"

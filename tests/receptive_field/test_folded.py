@@ -243,7 +243,7 @@ def test_the_command_reads_both_versions_of_the_file(tmp_path: Path, capsys: pyt
         (asked, "give --policy FILE"),
         ([*asked[:-1], "video", "--policy", str(files[1])], "or use the form folded"),
         ([*asked, "--policy", str(files[0]), "--temporal", "tsm-causal"], "tsm-causal"),
-        (["receptive-field", "--runs", str(tmp_path), "--form", "folded"], "--form is for --network"),
+        (["compare-fields", "--runs", str(tmp_path), "--form", "folded"], "Unknown option --form"),
     ):
         assert main(words) == 2
         error = capsys.readouterr().err.strip()

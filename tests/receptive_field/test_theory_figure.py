@@ -105,8 +105,8 @@ def test_layers_without_parameters_are_left_out_unless_asked(capsys: pytest.Capt
     )
     assert main([*words, "--layers", "network.relu"]) == 0
     assert "network.relu" in lines_of(capsys)
-    assert main(["receptive-field", "--runs", "nowhere", "--all"]) == 2
-    assert "--all and --json are for --network" in capsys.readouterr().err
+    assert main(["compare-fields", "--runs", "nowhere", "--all"]) == 2
+    assert "Unknown option --all" in capsys.readouterr().err
 
 
 def test_theory_alone_writes_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

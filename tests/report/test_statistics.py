@@ -265,7 +265,7 @@ def test_caveats_follow_from_the_summary(rows: pd.DataFrame) -> None:
     assert "only 1 run" in text
     assert "das-gsf: 1 run: no interval." in text
     assert "half of the comparison" not in text
-    assert "--readings 'equal compute, search included'" in text
+    assert "--budgets search-included" in text
     assert "need the arms random-policy." in text
     assert "No enlarged field" not in text
     lonely = rows[(rows["reading"] == "equal epochs") & (rows["arm"] != "wide-field")]

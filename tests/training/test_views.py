@@ -51,7 +51,7 @@ def test_the_defaults_give_every_averaged_arm_nine_passes() -> None:
 
     for command in (pipelines.compare, pipelines.study):
         options = inspect.signature(command).parameters
-        views = VIEWS[options["average_copies"].default]
+        views = VIEWS[options["tta_copies"].default]
         assert {frames * views[frames] for frames in (1, options["frames"].default)} == {9}
 
 

@@ -102,7 +102,7 @@ def caveats(summary: pd.DataFrame) -> list[str]:
         if name in absent and len(absent) < len(READINGS)
     ]
     if SEARCH_INCLUDED in absent and (summary["search_seconds"] > 0).any():
-        points.append(f"The compute does not include the cost of the searches; --readings '{SEARCH_INCLUDED}' does.")
+        points.append("The compute does not include the cost of the searches; --budgets search-included does.")
     unanswered = asked[asked["outcome"] == UNANSWERED]
     if not summary["arm"].map(base_of).isin(FIELDS).any():
         points.append(

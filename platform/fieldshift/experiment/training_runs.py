@@ -1,4 +1,4 @@
-"""Many training trials side by side: progress for the person, one MLflow run per trial, one row per trial."""
+"""Training trials side by side: progress on the console, one MLflow run and one row per trial."""
 
 from __future__ import annotations
 
@@ -11,45 +11,36 @@ from typing import Any
 from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
 from fieldshift.console import Progress, duration, progress, say
 from fieldshift.errors import RunFailedError
+from fieldshift.experiment.labels import costs, run_name, score_metric, sectioned, trial_labels
+from fieldshift.experiment.options import Experiment
+from fieldshift.experiment.placement import placed, workers_of_trials
+from fieldshift.experiment.session import Session
+from fieldshift.experiment.trial import Trial, run_training_trial
 from fieldshift.tracking import Run
 from fieldshift.training import NetworkCard, Recipe
-from pipelines.labels import costs, run_name, score_metric, sectioned, trial_labels
-from pipelines.placement import placed, workers_of_trials
-from pipelines.problem import Problem
-from pipelines.session import Session
-from pipelines.trials import Trial, run_training_trial
 
 
 def training_trial(
-    session: Session,
-    problem: Problem,
-    card: NetworkCard,
-    recipe: Recipe,
-    *,
-    reading: str,
-    seed: int,
-    data: str,
-    copies: int = 0,
-    align: bool = True,
-    augmentation: dict[str, int] | None = None,
+    session: Session, experiment: Experiment, card: NetworkCard, recipe: Recipe, *, reading: str, data: str
 ) -> Trial:
-    """The trial of one card; its key names what is different between trials: arm, reading, frames, seed. `data`: a digest.
+    """The trial of one card with the experiment's seed; its key names arm, reading, frames and seed. `data`: a digest.
 
     The frames are those of the policy's video, also where its motions are folded into one frame.
     """
+    seed = experiment.seed
     key = f"{card.arm}-{reading.replace(',', '').replace(' ', '-')}-T{card.policy_frames}-seed{seed}"
     return Trial(
         key=key,
         arm=card.arm,
         reading=reading,
         seed=seed,
-        problem=problem.plain(),
+        problem=experiment.plain(),
         data=data,
         card=asdict(card),
         recipe=asdict(recipe),
-        augmentation=augmentation or {},
-        copies=copies,
-        align=align,
+        augmentation={},
+        copies=0,
+        align=True,
         folder=str(session.path / "trials" / key),
     )
 
@@ -130,7 +121,7 @@ def show(bar: Progress, done: dict[str, float], note: str) -> None:
 
 
 def epoch_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What MLflow shows of an epoch."""
+    """The metrics of an epoch in MLflow."""
     return sectioned({name: value for name, value in metrics.items() if name != "epoch"}, "train")
 
 
@@ -141,8 +132,10 @@ def record_history(run: Run, history: Sequence[Mapping[str, float]]) -> None:
 
 
 def final_metrics(row: Mapping[str, Any]) -> dict[str, float]:
-    """What MLflow shows of a finished trial, in sections by prefix. Judged is what the report compares: averaged over
-    augmented copies where the arm has them."""
+    """The metrics of a finished trial in MLflow, in sections by prefix.
+
+    "judged" is the score that the report compares: with test-time augmentation where the arm has it, else plain.
+    """
     averaged = row["score_tta"] if known(row["score_tta"]) else None
     scores = {"plain": row["score"], "averaged": averaged, "judged": row["score"] if averaged is None else averaged}
     values = {
@@ -158,7 +151,7 @@ def final_metrics(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def known(value: float | None) -> bool:
-    """Whether a number was measured: tables have NaN for what was not."""
+    """Returns whether a number was measured: tables have NaN where it was not."""
     return value is not None and math.isfinite(value)
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
 
 if TYPE_CHECKING:
+    from fieldshift.experiment.trial import Trial
     from fieldshift.folding import AnyPolicy
     from fieldshift.training import NetworkCard
-    from pipelines.trials import Trial
 
-BUDGETS = {EQUAL_EPOCHS: "equal_epochs", EQUAL_COMPUTE: "equal_compute", SEARCH_INCLUDED: "search_included"}
+BUDGET_LABELS = {EQUAL_EPOCHS: "equal_epochs", EQUAL_COMPUTE: "equal_compute", SEARCH_INCLUDED: "search_included"}
 """The label that says of a run whether it belongs to a reading; a video belongs to several."""
 
 Labels = dict[str, str]
@@ -22,7 +22,7 @@ Labels = dict[str, str]
 def budgets(readings: Iterable[str]) -> Labels:
     """Whether a run belongs to each of the readings."""
     held = set(readings)
-    return {BUDGETS[reading]: str(reading in held).lower() for reading in READINGS}
+    return {BUDGET_LABELS[reading]: str(reading in held).lower() for reading in READINGS}
 
 
 def card_labels(card: NetworkCard) -> Labels:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fieldshift.console import say
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
+from fieldshift.readings import BUDGETS, EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
 from fieldshift.training import arm_named
-
-if TYPE_CHECKING:
-    from fieldshift.data import DataSet
-    from fieldshift.training import NetworkCard, NetworkCost
-    from pipelines.problem import Problem
 
 TUNED = "randaugment"
 """The arm whose augmentation is tuned where that is asked for."""
@@ -117,12 +112,16 @@ class Budget:
         return max(self.epochs_at(arm, EQUAL_COMPUTE), math.floor((budget - fixed) / each))
 
 
-def check_readings(readings: Sequence[str] | None, default: Sequence[str] = READINGS) -> list[str]:
-    """The readings asked for, in their order. Raises UserError for one that there is not."""
-    for name in readings or ():
-        if name not in READINGS:
-            raise unknown_name("reading", name, READINGS)
-    return [name for name in READINGS if name in (readings or default)]
+def readings_of(budgets: Sequence[str] | None, default: Sequence[str] = READINGS) -> list[str]:
+    """The readings at the budgets asked for, in the order of READINGS; a reading's own name stands for its budget, too.
+
+    Raises UserError for an unknown budget.
+    """
+    for name in budgets or ():
+        if name not in BUDGETS and name not in READINGS:
+            raise unknown_name("budget", name, BUDGETS)
+    asked = [BUDGETS.get(name, name) for name in budgets or default]
+    return [name for name in READINGS if name in asked]
 
 
 def check_tuning(samples: int, arms: Sequence[str]) -> None:
@@ -142,7 +141,7 @@ def check_tuning(samples: int, arms: Sequence[str]) -> None:
 def check_copies(copies: int) -> None:
     """Raises UserError for a number of augmented copies that there is not."""
     if copies < 0:
-        raise UserError(f"--average_copies is {copies}, but must be 0 or more.")
+        raise UserError(f"--tta_copies is {copies}, but must be 0 or more.")
 
 
 def with_known_costs(wanted: list[str], *, named: bool, searched: bool, unknown: Sequence[str]) -> list[str]:
@@ -158,8 +157,8 @@ def with_known_costs(wanted: list[str], *, named: bool, searched: bool, unknown:
         reason = f"{unknown[0]} does not tell what its search cost"
         if named:
             raise UserError(
-                f"--readings has '{SEARCH_INCLUDED}', but {reason}; give the policy of a search of this version, or leave "
-                "that reading out."
+                f"--budgets has search-included, but {reason}; give the policy of a search of this version, or leave that "
+                "budget out."
             )
         say(f"without the reading at {SEARCH_INCLUDED}: {reason}")
         return rest
@@ -167,16 +166,3 @@ def with_known_costs(wanted: list[str], *, named: bool, searched: bool, unknown:
         say(f"without the reading at {SEARCH_INCLUDED}: nothing is searched or tuned")
         return rest
     return wanted
-
-
-def card_cost(card: NetworkCard) -> NetworkCost:
-    """What an arm's network costs, its motions included."""
-    from fieldshift.training import network_cost
-
-    network = card.build(pretrained=False)
-    return network_cost(network, card.frames, card.channels, card.size, card.plan().policy)
-
-
-def video_cost(problem: Problem, dataset: DataSet) -> NetworkCost:
-    """What a video arm of this problem costs, its motions aside: they have no parameters and few operations."""
-    return card_cost(problem.card(dataset, "replicate", None, None, 0))

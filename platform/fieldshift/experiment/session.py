@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import lasting_output, say
 from fieldshift.errors import UserError
+from fieldshift.experiment.data_record import FILE, keep_record
+from fieldshift.experiment.labels import colour
 from fieldshift.run_folder import (
     RunFolder,
     check_semantics,
@@ -29,8 +31,6 @@ from fieldshift.tracking.spool import Spool
 from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG, check_store
 from fieldshift.tracking.views import View
 from fieldshift.whole_file import write_whole
-from pipelines.data_record import FILE, keep_record
-from pipelines.labels import colour
 
 IDENTITY = "run-id"
 ASKED = ("data", "network", "temporal", "space")
@@ -38,6 +38,7 @@ ASKED = ("data", "network", "temporal", "space")
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
+    from fieldshift.experiment.options import Experiment
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,21 @@ def identity_of(folder: RunFolder) -> str:
     return file.read_text().strip()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Destination:
+    """Where a run without an `Experiment` writes and is recorded."""
+
+    out: str | None
+    resume: bool
+    tracking: TrackingConfig
+
+
 @contextmanager
 def open_session(
     command: str,
+    destination: Experiment | Destination,
     *,
-    out: str | Path | None,
-    resume: bool,
     config: dict[str, Any],
-    tracking: TrackingConfig,
     tags: dict[str, str],
     dataset: DataSet,
 ) -> Iterator[Session]:
@@ -170,6 +178,7 @@ def open_session(
 
     Raises UserError where the run goes on but its data have changed.
     """
+    out, resume, tracking = destination.out, destination.resume, destination.tracking
     check_store(tracking)
     folder = open_run_folder(out, command, config, resume)
     keep_record(folder, dataset)

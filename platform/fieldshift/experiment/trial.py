@@ -1,4 +1,4 @@
-"""What runs inside a worker: plain values in, plain values out, the same in-process and on a cluster."""
+"""One training run, as a worker executes it: plain values in, plain values out, the same in-process and on a cluster."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.cluster import WorkerContext
+from fieldshift.experiment.options import Experiment
 from fieldshift.training import (
     Evaluation,
     NetworkCard,
@@ -20,7 +21,6 @@ from fieldshift.training import (
 )
 from fieldshift.training.map_table import map_means, write_maps
 from fieldshift.training.optimisation import basic_augmentation
-from pipelines.problem import Problem
 
 HELD_OUT_SCORE = "held_out/score"
 
@@ -30,16 +30,16 @@ class Trial:
     """One training run of a comparison.
 
     Attributes:
-        key: its name, unique in the comparison: stage, arm, reading, frames and seed.
+        key: its name, unique in the comparison: arm, reading, frames and seed.
         arm: arm name.
         reading: the first reading that has its epochs.
         seed: decides weights, order and augmentation.
-        problem: data, task, network, as `Problem.plain()`.
-        data: digest of the data; they are not trained on where they have another by then.
+        problem: data, task, network, as `Experiment.plain()`.
+        data: digest of the data; data with another digest are refused.
         card: the network and its frames, as a plain `NetworkCard`.
         recipe: as a plain `Recipe`, with the epochs of this reading.
         augmentation: overrides of the arm's augmentation (num_ops, magnitude), mostly empty.
-        copies: augmented copies that test-time averaging takes, for an arm of one frame; 0 for none.
+        copies: augmented copies of test-time augmentation, for an arm of one frame; 0 for none.
         align: whether dense maps are fused in the reference frame.
         folder: where weights and checkpoint go; training resumes from a checkpoint found there.
         holdout: share of the training images that is scored instead of the test split; 0 scores the test split.
@@ -71,7 +71,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     from fieldshift.data.augmentation.arms import augmentation
 
     trial = Trial(**{field.name: payload[field.name] for field in fields(Trial)})
-    dataset = Problem.from_plain(trial.problem).load(trial.data)
+    dataset = Experiment.from_plain(trial.problem).load(trial.data)
     learned_from, scored_on = dataset.train, dataset.test
     if trial.holdout:
         kept, held = holdout(dataset.train, trial.holdout, seed=trial.seed)

@@ -1,4 +1,4 @@
-"""Where the work of a command runs: checked before any of it, then one connection for all of it."""
+"""Placement of a command's work: checked before any work begins, then one connection for all of it."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ if TYPE_CHECKING:
 
 
 def packages() -> tuple[ModuleType, ...]:
-    """What travels to a cluster that is joined: this very code, so that its machines need only the requirements."""
+    """The packages that workers of a joined cluster receive, so that its machines need only the requirements."""
     import fieldshift
-    import pipelines
     import search_spaces
 
-    return fieldshift, pipelines, search_spaces
+    return fieldshift, search_spaces
 
 
 def workers_of_trials(cluster: ClusterConfig) -> int:
-    """Workers that one trial needs on Ray; 0 where trials run in this process."""
+    """Number of workers that one trial needs on Ray; 0 where trials run in this process."""
     return 0 if cluster.trials_at_once == 0 or not has_ray() else max(cluster.trial_workers, 1)
 
 
 def sharing_workers(cluster: ClusterConfig) -> int:
-    """Workers that share the batches of one trial, as `workers_of_trials`; does not import Ray."""
+    """Number of workers that share the batches of one trial, as `workers_of_trials`, without importing Ray."""
     return max(cluster.trial_workers, 1) if may_use_ray(cluster) else 0
 
 
 def may_use_ray(cluster: ClusterConfig) -> bool:
-    """Whether trials run on Ray as far as can be told without importing it."""
+    """Returns whether trials may run on Ray, without importing it."""
     return cluster.trials_at_once != 0 and importlib.util.find_spec("ray") is not None
 
 
 def check_trials_fit(cluster: ClusterConfig) -> None:
-    """Raises UserError when a trial of a comparison needs more than there is."""
+    """Raises UserError when a trial of a comparison needs more cores or GPUs than there are."""
     if may_use_ray(cluster):
         check_reach(cluster, max(cluster.trial_workers, 1))
     check_fits(cluster, workers_of_trials(cluster))
@@ -50,7 +49,7 @@ def check_trials_fit(cluster: ClusterConfig) -> None:
 
 @contextmanager
 def placed(cluster: ClusterConfig, *, on_ray: bool) -> Iterator[None]:
-    """Holds one connection to Ray for the block, if it needs one, and says that it is being made: it takes seconds."""
+    """Holds one connection to Ray for the block, where it needs one, and reports that it is being made, which takes seconds."""
     if not on_ray:
         yield
         return
@@ -62,7 +61,7 @@ def placed(cluster: ClusterConfig, *, on_ray: bool) -> Iterator[None]:
 
 
 def best_device() -> torch.device:
-    """Where what runs in this process computes: on a GPU where there is one."""
+    """The device of work in this process: the GPU where there is one, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,27 +1,28 @@
-"""RandAugment's two numbers, found by Optuna on held-out training images."""
+"""Tuning of RandAugment's N and M by Optuna, on held-out training images."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from fieldshift.cluster import ClusterConfig, WorkerContext, tune_trials
+from fieldshift.cluster import WorkerContext, tune_trials
 from fieldshift.console import progress, say
 from fieldshift.data import DataSet
+from fieldshift.experiment.budget import TUNED, TuningCost
+from fieldshift.experiment.cards import arm_card
+from fieldshift.experiment.options import Experiment
+from fieldshift.experiment.placement import placed, workers_of_trials
+from fieldshift.experiment.session import Session
+from fieldshift.experiment.training_runs import training_trial
+from fieldshift.experiment.trial import HELD_OUT_SCORE, run_training_trial
 from fieldshift.training import Recipe
-from pipelines.placement import placed, workers_of_trials
-from pipelines.problem import Problem
-from pipelines.readings import TUNED, TuningCost
-from pipelines.running import training_trial
-from pipelines.session import Session
-from pipelines.trials import HELD_OUT_SCORE, run_training_trial
 from search_spaces.randaugment import randaugment_space
 
 HELD_OUT = 0.2
 
 
 def tuning_cost(dataset: DataSet, recipe: Recipe, samples: int) -> TuningCost:
-    """What a tuning of this many samples costs, as long as none is ended early."""
+    """The cost of tuning with this many samples, as long as none is ended early."""
     from fieldshift.training import images_per_epoch
 
     learned = round((1 - HELD_OUT) * len(dataset.train))
@@ -32,20 +33,20 @@ def tuning_cost(dataset: DataSet, recipe: Recipe, samples: int) -> TuningCost:
 
 def tune_randaugment(
     session: Session,
-    problem: Problem,
+    experiment: Experiment,
     dataset: DataSet,
     recipe: Recipe,
-    cluster: ClusterConfig,
     samples: int,
     *,
     reading: str,
 ) -> dict[str, Any]:
-    """N and M with the best score on a held-out fifth of the training images, and the epochs that all samples took.
+    """Finds N and M with the best score on a held-out fifth of the training images; also returns the epochs of all samples.
 
     Samples train for the recipe's epochs, which are those of the reading; the test set is not read.
     """
-    card = problem.card(dataset, TUNED, None, None, 0)
-    trial = training_trial(session, problem, card, recipe, reading=reading, seed=0, data=dataset.digest)
+    cluster, first = experiment.cluster, experiment.with_seed(0)
+    card = arm_card(first, dataset, TUNED, None, None)
+    trial = training_trial(session, first, card, recipe, reading=reading, data=dataset.digest)
     name = f"tune-{trial.key}"
     fixed = replace(trial, folder=str(session.path / "trials" / name), holdout=HELD_OUT).plain()
     del fixed["key"], fixed["augmentation"]
@@ -78,7 +79,7 @@ def tune_randaugment(
 
 
 def run_tuning_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
-    """One sample: a training trial with this N and M, in a folder of its own."""
+    """Runs one sample: a training trial with this N and M, in a folder of its own."""
     numbers = {name: int(payload[name]) for name in ("num_ops", "magnitude")}
     return run_training_trial(
         {**payload, "augmentation": numbers, "folder": f"{payload['folder']}-{payload['key']}"}, context

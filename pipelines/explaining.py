@@ -1,0 +1,51 @@
+"""The decisions of a finished search, in words and in a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fieldshift.console import say
+from fieldshift.errors import UserError
+from fieldshift.experiment.policy_source import check_policy, policy_file
+from pipelines.options import only_one
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The decisions of a search: one line per statement, and the file of the picture."""
+
+    lines: list[str]
+    picture: Path
+
+
+def explain(*, policy: list[str] | None = None) -> Explanation:
+    """Prints which motions a search chose, against which others and by what margin, and draws it beside the policy file.
+
+    Args:
+        policy: policy file, or run folder of a search, such as: explain runs/search.
+    """
+    source = only_one(policy, "policies", "give one policy file, or one run folder of a search")
+    check_policy(source)
+
+    from fieldshift.motions.placed import load_policy
+    from fieldshift.report.figures.explained import explained
+    from fieldshift.search.explain import explain as explain_policy
+
+    file = policy_file(source)
+    found = load_policy(file)
+    lines = explain_policy(found)
+    for line in lines:
+        say(line)
+    picture = file.with_suffix(".explained.png")
+    try:
+        explained(found).save(picture)
+    except OSError as error:
+        raise UserError(
+            f"The picture cannot be written to {picture} ({error.strerror}); copy the policy elsewhere."
+        ) from None
+    say(f"the same as a picture: {picture}")
+    return Explanation(lines, picture)
+
+
+explain.positional = "policy"  # type: ignore[attr-defined]

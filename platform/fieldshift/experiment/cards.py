@@ -1,0 +1,208 @@
+"""The networks that an experiment's arms train: described as cards, and checked before any long work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldshift.errors import UserError
+from fieldshift.experiment.alignment import check_alignment
+from fieldshift.experiment.options import Experiment, check_folded
+from fieldshift.forms import Form
+from fieldshift.networks import is_foreign
+from fieldshift.training import arm_named
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet
+    from fieldshift.folding import AnyPolicy
+    from fieldshift.search import SearchConfig, Space
+    from fieldshift.training import NetworkCard, NetworkCost, Recipe
+
+STILL_ARMS: dict[Form, str] = {"video": "replicate", "folded": "identity-folded"}
+"""In each form the arm whose motions move nothing: the network of a search, before the cell moves it."""
+
+
+MOVED_ARMS: dict[Form, str] = {"video": "das", "folded": "das-folded"}
+"""In each form the arm of a policy that was found."""
+
+
+@dataclass(frozen=True)
+class NormedBatch:
+    """The images of one step that BatchNorm sees together: those of one worker or, `synchronised`, of all workers."""
+
+    images: int
+    synchronised: bool = False
+
+
+def smallest_step(samples: int, batch: int, workers: int, synchronised: bool | None = False) -> NormedBatch:
+    """The smallest step of an epoch over `samples` images; `synchronised`: over all workers together."""
+    shared_by = 1 if synchronised else max(workers, 1)
+    return NormedBatch(max(1, min(batch, samples) // shared_by), bool(synchronised))
+
+
+def training_step(dataset: DataSet, recipe: Recipe, workers: int) -> NormedBatch:
+    """The smallest step of a training."""
+    return smallest_step(len(dataset.train), recipe.batch, workers, recipe.sync_batch_norm)
+
+
+def search_step(dataset: DataSet, search: SearchConfig, workers: int) -> NormedBatch:
+    """The smallest step of a search, which learns from one half of the training images."""
+    return smallest_step(len(dataset.train) // 2, search.batch, workers, search.sync_batch_norm)
+
+
+def arm_card(
+    experiment: Experiment, dataset: DataSet, arm_name: str, policy: AnyPolicy | None, space: Space | None
+) -> NetworkCard:
+    """The network that an arm trains, with the motions it reads, as a video of T frames or folded into one."""
+    from fieldshift.search import units_of
+    from fieldshift.training import network_card
+
+    arm = arm_named(arm_name)
+    if arm.form == "folded":
+        check_folded(experiment.temporal, experiment.frames)
+    units: list[tuple[str, ...]] = []
+    if arm.frames == "random" and space is not None and space.is_placed:
+        network = arm_card(experiment, dataset, "identity-folded", None, None).build_without_memory()
+        units = units_of(space, [placement.path for placement in network.placements], network.stages)
+    return network_card(
+        dataset,
+        experiment.data,
+        arm,
+        network=experiment.network,
+        temporal=experiment.temporal,
+        policy=arm_policy(experiment, arm_name, policy, space, units),
+        architecture=experiment.architecture,
+    )
+
+
+def checked_card(
+    experiment: Experiment,
+    dataset: DataSet,
+    arm_name: str,
+    policy: AnyPolicy | None,
+    space: Space | None,
+    *,
+    step: NormedBatch,
+    align: bool = True,
+) -> NetworkCard:
+    """The card, after checking that its network can be built and can learn from the images in a step.
+
+    Raises UserError also where a segmenter's maps cannot follow the motions, unless they are not aligned (`align`).
+    """
+    check_alignment(dataset.task, arm_name, policy, space, experiment.frames, align=align)
+    card = arm_card(experiment, dataset, arm_name, policy, space)
+    check_builds(card, step)
+    return card
+
+
+def edges_to_decide(
+    experiment: Experiment, dataset: DataSet, space: Space, *, step: NormedBatch, order: str = "first"
+) -> int:
+    """Number of edges that a search has to decide.
+
+    Raises UserError where the network has no search in this space and form.
+    """
+    from fieldshift.search import check_search
+
+    card = checked_card(experiment, dataset, STILL_ARMS[experiment.form], None, None, step=step)
+    return check_search(card.build_without_memory(), space, experiment.frames, order)
+
+
+def without_auxiliary(experiment: Experiment) -> Experiment:
+    """The same experiment for a search, which learns from the reference frame's answer alone."""
+    return replace(experiment, architecture=replace(experiment.architecture, auxiliary=False))
+
+
+def check_builds(card: NetworkCard, step: NormedBatch) -> None:
+    """Raises UserError where a network has no such option or place, or cannot read the images or learn from so few per step.
+
+    Built without memory, so it takes no time.
+    """
+    from fieldshift.networks import check_answer, flops_per_image
+    from fieldshift.networks.smallest import check_batch_and_size
+    from fieldshift.training.batch_statistics import norms_to_synchronise
+
+    network = card.build(pretrained=False) if is_foreign(card.network) else card.build_without_memory()
+    if is_foreign(card.network):
+        rows = (2 * card.frames, card.channels, *card.size)
+        check_answer(network.network, card.network, rows, len(card.classes), maps=card.task == "segmentation")
+    if step.synchronised:
+        norms_to_synchronise(network)
+    check_batch_and_size(
+        network.network,
+        card.network,
+        images=step.images,
+        per_worker=not step.synchronised,
+        rows=card.frames,
+        channels=card.channels,
+        size=card.size,
+        training=True,
+    )
+    if card.architecture.places is not None:
+        flops_per_image(network, card.size)  # shapes alone pass every place, and an unsuitable one is named
+    if card.architecture.weights is not None and Path(card.architecture.weights).is_file():
+        card.build()  # a file's tensors have to fit
+
+
+def arm_policy(
+    experiment: Experiment,
+    arm_name: str,
+    policy: AnyPolicy | None,
+    space: Space | None,
+    units: Sequence[tuple[str, ...]] = (),
+) -> AnyPolicy | None:
+    """The policy whose motions an arm reads, None for plain images.
+
+    `units` are the places that share a motion, for a random policy of a space with several. Raises UserError when the
+    arm needs a policy, or a policy of another form.
+    """
+    from fieldshift import folding
+    from fieldshift.experiment.policy_source import missing_policy, video_policy
+    from fieldshift.motions import Policy
+    from fieldshift.search import load_space, random_policy
+
+    arm, frames = arm_named(arm_name), experiment.frames
+    if arm.frames == "replicated":
+        return Policy.replicate(frames)
+    if arm.frames == "random":
+        drawn_from = space or load_space("affine-one")
+        check_random_arm(arm_name, drawn_from)
+        return random_policy(drawn_from, frames=frames, seed=experiment.seed, units=units)
+    if not arm.needs_policy:
+        return None
+    if policy is None:
+        raise missing_policy(f"The arm '{arm_name}'")
+    if arm.form == "folded":
+        folding.check_folds(policy.with_frames(frames))
+        return policy.with_frames(frames)
+    return video_policy(policy, f"The arm '{arm_name}'").with_frames(frames)
+
+
+def check_random_arm(arm_name: str, space: Space) -> None:
+    """Raises UserError where an arm of random motions cannot draw them from the space."""
+    arm = arm_named(arm_name)
+    if arm.form == "folded" and space.colours:
+        raise UserError(
+            f"The arm '{arm_name}' moves features, which have no colours, but the space {space.name} has colour "
+            f"operations ({', '.join(space.colours)}); choose another space."
+        )
+    if space.is_placed and arm.form != "folded":
+        raise UserError(
+            f"The arm '{arm_name}' draws a video's motion, but the space {space.name} has several motions; use "
+            "the arm random-policy-folded, or another space."
+        )
+
+
+def card_cost(card: NetworkCard) -> NetworkCost:
+    """The cost of an arm's network, its motions included."""
+    from fieldshift.training import network_cost
+
+    network = card.build(pretrained=False)
+    return network_cost(network, card.frames, card.channels, card.size, card.plan().policy)
+
+
+def video_cost(experiment: Experiment, dataset: DataSet) -> NetworkCost:
+    """The cost of a video arm, its motions aside: they have no parameters and few operations."""
+    return card_cost(arm_card(experiment, dataset, "replicate", None, None))

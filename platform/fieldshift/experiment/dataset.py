@@ -1,0 +1,45 @@
+"""The data set of an experiment: loaded by name, with what a person should know of how it was read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from fieldshift.console import say
+from fieldshift.data import LoadingConfig
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet, Identity
+    from fieldshift.tasks import Task
+
+
+def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identity | None = None) -> DataSet:
+    """The data set of this name, read as `loading` says; where parts are drawn, with those of `like`."""
+    from fieldshift.data import load_dataset
+
+    return load_dataset(
+        data,
+        task=cast("Task | None", task),
+        root=loading.root,
+        train_limit=loading.train_limit,
+        test_limit=loading.test_limit,
+        loading=loading,
+        like=like,
+    )
+
+
+def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
+    """The loading settings that JSON or YAML holds; defaults for settings that are missing."""
+    size = values.get("size")
+    return LoadingConfig(**{**values, "size": None if size is None else tuple(size)})
+
+
+def say_reading(dataset: DataSet) -> None:
+    """Prints how the data were read, and one line per finding that a person should know of."""
+    say(dataset.reading())
+    for finding in dataset.findings:
+        say(f"  note: {finding}")
+    named = f"`fieldshift check --data {dataset.name}` names them."
+    if dataset.skipped:
+        say(f"{dataset.skipped} file(s) or sample(s) of {dataset.name} cannot be used and are left out; {named}")
+    if dataset.leaked:
+        say(f"{dataset.leaked} test image(s) of {dataset.name} are in train too, so scores will be too good; {named}")

@@ -1,0 +1,133 @@
+"""The options that every command shares: data, network, form, seed, and where the run executes and is recorded."""
+
+# No `from __future__ import annotations`: to evaluate text, the parser would import what is under TYPE_CHECKING, so torch.
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.cluster import ClusterConfig
+from fieldshift.data import LoadingConfig
+from fieldshift.data.names import check_data_name
+from fieldshift.errors import UserError
+from fieldshift.experiment.dataset import load_data, loading_from_plain, say_reading
+from fieldshift.forms import Form, check_form
+from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
+from fieldshift.networks.names import check_temporal_folds
+from fieldshift.tasks import TASKS
+from fieldshift.tracking import TrackingConfig
+
+if TYPE_CHECKING:
+    from fieldshift.data import DataSet
+
+PROBLEM = ("data", "task", "network", "temporal", "frames", "architecture", "loading", "form")
+"""The options that decide what a worker computes, beside its seed: those that `Experiment.plain` passes to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The options that every command shares.
+
+    Attributes:
+        data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
+        task: classification or segmentation; by default the data set's own.
+        network: network name, or your own as package.module:function; a search trains it, and all arms share it.
+        temporal: temporal module, where an arm has one.
+        frames: frames of the video; in the folded form they decide the step between neighbouring frames.
+        form: video (T moved frames) or folded (one frame, whose channels move).
+        seed: seed of weights, order, augmentation and search; with several seeds, the first one.
+        architecture: how the network is built, beside its name.
+        loading: how files are read.
+        cluster: where it runs.
+        tracking: where it is recorded.
+        out: run folder; by default runs/COMMAND.
+        resume: resume the run in that folder; finished parts are kept.
+    """
+
+    data: str = "digit-pairs-left"
+    task: str | None = None
+    network: str = "tiny-resnet"
+    temporal: str = "tsm"
+    frames: int = 3
+    form: Form = "video"
+    seed: int = 0
+    architecture: NetworkConfig = NetworkConfig()
+    loading: LoadingConfig = LoadingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    out: str | None = None
+    resume: bool = False
+
+    def check_names(self) -> None:
+        """Checks every name, number and path that can be checked without importing torch. Raises UserError."""
+        if self.frames < 1:
+            raise UserError(f"--frames is {self.frames}, but a video has at least 1 frame.")
+        tasks = [self.task] if self.task else TASKS
+        known = is_foreign(self.network, self.task) or any(self.network in known_networks(task) for task in tasks)
+        if not known:
+            raise unknown_network(self.network, self.task)
+        self.architecture.check_names(self.network, self.temporal)
+        check_form(self.form)
+        if self.form == "folded":
+            check_folded(self.temporal, self.frames)
+        check_data_name(self.data, self.loading, self.loading.root)
+
+    def checked_dataset(self) -> "DataSet":
+        """Checks every name and number, then loads the data and prints how they were read. Raises UserError."""
+        self.check_names()
+        dataset = self.load()
+        say_reading(dataset)
+        if self.network not in known_networks(dataset.task) and not is_foreign(self.network, dataset.task):
+            raise UserError(
+                f"The network {self.network} is not one for {dataset.task}; known for it: "
+                f"{', '.join(known_networks(dataset.task))}."
+            )
+        return dataset
+
+    def load(self, digest: str | None = None) -> "DataSet":
+        """The data set. Raises UserError where its digest differs from the given one, if any."""
+        dataset = load_data(self.data, self.task, self.loading)
+        if digest and dataset.digest != digest:
+            raise UserError(
+                f"{self.data} has changed since this run began (digest {digest}, now {dataset.digest}); restore it and "
+                "--resume, or start anew."
+            )
+        return dataset
+
+    def with_seed(self, seed: int) -> "Experiment":
+        """The same experiment with another seed."""
+        return replace(self, seed=seed)
+
+    def seeds(self, count: int) -> list[int]:
+        """`count` seeds from the first one on."""
+        return list(range(self.seed, self.seed + count))
+
+    def plain(self) -> dict[str, Any]:
+        """The options of PROBLEM as plain values, for workers and configuration files."""
+        values = asdict(replace(self, architecture=self.architecture.anywhere()))
+        kept = {name: values[name] for name in PROBLEM}
+        if self.form == "video":  # configurations of versions that had no other form do not name it
+            del kept["form"]
+        return kept
+
+    @staticmethod
+    def from_plain(values: dict[str, Any]) -> "Experiment":
+        """The experiment that `plain` describes, in a worker: without seed, cluster, tracking and folder."""
+        architecture = NetworkConfig(**values["architecture"])
+        loading = loading_from_plain(values["loading"])
+        return Experiment(**{**values, "architecture": architecture, "loading": loading})
+
+    def settings(self, **own: Any) -> dict[str, Any]:
+        """The configuration that a run folder keeps: the shared options and the command's `own`."""
+        shared = {"seed": self.seed, "cluster": self.cluster, "tracking": self.tracking}
+        return {**self.plain(), **shared, **own}
+
+
+SHARED_OPTIONS = tuple(field.name for field in fields(Experiment))
+
+
+def check_folded(temporal: str, frames: int) -> None:
+    """Raises UserError for a temporal module or a number of frames that the folded form does not have."""
+    check_temporal_folds(temporal)
+    if frames < 3:
+        raise UserError(
+            f"--frames is {frames}, but --form folded needs a frame to either side of the reference; give 3 or more."
+        )

@@ -1,0 +1,103 @@
+"""The policy that a command is given: a file, a run folder that holds one, or the content of such a file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.console import say
+from fieldshift.errors import UserError
+from fieldshift.motions import policy_file as policy_document
+from fieldshift.training import arm_named
+
+if TYPE_CHECKING:
+    from fieldshift.folding import AnyPolicy
+    from fieldshift.motions import Policy
+
+PolicySource = str | dict[str, Any] | None
+"""A policy as commands take it: a file, a run folder that holds one, or the content of such a file (as in config.yaml)."""
+
+
+def policy_file(source: str | Path) -> Path:
+    """The policy file, also where its run folder is named."""
+    file = Path(source)
+    return file / "policy.json" if file.is_dir() else file
+
+
+def read_policy(source: PolicySource | Path | AnyPolicy) -> AnyPolicy | None:
+    """The policy of a file, of a run folder that holds one, or of the content of such a file."""
+    from fieldshift.motions.placed import load_policy, policy_from_json
+
+    if source is None:
+        return None
+    if isinstance(source, dict):
+        return policy_from_json(json.dumps(source), "--policy")
+    return load_policy(policy_file(source)) if isinstance(source, str | Path) else source
+
+
+def check_policy(source: PolicySource | Path) -> None:
+    """Raises UserError where a policy is given and its document cannot be read; its motions are checked later."""
+    if not isinstance(source, (str, Path, dict)):  # none, or a policy in Python
+        return
+    text = json.dumps(source) if isinstance(source, dict) else policy_document.text_of(policy_file(source))
+    try:
+        policy_document.document_of(text)
+    except UserError as error:
+        raise policy_document.invalid(
+            "--policy" if isinstance(source, dict) else str(policy_file(source)), error
+        ) from None
+
+
+def check_arms_policy(arms: Sequence[str], policy: PolicySource) -> None:
+    """Raises UserError where one of the arms needs a policy and none is given."""
+    for name in arms:
+        if policy is None and arm_named(name).needs_policy:
+            raise missing_policy(f"The arm '{name}'")
+
+
+def missing_policy(what: str) -> UserError:
+    """The error of a command or arm, named by `what`, that has no policy but needs one."""
+    return UserError(f"{what} needs a policy; give --policy FILE (fieldshift search makes one).")
+
+
+def plain_policy(policy: AnyPolicy | None) -> dict[str, Any] | None:
+    """The policy as JSON holds it, None for none."""
+    return None if policy is None else dict(json.loads(policy.to_json()))
+
+
+def video_policy(policy: AnyPolicy, what: str) -> Policy:
+    """The policy, if it makes a video; else UserError, where `what` needs one."""
+    from fieldshift.motions import Policy
+
+    if not isinstance(policy, Policy):
+        raise UserError(
+            f"{what} needs a video, but the policy has a motion for each of several places (version 2); give a policy with "
+            "one motion for all places, or use the form folded."
+        )
+    return policy
+
+
+def say_other_length(policy: AnyPolicy | None, frames: int) -> None:
+    """Prints a line where a policy is used with another number of frames than it was found with."""
+    if policy is not None and policy.frames != frames:
+        say(
+            f"The policy was made with {policy.frames} frames and is used with {frames}: the farthest frame moves as far, the "
+            f"ones between differ; --frames {policy.frames} uses it as it is."
+        )
+
+
+def operations_of(source: PolicySource | AnyPolicy) -> float | None:
+    """Floating-point operations of the search that found a policy; None where the policy does not record them.
+
+    Reads a policy file without checking the motions in it.
+    """
+    if isinstance(source, str):
+        found = policy_document.document_of(policy_document.text_of(policy_file(source))).get("found")
+    else:
+        found = source.get("found") if isinstance(source, dict) else getattr(source, "found", None)
+    cost = found.get("cost") if isinstance(found, dict) else None
+    spent = cost.get("operations") if isinstance(cost, dict) else None
+    return float(spent) if isinstance(spent, int | float) and 0 < spent < math.inf else None

@@ -1,0 +1,86 @@
+"""Names of options in earlier versions: hidden aliases for one version, and options that became commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fieldshift.errors import UserError
+
+RENAMED = {
+    "average_copies": "tta_copies",
+    "readings": "budgets",
+    "search.lr": "search.learning_rate",
+    "search.lr_min": "search.min_learning_rate",
+    "search.alpha_lr": "search.alpha_learning_rate",
+    "search.magnitude_lr": "search.magnitude_learning_rate",
+}
+"""Former names of options with the present ones. Files of runs keep the former: their digests and readers depend on them."""
+
+HIDDEN = {"search.frames": "give --frames alone"}
+"""Options of Python that the command line neither lists nor takes, and the advice instead."""
+
+MOVED = {
+    ("search", "explain"): "fieldshift explain POLICY",
+    ("receptive-field", "runs"): "fieldshift compare-fields --runs FOLDER",
+}
+"""Options, by command, that are commands of their own now, and how they are called."""
+
+FORMER = {present: former for former, present in RENAMED.items()}
+
+
+def aliases(known: Collection[str]) -> dict[str, str]:
+    """The former names of the known options, each with its present name."""
+    return {former: present for former, present in RENAMED.items() if present in known}
+
+
+def check_moved(command: str, names: Iterable[str]) -> None:
+    """Raises UserError for an option of the command that is a command of its own now, naming that command."""
+    for name in names:
+        if (command, name) in MOVED:
+            raise UserError(f"--{name} of {command} is a command of its own now: {MOVED[command, name]}.")
+
+
+def present_names(values: Mapping[str, Any], known: Collection[str], group: str = "") -> dict[str, Any]:
+    """A configuration with the present names of its options. Raises UserError where it has both names of one option."""
+    renamed: dict[str, Any] = {}
+    former = aliases(known)
+    for name, value in values.items():
+        whole = f"{group}{name}"
+        present = former.get(whole, whole).removeprefix(group)
+        if present != name and present in values:
+            raise UserError(
+                f"The configuration has '{whole}' and '{group}{present}', which are one option; remove '{whole}'."
+            )
+        renamed[present] = present_names(value, known, f"{whole}.") if isinstance(value, Mapping) else value
+    return renamed
+
+
+def former_names(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """A configuration with the names that files of runs have."""
+    return {
+        FORMER.get(f"{group}{name}", f"{group}{name}").removeprefix(group): (
+            former_names(value, f"{group}{name}.") if isinstance(value, Mapping) else value
+        )
+        for name, value in values.items()
+    }
+
+
+def present_config(text: str, command: str, known: Collection[str]) -> str:
+    """The value of --config with present names: the same where nothing was renamed, else the content as JSON.
+
+    A file that cannot be read stays as it is, for the parser to report.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return text
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        return text
+    check_moved(command, values)
+    renamed = present_names(values, known)
+    return text if renamed == values else json.dumps(renamed, default=str)
