@@ -12,10 +12,6 @@ from fieldshift.errors import UserError
 RENAMED = {
     "average_copies": "tta_copies",
     "readings": "budgets",
-    "search.lr": "search.learning_rate",
-    "search.lr_min": "search.min_learning_rate",
-    "search.alpha_lr": "search.alpha_learning_rate",
-    "search.magnitude_lr": "search.magnitude_learning_rate",
 }
 """Former names of options with the present ones. Files of runs keep the former: their digests and readers depend on them."""
 

@@ -13,7 +13,7 @@ from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
 from fieldshift.run_folder import read_result
 from fieldshift.training import ARMS
 from pipelines.arms import check_arms, searched_forms
-from pipelines.studying import STUDY_ARMS, study_arms
+from pipelines.study_plan import STUDY_ARMS, study_arms
 
 QUICK = [
     "--loading.train_limit", "80", "--loading.test_limit", "40", "--recipe.epochs", "1", "--recipe.batch", "32",

@@ -48,11 +48,12 @@ def test_every_arm_that_is_averaged_takes_the_views_that_fit(name: str, copies: 
 
 def test_the_defaults_give_every_averaged_arm_nine_passes() -> None:
     import pipelines
+    from fieldshift.experiment import Experiment
 
     for command in (pipelines.compare, pipelines.study):
         options = inspect.signature(command).parameters
         views = VIEWS[options["tta_copies"].default]
-        assert {frames * views[frames] for frames in (1, options["frames"].default)} == {9}
+        assert {frames * views[frames] for frames in (1, Experiment().frames)} == {9}
 
 
 def test_the_first_view_is_the_plain_image_and_no_two_are_alike() -> None:
