@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 
 import pytest
 
 import pipelines
+from fieldshift.arguments import option_types
 from fieldshift.cli import commands, main
 from fieldshift.run_folder import read_result
 from tests.terminal import PLACES, Shown
@@ -33,6 +33,7 @@ LONG = {
     ),
     "evaluate": (["--run", "RUN"], ["scoring"], "on 80 test images of digit-pairs-left"),
     "compare-fields": (["--runs", "RUN", "--images", "2", "--tracking.enabled", "false"], ["effective fields"], "anisotropy"),
+    "receptive-field": (["--network", "tiny-resnet", "--size", "40"], [], "feature extractor"),
 }  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def test_every_command_that_can_be_resumed_is_tried() -> None:
     resumed = {
         command
         for command in commands()
-        if "resume" in inspect.signature(getattr(pipelines, command.replace("-", "_"))).parameters
+        if "resume" in option_types(getattr(pipelines, command.replace("-", "_")))
     }
     assert resumed == LONG.keys()
 
