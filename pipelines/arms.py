@@ -1,4 +1,4 @@
-"""Which arms a comparison trains: in the form asked for, built by the network, with motions that are given or searched."""
+"""The arms of a comparison: in the form asked for, supported by the network, with given or searched motions."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def check_forms(arms: Sequence[str], experiment: Experiment) -> None:
 
 
 def reads_video(name: str) -> bool:
-    """Whether an arm stands on a video's motions, as a video or as augmented images."""
+    """Returns whether an arm uses a video's motions, as a video or as augmented images."""
     arm = arm_named(name)
     return arm.form == "video" and arm.frames != "image"
 
 
 def needs(name: str, form: Form) -> bool:
-    """Whether an arm reads a policy in that form."""
+    """Returns whether an arm reads a policy in that form."""
     return arm_named(name).needs_policy and arm_named(name).form == form
 
 
@@ -74,7 +74,7 @@ def given_forms(policy: PolicySource, folded_policy: PolicySource) -> list[Form]
 
 
 def unknown_costs(arms: Sequence[str], policy: PolicySource, folded_policy: PolicySource) -> list[str]:
-    """The policies that were given to the arms and do not tell what their search cost, as a person named them."""
+    """The given policies that do not record the cost of their search, as they were named."""
     sources: dict[Form, PolicySource] = {
         "video": policy,
         "folded": policy if folded_policy is None else folded_policy,
@@ -104,7 +104,7 @@ def arms_that_build(
     step: NormedBatch,
     searched: NormedBatch,
 ) -> tuple[list[str], dict[Form, int]]:
-    """The arms that this network has, and how many edges a search decides in each form whose policy is not given.
+    """The arms that can be built, and the number of edges that a search decides in each form whose policy is not given.
 
     Raises UserError for an arm that was named; unsupported arms are skipped with a message: enlarged fields that the network
     lacks, a form that the network, the given motions or the space lack, as long as another form is left, and videos whose

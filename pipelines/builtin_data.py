@@ -1,4 +1,4 @@
-"""What has to be said beside every number of the built-in data."""
+"""The notes that accompany every table of the built-in data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person's own data: what is in it, what is wrong with it, and a study made to fit it."""
+"""A user's own data: its contents and problems, and a study with settings that fit it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def check(
 ) -> DataReport:
     """Inspects a data set: counts, sizes, class balance, unreadable files, samples in both train and test.
 
-    Ends with status 1 where something has to be mended.
+    Exits with status 1 where something has to be corrected.
 
     Args:
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
         task: classification or segmentation; by default the data set's own.
-        limit: look only at the first samples of train and of test, that many of each.
-        json: print everything that was found as one JSON object.
+        limit: inspect only this many first samples of train and of test.
+        json: print all findings as one JSON object.
         loading: how files are read.
     """
     check_task(task)
@@ -62,9 +62,9 @@ def check(
         say(line)
     stopping = sorted({problem.kind for problem in report.problems} & set(ACCEPTABLE))
     if any(problem.kind not in ACCEPTABLE for problem in report.problems) and not loading.skip_unreadable:
-        say("Training stops at such a file; mend it, or give --loading.skip_unreadable to go on without.")
+        say("Training stops at such a file; repair it, or give --loading.skip_unreadable to skip it.")
     if stopping:
-        say(f"Training stops at {', '.join(stopping)}; mend it, or give --loading.accept {' '.join(stopping)} to go on all the "
+        say(f"Training stops at {', '.join(stopping)}; correct it, or give --loading.accept {' '.join(stopping)} to continue "
             "same.")  # fmt: skip
     return report
 
@@ -84,13 +84,13 @@ def init(
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
         task: classification or segmentation; by default the data set's own.
         out: the file to write.
-        limit: look only at the first samples of train and of test, that many of each.
-        force: write over a file that is there.
+        limit: inspect only this many first samples of train and of test.
+        force: overwrite an existing file.
         loading: how files are read.
     """
     path = Path(out)
     if path.exists() and not force:
-        raise UserError(f"--out {out} is there already; give another name, or --force to write over it.")
+        raise UserError(f"--out {out} exists already; give another name, or --force to overwrite it.")
     if path.suffix not in {".yaml", ".yml"}:
         raise UserError(f"--out is '{out}', but settings are written as .yaml.")
     check_writable(path, "a file elsewhere")
@@ -135,7 +135,7 @@ def long(seconds: float) -> str:
 
 
 def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: LoadingConfig, chosen: Suggestion) -> str:
-    """The settings as YAML, each with the reason for it."""
+    """The settings as commented YAML, with the reason for each."""
     from pipelines.suggesting import STEPS_A_PASS
 
     height, width = dataset.size

@@ -1,4 +1,4 @@
-"""What MLflow holds of runs, as one table: a row per run, the same columns wherever the store is."""
+"""The runs of an MLflow store as one table: one row per run, the same columns for every store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trials of a comparison: every arm at every reading with every seed, and what they come to."""
+"""The trials of a comparison, for every arm, reading and seed, and their tables and verdict."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison(FailsWithTrials):
-    """What a comparison found.
+    """The results of a comparison.
 
     Attributes:
         folder: the run folder.
         rows: one row per trial and reading: arm, seed, score in [0, 1], parameters, FLOPs per image, seconds.
         summary: one row per arm and reading: mean, 95 % interval, paired difference to the best baseline.
-        verdict: what may be said of `das`, `das-folded` and their joins, a line per reading and method.
-        claims: the comparisons that the verdict speaks of, one row each, with p corrected for their number.
+        verdict: the conclusions on `das`, `das-folded` and their joins, one line per reading and method.
+        claims: the comparisons behind the verdict, one row each, with p corrected for their number.
         failed: the trials that failed and why; the tables are without them.
     """
 
@@ -51,7 +51,7 @@ class Comparison(FailsWithTrials):
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonPlan:
-    """What a comparison trains.
+    """The settings of a comparison's trials.
 
     Attributes:
         arms: arms to train.
@@ -234,6 +234,6 @@ def budget_of(
 
 
 def search_columns(policies: ArmPolicies, arm: str, seed: int) -> dict[str, Any]:
-    """Where the motions of a row are from, and the seconds of the search that found them."""
+    """The columns of a row's search: the source of its motions, and the seconds of the search that found them."""
     found = policies.of(arm, seed)
     return {"search_seconds": 0.0 if found is None else found.seconds, "motions": "" if found is None else found.source}

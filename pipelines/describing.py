@@ -1,4 +1,4 @@
-"""What there is: a network in numbers, and the data sets that can be named."""
+"""Descriptions: a network in numbers, and the known data sets."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def field_of(network: VideoNetwork, size: int) -> str:
 
 
 def measured_speed(network: VideoNetwork, plain: VideoNetwork, size: int) -> dict[str, Any]:
-    """Images a second of the fused video network beside the 2D network's, printed and returned with both FLOPs."""
+    """Prints and returns images per second and FLOPs of the fused video network and of the 2D network."""
     import torch
 
     from fieldshift.networks import flops_per_image, images_per_second

@@ -1,4 +1,4 @@
-"""A trained network made into a file that runs without this project."""
+"""Export of a trained network into files that run without this project."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a segmentation run: where it went wrong, image by image."""
+"""The page of a segmentation run's worst and best images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_failure_page(
         [
             KeyNumber(f"{score:.1%}", "mIoU", "over all pixels of the split"),
             KeyNumber(f"{means['boundary_f']:.1%}", "boundary F-score", "mean over images"),
-            KeyNumber(f"{means['extra_components']:.1f}", "extra regions an image", "mean over images"),
+            KeyNumber(f"{means['extra_components']:.1f}", "extra regions per image", "mean over images"),
         ]
     )
     fused = "no motions" if card.frames == 1 else f"{card.frames} frames, fused {'aligned' if align else 'unaligned'}"
@@ -142,6 +142,6 @@ def say_maps(maps: Sequence[MapQuality], page: Path | None) -> None:
     if maps and page is not None:
         means = map_means(maps)
         say(
-            f"boundary F-score {means['boundary_f']:.2%}, {means['extra_components']:.1f} extra regions an image; "
+            f"boundary F-score {means['boundary_f']:.2%}, {means['extra_components']:.1f} extra regions per image; "
             f"failure cases: {page}"
         )

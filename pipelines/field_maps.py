@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Looking:
-    """How effective fields are looked at: test images or noise, how many, and which unit of which layer."""
+    """Settings of effective fields: test images or noise, their number, and the unit and layer."""
 
     images: int = IMAGES
     noise: bool = False
@@ -71,7 +71,7 @@ def measure_fields(
 def measure_and_draw(
     session: Session, dataset: DataSet, subjects: Sequence[Subject], looking: Looking
 ) -> dict[str, Any]:
-    """Maps, figures and MLflow runs of all subjects; returns what the result file says of them."""
+    """Makes maps, figures and MLflow runs of all subjects; returns the content of the result file."""
     import pandas as pd
 
     pictures, kind = looking.pictures(dataset)
@@ -177,12 +177,12 @@ def drawn(
 
 
 def moves(regions: Reshaped) -> bool:
-    """Whether the motions let the fused output see anything but the plain network's box."""
+    """Returns whether the motions make the fused output depend on other pixels than the plain network's box."""
     return not bool((regions.fused.mask == regions.plain.mask).all())
 
 
 def record(session: Session, every: dict[str, MeasuredField], subjects: Sequence[Subject]) -> None:
-    """One MLflow run a map: its measures, its conditions as tags, and its picture on the scale of all."""
+    """Records one MLflow run per map: its measures, its conditions as tags, and its picture on the common scale."""
     from fieldshift.receptive_field.figures import brightest, map_picture
 
     highest = brightest([found.field for found in every.values()])

@@ -1,4 +1,4 @@
-"""What MLflow keeps of receptive fields: their numbers on the networks' own runs, and the networks' scores on theirs."""
+"""MLflow records of receptive fields: their numbers on the runs of networks, and the networks' scores on theirs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def slug(words: str) -> str:
 def record_on_trials(
     session: Session, sheet: Mapping[Any, Mapping[Any, Any]], rows: Iterable[Mapping[Any, Any]]
 ) -> None:
-    """Puts the field of a study's trained arm on the runs of its network and of its arm, and their scores on the map's run.
+    """Records the field of a study's trained arm on the runs of its network and of its arm, and their scores on the map's run.
 
     sheet: the numbers of each map by the arm's name. rows: the comparison's; the first of an arm is the one that was looked
     at.

@@ -1,4 +1,4 @@
-"""Whose receptive field is measured: trained networks by run folder or MLflow run id, under which motions, before or
+"""The networks whose receptive fields are measured: by run folder or MLflow run id, under given motions, before or
 after training."""
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Subject:
     """One network whose field is measured.
 
     Attributes:
-        name: what it is called in table and figures.
+        name: its name in table and figures.
         card: how the network is built, and which motions it was trained under.
         folder: where its trained weights are; None for the weights that training starts from.
         policy: the motions that it is looked at under, in place of its own.
@@ -51,7 +51,7 @@ class Subject:
 
     @property
     def trained(self) -> bool:
-        """Whether its weights are trained: here, or elsewhere where training starts from pretrained ones."""
+        """Returns whether its weights are trained, here or as pretrained weights."""
         return self.folder is not None or self.card.architecture.weights is not None
 
     @property
@@ -144,13 +144,13 @@ def name_of(path: Path) -> str:
 
 
 def names_of(motions: Sequence[str]) -> list[str]:
-    """What motions are called: a policy file by its name alone, or as it was given where another has that name."""
+    """The names of motions: a policy file's name alone, or its path where another file has that name."""
     short = [name_of(Path(text)) if is_file(text) else text for text in motions]
     return [name if short.count(name) == 1 else text for text, name in zip(motions, short, strict=True)]
 
 
 def is_file(motions: str) -> bool:
-    """Whether a word of --motions is a policy file or a folder with one, whose path may contain '='."""
+    """Returns whether a word of --motions is a policy file or a folder with one, whose path may contain '='."""
     if "=" not in motions:
         return motions not in (OWN, PLAIN)
     try:

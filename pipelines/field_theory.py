@@ -41,7 +41,7 @@ class NetworkTheory:
         drawn: the layer that is drawn and reshaped.
         everything: the fields of all layers.
         regions: the drawn field reshaped by the policy, None without one.
-        notes: what to know about the numbers.
+        notes: notes on the numbers.
     """
 
     asked: AskedNetwork
@@ -267,7 +267,7 @@ def layer_row(field: LayerField, name: str) -> dict[str, Any]:
 
 
 def theory_notes(network: nn.Module, whole: LayerField, everything: list[LayerField], size: int) -> list[str]:
-    """What to know about the numbers: a network that was probed, gates left out, a field larger than the image."""
+    """Notes on the numbers: a probed network, gates that are left out, a field larger than the image."""
     notes = [note for note in (whole.note, gates_note(network)) if note]
     if whole.size is not None and max(whole.size) > size:
         field = f"{whole.size[0]} x {whole.size[1]}"

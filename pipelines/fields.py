@@ -78,7 +78,7 @@ def receptive_field(  # noqa: PLR0913 - the options of a command
         architecture: how the network is built, beside its name.
         json: print the theory as JSON.
         out: run folder, with the figures; none by default.
-        resume: write again into the folder of this very network.
+        resume: write again into a folder that holds the same network's theory.
     """
     check_form(form)
     check_network_name(network)
@@ -130,7 +130,7 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
         images: number of images that an effective field is averaged over.
         unit: row and column of the unit in the layer's map; by default the centre.
         layers: the one layer to measure at, by default the last feature map.
-        loading: what is read in another way than in the first run's training.
+        loading: loading options that differ from the first run's training.
         tracking: where the comparison is recorded, and where MLflow run ids are looked up.
         out: run folder, with the figures; by default runs/compare-fields.
         resume: print the finished comparison in that folder.

@@ -26,12 +26,12 @@ def check_network_name(name: str) -> None:
 
 
 def check_space(space: str) -> None:
-    """Raises UserError where there is no such search space."""
+    """Raises UserError for an unknown search space."""
     motion_spaces.found(space)
 
 
 def check_figure(out: str, endings: Sequence[str]) -> Path:
-    """The file that a figure is written to. Raises UserError where it can be none."""
+    """The file that a figure is written to. Raises UserError for an unsuitable path."""
     path = Path(out)
     if path.suffix not in endings:
         raise UserError(f"--out is '{out}', but a figure is written as {', '.join(endings[:-1])} or {endings[-1]}.")
@@ -55,13 +55,13 @@ def check_run(run: str, form: str | None = None) -> dict[str, Any]:
 
 
 def check_pictures(images: Sequence[str]) -> None:
-    """Raises UserError where one of the picture files is not there, or is a folder."""
+    """Raises UserError where one of the picture files is missing, or is a folder."""
     for name in images:
         path = Path(name)
         if path.is_dir():
             raise UserError(f"{name} is a folder; name the pictures in it, such as {path / '*.png'}.")
         if not path.exists():
-            raise UserError(f"{name} is not there; put it back, or name another.")
+            raise UserError(f"{name} does not exist; restore it, or name another.")
 
 
 def only_one(words: Sequence[str] | None, plural: str, advice: str) -> str:

@@ -1,4 +1,4 @@
-"""The saved views of MLflow's pages that a study is read by: its arms, frame counts, receptive fields and searches."""
+"""The saved views of a study on MLflow's pages: its arms, frame counts, receptive fields and searches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAPS = "field/map"
 
 
 def page_key(mark: str, page: str) -> str:
-    """What a page of the run with this mark is opened by; in their order the pages answer arms first."""
+    """The key of a page of the run with this mark; keys sort the pages, arms first."""
     return f"fieldshift-{mark}-{PAGES.index(page) + 1}-{page}"
 
 
@@ -126,7 +126,7 @@ def fields_view(mark: str, score_name: str, metrics: Collection[str]) -> View:
 
 
 def search_view(mark: str, metrics: Collection[str]) -> View:
-    """What the searches chose by: the mixture's weights over the passes, its entropy, and the harm of each removal."""
+    """The searches: the mixture's weights over the passes, its entropy, and the harm of each removal."""
     edges = sorted({name.split("/")[1] for name in metrics if name.startswith("alpha/")})
     sections: list[Section] = []
     for edge in edges:

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from fieldshift.tracking import Run
 
 SEARCHES = ("per-seed", "one")
-"""per-seed: a search for each training seed, so that intervals hold what searches differ by. one: the first seed's for all."""
+"""per-seed: a search for each training seed; intervals include the variation of searches. one: the first seed's for all."""
 
 FOLDER = "searches"
 
 
 @dataclass(frozen=True)
 class FoundPolicy:
-    """A policy that an arm reads, where it is from in words, and the seconds and operations that finding it took.
+    """A policy that an arm reads, its source in words, and the seconds and operations of its search.
 
     `operations` is None where it is not known.
     """
@@ -59,7 +59,7 @@ class ArmPolicies:
     found: dict[tuple[Form, int], FoundPolicy]
 
     def of(self, arm: str, seed: int) -> FoundPolicy | None:
-        """What the arm reads with that seed; None for an arm that reads no policy."""
+        """The policy that the arm reads with that seed; None for an arm without."""
         chosen = arm_named(arm)
         return self.found[chosen.form, seed] if chosen.needs_policy else None
 
@@ -68,7 +68,7 @@ class ArmPolicies:
         return None if found is None else found.policy
 
     def operations(self, arm: str, seeds: Sequence[int]) -> float | None:
-        """Floating-point operations of the search that the arm stands on, mean over seeds; 0 for an arm without."""
+        """Floating-point operations of the search for the arm's policy, mean over seeds; 0 without, None where unknown."""
         spent = [0.0 if found is None else found.operations for found in (self.of(arm, seed) for seed in seeds)]
         known = [each for each in spent if each is not None]
         return sum(known) / len(known) if len(known) == len(spent) else None
@@ -82,7 +82,7 @@ def given_policies(policy: PolicySource, folded_policy: PolicySource) -> dict[Fo
 
 
 def check_searches(searches: str | None, search: SearchConfig, forms: Sequence[Form]) -> str | None:
-    """How the searches are made, None where there are none to make. Raises UserError for options that nothing would read."""
+    """The way of searching, None without searches. Raises UserError for options that would have no effect."""
     if searches is not None and searches not in SEARCHES:
         raise unknown_name("way of searching", searches, SEARCHES)
     if forms:
@@ -227,7 +227,7 @@ def search_trials(
 
 
 def search_cluster(cluster: ClusterConfig) -> ClusterConfig:
-    """Where the searches of a study run: --cluster.workers, where there are several, work on each search together."""
+    """The cluster settings of a study's searches: several --cluster.workers share each search."""
     if cluster.workers < 2:
         return cluster
     at_once = cluster.trials_at_once
@@ -250,5 +250,5 @@ def record_of(results: dict[tuple[Form, int], SearchResult]) -> list[dict[str, A
 
 
 def settings_of(searches: str | None, search: SearchConfig) -> dict[str, Any]:
-    """What a configuration holds of the searches; nothing of them where none are made."""
+    """The searches' part of a configuration; without searches only None as their way."""
     return {"searches": searches, **({} if searches is None else {"search": asdict(search)})}

@@ -1,4 +1,4 @@
-"""A look at what a policy does: example images as strips of frames."""
+"""Previews of policies: example images as strips of frames."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEIGHBOURS = (
 
 @dataclass(frozen=True)
 class PreviewResult:
-    """Where the picture is, and what stands under it: the policy in words and, for files, the size they were cut to."""
+    """The path of the picture and its notes: the policy in words and, for files, the size after cropping."""
 
     path: Path
     words: list[str]
@@ -34,7 +34,7 @@ class PreviewResult:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images (N, C, H, W) to draw, a label for each, and what to say of how they were made."""
+    """Images (N, C, H, W) to draw, a label for each, and notes on their preparation."""
 
     pixels: Tensor
     labels: list[str]

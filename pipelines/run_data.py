@@ -1,4 +1,4 @@
-"""The data that a finished run is used on: its own as in its training, or others, read and numbered alike."""
+"""The data that a finished run is used on: its own, read as in its training, or other data with the same classes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMITS = ("test_share", "train_limit", "test_limit", "test_parts")
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """The data set, how it was asked to be read, and what is to be known about it, a line each."""
+    """The data set, its loading settings, and one line per note on it."""
 
     dataset: DataSet
     loading: LoadingConfig
@@ -31,7 +31,7 @@ class RunData:
 
 
 def loading_of(run: Path) -> LoadingConfig | None:
-    """How the data of a run were read, from the configuration in its folder or, for a trial, in the run's; None without."""
+    """The loading settings of a run, from the configuration in its folder or, for a trial, in the run's; None without one."""
     file = run_folder_of(run) / "config.yaml"
     if not file.is_file():
         return None
@@ -76,7 +76,7 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
 
 
 def check_split_stays(run: Path, kept: LoadingConfig, given: LoadingOverrides) -> None:
-    """Raises UserError for an option that would split own data anew, so that images are tested which were trained on."""
+    """Raises UserError for an option that would change the split of own data, so that training images would be tested."""
     for name in ("test_share", "train_limit", "train_parts", "classes_on_top"):
         asked = getattr(given, name)
         if asked is not None and asked != getattr(kept, name):
@@ -87,7 +87,7 @@ def check_split_stays(run: Path, kept: LoadingConfig, given: LoadingOverrides) -
 
 
 def same_data(spec: str, other: str) -> bool:
-    """Whether two names of data are one, by whatever path."""
+    """Returns whether two names of data refer to the same path."""
     if spec == other:
         return True
     (kind, colon, path), (other_kind, _, other_path) = spec.partition(":"), other.partition(":")
@@ -99,7 +99,7 @@ def same_data(spec: str, other: str) -> bool:
 def notes_on(
     run: Path, card: NetworkCard, record: DataRecord | None, dataset: DataSet, *, own: bool, partly: bool
 ) -> list[str]:
-    """What a reader of the score has to know about the data."""
+    """Notes on the data that matter for the score."""
     notes = []
     if tuple(dataset.size) != tuple(card.size):
         notes.append(

@@ -1,4 +1,4 @@
-"""What MLflow keeps of a search: its labels, its numbers by pass, and what it found."""
+"""MLflow records of a search: its labels, its metrics by pass, and its policy."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def search_labels(trial: Mapping[str, Any]) -> Labels:
 
 
 def pass_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """What MLflow shows of a pass or a decision."""
+    """The metrics of a pass or a decision in MLflow."""
     return sectioned({name: value for name, value in metrics.items() if name != "pass"}, "search")
 
 
 def record_found(run: Run, found: Mapping[str, Any]) -> None:
-    """Keeps the policy of a finished search: the file, its digest, its motions in words, and passes that were not logged."""
+    """Records the policy of a finished search: its file, digest and motions in words, and passes that were not logged."""
     from fieldshift.motions.placed import load_policy
 
     labels = {**policy_labels(load_policy(Path(found["policy"]))), "motions": "; ".join(found["words"]) or "no motion"}

@@ -1,4 +1,4 @@
-"""The search: which motions serve a network best on a task."""
+"""The search for the motions that serve a network best on a task."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The results of a search.
 
     Attributes:
         folder: the run folder, with policy.json.
         policy: the motions.
         history: one row per pass over the halves of the training set.
-        decisions: what the selection decided, in order, with the value of every candidate.
+        decisions: the decisions of the selection, in order, with the value of every candidate.
         seconds: time spent.
     """
 
@@ -106,7 +106,7 @@ def search(
 
 
 def check_frames(search: SearchConfig, frames: int) -> None:
-    """Raises UserError where a search has no frames to tell motions apart by, or two numbers of them."""
+    """Raises UserError where a search has too few frames to distinguish motions, or two different numbers of frames."""
     if frames < 2:
         raise UserError(
             f"--frames is {frames}, but all motions of a video of one frame are alike; search with 2 or more."

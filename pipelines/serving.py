@@ -9,11 +9,11 @@ from fieldshift.errors import UserError
 
 
 def sync(*, run: list[str] | None = None, uri: str | None = None) -> int:
-    """Sends what a run could not record while its tracking store was down; each message is sent once.
+    """Sends the messages that a run could not record while its tracking store was down, each once.
 
     Args:
         run: run folders, such as: sync runs/study.
-        uri: the store to send to; by default the one that the run was meant for.
+        uri: the store to send to; by default the run's own.
     """
     from fieldshift.tracking import replay
 

@@ -1,4 +1,4 @@
-"""Commands sent to a Ray cluster as jobs: sent, listed, followed, stopped, and their results fetched."""
+"""Jobs on a Ray cluster: submit, list, follow and stop commands, and fetch their results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def submit(
     *, address: str, command: list[str] | None = None, follow: bool = False, env: list[str] | None = None
 ) -> int:
-    """Sends any fieldshift command to a running Ray cluster as a job; everything after `--` is the command.
+    """Submits a fieldshift command to a running Ray cluster as a job; everything after `--` is the command.
 
     Args:
         address: the cluster's dashboard, such as http://127.0.0.1:8265.
@@ -91,7 +91,7 @@ def logs(*, address: str, job: list[str] | None = None, follow: bool = False) ->
     Args:
         address: the cluster's dashboard, such as http://127.0.0.1:8265.
         job: the job's id, as `submit` and `jobs` show it.
-        follow: go on printing until the job ends, and exit with its status.
+        follow: continue printing until the job ends, and exit with its status.
     """
     from fieldshift.cluster.job_control import show_logs
 
@@ -104,7 +104,7 @@ logs.positional = "job"  # type: ignore[attr-defined]
 
 
 def stop(*, address: str, job: list[str] | None = None) -> int:
-    """Stops a job on a Ray cluster: its runs are closed as after Ctrl-C, and --resume goes on with them.
+    """Stops a job on a Ray cluster: its runs are closed as after Ctrl-C, and --resume continues them.
 
     Args:
         address: the cluster's dashboard, such as http://127.0.0.1:8265.
@@ -162,14 +162,14 @@ def said(outcome: JobOutcome) -> int:
 
 @contextmanager
 def job_stays(address: str) -> Iterator[None]:
-    """Tells, where Ctrl-C ends the following of a job, that the job goes on and how to stop it."""
+    """Reports, when Ctrl-C ends the following of a job, that the job continues and how to stop it."""
     from fieldshift.cluster.jobs import JobGoesOn
 
     try:
         yield
     except JobGoesOn as left:
         say(
-            f"job {left.job_id} goes on; `fieldshift logs {left.job_id} --address {address} --follow` follows it again, "
+            f"job {left.job_id} continues; `fieldshift logs {left.job_id} --address {address} --follow` follows it again, "
             f"`fieldshift stop {left.job_id} --address {address}` stops it."
         )
         raise

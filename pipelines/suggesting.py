@@ -29,7 +29,7 @@ MOST_WITHOUT_GPU = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """What `fieldshift init` writes.
+    """The settings that `fieldshift init` writes.
 
     Attributes:
         network, temporal: names for `video_network`.
@@ -123,7 +123,7 @@ def video_card(dataset: DataSet, network: str, frames: int) -> NetworkCard:
 
 
 def videos_a_second(dataset: DataSet, chosen: Suggestion) -> float:
-    """How many videos one trial learns from in a second here: two passes over one batch, the second one counted."""
+    """Videos per second of one training trial here, measured in the second of two passes over one batch."""
     threads = torch.get_num_threads()
     torch.set_num_threads(ClusterConfig().cpus_per_worker)
     try:

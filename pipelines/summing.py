@@ -1,4 +1,4 @@
-"""MLflow runs that sum up others: one an arm and reading over its seeds, one a number of frames, one a sweep."""
+"""MLflow runs that summarise others: one per arm and reading over its seeds, one per number of frames, one per sweep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def arm_key(arm: str, reading: str) -> str:
 
 
 def record_arms(session: Session, rows: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """One run an arm and reading, with the report's own numbers in percent: mean, interval and range over the seeds."""
+    """Records one run per arm and reading, with the report's numbers in percent: mean, interval and range over the seeds."""
     if not session.store.uri:
         return
     score_name = str(rows["score_name"].iloc[0])
@@ -56,7 +56,7 @@ def record_arms(session: Session, rows: pd.DataFrame, summary: pd.DataFrame) -> 
 
 
 def record_study(session: Session, comparison: Comparison | None, files: Iterable[Path]) -> None:
-    """Puts a study's headline on its own run: the best arm and the methods with their differences, verdict and files."""
+    """Records a study's headline on its own run: the best arm and the methods with their differences, verdict and files."""
     if not session.store.uri:
         return
     for file in files:
@@ -79,7 +79,7 @@ def record_study(session: Session, comparison: Comparison | None, files: Iterabl
 
 
 def record_lengths(session: Session, rows: pd.DataFrame) -> None:
-    """One run a number of frames, and one a sweep whose metrics have the number of frames as their step."""
+    """Records one run per number of frames, and one per sweep whose metrics have the number of frames as their step."""
     if not session.store.uri:
         return
     score_name = str(rows["score_name"].iloc[0])

@@ -32,7 +32,7 @@ FEWEST = 3  # frames of a policy that folds
 
 @dataclass(frozen=True)
 class FrameSweep(FailsWithTrials):
-    """What a frame sweep found: one row per trial (arm, frames, seed, score in [0, 1], parameters, FLOPs per image, seconds).
+    """Results of a frame sweep: one row per trial (arm, frames, seed, score in [0, 1], parameters, FLOPs per image, seconds).
 
     frames is T of the policy's video; in the folded form, which reads one frame, T decides the step between neighbours.
     """

@@ -1,4 +1,4 @@
-"""Using a trained network: its score on a test split, and its classes for pictures."""
+"""Use of a trained network: its score on a test split, and its classes for images."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def evaluate(
         tta_copies: augmented copies for test-time augmentation of an arm with a 2D augmentation; 0 leaves it out.
         align: fuse a segmenter's maps in the reference frame.
         out: folder for the result; by default runs/evaluate.
-        resume: score again into a folder that holds this very evaluation.
-        loading: what is read in another way than in training.
+        resume: score again into a folder that holds the same evaluation.
+        loading: loading options that differ from training.
     """
     described = check_run(run, form)
     check_data_name(data or described["data"], loading.over(LoadingConfig()), loading.root)
@@ -112,7 +112,7 @@ def predict(
         form: refuse a run whose network has another form (video or folded); by default the run's own.
         images: picture files; written without an option's name, after the options.
         top: how many classes to print for each picture, the likeliest first.
-        json: print one JSON object a picture, its classes the likeliest first, instead of a table; with trained_on where the
+        json: print one JSON object per picture, its classes the likeliest first, instead of a table; with trained_on where the
             run tells which pictures it learned from.
     """
     described = check_run(run, form)

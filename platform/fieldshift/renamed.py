@@ -24,8 +24,6 @@ MOVED = {
 }
 """Options, by command, that are commands of their own now, and how they are called."""
 
-FORMER = {present: former for former, present in RENAMED.items()}
-
 
 def aliases(known: Collection[str]) -> dict[str, str]:
     """The former names of the known options, each with its present name."""
@@ -52,16 +50,6 @@ def present_names(values: Mapping[str, Any], known: Collection[str], group: str 
             )
         renamed[present] = present_names(value, known, f"{whole}.") if isinstance(value, Mapping) else value
     return renamed
-
-
-def former_names(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
-    """A configuration with the names that files of runs have."""
-    return {
-        FORMER.get(f"{group}{name}", f"{group}{name}").removeprefix(group): (
-            former_names(value, f"{group}{name}.") if isinstance(value, Mapping) else value
-        )
-        for name, value in values.items()
-    }
 
 
 def present_config(text: str, command: str, known: Collection[str]) -> str:

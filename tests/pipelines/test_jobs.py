@@ -32,5 +32,5 @@ def test_ctrl_c_while_following_says_that_the_job_goes_on(capsys: pytest.Capture
     with pytest.raises(KeyboardInterrupt), submitting.job_stays(URL):
         raise JobGoesOn("raysubmit_1")
     printed = " ".join(capsys.readouterr().out.split())
-    assert printed.startswith("job raysubmit_1 goes on;")
+    assert printed.startswith("job raysubmit_1 continues;")
     assert f"`fieldshift stop raysubmit_1 --address {URL}` stops it" in printed

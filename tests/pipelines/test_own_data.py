@@ -74,7 +74,7 @@ def test_a_conflict_is_no_repeat_and_can_be_accepted(
     assert main(["check", "--data", f"folder:{pets}"]) == 1
     shown = capsys.readouterr().out
     assert "problem: 2 x two-labels" in shown
-    assert "Training stops at two-labels; mend it, or give --loading.accept two-labels" in shown
+    assert "Training stops at two-labels; correct it, or give --loading.accept two-labels" in shown
     assert "repeat another" not in shown
     words = ["--data", f"folder:{pets}", "--loading.accept", "two-labels"]
     assert main(["check", *words]) == 0

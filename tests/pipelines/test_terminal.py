@@ -56,9 +56,7 @@ def shown(place: str, command: str, out: Path, policy: Path, run: Path) -> Shown
 
 def test_every_command_that_can_be_resumed_is_tried() -> None:
     resumed = {
-        command
-        for command in commands()
-        if "resume" in option_types(getattr(pipelines, command.replace("-", "_")))
+        command for command in commands() if "resume" in option_types(getattr(pipelines, command.replace("-", "_")))
     }
     assert resumed == LONG.keys()
 

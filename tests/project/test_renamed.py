@@ -15,7 +15,7 @@ from fieldshift.cli import command_parser, commands, main
 from fieldshift.errors import UserError
 from fieldshift.experiment.budget import readings_of
 from fieldshift.readings import BUDGETS, READINGS
-from fieldshift.renamed import HIDDEN, MOVED, RENAMED, former_names, present_config, present_names
+from fieldshift.renamed import HIDDEN, MOVED, RENAMED, present_config, present_names
 
 KINDS = {
     name: option_kinds(getattr(importlib.import_module(home), name.replace("-", "_")))
@@ -65,20 +65,6 @@ def test_help_lists_present_names_only(name: str, capsys: pytest.CaptureFixture[
         main([name, "--help"])
     shown = capsys.readouterr().out
     assert not [former for former in (*RENAMED, *HIDDEN) if f"--{former} " in shown]
-
-
-def test_files_keep_the_former_names() -> None:
-    present = {
-        "tta_copies": 1,
-        "budgets": ["x"],
-        "search": {"learning_rate": 0.1, "batch": 2},
-        "recipe": {"learning_rate": 1},
-    }
-    kept = former_names(present)
-    assert kept["average_copies"] == 1
-    assert kept["recipe"] == {"learning_rate": 1}
-    known = [*RENAMED.values(), "search.batch", "recipe.learning_rate"]
-    assert present_names(kept, known) == present
 
 
 def test_both_names_of_one_option_are_refused() -> None:

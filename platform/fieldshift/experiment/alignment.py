@@ -1,4 +1,4 @@
-"""Which motions a segmenter can follow: each frame's map, or mask, is moved back by the one matrix of its frame."""
+"""Checks that a segmenter can follow the motions: each frame's map, or mask, is moved back by the one matrix of its frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For how many epochs every arm of a comparison trains at each reading, and what its search is charged with."""
+"""The epochs of every arm of a comparison at each reading, and the operations charged for its search."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from fieldshift.readings import BUDGETS, EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, 
 from fieldshift.training import arm_named
 
 TUNED = "randaugment"
-"""The arm whose augmentation is tuned where that is asked for."""
+"""The arm whose augmentation --tune_randaugment tunes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningCost:
-    """What tuning an augmentation costs: `samples` trainings on `learned` images per epoch, `scored` images after each."""
+    """The cost of tuning an augmentation: `samples` trainings on `learned` images per epoch, `scored` images after each."""
 
     samples: int
     learned: int
@@ -33,10 +33,10 @@ class TuningCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What the arms of a comparison may spend, in floating-point operations of one run.
+    """The budget of a comparison's arms, in floating-point operations of one run.
 
     At equal compute an arm trains until it has spent what a video arm spends in the recipe's epochs. With the search
-    included it may also spend what the dearest search of the comparison took: an arm pays the search that it stands on, the
+    included it may also spend the operations of the most expensive search: an arm pays for the search of its policy, the
     tuned RandAugment its tuning, and trains with what is left.
 
     Attributes:
@@ -44,8 +44,8 @@ class Budget:
         images: that one epoch learns from.
         video: floating-point operations of a video arm on one image forward.
         flops: those of each arm.
-        searches: operations of the search that each arm stands on, mean over seeds; 0 for an arm without, NaN where unknown.
-        tuning: what tuning RandAugment costs; None where it is not tuned.
+        searches: operations of the search that found each arm's policy, mean over seeds; 0 without a search, NaN where unknown.
+        tuning: the cost of tuning RandAugment; None where it is not tuned.
     """
 
     epochs: int
@@ -56,7 +56,7 @@ class Budget:
     tuning: TuningCost | None = None
 
     def epochs_at(self, arm: str, reading: str) -> int:
-        """For how many epochs an arm trains."""
+        """The number of epochs that an arm trains for."""
         is_video = arm_named(arm).is_video
         if reading == EQUAL_EPOCHS or (reading == EQUAL_COMPUTE and is_video):
             return self.epochs
@@ -75,7 +75,7 @@ class Budget:
 
     @property
     def dearest(self) -> float:
-        """Operations of the dearest search or tuning (at the epochs of equal compute); NaN where one is unknown."""
+        """Operations of the most expensive search or tuning (at the epochs of equal compute); NaN where one is unknown."""
         tuned = [self.charged(arm, EQUAL_COMPUTE) for arm in self.flops if self.is_tuned(arm)]
         spent = [*self.searches.values(), *tuned]
         return math.nan if any(map(math.isnan, spent)) else max(spent, default=0.0)
@@ -125,7 +125,7 @@ def readings_of(budgets: Sequence[str] | None, default: Sequence[str] = READINGS
 
 
 def check_tuning(samples: int, arms: Sequence[str]) -> None:
-    """Raises UserError where there is no arm to tune; says which arms keep their numbers although RandAugment is tuned."""
+    """Raises UserError where there is no arm to tune; reports the arms whose N and M are not tuned."""
     if samples < 0:
         raise UserError(f"--tune_randaugment is {samples}, but must be 0 or more.")
     if samples == 0:
@@ -139,16 +139,16 @@ def check_tuning(samples: int, arms: Sequence[str]) -> None:
 
 
 def check_copies(copies: int) -> None:
-    """Raises UserError for a number of augmented copies that there is not."""
+    """Raises UserError for a negative number of augmented copies."""
     if copies < 0:
         raise UserError(f"--tta_copies is {copies}, but must be 0 or more.")
 
 
 def with_known_costs(wanted: list[str], *, named: bool, searched: bool, unknown: Sequence[str]) -> list[str]:
-    """The readings that can be made: the one with searches needs searches, of known cost.
+    """The readings that are possible: the one that includes searches needs searches of known cost.
 
-    `searched` tells whether anything is searched or tuned, `unknown` names the policies whose search nothing is known of.
-    Raises UserError where the reading was `named` and has an unknown cost; else it is left out, which is said.
+    `searched` tells whether anything is searched or tuned, `unknown` names the policies whose search cost is unknown.
+    Raises UserError where the reading was `named` and has an unknown cost; else it is skipped with a message.
     """
     if SEARCH_INCLUDED not in wanted:
         return wanted

@@ -1,4 +1,4 @@
-"""What a run was made with: `data.json` in its folder, compared wherever the run goes on or is used."""
+"""The record of a run's data: `data.json` in its folder, compared whenever the run is resumed or used."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_record(folder: Path, dataset: DataSet) -> None:
 
 
 def read_record(folder: Path) -> DataRecord | None:
-    """What the data of the run in `folder` were; None where the run has no record."""
+    """Reads the record of the run in `folder`; None where the run has none."""
     from fieldshift.data import Identity
 
     path = run_folder_of(folder) / FILE
@@ -68,9 +68,9 @@ def read_record(folder: Path) -> DataRecord | None:
 
 
 def keep_record(folder: RunFolder, dataset: DataSet) -> None:
-    """Writes the record of a new run; of one that goes on, makes sure that the data are the same.
+    """Writes the record of a new run; for a resumed one, checks that the data are the same.
 
-    Raises UserError where they changed. Says so where an older version of FieldShift left no record.
+    Raises UserError where they changed. Prints a line where an earlier version of FieldShift left no record.
     """
     from fieldshift.data import changes
 
@@ -93,7 +93,7 @@ def keep_record(folder: RunFolder, dataset: DataSet) -> None:
 
 
 def digest_without_record(folder: Path, dataset: DataSet) -> str | None:
-    """The digest in an older run's result; None where there is none, or of files, whose digests were made otherwise."""
+    """The digest in an earlier run's result; None without one, and for files, whose digests were computed differently."""
     if dataset.from_files or not (folder / "result.json").exists():
         return None
     digest = (read_result(folder).get("data") or {}).get("digest")

@@ -1,4 +1,4 @@
-"""What a run is found, filtered and grouped by in MLflow: the same labels on every run, as parameters and as tags."""
+"""The labels of runs in MLflow, to find, filter and group them by: the same on every run, as parameters and as tags."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from fieldshift.training import NetworkCard
 
 BUDGET_LABELS = {EQUAL_EPOCHS: "equal_epochs", EQUAL_COMPUTE: "equal_compute", SEARCH_INCLUDED: "search_included"}
-"""The label that says of a run whether it belongs to a reading; a video belongs to several."""
+"""The label of each reading; a video's run belongs to several readings."""
 
 Labels = dict[str, str]
 
 
 def budgets(readings: Iterable[str]) -> Labels:
-    """Whether a run belongs to each of the readings."""
+    """The labels that tell for each reading whether a run belongs to it."""
     held = set(readings)
     return {BUDGET_LABELS[reading]: str(reading in held).lower() for reading in READINGS}
 
@@ -90,7 +90,7 @@ def score_metric(kind: str, score_name: str) -> str:
 
 
 def costs(row: Mapping[Any, Any]) -> dict[str, float]:
-    """What an arm costs, in the sections of MLflow's charts."""
+    """The costs of an arm, in the sections of MLflow's charts."""
     found = {
         "cost/MFLOP_per_image": row["flops"] / 1e6, "cost/parameters": row["parameters"], "cost/epochs": row["epochs"],
         "cost/training_s": row["seconds"], "cost/search_s": row.get("search_seconds"),

@@ -1,7 +1,7 @@
 """The options that every command shares: data, network, form, seed, and where the run executes and is recorded."""
 
 # No `from __future__ import annotations`: to evaluate text, the parser would import what is under TYPE_CHECKING, so torch.
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig
@@ -119,9 +119,6 @@ class Experiment:
         """The configuration that a run folder keeps: the shared options and the command's `own`."""
         shared = {"seed": self.seed, "cluster": self.cluster, "tracking": self.tracking}
         return {**self.plain(), **shared, **own}
-
-
-SHARED_OPTIONS = tuple(field.name for field in fields(Experiment))
 
 
 def check_folded(temporal: str, frames: int) -> None:

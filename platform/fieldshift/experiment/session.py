@@ -1,4 +1,4 @@
-"""One run from the first check to the last line: its folder, its MLflow run, and closing both whatever happens."""
+"""One run from its first to its last line: opens its folder and MLflow run, and closes both in every case."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Session:
-    """A run that is going on: where it writes, where it logs, and whether it continues an earlier one."""
+    """A run in progress: its folder, its MLflow run, and whether it resumes an earlier one."""
 
     folder: RunFolder
     store: Store
@@ -66,7 +66,7 @@ class Session:
 
     @property
     def mark(self) -> str:
-        """What the run and all its parts are tagged with, by which pages of one run leave those of others out."""
+        """The tag of the run and all its parts, by which MLflow's pages show this run alone."""
         return hashlib.sha256(self.identity.encode()).hexdigest()[:8]
 
     def child(
@@ -78,9 +78,9 @@ class Session:
         name: str = "",
         folder: Path | None = None,
     ) -> Run:
-        """The MLflow run of one trial or part, found again when the run is resumed; labels are parameters and tags.
+        """Returns the MLflow run of one trial or part, the same one when the run is resumed; labels are parameters and tags.
 
-        name: what it is called in tables, by default its key. folder: where what it left lies, by default here.
+        name: its name in tables, by default the key. folder: the folder of its files, by default this one.
         """
         labels = {"stage": stage or self.name, **self.labels, **labels}
         tags = {
@@ -97,11 +97,11 @@ class Session:
         return run
 
     def part(self, name: str) -> Session:
-        """A part of this run, whose children are found without its folder being opened."""
+        """A part of this run, to find its children without opening its folder."""
         return replace(self, name=name, parts=f"{self.parts}/{name}", failed={})
 
     def known(self, key: str) -> Run:
-        """The run of one trial or part that is there already, to add to."""
+        """The existing MLflow run of one trial or part, to add to."""
         run = self.store.run(self.experiment, None, parent_id=self.run.id, key=f"{self.identity}{self.parts}:{key}")
         self.opened.append(run)
         return run
@@ -117,7 +117,7 @@ class Session:
         self.run.tag_experiment(dict([view.tag(int(time.time() * 1000))]))
 
     def stage(self, name: str, config: dict[str, Any]) -> Session:
-        """A part of this run with its own folder inside this one; it goes on when the whole goes on.
+        """Opens a part of this run with its own folder inside this one; it is resumed with the whole.
 
         Raises UserError where another version began the run and this part is not finished.
         """
@@ -131,7 +131,7 @@ class Session:
 
 
 def origin(folder: RunFolder) -> dict[str, str]:
-    """Tags that tell what a run was made with: command, configuration, versions, and commit where the code is a checkout."""
+    """The tags of a run's origin: command, configuration, versions, and commit where the code is a checkout."""
     tags = {"fieldshift.config": config_digest(folder.config), "mlflow.note.content": note_of(folder)}
     tags |= {f"version.{name}": number for name, number in environment()["versions"].items()}
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
@@ -143,13 +143,13 @@ def origin(folder: RunFolder) -> dict[str, str]:
 
 
 def note_of(folder: RunFolder, *lines: str) -> str:
-    """The description of a run on MLflow's pages: the command that makes it again, then what is to be said of it."""
+    """The description of a run on MLflow's pages: the lines, and the command that repeats it."""
     command = f"fieldshift {folder.command} --config {shlex.quote(str(folder.path / 'config.yaml'))} --out FOLDER"
     return "\n\n".join([f"FieldShift `{folder.command}`", *lines, f"Run again with\n\n    {command}"])
 
 
 def identity_of(folder: RunFolder) -> str:
-    """What a run is known by in stores, wherever its folder lies by then; a run of before is known by its first place."""
+    """The identity of a run in stores, independent of its folder's place; runs of earlier versions have their first path."""
     file = folder.path / IDENTITY
     if not file.exists():
         write_whole(file, f"{folder.path if folder.resumed else uuid.uuid4().hex}\n")
@@ -158,7 +158,7 @@ def identity_of(folder: RunFolder) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Destination:
-    """Where a run without an `Experiment` writes and is recorded."""
+    """The folder and the tracking of a run without an `Experiment`."""
 
     out: str | None
     resume: bool
@@ -176,7 +176,7 @@ def open_session(
 ) -> Iterator[Session]:
     """Opens the run's folder and MLflow run; closes the latter FINISHED, FAILED, or KILLED on Ctrl-C.
 
-    Raises UserError where the run goes on but its data have changed.
+    Raises UserError where the run is resumed but its data have changed.
     """
     out, resume, tracking = destination.out, destination.resume, destination.tracking
     check_store(tracking)
@@ -218,7 +218,7 @@ def open_session(
 
 
 def send_waiting(folder: Path) -> None:
-    """Sends what an earlier part of the run could not; where the store is still away, says so and lets the run go on."""
+    """Sends the messages of an earlier session; where the store is still unavailable, prints a line and continues."""
     if not Spool(folder).waiting():
         return
     try:
@@ -228,7 +228,7 @@ def send_waiting(folder: Path) -> None:
 
 
 def say_waiting(folder: Path) -> None:
-    """Says how many messages wait for the tracking store, and how they are sent."""
+    """Prints how many messages wait for the tracking store, and the command that sends them."""
     waiting = Spool(folder).waiting()
     if waiting:
         say(
@@ -237,7 +237,7 @@ def say_waiting(folder: Path) -> None:
 
 
 class FailsWithTrials:
-    """A result that names the trials that failed, and why; the command that made it then ends with status 1."""
+    """A result with its failed trials and their errors; the command exits with status 1 if there are any."""
 
     failed: dict[str, str]
 
@@ -247,6 +247,6 @@ class FailsWithTrials:
 
 
 def say_failed(failed: dict[str, str]) -> None:
-    """Names the trials that are missing from a result, and what to do about them."""
+    """Prints the trials that failed, and how to run them again."""
     if failed:
         say(f"Failed and not in the tables: {', '.join(failed)}; the same command with --resume runs them again.")
