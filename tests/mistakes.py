@@ -31,7 +31,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     **{
         f"{command}: statistics of a {section} in one process": (
-            [command, *words, "--cluster.trials_at_once", "0", "--cluster.trial_workers", "2"],
+            [command, *words, "--cluster.trials_at_once", "0"],
             f"--{section}.sync_batch_norm shares",
         )
         for command, section, words in (
