@@ -33,7 +33,7 @@ def console() -> Console:
 
 
 class LastingOutput:
-    """A stream that goes on without its reader: once a pipe is closed at the other end, what is written is dropped."""
+    """A stream that continues without its reader: after a pipe is closed at the other end, output is discarded."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -62,7 +62,7 @@ class LastingOutput:
 
 @contextmanager
 def lasting_output() -> Iterator[None]:
-    """Within the block a reader of standard output that goes away, such as `head`, ends nothing."""
+    """Within the block, closing standard output (as `head` does) does not end the program."""
     before = sys.stdout
     sys.stdout = cast("TextIO", LastingOutput(before))
     try:

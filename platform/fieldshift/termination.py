@@ -1,4 +1,4 @@
-"""SIGTERM (from `kill` or a stopped job) ends a command as Ctrl-C does: runs are closed and workers are ended."""
+"""Handling of SIGTERM (from `kill` or a stopped job) like Ctrl-C: runs are closed and workers are stopped."""
 
 from __future__ import annotations
 

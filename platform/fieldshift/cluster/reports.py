@@ -58,8 +58,8 @@ class Mailbox:
         """Whether the run may restart after these ranks ended: every failure is a death, or the result of another's death."""
         if any(not failure["peer"] for failure in self._failures):
             return False
-        told = {failure["rank"] for failure in self._failures}
-        dead = tuple((rank, self._places.get(rank, "")) for rank in ranks if rank not in told)
+        reported = {failure["rank"] for failure in self._failures}
+        dead = tuple((rank, self._places.get(rank, "")) for rank in ranks if rank not in reported)
         self._losses.append(Loss(number=len(self._losses) + 1, dead=dead))
         self._reports.append(self._losses[-1])
         self._failures, self._latest = [], 0

@@ -242,10 +242,10 @@ def _unequal_passes(row: Mapping[Any, Any]) -> str:
     if "+" not in str(row["arm"]) or not (frames > 1 and asked > 1) or row["passes"] == asked:
         return ""
     views = int(row["passes"] / frames)
-    told = f"averages {views} views, {row['passes']:.0f} passes" if views > 1 else f"judged plain, {frames:.0f} passes"
-    return (
-        f"{row['arm']}: {told}, as its {frames:.0f} frames do not divide the {asked:.0f} passes of arms of one frame."
+    passes_note = (
+        f"averages {views} views, {row['passes']:.0f} passes" if views > 1 else f"judged plain, {frames:.0f} passes"
     )
+    return f"{row['arm']}: {passes_note}, as its {frames:.0f} frames do not divide the {asked:.0f} passes of arms of one frame."
 
 
 def _pair(key: Any) -> tuple[str, int]:

@@ -140,12 +140,14 @@ def _verdict_of(
 ) -> str:
     rows = {str(row["arm"]): row for row in part.to_dict("records")}
     sentences = [f"At {reading}, {method} ({_scored(rows[method], score_name)})."]
-    told: set[str] = set()
+    answered: set[str] = set()
     for question, opponents in QUESTIONS:
         found = [claim for claim in asked if claim["question"] in opponents]
         if found:
-            sentences.append(f"{question.format(reading=reading)} {_answer(found)}: {_evidence(found, rows, told)}.")
-            told |= set(opponents)
+            sentences.append(
+                f"{question.format(reading=reading)} {_answer(found)}: {_evidence(found, rows, answered)}."
+            )
+            answered |= set(opponents)
     return " ".join(sentences)
 
 
@@ -160,12 +162,14 @@ def _answer(found: Sequence[Mapping[Any, Any]]) -> str:
     return "Unanswered in part" if outcomes == {"wins", UNANSWERED} else "Not shown"
 
 
-def _evidence(found: Sequence[Mapping[Any, Any]], rows: Mapping[str, Mapping[Any, Any]], told: Collection[str]) -> str:
+def _evidence(
+    found: Sequence[Mapping[Any, Any]], rows: Mapping[str, Mapping[Any, Any]], answered: Collection[str]
+) -> str:
     """The opponents that it wins against and loses to, with the numbers that no earlier question gave."""
     groups = []
     for outcome in OUTCOMES:
         named = [
-            _opponent(claim, rows) + ("" if claim["question"] in told else f" ({_numbers(claim)})")
+            _opponent(claim, rows) + ("" if claim["question"] in answered else f" ({_numbers(claim)})")
             for claim in found
             if claim["outcome"] == outcome
         ]

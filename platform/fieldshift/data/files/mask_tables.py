@@ -114,8 +114,8 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
             raise UserError(f"The masks of {where} hold {count} class(es), but must hold 2 to {MOST_CLASSES}: number them "
                             f"from 0 ({IGNORE} is ignored).")  # fmt: skip
         names = scaled_names if len(scaled_names) == count else names_of(count)
-    told = [words.get(storage) or f"{storage}, {in_words(found, names)}" for storage, found in pairs.items()]
-    return Decoding(MaskTable(tuple(pairs.items())), names, "; ".join(told))
+    descriptions = [words.get(storage) or f"{storage}, {in_words(found, names)}" for storage, found in pairs.items()]
+    return Decoding(MaskTable(tuple(pairs.items())), names, "; ".join(descriptions))
 
 
 def numbers_of(storage: str, values: set[int], named: ClassTable | None, where: str) -> Pairs:

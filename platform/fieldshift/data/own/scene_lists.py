@@ -34,11 +34,13 @@ def list_role(stem: str) -> str | None:
 
 def listed_parts(root: Path, loading: LoadingConfig, findings: Findings) -> Parts | None:
     """The parts that the lists below `root` define, None without lists. Raises UserError for an incomplete split."""
-    told = {name_key(str(name)) for name in (*(loading.train_parts or ()), *(loading.test_parts or ()))}
+    named_parts = {name_key(str(name)) for name in (*(loading.train_parts or ()), *(loading.test_parts or ()))}
     for place in LIST_FOLDERS:
         folder = root / place
         files = sorted(path for path in folder.glob("*.[tT][xX][tT]") if path.is_file()) if folder.is_dir() else []
-        lists = {path.stem: path for path in files if list_role(path.stem) is not None or name_key(path.stem) in told}
+        lists = {
+            path.stem: path for path in files if list_role(path.stem) is not None or name_key(path.stem) in named_parts
+        }
         if lists:
             return chosen_parts(folder, lists, loading, findings)
     return None

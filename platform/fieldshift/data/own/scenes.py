@@ -78,26 +78,26 @@ def foldered_parts(root: Path, files: SceneFiles, loading: LoadingConfig, findin
     roles = {top: role_of(top) for top in (*tops, *files.unmasked)}
     by_role = {role: [top for top in roles if roles[top] == (role, "")] for role in ("train", "test", "val")}
     by_key = {name_key(top): top for top in tops if top}
-    told = {
+    named_parts = {
         option: [by_key.get(name_key(str(name)), "") for name in getattr(loading, option) or ()]
         for option in ("train_parts", "test_parts")
     }
-    for option, found in told.items():
+    for option, found in named_parts.items():
         if "" in found:
             given = next(name for name, top in zip(getattr(loading, option), found, strict=True) if not top)
             raise UserError(f"loading.{option} names '{given}', but {root} has no lists, and its folders of scenes are "
                             f"{', '.join(by_key.values()) or 'none'}; leave it out, or name one.")  # fmt: skip
     for role, found in by_role.items():
-        if len(found) > 1 and not any(told.values()):
+        if len(found) > 1 and not any(named_parts.values()):
             raise UserError(f"{root} has more than one folder named after its {role} part ({', '.join(found)}); name the parts "
                             "with --loading.train_parts and --loading.test_parts.")  # fmt: skip
-    train = told["train_parts"] or [top for top in by_role["train"] if top not in told["test_parts"]][:1]
+    train = named_parts["train_parts"] or [top for top in by_role["train"] if top not in named_parts["test_parts"]][:1]
     if not train:
-        if tested := [*by_role["test"], *by_role["val"], *told["test_parts"]]:
+        if tested := [*by_role["test"], *by_role["val"], *named_parts["test_parts"]]:
             raise UserError(f"{root} has no folder train beside {', '.join(tested)}; add it, or name the folders to learn "
                             "from in --loading.train_parts.")  # fmt: skip
         return None
-    held_out = told["test_parts"] or [top for top in (*by_role["test"], *by_role["val"]) if top not in train][:1]
+    held_out = named_parts["test_parts"] or [top for top in (*by_role["test"], *by_role["val"]) if top not in train][:1]
     for top in sorted({*tops, *files.unmasked} - {*train, *held_out}):
         findings.note("not used", root / top if top else root, "holds scenes that are in no part that is used",
                       "move them elsewhere, or into a part")  # fmt: skip
