@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/loading.py [--workers 1] [--samples 10000] [--images 50000] [--quick]
 
-Prints, side by side: samples per second for images of CIFAR-10's size with each 2D arm (one worker on either side),
+Prints, side by side: samples per second for images of 32 and 224 px with each 2D arm (one worker on either side),
 samples per second from JPEG files (as many workers on either side), and the time to the first batch of many files.
 Each side runs in turn, several times; the median is shown. Both sides give normalised float batches.
 """
@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,9 @@ def compare(
     print(f"{title:44} {mine:10,.0f} /s   plain {other:10,.0f} /s   ratio {mine / other:6.1f}", flush=True)
 
 
-def compare_arms(samples: int, rounds: int) -> None:
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (samples, 3, 32, 32), dtype=np.uint8))
+def compare_arms(samples: int, rounds: int, side: int, workers: int) -> None:
+    """Each arm on batches, next to its transform per image under a DataLoader, and per image in threads."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (samples, 3, side, side), dtype=np.uint8))
     split = TensorSplit(images, torch.zeros(samples, dtype=torch.int64))
     basic = BasicAugmentation(flip=0.5, crop=4)
 
@@ -89,9 +91,9 @@ def compare_arms(samples: int, rounds: int) -> None:
         for number, (batch, _, _) in enumerate(batches(split, BATCH, seed=0, epoch=0)):
             yield normalised(basic(batch, number)[0])
 
-    steps = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip(), *TO_FLOAT]
+    steps = [v2.RandomCrop(side, padding=4), v2.RandomHorizontalFlip(), *TO_FLOAT]
     plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
-    compare(f"{samples:,} of 32 x 32, crop and flip", ours_basic, lambda: (batch for batch, _ in plain), rounds)
+    compare(f"{samples:,} of {side} x {side}, crop and flip", ours_basic, lambda: (batch for batch, _ in plain), rounds)
     for name in known_augmentations():
         arm = augmentation(name)
 
@@ -101,7 +103,17 @@ def compare_arms(samples: int, rounds: int) -> None:
 
         steps = [*([arm.transform] if arm.transform else []), *TO_FLOAT]
         plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
-        compare(f"{samples:,} of 32 x 32, {name}", ours, lambda plain=plain: (batch for batch, _ in plain), rounds)
+        title = f"{samples:,} of {side} x {side}, {name}"
+        compare(title, ours, lambda plain=plain: (batch for batch, _ in plain), rounds)
+        if arm.transform is None:
+            continue
+
+        def threaded(transform: Callable[[Tensor], Tensor] = arm.transform) -> Iterator[Tensor]:
+            with ThreadPoolExecutor(workers) as pool:
+                for batch, _, _ in batches(split, BATCH, seed=0, epoch=0):
+                    yield normalised(torch.stack(list(pool.map(transform, batch))))
+
+        compare(f"  per image in {workers} thread(s)", ours, threaded, rounds)
 
 
 def write_pictures(folder: Path, count: int, side: int) -> list[Path]:
@@ -165,7 +177,8 @@ def main() -> None:
     samples, files, images, rounds = arguments.samples, 1000, arguments.images, 3
     if arguments.quick:
         samples, files, images, rounds = 512, 64, 1000, 1
-    compare_arms(samples, rounds)
+    for side in (32,) if arguments.quick else (32, 224):
+        compare_arms(samples if side == 32 else samples // 10, rounds, side, arguments.workers)
     with tempfile.TemporaryDirectory() as folder:
         compare_files(Path(folder) / "jpeg", files, arguments.workers, rounds)
         compare_first_batch(Path(folder) / "many", images, arguments.workers)

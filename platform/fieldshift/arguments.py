@@ -179,7 +179,10 @@ def list_text(items: list[str]) -> str:
 
 
 def explain(message: str, known: Iterable[str] = ()) -> str:
-    """Rewrites the parser's message about a value as one line with the option, the value and what is allowed."""
+    """Rewrites the parser's message about a value as one line with the option, the value and what is allowed.
+
+    jsonargparse raises TypeError and ValueError without fields: key, value and types are in the text only.
+    """
     text = " ".join(message.split())
     if missing := re.search(r"following arguments are required: (.*)", text):
         return f"--{missing.group(1)} is required; give --{missing.group(1)} VALUE."
