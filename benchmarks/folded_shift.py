@@ -27,8 +27,8 @@ from fieldshift.motions import Policy
 from fieldshift.networks import VideoNetwork, flops_per_image, video_network
 from fieldshift.search import SearchConfig, load_space
 from fieldshift.search.bilevel import outer_gradient
-from fieldshift.search.session import supernet_of
-from fieldshift.training.loop import use_channels_last
+from fieldshift.search.supernet import supernet_of
+from fieldshift.training.step import use_channels_last
 
 CASES = {"tiny-resnet": (40, 64, 4, 20), "resnet18": (224, 8, 1, 5)}  # side, batch, steps per turn, turns
 CLASSES, CHANNELS, MEMORY_FACTOR = (

@@ -42,8 +42,8 @@ def plain_video(cell: RelaxedCell, images: Tensor, weights: Tensor) -> Tensor:
             total = torch.zeros_like(images)
             for e in incoming:
                 frame = nodes[space.edges[e][0]][t]
-                for o, option in enumerate(cell.options):
-                    matrix = motion(option.ops[0]).matrix(magnitudes[e, o, 0], s[t], size)
+                for o, operation in enumerate(cell.operations):
+                    matrix = motion(operation.steps[0]).matrix(magnitudes[e, o, 0], s[t], size)
                     grid = sampling_grid(matrix[None], size).float().expand(len(images), -1, -1, -1)
                     total = total + weights[e, o] * F.grid_sample(frame, grid, align_corners=False)
             frames.append(total / len(incoming))

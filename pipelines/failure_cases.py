@@ -90,7 +90,7 @@ def predicted_examples(
     import torch
 
     from fieldshift.report.figures.maps import MapExample
-    from fieldshift.training.loop import forward
+    from fieldshift.training.step import forward
 
     network.eval()
     examples = []

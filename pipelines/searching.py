@@ -151,7 +151,7 @@ def run_search(
     import pandas as pd
 
     from fieldshift.motions.placed import load_policy
-    from fieldshift.search.session import STATE_FILE
+    from fieldshift.search.run import STATE_FILE
 
     cluster = experiment.cluster
     finished = session.folder.finished_result()

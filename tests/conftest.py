@@ -22,7 +22,7 @@ sys.modules[checker.__name__] = checker
 
 # Of motions only what computes: policies and their files check what users give them themselves, in one line.
 SHAPED = (
-    *(f"motions.{name}" for name in ("colour", "matrices", "pixel_map", "sampling")),
+    *(f"motions.{name}" for name in ("colour", "grid_sampling", "matrices", "pixel_map", "sampling")),
     *("networks", "data", "receptive_field", "training", "search"),
 )
 install_import_hook([f"fieldshift.{name}" for name in SHAPED], f"{checker.__name__}.check")

@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,9 @@ from fieldshift.data import DataSet, load_dataset
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import SearchConfig, load_space
-from fieldshift.search.loop import learn_one_pass
-from fieldshift.search.selection import Judge, decide_option
-from fieldshift.search.session import Session
+from fieldshift.search.learning import alpha_half_in_order, learn_one_pass
+from fieldshift.search.run import SearchRun
+from fieldshift.search.selection import Selector
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe, arm_named, network_card, objective_for
 from fieldshift.whole_file import write_whole
@@ -52,23 +53,23 @@ def decided(dataset: DataSet, seed: int, config: SearchConfig) -> dict[str, tupl
         policy=Policy.replicate(FRAMES), architecture=NetworkConfig(),
     )  # fmt: skip
     torch.manual_seed(seed)
-    session = Session.start(
-        card.build(), dataset, load_space(SPACE), config, normalise=card.plan().normalise, device="cpu", seed=seed
-    )
-    objective = objective_for(dataset.task, len(dataset.classes))
+    run = SearchRun.start(
+        card.build(), dataset, load_space(SPACE), config, normalise=card.plan().normalise, device="cpu", seed=seed,
+        objective=objective_for(dataset.task, len(dataset.classes)),
+    )  # fmt: skip
     for _ in range(config.epochs):
-        learn_one_pass(session, objective)
-        session.state.passes += 1
-        session.state.epoch += 1
+        learn_one_pass(run)
+        run.state.passes += 1
+        run.state.epoch += 1
     found = {}
     for name, rule in RULES.items():
-        judge = Judge(
-            supernet=session.supernet, batches=session.alpha_half_in_order, objective=objective,
+        selector = Selector(
+            supernet=run.supernet, batches=partial(alpha_half_in_order, run), objective=run.plain_objective,
             config=replace(config, **rule), seed=seed,
         )  # fmt: skip
-        decision = decide_option(0, judge)
-        found[name] = session.policy(1), decision.margin
-        session.cell.decided[0] = None
+        decision = selector.choose_operation(0)
+        found[name] = run.policy(), decision.margin
+        run.cell.decided[0] = None
     return found
 
 

@@ -14,22 +14,22 @@ import torch
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
-from fieldshift.kept import Kept, is_traced
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
-from fieldshift.motions.taps import pixels_read, source_points
+from fieldshift.motions.sampling import pixels_read, source_points
 from fieldshift.motions.warp import padding_of
 from fieldshift.networks.folded import FoldedModule, Motion
 from fieldshift.networks.insertion import Inserted, MotionsAt, Placement, insert
-from fieldshift.networks.movement import Movement, Taps
+from fieldshift.networks.movement import Movement, Taps, row_counts
 from fieldshift.networks.temporal import temporal_kind
 from fieldshift.networks.video import VideoNetwork
+from fieldshift.tensor_cache import TensorCache, index, is_traced
 
 AnyPolicy = Policy | PlacedPolicy
-KEPT_BYTES = 512 * 2**20
+CACHE_BYTES = 512 * 2**20
 LEAST_SHARE = 1e-9  # a tap with a smaller share is the rounding error of a whole number of cells
 
-_movements: Kept[Movement] = Kept(KEPT_BYTES)
+_movements: TensorCache[Movement] = TensorCache(CACHE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -46,26 +46,36 @@ class SampledTaps:
 
 
 def sampled_taps(
-    matrices: Tensor, blocks: Sequence[int], count: int, size: tuple[int, int], fill: str, mode: str
+    matrices: Tensor,
+    blocks: Sequence[int],
+    count: int,
+    size: tuple[int, int],
+    fill: str,
+    mode: str,
+    *,
+    fixed: bool = True,
 ) -> SampledTaps:
     """The taps of warps by forward matrices (M, 2, 3), warp m within block `blocks[m]` of `count`.
 
-    `fill` is zeros, border or reflection. The shares (N,) are differentiable in the matrices.
+    `fill` is zeros, border or reflection. The shares (N,) are differentiable in the matrices. Taps without a share are left
+    out, except on a device for matrices that are not `fixed`: learning their number at every step would make the CPU wait.
     """
     area = size[0] * size[1]
     pixels, inside, shares = pixels_read(source_points(matrices, size), fill, mode)  # each (M, P, 4 or 1)
-    block = torch.tensor(tuple(blocks), device=matrices.device).view(-1, 1, 1)
+    block = index(tuple(blocks), matrices.device).view(-1, 1, 1)
     own = torch.arange(area, device=matrices.device)[None, :, None]
-    kept = (inside & (shares.detach() > LEAST_SHARE)).flatten()
-    receivers = (block * area + own).expand_as(pixels).flatten()[kept]
-    order = torch.argsort(receivers, stable=True)
     numbers = torch.arange(len(matrices), device=matrices.device).view(-1, 1, 1).expand_as(pixels)
-    read = torch.bincount(receivers, minlength=count * area)
-    rows, starts = (block * area + pixels).flatten()[kept][order], read.cumsum(0) - read
+    receivers, rows = (block * area + own).expand_as(pixels).flatten(), (block * area + pixels).flatten()
+    shares, warps = (shares * inside).flatten(), numbers.flatten()
+    if fixed or matrices.is_cpu:
+        read = shares.detach() > LEAST_SHARE
+        receivers, rows, shares, warps = receivers[read], rows[read], shares[read], warps[read]
+    order = torch.argsort(receivers, stable=True)
+    taps_per_row = row_counts(receivers, count * area)
     return SampledTaps(
-        taps=Taps(rows.int(), starts.int(), receivers[order].int()),
-        shares=shares.flatten()[kept][order],
-        warps=numbers.flatten()[kept][order],
+        taps=Taps(rows[order].int(), (taps_per_row.cumsum(0) - taps_per_row).int(), receivers[order].int()),
+        shares=shares[order],
+        warps=warps[order],
     )
 
 
@@ -97,9 +107,9 @@ class PolicyMotion:
                 f"The motions for maps of {size[0]} x {size[1]} have not been computed; run the network once on images of each "
                 "size before it is exported, compiled or transformed."
             )
-        return _movements.get(key, lambda: self._made(size, dtype, device))
+        return _movements.get(key, lambda: self._computed(size, dtype, device))
 
-    def _made(self, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Movement:
+    def _computed(self, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Movement:
         matrices, blocks, weights = [], [], []
         for group, policy in enumerate(self.policies):
             shares, sides = policy.neighbours(size)  # (P,), (P, 2, 2, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from fieldshift.folding import motions_of, still
 from fieldshift.motions import COLOURS, FILLS, MOTIONS, Policy
 from fieldshift.networks import TEMPORAL, VideoNetwork, predict_in_chunks, video_network
 from fieldshift.receptive_field import effective
-from fieldshift.search import SearchConfig, load_space, search
+from fieldshift.search import RULES, Alternatives, SearchConfig, SelectionRule, load_space, search
 from fieldshift.training import FramePlan, Recipe, evaluate_network, objective_for, train_network
 from tests.other_device import NAME, held, other_device, waits
 
 CHAIN = [("rotate", 20.0), ("zoom", 1.3)]
+AUGMENTED = {"flip": 0.5, "crop": 1, "scale": 1.2}
+WAITS_PER_PASS = 6  # 2 for the order of the samples, 4 at the end: losses, score, whether weights are finite, alpha
 Run = Callable[..., Any]
 
 
@@ -137,10 +140,14 @@ def data_of(task: str) -> DataSet:
     )  # type: ignore[arg-type]  # fmt: skip
 
 
-def a_network_is_trained(task: str, frames: int, device: str) -> list[float]:
+def a_network_is_trained(task: str, frames: int, device: str, **settings: Any) -> list[float]:
     data, objective = data_of(task), objective_for(task, 2, 255 if task == "segmentation" else None)
-    plan = FramePlan(policy=Policy.chain(CHAIN, frames=frames, fill="mean"), mean=data.mean, std=data.std)
-    network, recipe = network_of(task, "gsf", frames, 1), Recipe(epochs=2, batch=4, channels_last=False)
+    recipe = Recipe(epochs=2, channels_last=False, **{"batch": 4, **settings})
+    plan = FramePlan(
+        policy=Policy.chain(CHAIN, frames=frames, fill="mean"), mean=data.mean, std=data.std,
+        basic=BasicAugmentation(flip=recipe.flip, crop=recipe.crop, scale=recipe.scale),
+    )  # fmt: skip
+    network = network_of(task, "gsf", frames, 1)
     counts: list[int] = []
 
     def report(row: dict[str, float], step: int) -> None:
@@ -161,24 +168,32 @@ def test_training_and_evaluation(there: Run, task: str) -> None:
     assert waited == longer  # nothing waits once per frame
 
 
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+@pytest.mark.parametrize("settings", [{}, {"clip_norm": 1.0, "optimizer": "sgd"}, AUGMENTED], ids=str)
+def test_no_step_of_a_training_waits(there: Run, task: str, settings: dict[str, Any]) -> None:
+    few, many = (there(partial(a_network_is_trained, **settings, batch=batch), task, 3, NAME)[-1] for batch in (8, 2))
+    assert few == many > 0  # of 2 and of 8 steps: the numbers are read at the end of the epoch
+
+
 def motions_are_searched(
     space: str, task: str, settings: dict[str, Any], device: str
-) -> tuple[list[float], str, dict[str, int]]:
+) -> tuple[list[float], str, dict[str, int], list[dict[str, int]]]:
     data, objective = data_of(task), objective_for(task, 2, 255 if task == "segmentation" else None)
-    config = SearchConfig(epochs=2, batch=8, channels_last=False, **{"frames": 3, **settings})
+    config = SearchConfig(epochs=2, channels_last=False, **{"batch": 8, "frames": 3, **settings})
     network = network_of(task, "tsm", config.frames, 1)
     normalise = FramePlan(policy=None, mean=data.mean, std=data.std).normalise
-    of_a_pass: list[dict[str, int]] = []
+    of_a_pass, of_tuning = [], []
 
     def report(row: dict[str, float], step: int) -> None:
-        of_a_pass.append(dict(waits))
+        if "train/loss" in row:
+            (of_a_pass if step <= config.epochs else of_tuning).append(dict(waits))
         waits.clear()
 
     found = search(
         network, data, load_space(space), config, objective=objective, normalise=normalise, device=device, report=report
     )
     losses = [value for row in found.history for name, value in row.items() if name.endswith("loss")]
-    return losses, str(found.policy.edges), of_a_pass[1]
+    return losses, str(found.policy.edges), of_a_pass[1], of_tuning
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
@@ -193,8 +208,8 @@ def motions_are_searched(
     ids=["first", "gumbel", "second", "second-exact"],
 )
 def test_searches(there: Run, task: str, settings: dict[str, Any]) -> None:
-    moved, policy, _ = there(motions_are_searched, "affine-edge", task, settings, NAME)
-    expected, same_policy, _ = there(motions_are_searched, "affine-edge", task, settings, "cpu")
+    moved, policy, *_ = there(motions_are_searched, "affine-edge", task, settings, NAME)
+    expected, same_policy, *_ = there(motions_are_searched, "affine-edge", task, settings, "cpu")
     assert moved == pytest.approx(expected, abs=1e-4)
     assert policy == same_policy
 
@@ -202,24 +217,62 @@ def test_searches(there: Run, task: str, settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize("space", ["affine-learned", "affine-colour"])
 def test_learned_magnitudes_and_colours(there: Run, space: str) -> None:
     settings = {"selection": "magnitude"}
-    moved, policy, _ = there(motions_are_searched, space, "classification", settings, NAME)
-    expected, same_policy, _ = there(motions_are_searched, space, "classification", settings, "cpu")
+    moved, policy, *_ = there(motions_are_searched, space, "classification", settings, NAME)
+    expected, same_policy, *_ = there(motions_are_searched, space, "classification", settings, "cpu")
     assert moved == pytest.approx(expected, abs=1e-4)
     assert policy == same_policy
 
 
-def test_a_step_of_a_search_waits_for_its_losses_and_weights_alone(there: Run) -> None:
-    short, long = (
-        there(motions_are_searched, "affine-cell", "classification", {"selection": "magnitude", "frames": frames}, NAME)
-        for frames in (3, 5)
+SETTINGS: dict[str, dict[str, Any]] = {
+    "first order": {},
+    "gumbel": {"relaxation": "gumbel"},
+    "second order": {"order": "second", "optimizer": "sgd"},
+    "exact second order": {"order": "second-exact", "optimizer": "sgd"},
+    "clipped": {"clip_norm": 1.0},
+    "augmented": AUGMENTED,
+}
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_no_step_of_a_search_waits(there: Run, task: str, settings: dict[str, Any]) -> None:
+    few, many = (
+        there(motions_are_searched, "affine-cell", task, {**settings, "selection": "magnitude", **size}, NAME)[2]
+        for size in ({"batch": 8}, {"batch": 2, "frames": 5})
     )
-    assert sum(short[2].values()) == sum(long[2].values()) > 0  # nothing waits once per frame
-    inside = [place for place in short[2] if "motions/" in place or "networks/" in place or "search/" in place]
-    assert {place.rpartition(" ")[2].partition(":")[0] for place in inside} <= {
-        "search/loop.py",  # the losses, which must be finite
-        "search/choices.py",  # which weights are zero
-        "search/journal.py",  # once per pass
-    }
+    assert few == many  # of 1 and of 4 steps, in 3 and in 5 frames
+    assert sum(few.values()) <= WAITS_PER_PASS
+
+
+@pytest.mark.parametrize("space", ["affine-learned", "affine-colour"])
+def test_no_step_waits_for_learned_magnitudes_or_colours(there: Run, space: str) -> None:
+    few, many = (
+        there(motions_are_searched, space, "classification", {"selection": "magnitude", "batch": batch}, NAME)[2]
+        for batch in (8, 2)
+    )
+    assert few == many
+    assert sum(few.values()) <= WAITS_PER_PASS
+
+
+class InOrder(SelectionRule):
+    """Makes the same decisions whatever was learned, so that two searches tune the same cells."""
+
+    measures = True
+
+    def removal_costs(self, alternatives: Alternatives) -> list[float]:
+        return [float(-number) for number, _ in enumerate(alternatives.measure()[1:])]
+
+
+def motions_are_chosen_in_order(batch: int) -> list[dict[str, int]]:
+    RULES.setdefault("in order", InOrder())
+    settings = {"batch": batch, "selection": "in order"}
+    return motions_are_searched("affine-cell", "classification", settings, NAME)[3]
+
+
+def test_no_step_of_the_tuning_between_decisions_waits(there: Run) -> None:
+    _, few, many = (there(motions_are_chosen_in_order, batch) for batch in (8, 8, 2))  # the first copies the constants
+    assert few == many
+    assert len(few) > 10
 
 
 def a_field_is_measured() -> None:
@@ -307,10 +360,14 @@ def test_folded_training_and_evaluation_wait_as_the_plain_networks(there: Run) -
     assert moved[3] == 0
 
 
-def motions_are_searched_in_one_frame(settings: dict[str, Any], device: str) -> tuple[list[float], str, dict[str, int]]:
+def motions_are_searched_in_one_frame(
+    settings: dict[str, Any], device: str, learned: bool = False
+) -> tuple[list[float], str, dict[str, int]]:
     data, objective = data_of("classification"), objective_for("classification", 2)
     config = SearchConfig(epochs=2, frames=3, channels_last=False, **{"batch": 8, **settings})
     space = load_space("affine-place")
+    if learned:
+        space = space.with_changes(magnitudes="learned", grid={})
     normalise = FramePlan(policy=None, mean=data.mean, std=data.std).normalise
     of_a_pass: list[dict[str, int]] = []
 
@@ -334,11 +391,14 @@ def test_folded_searches(there: Run, settings: dict[str, Any]) -> None:
     assert policy == same_policy
 
 
-def test_a_step_of_a_folded_search_waits_for_its_losses_and_weights_alone(there: Run) -> None:
-    _, _, of_a_pass = there(motions_are_searched_in_one_frame, {"selection": "magnitude"}, NAME)
-    inside = [place for place in of_a_pass if "motions/" in place or "networks/" in place or "search/" in place]
-    assert {place.rpartition(" ")[2].partition(":")[0] for place in inside} <= {
-        "search/loop.py",  # the losses, which must be finite
-        "search/choices.py",  # which weights are zero
-        "search/journal.py",  # once per pass
-    }
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("learned", [False, True], ids=["frozen", "learned"])
+def test_no_step_of_a_folded_search_waits(there: Run, settings: dict[str, Any], learned: bool) -> None:
+    few, many = (
+        there(motions_are_searched_in_one_frame, {**settings, "selection": "magnitude", "batch": batch}, NAME, learned)[
+            2
+        ]
+        for batch in (8, 2)
+    )
+    assert few == many
+    assert sum(few.values()) <= WAITS_PER_PASS

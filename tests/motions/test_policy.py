@@ -161,13 +161,13 @@ def test_any_geometric_policy_is_the_mean_of_its_paths(policy) -> None:
 
 
 def test_distinct_matrices_are_sampled_once(monkeypatch) -> None:
-    from fieldshift.motions import recipe
+    from fieldshift.motions.rendering import render_plan
 
     policy = cell(
         (0, 2, "rotate", 30), (1, 2, "rotate", 30), (0, 3, "rotate", 30), (2, 3, "identity", 0), symmetric=True
     )
     assert policy.is_pure
-    output = recipe.recipe_of(policy.graph, (8, 8)).output
+    output = render_plan(policy.graph, (8, 8)).output
     assert len(output.matrices) == 3  # s = 0, 1/2 and 1
     assert output.mixture[0] == output.mixture[4]
 

@@ -130,7 +130,7 @@ def test_a_comparison_trains_for_the_search_that_it_counted(compared: Path) -> N
     assert (cost["weights"], cost["alpha"], cost["scored"]) == (
         32,
         32,
-        40 * (1 + len(load_space("affine-one").options)),
+        40 * (1 + len(load_space("affine-one").operations)),
     )
     assert cost["operations"] == cost["flops"] * (3 * 32 + 2 * 32 + cost["scored"])
     video = result["budget"]["video_flops"]

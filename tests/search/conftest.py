@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fieldshift.data import DataSet, TensorSplit
 from fieldshift.networks import VideoNetwork, video_network
-from fieldshift.search import SearchConfig, SearchResult, Space, load_space, search
+from fieldshift.search import FoundPolicy, SearchConfig, Space, load_space, search
 from fieldshift.training.objectives import Objective, objective_for
 
 QUICK: dict[str, Any] = {"frames": 3, "epochs": 2, "tune_epochs": 1, "batch": 8}
@@ -91,13 +91,13 @@ def normalise_fixture() -> Callable[[Tensor], Tensor]:
 
 
 @pytest.fixture
-def run(request: pytest.FixtureRequest) -> Callable[..., SearchResult]:
+def run(request: pytest.FixtureRequest) -> Callable[..., FoundPolicy]:
     """Searches on the toys from end to end; whatever is not given is their own."""
     toy_data, toy_network, toy_space, objective, normalise, quick = map(
         request.getfixturevalue, ("toy_data", "toy_network", "toy_space", "objective", "normalise", "quick")
     )
 
-    def build(config: SearchConfig | None = None, *, space: Space | None = None, **settings: Any) -> SearchResult:
+    def build(config: SearchConfig | None = None, *, space: Space | None = None, **settings: Any) -> FoundPolicy:
         data = settings.pop("data", None) or toy_data()
         network = settings.pop("network", None) or toy_network()
         settings.setdefault("objective", objective)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fieldshift.motions import COLOURS, MOTIONS, colour, compose, distances, motion, warp_frames
 from fieldshift.search import RelaxedCell, Space, load_space
-from fieldshift.search.taps import IDLE_CALLS, KeptTaps
+from fieldshift.search.slabs import IDLE_CALLS, TapCache
 from search_spaces import motion_spaces
 
 SMALL = {"frames": 3, "size": (11, 14), "batch": 2, "channels": 3}
@@ -33,7 +33,7 @@ def plain_video(cell: RelaxedCell, images: Tensor, weights: Tensor) -> Tensor:
 
     def applied(video: Tensor, e: int, o: int) -> Tensor:
         pending: list[Tensor] = []
-        for k, op in enumerate(cell.options[o].ops):
+        for k, op in enumerate(cell.operations[o].steps):
             magnitude = magnitudes[e, o, k]
             if op in COLOURS:
                 video, pending = moved(video, pending), []
@@ -45,7 +45,7 @@ def plain_video(cell: RelaxedCell, images: Tensor, weights: Tensor) -> Tensor:
     for node in range(space.inputs, space.inputs + space.nodes):
         incoming = [e for e, (_, target) in enumerate(space.edges) if target == node and cell.kept[e]]
         values = [
-            sum(weights[e, o] * applied(videos[space.edges[e][0]], e, o) for o in range(len(cell.options)))
+            sum(weights[e, o] * applied(videos[space.edges[e][0]], e, o) for o in range(len(cell.operations)))
             for e in incoming
         ]
         videos.append(torch.stack(values).mean(0) if values else torch.zeros_like(videos[0]))
@@ -126,7 +126,7 @@ def test_the_reference_frame_is_the_image(reference: str) -> None:
 
 def test_a_decided_cell_renders_what_its_policy_renders() -> None:
     cell = RelaxedCell(small_space(), 3, seed=2)
-    cell.decided = [e % len(cell.options) for e in range(len(cell.edges))]
+    cell.decided = [e % len(cell.operations) for e in range(len(cell.edges))]
     images = some_images()
     assert torch.equal(cell.video(images), cell.to_policy({}).video(images))
     one_hop = RelaxedCell(load_space("affine-one"), 3, seed=2)
@@ -194,7 +194,7 @@ def test_the_same_seed_gives_the_same_cell_and_another_one_another() -> None:
 
 
 def test_kept_taps_stay_within_their_bytes_and_what_is_idle_makes_room() -> None:
-    kept = KeptTaps(100)
+    kept = TapCache(100)
     first = kept.of("a", 60)
     assert first is not None
     assert kept.of("b", 50) is None
@@ -210,7 +210,7 @@ def test_taps_that_find_no_room_change_nothing(monkeypatch: pytest.MonkeyPatch) 
     images = torch.rand(2, 1, 9, 8)
     videos = []
     for limit in (0, 20_000, 2**31):
-        monkeypatch.setattr("fieldshift.search.nodes.KEPT_BYTES", limit)
+        monkeypatch.setattr("fieldshift.search.nodes.CACHE_BYTES", limit)
         cell = RelaxedCell(load_space("affine-cell"), 3, seed=4)
         steps = [cell.video(images, cell.weights()) for _ in range(2)]
         videos += [*steps, torch.autograd.grad(steps[1].square().sum(), cell.alpha)[0]]

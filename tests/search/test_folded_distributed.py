@@ -12,7 +12,7 @@ from fieldshift.data import DataSet, TensorSplit
 from fieldshift.folding import still
 from fieldshift.networks import VideoNetwork, video_network
 from fieldshift.search import SearchConfig, load_space, search
-from fieldshift.search.session import STATE_FILE
+from fieldshift.search.run import STATE_FILE
 from fieldshift.training.checkpoint import read_checkpoint
 from fieldshift.training.objectives import objective_for
 from tests.search.two_processes import in_two, keep_policy

@@ -20,7 +20,7 @@ from fieldshift.networks.folded import FoldedTSM
 from fieldshift.search import Space, check_search, load_space, random_policy, search, units_of
 from fieldshift.search.bilevel import outer_gradient
 from fieldshift.search.folded_cell import FoldedCell
-from fieldshift.search.selection import Judge, decide_option
+from fieldshift.search.selection import Selector
 from fieldshift.search.supernet import FoldedSupernet
 from fieldshift.training.checkpoint import read_checkpoint
 from fieldshift.training.objectives import objective_for
@@ -76,7 +76,7 @@ def modules_of(supernet: FoldedSupernet) -> list[FoldedTSM]:
 
 def option_alone(cell: FoldedCell, e: int, o: int, channels: Tensor, behind: Tensor) -> Tensor:
     """Channels, half of them from either side, moved by one option of one edge through the policy of that option."""
-    values, ops, space = cell.magnitudes()[e, o].tolist(), cell.options[o].ops, cell.space
+    values, ops, space = cell.magnitudes()[e, o].tolist(), cell.operations[o].steps, cell.space
     steps = [(op, 0.0 if op == "identity" else value) for op, value in zip(ops, values, strict=False)]
     fill = "zeros" if space.fill == "mean" else space.fill
     policy = Policy.chain(steps, frames=cell.frames, reference=space.reference, symmetric=space.symmetric, fill=fill)
@@ -90,7 +90,7 @@ def plainly_moved(cell: FoldedCell, place: int, features: Tensor, fold: int, wei
     means = features.mean((2, 3), keepdim=True) * (space.fill == "mean")  # what lies outside of the map
 
     def mixed(e: int, channels: Tensor, behind: Tensor) -> Tensor:
-        parts = [weights[e, o] * option_alone(cell, e, o, channels, behind) for o in range(len(cell.options))]
+        parts = [weights[e, o] * option_alone(cell, e, o, channels, behind) for o in range(len(cell.operations))]
         return torch.stack(parts).sum(0)
 
     if space.is_placed:
@@ -156,7 +156,7 @@ def test_an_option_that_is_taken_away_takes_its_share_with_it(name: str) -> None
 def test_a_decided_cell_moves_by_its_policy(name: str) -> None:
     supernet = supernet_with(VARIANTS[name])
     cell = supernet.cell
-    cell.decided = [e % len(cell.options) for e in range(len(cell.edges))]
+    cell.decided = [e % len(cell.operations) for e in range(len(cell.edges))]
     features = torch.rand(2, 24, 7, 6)
     motions = motions_of(cell.to_policy({}))(cell.placements)
     for place, module in enumerate(modules_of(supernet)):
@@ -164,7 +164,7 @@ def test_a_decided_cell_moves_by_its_policy(name: str) -> None:
             moved = module(features)
         assert torch.equal(moved, FoldedTSM(24, motions[place])(features))
         if cell.space.nodes == 1:  # motions one after the other are sampled once
-            weights = nn.functional.one_hot(torch.tensor(cell.decided), len(cell.options)).float()
+            weights = nn.functional.one_hot(torch.tensor(cell.decided), len(cell.operations)).float()
             expected = plainly_moved(cell, place, features, module.fold, weights)
             torch.testing.assert_close(moved, expected, atol=1e-5, rtol=0)
 
@@ -222,7 +222,7 @@ def test_learned_magnitudes_have_the_gradient_of_differences() -> None:
     cell, module = supernet.cell, modules_of(supernet)[1]
     features = torch.rand(1, 24, 6, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     probe = torch.randn(features.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    weights, values = cell.weights().detach().double(), cell.magnitudes.place
+    weights, values = cell.weights().detach().double(), cell.magnitudes.position
 
     def answer() -> Tensor:
         with cell.shown(weights, learns=True):
@@ -231,7 +231,7 @@ def test_learned_magnitudes_have_the_gradient_of_differences() -> None:
     (found,) = torch.autograd.grad(answer(), values)
     assert found[0].abs().max() == 0  # the other place's
     step = 1e-6
-    for o in range(len(cell.options)):
+    for o in range(len(cell.operations)):
         sides = []
         for sign in (1, -1):
             with torch.no_grad():
@@ -248,7 +248,7 @@ def test_selection_measures_what_removal_costs_and_leaves_no_trace(name, toy_dat
     cell, data = supernet.cell, toy_data()
     supernet(data.train.images[:8])
     batches = lambda: iter([(*data.train.gather(torch.arange(18)), torch.arange(18))])  # noqa: E731
-    judge = Judge(
+    selector = Selector(
         supernet=supernet, batches=batches, objective=objective_for("classification", 2), config=quick(), seed=0
     )
 
@@ -261,13 +261,13 @@ def test_selection_measures_what_removal_costs_and_leaves_no_trace(name, toy_dat
 
     weights = cell.weights().detach()
     costs = {}
-    for o, option in enumerate(cell.options):
+    for o, option in enumerate(cell.operations):
         without = weights.clone()
         without[1, o] = 0.0
         costs[option.label] = measured(without) - measured(weights)
     before = {name: tensor.clone() for name, tensor in supernet.network.state_dict().items()}
     modes, random_state = [module.training for module in supernet.network.modules()], torch.get_rng_state()
-    decision = decide_option(1, judge)
+    decision = selector.choose_operation(1)
     assert decision.harm == pytest.approx(costs, abs=1e-5)
     assert decision.chosen == [max(costs, key=lambda label: costs[label])]
     assert modes == [module.training for module in supernet.network.modules()]
@@ -349,7 +349,7 @@ def test_the_space_says_which_places_share_a_motion() -> None:
     for per, count in (("network", 1), ("stage", 4), ("place", 8)):
         assert check_search(network, few(per=per), 3) == count
     size = load_space("affine-groups").size(len(places) * 2)
-    assert size == len(load_space("affine-groups").options) ** 16 > 10**12
+    assert size == len(load_space("affine-groups").operations) ** 16 > 10**12
 
 
 def test_random_policies_of_placed_spaces_come_from_the_seed() -> None:

@@ -127,7 +127,7 @@ def test_learned_magnitudes_move_and_stay_in_range(run, quick, toy_space, tmp_pa
     state = read_checkpoint(tmp_path / "search.pt")
     run(quick(selection="magnitude", magnitude_lr=1e-9), space=space, folder=tmp_path / "still")
     still = read_checkpoint(tmp_path / "still" / "search.pt")
-    assert (state["cell"]["magnitudes.place"] - still["cell"]["magnitudes.place"]).abs().max() > 0.05
+    assert (state["cell"]["magnitudes.position"] - still["cell"]["magnitudes.position"]).abs().max() > 0.05
 
 
 def test_segmentation_is_searched_on_masks(run, quick, toy_data, toy_network) -> None:

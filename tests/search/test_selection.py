@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from fieldshift.search import RelaxedCell
-from fieldshift.search.selection import Judge, decide_edges, decide_option, is_open, next_edge, next_node
+from fieldshift.search.selection import Selector, is_open, next_edge, next_node
 from fieldshift.search.supernet import Supernet, batch_statistics
 
 CRITERIA = ["loss", "score"]
 
 
 @pytest.fixture
-def judge_of(toy_data, toy_network, toy_space, objective, normalise):
-    def build(config, space=toy_space) -> Judge:
+def selector_of(toy_data, toy_network, toy_space, objective, normalise):
+    def build(config, space=toy_space) -> Selector:
         cell = RelaxedCell(space, 3, seed=1)
         with torch.no_grad():
             cell.alpha.copy_(torch.randn(cell.alpha.shape, generator=torch.Generator().manual_seed(2)))
@@ -32,17 +32,17 @@ def judge_of(toy_data, toy_network, toy_space, objective, normalise):
             for indices in torch.arange(len(split)).split(12):
                 yield (*split.gather(indices), indices)
 
-        return Judge(supernet=supernet, batches=batches, objective=objective, config=config, seed=0)
+        return Selector(supernet=supernet, batches=batches, objective=objective, config=config, seed=0)
 
     return build
 
 
-def state_of(judge: Judge) -> dict[str, Any]:
-    network = judge.supernet.network
+def state_of(selector: Selector) -> dict[str, Any]:
+    network = selector.supernet.network
     return {
         "tensors": {name: tensor.clone() for name, tensor in network.state_dict().items()},
         "modes": [module.training for module in network.modules()],
-        "alpha": judge.supernet.cell.alpha.detach().clone(),
+        "alpha": selector.supernet.cell.alpha.detach().clone(),
         "random": torch.get_rng_state(),
     }
 
@@ -55,40 +55,40 @@ def assert_same_state(before: dict[str, Any], after: dict[str, Any]) -> None:
         assert torch.equal(tensor, after["tensors"][name]), name
 
 
-def each_measured(judge: Judge, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def each_measured(selector: Selector, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Every image's loss and whether it was right, with the batch's statistics, on a copy of the network."""
-    network, cell = copy.deepcopy(judge.supernet.network).train(), judge.supernet.cell
+    network, cell = copy.deepcopy(selector.supernet.network).train(), selector.supernet.cell
     losses, right = [], []
     with torch.no_grad():
-        for images, targets, _ in judge.batches():
-            video = judge.supernet.normalise(cell.video(images.float() / 255, weights))
+        for images, targets, _ in selector.batches():
+            video = selector.supernet.normalise(cell.video(images.float() / 255, weights))
             logits = network(video).mean(1)
             losses.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
             right.append(logits.argmax(-1) == targets)
     return torch.cat(losses).double(), torch.cat(right).double()
 
 
-def plainly_measured(judge: Judge, weights: Tensor | None) -> tuple[float, float]:
-    losses, right = each_measured(judge, weights)
+def plainly_measured(selector: Selector, weights: Tensor | None) -> tuple[float, float]:
+    losses, right = each_measured(selector, weights)
     return float(losses.mean()), float(right.mean())
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_options_are_judged_by_what_their_removal_costs_without_renormalising(judge_of, quick, criterion) -> None:
-    judge = judge_of(quick(criterion=criterion))
-    cell = judge.supernet.cell
+def test_options_are_judged_by_what_their_removal_costs_without_renormalising(selector_of, quick, criterion) -> None:
+    selector = selector_of(quick(criterion=criterion))
+    cell = selector.supernet.cell
     for edge in range(len(cell.edges)):
         weights = cell.weights().detach()
-        whole = plainly_measured(judge, weights)
+        whole = plainly_measured(selector, weights)
         costs = {}
-        for o, option in enumerate(cell.options):
+        for o, option in enumerate(cell.operations):
             without = weights.clone()
             without[edge, o] = 0.0
-            loss, score = plainly_measured(judge, without)
+            loss, score = plainly_measured(selector, without)
             costs[option.label] = loss - whole[0] if criterion == "loss" else whole[1] - score
-        before = state_of(judge)
-        decision = decide_option(edge, judge)
-        assert_same_state(before, state_of(judge))
+        before = state_of(selector)
+        decision = selector.choose_operation(edge)
+        assert_same_state(before, state_of(selector))
         assert decision.harm == pytest.approx(costs, abs=1e-5)
         assert decision.harm[decision.chosen[0]] == max(decision.harm.values())
         ranked = sorted(decision.harm.values())
@@ -97,33 +97,33 @@ def test_options_are_judged_by_what_their_removal_costs_without_renormalising(ju
             without = []
             for label in sorted(decision.harm, key=lambda label: -decision.harm[label])[:2]:
                 changed = weights.clone()
-                changed[edge, [option.label for option in cell.options].index(label)] = 0.0
-                without.append(each_measured(judge, changed)[0].numpy())
+                changed[edge, [option.label for option in cell.operations].index(label)] = 0.0
+                without.append(each_measured(selector, changed)[0].numpy())
             assert decision.margin_error == pytest.approx(scipy.stats.sem(without[0] - without[1]), rel=1e-3)
         else:
             assert decision.margin_error is None
         assert decision.whole == pytest.approx({"loss": whole[0], "score": whole[1]}, abs=1e-5)
-        assert cell.options[cell.decided[edge]].label == decision.chosen[0]
+        assert cell.operations[cell.decided[edge]].label == decision.chosen[0]
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("kept", [1, 2])
-def test_edges_are_judged_by_the_mean_of_the_others(judge_of, quick, toy_space, criterion, kept) -> None:
-    judge = judge_of(quick(criterion=criterion), toy_space.with_changes(inputs=2))
-    cell = judge.supernet.cell
+def test_edges_are_judged_by_the_mean_of_the_others(selector_of, quick, toy_space, criterion, kept) -> None:
+    selector = selector_of(quick(criterion=criterion), toy_space.with_changes(inputs=2))
+    cell = selector.supernet.cell
     cell.decided = [1, 2, 1, 0, 1]
-    whole = plainly_measured(judge, None)
+    whole = plainly_measured(selector, None)
     costs = {}
     for e, name in ((2, "0->3 translate_x"), (3, "1->3 identity"), (4, "2->3 translate_x")):
         cell.kept[e] = False
-        loss, score = plainly_measured(judge, None)
+        loss, score = plainly_measured(selector, None)
         cell.kept[e] = True
         costs[name] = loss - whole[0] if criterion == "loss" else whole[1] - score
-    before = state_of(judge)
+    before = state_of(selector)
     node = next_node(cell, kept)
     assert node == 3
-    decision = decide_edges(node, kept, judge)
-    assert_same_state(before, state_of(judge))
+    decision = selector.choose_edges(node, kept)
+    assert_same_state(before, state_of(selector))
     assert decision.harm == pytest.approx(costs, abs=1e-5)
     assert len(decision.chosen) == kept
     assert min(decision.harm[name] for name in decision.chosen) >= max(
@@ -133,14 +133,14 @@ def test_edges_are_judged_by_the_mean_of_the_others(judge_of, quick, toy_space, 
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_between_equals_the_larger_weight_decides(judge_of, quick, criterion) -> None:
-    judge = judge_of(quick(criterion=criterion))
-    cell = judge.supernet.cell
-    torch.nn.init.zeros_(judge.supernet.network.network.fc.weight)  # one answer for every video: nothing hurts
+def test_between_equals_the_larger_weight_decides(selector_of, quick, criterion) -> None:
+    selector = selector_of(quick(criterion=criterion))
+    cell = selector.supernet.cell
+    torch.nn.init.zeros_(selector.supernet.network.network.fc.weight)  # one answer for every video: nothing hurts
     largest = cell.alpha.argmax(-1).tolist()
     assert set(largest) != {0}
     for edge in range(len(cell.edges)):
-        decision = decide_option(edge, judge)
+        decision = selector.choose_operation(edge)
         assert set(decision.harm.values()) == {0.0}
         assert decision.margin == 0
     assert cell.decided == largest
@@ -148,32 +148,32 @@ def test_between_equals_the_larger_weight_decides(judge_of, quick, criterion) ->
     incoming = [e for e, (_, target) in enumerate(cell.edges) if target == node]
     with torch.no_grad():
         cell.alpha[incoming[-1], largest[incoming[-1]]] += 5  # not the first
-    decide_edges(node, 1, judge)
+    selector.choose_edges(node, 1)
     assert [e for e in incoming if cell.kept[e]] == incoming[-1:]
 
 
-def test_between_equal_scores_the_loss_decides(judge_of, quick) -> None:
+def test_between_equal_scores_the_loss_decides(selector_of, quick) -> None:
     """The score of few images is a coarse number: several options cost the same share of them."""
-    judge, ties = judge_of(quick(criterion="score")), 0
-    cell = judge.supernet.cell
+    selector, ties = selector_of(quick(criterion="score")), 0
+    cell = selector.supernet.cell
     for edge in range(len(cell.edges)):
         weights = cell.weights().detach()
         measured = {}
-        for o, option in enumerate(cell.options):
+        for o, option in enumerate(cell.operations):
             without = weights.clone()
             without[edge, o] = 0.0
-            loss, score = plainly_measured(judge, without)
+            loss, score = plainly_measured(selector, without)
             measured[option.label] = (-round(score, 9), loss)
-        decision = decide_option(edge, judge)
+        decision = selector.choose_operation(edge)
         assert decision.chosen == [max(measured, key=lambda label: measured[label])]
         ties += len({cost for cost, _ in measured.values()}) < len(measured)
     assert ties > 0
 
 
-def test_every_edge_comes_once_in_an_order_of_the_seed(judge_of, quick) -> None:
+def test_every_edge_comes_once_in_an_order_of_the_seed(selector_of, quick) -> None:
     orders = []
     for seed in (0, 0, 1, 2, 3):
-        cell = judge_of(quick()).supernet.cell
+        cell = selector_of(quick()).supernet.cell
         order = []
         while (edge := next_edge(cell, seed)) is not None:
             order.append(edge)
@@ -194,38 +194,38 @@ def test_nodes_that_lead_nowhere_are_left_alone(toy_space) -> None:
     assert cell.to_policy({}).nodes == 1
 
 
-def test_magnitude_takes_the_largest_weight_and_random_depends_on_the_seed(judge_of, quick) -> None:
-    judge = judge_of(quick(selection="magnitude"))
-    cell = judge.supernet.cell
+def test_magnitude_takes_the_largest_weight_and_random_depends_on_the_seed(selector_of, quick) -> None:
+    selector = selector_of(quick(selection="magnitude"))
+    cell = selector.supernet.cell
     largest = cell.alpha.argmax(-1).tolist()
     for edge in range(len(cell.edges)):
-        decide_option(edge, judge)
+        selector.choose_operation(edge)
     assert cell.decided == largest
     strengths = cell.alpha.detach().softmax(-1).amax(-1)
     node = next_node(cell, 1)
     incoming = [e for e, (_, target) in enumerate(cell.edges) if target == node]
-    decide_edges(node, 1, judge)
+    selector.choose_edges(node, 1)
     assert [e for e in incoming if cell.kept[e]] == [max(incoming, key=lambda e: float(strengths[e]))]
 
     def drawn(seed: int) -> tuple[str, ...]:
-        other = judge_of(quick(selection="random"))
-        other = Judge(**{**vars(other), "seed": seed})
-        return tuple(decide_option(edge, other).chosen[0] for edge in range(3))
+        other = selector_of(quick(selection="random"))
+        other = Selector(**{**vars(other), "seed": seed})
+        return tuple(other.choose_operation(edge).chosen[0] for edge in range(3))
 
     assert drawn(1) == drawn(1)
     assert len({drawn(seed) for seed in range(8)}) > 2
 
 
-def test_state_is_put_back_also_when_measuring_fails(judge_of, quick) -> None:
-    judge = judge_of(quick())
-    before = state_of(judge)
-    network = judge.supernet.network
+def test_state_is_put_back_also_when_measuring_fails(selector_of, quick) -> None:
+    selector = selector_of(quick())
+    before = state_of(selector)
+    network = selector.supernet.network
 
     def measure_and_fail() -> None:
         with batch_statistics(network):
-            network(judge.supernet.video(next(judge.batches())[0]))
+            network(selector.supernet.video(next(selector.batches())[0]))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         measure_and_fail()
-    assert_same_state(before, state_of(judge))
+    assert_same_state(before, state_of(selector))

@@ -52,7 +52,7 @@ def test_spaces_of_the_folded_form_say_what_has_a_motion_and_how_many_policies_t
         "affine-groups": ("place", 2),
     }
     for name in ("affine-place", "affine-stage"):
-        assert known[name].options == known["affine-one"].options
+        assert known[name].operations == known["affine-one"].operations
         assert known[name].size(2) == 11**2
     groups, places_of_resnet18 = known["affine-groups"], 8
     assert "10^12" in groups.summary
@@ -61,7 +61,7 @@ def test_spaces_of_the_folded_form_say_what_has_a_motion_and_how_many_policies_t
 
 def test_the_default_cell_is_the_papers_and_colour_is_beyond_a_million_million() -> None:
     cell = load_space("affine-cell")
-    assert (cell.inputs, cell.nodes, len(cell.edges), len(cell.options)) == (2, 4, 14, 5)
+    assert (cell.inputs, cell.nodes, len(cell.edges), len(cell.operations)) == (2, 4, 14, 5)
     assert {op for ops in cell.candidates for op in ops} == {"identity", "translate_x", "translate_y", "zoom", "rotate"}
     colour = load_space("affine-colour")
     assert len({op for ops in colour.candidates for op in ops}) >= 15
@@ -85,11 +85,11 @@ def test_the_size_is_what_counting_gives(inputs: int, nodes: int, kept: int, opt
 
 def test_a_grid_is_written_out_as_separate_options() -> None:
     space = load_space("affine-one")
-    labels = [option.label for option in space.options]
+    labels = [option.label for option in space.operations]
     assert "translate_x 0.45" in labels
     assert len(set(labels)) == len(labels) == 1 + sum(len(values) for values in space.grid.values())
     values = RelaxedCell(space, 3, seed=0).magnitudes()[0, :, 0].tolist()
-    assert values == pytest.approx([option.magnitudes[0] or 0.0 for option in space.options])
+    assert values == pytest.approx([option.magnitudes[0] or 0.0 for option in space.operations])
 
 
 def test_an_own_file_is_read_and_may_have_composites(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_an_own_file_is_read_and_may_have_composites(tmp_path: Path) -> None:
         ("node = 3", "Unknown key 'node'. Did you mean 'nodes'"),
         ('candidates = ["zom"]', "Unknown operation 'zom'. Did you mean 'zoom'"),
         ("candidates = []", "'candidates' must be a list"),
-        ('candidates = ["zoom", "zoom"]', "names one candidate twice"),
+        ('candidates = ["zoom", "zoom"]', "names one operation twice"),
         ('magnitudes = "fixed"', "must be one of frozen, learned, grid"),
         ('magnitudes = "grid"', "needs a \\[grid\\] table"),
         ('fill = "grey"', "'fill' is 'grey'"),
@@ -125,7 +125,7 @@ def test_an_own_file_is_read_and_may_have_composites(tmp_path: Path) -> None:
         ("ranges = {zoom = [2.0]}", "must be \\[low, high\\]"),
         ('ranges = {zoom = ["a", 1]}', "list of finite numbers"),
         ("ranges = {zoom = [nan, 1.0]}", "list of finite numbers"),
-        ("ranges = {shear_x = [0.0, 1.0]}", "has no effect: no candidate uses 'shear_x'"),
+        ("ranges = {shear_x = [0.0, 1.0]}", "has no effect: no operation uses 'shear_x'"),
         ("grid = {zoom = [1.0]}", "'grid' has no effect"),
         ("name = ", "is not TOML"),
     ],

@@ -10,13 +10,13 @@ import torch
 import torch.distributed as dist
 from torch import multiprocessing
 
-from fieldshift.search import SearchResult
+from fieldshift.search import FoundPolicy
 
 Run = Callable[[Path, str], None]
 """Searches with an order and leaves what it found in a folder; a function of a module, as new processes import it."""
 
 
-def keep_policy(result: SearchResult, folder: Path) -> None:
+def keep_policy(result: FoundPolicy, folder: Path) -> None:
     """Writes this process's policy."""
     rank = dist.get_rank() if dist.is_initialized() else 0
     (folder / f"policy-{rank}.json").write_text(result.policy.to_json())

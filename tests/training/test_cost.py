@@ -13,9 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fieldshift.data import TensorSplit
 from fieldshift.folding import motions_of
-from fieldshift.motions import Edge, Policy, Step, taps
-from fieldshift.motions.recipe import recipe_of, taps_of
-from fieldshift.motions.taps import Lookup, pixel_map_of
+from fieldshift.motions import Edge, Policy, Step, pixel_map
+from fieldshift.motions.pixel_map import pixel_map_of
+from fieldshift.motions.rendering import render_plan, taps_of
+from fieldshift.motions.sampling import Lookup
 from fieldshift.motions.warp import Fill
 from fieldshift.networks import video_network
 from fieldshift.training import FramePlan, Recipe, images_per_epoch, network_cost, objective_for, train_network
@@ -125,15 +126,15 @@ def test_taps_are_counted_without_a_map_and_once(fill: Fill, monkeypatch: pytest
     """A map of a large image takes seconds and a gigabyte; the number is what the map of a small one has."""
     edges = tuple(Edge(source, 2, (Step(op, 0.3),)) for source, op in ((0, "translate_x"), (1, "brightness")))
     policy = Policy(inputs=2, nodes=1, edges=edges, frames=4, fill=fill)
-    recipe, size = recipe_of(policy.graph, (9, 7)), (9, 7)
+    recipe, size = render_plan(policy.graph, (9, 7)), (9, 7)
     lookup = Lookup("zeros", "bilinear", background=True) if fill in ("mean", (0.5,)) else Lookup(str(fill), "bilinear")
     parts = [(recipe.colourings[0][0], 1), (recipe.output, 1 + policy.frames)]
     maps = [pixel_map_of(part.matrices, part.mixture, bases, size, lookup) for part, bases in parts]
     read = sum(len(tile.taps) for each in maps for tile in each.tiles)
-    monkeypatch.setattr(taps, "cut", None)
+    monkeypatch.setattr(pixel_map, "cut", None)
     taps_of.cache_clear()
     assert policy.flops(size, 1) == 2 * (read + policy.frames * 9 * 7)
-    monkeypatch.setattr(taps, "pixels_read", None)
+    monkeypatch.setattr(pixel_map, "taps_read", None)
     assert policy.flops(size, 3) == 6 * (read + policy.frames * 9 * 7)
 
 

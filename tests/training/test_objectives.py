@@ -39,6 +39,29 @@ def test_mean_iou_agrees_with_counting_and_ignores_the_ignore_index() -> None:
     assert score.compute() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("ignore", [None, 255, 1])
+def test_scores_are_those_of_torchmetrics_to_the_last_digit(ignore: int | None) -> None:
+    from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
+
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(7, 6, 5, 4, generator=generator)
+    targets = torch.randint(5, (7, 5, 4), generator=generator)  # class 5 is predicted only
+    logits[:, 4] -= 9
+    if ignore is not None:
+        targets[:, 1] = ignore
+    theirs = MulticlassJaccardIndex(6, average="macro", ignore_index=ignore)
+    ours = objective_for("segmentation", 6, ignore).new_score()
+    for score in (theirs, ours):
+        score.update(logits[:3], targets[:3])
+        score.update(logits[3:], targets[3:])
+    assert ours.compute() == float(theirs.compute())
+    accuracy, labels = MulticlassAccuracy(6, average="micro"), targets[:, 0, 0]
+    ours = objective_for("classification", 6).new_score()
+    for score in (accuracy, ours):
+        score.update(logits[:, :, 0, 0], labels)
+    assert ours.compute() == float(accuracy.compute())
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_reductions_agree_with_torch(task: str) -> None:
     dense = task == "segmentation"

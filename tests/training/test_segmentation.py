@@ -14,7 +14,7 @@ from fieldshift.data import TensorSplit
 from fieldshift.motions import Policy
 from fieldshift.networks import VideoNetwork, video_network
 from fieldshift.training import Evaluation, FramePlan, evaluate_network, objective_for
-from fieldshift.training.loop import forward
+from fieldshift.training.step import forward
 
 CLASSES, IGNORE, SAMPLES = 4, 255, 33  # the last batch of 16 has one sample: one of two workers gets none of it
 MOVED = Policy.single("translate_x", 0.2, frames=3)

@@ -89,7 +89,7 @@ def number_of_passes(config: SearchConfig, space: Space, edges: int) -> int:
 
 def describe_space(space: Space) -> str:
     """The choices of a search in words."""
-    each = f"{len(space.options)} candidates each"
+    each = f"{len(space.operations)} operations each"
     if space.is_placed:
         groups = f" and each of {space.groups} groups of channels" if space.groups > 1 else ""
         return f"a motion for each {space.per}{groups}, {each}"

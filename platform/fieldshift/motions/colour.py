@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.kept import constant
+from fieldshift.tensor_cache import constant
 
 ColourOf = Callable[[Tensor, Tensor], Tensor]
 _LEVELS = 256

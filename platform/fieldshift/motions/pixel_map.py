@@ -1,4 +1,4 @@
-"""Fixed warps as sparse linear maps over pixels, applied on the CPU to many images at once.
+"""The backend for fixed matrices: warps as sparse linear maps over pixels, applied on the CPU to many images at once.
 
 A warp whose matrix needs no gradient reads each output pixel from a few input pixels ("taps") with weights that depend
 on neither image nor channel. With pixels as rows of a table, and images and channels contiguous within a row, a tap is
@@ -23,10 +23,31 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fieldshift.motions.sampling import Lookup, Mixture, copied, taps_read
+from fieldshift.tensor_cache import TensorCache, values_of
+
 TILE_PIXELS = 2048
 GROUP_CHANNELS = (16, 64)  # channels per row: minimum, maximum
 TABLE_BYTES = 32 * 2**20
+CACHE_BYTES = 256 * 2**20
 _HUGE = 32 * 2**20  # bytes from which the allocator returns memory to the system after every use
+
+
+def mix_by_pixel_map(
+    video: Tensor, matrices: Tensor, mixture: Mixture, lookup: Lookup, outside: Tensor | None
+) -> Float[Tensor, "batch mixed channels H W"]:
+    """The mixed frames of a video (B, F, C, H, W), in single or double precision, under fixed matrices; contiguous.
+
+    `outside` is the colour outside the image, (B, F, C), where the lookup has a background. The map is cached for the
+    next call.
+    """
+    batch, frames, channels, height, width = video.shape
+    planes = video.flatten(-2)
+    if outside is not None:
+        planes = torch.cat([planes, outside[..., None]], dim=-1)
+    key = (*values_of(matrices), mixture, frames, height, width, lookup, video.dtype)
+    pixel_map = _maps.get(key, lambda: pixel_map_of(matrices, mixture, frames, (height, width), lookup).to(video.dtype))
+    return pixel_map(planes).view(batch, len(mixture), channels, height, width)
 
 
 @dataclass(frozen=True)
@@ -129,6 +150,9 @@ class _Apply(torch.autograd.Function):
         return ctx.pixel_map.transposed(gradient), None
 
 
+_maps: TensorCache[PixelMap] = TensorCache(CACHE_BYTES)
+
+
 def cut(taps: Tensor, weights: Tensor, counts: Tensor, frames: Sequence[int]) -> tuple[Tile, ...]:
     """Splits taps in the order of the output pixels into tiles; counts (len(frames), K) give the taps per pixel."""
     tiles, first = [], 0
@@ -143,6 +167,36 @@ def cut(taps: Tensor, weights: Tensor, counts: Tensor, frames: Sequence[int]) ->
             )
             first = stop
     return tuple(tiles)
+
+
+def pixel_map_of(matrices: Tensor, mixture: Mixture, frames: int, size: tuple[int, int], lookup: Lookup) -> PixelMap:
+    """The sparse map of a mixture over `frames` input frames under matrices (M, 2, 3), its weights in float64."""
+    area = size[0] * size[1]
+    plane = area + lookup.background
+    pixels, weights = taps_read(matrices, size, lookup)
+    copies = copied(matrices, mixture)
+    sampled = [t for t, copy in enumerate(copies) if copy is None]
+    taps, shares, counts = [], [], []
+    for t in sampled:
+        tap = torch.cat([pixels[m] + source * plane for _, source, m in mixture[t]], dim=-1)
+        share = torch.cat([weights[m] * weight for weight, _, m in mixture[t]], dim=-1)
+        read = share != 0
+        taps.append(tap[read])
+        shares.append(share[read])
+        counts.append(read.sum(-1))
+    tiles = cut(torch.cat(taps), torch.cat(shares), torch.stack(counts), sampled) if sampled else ()
+    equal = tuple((t, copy) for t, copy in enumerate(copies) if copy is not None)
+    return PixelMap(frames, plane, len(mixture), area, tiles, equal, torch.float64)
+
+
+def count_taps(matrices: Tensor, mixture: Mixture, size: tuple[int, int], lookup: Lookup) -> int:
+    """Number of input pixels that the map of `pixel_map_of` weights and adds per channel and image; copies count as zero.
+
+    Matrices are counted one after the other, so that nothing large is in memory.
+    """
+    terms = [m for t, copy in enumerate(copied(matrices, mixture)) if copy is None for _, _, m in mixture[t]]
+    counts = {m: int(taps_read(matrices[m : m + 1], size, lookup)[1].count_nonzero()) for m in set(terms)}
+    return sum(counts[m] for m in terms)
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from fieldshift.errors import UserError
 from fieldshift.motions import policy_file
 from fieldshift.motions.graph import Edge, Graph, Step
-from fieldshift.motions.recipe import Recipe, recipe_of, render, taps_of
+from fieldshift.motions.rendering import RenderPlan, render, render_plan, taps_of
 from fieldshift.motions.warp import check_fill, check_mode, warp_masks
 from fieldshift.whole_file import write_whole
 
@@ -98,8 +98,8 @@ class Policy:
     @property
     def is_pure(self) -> bool:
         """Whether every frame is the image under one matrix: a single path without colour ops."""
-        recipe = recipe_of(self.graph, _ANY_SIZE)
-        return recipe.is_geometric and len(recipe.paths) == 1
+        plan = render_plan(self.graph, _ANY_SIZE)
+        return plan.is_geometric and len(plan.paths) == 1
 
     def paths(self, size: tuple[int, int]) -> tuple[Float[Tensor, " paths"], Float[Tensor, "paths frames 2 3"]]:
         """The paths whose weighted sum is a geometric policy: weights (P,) that add to 1, and matrices (P, T, 2, 3).
@@ -107,9 +107,9 @@ class Policy:
         Equal paths are merged. float32 on the CPU; matrices are forward maps in pixels about the centre of an image of
         the size (H, W). Raises UserError for a policy with colour ops on a path to its output.
         """
-        recipe = self._geometric(size)
-        weights = torch.tensor([float(path.weight) for path in recipe.paths])
-        return weights, torch.stack([path.matrices for path in recipe.paths]).float()
+        plan = self._geometric(size)
+        weights = torch.tensor([float(path.weight) for path in plan.paths])
+        return weights, torch.stack([path.matrices for path in plan.paths]).float()
 
     def matrices(self, size: tuple[int, int]) -> Float[Tensor, "frames 2 3"]:
         """The frames' matrices (T, 2, 3), float32, of a pure policy; a policy that is not pure raises UserError."""
@@ -222,21 +222,21 @@ class Policy:
         """Reads a policy from a file; a missing or invalid file raises UserError."""
         return cls.from_json(policy_file.text_of(Path(path)), str(path))
 
-    def _geometric(self, size: tuple[int, int]) -> Recipe:
-        recipe = recipe_of(self.graph, size)
-        if not recipe.is_geometric:
-            ops = ", ".join(step.op for _, step in recipe.colourings)
+    def _geometric(self, size: tuple[int, int]) -> RenderPlan:
+        plan = render_plan(self.graph, size)
+        if not plan.is_geometric:
+            ops = ", ".join(step.op for _, step in plan.colourings)
             raise UserError(f"The policy changes colours ({ops}), but only motions have matrices; remove these ops.")
-        return recipe
+        return plan
 
-    def _pure(self, size: tuple[int, int], ability: str) -> Recipe:
-        recipe = self._geometric(size)
-        if len(recipe.paths) != 1:
+    def _pure(self, size: tuple[int, int], ability: str) -> RenderPlan:
+        plan = self._geometric(size)
+        if len(plan.paths) != 1:
             raise UserError(
-                f"The policy mixes {len(recipe.paths)} paths, but only one with a single path {ability}; "
+                f"The policy mixes {len(plan.paths)} paths, but only one with a single path {ability}; "
                 "search with edges_per_node=1."
             )
-        return recipe
+        return plan
 
 
 def check_range(images: Tensor) -> None:

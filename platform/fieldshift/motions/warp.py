@@ -23,11 +23,12 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
-from fieldshift.kept import constant
 from fieldshift.motions.finite import is_number
+from fieldshift.motions.grid_sampling import mix_by_grid
 from fieldshift.motions.matrices import compose, invert
-from fieldshift.motions.sampling import mix
-from fieldshift.motions.taps import Lookup, Mixture, nearest_pixels, normalised, source_points
+from fieldshift.motions.pixel_map import mix_by_pixel_map
+from fieldshift.motions.sampling import Lookup, Mixture, nearest_pixels, normalised, source_points
+from fieldshift.tensor_cache import are_fixed, constant
 
 __all__ = [
     "FILLS",
@@ -72,6 +73,13 @@ def padding_of(fill: Fill) -> str:
     return "border" if fill == "border" else "reflection" if fill == "reflection" else "zeros"
 
 
+def lookup_of(fill: Fill, mode: str) -> Lookup:
+    """The settings of backends for a fill and an interpolation."""
+    if isinstance(fill, str) and fill != "mean":
+        return Lookup(fill, mode)
+    return Lookup("zeros", mode, background=True)
+
+
 def check_mode(mode: str) -> None:
     """Raises UserError unless the interpolation is one of MODES."""
     if mode not in MODES:
@@ -88,7 +96,7 @@ def warp(
     """Moves every image by every matrix: (B, C, H, W) and (M, 2, 3) -> (B, M, C, H, W).
 
     Images are floats, usually in [0, 1]; matrices are forward maps (see Convention) on any device. Differentiable in
-    both; gradients are computed only where required. Exact identities are copied, not sampled.
+    both; gradients are computed only where required. Exact identities are copied, not sampled, if the matrices are on the CPU.
     Raises UserError for images that are not floats, an unknown fill or mode, or a wrong number of fill values, and
     ValueError for a matrix that is not finite and invertible.
     """
@@ -119,17 +127,19 @@ def warp_mixture(
     """Computes every output frame as a weighted sum of input frames under matrices, in one sampling pass.
 
     `mixture` contains, per output frame, its terms (weight, index of the input frame, index of the matrix); the
-    weights are fixed numbers. With fixed matrices on the CPU a sum costs no more passes than a single term. Otherwise
-    as `warp`.
+    weights are fixed numbers. With fixed matrices on the CPU a sum costs no more passes than a single term. float16 and
+    bfloat16 are sampled in float32. Otherwise as `warp`.
     """
     check_fill(fill)
     check_mode(mode)
     if not video.is_floating_point():
         raise UserError(f"Motions act on floats in [0, 1], but the images are {video.dtype}; convert them first.")
     _check_matrices(matrices)
-    if isinstance(fill, str) and fill != "mean":
-        return mix(video, matrices, mixture, Lookup(fill, mode), None)
-    return mix(video, matrices, mixture, Lookup("zeros", mode, background=True), _outside(video, fill))
+    wide = video if video.dtype in (torch.float32, torch.float64) else video.float()
+    lookup = lookup_of(fill, mode)
+    outside = _outside(video, fill).to(wide.dtype).expand(*video.shape[:3]) if lookup.background else None
+    mixed = mix_by_pixel_map if wide.device.type == "cpu" and are_fixed(matrices) else mix_by_grid
+    return mixed(wide, matrices, mixture, lookup, outside).to(video.dtype)
 
 
 def warp_masks(

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fieldshift.errors import unknown_name
-from fieldshift.kept import Kept, are_fixed, constant, values_of
 from fieldshift.networks.names import FUSIONS
+from fieldshift.tensor_cache import TensorCache, are_fixed, constant, values_of
 
 
 def frame_positions(matrices: Float[Tensor, "frames 2 3"], size: tuple[int, int]) -> Float[Tensor, "frames h w 2"]:
@@ -44,11 +44,11 @@ def align(
     A frame whose matrix is exactly the identity is returned unchanged, bit for bit; maps in half precision are sampled in
     single precision.
     """
-    return _aligned(frame_maps, _places(matrices, frame_maps))
+    return _aligned(frame_maps, _positions_of(matrices, frame_maps))
 
 
 @dataclass(frozen=True)
-class _Places:
+class _Positions:
     """Sampling positions for aligning frames: `grid` (T, H, W, 2), `valid` (T, 1, H, W), and which frames are not moved.
 
     In the maps' dtype, or in single precision for maps in half precision.
@@ -63,36 +63,40 @@ class _Places:
         return self.grid.nbytes + self.valid.nbytes
 
 
-_kept: Kept[_Places] = Kept(256 * 2**20)
+_positions: TensorCache[_Positions] = TensorCache(256 * 2**20)
 
 
-def _places(matrices: Tensor, maps: Tensor) -> _Places:
+def _positions_of(matrices: Tensor, maps: Tensor) -> _Positions:
     """The positions for maps (B, T, K, H, W) of frames under matrices (T, 2, 3); cached where these are fixed."""
     size = (int(maps.shape[-2]), int(maps.shape[-1]))
     dtype = maps.dtype if maps.dtype in (torch.float32, torch.float64) else torch.float32
 
-    def made() -> _Places:
+    def computed() -> _Positions:
         there = matrices.to(maps.device)
         scale = constant((2 / size[1], 2 / size[0]), matrices.dtype, maps.device)
         identity = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
-        return _Places(
+        return _Positions(
             grid=(frame_positions(there, size) * scale).to(dtype),
             valid=frame_validity(there, size)[:, None].to(dtype),
             still=tuple(bool(torch.equal(matrix, identity)) for matrix in matrices),
         )
 
-    return _kept.get((*values_of(matrices), size, dtype, maps.device), made) if are_fixed(matrices) else made()
+    return (
+        _positions.get((*values_of(matrices), size, dtype, maps.device), computed)
+        if are_fixed(matrices)
+        else computed()
+    )
 
 
-def _aligned(frame_maps: Tensor, places: _Places) -> Tensor:
+def _aligned(frame_maps: Tensor, positions: _Positions) -> Tensor:
     batch, frames, classes, height, width = frame_maps.shape
     aligned = [
         frame_maps[:, t]
-        if places.still[t]
+        if positions.still[t]
         else functional.grid_sample(
             # one grid for the whole batch
-            frame_maps[:, t].reshape(1, batch * classes, height, width).to(places.grid.dtype),
-            places.grid[t : t + 1],
+            frame_maps[:, t].reshape(1, batch * classes, height, width).to(positions.grid.dtype),
+            positions.grid[t : t + 1],
             mode="bilinear",
             padding_mode="zeros",
             align_corners=False,
@@ -133,8 +137,8 @@ class Fusion(nn.Module):
                     f"Aligned fusion expected matrices of shape {(frame_logits.shape[1], 2, 3)}, received "
                     f"{tuple(matrices.shape)}."
                 )
-            places = _places(matrices, frame_logits)
-            valid, frame_logits = places.valid.to(frame_logits.dtype), _aligned(frame_logits, places)
+            positions = _positions_of(matrices, frame_logits)
+            valid, frame_logits = positions.valid.to(frame_logits.dtype), _aligned(frame_logits, positions)
         return self.combine(frame_logits, valid)
 
     def combine(self, frame_logits: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldshift.kept import Kept, is_traced
+from fieldshift.tensor_cache import TensorCache, is_traced
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Taps:
     @cached_property
     def transposed(self) -> Taps:
         """The taps of the adjoint; its weights are `weights[order]`."""
-        read = torch.bincount(self.rows, minlength=len(self.starts))
+        read = row_counts(self.rows, len(self.starts))
         starts = (read.cumsum(0) - read).to(self.rows.dtype)
         return Taps(self.receivers[self.order], starts, self.rows[self.order])
 
@@ -56,6 +56,12 @@ class Taps:
     def nbytes(self) -> int:
         """The memory of the taps and of derived tensors, in bytes."""
         return 6 * self.rows.nbytes + 2 * self.starts.nbytes
+
+
+def row_counts(rows: Int[Tensor, " taps"], count: int) -> Int[Tensor, " rows"]:
+    """The number of taps in each of `count` rows; torch's bincount would make the CPU wait for a device."""
+    taps = torch.zeros(count, dtype=torch.int64, device=rows.device)
+    return taps.scatter_add_(0, rows.long(), torch.ones_like(rows, dtype=torch.int64))
 
 
 def add_rows(table: Tensor, weights: Tensor, taps: Taps) -> Tensor:
@@ -230,17 +236,17 @@ def row_sums(
     return result
 
 
-_orders: Kept[Tensor] = Kept(64 * 2**20)
+_orders: TensorCache[Tensor] = TensorCache(64 * 2**20)
 
 
 def _transposition(shape: tuple[int, int, int], first: int, device: torch.device) -> Tensor:
     """The positions, in an array of this shape (I, J, K), of the first rows of its transpose (K, J, I), in order."""
 
-    def made() -> Tensor:
+    def computed() -> Tensor:
         numbers = torch.arange(shape[0] * shape[1] * shape[2], device=device).view(shape)
         return numbers[:, :, :first].permute(2, 1, 0).reshape(-1)
 
-    return _orders.get((shape, first, device), made)
+    return _orders.get((shape, first, device), computed)
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,23 @@ if TYPE_CHECKING:
     from fieldshift.search.config import SearchConfig
     from fieldshift.search.derivation import random_policy
     from fieldshift.search.folded_cell import units_of
-    from fieldshift.search.loop import SearchResult, search
-    from fieldshift.search.session import check_search
+    from fieldshift.search.loop import FoundPolicy, search
+    from fieldshift.search.rules import RULES, Alternatives, SelectionRule, register_rule
     from fieldshift.search.space import Space, load_space
+    from fieldshift.search.supernet import check_search
 
 __all__ = [
+    "RULES",
+    "Alternatives",
+    "FoundPolicy",
     "RelaxedCell",
     "SearchConfig",
-    "SearchResult",
+    "SelectionRule",
     "Space",
     "check_search",
     "load_space",
     "random_policy",
+    "register_rule",
     "search",
     "units_of",
 ]

@@ -71,7 +71,7 @@ def _by_differences(
     inner: LossOf, start: Sequence[Tensor], alphas: Sequence[Tensor], direction: Sequence[Tensor]
 ) -> list[Tensor]:
     length = torch.sqrt(sum((each.double() ** 2).sum() for each in direction))  # type: ignore[arg-type]
-    step = float(STEP_OF_DIFFERENCES / length.clamp(min=1e-12))
+    step = STEP_OF_DIFFERENCES / length.clamp(min=1e-12)  # stays on the device: reading it would make the CPU wait
     sides = []
     for sign in (1, -1):
         moved = [(w + sign * step * v).detach() for w, v in zip(start, direction, strict=True)]

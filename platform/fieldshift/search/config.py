@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from fieldshift.errors import UserError
+from fieldshift.search.rules import RULES
 from fieldshift.training.recipe import Recipe, check_batch, check_learning, check_synchronised
 
 AUGMENTED = ("flip", "crop", "scale", "label_smoothing")
@@ -27,9 +28,10 @@ class SearchConfig:
         tune_epochs: passes between two decisions of the selection.
         batch: images per step, over all workers together.
         order: first (no unrolled step), second (by finite differences) or second-exact (by a second derivative).
-        relaxation: softmax (all options at once) or gumbel (one sampled option per edge, straight-through gradient).
-        temperature: of the gumbel sample; lower values are closer to the most likely option.
-        selection: perturbation (keep what costs most to remove), magnitude (largest weight) or random.
+        relaxation: softmax (all operations at once) or gumbel (one sampled operation per edge, straight-through gradient).
+        temperature: of the gumbel sample; lower values are closer to the most likely operation.
+        selection: perturbation (keep what costs most to remove), magnitude (largest weight), random, or a rule that was added
+            with `register_rule`.
         criterion: what perturbation measures: loss, or score (accuracy; mIoU for segmentation).
         edges_per_node: incoming edges kept at each node; None uses the space's number.
         alpha_lr: step size of Adam on alpha; 3e-4 suits 50 epochs, 3e-2 suits 12.
@@ -58,7 +60,7 @@ class SearchConfig:
     order: Literal["first", "second", "second-exact"] = "first"
     relaxation: Literal["softmax", "gumbel"] = "softmax"
     temperature: float = 1.0
-    selection: Literal["perturbation", "magnitude", "random"] = "perturbation"
+    selection: str = "perturbation"
     criterion: Literal["loss", "score"] = "loss"
     edges_per_node: int | None = None
     alpha_lr: float = 3e-2
@@ -82,7 +84,7 @@ class SearchConfig:
         choices = {
             "order": ("first", "second", "second-exact"),
             "relaxation": ("softmax", "gumbel"),
-            "selection": ("perturbation", "magnitude", "random"),
+            "selection": tuple(RULES),
             "criterion": ("loss", "score"),
             "optimizer": ("sgd", "adamw"),
         }

@@ -20,7 +20,7 @@ class SearchCost:
     """Image passes of a search through its supernet, over all workers.
 
     Attributes:
-        flops: floating-point operations of one forward pass for an image, with the mixture of all candidates.
+        flops: floating-point operations of one forward pass for an image, with the mixture of all operations.
         order: of alpha's gradient, which determines the cost of a step of alpha.
         weights: images in the network's steps.
         alpha: images in alpha's steps, those of its own half.

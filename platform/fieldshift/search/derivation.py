@@ -34,9 +34,9 @@ def live_nodes(space: Space, kept: Sequence[bool]) -> list[int]:
 
 
 def strongest(
-    space: Space, weights: Float[Tensor, "edges options"], kept: Sequence[bool], edges_per_node: int
+    space: Space, weights: Float[Tensor, "edges operations"], kept: Sequence[bool], edges_per_node: int
 ) -> tuple[list[int], list[bool]]:
-    """The option with the largest weight for every edge, and at each node the edges with the largest weights."""
+    """The operation with the largest weight for every edge, and at each node the edges with the largest weights."""
     choices = [int(choice) for choice in weights.argmax(-1)]
     strength = weights.amax(-1).tolist()
     remaining = list(kept)
@@ -53,20 +53,20 @@ def build_policy(
     choices: Sequence[int],
     kept: Sequence[bool],
     *,
-    magnitudes: Float[Tensor, "edges options steps"],
+    magnitudes: Float[Tensor, "edges operations steps"],
     found: dict[str, Any],
 ) -> Policy:
-    """The policy of one option per edge. Nodes that do not lead to the output are removed, the others renumbered."""
+    """The policy of one operation per edge. Nodes that do not lead to the output are removed, the others renumbered."""
     live = sorted(live_nodes(space, kept))
     number = {node: node for node in range(space.inputs)} | {node: space.inputs + i for i, node in enumerate(live)}
     edges = []
     for node in live:
         for e in incoming_edges(space, node, kept):
-            option = space.options[choices[e]]
+            operation = space.operations[choices[e]]
             values = magnitudes[e, choices[e]].tolist()
             steps = tuple(
-                Step(op, 0.0 if op == "identity" else round(value, 6))
-                for op, value in zip(option.ops, values, strict=False)
+                Step(name, 0.0 if name == "identity" else round(value, 6))
+                for name, value in zip(operation.steps, values, strict=False)
             )
             edges.append(Edge(number[space.edges[e][0]], number[node], steps))
     return Policy(
@@ -86,10 +86,10 @@ def placed_policy(
     frames: int,
     units: Sequence[tuple[str, ...]],
     choices: Sequence[int],
-    magnitudes: Float[Tensor, "edges options steps"],
+    magnitudes: Float[Tensor, "edges operations steps"],
     found: dict[str, Any],
 ) -> PlacedPolicy:
-    """The policy of one option per unit of places and group of channels, unit by unit."""
+    """The policy of one operation per unit of places and group of channels, unit by unit."""
     each = iter(range(len(choices)))
     motions = []
     for unit in units:
@@ -117,10 +117,10 @@ def random_policy(
     found = {"by": "random", "space": space.name, "space_version": space.version, "seed": seed}
     if space.is_placed:
         count = len(units) * space.groups
-        choices = [draw.randrange(len(space.options)) for _ in range(count)]
+        choices = [draw.randrange(len(space.operations)) for _ in range(count)]
         values = Magnitudes(space, torch.Generator().manual_seed(seed), count)().detach()
         return placed_policy(space, frames, units, choices, values, found)
-    choices = [draw.randrange(len(space.options)) for _ in space.edges]
+    choices = [draw.randrange(len(space.operations)) for _ in space.edges]
     kept = [False] * len(space.edges)
     for node in range(space.inputs, space.inputs + space.nodes):
         incoming = [e for e, (_, target) in enumerate(space.edges) if target == node]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fieldshift.folding import AnyPolicy
+from fieldshift.search.rules import RULES
 
 MEASURES = {"loss": "loss added by removal", "score": "score lost by removal"}
 
@@ -31,8 +32,8 @@ def explain(policy: AnyPolicy) -> list[str]:
             *lines,
             "There is no record of decisions: it was drawn, written by hand, or its search is not finished.",
         ]
-    rule = _rule(found.get("settings") or {})
-    lines.append(f"Decisions in order; in brackets {rule}. Node numbers are those of the space, not of the policy.")
+    quantity = _quantity(found.get("settings") or {})
+    lines.append(f"Decisions in order; in brackets {quantity}. Node numbers are those of the space, not of the policy.")
     return lines + [_decision(each) for each in decisions]
 
 
@@ -46,11 +47,12 @@ def _origin(found: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _rule(settings: Mapping[str, Any]) -> str:
+def _quantity(settings: Mapping[str, Any]) -> str:
+    """The quantity that the selection rule compared, in words."""
     selection = settings.get("selection", "perturbation")
     if selection == "perturbation":
         return MEASURES.get(str(settings.get("criterion", "loss")), "the cost of removal")
-    return "the weight in the mixture" if selection == "magnitude" else "a random number"
+    return RULES[selection].quantity if selection in RULES else "the cost of removal"
 
 
 def _decision(decision: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The relaxed cell of the folded form: at every place of the network, moved channels are a mixture of the options."""
+"""The cell of the folded form: at every place of the network, moved channels are a mixture of the operations."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 
 from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy, SampledTaps, motions_of, move_by, sampled_taps
-from fieldshift.kept import Kept, index
 from fieldshift.motions.matrices import neighbour_distances
 from fieldshift.motions.warp import padding_of
 from fieldshift.networks import Placement, VideoNetwork
 from fieldshift.networks.folded import Motion
 from fieldshift.networks.movement import Layout, Movement, Taps, map_of, row_sums, rows_of
-from fieldshift.search.choices import Choices
+from fieldshift.search.cell import Cell
 from fieldshift.search.derivation import build_policy, placed_policy
 from fieldshift.search.nodes import forward_matrices
 from fieldshift.search.space import Space
+from fieldshift.tensor_cache import TensorCache, constant, index
 
-KEPT_BYTES = 2**30  # limit for one cell's taps
+CACHE_BYTES = 2**30  # limit for one cell's taps
 SIDES = 2  # the next frame and the previous one
 
 
@@ -43,12 +43,12 @@ def units_of(space: Space, places: Sequence[str], stages: Sequence[str]) -> list
     return [tuple(unit) for unit in units.values()]
 
 
-class FoldedCell(Choices):
+class FoldedCell(Cell):
     """The cell of a space inside a network: its edges move channels like the frames next to the reference.
 
     In a space with one motion the edges are those of its graph, the same at every place; a node is the mean of its edges.
     Otherwise an edge is the motion of one unit of places (the network, a stage or a place) and one group of channels.
-    A decided cell moves channels by its policy, as everywhere else. Raises UserError for a space with colour operations.
+    A decided cell moves channels by its policy, as everywhere else. Raises UserError for a space with colour changes.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class FoldedCell(Choices):
         self._shown: Tensor | None = None
         self._live: list[list[int]] = []
         self._learns = False
-        self._sampled: Kept[SampledTaps] = Kept(KEPT_BYTES)
-        self._motions: tuple[object, Sequence[Motion]] = (None, ())
+        self._sampled: TensorCache[SampledTaps] = TensorCache(CACHE_BYTES)
+        self._motions: tuple[AnyPolicy | None, Sequence[Motion]] = (None, ())
 
     def attach(self, network: VideoNetwork) -> None:
         """Makes the places of a folded network move channels by this cell; raises UserError if its groups do not fit."""
@@ -88,7 +88,7 @@ class FoldedCell(Choices):
         if weights is None and not self.is_decided:
             weights = self.weights() if learns else self.weights().detach()
         self._shown, self._learns = weights, learns and torch.is_grad_enabled()
-        self._live = [] if weights is None else self.live_options(weights)
+        self._live = [] if weights is None else self.live_operations(weights)
         try:
             yield
         finally:
@@ -97,7 +97,7 @@ class FoldedCell(Choices):
     def policy_of(
         self, choices: Sequence[int], kept: Sequence[bool], magnitudes: Tensor, found: dict[str, Any]
     ) -> AnyPolicy:
-        """The policy of one option per edge, with magnitudes (E, O, S): one graph, or a motion per unit and group."""
+        """The policy of one operation per edge, with magnitudes (E, O, S): one graph, or a motion per unit and group."""
         if not self.space.is_placed:
             return build_policy(self.space, self.frames, choices, kept, magnitudes=magnitudes, found=found)
         return placed_policy(self.space, self.frames, self.units, choices, magnitudes, found)
@@ -141,34 +141,43 @@ class FoldedCell(Choices):
         edges: tuple[int, ...],
         live: tuple[tuple[int, ...], ...],
         size: tuple[int, int],
-        weights: Float[Tensor, "edges options"],
+        weights: Float[Tensor, "edges operations"],
         like: Tensor,
     ) -> tuple[Taps, Tensor]:
         """The taps of some edges' mixtures, one group of channels each, and their weights (N,)."""
-        pairs = [(side, e, o) for side in range(SIDES) for e, options in zip(edges, live, strict=True) for o in options]
+        pairs = [(side, e, o) for side in range(SIDES) for e, own in zip(edges, live, strict=True) for o in own]
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
 
-        def made() -> SampledTaps:
-            forward = forward_matrices(self.options, self.magnitudes(), self._distances.to(like.device), size)
+        def computed() -> SampledTaps:
+            distances = constant(tuple(self._distances.tolist()), self._distances.dtype, like.device)
+            forward = forward_matrices(self.operations, self.magnitudes(), distances, size)
             side, e, o = (index(each, like.device) for each in zip(*pairs, strict=True))
             blocks = [side * len(edges) + edges.index(e) for side, e, _ in pairs]
             fill = padding_of(self.space.fill)
-            return sampled_taps(forward[e, o, side], blocks, SIDES * len(edges), size, fill, "bilinear")
+            return sampled_taps(
+                forward[e, o, side],
+                blocks,
+                SIDES * len(edges),
+                size,
+                fill,
+                "bilinear",
+                fixed=not self.magnitudes.are_learned,
+            )
 
         if self.magnitudes.are_learned:
             with torch.set_grad_enabled(self._learns):
-                found = made()
+                found = computed()
         else:
-            found = self._sampled.get((edges, live, size, like.device), made)
-        options = len(self.options)
-        mixed = weights.flatten()[index(tuple(e * options + o for _, e, o in pairs), weights.device)].to(dtype)
+            found = self._sampled.get((edges, live, size, like.device), computed)
+        count = len(self.operations)
+        mixed = weights.flatten()[index(tuple(e * count + o for _, e, o in pairs), weights.device)].to(dtype)
         return found.taps, found.shares.to(dtype) * mixed[found.warps]
 
     def _decided_motions(self) -> Sequence[Motion]:
         """The motions of the decided cell's policy, at all places."""
-        key = (tuple(self.decided), tuple(self.kept))
-        if self._motions[0] != key:
-            self._motions = key, motions_of(self.to_policy({}))(self.placements)
+        policy = self.decided_policy()
+        if self._motions[0] is not policy:
+            self._motions = policy, motions_of(policy)(self.placements)
         return self._motions[1]
 
 

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import math
 
-import torch
-
-from fieldshift.search.choices import Choices
+from fieldshift.search.cell import Cell
 from fieldshift.search.selection import Decision
 
 COLLAPSED = 0.5  # share of the open edges' weight on the identity above which a search warns
 
 
-def weight_metrics(cell: Choices) -> dict[str, float]:
-    """alpha by edge and option, the entropy of the open edges (1 = undecided, 0 = one option) and identity's share."""
-    with torch.no_grad():
-        weights = cell.alpha.softmax(-1)
-    alpha = cell.alpha.detach().tolist()
-    labels = [option.label.replace(" + ", " then ") for option in cell.options]
+def weight_metrics(cell: Cell) -> dict[str, float]:
+    """alpha by edge and operation, the entropy of the open edges (1 = undecided, 0 = one operation), identity's share."""
+    alpha = cell.alpha.detach().cpu()
+    labels = [operation.label.replace(" + ", " then ") for operation in cell.operations]
     metrics = {
         f"alpha/{metric_name(name)}/{label}": value
-        for name, row in zip(cell.edge_names, alpha, strict=True)
+        for name, row in zip(cell.edge_names, alpha.tolist(), strict=True)
         for label, value in zip(labels, row, strict=True)
     }
     open_edges = [e for e, choice in enumerate(cell.decided) if choice is None]
     if open_edges:
-        open_weights = weights[open_edges]
+        open_weights = alpha.softmax(-1)[open_edges]
         entropy = -(open_weights * open_weights.clamp(min=1e-12).log()).sum(-1).mean()
-        still = [o for o, option in enumerate(cell.options) if option.is_identity]
+        still = [o for o, operation in enumerate(cell.operations) if operation.is_identity]
         metrics["search/entropy"] = float(entropy) / max(math.log(len(labels)), 1e-12)
         metrics["search/identity_share"] = float(open_weights[:, still].sum(-1).mean())
     return metrics
@@ -61,7 +57,7 @@ def pass_line(name: str, row: dict[str, float], score: str) -> str:
 
 
 def decision_metrics(decision: Decision) -> dict[str, float]:
-    """The values that a decision is based on, by candidate, and its margin."""
+    """The values that a decision is based on, by alternative, and its margin."""
     at = metric_name(decision.at)
     harm = {label.replace(" + ", " then ").replace("->", "-"): value for label, value in decision.harm.items()}
     return {f"harm/{at}/{label}": value for label, value in harm.items()} | {f"margin/{at}": decision.margin}

@@ -1,39 +1,38 @@
-"""The search loop: from a data set and a space to a policy, resumable at every pass and decision."""
+"""The search: from a data set and a space to a policy, in three stages, resumable at every pass and decision."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
 from fieldshift.data import DataSet
-from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy
 from fieldshift.networks import VideoNetwork
-from fieldshift.search.bilevel import outer_gradient
 from fieldshift.search.config import SearchConfig
 from fieldshift.search.cost import SearchCost
-from fieldshift.search.journal import collapse_warning, decision_line, decision_metrics, pass_line, weight_metrics
-from fieldshift.search.selection import Judge, decide_edges, decide_option, is_open, next_edge, next_node
-from fieldshift.search.session import ALPHA, WEIGHTS, Session
+from fieldshift.search.journal import collapse_warning, decision_line, decision_metrics, pass_line
+from fieldshift.search.learning import alpha_half_in_order, learn_one_pass
+from fieldshift.search.run import SearchRun
+from fieldshift.search.selection import Decision, Selector, is_open, next_edge, next_node
 from fieldshift.search.space import Space
-from fieldshift.search.supernet import kept_buffers
 from fieldshift.training import distributed
 from fieldshift.training.batch_statistics import synchronise_batch_norm
 from fieldshift.training.cost import device_hours
-from fieldshift.training.loop import use_channels_last
 from fieldshift.training.objectives import Objective
+from fieldshift.training.step import use_channels_last
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchResult:
+class FoundPolicy:
     """The result of a search.
 
     Attributes:
@@ -67,7 +66,7 @@ def search(
     report: Callable[[dict[str, float], int], None] = lambda _metrics, _step: None,
     progress: Callable[[str], None] = lambda _line: None,
     resume: bool = False,
-) -> SearchResult:
+) -> FoundPolicy:
     """Searches a space for the motions that suit `network` best on the training set; the test set is never used.
 
     `network` is trained in place; `normalise` is applied to videos (B, T, C, H, W) on [0, 1]. Half of the training
@@ -77,152 +76,135 @@ def search(
     every pass and decision, and `resume` continues from there. `report` is called with the numbers of each pass and of
     each decision and the count of passes, `progress` with a line to print. With several workers `config.batch` is divided
     and all ranks end with the same policy. Raises UserError for inconsistent settings, and for a loss that is not
-    finite, naming the step and the images; the last state is kept.
+    finite, naming the step and the images, at the end of the log interval; the last state is kept.
     """
-    session = Session.start(network, dataset, space, config, normalise=normalise, device=device, seed=seed)
+    run = SearchRun.start(
+        network, dataset, space, config, objective=objective, normalise=normalise, device=device, seed=seed
+    )
     if resume and folder is not None:
-        session.restore(folder)
+        run.restore(folder)
     if folder is not None:
-        session.write_halves(folder)
-    session.synchronise()
-    for line in session.missing_classes(dataset.classes):
+        run.write_halves(folder)
+    run.synchronise()
+    for line in run.missing_classes(dataset.classes):
         progress(line)
     use_channels_last(network, config.channels_last)
-    if session.config.sync_batch_norm:
+    if run.config.sync_batch_norm:
         synchronise_batch_norm(network)
-    cell, supernet, state = session.cell, session.supernet, session.state
-    edges_per_node = config.edges_per_node or space.edges_per_node
-    # Decisions are measured on plain images and plain targets, as networks are scored [D].
-    plain = replace(objective, label_smoothing=0.0)
-    judge = Judge(supernet=supernet, batches=session.alpha_half_in_order, objective=plain, config=config, seed=seed)
-    objective = replace(objective, label_smoothing=session.config.label_smoothing or objective.label_smoothing)
-    tune = config.tune_epochs > 0 and config.selection == "perturbation"
 
-    while state.phase != "done":
-        started = time.perf_counter()
-        decision, row = None, None
-        if state.phase == "supernet" or state.tuning:
-            row = learn_one_pass(session, objective)
-            state.passes += 1
-            if state.tuning:
-                state.tuned += 1
-                state.tuning = state.tuned < config.tune_epochs
-            else:
-                state.epoch += 1
-                state.phase = "options" if state.epoch == config.epochs else "supernet"
-        elif state.phase == "options" and (edge := next_edge(cell, seed)) is not None:
-            decision = decide_option(edge, judge)
-        elif state.phase == "edges" and (node := next_node(cell, edges_per_node)) is not None:
-            decision = decide_edges(node, edges_per_node, judge)
-        else:
-            state.phase = "edges" if state.phase == "options" else "done"
+    if run.state.phase != "done":
+        stages = Stages(run, folder, report, progress)
+        stages.learn()
+        stages.choose_operations()
+        stages.choose_edges()
 
-        seconds = time.perf_counter() - started
-        state.seconds += seconds
-        if decision is not None:
-            state.decisions.append(asdict(decision))
-            if decision.whole:  # measured: the whole, and the whole without each candidate
-                session.count(scored=len(session.alpha_half) * (1 + len(decision.harm)))
-            state.tuning, state.tuned = tune and is_open(cell, edges_per_node), 0
-            progress(decision_line(decision))
-            report(decision_metrics(decision), state.passes)
-        if row is not None:
-            learned = session.steps_a_pass * session.batch
-            session.count(weights=learned, alpha=learned if "val/loss" in row else 0)
-            row |= {"pass": state.passes, "seconds": seconds}
-            state.history.append(row)
-            name = f"tuning {state.tuned}" if state.decisions else f"epoch {state.epoch}/{config.epochs}"
-            progress(pass_line(name, row, objective.score_name))
-            if not state.warned and (warning := collapse_warning(row)) is not None:
-                progress(warning)
-                state.warned = True
-            hours = device_hours(state.seconds, distributed.world_size())
-            report({**row, "cost/device_hours": hours}, state.passes)
-        distributed.assert_equal_across_workers(cell.alpha, "alpha")
-        if folder is not None:
-            session.save(folder, edges_per_node)
-
-    return SearchResult(
-        policy=session.policy(edges_per_node),
-        history=state.history,
-        decisions=state.decisions,
-        seconds=state.seconds,
-        device_hours=device_hours(state.seconds, distributed.world_size()),
-        cost=session.cost,
+    return FoundPolicy(
+        policy=run.policy(),
+        history=run.state.history,
+        decisions=run.state.decisions,
+        seconds=run.state.seconds,
+        device_hours=device_hours(run.state.seconds, distributed.world_size()),
+        cost=run.cost,
     )
 
 
-def learn_one_pass(session: Session, objective: Objective) -> dict[str, float]:
-    """Runs one pass over both halves: alternating steps of alpha and of the network, batch by batch. Returns its numbers."""
-    config, state, cell, supernet = session.config, session.state, session.cell, session.supernet
-    parameters = [each for each in supernet.network.parameters() if each.requires_grad]
-    alpha_learns = not cell.is_decided and (state.tuning or state.epoch >= config.warmup_epochs)
-    score, losses, outer_losses = objective.new_score(session.device), [], []
-    supernet.train()
-    for step, (batch, alpha_batch) in enumerate(session.pairs_of_batches()):
-        images, targets, indices = batch
-        noise = session.noise(step, WEIGHTS)
-        lr = session.learning_rate(step)
+class Stages:
+    """The three stages of a search, each of which continues where the stored state ends.
 
-        if alpha_learns:  # alpha's step, on its own half: it does not change the network
-            with kept_buffers(supernet.network):
-                gradients, outer_loss = outer_gradient(
-                    partial(loss_at, session, objective, alpha_batch, session.noise(step, ALPHA)),
-                    partial(loss_at, session, objective, batch, noise),
-                    parameters,
-                    cell.outer_parameters,
-                    order=config.order,
-                    lr=lr,
-                    momentum=session.momentum(parameters) if config.order != "first" else (),
-                    decay=config.weight_decay,
-                )
-            stop_unless_finite(outer_loss, "alpha", session, step, alpha_batch[2])
-            for parameter, gradient in zip(cell.outer_parameters, gradients, strict=True):
-                parameter.grad = gradient
-            session.alpha_optimizer.step()
-            outer_losses.append(float(outer_loss))
+    After every pass and decision the state is saved, and its numbers are reported.
+    """
 
-        logits = supernet(images, session.weights(noise), learns_cell=False)
-        loss = objective.loss(logits, targets)
-        slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
-        filled = [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, parameters, strict=True)]
-        *gradients, loss = distributed.average_across_workers([*filled, loss.detach()])
-        stop_unless_finite(loss, "weights", session, step, indices)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        if config.clip_norm > 0:
-            nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        for group in session.optimizer.param_groups:
-            group["lr"] = lr
-        session.optimizer.step()
-        losses.append(float(loss))
-        score.update(logits.detach(), targets)
-
-    row: dict[str, float] = {"train/loss": sum(losses) / len(losses), f"train/{objective.score_name}": score.compute()}
-    if outer_losses:
-        row["val/loss"] = sum(outer_losses) / len(outer_losses)
-    return row | {"learning_rate": lr} | weight_metrics(cell)
-
-
-def loss_at(
-    session: Session,
-    objective: Objective,
-    batch: tuple[Tensor, Tensor, Tensor],
-    noise: int | None,
-    parameters: Sequence[Tensor],
-) -> Tensor:
-    """The loss of a batch with the network's learned parameters replaced by `parameters`, with a graph to alpha."""
-    supernet, (images, targets, _) = session.supernet, batch
-    names = [f"network.{name}" for name, each in supernet.network.named_parameters() if each.requires_grad]
-    weights = session.cell.weights(noise, session.config.temperature)
-    logits = functional_call(supernet, dict(zip(names, parameters, strict=True)), (images, weights))
-    return objective.loss(logits, targets)
-
-
-def stop_unless_finite(loss: Tensor, kind: str, session: Session, step: int, indices: Tensor) -> None:
-    if not torch.isfinite(loss):
-        state = session.state
-        raise UserError(
-            f"The {kind} loss is {loss.item()} in pass {state.passes + 1} ({state.phase}), step {step + 1}, images "
-            f"{indices[:8].tolist()} ... of that half; the last state is kept. Lower --search.lr or --search.alpha_lr."
+    def __init__(
+        self,
+        run: SearchRun,
+        folder: Path | None,
+        report: Callable[[dict[str, float], int], None],
+        progress: Callable[[str], None],
+    ) -> None:
+        self.run, self.folder, self.report, self.progress = run, folder, report, progress
+        self.selector = Selector(
+            supernet=run.supernet,
+            batches=partial(alpha_half_in_order, run),
+            objective=run.plain_objective,
+            config=run.config,
+            seed=run.seed,
         )
+
+    def learn(self) -> None:
+        """Stage 1: the network's weights and alpha learn in turns, for `epochs` passes."""
+        state, epochs = self.run.state, self.run.config.epochs
+        while state.epoch < epochs:
+            row, seconds = timed(partial(learn_one_pass, self.run))
+            state.epoch += 1
+            if state.epoch == epochs:
+                state.phase = "options"
+            self.record_pass(row, seconds, f"epoch {state.epoch}/{epochs}")
+
+    def choose_operations(self) -> None:
+        """Stage 2: every edge keeps one operation, in a random order; the network is tuned after each decision."""
+        self.tune()
+        while (edge := next_edge(self.run.cell, self.run.seed)) is not None:
+            self.record_decision(*timed(partial(self.selector.choose_operation, edge)))
+            self.tune()
+        self.finish("edges")
+
+    def choose_edges(self) -> None:
+        """Stage 3: every node keeps `edges_per_node` incoming edges, from the output back, with tuning as before."""
+        kept = self.run.edges_per_node
+        self.tune()
+        while (node := next_node(self.run.cell, kept)) is not None:
+            self.record_decision(*timed(partial(self.selector.choose_edges, node, kept)))
+            self.tune()
+        self.finish("done")
+
+    def tune(self) -> None:
+        """Learning between two decisions, for `tune_epochs` passes, where the selection rule measures the network."""
+        state = self.run.state
+        while state.tuning:
+            row, seconds = timed(partial(learn_one_pass, self.run))
+            state.tuned += 1
+            state.tuning = state.tuned < self.run.config.tune_epochs
+            self.record_pass(row, seconds, f"tuning {state.tuned}")
+
+    def record_pass(self, row: dict[str, float], seconds: float, name: str) -> None:
+        """Stores and reports the numbers of a pass."""
+        run, state = self.run, self.run.state
+        learned = run.steps_per_pass * run.batch
+        run.count(weights=learned, alpha=learned if "val/loss" in row else 0)
+        state.passes += 1
+        state.seconds += seconds
+        row |= {"pass": state.passes, "seconds": seconds}
+        state.history.append(row)
+        self.progress(pass_line(name, row, run.objective.score_name))
+        if not state.warned and (warning := collapse_warning(row)) is not None:
+            self.progress(warning)
+            state.warned = True
+        hours = device_hours(state.seconds, distributed.world_size())
+        self.report({**row, "cost/device_hours": hours}, state.passes)
+        run.save(self.folder)
+
+    def record_decision(self, decision: Decision, seconds: float) -> None:
+        """Stores and reports a decision, after which the network is tuned if decisions are left."""
+        run, state = self.run, self.run.state
+        state.seconds += seconds
+        state.decisions.append(asdict(decision))
+        if decision.whole:  # measured: the whole, and the whole without each alternative
+            run.count(scored=len(run.alpha_half) * (1 + len(decision.harm)))
+        tunes = run.config.tune_epochs > 0 and self.selector.rule.measures
+        state.tuning, state.tuned = tunes and is_open(run.cell, run.edges_per_node), 0
+        self.progress(decision_line(decision))
+        self.report(decision_metrics(decision), state.passes)
+        run.save(self.folder)
+
+    def finish(self, phase: str) -> None:
+        """Enters the next phase of the stored state."""
+        if self.run.state.phase != phase:
+            self.run.state.phase = phase
+            self.run.save(self.folder)
+
+
+def timed(action: Callable[[], T]) -> tuple[T, float]:
+    """The result of an action, and the seconds that it took."""
+    started = time.perf_counter()
+    result = action()
+    return result, time.perf_counter() - started

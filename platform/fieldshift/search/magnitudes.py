@@ -14,7 +14,7 @@ EDGE_OF_RANGE = 0.02
 
 
 class Magnitudes(nn.Module):
-    """The magnitudes (E, O, S) of every edge, option and motion of an option, in the motions' units, float64.
+    """The magnitudes (E, O, S) of every edge, operation and step of an operation, in the steps' units, float64.
 
     Drawn uniformly from their ranges and frozen; if learned, the draw is the initial value and a sigmoid over the range
     keeps them inside. If the space gives a grid, its values are used.
@@ -29,24 +29,24 @@ class Magnitudes(nn.Module):
 
     def __init__(self, space: Space, generator: torch.Generator, edges: int) -> None:
         super().__init__()
-        options = space.options
-        steps = max(len(option.ops) for option in options)
-        bounds = torch.zeros(2, len(options), steps, dtype=torch.float64)
-        factor = torch.zeros(len(options), steps, dtype=torch.bool)
-        for o, option in enumerate(options):
-            for k, (op, fixed) in enumerate(zip(option.ops, option.magnitudes, strict=True)):
-                bounds[:, o, k] = torch.tensor(space.range_of(op) if fixed is None else (fixed, fixed)).double()
-                factor[o, k] = op in MOTIONS and MOTIONS[op].neutral == 1 and fixed is None
+        operations = space.operations
+        steps = max(len(operation.steps) for operation in operations)
+        bounds = torch.zeros(2, len(operations), steps, dtype=torch.float64)
+        factor = torch.zeros(len(operations), steps, dtype=torch.bool)
+        for o, operation in enumerate(operations):
+            for k, (name, fixed) in enumerate(zip(operation.steps, operation.magnitudes, strict=True)):
+                bounds[:, o, k] = torch.tensor(space.range_of(name) if fixed is None else (fixed, fixed)).double()
+                factor[o, k] = name in MOTIONS and MOTIONS[name].neutral == 1 and fixed is None
         bounds = torch.where(factor, torch.where(factor, bounds, 1.0).log(), bounds)
         self.are_learned = space.magnitudes == "learned"
         drawn = torch.rand(edges, *factor.shape, generator=generator, dtype=torch.float64)
-        place = torch.logit(drawn.clamp(EDGE_OF_RANGE, 1 - EDGE_OF_RANGE)) if self.are_learned else drawn
-        for name, value in (("low", bounds[0]), ("high", bounds[1]), ("factor", factor)):
-            self.register_buffer(name, value, persistent=False)
-        self.place = nn.Parameter(place, requires_grad=self.are_learned)
+        position = torch.logit(drawn.clamp(EDGE_OF_RANGE, 1 - EDGE_OF_RANGE)) if self.are_learned else drawn
+        for buffer, value in (("low", bounds[0]), ("high", bounds[1]), ("factor", factor)):
+            self.register_buffer(buffer, value, persistent=False)
+        self.position = nn.Parameter(position, requires_grad=self.are_learned)
 
-    def forward(self) -> Float[Tensor, "edges options steps"]:
-        share = self.place.sigmoid() if self.are_learned else self.place
+    def forward(self) -> Float[Tensor, "edges operations steps"]:
+        share = self.position.sigmoid() if self.are_learned else self.position
         values = self.low + (self.high - self.low) * share
         values = torch.where(self.factor, torch.where(self.factor, values, 0.0).exp(), values)
         return values if self.are_learned else values.detach().round(decimals=DIGITS)

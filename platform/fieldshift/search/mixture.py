@@ -1,6 +1,6 @@
 """Mixtures of warps: one weighted gather per frame instead of one warp per operation and frame.
 
-A warp is linear in the image, so a weighted sum of warps is linear too: a sparse matrix of taps (`fieldshift.search.taps`).
+A warp is linear in the image, so a weighted sum of warps is linear too: a sparse matrix of taps (`fieldshift.search.slabs`).
 The matrices do not depend on the image, so batch and channels are folded into the D numbers of one pixel, and each tap
 moves D numbers. `embedding_bag` computes such a gather of weighted rows: only the sum is stored, and
 gradients are recomputed from the matrices (inner products for the weights, the transposed gather for the sources).
@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from fieldshift.kept import index
-from fieldshift.search.taps import BEFORE, BEHIND, Taps, gather, products, scatter, taps
+from fieldshift.search.slabs import BEFORE, BEHIND, SlabTaps, gather, products, scatter, slab_taps
+from fieldshift.tensor_cache import index
 
 BORDER = (0, 0, BEFORE, BEHIND, BEFORE, BEHIND)
 BLOCK = 2**20  # numbers of one block of inner products: small enough to stay in a cache
@@ -30,6 +30,11 @@ BLOCK = 2**20  # numbers of one block of inner products: small enough to stay in
 def to_slab(images: Float[Tensor, "batch channels H W"]) -> Float[Tensor, "1 Hp Wp D"]:
     """Images as a slab of one frame."""
     return F.pad(images.flatten(0, 1).permute(1, 2, 0), BORDER)[None]
+
+
+def video_to_slab(video: Float[Tensor, "batch frames channels H W"]) -> Float[Tensor, "frames Hp Wp D"]:
+    """A video as a slab."""
+    return F.pad(video.transpose(0, 1).flatten(1, 2).permute(0, 2, 3, 1), BORDER)
 
 
 def from_slab(slab: Float[Tensor, "frames Hp Wp D"], batch: int) -> Float[Tensor, "batch frames channels H W"]:
@@ -47,7 +52,7 @@ def inside(slab: Tensor) -> Tensor:
 class Mixing:
     """The structure of a mixture, without its tensors.
 
-    `moving[j][f]` lists the warps (columns of source j's weights) that need sampling in frame f. `kept` contains the taps
+    `moving[j][f]` lists the warps (columns of source j's weights) that need sampling in frame f. `cache` contains the taps
     of earlier calls, by (source j, frame f), if they are worth their memory; None recomputes them.
     """
 
@@ -56,16 +61,16 @@ class Mixing:
     frames: int
     moving: tuple[tuple[tuple[int, ...], ...], ...]
     learned: bool
-    kept: dict[tuple[int, int], Taps] | None = field(default=None, compare=False)
+    cache: dict[tuple[int, int], SlabTaps] | None = field(default=None, compare=False)
 
-    def taps(self, source: int, frame: int, inverses: Tensor) -> Taps:
+    def taps(self, source: int, frame: int, inverses: Tensor) -> SlabTaps:
         """The taps of a source's moving warps in one frame."""
-        if self.kept is not None and (source, frame) in self.kept:
-            return self.kept[source, frame]
-        made = taps(inverses[:, frame][self.columns(source, frame, inverses.device)], self.size, self.fill)
-        if self.kept is not None:
-            self.kept[source, frame] = made
-        return made
+        if self.cache is not None and (source, frame) in self.cache:
+            return self.cache[source, frame]
+        found = slab_taps(inverses[:, frame][self.columns(source, frame, inverses.device)], self.size, self.fill)
+        if self.cache is not None:
+            self.cache[source, frame] = found
+        return found
 
     def columns(self, source: int, frame: int, device: torch.device) -> Tensor:
         """The columns of a source's weights whose warps need sampling in a frame."""
@@ -137,7 +142,7 @@ def _products_and_slopes(
     """Inner products with each warp, and the gradient of the weighted sum with respect to each inverse matrix (N, 2, 3)."""
     with torch.enable_grad():
         matrices = matrices.detach().requires_grad_()
-        where = taps(matrices, mixing.size, mixing.fill)
+        where = slab_taps(matrices, mixing.size, mixing.fill)
     table = slab.flatten(0, 1)
     to_shares = torch.stack(
         [(table[where.rows[:, n, k]] * gradient).sum(-1) for n in range(len(matrices)) for k in range(4)], dim=-1
@@ -155,7 +160,7 @@ def mix_warps(
 ) -> Float[Tensor, "frames Hp Wp D"]:
     """The slab sum_j (stills[j] * source_j + sum_n weights[j][n] * warp_n(source_j)), frame by frame.
 
-    `stills` is the total weight, per frame, of the options that do not move source j; the warps listed in
+    `stills` is the total weight, per frame, of the operations that do not move source j; the warps listed in
     `mixing.moving` are sampled, the others count among the stills. Differentiable once in all tensors.
     """
     result: Tensor = _MixWarps.apply(mixing, *sources, *weights, *stills, *inverses)

@@ -27,35 +27,39 @@ TYPES: tuple[tuple[str, type, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Option:
-    """One candidate of an edge: motions in order, each with a magnitude (grid) or None (to be drawn)."""
+class Operation:
+    """An operation that an edge may choose: motions and colour changes in order, one or several.
 
-    ops: tuple[str, ...]
+    `steps` are their names, `magnitudes` their magnitudes, given by a grid, or None where they are drawn.
+    """
+
+    steps: tuple[str, ...]
     magnitudes: tuple[float | None, ...]
 
     @property
     def label(self) -> str:
-        """Its name in logs and tables: "translate_x", "translate_x 0.45" or "zoom + rotate"."""
-        named = zip(self.ops, self.magnitudes, strict=True)
-        return " + ".join(op if magnitude is None else f"{op} {magnitude:g}" for op, magnitude in named)
+        """The name in logs and tables: "translate_x", "translate_x 0.45" or "zoom + rotate"."""
+        named = zip(self.steps, self.magnitudes, strict=True)
+        return " + ".join(step if magnitude is None else f"{step} {magnitude:g}" for step, magnitude in named)
 
     @property
     def is_identity(self) -> bool:
-        return set(self.ops) == {"identity"}
+        """Whether it changes nothing."""
+        return set(self.steps) == {"identity"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """A directed acyclic graph over videos and the candidates of each of its edges (METHOD.md 3).
+    """A directed acyclic graph over videos and the operations of each of its edges (METHOD.md 3).
 
     Attributes:
         name: name on the command line.
         version: a whole number that increases whenever the same name would give other results.
         inputs: input nodes; each is the replicated image.
         nodes: intermediate nodes, each with an edge from every earlier node; the last one is the output.
-        candidates: the options of every edge; several motions in one candidate are applied in order.
+        candidates: the operations of every edge, as names; several names in one operation are applied in order.
         ranges: range of a motion's magnitude, in its unit (fractions of the side, degrees, factors).
-        grid: the magnitudes offered as separate candidates if `magnitudes` is "grid".
+        grid: the magnitudes offered as separate operations if `magnitudes` is "grid".
         edges_per_node: incoming edges kept at each node at the end of a search.
         magnitudes: frozen (drawn once), learned (a parameter of the outer problem) or grid.
         frames: default number of frames of the video; None leaves it to the caller.
@@ -91,25 +95,25 @@ class Space:
         return tuple((source, target) for target in nodes for source in range(target))
 
     @property
-    def options(self) -> tuple[Option, ...]:
-        """The candidates of every edge, with the grid expanded, in a fixed order (O of them)."""
-        return tuple(option for ops in self.candidates for option in self._written_out(ops))
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations of every edge, with the grid expanded, in a fixed order (O of them)."""
+        return tuple(operation for steps in self.candidates for operation in self._expanded(steps))
 
-    def _written_out(self, ops: tuple[str, ...]) -> Iterator[Option]:
+    def _expanded(self, steps: tuple[str, ...]) -> Iterator[Operation]:
         values: list[tuple[float | None, ...]] = [
-            tuple(self.grid[op]) if self.magnitudes == "grid" and op in self.grid else (None,) for op in ops
+            tuple(self.grid[step]) if self.magnitudes == "grid" and step in self.grid else (None,) for step in steps
         ]
         for magnitudes in product(*values):
-            yield Option(ops, magnitudes)
+            yield Operation(steps, magnitudes)
 
     @property
     def colours(self) -> tuple[str, ...]:
-        """The colour operations among the candidates."""
-        return tuple(sorted({op for ops in self.candidates for op in ops if op in COLOURS}))
+        """The names of the colour changes among the operations."""
+        return tuple(sorted({step for steps in self.candidates for step in steps if step in COLOURS}))
 
-    def range_of(self, op: str) -> tuple[float, float]:
-        """(low, high) of an op's magnitude: the space's own range, or else the op's preset."""
-        return self.ranges[op] if op in self.ranges else operation(op).preset
+    def range_of(self, step: str) -> tuple[float, float]:
+        """(low, high) of the magnitude of a motion or colour change: the space's own range, or else its preset."""
+        return self.ranges[step] if step in self.ranges else operation(step).preset
 
     @property
     def is_placed(self) -> bool:
@@ -122,19 +126,19 @@ class Space:
         return min(self.edges_per_node, self.inputs + self.nodes - 1) > 1
 
     def size(self, motions: int = 1) -> int:
-        """The number of different policies with that many motions: combinations of kept edges and candidates.
+        """The number of different policies with that many motions: combinations of kept edges and operations.
 
         Drawn magnitudes are not counted.
         """
-        options, cells = len(self.options), 1
+        operations, cells = len(self.operations), 1
         for node in range(self.nodes):
             incoming = self.inputs + node
             kept = min(self.edges_per_node, incoming)
-            cells *= math.comb(incoming, kept) * options**kept
+            cells *= math.comb(incoming, kept) * operations**kept
         return int(cells**motions)
 
     def decisions(self, edges: int, kept: int) -> int:
-        """Maximum number of decisions in a selection: the option of each of `edges`, and the `kept` edges of each node."""
+        """Maximum number of decisions in a selection: the operation of each of `edges`, and the `kept` edges of each node."""
         return edges + sum(self.inputs + node > kept for node in range(self.nodes))
 
     def with_changes(self, **changes: Any) -> Space:
@@ -195,7 +199,7 @@ def parse_space(text: str, file: str) -> Space:
 def _candidates(value: object, file: str) -> tuple[tuple[str, ...], ...]:
     if not isinstance(value, list) or not value or not all(isinstance(each, str) and each.strip() for each in value):
         raise UserError(
-            f"{file}: 'candidates' must be a list of motions such as 'zoom' or 'zoom + rotate', not {value!r}."
+            f"{file}: 'candidates' must be a list of operations such as 'zoom' or 'zoom + rotate', not {value!r}."
         )
     return tuple(tuple(op.strip() for op in each.split("+")) for each in value)
 
@@ -237,7 +241,7 @@ def check_space(space: Space, file: str) -> None:
         if op not in known:
             raise UserError(f"{file}: 'candidates': {unknown_name('operation', op, known)}")
     if len(set(space.candidates)) < len(space.candidates):
-        raise UserError(f"{file}: 'candidates' names one candidate twice; remove the second.")
+        raise UserError(f"{file}: 'candidates' names one operation twice; remove the second.")
     _check_magnitudes(space, ops, file)
 
 
@@ -245,7 +249,7 @@ def _check_magnitudes(space: Space, ops: set[str], file: str) -> None:
     for key, rows in (("ranges", space.ranges), ("grid", space.grid)):
         for op, values in rows.items():
             if op not in ops:
-                raise UserError(f"{file}: '{key}.{op}' has no effect: no candidate uses '{op}'. Remove it.")
+                raise UserError(f"{file}: '{key}.{op}' has no effect: no operation uses '{op}'. Remove it.")
             low, high = operation(op).limits
             if not values or min(values) < low or max(values) > high:
                 raise UserError(f"{file}: '{key}.{op}' is {list(values)}, but must lie within [{low:g}, {high:g}].")

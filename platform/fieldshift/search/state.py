@@ -8,6 +8,7 @@ from typing import Any
 from fieldshift.errors import UserError
 
 PHASES = ("supernet", "options", "edges", "done")
+MAGNITUDES, EARLIER_MAGNITUDES = "magnitudes.position", "magnitudes.place"  # names of one tensor of the cell
 SCHEMA = 2  # 1: the step size of the tuning restarted after each decision
 
 
@@ -19,13 +20,13 @@ class SearchState:
     scheduler has to be stored.
 
     Attributes:
-        phase: supernet (weights and alpha learn), options (chosen edge by edge), edges (node by node, which edges stay)
-            or done.
+        phase: supernet (weights and alpha learn), options (every edge chooses its operation), edges (every node chooses which
+            edges stay) or done.
         epoch: finished epochs of the supernet phase.
         tuned: finished tuning epochs since the last decision.
         tuning: whether tuning after the last decision continues.
         passes: finished epochs of any kind; seeds the order of samples.
-        decided: the chosen option of each edge, None where open.
+        decided: the chosen operation of each edge, None where open.
         kept: whether each edge is still in the cell.
         decisions: the decisions in order, with their scores.
         history: one row per pass: losses, scores, weights.
@@ -71,5 +72,7 @@ class SearchState:
                 f"{path} is not the state of a search of this version; delete it, or give another --out, to start again."
             )
         state = cls(**{name: value for name, value in values.items() if name != "schema"})
+        if EARLIER_MAGNITUDES in state.cell:
+            state.cell[MAGNITUDES] = state.cell.pop(EARLIER_MAGNITUDES)
         assert state.phase in PHASES
         return state

@@ -9,9 +9,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from fieldshift.errors import UserError
 from fieldshift.networks import VideoNetwork
+from fieldshift.networks.recomputation import is_recomputed
 from fieldshift.search.cell import RelaxedCell
 from fieldshift.search.folded_cell import FoldedCell
+from fieldshift.search.space import Space
 from fieldshift.training.frames import as_floats
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -20,18 +23,16 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 class Supernet(nn.Module):
     """The target network itself, without a proxy, applied to the cell's output.
 
-    `network` is a submodule and the cell is not: weights and alpha are learned by different steps. Dense tasks take the
+    Weights are the parameters of `network`, alpha is one of `cell`: different steps learn them. Dense tasks take the
     reference frame's output alone [D]: a mixture has no matrix by which the other frames' maps could be aligned, and
     averaging unaligned maps would favour small motions. Content of the other frames reaches the
     reference frame through the temporal modules.
     """
 
-    cell: RelaxedCell
-
     def __init__(self, network: VideoNetwork, cell: RelaxedCell, normalise: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.network = network
-        object.__setattr__(self, "cell", cell)
+        self.cell = cell
         self.normalise = normalise
         self.reference = 0 if cell.space.reference == "first" else cell.frames // 2
 
@@ -68,15 +69,13 @@ class Supernet(nn.Module):
 class FoldedSupernet(nn.Module):
     """The target network in folded form, whose places move channels by the cell's mixtures.
 
-    As in `Supernet`, the cell is not a submodule. Dense tasks need no alignment: there is one map, in the image's own frame.
+    Dense tasks need no alignment: there is one map, in the image's own frame.
     """
-
-    cell: FoldedCell
 
     def __init__(self, network: VideoNetwork, cell: FoldedCell, normalise: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.network = network
-        object.__setattr__(self, "cell", cell)
+        self.cell = cell
         self.normalise = normalise
         cell.attach(network)
 
@@ -100,6 +99,41 @@ class FoldedSupernet(nn.Module):
 AnySupernet = Supernet | FoldedSupernet
 
 
+def supernet_of(
+    network: VideoNetwork, space: Space, frames: int, seed: int, normalise: Callable[[Tensor], Tensor]
+) -> AnySupernet:
+    """The supernet of a network in its form, with a cell of the space drawn from the seed."""
+    if network.form == "folded":
+        cell = FoldedCell(space, frames, seed, network.placements, network.stages)
+        return FoldedSupernet(network, cell, normalise)
+    if space.is_placed:
+        raise UserError(
+            f"The space {space.name} has a motion for each {space.per} and {space.groups} group(s) of channels, but a "
+            "video has one motion for all; use the form folded, or another space."
+        )
+    return Supernet(network, RelaxedCell(space, frames, seed), normalise)
+
+
+def check_search(network: VideoNetwork, space: Space, frames: int, order: str = "first") -> int:
+    """Returns the number of edges that a search in the space decides for a network.
+
+    Raises UserError if they are incompatible: the form, the channels, the space's motions or the order of the outer gradient.
+    A folded network keeps a cell of the space.
+    """
+    check_recomputation(network, order)
+    return len(supernet_of(network, space, frames, 0, lambda video: video).cell.edges)
+
+
+def check_recomputation(network: VideoNetwork, order: str) -> None:
+    """Raises UserError where a search cannot recompute activations, because their inputs have changed by the backward pass.
+
+    A folded network's mixture lasts for one forward pass, and second order temporarily replaces the network's weights.
+    """
+    if is_recomputed(network) and (network.form == "folded" or order != "first"):
+        what = "in folded form" if network.form == "folded" else f"with search.order {order}"
+        raise UserError(f"A search {what} cannot recompute activations; leave out --architecture.recompute.")
+
+
 def answer(network: VideoNetwork, video: Tensor, reference: int) -> Tensor:
     """A network's fused logits of a video; for dense tasks those of the reference frame."""
     logits = network(video)
@@ -114,7 +148,7 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
     Afterwards the network is unchanged bit for bit: modes and buffers [D: public code lets the buffers drift].
     """
     modes = {module: module.training for module in network.modules()}
-    with kept_buffers(network):
+    with restored_buffers(network):
         network.eval()
         for module in network.modules():
             if isinstance(module, BATCH_NORMS):
@@ -127,7 +161,7 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def kept_buffers(network: nn.Module) -> Iterator[None]:
+def restored_buffers(network: nn.Module) -> Iterator[None]:
     """Restores every buffer, such as BatchNorm's running statistics, which change even without gradients."""
     before = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:

@@ -9,8 +9,9 @@ from fieldshift.deferral import load_on_use
 if TYPE_CHECKING:
     from fieldshift.training.arms import ARMS, FOLDED_ARMS, Arm, arm_named
     from fieldshift.training.cost import NetworkCost, device_hours, equal_compute_epochs, images_per_epoch, network_cost
+    from fieldshift.training.evaluation import Evaluation, evaluate_network
     from fieldshift.training.frames import FramePlan
-    from fieldshift.training.loop import Evaluation, TrainedNetwork, evaluate_network, train_network
+    from fieldshift.training.loop import TrainedNetwork, train_network
     from fieldshift.training.map_quality import MapQuality, map_quality
     from fieldshift.training.objectives import Objective, objective_for
     from fieldshift.training.recipe import Recipe, check_batch

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fieldshift.errors import MissingFeatureError, unknown_name
 from fieldshift.motions import Policy
 from fieldshift.motions.matrices import are_identities
-from fieldshift.motions.taps import normalised, source_points
+from fieldshift.motions.sampling import normalised, source_points
 from fieldshift.motions.warp import padding_of
 from fieldshift.networks import VideoNetwork, frame_validity
 from fieldshift.networks.fusion import frame_positions

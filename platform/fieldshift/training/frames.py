@@ -9,8 +9,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from fieldshift.data import Augmentation, BasicAugmentation
-from fieldshift.kept import constant
 from fieldshift.motions import Policy
+from fieldshift.tensor_cache import constant
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ class ServedNetwork:
         return pd.DataFrame(rows, columns=columns)
 
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        from fieldshift.training.loop import forward
+        from fieldshift.training.step import forward
 
         return forward(self.network, self.network, self.plan.evaluation_video(batch), self.plan)
 

@@ -60,8 +60,8 @@ class BasicAugmentation:
             crop = partial(cropped, reach=self.crop, shifts=shifts, flips=flips)
             return crop(images, outside=0), None if masks is None else crop(masks[:, None], outside=self.outside)[:, 0]
         factors = torch.exp((2 * torch.rand(count, generator=generator)[own] - 1) * math.log(self.scale))
-        y = source(height, shifts[:, 0], factors, torch.zeros_like(flips)).to(images.device)
-        x = source(width, shifts[:, 1], factors, flips).to(images.device)
+        y = source(height, shifts[:, 0], factors, torch.zeros_like(flips)).to(images.device, non_blocking=True)
+        x = source(width, shifts[:, 1], factors, flips).to(images.device, non_blocking=True)
         grid = torch.stack(
             torch.broadcast_tensors((2 * x[:, None, :] + 1) / width - 1, (2 * y[:, :, None] + 1) / height - 1), -1
         )
@@ -77,9 +77,9 @@ def cropped(values: Tensor, reach: int, shifts: Int64[Tensor, "batch 2"], flips:
     height, width = values.shape[-2:]
     # A window is a view: only the pixels of the chosen one are copied, row by row.
     windows = F.pad(values, (reach,) * 4, value=outside).unfold(2, height, 1).unfold(3, width, 1)
-    down, right = (shifts + reach).to(values.device).unbind(1)
+    down, right = (shifts + reach).to(values.device, non_blocking=True).unbind(1)
     moved = windows[torch.arange(len(values), device=values.device), :, down, right]
-    mirrored = flips.nonzero()[:, 0].to(values.device)
+    mirrored = flips.nonzero()[:, 0].to(values.device, non_blocking=True)
     moved[mirrored] = moved[mirrored].flip(-1)
     return moved
 

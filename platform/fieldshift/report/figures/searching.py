@@ -33,7 +33,7 @@ LOSS_WORDS = {"train/loss": "loss on the weights' half", "val/loss": "loss on al
 def search_history(history: Sequence[Mapping[str, Any]], *, supernet_epochs: int | None = None) -> Figure:
     """The mixture weights of a search over its passes, one small panel per edge; below, entropy, identity share and losses.
 
-    history has one mapping per pass, as `SearchResult.history`: pass, alpha/EDGE/CANDIDATE, search/entropy (of the
+    history has one mapping per pass, as `FoundPolicy.history`: pass, alpha/EDGE/CANDIDATE, search/entropy (of the
     undecided edges, 1 = undecided), search/identity_share and names that end in "loss"; missing ones are not drawn. A thin
     line marks the pass after which the selection started, if supernet_epochs is given. If there are more candidates than
     colours, those with the smallest final weights are grey.
@@ -71,7 +71,7 @@ def search_history(history: Sequence[Mapping[str, Any]], *, supernet_epochs: int
 def decision_chart(decisions: Sequence[Mapping[str, Any]]) -> Figure:
     """The measurements behind every decision of a selection: the loss or score lost when each candidate is removed.
 
-    decisions has one mapping per decision, in order, as `SearchResult.decisions`: at, harm ({candidate: loss added or
+    decisions has one mapping per decision, in order, as `FoundPolicy.decisions`: at, harm ({candidate: loss added or
     score lost when it is removed}) and chosen. Kept candidates are coloured; a
     bar to the left of zero means that the network was better without it. All panels share one scale.
     """

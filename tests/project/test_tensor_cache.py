@@ -1,4 +1,4 @@
-"""What is made once and kept."""
+"""Tensors that are computed once and cached."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from fieldshift.kept import Kept, are_fixed, constant, index, values_of
+from fieldshift.tensor_cache import TensorCache, are_fixed, constant, index, values_of
 
 
 def test_the_oldest_is_forgotten_first() -> None:
     def make() -> Callable[[], Tensor]:
         return lambda: torch.zeros(8)
 
-    kept: Kept[Tensor] = Kept(limit=2 * torch.zeros(8).nbytes)
-    first, _ = kept.get("a", make()), kept.get("b", make())
-    assert kept.get("a", make()) is first
-    kept.get("c", make())
-    assert kept.get("a", make()) is first
+    cache: TensorCache[Tensor] = TensorCache(limit=2 * torch.zeros(8).nbytes)
+    first, _ = cache.get("a", make()), cache.get("b", make())
+    assert cache.get("a", make()) is first
+    cache.get("c", make())
+    assert cache.get("a", make()) is first
     again = torch.ones(8)
-    assert kept.get("b", lambda: again) is again
+    assert cache.get("b", lambda: again) is again
 
 
 def test_one_that_is_larger_than_the_limit_is_kept_until_the_next() -> None:
-    kept: Kept[Tensor] = Kept(limit=1)
-    first = kept.get("a", lambda: torch.zeros(8))
-    assert kept.get("a", lambda: torch.ones(8)) is first
-    kept.get("b", lambda: torch.zeros(8))
-    assert kept.get("a", lambda: torch.ones(8)).sum() == 8
+    cache: TensorCache[Tensor] = TensorCache(limit=1)
+    first = cache.get("a", lambda: torch.zeros(8))
+    assert cache.get("a", lambda: torch.ones(8)) is first
+    cache.get("b", lambda: torch.zeros(8))
+    assert cache.get("a", lambda: torch.ones(8)).sum() == 8
 
 
 def test_a_constant_is_one_tensor_for_its_numbers_dtype_and_device() -> None:
@@ -61,10 +61,10 @@ def test_nothing_of_a_mode_or_a_transform_is_kept() -> None:
 
 
 def test_what_is_first_asked_for_in_inference_mode_serves_training() -> None:
-    kept: Kept[Tensor] = Kept(limit=100)
+    cache: TensorCache[Tensor] = TensorCache(limit=100)
     with torch.inference_mode():
         numbers = constant((0.0625, 0.1875), torch.float32, torch.device("cpu"))
-        assert not kept.get("a", lambda: torch.ones(2)).is_inference()
+        assert not cache.get("a", lambda: torch.ones(2)).is_inference()
     values = torch.ones(2, requires_grad=True)
     (values * numbers).sum().backward()
     assert values.grad is not None

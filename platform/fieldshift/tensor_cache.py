@@ -1,4 +1,4 @@
-"""Caches of tensors: small constants on a device, and larger tensors up to a number of bytes.
+"""Caches of tensors: small constants on a device, and a least-recently-used cache limited by bytes.
 
 Copying a list or a new tensor to a GPU makes the CPU wait for all pending GPU work, so each is copied only once.
 """
@@ -21,25 +21,25 @@ class Sized(Protocol):
     def nbytes(self) -> int: ...
 
 
-Made = TypeVar("Made", bound=Sized)
+Value = TypeVar("Value", bound=Sized)
 
 
-class Kept(Generic[Made]):
+class TensorCache(Generic[Value]):
     """A least-recently-used cache limited by bytes; an entry larger than the limit is the only one."""
 
     def __init__(self, limit: int) -> None:
-        self._made: LRUCache[object, Made] = LRUCache(limit, getsizeof=lambda made: min(made.nbytes, limit))
+        self._entries: LRUCache[object, Value] = LRUCache(limit, getsizeof=lambda value: min(value.nbytes, limit))
         self._lock = threading.Lock()
 
     def __contains__(self, key: object) -> bool:
-        return key in self._made
+        return key in self._entries
 
-    def get(self, key: object, make: Callable[[], Made]) -> Made:
-        """The entry of that key, made if absent."""
+    def get(self, key: object, compute: Callable[[], Value]) -> Value:
+        """The entry of that key, computed if absent."""
         with self._lock:
-            if key not in self._made:
-                self._made[key] = lasting(make)
-            return self._made[key]
+            if key not in self._entries:
+                self._entries[key] = outside_inference(compute)
+            return self._entries[key]
 
 
 def constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -61,14 +61,15 @@ def are_fixed(matrices: Tensor) -> bool:
 
 def is_traced() -> bool:
     """Whether results belong to a compiler, a function transform or a mode without values, and must not be cached."""
+    # torch has no public function that tells whether code runs inside a torch.func transform or a fake mode.
     transformed = torch._C._functorch.maybe_current_level() is not None
     return torch.compiler.is_compiling() or transformed or detect_fake_mode() is not None
 
 
-def lasting(make: Callable[[], Made]) -> Made:
-    """Makes a tensor usable in training later, even when first requested in inference mode."""
+def outside_inference(compute: Callable[[], Value]) -> Value:
+    """Computes a tensor that can be used in training later, even when first requested in inference mode."""
     with torch.inference_mode(False), torch.no_grad():
-        return make()
+        return compute()
 
 
 def values_of(matrices: Tensor) -> tuple[bytes, torch.Size, torch.dtype]:
@@ -78,4 +79,4 @@ def values_of(matrices: Tensor) -> tuple[bytes, torch.Size, torch.dtype]:
 
 @lru_cache(maxsize=4096)
 def _constant(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return lasting(lambda: torch.tensor(numbers, dtype=dtype, device=device))
+    return outside_inference(lambda: torch.tensor(numbers, dtype=dtype, device=device))

@@ -1,9 +1,9 @@
-"""Taps: the pixels of a slab that the pixels of a warped frame are read from, forwards and transposed.
+"""Slabs: the pixels that the pixels of a warped frame are read from, forwards and transposed, for many warps at once.
 
 A bilinear warp reads four neighbouring pixels for each output pixel. N warps of one frame together are a sparse matrix
 with 4 * N taps in each of its P rows. Slabs have one row and column of zeros before the image and two after it, so taps
-outside the image need no masks. Sampling equals that of `fieldshift.motions.warp`; `tests/search/test_cell.py` compares
-them. Shape letters: N warps of one frame, P = H * W pixels, D numbers in a slab's pixel.
+outside the image need no masks. The rules of sampling are those of `fieldshift.motions.sampling`.
+Shape letters: N warps of one frame, P = H * W pixels, D numbers in a slab's pixel.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldshift.kept import constant
+from fieldshift.motions.sampling import floor_and_share, within_border
+from fieldshift.tensor_cache import constant
 
 BEFORE, BEHIND = 1, 2
 IDLE_CALLS = 64
 
 
 @dataclass(frozen=True)
-class Taps:
+class SlabTaps:
     """Output pixel p of warp n reads `shares[p, n]` of the slab's pixels `rows[p, n]`; differentiable in the shares.
 
     `width` is the slab's, `pixels` its number of pixels.
@@ -46,7 +47,7 @@ class Taps:
         return order, givers, torch.searchsorted(first, starts).int()
 
 
-class KeptTaps:
+class TapCache:
     """A cache of the taps of current mixtures between steps, up to a number of bytes; it saves half the time.
 
     A mixture that has not been used for a while is evicted: during a selection, mixtures come and go.
@@ -55,23 +56,23 @@ class KeptTaps:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._asked = 0
-        self._kept: dict[Hashable, tuple[dict[tuple[int, int], Taps], int]] = {}
+        self._mixtures: dict[Hashable, tuple[dict[tuple[int, int], SlabTaps], int]] = {}
         self._last: dict[Hashable, int] = {}
 
-    def of(self, mixture: Hashable, nbytes: int) -> dict[tuple[int, int], Taps] | None:
+    def of(self, mixture: Hashable, nbytes: int) -> dict[tuple[int, int], SlabTaps] | None:
         """The cached taps of a mixture, by (source, frame); None if `nbytes` exceed the limit."""
         self._asked += 1
-        if mixture not in self._kept:
+        if mixture not in self._mixtures:
             for other in [key for key, last in self._last.items() if self._asked - last > IDLE_CALLS]:
-                del self._kept[other], self._last[other]
-            if sum(each for _, each in self._kept.values()) + nbytes > self.limit:
+                del self._mixtures[other], self._last[other]
+            if sum(each for _, each in self._mixtures.values()) + nbytes > self.limit:
                 return None
-            self._kept[mixture] = {}, nbytes
+            self._mixtures[mixture] = {}, nbytes
         self._last[mixture] = self._asked
-        return self._kept[mixture][0]
+        return self._mixtures[mixture][0]
 
 
-def taps(inverses: Float[Tensor, "N 2 3"], size: tuple[int, int], fill: str) -> Taps:
+def slab_taps(inverses: Float[Tensor, "N 2 3"], size: tuple[int, int], fill: str) -> SlabTaps:
     """The taps of warps given by their INVERSE matrices: output pixel q reads at A q + b, in pixels about the centre.
 
     `fill` is zeros (as outside a slab), border or reflection. Differentiable in the matrices.
@@ -90,7 +91,7 @@ def taps(inverses: Float[Tensor, "N 2 3"], size: tuple[int, int], fill: str) -> 
     shares[..., 1] = right - both
     shares[..., 2] = down - both
     shares[..., 3] = both
-    return Taps(first.unsqueeze(-1) + steps, shares, row, row * column)
+    return SlabTaps(first.unsqueeze(-1) + steps, shares, row, row * column)
 
 
 def _read_at(rows: Tensor, x: Tensor, y: Tensor, side: int, fill: str) -> tuple[Tensor, Tensor]:
@@ -98,21 +99,18 @@ def _read_at(rows: Tensor, x: Tensor, y: Tensor, side: int, fill: str) -> tuple[
     a, b, shift = rows.unbind(-1)
     start = b * y[:, None] + (shift + (side - 1) / 2)
     at = ((a * x[:, None]) + start[:, None]).flatten(0, 1)
-    if fill == "reflection":
-        at = ((at + 0.5) % (2 * side) - side).abs().neg() + (side - 0.5)
-    at = at.clamp(-1, side) if fill == "zeros" else at.clamp(0, side - 1)
-    floor = at.detach().floor()
-    return floor, at - floor
+    at = within_border(at, side, fill)
+    return floor_and_share(at.clamp(-1, side) if fill == "zeros" else at)
 
 
-def gather(slab: Float[Tensor, "Hp Wp D"], where: Taps, weights: Float[Tensor, " N"]) -> Float[Tensor, "P D"]:
+def gather(slab: Float[Tensor, "Hp Wp D"], where: SlabTaps, weights: Float[Tensor, " N"]) -> Float[Tensor, "P D"]:
     """The weighted sum of all warps of a slab; every row is read and added in one pass."""
     shares = where.shares * weights[:, None]
     return F.embedding_bag(where.rows.flatten(1), slab.flatten(0, 1), per_sample_weights=shares.flatten(1), mode="sum")
 
 
 def products(
-    slab: Float[Tensor, "Hp Wp D"], gradient: Float[Tensor, "P D"], where: Taps, budget: int
+    slab: Float[Tensor, "Hp Wp D"], gradient: Float[Tensor, "P D"], where: SlabTaps, budget: int
 ) -> Float[Tensor, " N"]:
     """The inner product of the gradient with each warp alone, in blocks of at most `budget` numbers."""
     table, (pixels, warps, _) = slab.flatten(0, 1), where.rows.shape
@@ -127,7 +125,7 @@ def products(
 
 
 def scatter(
-    into: Float[Tensor, "Hp Wp D"], gradient: Float[Tensor, "P D"], where: Taps, weights: Float[Tensor, " N"]
+    into: Float[Tensor, "Hp Wp D"], gradient: Float[Tensor, "P D"], where: SlabTaps, weights: Float[Tensor, " N"]
 ) -> None:
     """Adds the transposed gather of `gradient` to `into`: every pixel passes its shares to the pixels it was read from.
 

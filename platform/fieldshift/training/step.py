@@ -1,0 +1,80 @@
+"""Parts of a training step that evaluation and search share: batches of this worker, the forward pass, seeds, precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fieldshift.data import Split, batches
+from fieldshift.errors import UserError
+from fieldshift.networks import VideoNetwork
+from fieldshift.training import distributed
+from fieldshift.training.frames import FramePlan
+from fieldshift.training.recipe import Recipe
+
+
+def forward(
+    model: nn.Module, network: VideoNetwork, video: Tensor, plan: FramePlan | None
+) -> tuple[Tensor, Tensor | None]:
+    """Fused logits of `video`, and those of the auxiliary head if a segmenter that has one is training."""
+    matrices = None
+    if network.task == "segmentation" and plan is not None:
+        matrices = plan.alignment((int(video.shape[-2]), int(video.shape[-1])))
+    logits = model(video)
+    if isinstance(logits, tuple):
+        frame_logits, auxiliary = logits
+        return network.fuse(frame_logits, matrices), network.fuse(auxiliary, matrices)
+    return network.fuse(logits, matrices), None
+
+
+def epoch_batches(
+    split: Split, batch: int, *, seed: int, epoch: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """This worker's slices of one epoch's shuffled global batches, without a last, smaller one."""
+    full = len(split) >= batch
+    return batches(split, batch, seed=seed, epoch=epoch, drop_last=full, device=device, **share_of_worker())
+
+
+def share_of_worker() -> dict[str, Any]:
+    return {"rank": distributed.rank(), "world": distributed.world_size()}
+
+
+def count_steps(samples: int, batch: int) -> int:
+    """Steps per epoch: whole batches, or one smaller batch if there is less than one."""
+    return max(1, samples // batch)
+
+
+def draw_seed(seed: int, epoch: int, step: int) -> int:
+    """A seed for the random draws of one step, different for every (seed, epoch, step, worker)."""
+    mixed = (seed * 1_000_003 + epoch) * 1_000_003 + step
+    return (mixed * 1_000_003 + distributed.rank()) % (2**63 - 1)
+
+
+@contextmanager
+def layers_draw_from(seed: int, device: torch.device) -> Iterator[None]:
+    """Makes dropout and other random layers draw from a seed within the block, so that resumed training draws the same."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def precision_of(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
+    """The precision context of a training step. Raises UserError if the device has no bf16."""
+    if recipe.precision != "bf16":
+        return nullcontext()
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise UserError("recipe.precision is bf16, but this GPU has no bf16; use --recipe.precision float32.")
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def use_channels_last(network: nn.Module, wanted: bool) -> None:
+    """Applies to 2D convolutions only: five-dimensional weights do not support this memory order."""
+    if not wanted:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)
