@@ -3,34 +3,30 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fieldshift.data import BasicAugmentation, DataSet, TensorSplit
+from fieldshift.data import BasicAugmentation
 from fieldshift.data.augmentation.arms import augmentation
-from fieldshift.folding import motions_of, still
+from fieldshift.folding import motions_of
 from fieldshift.motions import COLOURS, FILLS, MOTIONS, Policy
-from fieldshift.networks import TEMPORAL, VideoNetwork, predict_in_chunks, video_network
+from fieldshift.networks import TEMPORAL, predict_in_chunks
 from fieldshift.receptive_field import effective
-from fieldshift.search import RULES, Alternatives, SearchConfig, SelectionRule, load_space, search
 from fieldshift.training import FramePlan, Recipe, evaluate_network, objective_for, train_network
-from tests.other_device import NAME, held, other_device, waits
-
-CHAIN = [("rotate", 20.0), ("zoom", 1.3)]
-AUGMENTED = {"flip": 0.5, "crop": 1, "scale": 1.2}
-WAITS_PER_PASS = 6  # 2 for the order of the samples, 4 at the end: losses, score, whether weights are finite, alpha
-Run = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def there() -> Iterator[Run]:
-    with other_device() as run:
-        yield run
+from tests.devices.toys import (
+    CHAIN,
+    Run,
+    a_network_is_trained,
+    data_of,
+    folded_of,
+    motions_are_searched,
+    motions_are_searched_in_one_frame,
+    network_of,
+)
+from tests.other_device import NAME, held, waits
 
 
 def images(count: int = 2, channels: int = 3, size: tuple[int, int] = (16, 20)) -> Tensor:
@@ -73,14 +69,6 @@ def an_operation_changes(name: str) -> None:
 @pytest.mark.parametrize("name", [*MOTIONS, *COLOURS])
 def test_every_motion_and_colour_operation(there: Run, name: str) -> None:
     there(an_operation_changes, name)
-
-
-def network_of(task: str, temporal: str, frames: int = 3, channels: int = 3, **options: Any) -> VideoNetwork:
-    torch.manual_seed(0)
-    name = "tiny-resnet" if task == "classification" else "tiny-resnet-fcn"
-    return video_network(
-        name, task=task, temporal=temporal, frames=frames, num_classes=2, in_channels=channels, **options
-    )
 
 
 def a_network_answers(task: str, temporal: str, options: dict[str, Any]) -> None:
@@ -126,74 +114,12 @@ def test_augmentations_of_images_and_masks(there: Run, arm: str) -> None:
     there(images_are_augmented, arm)
 
 
-def data_of(task: str) -> DataSet:
-    """Noise with a bright column; the class says on which side of the picture it is."""
-    generator = torch.Generator().manual_seed(0)
-    classes = torch.arange(16) % 2
-    pixels = torch.randint(0, 60, (16, 1, 12, 12), generator=generator, dtype=torch.uint8)
-    pixels[torch.arange(16), 0, :, torch.randint(1, 5, (16,), generator=generator) + 6 * classes] = 255
-    dense = task == "segmentation"
-    split = TensorSplit(pixels, classes, (pixels[:, 0] == 255).to(torch.uint8) if dense else None)
-    return DataSet(
-        name="toy", task=task, classes=("left", "right"), train=split, test=split, mean=(0.2,), std=(0.3,),
-        size=(12, 12), protocol="toy", digest="toy",
-    )  # type: ignore[arg-type]  # fmt: skip
-
-
-def a_network_is_trained(task: str, frames: int, device: str, **settings: Any) -> list[float]:
-    data, objective = data_of(task), objective_for(task, 2, 255 if task == "segmentation" else None)
-    recipe = Recipe(epochs=2, channels_last=False, **{"batch": 4, **settings})
-    plan = FramePlan(
-        policy=Policy.chain(CHAIN, frames=frames, fill="mean"), mean=data.mean, std=data.std,
-        basic=BasicAugmentation(flip=recipe.flip, crop=recipe.crop, scale=recipe.scale),
-    )  # fmt: skip
-    network = network_of(task, "gsf", frames, 1)
-    counts: list[int] = []
-
-    def report(row: dict[str, float], step: int) -> None:
-        counts.append(waits.total())
-
-    trained = train_network(
-        network, data.train, plan=plan, recipe=recipe, objective=objective, seed=0, device=device, report=report
-    )
-    scored = evaluate_network(network, data.test, plan=plan, objective=objective, batch=8, device=device)
-    return [trained.history[-1]["train/loss"], scored.score, scored.loss, counts[1] - counts[0]]
-
-
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_training_and_evaluation(there: Run, task: str) -> None:
     *moved, waited = there(a_network_is_trained, task, 3, NAME)
     assert moved == pytest.approx(there(a_network_is_trained, task, 3, "cpu")[:3], abs=1e-4)
     *_, longer = there(a_network_is_trained, task, 5, NAME)
     assert waited == longer  # nothing waits once per frame
-
-
-@pytest.mark.parametrize("task", ["classification", "segmentation"])
-@pytest.mark.parametrize("settings", [{}, {"clip_norm": 1.0, "optimizer": "sgd"}, AUGMENTED], ids=str)
-def test_no_step_of_a_training_waits(there: Run, task: str, settings: dict[str, Any]) -> None:
-    few, many = (there(partial(a_network_is_trained, **settings, batch=batch), task, 3, NAME)[-1] for batch in (8, 2))
-    assert few == many > 0  # of 2 and of 8 steps: the numbers are read at the end of the epoch
-
-
-def motions_are_searched(
-    space: str, task: str, settings: dict[str, Any], device: str
-) -> tuple[list[float], str, dict[str, int], list[dict[str, int]]]:
-    data, objective = data_of(task), objective_for(task, 2, 255 if task == "segmentation" else None)
-    config = SearchConfig(epochs=2, channels_last=False, **{"batch": 8, "frames": 3, **settings})
-    network = network_of(task, "tsm", config.frames, 1)
-    normalise = FramePlan(policy=None, mean=data.mean, std=data.std).normalise
-    of_a_pass, of_tuning = [], []
-
-    def report(row: dict[str, float], step: int) -> None:
-        if "train/loss" in row:
-            (of_a_pass if step <= config.epochs else of_tuning).append(dict(waits))
-        waits.clear()
-
-    found = search(
-        network, data, load_space(space), config, objective=objective, normalise=normalise, device=device, report=report
-    )
-    losses = [value for row in found.history for name, value in row.items() if name.endswith("loss")]
-    return losses, str(found.policy.edges), of_a_pass[1], of_tuning
 
 
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
@@ -223,58 +149,6 @@ def test_learned_magnitudes_and_colours(there: Run, space: str) -> None:
     assert policy == same_policy
 
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "first order": {},
-    "gumbel": {"relaxation": "gumbel"},
-    "second order": {"order": "second", "optimizer": "sgd"},
-    "exact second order": {"order": "second-exact", "optimizer": "sgd"},
-    "clipped": {"clip_norm": 1.0},
-    "augmented": AUGMENTED,
-}
-
-
-@pytest.mark.parametrize("task", ["classification", "segmentation"])
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_no_step_of_a_search_waits(there: Run, task: str, settings: dict[str, Any]) -> None:
-    few, many = (
-        there(motions_are_searched, "affine-cell", task, {**settings, "selection": "magnitude", **size}, NAME)[2]
-        for size in ({"batch": 8}, {"batch": 2, "frames": 5})
-    )
-    assert few == many  # of 1 and of 4 steps, in 3 and in 5 frames
-    assert sum(few.values()) <= WAITS_PER_PASS
-
-
-@pytest.mark.parametrize("space", ["affine-learned", "affine-colour"])
-def test_no_step_waits_for_learned_magnitudes_or_colours(there: Run, space: str) -> None:
-    few, many = (
-        there(motions_are_searched, space, "classification", {"selection": "magnitude", "batch": batch}, NAME)[2]
-        for batch in (8, 2)
-    )
-    assert few == many
-    assert sum(few.values()) <= WAITS_PER_PASS
-
-
-class InOrder(SelectionRule):
-    """Makes the same decisions whatever was learned, so that two searches tune the same cells."""
-
-    measures = True
-
-    def removal_costs(self, alternatives: Alternatives) -> list[float]:
-        return [float(-number) for number, _ in enumerate(alternatives.measure()[1:])]
-
-
-def motions_are_chosen_in_order(batch: int) -> list[dict[str, int]]:
-    RULES.setdefault("in order", InOrder())
-    settings = {"batch": batch, "selection": "in order"}
-    return motions_are_searched("affine-cell", "classification", settings, NAME)[3]
-
-
-def test_no_step_of_the_tuning_between_decisions_waits(there: Run) -> None:
-    _, few, many = (there(motions_are_chosen_in_order, batch) for batch in (8, 8, 2))  # the first copies the constants
-    assert few == many
-    assert len(few) > 10
-
-
 def a_field_is_measured() -> None:
     policy, pixels = Policy.chain(CHAIN, frames=3), images(4, 3, (24, 24))
     here, moved = network_of("classification", "tsm"), network_of("classification", "tsm").to(NAME)
@@ -296,10 +170,6 @@ def cpu_and_device_meet() -> None:
 
 def test_the_stand_in_notices_what_a_gpu_would(there: Run) -> None:
     there(cpu_and_device_meet)
-
-
-def folded_of(task: str, temporal: str, motions: Any, channels: int = 3) -> VideoNetwork:
-    return network_of(task, temporal, 1, channels, motions=motions)
 
 
 def a_folded_network_answers(task: str, temporal: str, fill: str) -> None:
@@ -360,27 +230,6 @@ def test_folded_training_and_evaluation_wait_as_the_plain_networks(there: Run) -
     assert moved[3] == 0
 
 
-def motions_are_searched_in_one_frame(
-    settings: dict[str, Any], device: str, learned: bool = False
-) -> tuple[list[float], str, dict[str, int]]:
-    data, objective = data_of("classification"), objective_for("classification", 2)
-    config = SearchConfig(epochs=2, frames=3, channels_last=False, **{"batch": 8, **settings})
-    space = load_space("affine-place")
-    if learned:
-        space = space.with_changes(magnitudes="learned", grid={})
-    normalise = FramePlan(policy=None, mean=data.mean, std=data.std).normalise
-    of_a_pass: list[dict[str, int]] = []
-
-    def report(row: dict[str, float], step: int) -> None:
-        of_a_pass.append(dict(waits))
-        waits.clear()
-
-    network = folded_of("classification", "tsm", still(1), 1)
-    found = search(network, data, space, config, objective=objective, normalise=normalise, device=device, report=report)
-    losses = [value for row in found.history for name, value in row.items() if name.endswith("loss")]
-    return losses, "\n".join(found.policy.describe()), of_a_pass[1]
-
-
 @pytest.mark.parametrize(
     "settings", [{}, {"relaxation": "gumbel", "order": "second-exact", "optimizer": "sgd", "selection": "magnitude"}]
 )
@@ -389,16 +238,3 @@ def test_folded_searches(there: Run, settings: dict[str, Any]) -> None:
     expected, same_policy, _ = there(motions_are_searched_in_one_frame, settings, "cpu")
     assert moved == pytest.approx(expected, abs=1e-4)
     assert policy == same_policy
-
-
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize("learned", [False, True], ids=["frozen", "learned"])
-def test_no_step_of_a_folded_search_waits(there: Run, settings: dict[str, Any], learned: bool) -> None:
-    few, many = (
-        there(motions_are_searched_in_one_frame, {**settings, "selection": "magnitude", "batch": batch}, NAME, learned)[
-            2
-        ]
-        for batch in (8, 2)
-    )
-    assert few == many
-    assert sum(few.values()) <= WAITS_PER_PASS
