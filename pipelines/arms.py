@@ -75,10 +75,7 @@ def given_forms(policy: PolicySource, folded_policy: PolicySource) -> list[Form]
 
 def unknown_costs(arms: Sequence[str], policy: PolicySource, folded_policy: PolicySource) -> list[str]:
     """The given policies that do not record the cost of their search, as they were named."""
-    sources: dict[Form, PolicySource] = {
-        "video": policy,
-        "folded": policy if folded_policy is None else folded_policy,
-    }
+    sources: dict[Form, PolicySource] = {"video": policy, "folded": policy if folded_policy is None else folded_policy}
     read = [
         source for form, source in sources.items() if source is not None and any(needs(name, form) for name in arms)
     ]

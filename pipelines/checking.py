@@ -45,7 +45,7 @@ def check(
         task: classification or segmentation; by default the data set's own.
         limit: inspect only this many first samples of train and of test.
         json: print all findings as one JSON object.
-        loading: how files are read.
+        loading: settings of reading data.
     """
     check_task(task)
     if limit is not None and limit < 1:
@@ -64,8 +64,10 @@ def check(
     if any(problem.kind not in ACCEPTABLE for problem in report.problems) and not loading.skip_unreadable:
         say("Training stops at such a file; repair it, or give --loading.skip_unreadable to skip it.")
     if stopping:
-        say(f"Training stops at {', '.join(stopping)}; correct it, or give --loading.accept {' '.join(stopping)} to continue "
-            "same.")  # fmt: skip
+        say(
+            f"Training stops at {', '.join(stopping)}; correct it, or give --loading.accept {' '.join(stopping)} to continue "
+            "same."
+        )
     return report
 
 
@@ -86,7 +88,7 @@ def init(
         out: the file to write.
         limit: inspect only this many first samples of train and of test.
         force: overwrite an existing file.
-        loading: how files are read.
+        loading: settings of reading data.
     """
     path = Path(out)
     if path.exists() and not force:
@@ -153,7 +155,7 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
         f"data: {plain_json.dumps(data)}",
         f"task: {report.task}",
         "",
-        f"network: {chosen.network}  # `fieldshift describe --network NAME` tells what a network costs",
+        f"network: {chosen.network}  # `fieldshift describe --network NAME` shows the cost of a network",
         f"temporal: {chosen.temporal}  # tsm costs nothing; gsf learns what to shift",
         f"frames: {chosen.frames}  # an image costs this many times the 2D network",
         "space: affine-one  # which motions are searched; affine-cell and others are in search_spaces/",

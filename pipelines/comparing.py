@@ -54,21 +54,21 @@ def compare(  # noqa: PLR0913 - the options of a command
 
     Args:
         policy: policy file, or run folder of a search, for the arms of both forms; by default the comparison searches.
-        folded_policy: a policy of their own for the arms of the folded form.
-        searches: where no policy is given: per-seed (default), a search for every seed, or one, that of the first seed for all.
+        folded_policy: a separate policy for the arms of the folded form.
+        searches: without a policy: per-seed (default), a search for every seed, or one, the first seed's for all seeds.
         space: search space; random policies are drawn from it too.
         arms: arms to train; by default all of them. Any arm may be joined with a 2D augmentation, such as
             das-folded+affine.
         budgets: equal-epochs, equal-compute (arms of one frame train until they have spent a video arm's operations) and
             search-included (those and the operations of the most expensive search); by default all three.
-        seeds: how many seeds each arm is trained with.
-        tta_copies: augmented copies for test-time augmentation of arms with a 2D augmentation, which are then judged by it:
-            copies + 1 single-frame passes, so a video of T frames has as many views as fit into them, and is judged plain
-            where that is one; 0 judges all arms plain.
+        seeds: number of seeds for each arm.
+        tta_copies: augmented copies for test-time augmentation (TTA) of arms with a 2D augmentation, whose score is then the
+            one with TTA: copies + 1 single-frame passes, or as many views of a video of T frames as fit into them (with one
+            view the plain score counts); 0 turns TTA off.
         tune_randaugment: samples of an Optuna search for N and M of the arm randaugment on held-out training images, each
-            trained for as many epochs as the arm; 0 for torchvision's defaults, which arms joined with it (das+randaugment)
-            always have.
-        search: how the searches are run.
+            trained for as many epochs as the arm; 0 uses torchvision's defaults, as arms joined with it (das+randaugment)
+            always do.
+        search: settings of the searches.
         recipe: training recipe.
         shared: the options of `fieldshift.experiment.Experiment`: data, task, network, temporal, frames, form, seed,
             architecture, loading, cluster, tracking, out, resume.

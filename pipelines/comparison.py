@@ -203,11 +203,7 @@ def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[s
 
 
 def budget_of(
-    experiment: Experiment,
-    dataset: DataSet,
-    plan: ComparisonPlan,
-    policies: ArmPolicies,
-    cards: dict[str, NetworkCard],
+    experiment: Experiment, dataset: DataSet, plan: ComparisonPlan, policies: ArmPolicies, cards: dict[str, NetworkCard]
 ) -> Budget:
     """The budget of the arms. Raises UserError where a reading needs the cost of a search that was not counted."""
     from fieldshift.training import images_per_epoch
@@ -216,7 +212,7 @@ def budget_of(
     if SEARCH_INCLUDED in plan.readings and None in searches.values():
         raise UserError(
             f"The searches of this run are of a version that did not count their operations, which the reading at "
-            f"'{SEARCH_INCLUDED}' needs; leave search-included out of --budgets, or start anew with another --out."
+            f"'{SEARCH_INCLUDED}' needs; leave search-included out of --budgets, or start again with another --out."
         )
     tuning = None
     if plan.tuning_samples > 0 and TUNED in cards:

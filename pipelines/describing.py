@@ -45,7 +45,7 @@ def describe(  # noqa: PLR0913 - the options of a command
         channels: image channels.
         size: height and width of the images in pixels.
         speed: measure images per second, of this network and of the 2D network (some seconds).
-        architecture: how the network is built, beside its name.
+        architecture: further settings of the network.
     """
     if frames < 1:
         raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
@@ -180,7 +180,7 @@ def measured_speed(network: VideoNetwork, plain: VideoNetwork, size: int) -> dic
     for name, (each, words) in rows.items():
         rate, flops = images_per_second(each, (size, size)), flops_per_image(each, (size, size))
         found |= {f"{name}_images_per_second": rate, f"{name}_flops": flops}
-        say(f"{rate:.4g} images/s at {flops / 1e9:.3f} GFLOP an image: {words}, one image at a time on {place}")
+        say(f"{rate:.4g} images/s at {flops / 1e9:.3f} GFLOP per image: {words}, one image at a time on {place}")
     return found
 
 

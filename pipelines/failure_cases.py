@@ -62,7 +62,7 @@ def write_failure_page(
                 ),
                 TableBlock(spread(maps), f"How the {len(maps)} test images are spread."),
             ],
-        ),
+        )
     ]
     for name, chosen in parts.items():
         examples = predicted_examples(network, card.plan(), dataset, chosen, align=align, device=device)
@@ -75,7 +75,7 @@ def write_failure_page(
                         map_examples(examples, card.classes),
                         f"The {len(chosen)} test images with the {'lowest' if name == 'worst' else 'highest'} overlap.",
                         f"Image, ground truth, prediction and wrong pixels of {listed}.",
-                    ),
+                    )
                 ],
             )
         )
@@ -132,9 +132,11 @@ def spread(maps: Sequence[MapQuality]) -> Any:
     }
     names = ("lowest", "lower quarter", "median", "upper quarter", "highest")
     return pd.DataFrame(
-        [{"measure": name} | dict(zip(names, np.percentile(values, [0, 25, 50, 75, 100]).round(1), strict=True))
-         for name, values in columns.items()]
-    )  # fmt: skip
+        [
+            {"measure": name} | dict(zip(names, np.percentile(values, [0, 25, 50, 75, 100]).round(1), strict=True))
+            for name, values in columns.items()
+        ]
+    )
 
 
 def say_maps(maps: Sequence[MapQuality], page: Path | None) -> None:

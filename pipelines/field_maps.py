@@ -50,7 +50,7 @@ def measure_fields(
 ) -> FieldResult:
     """Measures, tabulates and draws the fields of networks on the same images.
 
-    Subjects that stand for a number of frames are drawn against it; they are in the table where there are no others.
+    Subjects of a frame sweep are drawn against the number of frames; they are in the table if there are no others.
     """
     import pandas as pd
 
@@ -110,9 +110,17 @@ def measure_and_draw(
 def measured(subject: Subject, pictures: Tensor, kind: str, looking: Looking) -> MeasuredField:
     """The effective field of one subject on these pictures."""
     return measured_field(
-        subject.network(best_device()), pictures, size=subject.card.size, trained=subject.trained, policy=subject.motions,
-        layer=looking.layer, unit=looking.unit, images_kind=kind, mean=subject.card.mean, std=subject.card.std,
-    )  # fmt: skip
+        subject.network(best_device()),
+        pictures,
+        size=subject.card.size,
+        trained=subject.trained,
+        policy=subject.motions,
+        layer=looking.layer,
+        unit=looking.unit,
+        images_kind=kind,
+        mean=subject.card.mean,
+        std=subject.card.std,
+    )
 
 
 def notes_of(shown: dict[str, MeasuredField]) -> list[str]:
@@ -141,7 +149,7 @@ def drawn(
     picture: Tensor,
     compared: set[str],
 ) -> dict[str, Path]:
-    """The comparison on a common scale, or the one map there is, of the reference frame's unit and, where there are videos,
+    """The comparison on a common scale, or the only map, of the reference frame's unit and, for videos,
     of the mean over all frames; the regions of every policy; the field against T."""
     from fieldshift.receptive_field.figures import comparison_figure, effective_figure, reshaped_figure, save_figure
     from fieldshift.receptive_field.sweep_figure import sweep_figure
@@ -189,9 +197,12 @@ def record(session: Session, every: dict[str, MeasuredField], subjects: Sequence
     for subject in subjects:
         found, labels = every[subject.name], card_labels(subject.card)
         run = session.child(
-            field_key(subject.name), {**labels, "arm": subject.card.arm}, stage="receptive-field", name=f"{subject.name} field",
+            field_key(subject.name),
+            {**labels, "arm": subject.card.arm},
+            stage="receptive-field",
+            name=f"{subject.name} field",
             folder=subject.folder,
-        )  # fmt: skip
+        )
         run.log_metrics(field_metrics(found.numbers))
         run.set_tags(found.field.conditions.tags())
         run.log_image(MAPS, map_picture(found.field, highest), step=0)

@@ -37,9 +37,9 @@ class Subject:
         name: its name in table and figures.
         card: how the network is built, and which motions it was trained under.
         folder: where its trained weights are; None for the weights that training starts from.
-        policy: the motions that it is looked at under, in place of its own.
+        policy: the motions that replace its own.
         seed: decides the weights that training starts from.
-        frames: the number of frames that it stands for in a frame sweep; None outside of one.
+        frames: its number of frames in a frame sweep; None outside of one.
     """
 
     name: str
@@ -83,7 +83,7 @@ def subjects_of(
     """The networks that `receptive-field` compares. Raises UserError, before any work, for what cannot be compared.
 
     runs: folders, MLflow run ids, or the folder of one frame sweep, whose networks are taken with their first seed.
-    motions: each network is looked at under each of these instead of its own (`motions_named`). before: each is
+    motions: each network is measured under each of these instead of its own (`motions_named`). before: each is
     preceded by itself before training.
     """
     if len(set(runs)) < len(runs):
@@ -121,7 +121,7 @@ def subjects_of(
 
 
 def before_training(subject: Subject) -> Subject:
-    """The same network with the weights that its training started from, where its run tells the seed."""
+    """The same network with the weights that its training started from, if its run records the seed."""
     assert subject.folder is not None
     return replace(subject, name=f"{subject.name}, before training", folder=None, seed=seed_of(subject.folder))
 
@@ -179,7 +179,7 @@ def motions_named(text: str, subject: Subject) -> Policy | None:
     assert not isinstance(own, PlacedPolicy), "motions at places have no video"
     if own is None:
         raise UserError(
-            f"The network of {subject.name} reads single images, so no motions can be looked at with it; give runs that were "
+            f"The network of {subject.name} reads single images, so it cannot be measured under motions; give runs that were "
             "trained on videos (fieldshift train --policy FILE)."
         )
     settings: dict[str, Any] = {"fill": own.fill, "reference": own.reference, "symmetric": own.symmetric}

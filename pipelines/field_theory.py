@@ -97,7 +97,7 @@ def network_theory(
         temporal = "tsm" if asked.temporal == "none" else asked.temporal
         asked = replace(asked, temporal=temporal, frames=1 if form == "folded" else policy.frames)
         motions = motions_of(policy) if form == "folded" else None
-    built = looked_at(asked, motions)
+    built = network_of(asked, motions)
     size = asked.size
     everything = theory(built, size)
     found = everything if layers is None else theory(built, size, layers=layers)
@@ -138,7 +138,9 @@ def shown_theory(
     if as_json:
         say(jsonlib.dumps(found.to_json(), indent=2), whole=True)
     else:
-        show_tables(found, rows if every or layers is not None else told(found.network, found.layers, rows), last)
+        show_tables(
+            found, rows if every or layers is not None else informative_rows(found.network, found.layers, rows), last
+        )
     table = pd.DataFrame([*rows, last])
     if out is None or figure is None:
         return FieldResult(None, table, {})
@@ -192,8 +194,8 @@ def write_theory(
     return folder.path, figures
 
 
-def looked_at(asked: AskedNetwork, motions: MotionsAt | None = None) -> nn.Module:
-    """The network whose theory is asked for: a video network; a detector's backbone or a network of one's own as it is.
+def network_of(asked: AskedNetwork, motions: MotionsAt | None = None) -> nn.Module:
+    """The network that is asked for: a video network; a detector's backbone or an own network unchanged.
 
     Raises UserError for a name that is unknown, and for frames with a network whose places are not named.
     """
@@ -205,7 +207,7 @@ def looked_at(asked: AskedNetwork, motions: MotionsAt | None = None) -> nn.Modul
     if name in known_detectors():
         if temporal != "none" or frames > 1:
             raise UserError(
-                f"Of the detector '{name}' the backbone alone is looked at, which reads single images; leave out "
+                f"Of the detector '{name}' only the backbone is analysed, which reads single images; leave out "
                 "--temporal, --frames and --policy."
             )
         return detection_backbone(name)
@@ -235,7 +237,7 @@ def drawn_layer(
     return last_fitting(everything, (size, size)) or whole
 
 
-def told(network: nn.Module, fields: list[LayerField], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def informative_rows(network: nn.Module, fields: list[LayerField], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of layers that have parameters or change the field: pooling has none, but does."""
     kept: list[dict[str, Any]] = []
     before: dict[str, Any] = {}

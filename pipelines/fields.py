@@ -70,12 +70,12 @@ def receptive_field(  # noqa: PLR0913 - the options of a command
         temporal: temporal module of the network; by default tsm where it has a policy.
         frames: frames of the network's video; by default as many as the policy has.
         policy: policy file whose motions reshape the network's field.
-        layers: names of layers to show, by default all; one alone is also the one that is drawn and reshaped.
-        all: list also the layers without parameters that leave a field as it is.
+        layers: names of layers to show, by default all; a single one is also drawn and reshaped.
+        all: list also the layers without parameters that do not change the field.
         classes: classes of the network.
         channels: image channels of the network.
         size: height and width of the network's image in pixels.
-        architecture: how the network is built, beside its name.
+        architecture: further settings of the network.
         json: print the theory as JSON.
         out: run folder, with the figures; none by default.
         resume: write again into a folder that holds the same network's theory.

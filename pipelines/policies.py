@@ -90,7 +90,7 @@ def check_searches(searches: str | None, search: SearchConfig, forms: Sequence[F
     for name, asked in (("searches", searches is not None), ("search", search != SearchConfig())):
         if asked:
             raise UserError(
-                f"--{name} is given, but nothing is to be searched: no arm needs a policy, or --policy gives it; leave one out."
+                f"--{name} is given, but there is no search: no arm needs a policy, or --policy gives it; leave one out."
             )
     return None
 
@@ -134,7 +134,7 @@ def run_searches(
 ) -> dict[tuple[Form, int], SearchResult]:
     """Searches with every seed in every form of `edges` (the decisions of each), as trials below the session's folder.
 
-    What is finished is kept there, so that a resumed run searches only what is missing. Raises RunFailedError where a
+    Finished searches are kept there, so that a resumed run executes only missing ones. Raises RunFailedError where a
     search failed.
     """
     import pandas as pd

@@ -67,7 +67,7 @@ def preview(  # noqa: PLR0913 - the options of a command
         examples: how many training images to draw.
         images: picture files to draw instead of a data set's images.
         out: the figure's file: .png, .svg or .pdf.
-        loading: how files are read.
+        loading: settings of reading data.
     """
     path = check_figure(out, (".png", ".svg", ".pdf"))
     if examples < 1:

@@ -52,7 +52,7 @@ EXAMPLES = 4
 
 
 def write_study_report(session: Session, study: PreparedStudy, found: StudyFindings) -> Path:
-    """Writes report.html into the study's folder; stages that were not run are left out."""
+    """Writes report.html into the study's folder; stages that were not run are omitted."""
     experiment, dataset = study.experiment, study.dataset
     comparison, sweep, fields = found.comparison, found.frames, found.fields
     seeds, recipe = study.plan.comparison.seeds, study.plan.comparison.recipe
@@ -118,7 +118,7 @@ def policy_section(
 ) -> Section:
     blocks: list[Block] = [
         Paragraph("The searches read the training set alone; the test set was not read."),
-        TableBlock(searches_sheet(searches), caption=f"Every search and what it found. {where}."),
+        TableBlock(searches_sheet(searches), caption=f"Every search and its policy. {where}."),
     ]
     for form, result in found.items():
         seed = next(seed for each, seed in searches if each == form)
@@ -127,7 +127,7 @@ def policy_section(
 
 
 def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Block]:
-    """One search: its policy in words and pictures, its history and what it decided."""
+    """One search: its policy in words and pictures, its history and its decisions."""
     import torch
 
     from fieldshift.motions import Policy
@@ -182,7 +182,7 @@ def sweep_section(sweep: FrameSweep, score: str, where: str, notes: list[str]) -
         "How many frames?",
         [
             Paragraph(
-                "The same policy at every length: a magnitude is what the farthest frame gets. das reads T frames; das-folded "
+                "The same policy at every length: a magnitude is that of the farthest frame. das reads T frames; das-folded "
                 "reads one, and T decides the step between neighbouring frames, magnitude / (T // 2)."
             ),
             FigureBlock(
@@ -203,22 +203,30 @@ def fields_section(fields: FieldResult, where: str) -> Section:
     notes = list(result["notes"])
     against = fields.figures.get("against-frames.png")
     averaged = fields.figures.get("all-frames.png")
-    fused = [] if averaged is None else [
-        FigureBlock(
-            averaged,
-            caption="The same units averaged over all frames, which is what fusion takes: the union of what the frames show "
-            "makes this field wide, with or without a temporal module.",
-            alt="Maps of the mean absolute gradient of the mean over frames for every network.",
-        )
-    ]  # fmt: skip
-    sweep = [] if against is None else [
-        FigureBlock(
-            against,
-            caption="Spread and area of the effective field of the reference frame's unit, and the share of the gradient "
-            f"that arrives through other frames, against the number of frames. {where}.",
-            alt="Curves of the field's spread, area and share through other frames against the number of frames.",
-        )
-    ]  # fmt: skip
+    fused = (
+        []
+        if averaged is None
+        else [
+            FigureBlock(
+                averaged,
+                caption="The same units averaged over all frames, as in fusion: the union of the frames' fields is wide, with "
+                "or without a temporal module.",
+                alt="Maps of the mean absolute gradient of the mean over frames for every network.",
+            )
+        ]
+    )
+    sweep = (
+        []
+        if against is None
+        else [
+            FigureBlock(
+                against,
+                caption="Spread and area of the effective field of the reference frame's unit, and the share of the gradient "
+                f"that arrives through other frames, against the number of frames. {where}.",
+                alt="Curves of the field's spread, area and share through other frames against the number of frames.",
+            )
+        ]
+    )
     return Section(
         "What does the network see?",
         [
@@ -239,9 +247,9 @@ def fields_section(fields: FieldResult, where: str) -> Section:
                     "the reference frame's unit sees through the frames that it reaches in time, and the union over all "
                     "frames, on which the fused output depends. In folded form both are the union over every choice of "
                     "moving or staying at every place.",
-                    "An effective field is the mean absolute gradient of the centre unit, taken back through the motions: of "
-                    "the reference frame's unit, which shows what the network brings together, and of the mean over all "
-                    "frames, which is wide by the motions alone.",
+                    "An effective field is the mean absolute gradient of the centre unit, mapped back through the motions: of "
+                    "the reference frame's unit, which shows the information that the network combines, and of the mean over "
+                    "all frames, which is wide because of the motions alone.",
                     "The share through other frames is the part of the gradient's mass that reaches the reference frame's "
                     "unit from other frames, in folded form through moved channels: 0 for a 2D network and for frames that "
                     "never meet.",
@@ -258,5 +266,5 @@ def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def shown_path(path: Path) -> str:
-    """A path as one types it from here, where it lies below."""
+    """A path relative to the working folder, if it lies inside."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

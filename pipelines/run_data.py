@@ -43,7 +43,7 @@ def loading_of(run: Path) -> LoadingConfig | None:
 
 
 def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: str | None = None) -> RunData:
-    """The data of a run, or `data`: read as in the run's training but for what is given, its classes numbered as there.
+    """The data of a run, or `data`: read as in the run's training except for the given options, with the same class numbers.
 
     Of the run's own data the parts stay those of the training, file by file, whatever the folder has gained or lost.
     Raises UserError where the classes have other names, or an option would do nothing.
@@ -122,7 +122,7 @@ def notes_on(
         notes.append(f"{dataset.name} has changed since the training: {what}.")
     if dataset.left_out:
         notes.append(
-            f"{dataset.left_out:,} image(s) of {dataset.name} are in neither part of the training's split and are left out."
+            f"{dataset.left_out:,} image(s) of {dataset.name} are in neither part of the training's split and are skipped."
         )
     trained_on = sum(record.identity.trained_on(dataset.identity.test.contents))
     if trained_on:

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 def search_labels(trial: Mapping[str, Any]) -> Labels:
     """The labels of the search of one form and seed."""
     return {
-        "arm": "search", "form": trial["form"], "T": str(trial["problem"]["frames"]), "seed": str(trial["seed"]),
+        "arm": "search",
+        "form": trial["form"],
+        "T": str(trial["problem"]["frames"]),
+        "seed": str(trial["seed"]),
         "epochs": str(trial["search"]["epochs"]),
-    }  # fmt: skip
+    }
 
 
 def pass_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -55,19 +55,14 @@ class SearchResult:
     seconds: float
 
 
-def search(
-    *,
-    space: str = "affine-one",
-    search: SearchConfig = SearchConfig(),
-    **shared: Any,
-) -> SearchResult:
+def search(*, space: str = "affine-one", search: SearchConfig = SearchConfig(), **shared: Any) -> SearchResult:
     """Searches the motions that serve a network best (Differentiable Augmentation Search); the test set is not read.
 
     The same seed finds the same policy: it decides magnitudes, halves, weights and order.
 
     Args:
         space: search space: a name, or a TOML file.
-        search: how the search is run.
+        search: settings of the search.
         shared: the options of `fieldshift.experiment.Experiment`: data, task, network, temporal, frames, form, seed,
             architecture, loading, cluster, tracking, out, resume.
     """
@@ -127,7 +122,7 @@ def check_edges(search: SearchConfig, space: Space) -> None:
 def space_of_search(space: Space, search: SearchConfig, given: Sequence[AnyPolicy] = ()) -> Space:
     """The space with as many edges per node as the searches keep, or as the given policy of this space was found with.
 
-    Random policies are drawn from it, so that they are as large as what they are compared with.
+    Random policies are drawn from it, so that they have the size of the policies that they are compared with.
     """
     kept = search.edges_per_node
     for policy in given:

@@ -1,4 +1,4 @@
-"""The plan of a study: its options, checked, and what they come to on the data."""
+"""The plan of a study: its options, checked with and without the data."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class StudyPlan:
         search: settings of the searches.
         frame_counts: numbers of frames asked for, None for the default ones.
         frame_seeds: number of seeds of the frame sweep.
-        comparison: what the comparison trains.
+        comparison: settings of the comparison.
     """
 
     experiment: Experiment
@@ -219,7 +219,7 @@ def check_sweep(plan: StudyPlan, dataset: DataSet, space: Space, edges: dict[For
 
 
 def study_arms(arms: list[str] | None, form: Form | None, temporal: str) -> list[str]:
-    """The arms to compare: of one form, or of both. Raises UserError for a named arm of the form that is left out."""
+    """The arms to compare: of one form, or of both. Raises UserError for a named arm of another form."""
     everything = check_arms(None, form or "video", temporal)
     if form == "video":
         everything = [name for name in everything if arm_named(name).form == "video"]

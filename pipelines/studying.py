@@ -21,15 +21,7 @@ from fieldshift.training import Recipe
 from pipelines.comparison import Comparison, ComparisonPlan, run_comparison
 from pipelines.field_records import record_on_trials
 from pipelines.fields import FieldResult, run_fields
-from pipelines.policies import (
-    FOLDER,
-    SEARCHES,
-    ArmPolicies,
-    policies_searched,
-    record_of,
-    run_searches,
-    search_cluster,
-)
+from pipelines.policies import FOLDER, SEARCHES, ArmPolicies, policies_searched, record_of, run_searches, search_cluster
 from pipelines.searching import SearchResult
 from pipelines.study_plan import (
     STAGES,
@@ -107,16 +99,16 @@ def study(  # noqa: PLR0913 - the options of a command
             operations of the most expensive search.
         frame_counts: numbers of frames in the frame sweep, in the folded form those from 3 on; by default 1 3 5, and 3 5 7.
         stages: which stages to run, by default all: search, compare, frames, receptive-field, report.
-        seeds: how many seeds each arm is trained with.
-        frame_seeds: how many seeds each number of frames is trained with.
-        tta_copies: augmented copies for test-time augmentation of arms with a 2D augmentation, which are then judged by it:
-            copies + 1 single-frame passes, so a video of T frames has as many views as fit into them, and is judged plain
-            where that is one; 0 judges all arms plain.
+        seeds: number of seeds for each arm.
+        frame_seeds: number of seeds for each number of frames.
+        tta_copies: augmented copies for test-time augmentation (TTA) of arms with a 2D augmentation, whose score is then the
+            one with TTA: copies + 1 single-frame passes, or as many views of a video of T frames as fit into them (with one
+            view the plain score counts); 0 turns TTA off.
         tune_randaugment: samples of an Optuna search for N and M of the arm randaugment, each trained for as many epochs as
-            the arm; 0 for torchvision's defaults, which arms joined with it (das+randaugment) always have.
-        search: how the searches are run.
+            the arm; 0 uses torchvision's defaults, as arms joined with it (das+randaugment) always do.
+        search: settings of the searches.
         recipe: training recipe, the same in every arm.
-        cluster: where it runs.
+        cluster: processes and machines of the run.
         shared: the options of `fieldshift.experiment.Experiment`: data, task, network, temporal, frames, seed,
             architecture, loading, tracking, out, resume.
     """

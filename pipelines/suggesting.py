@@ -1,4 +1,4 @@
-"""Settings that suit a person's own data, worked out from what is in it and from this machine."""
+"""Suggested settings for a user's own data, from its contents and this machine."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Suggestion:
         search_epochs: passes of the supernet, likewise.
         crop: pixels of the random crop.
         trials_at_once: trials side by side on this machine.
-        free: bytes of memory that were free, of the GPU where there is one.
-        an_image: bytes that one image's video takes in a training step.
+        free: free bytes of memory, of the GPU if there is one.
+        an_image: bytes of one image's video in a training step.
     """
 
     network: str
@@ -117,9 +117,14 @@ def free_memory() -> int:
 
 def video_card(dataset: DataSet, network: str, frames: int) -> NetworkCard:
     return network_card(
-        dataset, dataset.name, arm_named("replicate"), network=network, temporal="tsm",
-        policy=Policy.replicate(frames), architecture=NetworkConfig(),
-    )  # fmt: skip
+        dataset,
+        dataset.name,
+        arm_named("replicate"),
+        network=network,
+        temporal="tsm",
+        policy=Policy.replicate(frames),
+        architecture=NetworkConfig(),
+    )
 
 
 def videos_a_second(dataset: DataSet, chosen: Suggestion) -> float:

@@ -35,15 +35,24 @@ def record_arms(session: Session, rows: pd.DataFrame, summary: pd.DataFrame) -> 
         arm, reading = str(row["arm"]), str(row["reading"])
         trial = first.loc[arm]
         labels = {
-            "arm": arm, "form": str(trial["form"]), "T": str(trial["policy_frames"]), "frames": str(trial["frames"]),
-            "reading": reading, "seeds": str(row["n"]), "epochs": f"{row['epochs']:g}", **budgets([reading]),
-        }  # fmt: skip
+            "arm": arm,
+            "form": str(trial["form"]),
+            "T": str(trial["policy_frames"]),
+            "frames": str(trial["frames"]),
+            "reading": reading,
+            "seeds": str(row["n"]),
+            "epochs": f"{row['epochs']:g}",
+            **budgets([reading]),
+        }
         run = session.child(arm_key(arm, reading), labels, stage=ARM, name=f"{run_name(labels)} mean of {row['n']}")
         kind = "tta_" if row["judged"] == "averaged" else ""
         scores = {
-            "mean": row["judged_mean"], "interval_low": row[f"{kind}low"], "interval_high": row[f"{kind}high"],
-            "lowest_seed": min(row["judged_scores"]), "highest_seed": max(row["judged_scores"]),
-        }  # fmt: skip
+            "mean": row["judged_mean"],
+            "interval_low": row[f"{kind}low"],
+            "interval_high": row[f"{kind}high"],
+            "lowest_seed": min(row["judged_scores"]),
+            "highest_seed": max(row["judged_scores"]),
+        }
         run.log_metrics(
             finite({score_metric(name, score_name): 100 * score for name, score in scores.items()} | costs(row))
         )
@@ -102,9 +111,11 @@ def record_lengths(session: Session, rows: pd.DataFrame) -> None:
                 **costs(means),
             }
             run = session.child(
-                f"length-{arm}-{count}", {**labels, "T": str(count), "seeds": str(len(trials))}, stage=LENGTH,
+                f"length-{arm}-{count}",
+                {**labels, "T": str(count), "seeds": str(len(trials))},
+                stage=LENGTH,
                 name=f"{arm} T{count} mean of {len(trials)}",
-            )  # fmt: skip
+            )
             run.log_metrics(finite({**numbers, "cost/T": count}))
             run.close("FINISHED")
             line.log_metrics(

@@ -60,14 +60,14 @@ def sweep_frames(
     recipe: Recipe = Recipe(),
     **shared: Any,
 ) -> FrameSweep:
-    """Trains one policy with videos of different length; a magnitude is what the farthest frame gets, at every length.
+    """Trains one policy with videos of different length; at every length a magnitude is that of the farthest frame.
 
     In the folded form the networks read one frame, and the number of frames decides the step between neighbouring ones.
 
     Args:
         policy: policy file, or run folder of a search.
         frame_counts: numbers of frames; by default 1 2 3 5 8 16, in the folded form from 3 on.
-        seeds: how many seeds each number of frames is trained with.
+        seeds: number of seeds for each number of frames.
         recipe: training recipe.
         shared: the options of `fieldshift.experiment.Experiment` but frames: data, task, network, temporal, form, seed,
             architecture, loading, cluster, tracking, out, resume.
@@ -110,7 +110,7 @@ def sweep_frames(
 def swept_arm(
     experiment: Experiment, dataset: DataSet, form: Form, policies: ArmPolicies, counts: list[int], recipe: Recipe
 ) -> SweptArm:
-    """The arm of a study's sweep in a form; the folded one trains until it has spent what the study's videos spend."""
+    """The arm of a study's sweep in a form; the folded one trains at equal compute with the study's videos."""
     from fieldshift.training import equal_compute_epochs
 
     arm = MOVED_ARMS[form]

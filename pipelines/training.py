@@ -56,7 +56,7 @@ def train(
         arm: which arm to train; by default das (das-folded with --form folded) with a policy, none without. Any arm may be
             joined with a 2D augmentation, such as das-folded+affine.
         space: search space that the arm random-policy draws from.
-        tta_copies: augmented copies for test-time augmentation of an arm with a 2D augmentation; 0 leaves it out.
+        tta_copies: augmented copies for test-time augmentation (TTA) of an arm with a 2D augmentation; 0 turns it off.
         align: fuse a segmenter's maps in the reference frame.
         recipe: training recipe.
         shared: the options of `fieldshift.experiment.Experiment`: data, task, network, temporal, frames, form, seed,

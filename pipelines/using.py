@@ -49,7 +49,7 @@ def evaluate(
         run: folder of `fieldshift train`, or of one trial of a comparison.
         form: refuse a run whose network has another form (video or folded); by default the run's own.
         data: data set; by default the one it was trained on.
-        tta_copies: augmented copies for test-time augmentation of an arm with a 2D augmentation; 0 leaves it out.
+        tta_copies: augmented copies for test-time augmentation (TTA) of an arm with a 2D augmentation; 0 turns it off.
         align: fuse a segmenter's maps in the reference frame.
         out: folder for the result; by default runs/evaluate.
         resume: score again into a folder that holds the same evaluation.
@@ -84,9 +84,16 @@ def evaluate(
     objective = objective_for(card.task, len(card.classes), card.ignore_index)
     with progress("scoring", len(dataset.test)) as bar:
         found = evaluate_network(
-            network, dataset.test, plan=card.plan(), objective=objective, device=device, align=align,
-            copies=tta_copies, each_map=True, scored=bar.advance,
-        )  # fmt: skip
+            network,
+            dataset.test,
+            plan=card.plan(),
+            objective=objective,
+            device=device,
+            align=align,
+            copies=tta_copies,
+            each_map=True,
+            scored=bar.advance,
+        )
     result = EvaluationResult(objective.score_name, found.score, found.score_tta, found.loss, len(dataset.test))
     say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
     if result.score_averaged is not None:
@@ -113,7 +120,7 @@ def predict(
         images: picture files; written without an option's name, after the options.
         top: how many classes to print for each picture, the likeliest first.
         json: print one JSON object per picture, its classes the likeliest first, instead of a table; with trained_on where the
-            run tells which pictures it learned from.
+            run records its training images.
     """
     described = check_run(run, form)
     if described["task"] != "classification":

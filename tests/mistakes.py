@@ -69,7 +69,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "budget": (["compare", "--budgets", "equal-epoch"], "Did you mean 'equal-epochs'"),
     "budget of an unknown cost": (
         ["compare", "--policy", "POLICY", "--budgets", "search-included"],
-        "does not tell what its search cost",
+        "does not record the cost of its search",
     ),
     "frames": (["train", "--frames", "0"], "--frames is 0"),
     "folder that is a file": (["train", "--out", "FILE"], "is a file; give a folder"),

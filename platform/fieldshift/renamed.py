@@ -9,10 +9,7 @@ from typing import Any
 
 from fieldshift.errors import UserError
 
-RENAMED = {
-    "average_copies": "tta_copies",
-    "readings": "budgets",
-}
+RENAMED = {"average_copies": "tta_copies", "readings": "budgets"}
 """Former names of options with the present ones. Files of runs keep the former: their digests and readers depend on them."""
 
 HIDDEN = {"search.frames": "give --frames alone"}

@@ -81,7 +81,7 @@ def test_the_theory_of_torchvisions_others(
 
 def test_a_detectors_backbone_reads_single_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["receptive-field", "--network", "ssd300_vgg16", "--temporal", "tsm", "--frames", "3"]) == 2
-    assert "the backbone alone is looked at" in capsys.readouterr().err
+    assert "only the backbone is analysed" in capsys.readouterr().err
 
 
 def test_other_networks_are_described_where_places_are_named(own: str, capsys: pytest.CaptureFixture[str]) -> None:

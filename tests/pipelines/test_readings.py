@@ -74,7 +74,7 @@ def test_randaugment_pays_its_tuning_at_the_epochs_it_is_used_with(samples: int,
     assert budget.epochs_at("randaugment", SEARCH_INCLUDED) == epochs
     assert budget.charged("randaugment", SEARCH_INCLUDED) == samples * (2_600 * epochs + 200)
     dearest = max(search, samples * (2_600 * 18 + 200))
-    assert budget.dearest == dearest
+    assert budget.most_expensive == dearest
     assert budget.epochs_at("none", SEARCH_INCLUDED) == round((54_000 + dearest) / 3_000)
     spent = 3_000 * epochs + budget.charged("randaugment", SEARCH_INCLUDED)
     assert spent <= 54_000 + dearest
@@ -84,7 +84,7 @@ def test_randaugment_pays_its_tuning_at_the_epochs_it_is_used_with(samples: int,
 def test_the_dearest_search_is_unknown_where_one_is(unknown: str) -> None:
     searches = {**SEARCHES, unknown: math.nan}
     budget = Budget(epochs=6, images=100, video=VIDEO, flops=FLOPS, searches=searches)
-    assert math.isnan(budget.dearest)
+    assert math.isnan(budget.most_expensive)
     assert plain(budget.record(READINGS[:2]))["dearest_search"] is None
 
 
@@ -107,8 +107,8 @@ def test_the_reading_with_searches_needs_their_cost(capsys: pytest.CaptureFixtur
     assert with_known_costs(everything[:2], named=True, searched=True, unknown=["p.json"]) == everything[:2]
     capsys.readouterr()
     assert with_known_costs(everything, named=False, searched=True, unknown=["p.json"]) == everything[:2]
-    assert "p.json does not tell what its search cost" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(UserError, match=r"p\.json does not tell what its search cost"):
+    assert "p.json does not record the cost of its search" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(UserError, match=r"p\.json does not record the cost of its search"):
         with_known_costs(everything, named=True, searched=True, unknown=["p.json"])
 
 
@@ -166,7 +166,7 @@ def test_a_searched_policy_brings_its_cost_and_a_written_one_has_none(
     assert main([*words, written, "--budgets", *BUDGETS, "--out", str(tmp_path / "refused")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "policy.json does not tell what its search cost" in error
+    assert "policy.json does not record the cost of its search" in error
     assert not (tmp_path / "refused").exists()
     assert main([*words, written, "--out", str(tmp_path / "without")]) == 0
     assert "without the reading at equal compute, search included" in " ".join(capsys.readouterr().out.split())

@@ -65,7 +65,7 @@ class Budget:
         if self.is_tuned(arm):
             return self._tuned_epochs(arm)
         spent = self._epoch(self.flops[arm] if is_video else self.video) * self.epochs
-        return max(1, round((spent + self.dearest - self.searches[arm]) / self._epoch(self.flops[arm])))
+        return max(1, round((spent + self.most_expensive - self.searches[arm]) / self._epoch(self.flops[arm])))
 
     def charged(self, arm: str, reading: str) -> float:
         """Operations of the arm's own search or tuning."""
@@ -74,7 +74,7 @@ class Budget:
         return self.searches[arm]
 
     @property
-    def dearest(self) -> float:
+    def most_expensive(self) -> float:
         """Operations of the most expensive search or tuning (at the epochs of equal compute); NaN where one is unknown."""
         tuned = [self.charged(arm, EQUAL_COMPUTE) for arm in self.flops if self.is_tuned(arm)]
         spent = [*self.searches.values(), *tuned]
@@ -86,7 +86,10 @@ class Budget:
     def record(self, readings: Sequence[str]) -> dict[str, Any]:
         """The budget as a result file holds it: its parts, and each arm's epochs and charge at each reading."""
         return {
-            "epochs": self.epochs, "images_per_epoch": self.images, "video_flops": self.video, "dearest_search": self.dearest,
+            "epochs": self.epochs,
+            "images_per_epoch": self.images,
+            "video_flops": self.video,
+            "dearest_search": self.most_expensive,
             "arms": {
                 arm: {
                     "flops": self.flops[arm],
@@ -95,7 +98,7 @@ class Budget:
                 }
                 for arm in self.flops
             },
-        }  # fmt: skip
+        }
 
     def _epoch(self, flops: int) -> int:
         from fieldshift.training.cost import BACKWARD_FACTOR
@@ -147,14 +150,14 @@ def check_copies(copies: int) -> None:
 def with_known_costs(wanted: list[str], *, named: bool, searched: bool, unknown: Sequence[str]) -> list[str]:
     """The readings that are possible: the one that includes searches needs searches of known cost.
 
-    `searched` tells whether anything is searched or tuned, `unknown` names the policies whose search cost is unknown.
+    `searched`: whether anything is searched or tuned, `unknown` names the policies whose search cost is unknown.
     Raises UserError where the reading was `named` and has an unknown cost; else it is skipped with a message.
     """
     if SEARCH_INCLUDED not in wanted:
         return wanted
     rest = [name for name in wanted if name != SEARCH_INCLUDED]
     if unknown:
-        reason = f"{unknown[0]} does not tell what its search cost"
+        reason = f"{unknown[0]} does not record the cost of its search"
         if named:
             raise UserError(
                 f"--budgets has search-included, but {reason}; give the policy of a search of this version, or leave that "

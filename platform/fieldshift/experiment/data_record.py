@@ -37,9 +37,13 @@ def run_folder_of(folder: Path) -> Path:
 
 def write_record(folder: Path, dataset: DataSet) -> None:
     values: dict[str, Any] = {
-        "schema": SCHEMA, "version": VERSION, "name": dataset.name, "digest": dataset.digest,
-        "protocol": dataset.protocol, "samples": None if dataset.identity is None else dataset.identity.to_plain(),
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "version": VERSION,
+        "name": dataset.name,
+        "digest": dataset.digest,
+        "protocol": dataset.protocol,
+        "samples": None if dataset.identity is None else dataset.identity.to_plain(),
+    }
     write_whole(folder / FILE, json.dumps(values, separators=(",", ":")) + "\n")
 
 
@@ -53,7 +57,9 @@ def read_record(folder: Path) -> DataRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError):
-        raise UserError(f"{path} cannot be read; restore it, or delete it to go on without knowing the data.") from None
+        raise UserError(
+            f"{path} cannot be read; restore it, or delete it to continue without a record of the data."
+        ) from None
     unfit = UserError(f"{path} does not describe the data of a run; restore it, or delete it.")
     if not isinstance(values, dict) or values.get("schema") != SCHEMA or not isinstance(values.get("version"), int):
         raise unfit
@@ -80,15 +86,19 @@ def keep_record(folder: RunFolder, dataset: DataSet) -> None:
     held = read_record(folder.path)
     digest = digest_without_record(folder.path, dataset) if held is None else held.digest
     if digest is None:
-        say(f"{folder.path} has no {FILE} (an earlier version of FieldShift made it): whether {dataset.name} has changed "
-            "since is unknown.")  # fmt: skip
+        say(
+            f"{folder.path} has no {FILE} (an earlier version of FieldShift made it): whether {dataset.name} has changed "
+            "since is unknown."
+        )
     elif digest != dataset.digest:
-        what = None if held is None or held.identity is None or dataset.identity is None else changes(
-            held.identity, dataset.identity
-        )  # fmt: skip
+        what = (
+            None
+            if held is None or held.identity is None or dataset.identity is None
+            else changes(held.identity, dataset.identity)
+        )
         raise UserError(
             f"{dataset.name} has changed since {folder.path} was made ({what or 'its digest is another'}); restore the data, "
-            "or give another --out to start anew."
+            "or give another --out to start again."
         )
 
 

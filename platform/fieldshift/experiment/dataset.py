@@ -1,4 +1,4 @@
-"""The data set of an experiment: loaded by name, with what a person should know of how it was read."""
+"""The data set of an experiment: loaded by name, with a report of how it was read."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
 
 
 def say_reading(dataset: DataSet) -> None:
-    """Prints how the data were read, and one line per finding that a person should know of."""
+    """Prints how the data were read, and one line per finding."""
     say(dataset.reading())
     for finding in dataset.findings:
         say(f"  note: {finding}")
     named = f"`fieldshift check --data {dataset.name}` names them."
     if dataset.skipped:
-        say(f"{dataset.skipped} file(s) or sample(s) of {dataset.name} cannot be used and are left out; {named}")
+        say(f"{dataset.skipped} file(s) or sample(s) of {dataset.name} cannot be used and are skipped; {named}")
     if dataset.leaked:
         say(f"{dataset.leaked} test image(s) of {dataset.name} are in train too, so scores will be too good; {named}")

@@ -26,15 +26,21 @@ def budgets(readings: Iterable[str]) -> Labels:
 
 
 def card_labels(card: NetworkCard) -> Labels:
-    """The labels of a network: its arm, what it reads, and the motions that it reads it by.
+    """The labels of a network: its arm, its input, and its motions.
 
     T is the number of frames of the motions; in the folded form, which reads one frame, it decides the step.
     """
     return {
-        "arm": card.arm, "form": card.form, "T": str(card.policy_frames), "frames": str(card.frames),
-        "network": card.network, "temporal": card.temporal, "data": card.data, "task": card.task,
+        "arm": card.arm,
+        "form": card.form,
+        "T": str(card.policy_frames),
+        "frames": str(card.frames),
+        "network": card.network,
+        "temporal": card.temporal,
+        "data": card.data,
+        "task": card.task,
         **policy_labels(card.motions),
-    }  # fmt: skip
+    }
 
 
 def policy_labels(policy: AnyPolicy | None) -> Labels:
@@ -50,9 +56,12 @@ def trial_labels(trial: Trial, readings: Iterable[str]) -> Labels:
     from fieldshift.training import NetworkCard
 
     return {
-        **card_labels(NetworkCard.from_plain(trial.card)), "seed": str(trial.seed), "reading": trial.reading,
-        "epochs": str(trial.recipe["epochs"]), **budgets(readings),
-    }  # fmt: skip
+        **card_labels(NetworkCard.from_plain(trial.card)),
+        "seed": str(trial.seed),
+        "reading": trial.reading,
+        "epochs": str(trial.recipe["epochs"]),
+        **budgets(readings),
+    }
 
 
 def run_name(labels: Mapping[str, str]) -> str:
@@ -92,7 +101,10 @@ def score_metric(kind: str, score_name: str) -> str:
 def costs(row: Mapping[Any, Any]) -> dict[str, float]:
     """The costs of an arm, in the sections of MLflow's charts."""
     found = {
-        "cost/MFLOP_per_image": row["flops"] / 1e6, "cost/parameters": row["parameters"], "cost/epochs": row["epochs"],
-        "cost/training_s": row["seconds"], "cost/search_s": row.get("search_seconds"),
-    }  # fmt: skip
+        "cost/MFLOP_per_image": row["flops"] / 1e6,
+        "cost/parameters": row["parameters"],
+        "cost/epochs": row["epochs"],
+        "cost/training_s": row["seconds"],
+        "cost/search_s": row.get("search_seconds"),
+    }
     return {name: float(value) for name, value in found.items() if value is not None}

@@ -34,10 +34,10 @@ class Experiment:
         frames: frames of the video; in the folded form they decide the step between neighbouring frames.
         form: video (T moved frames) or folded (one frame, whose channels move).
         seed: seed of weights, order, augmentation and search; with several seeds, the first one.
-        architecture: how the network is built, beside its name.
-        loading: how files are read.
-        cluster: where it runs.
-        tracking: where it is recorded.
+        architecture: further settings of the network.
+        loading: settings of reading data.
+        cluster: processes and machines of the run.
+        tracking: where the run is recorded.
         out: run folder; by default runs/COMMAND.
         resume: resume the run in that folder; finished parts are kept.
     """
@@ -88,7 +88,7 @@ class Experiment:
         if digest and dataset.digest != digest:
             raise UserError(
                 f"{self.data} has changed since this run began (digest {digest}, now {dataset.digest}); restore it and "
-                "--resume, or start anew."
+                "--resume, or start again."
             )
         return dataset
 

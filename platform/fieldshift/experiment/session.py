@@ -18,13 +18,7 @@ from fieldshift.console import lasting_output, say
 from fieldshift.errors import UserError
 from fieldshift.experiment.data_record import FILE, keep_record
 from fieldshift.experiment.labels import colour
-from fieldshift.run_folder import (
-    RunFolder,
-    check_semantics,
-    config_digest,
-    environment,
-    open_run_folder,
-)
+from fieldshift.run_folder import RunFolder, check_semantics, config_digest, environment, open_run_folder
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
 from fieldshift.tracking.spool import Spool
@@ -203,7 +197,7 @@ def open_session(
             yield session
     except KeyboardInterrupt:
         session.close("KILLED")
-        say(f"Interrupted. Add --resume --out {folder.path} to the same command to go on.")
+        say(f"Interrupted. Add --resume --out {folder.path} to the same command to continue.")
         raise
     except BaseException:
         session.close("FAILED")

@@ -32,13 +32,7 @@ def tuning_cost(dataset: DataSet, recipe: Recipe, samples: int) -> TuningCost:
 
 
 def tune_randaugment(
-    session: Session,
-    experiment: Experiment,
-    dataset: DataSet,
-    recipe: Recipe,
-    samples: int,
-    *,
-    reading: str,
+    session: Session, experiment: Experiment, dataset: DataSet, recipe: Recipe, samples: int, *, reading: str
 ) -> dict[str, Any]:
     """Finds N and M with the best score on a held-out fifth of the training images; also returns the epochs of all samples.
 
@@ -50,10 +44,7 @@ def tune_randaugment(
     name = f"tune-{trial.key}"
     fixed = replace(trial, folder=str(session.path / "trials" / name), holdout=HELD_OUT).plain()
     del fixed["key"], fixed["augmentation"]
-    with (
-        placed(cluster, on_ray=workers_of_trials(cluster) > 0),
-        progress("tuning RandAugment", samples) as bar,
-    ):
+    with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress("tuning RandAugment", samples) as bar:
         tuning = tune_trials(
             run_tuning_trial,
             randaugment_space(),
