@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+DEADLINE_S = 5.0
+
 
 def free_port(host: str = "127.0.0.1") -> int:
     """A port of `host` that no process listens at."""
@@ -12,10 +14,10 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
-def refusal(host: str, port: int, deadline_s: float = 5.0) -> str | None:
+def refusal(host: str, port: int) -> str | None:
     """The reason why no connection to a port is accepted within the deadline; None if one is."""
     try:
-        socket.create_connection((host, port), timeout=deadline_s).close()
+        socket.create_connection((host, port), timeout=DEADLINE_S).close()
     except (OSError, UnicodeError) as error:
         return getattr(error, "strerror", None) or str(error)
     return None

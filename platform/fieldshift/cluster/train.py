@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
@@ -50,7 +49,6 @@ def run_workers(
     cluster: ClusterConfig,
     name: str,
     storage: Path,
-    modules: Sequence[ModuleType] = (),
     on_report: OnReport | None = None,
 ) -> dict[str, Any]:
     """Runs `function(payload, context)` on every worker and returns the return value of rank 0.
@@ -65,7 +63,6 @@ def run_workers(
         payload: Plain values, the configuration of the run; a digest of it is part of the run's name.
         name: Name of the run, letters, digits, and ._=-
         storage: Folder for Ray's own files; shared by all nodes where the cluster has several.
-        modules: Packages that the workers of a joined cluster receive.
         on_report: Called with rank 0's reports in this process (on a cluster in a separate thread); returning True
             stops the run at the workers' next report.
 
@@ -77,7 +74,7 @@ def run_workers(
     """
     if cluster.workers == 0:
         return run_here(function, payload, device=local_device(cluster), on_report=on_report)
-    with connect(cluster, modules):
+    with connect(cluster):
         check_shared(storage.resolve())
         return fit(
             function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name, storage=storage,

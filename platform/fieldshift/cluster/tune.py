@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
@@ -36,7 +35,6 @@ def run_trials(
     on_report: OnTrialReport | None = None,
     on_done: OnDone | None = None,
     resume: bool = False,
-    modules: Sequence[ModuleType] = (),
 ) -> list[TrialResult]:
     """Runs `function(trial, context)` for every trial and returns the results in the order of `trials`.
 
@@ -52,7 +50,6 @@ def run_trials(
         on_report: Called with (trial, metrics) in this process for every report.
         on_done: Called with each TrialResult as it ends; stored ones first.
         resume: Reads finished trials from `storage` instead of running them again.
-        modules: Packages that the workers of a joined cluster receive.
 
     Raises:
         UserError: One trial exceeds the cluster, or a stored trial has another configuration.
@@ -82,7 +79,7 @@ def run_trials(
         for trial in missing:
             done(run_trial_here(function, trial, device=device, on_report=forward))
     elif missing:
-        with connect(cluster, modules):
+        with connect(cluster):
             check_shared(storage.resolve())
             _run_on_ray(function, missing, cluster=cluster, name=name, storage=storage, on_report=on_report, done=done)
     return [finished[str(trial["key"])] for trial in trials]

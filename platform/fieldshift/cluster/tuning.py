@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 from fieldshift.cluster.config import ClusterConfig
@@ -64,7 +63,6 @@ def tune_trials(
     on_report: OnTrialReport | None = None,
     on_done: OnDone | None = None,
     resume: bool = False,
-    modules: Sequence[ModuleType] = (),
 ) -> Tuning:
     """Searches `space` for the values that optimise `metric`: Optuna's TPE proposes samples, ASHA stops bad ones early.
 
@@ -105,7 +103,7 @@ def tune_trials(
     if missing > 0 and cluster.trials_at_once == 0:
         _tune_here(task, kept, missing, cluster=cluster, on_report=on_report, done=done)
     elif missing > 0:
-        with connect(cluster, modules):
+        with connect(cluster):
             check_shared(storage.resolve())
             _tune_on_ray(
                 task, kept, missing, cluster=cluster, name=name, storage=storage, on_report=on_report, done=done

@@ -34,24 +34,21 @@ def conditions_section(
     conditions: Mapping[str, str],
     commands: Sequence[str],
     cautions: Sequence[str],
-    machine: str | None = None,
-    packages: Mapping[str, str] | None = None,
-    title: str = "Conditions and caveats",
 ) -> Section:
     """The section with the conditions of the numbers and their limitations.
 
     conditions are names with values in the given order (data, protocol, network, recipe, seeds, ...); commands repeat
-    the study; cautions are whole sentences, those of `caveats(summary)` and others. machine and packages are by default
-    those of this process; give them if the study ran elsewhere.
+    the study; cautions are whole sentences, those of `caveats(summary)` and others. Machine and versions are
+    those of this process.
     """
-    found = packages if packages is not None else {"python": platform.python_version(), **versions(*PACKAGES)}
+    found = {"python": platform.python_version(), **versions(*PACKAGES)}
     items = [
         *((name[:1].upper() + name[1:], value) for name, value in conditions.items()),
-        ("Hardware", machine if machine is not None else hardware()),
+        ("Hardware", hardware()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in found.items())),
     ]
     return Section(
-        title,
+        "Conditions and caveats",
         [
             Definitions(items),
             Heading("Commands to repeat the study"),

@@ -57,10 +57,10 @@ def figure_svg(figure: Figure) -> str:
     return stream.getvalue()
 
 
-def figure_png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
+def figure_png(figure: Figure) -> bytes:
     """The figure as PNG bytes."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
+    figure.savefig(stream, format="png", dpi=PNG_DPI)
     return stream.getvalue()
 
 

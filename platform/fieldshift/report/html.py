@@ -21,40 +21,23 @@ if TYPE_CHECKING:
 NUMERIC = re.compile(r"^[-+<]?[\d,.]+")
 
 
-def write_report(
-    path: str | Path,
-    *,
-    title: str,
-    sections: Sequence[Section],
-    subtitle: str = "",
-    date: datetime.date | None = None,
-    language: str = "en",
-) -> Path:
+def write_report(path: str | Path, *, title: str, sections: Sequence[Section], subtitle: str = "") -> Path:
     """Writes the report as one HTML file that needs no other file, whole or not at all, and returns its path.
 
     Figures are inline SVG or base64 PNG, the style sheet is inside. The page has a table of contents, numbered sections,
-    tables and figures with captions, follows the reader's light or dark setting and prints in black on white. `date` is
-    today by default. The folder is created.
+    tables and figures with captions, follows the reader's light or dark setting and prints in black on white. The folder
+    is created.
     """
-    page = render_report(title=title, sections=sections, subtitle=subtitle, date=date, language=language)
-    return write_whole(Path(path), page)
+    return write_whole(Path(path), render_report(title=title, sections=sections, subtitle=subtitle))
 
 
-def render_report(
-    *,
-    title: str,
-    sections: Sequence[Section],
-    subtitle: str = "",
-    date: datetime.date | None = None,
-    language: str = "en",
-) -> str:
+def render_report(*, title: str, sections: Sequence[Section], subtitle: str = "") -> str:
     """Renders the HTML text that `write_report` writes."""
     tables, figures = count(1), count(1)
     return _environment().get_template("page.html.jinja").render(
         title=title,
         subtitle=subtitle,
-        language=language,
-        day=(date or datetime.date.today()).isoformat(),
+        day=datetime.date.today().isoformat(),
         sections=[(section.title, list(_numbered(section.blocks, tables, figures))) for section in sections],
     )  # fmt: skip
 

@@ -48,7 +48,7 @@ class Difference:
         return "loses" if self.high < 0 else "cannot be told apart"
 
 
-def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+def estimate(values: Sequence[float]) -> Estimate:
     """The mean of runs with its Student-t interval: mean +- t(n - 1) * std / sqrt(n), std with n - 1.
 
     A NaN among the values makes every number NaN, so that a missing run is never skipped silently.
@@ -63,13 +63,11 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     if n == 1:
         return Estimate(n=1, mean=mean, low=math.nan, high=math.nan, std=math.nan)
     std = float(sample.std(ddof=1))
-    reach = float(t.ppf(0.5 + confidence / 2, n - 1)) * std / math.sqrt(n)
+    reach = float(t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * std / math.sqrt(n)
     return Estimate(n=n, mean=mean, low=mean - reach, high=mean + reach, std=std)
 
 
-def paired_difference(
-    ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float], confidence: float = CONFIDENCE
-) -> Difference:
+def paired_difference(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> Difference:
     """The mean difference ours - theirs over common keys (seeds), with its interval and p values.
 
     If all differences are equal, their spread is zero: the interval is that one value, and p is 1 if it is zero and 0
@@ -78,7 +76,7 @@ def paired_difference(
     from scipy.stats import ttest_1samp
 
     gaps = [ours[key] - theirs[key] for key in ours if key in theirs]
-    gap = estimate(gaps, confidence)
+    gap = estimate(gaps)
     if gap.n < 2 or math.isnan(gap.mean):
         return Difference(pairs=gap.n, mean=gap.mean, low=gap.low, high=gap.high, p=math.nan, wilcoxon_p=math.nan)
     # Rounding gives equal differences a tiny spread, which is not evidence.

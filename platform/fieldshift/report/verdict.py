@@ -115,16 +115,16 @@ def caveats(summary: pd.DataFrame) -> list[str]:
     return points + [f"{arm}: {note}." for arm, note in noted]
 
 
-def percent(score: float, digits: int = 1) -> str:
+def percent(score: float) -> str:
     """A score in [0, 1] as a percentage without the sign; '-' for NaN."""
-    return "-" if math.isnan(score) else f"{100 * score:.{digits}f}"
+    return "-" if math.isnan(score) else f"{100 * score:.1f}"
 
 
-def points_of(difference: float, digits: int = 1) -> str:
+def points_of(difference: float) -> str:
     """A difference of scores as signed percentage points; '-' for NaN."""
     if math.isnan(difference):
         return "-"
-    text = f"{100 * difference:+.{digits}f}"
+    text = f"{100 * difference:+.1f}"
     return text.replace("-", "+") if float(text) == 0 else text
 
 

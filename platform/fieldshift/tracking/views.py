@@ -131,31 +131,31 @@ def bars(title: str, *metrics: str, runs: int = 40) -> Chart:
     return chart | ({"selectedMetricKeys": list(metrics)} if len(metrics) > 1 else {})
 
 
-def lines(title: str, *metrics: str, runs: int = 40) -> Chart:
+def lines(title: str, *metrics: str) -> Chart:
     """A line chart: one line per run and metric against the step."""
     return {
         "type": "LINE", "displayName": title, "metricKey": metrics[0], "selectedMetricKeys": list(metrics),
-        "runsCountToCompare": runs, "lineSmoothness": 0, "xAxisScaleType": "linear", "scaleType": "linear", "range": {},
+        "runsCountToCompare": 40, "lineSmoothness": 0, "xAxisScaleType": "linear", "scaleType": "linear", "range": {},
         "xAxisKey": "step", "selectedXAxisMetricKey": "", "displayPoints": True, "yAxisKey": "metric",
         "yAxisExpressions": [], "ignoreOutliers": False, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True,
     }  # fmt: skip
 
 
-def points(title: str, x: str, y: str, runs: int = 100) -> Chart:
+def points(title: str, x: str, y: str) -> Chart:
     """A scatter plot: one point per run, one metric against another."""
     x_axis, y_axis = ({"key": key, "type": "METRIC", "dataAccessKey": None} for key in (x, y))
-    return {"type": "SCATTER", "displayName": title, "xaxis": x_axis, "yaxis": y_axis, "runsCountToCompare": runs}
+    return {"type": "SCATTER", "displayName": title, "xaxis": x_axis, "yaxis": y_axis, "runsCountToCompare": 100}
 
 
-def parallel(title: str, params: Sequence[str], metrics: Sequence[str], runs: int = 100) -> Chart:
+def parallel(title: str, params: Sequence[str], metrics: Sequence[str]) -> Chart:
     """A parallel-coordinates chart: one line per run, one axis per parameter and metric."""
     return {"type": "PARALLEL", "displayName": title, "selectedParams": list(params), "selectedMetrics": list(metrics),
-            "runsCountToCompare": runs, "showAllRuns": True}  # fmt: skip
+            "runsCountToCompare": 100, "showAllRuns": True}  # fmt: skip
 
 
-def images(title: str, *keys: str, step: int = 0, runs: int = 40) -> Chart:
+def images(title: str, *keys: str) -> Chart:
     """A grid of the pictures that runs logged under these keys."""
     return {
-        "type": "IMAGE", "displayName": title, "imageKeys": list(keys), "step": step, "runsCountToCompare": runs,
+        "type": "IMAGE", "displayName": title, "imageKeys": list(keys), "step": 0, "runsCountToCompare": 40,
         "showRunParams": False,
     }  # fmt: skip

@@ -39,7 +39,6 @@ CACHED_VALUES = 2**19
 # Torchvision's re-exports are not visible to strict type checkers.
 v2: Any = torchvision_transforms
 
-Fill = float | Sequence[float]
 Moved = tuple[Images, Masks | None]
 Drawn = TypeVar("Drawn")
 Run = Callable[["Augmentation", Images, int, Masks | None], Moved]
@@ -52,11 +51,10 @@ class Augmentation:
     describe it.
     """
 
-    def __init__(self, name: str, transform: Any, fill: Fill, settings: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, transform: Any, settings: Mapping[str, Any]) -> None:
         self.name = name
         self.transform = transform
         self.settings = dict(settings)
-        self.fill = fill_of(fill)
 
     def __repr__(self) -> str:
         inside = ", ".join(f"{key}={value!r}" for key, value in self.settings.items())
@@ -80,14 +78,6 @@ class Augmentation:
         return moved if moved_masks is None else (moved, moved_masks)
 
 
-def fill_of(fill: Fill) -> tuple[float, ...] | None:
-    """None for zero, which is torchvision's default: unlike `fill=0` it does not blend the edge twice (bilinear)."""
-    values = tuple(float(value) for value in (fill if isinstance(fill, Sequence) else [fill]))
-    if any(not 0 <= value <= 255 for value in values):
-        raise UserError(f"The fill is {fill}, but must be 0 to 255, one value or one per channel.")
-    return values if any(values) else None
-
-
 def run_none(arm: Augmentation, images: Images, seed: int, masks: Masks | None) -> Moved:  # noqa: ARG001
     return images, masks
 
@@ -98,7 +88,7 @@ def run_affine(arm: Augmentation, images: Images, seed: int, masks: Masks | None
     mode = transform.interpolation.value
 
     def apply(part: Images, placements: Sequence[Placement], part_masks: Masks | None) -> Moved:
-        return place(part, placements, interpolation=mode, fill=arm.fill, masks=part_masks, mask_fill=IGNORE)
+        return place(part, placements, interpolation=mode, masks=part_masks, mask_fill=IGNORE)
 
     return by_parts(apply, images, draw_affine(transform, size_of(images), generator, len(images)), masks)
 
@@ -107,7 +97,7 @@ def run_chains(draw: Callable[[Any, tuple[int, int], BlockGenerator], list[Op]])
     def run(arm: Augmentation, images: Images, seed: int, masks: Masks | None) -> Moved:
         generator = BlockGenerator(seed)
         chains = [draw(arm.transform, size_of(images), generator) for _ in range(len(images))]
-        return by_parts(lambda *part: apply_chains(*part, mode="nearest", fill=arm.fill), images, chains, masks)
+        return by_parts(lambda *part: apply_chains(*part, mode="nearest"), images, chains, masks)
 
     return run
 
@@ -120,7 +110,7 @@ def run_augmix(arm: Augmentation, images: Images, seed: int, masks: Masks | None
         own = torch.tensor([mixture.own for mixture in drawn], device=part.device).view(-1, 1, 1, 1)
         shares = torch.tensor([mixture.shares for mixture in drawn], device=part.device).view(-1, width, 1, 1, 1)
         chains = [mixture.chains[number] for number in range(width) for mixture in drawn]
-        changed, _ = apply_chains(part.repeat(width, 1, 1, 1), chains, None, mode="bilinear", fill=arm.fill)
+        changed, _ = apply_chains(part.repeat(width, 1, 1, 1), chains, None, mode="bilinear")
         mixed = own * part
         for number, chain in enumerate(changed.chunk(width)):
             mixed.add_(shares[:, number] * chain)
@@ -153,11 +143,9 @@ def by_parts(
     return torch.cat([part for part, _ in parts]), torch.cat(moved_masks) if moved_masks else None
 
 
-def apply_chains(
-    images: Images, chains: Sequence[list[Op]], masks: Masks | None, *, mode: str, fill: tuple[float, ...] | None
-) -> Moved:
+def apply_chains(images: Images, chains: Sequence[list[Op]], masks: Masks | None, *, mode: str) -> Moved:
     for ops in zip_longest(*chains):
-        images, masks = apply_ops(images, ops, interpolation=mode, fill=fill, masks=masks, mask_fill=IGNORE)
+        images, masks = apply_ops(images, ops, interpolation=mode, masks=masks, mask_fill=IGNORE)
     return images, masks
 
 
@@ -185,15 +173,13 @@ def augmentation(
     num_ops: int | None = None,
     magnitude: int | None = None,
     policy: str | None = None,
-    fill: Fill = 0,
 ) -> Augmentation:
     """Returns the arm `name`: none, affine, randaugment, autoaugment, trivialaugment or augmix.
 
     Defaults are torchvision's: RandAugment's `num_ops` 2 and `magnitude` 9 (of 0 to 30), AutoAugment's `policy` "imagenet"
     (or "cifar10", "svhn"), AugMix's severity 3. The affine arm rotates by up to 15 degrees, translates by up to 0.1 of the
-    side, scales by 0.85 to 1.15 and shears by up to 10 degrees, bilinear [D: no published setting]. `fill` (0 to 255, one
-    value or one per channel) fills pixels outside the image, usually with the data set's background. Raises UserError for
-    an unknown name and for a setting that the arm does not have.
+    side, scales by 0.85 to 1.15 and shears by up to 10 degrees, bilinear [D: no published setting]. Pixels from
+    outside of the image are 0. Raises UserError for an unknown name and for a setting that the arm does not have.
     """
     if name not in ARMS:
         raise unknown_name("augmentation", name, ARMS)
@@ -209,21 +195,19 @@ def augmentation(
     policies = {member.value: member for member in v2.AutoAugmentPolicy}
     if policy is not None and policy not in policies:
         raise unknown_name("AutoAugment policy", policy, policies)
-    values = fill_of(fill)
-    outside: Any = None if values is None else list(values)
-    settings: dict[str, Any] = {} if values is None else {"fill": fill}
+    settings: dict[str, Any] = {}
     transform: Any = None
     if name == "affine":
         transform = v2.RandomAffine(AFFINE_DEGREES, AFFINE_TRANSLATE, AFFINE_SCALE, AFFINE_SHEAR,
-                                    v2.InterpolationMode.BILINEAR, outside)  # fmt: skip
+                                    v2.InterpolationMode.BILINEAR, None)  # fmt: skip
     elif name == "randaugment":
         settings |= {"num_ops": 2 if num_ops is None else num_ops, "magnitude": 9 if magnitude is None else magnitude}
-        transform = v2.RandAugment(settings["num_ops"], settings["magnitude"], RANDAUGMENT_LEVELS, fill=outside)
+        transform = v2.RandAugment(settings["num_ops"], settings["magnitude"], RANDAUGMENT_LEVELS)
     elif name == "autoaugment":
         settings |= {"policy": policy or "imagenet"}
-        transform = v2.AutoAugment(policies[settings["policy"]], fill=outside)
+        transform = v2.AutoAugment(policies[settings["policy"]])
     elif name == "trivialaugment":
-        transform = v2.TrivialAugmentWide(fill=outside)
+        transform = v2.TrivialAugmentWide()
     elif name == "augmix":
-        transform = v2.AugMix(fill=outside)
-    return Augmentation(name, transform, fill, settings)
+        transform = v2.AugMix()
+    return Augmentation(name, transform, settings)

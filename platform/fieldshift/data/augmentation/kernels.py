@@ -64,14 +64,13 @@ def apply_ops(
     ops: Sequence[Op | None],
     *,
     interpolation: str,
-    fill: tuple[float, ...] | None,
     masks: Masks | None = None,
     mask_fill: int = 255,
 ) -> tuple[Images, Masks | None]:
     """Applies one op to every image (None and "Identity" leave it unchanged) and moves masks with their images.
 
-    Pixels from outside get `fill` (per channel, 0 to 255; None is 0 without torchvision's blending at the edge), in
-    masks `mask_fill`; masks are sampled "nearest", images with `interpolation` ("nearest" or "bilinear").
+    Pixels from outside are 0, in masks `mask_fill`; masks are sampled "nearest", images with `interpolation` ("nearest" or
+    "bilinear").
     """
     kept: list[int] = []
     placed: list[int] = []
@@ -100,7 +99,7 @@ def apply_ops(
             [grid_of(placement, images.shape[2], images.shape[3], images.device) for placement in placements]
         )
         parts[1], moved_masks = sample(
-            parts[1], grid, interpolation=interpolation, fill=fill,
+            parts[1], grid, interpolation=interpolation,
             masks=None if mask_parts is None else mask_parts[1], mask_fill=mask_fill,
         )  # fmt: skip
         if mask_parts is not None and moved_masks is not None:
@@ -108,7 +107,7 @@ def apply_ops(
     for number, (key, members) in enumerate(groups.items(), start=2):
         if isinstance(key, Op):  # quarter turns, which torchvision does without sampling
             mode = InterpolationMode(interpolation)
-            parts[number] = F.rotate(parts[number], key.magnitude, mode, fill=None if fill is None else list(fill))
+            parts[number] = F.rotate(parts[number], key.magnitude, mode)
             if mask_parts is not None:
                 labels = mask_parts[number][:, None].float()
                 mask_parts[number] = F.rotate(labels, key.magnitude, fill=[float(mask_fill)])[:, 0].long()
@@ -127,13 +126,12 @@ def place(
     placements: Sequence[Placement],
     *,
     interpolation: str,
-    fill: tuple[float, ...] | None,
     masks: Masks | None = None,
     mask_fill: int = 255,
 ) -> tuple[Images, Masks | None]:
     """Samples every image (and mask) once under its own placement, as torchvision's `affine` would one by one."""
     grid = sampling_grid(placements, images.shape[2], images.shape[3], images.device)
-    return sample(images, grid, interpolation=interpolation, fill=fill, masks=masks, mask_fill=mask_fill)
+    return sample(images, grid, interpolation=interpolation, masks=masks, mask_fill=mask_fill)
 
 
 def sample(
@@ -141,21 +139,10 @@ def sample(
     grid: Float[Tensor, "batch height width 2"],
     *,
     interpolation: str,
-    fill: tuple[float, ...] | None,
     masks: Masks | None,
     mask_fill: int,
 ) -> tuple[Images, Masks | None]:
-    values = images.float()
-    if fill is not None:
-        values = torch.cat((values, torch.ones_like(values[:, :1])), dim=1)
-    values = grid_sample(values, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
-    if fill is not None:
-        values, inside = values[:, :-1], values[:, -1:]
-        empty = torch.tensor(fill, dtype=values.dtype, device=values.device).view(1, -1, 1, 1)
-        if interpolation == "nearest":
-            values = torch.where(inside < 0.5, empty, values)
-        else:
-            values = (values - empty).mul_(inside).add_(empty)
+    values = grid_sample(images.float(), grid, mode=interpolation, padding_mode="zeros", align_corners=False)
     moved = values.round_().to(torch.uint8)
     if masks is None:
         return moved, None

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", from_zero: bool | None = None) -> Figure:
+def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy") -> Figure:
     """The mean score of every arm in percent, one panel per reading, with 95 % intervals and one dot per seed.
 
     All panels have the same order of arms: by the judged mean of the last reading, best first. Bars start at zero; if
-    all scores are so close and high that bars would hide the differences, markers on a shortened axis replace them
-    (from_zero=None decides; True and False force). A diamond marks the mean with test-time averaging if it differs.
+    all scores are so close and high that bars would hide the differences, markers on a shortened axis replace them.
+    A diamond marks the mean with test-time averaging if it differs.
     summary comes from `summarise`.
     """
     from matplotlib.lines import Line2D
@@ -46,7 +46,7 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", from_z
     readings = list(dict.fromkeys(summary["reading"]))
     order = _order(summary)
     scores = np.array([score for row in summary["scores"] for score in row], dtype=np.float64)
-    bars = from_zero if from_zero is not None else bool(scores.min() < 0.85 * scores.max())
+    bars = bool(scores.min() < 0.85 * scores.max())
     figure = new_figure(0.95 + 0.29 * len(order))
     panels = figure.subplots(1, len(readings), sharey=True, squeeze=False)[0]
     span = _span(summary, bars)

@@ -30,13 +30,12 @@ STILL = "identity"
 LOSS_WORDS = {"train/loss": "loss on the weights' half", "val/loss": "loss on alpha's half"}
 
 
-def search_history(history: Sequence[Mapping[str, Any]], *, supernet_epochs: int | None = None) -> Figure:
+def search_history(history: Sequence[Mapping[str, Any]]) -> Figure:
     """The mixture weights of a search over its passes, one small panel per edge; below, entropy, identity share and losses.
 
     history has one mapping per pass, as `FoundPolicy.history`: pass, alpha/EDGE/CANDIDATE, search/entropy (of the
-    undecided edges, 1 = undecided), search/identity_share and names that end in "loss"; missing ones are not drawn. A thin
-    line marks the pass after which the selection started, if supernet_epochs is given. If there are more candidates than
-    colours, those with the smallest final weights are grey.
+    undecided edges, 1 = undecided), search/identity_share and names that end in "loss"; missing ones are not drawn. If there
+    are more candidates than colours, those with the smallest final weights are grey.
     """
     assert history, "a search history has at least one pass"
     at = [int(row["pass"]) for row in history]
@@ -61,10 +60,6 @@ def search_history(history: Sequence[Mapping[str, Any]], *, supernet_epochs: int
     )
     named = {LOSS_WORDS.get(name, name.replace("_", " ")): values for name, values in losses(history).items()}
     _curves(loss, at, named, from_zero=False)
-    if supernet_epochs is not None:
-        for axes in figure.axes:
-            if axes.axison:
-                axes.axvline(supernet_epochs, color=MUTED, linewidth=0.8, linestyle=":")
     return figure
 
 
