@@ -6,6 +6,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+LONGEST_REASON = 200
+
 
 class UserError(ValueError):
     """A mistake that the user can correct: the command line prints its one line and exits with 2."""
@@ -41,7 +43,7 @@ def one_line(error: BaseException, longest: int | None = None) -> str:
     return text[:longest] or type(error).__name__
 
 
-def reason_of(error: BaseException, longest: int = 200) -> str:
+def reason_of(error: BaseException) -> str:
     """The cause that a library reports, in one line: its first sentence, without its advice to programmers.
 
     For files that torch refuses to unpickle it names what they contain, not how to run their code regardless.
@@ -50,4 +52,4 @@ def reason_of(error: BaseException, longest: int = 200) -> str:
     if "Weights only load failed" in text:
         held = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", text)
         return f"it contains a {held[1]} object, which is not a tensor" if held else "it is not a file of tensors"
-    return text.partition(". ")[0].rstrip(".")[:longest]
+    return text.partition(". ")[0].rstrip(".")[:LONGEST_REASON]

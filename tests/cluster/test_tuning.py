@@ -74,12 +74,6 @@ def test_another_search_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         go(tmp_path, 3, resume=True, fixed={"network": "other"})
 
 
-def test_less_can_be_better(tmp_path: Path) -> None:
-    tuning = go(tmp_path, 8, mode="min")
-    assert tuning.best is not None
-    assert tuning.best.metrics["score"] == min(r.metrics["score"] for r in tuning.results if not r.stopped)
-
-
 def test_a_space_that_cannot_be_tuned_is_refused(tmp_path: Path) -> None:
     options = {"metric": "score", "samples": 2, "reports": 9, "cluster": HERE, "name": "tune", "storage": tmp_path}
     with pytest.raises(UserError, match="cannot be tuned"):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, require_ray
@@ -18,7 +18,6 @@ from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for,
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialFolder, TrialResult, agrees, run_trial_here
 from fieldshift.errors import UserError
 
-Mode = Literal["max", "min"]
 HALVING = 3
 
 _NUMBER = "fieldshift_number"
@@ -39,7 +38,6 @@ class _Task:
     space: Mapping[str, Any]
     fixed: Mapping[str, Any]
     metric: str
-    mode: Mode
     reports: int
     seed: int
 
@@ -52,7 +50,6 @@ def tune_trials(
     space: Mapping[str, Any],
     *,
     metric: str,
-    mode: Mode = "max",
     samples: int,
     reports: int,
     cluster: ClusterConfig,
@@ -72,8 +69,7 @@ def tune_trials(
     Args:
         function: Called with {**fixed, **sampled, "key": "sample-000"}; reports `metric` once per epoch.
         space: Ray Tune's domains by name (tune.randint, tune.uniform, tune.choice, ...); not nested, no grid_search.
-        metric: Name of a reported number.
-        mode: Whether higher ("max") or lower ("min") is better.
+        metric: Name of a reported number; higher is better.
         samples: Number of configurations to try, including those that an earlier run finished.
         reports: Number of reports of a trial that runs to its end.
         fixed: Values passed unchanged to every trial.
@@ -86,9 +82,7 @@ def tune_trials(
     require_ray("Tuning")
     if samples < 1 or reports < 1:
         raise UserError(f"Tuning asks for {samples} samples of {reports} reports, but both must be 1 or more.")
-    task = _Task(
-        function=function, space=space, fixed=fixed or {}, metric=metric, mode=mode, reports=reports, seed=seed
-    )
+    task = _Task(function=function, space=space, fixed=fixed or {}, metric=metric, reports=reports, seed=seed)
     folder = TrialFolder(storage)
     finished = {result.key: result for result in _earlier(task, folder, resume)}
 
@@ -112,8 +106,7 @@ def tune_trials(
     complete = [
         result for result in results if result.value is not None and not result.stopped and metric in result.metrics
     ]
-    choose: Callable[..., TrialResult] = max if mode == "max" else min
-    return Tuning(results, choose(complete, key=lambda result: result.metrics[metric]) if complete else None)
+    return Tuning(results, max(complete, key=lambda result: result.metrics[metric], default=None))
 
 
 def _earlier(task: _Task, folder: TrialFolder, resume: bool) -> list[TrialResult]:
@@ -165,7 +158,7 @@ def _tune_here(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = _distributions(task.space)
     study = optuna.create_study(
-        direction="maximize" if task.mode == "max" else "minimize",
+        direction="maximize",
         sampler=optuna.samplers.TPESampler(seed=task.seed + _next_number(kept)),
         pruner=optuna.pruners.SuccessiveHalvingPruner(reduction_factor=HALVING),
     )
@@ -239,7 +232,7 @@ def _tune_on_ray(
     search = NumberedSearch(
         space=_distributions(task.space),
         metric=task.metric,
-        mode=task.mode,
+        mode="max",
         seed=task.seed + first,
         points_to_evaluate=points or None,
         evaluated_rewards=[result.metrics[task.metric] for result in kept] or None,
@@ -249,7 +242,7 @@ def _tune_on_ray(
         trainable_for(task.function, trial_of, cluster, held, storage.resolve()),
         tune_config=tune.TuneConfig(
             metric=task.metric,
-            mode=task.mode,
+            mode="max",
             num_samples=missing,
             search_alg=search,
             # The value is sent as one more report, so a full trial must stay below max_t.

@@ -16,6 +16,7 @@ from fieldshift.tasks import Task
 
 SMALLEST_DEVIATION = 1e-3
 NAMED = 6
+COUNTED = 4096  # images at once
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -88,12 +89,10 @@ def channel_statistics(images: UInt8[Tensor, "samples channels height width"]) -
     return statistics_of(grey_levels(images))
 
 
-def grey_levels(
-    images: UInt8[Tensor, "samples channels height width"], chunk: int = 4096
-) -> Int64[Tensor, "channels 256"]:
+def grey_levels(images: UInt8[Tensor, "samples channels height width"]) -> Int64[Tensor, "channels 256"]:
     """Counts of the 256 values in each channel: whole numbers, so exact for any number of pixels."""
     levels = torch.zeros(images.shape[1], 256, dtype=torch.int64, device=images.device)
-    for part in torch.split(images, chunk):
+    for part in torch.split(images, COUNTED):
         for channel in range(images.shape[1]):
             levels[channel] += torch.bincount(part[:, channel].reshape(-1), minlength=256)
     return levels
