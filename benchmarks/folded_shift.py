@@ -84,8 +84,8 @@ def search_step(name: str, side: int, batch: int) -> Step:
     use_channels_last(network, wanted=True)
     supernet = supernet_of(network, space, 3, 0, lambda video: video)
     parameters = list(network.parameters())
-    optimizer = torch.optim.AdamW(parameters, config.lr)
-    alpha_optimizer = torch.optim.Adam(supernet.cell.outer_parameters, config.alpha_lr)
+    optimizer = torch.optim.AdamW(parameters, config.learning_rate)
+    alpha_optimizer = torch.optim.Adam(supernet.cell.outer_parameters, config.alpha_learning_rate)
     images, targets = torch.rand(batch, CHANNELS, side, side), torch.randint(CLASSES, (batch,))
 
     def loss_at(_parameters: object) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
@@ -251,4 +251,4 @@ def record_of(results: dict[tuple[Form, int], SearchResult]) -> list[dict[str, A
 
 def settings_of(searches: str | None, search: SearchConfig) -> dict[str, Any]:
     """The searches' part of a configuration; without searches only None as their way."""
-    return {"searches": searches, **({} if searches is None else {"search": asdict(search)})}
+    return {"searches": searches, **({} if searches is None else {"search": search.record()})}

@@ -72,7 +72,7 @@ def search(*, space: str = "affine-one", search: SearchConfig = SearchConfig(), 
     cluster = experiment.cluster
     search.check(cluster.workers)
     experiment.check_names()
-    config = experiment.settings(space=space, search=search)
+    config = experiment.settings(space=space, search=search.record())
     check_folder(experiment.out, "search", config, experiment.resume)
     check_fits(cluster, cluster.min_workers or cluster.workers)
 

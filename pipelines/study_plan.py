@@ -109,7 +109,7 @@ class StudyPlan:
         }
         swept = {"frame_counts": self.frame_counts, "frame_seeds": self.frame_seeds, "recipe": plan.recipe}
         return {
-            "search": {**base, "space": self.space, "searches": self.searches, "search": self.search},
+            "search": {**base, "space": self.space, "searches": self.searches, "search": self.search.record()},
             "compare": {**base, **compared, **({} if arms is None else {"arms": arms})},
             "frames": {**base, **swept},
             "receptive-field": base,

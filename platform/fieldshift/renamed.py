@@ -9,7 +9,14 @@ from typing import Any
 
 from fieldshift.errors import UserError
 
-RENAMED = {"average_copies": "tta_copies", "readings": "budgets"}
+RENAMED = {
+    "average_copies": "tta_copies",
+    "readings": "budgets",
+    "search.lr": "search.learning_rate",
+    "search.lr_min": "search.min_learning_rate",
+    "search.alpha_lr": "search.alpha_learning_rate",
+    "search.magnitude_lr": "search.magnitude_learning_rate",
+}
 """Former names of options with the present ones. Files of runs keep the former: their digests and readers depend on them."""
 
 HIDDEN = {"search.frames": "give --frames alone"}
@@ -47,6 +54,12 @@ def present_names(values: Mapping[str, Any], known: Collection[str], group: str 
             )
         renamed[present] = present_names(value, known, f"{whole}.") if isinstance(value, Mapping) else value
     return renamed
+
+
+def former_names(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """The options of a group with the names that files of runs have."""
+    former = {present: name for name, present in RENAMED.items()}
+    return {former.get(f"{group}{name}", f"{group}{name}").removeprefix(group): value for name, value in values.items()}
 
 
 def present_config(text: str, command: str, known: Collection[str]) -> str:

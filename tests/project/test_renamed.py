@@ -16,6 +16,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.budget import readings_of
 from fieldshift.readings import BUDGETS, READINGS
 from fieldshift.renamed import HIDDEN, MOVED, RENAMED, present_config, present_names
+from fieldshift.search import SearchConfig
 
 KINDS = {
     name: option_kinds(getattr(importlib.import_module(home), name.replace("-", "_")))
@@ -65,6 +66,14 @@ def test_help_lists_present_names_only(name: str, capsys: pytest.CaptureFixture[
         main([name, "--help"])
     shown = capsys.readouterr().out
     assert not [former for former in (*RENAMED, *HIDDEN) if f"--{former} " in shown]
+
+
+def test_files_of_searches_keep_the_former_names() -> None:
+    config = SearchConfig(learning_rate=0.1, min_learning_rate=0.01, batch=2)
+    kept = config.record()
+    assert (kept["lr"], kept["lr_min"], kept["batch"]) == (0.1, 0.01, 2)
+    assert not {present.removeprefix("search.") for present in RENAMED.values()} & kept.keys()
+    assert SearchConfig.from_record(kept) == config
 
 
 def test_both_names_of_one_option_are_refused() -> None:

@@ -77,9 +77,9 @@ def run(folder: Path, order: str) -> None:
         sync_batch_norm=bool(norm),
         order=order,
         optimizer="sgd",
-        alpha_lr=0.3,
-        lr=0.05 if norm else 0.2,
-        lr_min=0.01,
+        alpha_learning_rate=0.3,
+        learning_rate=0.05 if norm else 0.2,
+        min_learning_rate=0.01,
         channels_last=False,  # type: ignore[arg-type]
         flip=0.5,
         crop=2,

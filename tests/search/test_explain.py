@@ -79,4 +79,4 @@ def test_a_collapse_to_the_identity_is_said_with_advice() -> None:
     warning = collapse_warning({"search/identity_share": 0.8})
     assert warning is not None
     assert "80%" in warning
-    assert "search.alpha_lr" in warning
+    assert "search.alpha_learning_rate" in warning

@@ -55,7 +55,8 @@ def run(folder: Path, order: str) -> None:
         candidates=(("identity",), ("translate_x",)), grid={"translate_x": (0.4,)}
     )
     config = SearchConfig(
-        frames=3, epochs=2, batch=8, order=order, optimizer="sgd", alpha_lr=0.3, lr=0.2, lr_min=0.01, channels_last=False
+        frames=3, epochs=2, batch=8, order=order, optimizer="sgd", alpha_learning_rate=0.3, learning_rate=0.2,
+        min_learning_rate=0.01, channels_last=False,
     )  # type: ignore[arg-type]  # fmt: skip
     result = search(
         network, data, space, config, objective=objective_for("classification", 2),

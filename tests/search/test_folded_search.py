@@ -331,7 +331,7 @@ def test_a_search_ends_with_the_policy_of_its_space(run, quick, name) -> None:
 
 def test_segmentation_and_learned_magnitudes_are_searched(run, quick) -> None:
     space = few(per="place").with_changes(magnitudes="learned", grid={})
-    config = quick(epochs=1, criterion="score", magnitude_lr=0.3)
+    config = quick(epochs=1, criterion="score", magnitude_learning_rate=0.3)
     result = run(space, task="segmentation", config=config)
     assert isinstance(result.policy, PlacedPolicy)
     assert "train/mIoU" in result.history[0]

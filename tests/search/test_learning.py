@@ -157,7 +157,7 @@ def test_a_state_of_a_version_before_is_refused_in_a_line(run, quick, tmp_path) 
 
 def test_the_tuning_between_decisions_has_one_cosine_from_a_tenth(run, quick) -> None:
     """As in the code of DARTS-PT: 3 edges and 1 node with too many edges are 4 decisions, 3 stretches of tuning."""
-    config = quick(epochs=2, tune_epochs=2, lr=0.01, lr_min=1e-4)
+    config = quick(epochs=2, tune_epochs=2, learning_rate=0.01, min_learning_rate=1e-4)
     history = run(config).history
     assert len(history) == 2 + 3 * 2
     last_step = (36 // 2 // 8 - 1) / (36 // 2 // 8)  # a row has the rate of its pass's last step

@@ -89,7 +89,7 @@ def test_resuming_a_finished_search_changes_nothing_and_other_settings_are_refus
     assert again.policy == done.policy
     assert (tmp_path / "policy.json").read_bytes() == before
     with pytest.raises(UserError, match="other settings"):
-        run(quick(alpha_lr=0.5), folder=tmp_path, resume=True)
+        run(quick(alpha_learning_rate=0.5), folder=tmp_path, resume=True)
     with pytest.raises(UserError, match="other settings"):
         run(folder=tmp_path, resume=True, seed=9)
 
@@ -123,9 +123,9 @@ def test_second_order_runs_and_asks_for_sgd(run, quick, order) -> None:
 
 def test_learned_magnitudes_move_and_stay_in_range(run, quick, toy_space, tmp_path) -> None:
     space = toy_space.with_changes(magnitudes="learned")
-    run(quick(selection="magnitude", magnitude_lr=0.3), space=space, folder=tmp_path)
+    run(quick(selection="magnitude", magnitude_learning_rate=0.3), space=space, folder=tmp_path)
     state = read_checkpoint(tmp_path / "search.pt")
-    run(quick(selection="magnitude", magnitude_lr=1e-9), space=space, folder=tmp_path / "still")
+    run(quick(selection="magnitude", magnitude_learning_rate=1e-9), space=space, folder=tmp_path / "still")
     still = read_checkpoint(tmp_path / "still" / "search.pt")
     assert (state["cell"]["magnitudes.position"] - still["cell"]["magnitudes.position"]).abs().max() > 0.05
 
@@ -168,7 +168,7 @@ def test_frames_that_do_not_fit_the_network_are_a_users_mistake(run, toy_network
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("epochs", 0), ("lr", 0.0), ("alpha_lr", float("nan")), ("warmup_epochs", 2), ("frames", 0)],
+    [("epochs", 0), ("learning_rate", 0.0), ("alpha_learning_rate", float("nan")), ("warmup_epochs", 2), ("frames", 0)],
 )
 def test_settings_out_of_range_name_themselves(quick, field, value) -> None:
     with pytest.raises(UserError, match=field):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ def search_payload(
     return {
         "problem": experiment.plain(),
         "space": space_name,
-        "search": asdict(config),
+        "search": config.record(),
         "seed": experiment.seed,
         "digest": digest,
         "folder": str(folder),
@@ -41,8 +41,7 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
     from fieldshift.training import objective_for
 
     experiment = Experiment.from_plain(payload["problem"]).with_seed(payload["seed"])
-    values = {field.name: payload["search"][field.name] for field in fields(SearchConfig)}
-    config = SearchConfig(**{**values, "frames": experiment.frames})
+    config = replace(SearchConfig.from_record(payload["search"]), frames=experiment.frames)
     dataset = experiment.load(payload["digest"])
     torch.manual_seed(experiment.seed)
     # The target network itself, as an arm without motion builds it; the cell takes the place of its motions.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from fieldshift.errors import UserError
+from fieldshift.renamed import RENAMED, former_names, present_names
 from fieldshift.search.rules import RULES
 from fieldshift.training.recipe import Recipe, check_batch, check_learning, check_synchronised
 
@@ -19,8 +21,8 @@ class SearchConfig:
     """Settings of a search. The defaults suit twelve passes over a small data set.
 
     Departure [D]: METHOD.md 3's optimizer for the network is SGD at 0.025 over fifty passes, which in twelve passes hardly
-    trains a small network. That long search: `optimizer="sgd", lr=0.025, lr_min=0.001, weight_decay=3e-4,
-    clip_norm=5, epochs=50, alpha_lr=3e-4`.
+    trains a small network. That long search: `optimizer="sgd", learning_rate=0.025, min_learning_rate=0.001,
+    weight_decay=3e-4, clip_norm=5, epochs=50, alpha_learning_rate=3e-4`.
 
     Attributes:
         frames: frames of the videos; None uses the command's --frames, in Python the space's number, or 3.
@@ -34,12 +36,12 @@ class SearchConfig:
             with `register_rule`.
         criterion: what perturbation measures: loss, or score (accuracy; mIoU for segmentation).
         edges_per_node: incoming edges kept at each node; None uses the space's number.
-        alpha_lr: step size of Adam on alpha; 3e-4 suits 50 epochs, 3e-2 suits 12.
+        alpha_learning_rate: step size of Adam on alpha; 3e-4 suits 50 epochs, 3e-2 suits 12.
         alpha_weight_decay: L2 penalty on alpha.
-        magnitude_lr: step size of Adam on learned magnitudes, on the scale of a sigmoid over the range.
+        magnitude_learning_rate: step size of Adam on learned magnitudes, on the scale of a sigmoid over the range.
         optimizer: of the network: sgd (momentum 0.9) or adamw.
-        lr: largest step size of the network's optimizer, falling to `lr_min` along a cosine.
-        lr_min: smallest step size of the network's optimizer.
+        learning_rate: largest step size of the network's optimizer, falling to `min_learning_rate` along a cosine.
+        min_learning_rate: smallest step size of the network's optimizer.
         weight_decay: of the network's optimizer.
         clip_norm: maximum norm of the network's gradient; 0 disables clipping.
         warmup_epochs: first passes in which alpha is fixed and only the network learns.
@@ -63,12 +65,12 @@ class SearchConfig:
     selection: str = "perturbation"
     criterion: Literal["loss", "score"] = "loss"
     edges_per_node: int | None = None
-    alpha_lr: float = 3e-2
+    alpha_learning_rate: float = 3e-2
     alpha_weight_decay: float = 1e-3
-    magnitude_lr: float = 3e-2
+    magnitude_learning_rate: float = 3e-2
     optimizer: Literal["sgd", "adamw"] = "adamw"
-    lr: float = 6e-3
-    lr_min: float = 1e-4
+    learning_rate: float = 6e-3
+    min_learning_rate: float = 1e-4
     weight_decay: float = 5e-3
     clip_norm: float = 0.0
     warmup_epochs: int = 0
@@ -96,16 +98,16 @@ class SearchConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"search.{name} is {value}, but must be at least {least}.")
-        for name in ("lr", "alpha_lr", "magnitude_lr", "temperature"):
+        for name in ("learning_rate", "alpha_learning_rate", "magnitude_learning_rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"search.{name} is {getattr(self, name)}, but must be above 0.")
-        for name in ("lr_min", "weight_decay", "alpha_weight_decay", "clip_norm"):
+        for name in ("min_learning_rate", "weight_decay", "alpha_weight_decay", "clip_norm"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"search.{name} is {getattr(self, name)}, but must be 0 or more.")
         if self.order != "first" and self.optimizer != "sgd":
             raise UserError(
                 f"search.order is '{self.order}', which unrolls a step of sgd, but search.optimizer is '{self.optimizer}'; "
-                "give --search.optimizer sgd and its step size, such as --search.lr 0.025."
+                "give --search.optimizer sgd and its step size, such as --search.learning_rate 0.025."
             )
         if self.warmup_epochs >= self.epochs:
             raise UserError(
@@ -124,6 +126,15 @@ class SearchConfig:
     def like(self, recipe: Recipe) -> SearchConfig:
         """The same settings, with the recipe's values where the search has none."""
         return replace(self, **self._taken_from(recipe))
+
+    def record(self) -> dict[str, Any]:
+        """The settings as files of runs hold them, with the former names of options."""
+        return former_names(asdict(self), "search.")
+
+    @staticmethod
+    def from_record(values: Mapping[str, Any]) -> SearchConfig:
+        """The settings that `record` wrote."""
+        return SearchConfig(**present_names(values, RENAMED.values(), "search."))
 
     def _taken_from(self, recipe: Recipe) -> dict[str, Any]:
         own, shared = asdict(self), asdict(recipe)

@@ -23,7 +23,7 @@ from fieldshift.training.step import layers_draw_from
 
 WEIGHTS, ALPHA = 1, 2  # streams of random draws
 AUGMENTATION = 3
-ADVICE = "the last state is kept. Lower --search.lr or --search.alpha_lr."
+ADVICE = "the last state is kept. Lower --search.learning_rate or --search.alpha_learning_rate."
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -109,11 +109,15 @@ def mean(numbers: Sequence[float]) -> float:
 def learning_rate(run: SearchRun, step: int) -> float:
     """The network's step size: a cosine over the first stage; from a tenth, another over all tuning passes."""
     config, state = run.config, run.state
-    high, done, passes = config.lr, state.epoch, config.epochs
+    high, done, passes = config.learning_rate, state.epoch, config.epochs
     if state.tuning:
-        high, done, passes = max(config.lr / 10, config.lr_min), state.passes - state.epoch, run.tuning_passes
+        high, done, passes = (
+            max(config.learning_rate / 10, config.min_learning_rate),
+            state.passes - state.epoch,
+            run.tuning_passes,
+        )
     share = (done + step / run.steps_per_pass) / passes
-    return config.lr_min + (high - config.lr_min) * (1 + math.cos(math.pi * share)) / 2
+    return config.min_learning_rate + (high - config.min_learning_rate) * (1 + math.cos(math.pi * share)) / 2
 
 
 def momentum(run: SearchRun, parameters: Sequence[Tensor]) -> list[Tensor]:

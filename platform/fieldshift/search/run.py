@@ -95,10 +95,12 @@ class SearchRun:
         cell = supernet.cell.to(device)
         parameters = [each for each in network.parameters() if each.requires_grad]
         groups: list[dict[str, Any]] = [
-            {"params": [cell.alpha], "lr": config.alpha_lr, "weight_decay": config.alpha_weight_decay}
+            {"params": [cell.alpha], "lr": config.alpha_learning_rate, "weight_decay": config.alpha_weight_decay}
         ]
         if len(cell.outer_parameters) > 1:
-            groups.append({"params": cell.outer_parameters[1:], "lr": config.magnitude_lr, "weight_decay": 0.0})
+            groups.append(
+                {"params": cell.outer_parameters[1:], "lr": config.magnitude_learning_rate, "weight_decay": 0.0}
+            )
         found = {
             "by": "fieldshift search",
             "space": space.name,
@@ -108,7 +110,7 @@ class SearchRun:
             "temporal": network.temporal,
             **({"form": network.form} if folded else {}),
             "seed": seed,
-            "settings": asdict(config),
+            "settings": config.record(),
         }
         return cls(
             seed=seed,
@@ -127,9 +129,9 @@ class SearchRun:
                 scale=config.scale or 1.0,
                 outside=255 if dataset.ignore_index is None else dataset.ignore_index,
             ),
-            optimizer=torch.optim.SGD(parameters, config.lr, MOMENTUM, weight_decay=config.weight_decay)
+            optimizer=torch.optim.SGD(parameters, config.learning_rate, MOMENTUM, weight_decay=config.weight_decay)
             if config.optimizer == "sgd"
-            else torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay),
+            else torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay),
             alpha_optimizer=torch.optim.Adam(groups, betas=(0.5, 0.999)),
             state=SearchState(
                 fingerprint=fingerprint_of(found, space, dataset, frames),
