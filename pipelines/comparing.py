@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.budget import TUNED, check_copies, check_tuning, readings_of, with_known_costs
 from fieldshift.experiment.cards import search_step, training_step
 from fieldshift.experiment.placement import check_trials_fit, sharing_workers
 from fieldshift.experiment.policy_source import PolicySource, check_policy, plain_policy
+from fieldshift.experiment.search_trial import check_edges, check_frames, space_of_search
 from fieldshift.experiment.session import open_session
 from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
@@ -30,7 +30,6 @@ from pipelines.policies import (
     run_searches,
     settings_of,
 )
-from pipelines.searching import check_edges, check_frames, space_of_search
 
 
 def compare(  # noqa: PLR0913 - the options of a command
@@ -48,7 +47,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     recipe: Recipe = Recipe(),
     **shared: Any,
 ) -> Comparison:
-    """Compares DAS with 2D augmentation and controls, over several seeds, at equal epochs and equal compute (search too).
+    """Compares DAS with 2D augmentation and controls over several seeds, at equal epochs, equal compute, or with the search.
 
     With the form folded, das stands for das-folded, and so on for the arms that have both forms.
 
@@ -77,7 +76,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     chosen = check_arms(arms, experiment.form, experiment.temporal)
     wanted = readings_of(budgets)
     unknown = unknown_costs(chosen, policy, folded_policy)
-    check_seeds(seeds)
+    seed_list = experiment.seeds(seeds)
     check_copies(tta_copies)
     check_tuning(tune_randaugment, chosen)
     check_policy(policy)
@@ -133,7 +132,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     plan = ComparisonPlan(
         arms=chosen,
         readings=wanted,
-        seeds=experiment.seeds(seeds),
+        seeds=seed_list,
         recipe=recipe,
         copies=tta_copies,
         tuning_samples=tune_randaugment,
@@ -158,8 +157,3 @@ def compare(  # noqa: PLR0913 - the options of a command
             policies |= policies_searched(results, plan.seeds)
             found = record_of(results)
         return run_comparison(session, experiment, dataset, plan, ArmPolicies(policies), motion_space, found)
-
-
-def check_seeds(seeds: int) -> None:
-    if seeds < 1:
-        raise UserError(f"--seeds is {seeds}, but must be at least 1.")

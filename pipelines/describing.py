@@ -39,7 +39,7 @@ def describe(  # noqa: PLR0913 - the options of a command
         temporal: temporal module.
         frames: frames of the video; in the folded form they decide the step between neighbouring frames.
         form: video (T moved frames) or folded (one frame, whose channels move).
-        policy: policy file whose motions the folded network has; by default motions that move nothing.
+        policy: policy file with the motions of the folded network; by default motions that move nothing.
         task: classification or segmentation.
         classes: number of classes.
         channels: image channels.
@@ -185,10 +185,10 @@ def measured_speed(network: VideoNetwork, plain: VideoNetwork, size: int) -> dic
 
 
 def datasets(*, root: str | None = None) -> list[dict[str, Any]]:
-    """Lists the data sets that --data knows, and where each is looked for.
+    """Lists the data sets that --data accepts, with the folders where they are expected.
 
     Args:
-        root: folder that published data sets are looked for in; by default FIELDSHIFT_DATA, else the cache folder.
+        root: folder of published data sets; by default FIELDSHIFT_DATA, else the cache folder.
     """
     from fieldshift.data import catalogue
     from fieldshift.data.cache import data_root
@@ -201,7 +201,7 @@ def datasets(*, root: str | None = None) -> list[dict[str, Any]]:
         [(row.name, row.task, str(row.classes), row.size, row.samples, here[row.name], row.licence) for row in rows],
     )
     say("* fetched with --loading.download")
-    say(f"published sets are looked for below {data_root(root)} (--loading.root, or FIELDSHIFT_DATA):")
+    say(f"published data sets are expected below {data_root(root)} (--loading.root, or FIELDSHIFT_DATA):")
     for row in rows:
         if row.looked_in:
             say(f"  {row.name}: {' or '.join(row.looked_in)}")

@@ -13,14 +13,14 @@ from pipelines.options import only_one
 
 @dataclass(frozen=True)
 class Explanation:
-    """The decisions of a search: one line per statement, and the file of the picture."""
+    """The decisions of a search: one line per statement, and the file of the figure."""
 
     lines: list[str]
     picture: Path
 
 
 def explain(*, policy: list[str] | None = None) -> Explanation:
-    """Prints which motions a search chose, against which others and by what margin, and draws it beside the policy file.
+    """Prints the choices of a search, with their alternatives and margins, and draws them in a file beside the policy.
 
     Args:
         policy: policy file, or run folder of a search, such as: explain runs/search.
@@ -42,9 +42,9 @@ def explain(*, policy: list[str] | None = None) -> Explanation:
         explained(found).save(picture)
     except OSError as error:
         raise UserError(
-            f"The picture cannot be written to {picture} ({error.strerror}); copy the policy elsewhere."
+            f"The figure cannot be written to {picture} ({error.strerror}); copy the policy elsewhere."
         ) from None
-    say(f"the same as a picture: {picture}")
+    say(f"as a figure: {picture}")
     return Explanation(lines, picture)
 
 

@@ -16,7 +16,7 @@ from pipelines.options import check_run
 def export(
     *, run: str, form: Form | None = None, format: str = "onnx", out: str | None = None, align: bool = True
 ) -> list[Path]:
-    """Writes a trained network as one model that takes plain images and makes its moved frames itself.
+    """Exports a trained network as one model that takes plain images and includes the motions.
 
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.

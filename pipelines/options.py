@@ -59,7 +59,7 @@ def check_pictures(images: Sequence[str]) -> None:
     for name in images:
         path = Path(name)
         if path.is_dir():
-            raise UserError(f"{name} is a folder; name the pictures in it, such as {path / '*.png'}.")
+            raise UserError(f"{name} is a folder; name the images in it, such as {path / '*.png'}.")
         if not path.exists():
             raise UserError(f"{name} does not exist; restore it, or name another.")
 

@@ -14,6 +14,7 @@ from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.placement import placed, workers_of_trials
 from fieldshift.experiment.policy_source import PolicySource, operations_of, plain_policy, read_policy, say_other_length
 from fieldshift.experiment.search_trial import (
+    SearchResult,
     describe_space,
     number_of_passes,
     pass_note,
@@ -25,7 +26,6 @@ from fieldshift.search import SearchConfig
 from fieldshift.training import arm_named
 from pipelines.pages import search_view
 from pipelines.search_records import metrics_of, pass_metrics, record_found, search_labels
-from pipelines.searching import SearchResult
 
 if TYPE_CHECKING:
     from fieldshift.experiment.session import Session

@@ -53,10 +53,10 @@ def preview(  # noqa: PLR0913 - the options of a command
     out: str = "frames.png",
     loading: LoadingConfig = LoadingConfig(),
 ) -> PreviewResult:
-    """Draws example images under a policy, a row per image and a column per frame, and prints the policy in words.
+    """Draws example images under a policy, one row per image and one column per frame, and prints the policy in words.
 
-    In the folded form three frames: the neighbouring frames are how channels are moved. A policy of several motions is drawn
-    on one image, a row per motion.
+    In the folded form it draws three frames: the neighbouring frames show how channels move. A policy of several motions is
+    drawn on one image, one row per motion.
 
     Args:
         policy: policy file, or run folder of a search.
@@ -64,8 +64,8 @@ def preview(  # noqa: PLR0913 - the options of a command
         task: classification or segmentation; by default the data set's own.
         frames: frames of the video; by default the policy's own number.
         form: video (all frames) or folded (the reference frame and its neighbours).
-        examples: how many training images to draw.
-        images: picture files to draw instead of a data set's images.
+        examples: number of training images to draw.
+        images: image files to draw instead of a data set's images.
         out: the figure's file: .png, .svg or .pdf.
         loading: settings of reading data.
     """
@@ -129,14 +129,14 @@ def policy_in_form(policy: PolicySource, frames: int | None, form: Form) -> AnyP
 
 
 def pictures(images: list[str], loading: LoadingConfig) -> Examples:
-    """Picture files, scaled and cropped to one size."""
+    """Image files, scaled and cropped to one size."""
     import torch
 
     from pipelines.using import read_picture
 
     height, width = loading.size or (224, 224)
     rows = [read_picture(Path(name), 3, (height, width)) for name in images]
-    note = f"the pictures were scaled and cropped to their middle, {height} x {width} px"
+    note = f"the images were scaled and cropped to their centre, {height} x {width} px"
     return Examples(torch.stack(rows), [Path(name).name for name in images], [note])
 
 

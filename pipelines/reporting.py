@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fieldshift.data import DataSet
+    from fieldshift.experiment.search_trial import SearchResult
     from fieldshift.experiment.session import Session
     from fieldshift.forms import Form
     from pipelines.comparison import Comparison
     from pipelines.fields import FieldResult
-    from pipelines.searching import SearchResult
     from pipelines.study_plan import PreparedStudy
     from pipelines.studying import StudyFindings
     from pipelines.sweeping import FrameSweep

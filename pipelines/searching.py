@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import check_fits, run_workers
 from fieldshift.console import duration, progress, say
-from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.alignment import NoAlignmentError, check_alignment
 from fieldshift.experiment.cards import MOVED_ARMS, edges_to_decide, search_step
 from fieldshift.experiment.labels import run_name
 from fieldshift.experiment.placement import placed
 from fieldshift.experiment.search_trial import (
+    SearchResult,
+    check_edges,
+    check_frames,
     describe_space,
     number_of_passes,
     pass_note,
     run_search_trial,
     search_payload,
+    space_of_search,
 )
 from fieldshift.experiment.session import Session, open_session
 from fieldshift.run_folder import check_folder
@@ -30,35 +30,13 @@ from pipelines.pages import search_view
 from pipelines.search_records import metrics_of, pass_metrics, record_found, search_labels
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from fieldshift.folding import AnyPolicy
     from fieldshift.search import Space
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """The results of a search.
-
-    Attributes:
-        folder: the run folder, with policy.json.
-        policy: the motions.
-        history: one row per pass over the halves of the training set.
-        decisions: the decisions of the selection, in order, with the value of every candidate.
-        seconds: time spent.
-    """
-
-    folder: Path
-    policy: AnyPolicy
-    history: pd.DataFrame
-    decisions: list[dict[str, Any]]
-    seconds: float
-
-
 def search(*, space: str = "affine-one", search: SearchConfig = SearchConfig(), **shared: Any) -> SearchResult:
-    """Searches the motions that serve a network best (Differentiable Augmentation Search); the test set is not read.
+    """Searches for the motions that serve a network best (Differentiable Augmentation Search), without the test set.
 
-    The same seed finds the same policy: it decides magnitudes, halves, weights and order.
+    The seed decides magnitudes, halves, weights and order: the same seed finds the same policy.
 
     Args:
         space: search space: a name, or a TOML file.
@@ -98,38 +76,6 @@ def search(*, space: str = "affine-one", search: SearchConfig = SearchConfig(), 
         return run_search(
             session, experiment, motion_space, search, space_name=space, edges=edges, digest=dataset.digest
         )
-
-
-def check_frames(search: SearchConfig, frames: int) -> None:
-    """Raises UserError where a search has too few frames to distinguish motions, or two different numbers of frames."""
-    if frames < 2:
-        raise UserError(
-            f"--frames is {frames}, but all motions of a video of one frame are alike; search with 2 or more."
-        )
-    if search.frames not in (None, frames):
-        raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give --frames alone.")
-
-
-def check_edges(search: SearchConfig, space: Space) -> None:
-    """Raises UserError where more edges are to be kept than a node of the space has."""
-    incoming = space.inputs + space.nodes - 1
-    if search.edges_per_node is not None and search.edges_per_node > incoming:
-        raise UserError(
-            f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than {incoming} edge(s)."
-        )
-
-
-def space_of_search(space: Space, search: SearchConfig, given: Sequence[AnyPolicy] = ()) -> Space:
-    """The space with as many edges per node as the searches keep, or as the given policy of this space was found with.
-
-    Random policies are drawn from it, so that they have the size of the policies that they are compared with.
-    """
-    kept = search.edges_per_node
-    for policy in given:
-        settings = policy.found.get("settings")
-        if kept is None and policy.found.get("space") == space.name and isinstance(settings, dict):
-            kept = settings.get("edges_per_node")
-    return space.with_changes(edges_per_node=kept) if isinstance(kept, int) else space
 
 
 def run_search(

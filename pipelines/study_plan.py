@@ -13,17 +13,16 @@ from fieldshift.experiment.alignment import check_alignment
 from fieldshift.experiment.budget import check_copies, check_tuning
 from fieldshift.experiment.cards import MOVED_ARMS, edges_to_decide, search_step, training_step
 from fieldshift.experiment.placement import check_trials_fit, sharing_workers
+from fieldshift.experiment.search_trial import check_edges, check_frames, space_of_search
 from fieldshift.forms import FORMS, Form
 from fieldshift.readings import READINGS
 from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe, arm_named
 from pipelines.arms import arms_that_build, check_arms, check_forms
-from pipelines.comparing import check_seeds
 from pipelines.comparison import ComparisonPlan
 from pipelines.options import check_space
 from pipelines.policies import SEARCHES, check_searches, search_cluster
-from pipelines.searching import check_edges, check_frames, space_of_search
 from pipelines.sweeping import FEWEST, check_counts
 
 if TYPE_CHECKING:
@@ -118,8 +117,8 @@ class StudyPlan:
     def check(self) -> None:
         """Checks all options that can be checked without the data. Raises UserError."""
         experiment, plan, cluster = self.experiment, self.comparison, self.experiment.cluster
-        check_seeds(len(plan.seeds))
-        check_seeds(self.frame_seeds)
+        if self.frame_seeds < 1:
+            raise UserError(f"--frame_seeds is {self.frame_seeds}, but must be at least 1.")
         check_copies(plan.copies)
         check_tuning(plan.tuning_samples, plan.arms)
         self.search.check(self.search_workers)

@@ -13,6 +13,7 @@ from fieldshift.console import duration, say
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.budget import readings_of
 from fieldshift.experiment.placement import placed, workers_of_trials
+from fieldshift.experiment.search_trial import SearchResult
 from fieldshift.experiment.session import FailsWithTrials, Session, open_session
 from fieldshift.forms import Form, check_form
 from fieldshift.run_folder import is_finished
@@ -22,7 +23,6 @@ from pipelines.comparison import Comparison, ComparisonPlan, run_comparison
 from pipelines.field_records import record_on_trials
 from pipelines.fields import FieldResult, run_fields
 from pipelines.policies import FOLDER, SEARCHES, ArmPolicies, policies_searched, record_of, run_searches, search_cluster
-from pipelines.searching import SearchResult
 from pipelines.study_plan import (
     STAGES,
     STUDY_READINGS,
@@ -98,7 +98,7 @@ def study(  # noqa: PLR0913 - the options of a command
         budgets: equal-epochs and equal-compute by default; search-included trains arms without a search longer, by the
             operations of the most expensive search.
         frame_counts: numbers of frames in the frame sweep, in the folded form those from 3 on; by default 1 3 5, and 3 5 7.
-        stages: which stages to run, by default all: search, compare, frames, receptive-field, report.
+        stages: stages to run, by default all: search, compare, frames, receptive-field, report.
         seeds: number of seeds for each arm.
         frame_seeds: number of seeds for each number of frames.
         tta_copies: augmented copies for test-time augmentation (TTA) of arms with a 2D augmentation, whose score is then the

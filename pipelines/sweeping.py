@@ -18,7 +18,6 @@ from fieldshift.forms import Form, check_form
 from fieldshift.run_folder import check_folder
 from fieldshift.training import Recipe
 from pipelines.builtin_data import notes_on
-from pipelines.comparing import check_seeds
 from pipelines.policies import ArmPolicies, FoundPolicy
 from search_spaces.frame_sweep import FRAME_COUNTS
 
@@ -60,7 +59,7 @@ def sweep_frames(
     recipe: Recipe = Recipe(),
     **shared: Any,
 ) -> FrameSweep:
-    """Trains one policy with videos of different length; at every length a magnitude is that of the farthest frame.
+    """Trains one policy with videos of different lengths; at every length a magnitude is that of the farthest frame.
 
     In the folded form the networks read one frame, and the number of frames decides the step between neighbouring ones.
 
@@ -84,7 +83,7 @@ def sweep_frames(
     if policy is None:
         raise missing_policy("A frame sweep")
     check_policy(policy)
-    check_seeds(seeds)
+    seed_list = experiment.seeds(seeds)
     experiment = replace(experiment, frames=max(counts))
     experiment.check_names()
     workers = sharing_workers(cluster)
@@ -95,7 +94,7 @@ def sweep_frames(
     check_trials_fit(cluster)
     found, dataset = read_policy(policy), experiment.checked_dataset()
     assert found is not None
-    arm, seed_list = MOVED_ARMS[form], experiment.seeds(seeds)
+    arm = MOVED_ARMS[form]
     step = training_step(dataset, recipe, workers)
     for count in counts:
         checked_card(replace(experiment, frames=count), dataset, arm, found, None, step=step)

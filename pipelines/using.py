@@ -112,14 +112,14 @@ def evaluate(
 def predict(
     *, run: str, form: Form | None = None, images: list[str] | None = None, top: int = 1, json: bool = False
 ) -> list[dict[str, Any]]:
-    """Prints the class and its probability for each picture.
+    """Prints the class of each image and its probability.
 
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
         form: refuse a run whose network has another form (video or folded); by default the run's own.
-        images: picture files; written without an option's name, after the options.
-        top: how many classes to print for each picture, the likeliest first.
-        json: print one JSON object per picture, its classes the likeliest first, instead of a table; with trained_on where the
+        images: image files, written after the options without an option's name.
+        top: number of classes to print for each image, the most likely first.
+        json: print one JSON object per image, its classes sorted by probability, instead of a table; with trained_on where the
             run records its training images.
     """
     described = check_run(run, form)
@@ -128,7 +128,7 @@ def predict(
     if not 1 <= top <= len(described["classes"]):
         raise UserError(f"--top is {top}, but must be from 1 to the {len(described['classes'])} classes.")
     if not images:
-        raise UserError("There is no picture to predict; name one or more files after the options.")
+        raise UserError("There is no image to predict; name one or more files after the options.")
     check_pictures(images)
 
     import torch
@@ -176,13 +176,13 @@ def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) ->
     cells = [(row["file"], row["class"], f"{row['probability']:.1%}") for row in rows]
     table(("file", "class", "probability"), cells, right={"probability"})
     if learned := sum(row.get("trained_on", False) for row in rows[::top]):
-        say(f"{learned} of these {len(rows) // top} pictures are among those that the network was trained on.")
+        say(f"{learned} of these {len(rows) // top} images are among those that the network was trained on.")
 
 
 def read_picture(
     path: Path, channels: int, size: tuple[int, int], pixel_limit: int = LoadingConfig().pixel_limit
 ) -> Tensor:
-    """A picture as uint8 (C, H, W), brought to the channels and size that the network was trained on."""
+    """An image file as uint8 (C, H, W), converted to the channels and size that the network was trained on."""
     from fieldshift.data import BadFileError
     from fieldshift.data.files.reading import Reader
 

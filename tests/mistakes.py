@@ -84,7 +84,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "run without network": (["export", "--run", "TAKEN"], "contains no trained network"),
     "export's format": (["export", "--run", "RUN", "--format", "onx"], "must be one of torch, onnx, safetensors"),
     "picture": (["predict", "--run", "RUN", "nothing.png"], "nothing.png does not exist"),
-    "picture that is a folder": (["predict", "--run", "RUN", "TAKEN"], "is a folder; name the pictures in it"),
+    "picture that is a folder": (["predict", "--run", "RUN", "TAKEN"], "is a folder; name the images in it"),
     "top": (["predict", "--run", "RUN", "--top", "11", "FILE"], "--top is 11, but must be from 1 to the 2 classes"),
     "figure": (["preview", "--policy", "POLICY", "--out", "frames.jpg"], "a figure is written as .png, .svg or .pdf"),
     "store": (["ui", "--run", "TAKEN"], "There is no tracking store"),

@@ -135,7 +135,8 @@ def command_parser(command: str, function: Callable[..., Any]) -> Any:
             return plain_help(super()._expand_help(action))
 
         def _format_args(self, action: Any, default_metavar: str) -> str:
-            return super()._format_args(action, default_metavar).replace(",null}", "}")
+            text = super()._format_args(action, default_metavar).replace(",null}", "}")
+            return text.replace("[ITEM,...]", action.dest.upper())
 
     class Parser(ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> Any:

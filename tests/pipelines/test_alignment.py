@@ -10,10 +10,10 @@ import pytest
 from fieldshift.cli import main
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import NormedBatch
+from fieldshift.experiment.search_trial import space_of_search
 from fieldshift.motions import Edge, Policy, Step
 from fieldshift.search import load_space, random_policy
 from pipelines.arms import arms_that_build, check_arms
-from pipelines.searching import space_of_search
 
 SMALL = ["--tracking.enabled", "false", "--loading.workers", "0"]
 RECIPE = ["--recipe.epochs", "1", "--recipe.batch", "4", "--network", "tiny-resnet-fcn"]

@@ -178,7 +178,7 @@ def test_a_preview_of_pictures_says_what_they_were_cropped_to(
     loading = LoadingConfig(size=size)
     found = preview(policy=str(policy), images=[str(tmp_path / "red.png")], out=str(out), loading=loading)
     height, width = size or (224, 224)
-    note = f"the pictures were scaled and cropped to their middle, {height} x {width} px"
+    note = f"the images were scaled and cropped to their centre, {height} x {width} px"
     assert found.words == ["edge 0->1: zoom by a factor of 0.5 at the outer frames", note]
     assert note in capsys.readouterr().out
     drawn = out.read_text()

@@ -97,7 +97,9 @@ class Experiment:
         return replace(self, seed=seed)
 
     def seeds(self, count: int) -> list[int]:
-        """`count` seeds from the first one on."""
+        """`count` seeds from the first one on. Raises UserError for fewer than one."""
+        if count < 1:
+            raise UserError(f"--seeds is {count}, but must be at least 1.")
         return list(range(self.seed, self.seed + count))
 
     def plain(self) -> dict[str, Any]:

@@ -1,18 +1,42 @@
-"""One search, as a worker executes it: plain values in, plain values out, the same in-process and on a cluster."""
+"""One search: checks before any work, and its execution in a worker, plain values in and plain values out."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import WorkerContext
+from fieldshift.errors import UserError
 from fieldshift.experiment.cards import STILL_ARMS, arm_card, without_auxiliary
 from fieldshift.experiment.options import Experiment
 from fieldshift.search import SearchConfig
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from fieldshift.folding import AnyPolicy
     from fieldshift.search import Space
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The results of a search.
+
+    Attributes:
+        folder: the run folder, with policy.json.
+        policy: the motions.
+        history: one row per pass over the halves of the training set.
+        decisions: the decisions of the selection, in order, with the value of every candidate.
+        seconds: time spent.
+    """
+
+    folder: Path
+    policy: AnyPolicy
+    history: pd.DataFrame
+    decisions: list[dict[str, Any]]
+    seconds: float
 
 
 def search_payload(
@@ -104,3 +128,35 @@ def pass_note(metrics: dict[str, float]) -> str:
         f"{name.split('/')[-1]} {metrics[name]:.3f}" for name in ("train/loss", "search/entropy") if name in metrics
     ]
     return ", ".join(parts)
+
+
+def check_frames(search: SearchConfig, frames: int) -> None:
+    """Raises UserError where a search has too few frames to distinguish motions, or two different numbers of frames."""
+    if frames < 2:
+        raise UserError(
+            f"--frames is {frames}, but all motions of a video of one frame are alike; search with 2 or more."
+        )
+    if search.frames not in (None, frames):
+        raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give --frames alone.")
+
+
+def check_edges(search: SearchConfig, space: Space) -> None:
+    """Raises UserError where more edges are to be kept than a node of the space has."""
+    incoming = space.inputs + space.nodes - 1
+    if search.edges_per_node is not None and search.edges_per_node > incoming:
+        raise UserError(
+            f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than {incoming} edge(s)."
+        )
+
+
+def space_of_search(space: Space, search: SearchConfig, given: Sequence[AnyPolicy] = ()) -> Space:
+    """The space with as many edges per node as the searches keep, or as the given policy of this space was found with.
+
+    Random policies are drawn from it, so that they have the size of the policies that they are compared with.
+    """
+    kept = search.edges_per_node
+    for policy in given:
+        settings = policy.found.get("settings")
+        if kept is None and policy.found.get("space") == space.name and isinstance(settings, dict):
+            kept = settings.get("edges_per_node")
+    return space.with_changes(edges_per_node=kept) if isinstance(kept, int) else space
