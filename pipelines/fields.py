@@ -195,7 +195,7 @@ def one_unit(unit: list[int] | None) -> tuple[int, int] | None:
 
 def check_last_layers(subjects: list[Subject], layer: str | None) -> None:
     """Raises UserError unless every network has the layer, or, where none is asked for, the same last one."""
-    from fieldshift.receptive_field.theory import check_layers
+    from fieldshift.receptive_field.examples import check_layers
 
     last: dict[str, str] = {}
     for subject in {id(each.card): each for each in reversed(subjects)}.values():  # once under all its motions

@@ -109,15 +109,21 @@ class PlacedPolicy:
 
     def digest(self) -> str:
         """16 hexadecimal digits that identify the motions: all fields but `found`."""
-        return policy_file.digest(policy_file.to_placed_document(self))
+        return policy_file.digest(self._document)
 
     def to_json(self) -> str:
         """The policy as JSON text; `policy_from_json` gives the same policy back."""
-        return policy_file.to_text(policy_file.to_placed_document(self))
+        return policy_file.to_text(self._document)
 
     def save(self, path: str | Path) -> Path:
         """Writes the policy file atomically (temporary name, then rename) and returns its path."""
         return write_whole(Path(path), self.to_json())
+
+    @property
+    def _document(self) -> dict[str, Any]:
+        first = self.parts[0]
+        motions = [(motion.places, [policy.graph for policy in motion.policies]) for motion in self.motions]
+        return policy_file.to_placed_document(motions, first.fill, first.interpolation, self.found)
 
 
 def policy_from_json(text: str, source: str = "the text") -> Policy | PlacedPolicy:

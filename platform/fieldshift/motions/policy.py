@@ -196,11 +196,11 @@ class Policy:
 
     def digest(self) -> str:
         """16 hexadecimal digits that identify the transform: all fields but `found`."""
-        return policy_file.digest(policy_file.to_document(self))
+        return policy_file.digest(self._document)
 
     def to_json(self) -> str:
         """The policy as JSON text; `from_json` gives the same policy back."""
-        return policy_file.to_text(policy_file.to_document(self))
+        return policy_file.to_text(self._document)
 
     @classmethod
     def from_json(cls, text: str, source: str = "the text") -> Policy:
@@ -221,6 +221,10 @@ class Policy:
     def load(cls, path: str | Path) -> Policy:
         """Reads a policy from a file; a missing or invalid file raises UserError."""
         return cls.from_json(policy_file.text_of(Path(path)), str(path))
+
+    @property
+    def _document(self) -> dict[str, Any]:
+        return policy_file.to_document(self.graph, self.fill, self.interpolation, self.found)
 
     def _geometric(self, size: tuple[int, int]) -> RenderPlan:
         plan = render_plan(self.graph, size)

@@ -13,15 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fieldshift.errors import UserError, one_line
-
-if TYPE_CHECKING:
-    from fieldshift.motions.graph import Edge
-    from fieldshift.motions.placed import PlacedPolicy
-    from fieldshift.motions.policy import Policy
+from fieldshift.motions.graph import Edge, Graph, Step
 
 SCHEMA = "fieldshift.policy"
 VERSION, PLACED_VERSION = 1, 2
@@ -29,29 +26,31 @@ _SETTINGS = ("frames", "reference", "symmetric", "fill", "interpolation")
 _GRAPH = ("inputs", "nodes", "edges")
 
 
-def to_document(policy: Policy) -> dict[str, Any]:
-    """The policy as plain JSON values, in the order of the file."""
-    return {
-        "schema": SCHEMA,
-        "version": VERSION,
-        **_settings_of(policy),
-        **_graph_of(policy),
-        "found": policy.found,
-    }
+def to_document(
+    graph: Graph, fill: str | tuple[float, ...], interpolation: str, found: dict[str, Any]
+) -> dict[str, Any]:
+    """A policy of one motion as plain JSON values, in the order of the file, version 1."""
+    settings = _settings_of(graph, fill, interpolation)
+    return {"schema": SCHEMA, "version": VERSION, **settings, **_graph_of(graph), "found": found}
 
 
-def to_placed_document(policy: PlacedPolicy) -> dict[str, Any]:
-    """A policy of several motions as plain JSON values, version 2."""
+def to_placed_document(
+    motions: Sequence[tuple[Sequence[str], Sequence[Graph]]],
+    fill: str | tuple[float, ...],
+    interpolation: str,
+    found: dict[str, Any],
+) -> dict[str, Any]:
+    """A policy of several motions, each of places and of one graph per group, as plain JSON values, version 2."""
+    first = motions[0][1]
     return {
         "schema": SCHEMA,
         "version": PLACED_VERSION,
-        **_settings_of(policy.parts[0]),
-        "groups": policy.groups,
+        **_settings_of(first[0], fill, interpolation),
+        "groups": len(first),
         "motions": [
-            {"places": list(motion.places), "groups": [_graph_of(each) for each in motion.policies]}
-            for motion in policy.motions
+            {"places": list(places), "groups": [_graph_of(graph) for graph in graphs]} for places, graphs in motions
         ],
-        "found": policy.found,
+        "found": found,
     }
 
 
@@ -71,26 +70,26 @@ def digest(document: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _settings_of(policy: Policy) -> dict[str, Any]:
+def _settings_of(graph: Graph, fill: str | tuple[float, ...], interpolation: str) -> dict[str, Any]:
     return {
-        "frames": policy.frames,
-        "reference": policy.reference,
-        "symmetric": policy.symmetric,
-        "fill": policy.fill if isinstance(policy.fill, str) else list(policy.fill),
-        "interpolation": policy.interpolation,
+        "frames": graph.frames,
+        "reference": graph.reference,
+        "symmetric": graph.symmetric,
+        "fill": fill if isinstance(fill, str) else list(fill),
+        "interpolation": interpolation,
     }
 
 
-def _graph_of(policy: Policy) -> dict[str, Any]:
+def _graph_of(graph: Graph) -> dict[str, Any]:
     edges = [
         {
             "source": edge.source,
             "target": edge.target,
             "steps": [{"op": step.op, "magnitude": step.magnitude} for step in edge.steps],
         }
-        for edge in policy.edges
+        for edge in graph.edges
     ]
-    return {"inputs": policy.inputs, "nodes": policy.nodes, "edges": edges}
+    return {"inputs": graph.inputs, "nodes": graph.nodes, "edges": edges}
 
 
 def _keys(what: str, value: Any, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -119,8 +118,6 @@ def _list(what: str, value: Any) -> list[Any]:
 
 
 def _edge(value: Any, number: int) -> Edge:
-    from fieldshift.motions.graph import Edge, Step
-
     document = _keys(f"Edge {number}", value, ("source", "target", "steps"))
     steps = []
     for step in _list(f"The steps of edge {number}", document["steps"]):

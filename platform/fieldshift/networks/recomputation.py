@@ -21,7 +21,7 @@ _RECOMPUTED = "_stage_class"
 def frozen_statistics(stage: nn.Module) -> Iterator[None]:
     """BatchNorm keeps normalising by the batch but does not update its running statistics."""
     norms = [module for module in stage.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    kept = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
+    buffers_before = [(norm.running_mean, norm.running_var, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.running_mean, norm.running_var, norm.num_batches_tracked = (
             None if buffer is None else buffer.clone()
@@ -30,7 +30,7 @@ def frozen_statistics(stage: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, kept, strict=True):
+        for norm, buffers in zip(norms, buffers_before, strict=True):
             norm.running_mean, norm.running_var, norm.num_batches_tracked = buffers
 
 
@@ -61,6 +61,8 @@ def recompute_stages(network: nn.Module, stages: Iterable[str]) -> None:
         stage = network.get_submodule(path)
         for part in stage.children() if _is_chain_of_blocks(stage) else [stage]:
             if not hasattr(type(part), _RECOMPUTED):
+                # torch's checkpoint_wrapper renames parameters, and hooks cannot enclose a forward pass; fully_shard of torch
+                # exchanges the class likewise.
                 part.__class__ = _recomputed_class(type(part))  # type: ignore[arg-type]
 
 

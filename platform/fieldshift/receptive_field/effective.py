@@ -23,18 +23,12 @@ from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.receptive_field.arrivals import arrivals, copies_for
 from fieldshift.receptive_field.effective_map import Conditions, EffectiveField, Of
+from fieldshift.receptive_field.examples import check_layers, video_frames
 from fieldshift.receptive_field.fitting import fitting_note
 from fieldshift.receptive_field.image_means import MapMean, ShareMean, absolute
 from fieldshift.receptive_field.passages import check_motions, motions_at_places, policy_in
 from fieldshift.receptive_field.reshaped import Reshaped, reshaped
-from fieldshift.receptive_field.theory import (
-    LayerField,
-    check_layers,
-    feature_extractor,
-    gates_note,
-    theory,
-    video_frames,
-)
+from fieldshift.receptive_field.theory import LayerField, feature_extractor, gates_note, theory
 from fieldshift.receptive_field.unit_gradient import UnitGradient, frozen
 
 _CHUNK_PIXELS = 8 * 224 * 224  # pixels in memory at once: about 1 GB for a ResNet-50

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
-from fieldshift.receptive_field.theory import check_layers, detached, first_line, initialised, outside_map
+from fieldshift.receptive_field.examples import check_layers, detached, first_line, initialised, outside_map
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
-from fieldshift.receptive_field.theory import detached, outside_map
+from fieldshift.receptive_field.examples import detached, outside_map
 
 
 class _ReachedError(Exception):

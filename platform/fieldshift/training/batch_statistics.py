@@ -107,6 +107,7 @@ def synchronise_batch_norm(network: nn.Module) -> None:
     Raises UserError as `norms_to_synchronise`.
     """
     for module in norms_to_synchronise(network):
+        # A new module in its place, as torch's convert_sync_batchnorm makes, would be missed by whoever refers to this one.
         module.__class__ = SynchronisedBatchNorm
 
 
