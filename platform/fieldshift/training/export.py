@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldshift.errors import MissingFeatureError, unknown_name
-from fieldshift.motions import Policy
+from fieldshift.motions.exportable import ExportableVideo
+from fieldshift.motions.grid_sampling import sample_grid
 from fieldshift.motions.matrices import are_identities
-from fieldshift.motions.sampling import normalised, source_points
-from fieldshift.motions.warp import padding_of
+from fieldshift.motions.sampling import Lookup
 from fieldshift.networks import VideoNetwork, frame_validity
 from fieldshift.networks.fusion import frame_positions
 from fieldshift.training.card_file import EXPORT_FORMATS
@@ -27,78 +26,41 @@ EXAMPLES = 2
 class PlainImageModel(nn.Module):
     """Maps images (B, C, H, W), floats in [0, 1], to logits (B, K), or (B, K, H, W) for a segmenter.
 
-    Motions, normalisation and fusion are included; they are implemented by `grid_sample` on fixed grids, which every
-    runtime supports, so the size is fixed and the batch size is free. Raises UserError for a policy with colour operations.
+    Motions, normalisation and fusion are included; the size is fixed, as `grid_sample` reads stored grids, and the batch size
+    is free. Raises UserError for a policy with colour changes.
     """
 
     mean: Tensor
     std: Tensor
-    grids: Tensor
     back: Tensor
     valid: Tensor
 
     def __init__(self, network: VideoNetwork, card: NetworkCard, *, align: bool = True) -> None:
         super().__init__()
         plan = card.plan()
+        policy = None if plan.policy is None or plan.as_images else plan.policy
         self.network = network
-        self.policy = None if plan.policy is None or plan.as_images else plan.policy
+        self.video = None if policy is None else ExportableVideo(policy, card.size)
         self.register_buffer("mean", torch.tensor(card.mean).view(1, 1, -1, 1, 1).clone())
         self.register_buffer("std", torch.tensor(card.std).view(1, 1, -1, 1, 1).clone())
-        self.shares: list[float] = []
-        self.still: list[list[bool]] = []
-        self.align = align and card.task == "segmentation" and self.policy is not None
-        if self.policy is not None:
-            self._place(self.policy, card.size)
-
-    def _place(self, policy: Policy, size: tuple[int, int]) -> None:
-        shares, matrices = policy.paths(size)
-        self.shares = shares.tolist()
-        self.still = are_identities(matrices).tolist()
-        grids = torch.stack([normalised(source_points(path.double(), size)) for path in matrices])
-        self.register_buffer("grids", grids.float())  # (paths, T, H, W, 2)
-        if self.align:
-            forward = policy.matrices(size)
-            scale = torch.tensor([2 / size[1], 2 / size[0]])
-            self.register_buffer("back", (frame_positions(forward, size) * scale).contiguous())  # (T, H, W, 2)
-            self.register_buffer("valid", frame_validity(forward, size)[:, None].clone())
+        self.align = align and card.task == "segmentation" and policy is not None
+        if self.align and policy is not None:
+            forward, scale = policy.matrices(card.size), torch.tensor([2 / card.size[1], 2 / card.size[0]])
+            self.still = are_identities(forward).tolist()
+            self.register_buffer("back", (frame_positions(forward, card.size) * scale).contiguous())  # (T, H, W, 2)
+            self.register_buffer("valid", frame_validity(forward, card.size)[:, None].clone())
 
     def forward(self, images: Float[Tensor, "batch channels H W"]) -> Tensor:
-        logits = self.network((self._video(images) - self.mean) / self.std)
+        video = images[:, None] if self.video is None else self.video(images)
+        logits = self.network((video - self.mean) / self.std)
         if not self.align:
             return self.network.fuser.combine(logits)
-        frames = [self._sampled(logits[:, t], self.back[t], "bilinear", "zeros") for t in range(logits.shape[1])]
-        aligned = [logits[:, t] if self.still[0][t] else frame for t, frame in enumerate(frames)]
+        maps = Lookup("zeros", "bilinear")
+        aligned = [
+            logits[:, t] if self.still[t] else sample_grid(logits[:, t], self.back[t][None], maps)
+            for t in range(logits.shape[1])
+        ]
         return self.network.fuser.combine(torch.stack(aligned, dim=1), self.valid)
-
-    def _video(self, images: Tensor) -> Tensor:
-        policy = self.policy
-        if policy is None:
-            return images[:, None]
-        padding = padding_of(policy.fill)
-        behind = torch.zeros_like(images[:, :, :1, :1])
-        if policy.fill == "mean":
-            behind = images.mean((-2, -1), keepdim=True)
-        elif not isinstance(policy.fill, str):
-            behind = behind + torch.tensor(policy.fill, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
-        difference = images - behind
-        frames = []
-        for t in range(policy.frames):
-            parts = [
-                share
-                * (
-                    difference
-                    if self.still[p][t]
-                    else self._sampled(difference, self.grids[p, t], policy.interpolation, padding)
-                )
-                for p, share in enumerate(self.shares)
-            ]
-            frames.append(torch.stack(parts).sum(0) + behind)
-        return torch.stack(frames, dim=1)
-
-    @staticmethod
-    def _sampled(images: Tensor, grid: Float[Tensor, "H W 2"], mode: str, padding: str) -> Tensor:
-        repeated = grid[None].expand(images.shape[0], -1, -1, -1)
-        return F.grid_sample(images, repeated, mode=mode, padding_mode=padding, align_corners=False)
 
 
 def export_network(network: VideoNetwork, card: NetworkCard, out: Path, form: str, *, align: bool = True) -> list[Path]:
