@@ -10,7 +10,7 @@ import torch
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.training.checkpoint import read_checkpoint
-from fieldshift.training.objectives import objective_for
+from fieldshift.training.objectives import Objective, objective_for
 
 
 class Interrupted(Exception):  # noqa: N818
@@ -103,6 +103,49 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_images_and_keeps_the_last
         run(folder=tmp_path, network=network, report=report)
     state = read_checkpoint(tmp_path / "search.pt")
     assert state["epoch"] == 1
+
+
+@pytest.mark.parametrize("magnitudes", ["frozen", "learned"])
+def test_a_search_that_diverges_within_a_pass_ends_with_it_and_writes_no_nan(
+    run, quick, toy_space, monkeypatch, tmp_path, magnitudes
+) -> None:
+    """The losses of a pass are read at its end: until then nothing may be sampled at points that are not numbers."""
+    space, config = toy_space.with_changes(magnitudes=magnitudes), quick(batch=4, magnitude_lr=0.5)
+    run(config, space=space, folder=tmp_path / "whole")
+    loss, calls = Objective.loss, []
+
+    def broken(self, logits, targets, reduction="mean"):
+        calls.append(1)
+        return loss(self, logits, targets, reduction) * (torch.nan if len(calls) == 11 else 1.0)
+
+    monkeypatch.setattr(Objective, "loss", broken)  # two losses per step, four steps per pass: alpha's second of pass 2
+    with pytest.raises(UserError, match=r"^The alpha loss is nan in pass 2 \(supernet\), step 2, images") as caught:
+        run(config, space=space, folder=tmp_path / "broken")
+    assert "\n" not in str(caught.value)
+    assert len(calls) == 16
+    state = read_checkpoint(tmp_path / "broken" / "search.pt")
+    assert state["epoch"] == 1
+    assert all(tensor.isfinite().all() for part in ("cell", "network") for tensor in state[part].values())
+    monkeypatch.setattr(Objective, "loss", loss)
+    run(config, space=space, folder=tmp_path / "broken", resume=True)
+    policies = [(tmp_path / name / "policy.json").read_text() for name in ("whole", "broken")]
+    assert policies[0] == policies[1]
+
+
+def test_a_state_with_the_earlier_name_of_magnitudes_is_resumed(run, quick, toy_space, tmp_path) -> None:
+    space = toy_space.with_changes(magnitudes="learned")
+
+    def interrupt(_row, step) -> None:
+        if step == 2:
+            raise Interrupted
+
+    whole = run(space=space)
+    with pytest.raises(Interrupted):
+        run(space=space, folder=tmp_path, report=interrupt)
+    state = torch.load(tmp_path / "search.pt", weights_only=True)
+    state["cell"]["magnitudes.place"] = state["cell"].pop("magnitudes.position")
+    torch.save(state, tmp_path / "search.pt")
+    assert run(space=space, folder=tmp_path, resume=True).policy.to_json() == whole.policy.to_json()
 
 
 @pytest.mark.parametrize("selection", ["magnitude", "random"])
