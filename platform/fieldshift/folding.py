@@ -137,7 +137,7 @@ class PolicyMotion:
 
 
 def check_folds(policy: AnyPolicy) -> None:
-    """Raises UserError for a policy without a folded form: one with fewer than 3 frames or with colour operations."""
+    """Raises UserError for a policy without a folded form: one with fewer than 3 frames or with colour changes."""
     if policy.frames < 3:
         raise UserError(
             f"The policy has {policy.frames} frame(s), but the folded form needs a frame to either side of the reference; "
@@ -196,7 +196,7 @@ def fold(
     block of the known families (torchvision's and timm's). `temporal` is tsm (no parameters), gsm or gsf; `ratio` is the
     share of channels that move (1/8 each way for tsm, 1/4 gated for gsm and gsf). Load plain 2D weights first: modules at
     the insertion points get `.wrapped` in their names. Run the network once on an image before exporting it.
-    Raises UserError for a policy with fewer than 3 frames or with colour operations, a temporal module without a folded
+    Raises UserError for a policy with fewer than 3 frames or with colour changes, a temporal module without a folded
     form, and places that the network or the policy does not have. Source: METHOD.md 5, folded form [D].
     """
     return insert(

@@ -1,4 +1,4 @@
-"""Colour ops against torchvision's, and the promises that all of them share."""
+"""Colour changes against torchvision's, and the promises that all of them share."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_gradient_passes_straight_through_counts(name) -> None:
 
 def test_small_frames_and_mistakes() -> None:
     assert torch.equal(colour("sharpness").apply(torch.ones(1, 2, 2), strength(0.5)[0]), torch.ones(1, 2, 2))
-    with pytest.raises(UserError, match="Unknown colour op 'brigthness'. Did you mean 'brightness'"):
+    with pytest.raises(UserError, match="Unknown colour change 'brigthness'. Did you mean 'brightness'"):
         colour("brigthness")
     with pytest.raises(UserError, match="brightness is -2, but must be from -1 to 3"):
         colour("brightness").check(-2)

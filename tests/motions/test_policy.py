@@ -268,7 +268,7 @@ def test_the_digest_names_the_transform_only() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Policy.single("spin", 3, frames=3), "Unknown op 'spin'"),
+        (lambda: Policy.single("spin", 3, frames=3), "Unknown operation 'spin'"),
         (lambda: Policy.single("rotat", 3, frames=3), "Did you mean 'rotate'"),
         (lambda: Policy.single("rotate", 200, frames=3), "rotate is 200, but must be from -180 to 180"),
         (lambda: Policy.single("zoom", -1.5, frames=3), "zoom is -1.5, but must be from 0.05 to 20"),

@@ -368,7 +368,7 @@ def test_random_policies_of_placed_spaces_come_from_the_seed() -> None:
     [
         (few(per="place", groups=2), {"motions": still(1)}, r"groups = 2 does not divide the 3 of 24 channels"),
         (few(per="place", groups=2), {"motions": still(1), "temporal": "gsf"}, "groups = 2 is for tsm"),
-        (load_space("affine-colour"), {}, "has colour operations .* the form video"),
+        (load_space("affine-colour"), {}, "has colour changes .* the form video"),
         (few(per="place"), {"motions": None, "frames": 3}, "video has one motion for all; use the form folded"),
     ],
 )

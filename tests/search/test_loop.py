@@ -110,7 +110,7 @@ def test_a_search_that_diverges_within_a_pass_ends_with_it_and_writes_no_nan(
     run, quick, toy_space, monkeypatch, tmp_path, magnitudes
 ) -> None:
     """The losses of a pass are read at its end: until then nothing may be sampled at points that are not numbers."""
-    space, config = toy_space.with_changes(magnitudes=magnitudes), quick(batch=4, magnitude_lr=0.5)
+    space, config = toy_space.with_changes(magnitudes=magnitudes), quick(batch=4, magnitude_learning_rate=0.5)
     run(config, space=space, folder=tmp_path / "whole")
     loss, calls = Objective.loss, []
 

@@ -11,7 +11,7 @@ from fieldshift.cluster import WorkerContext
 from fieldshift.errors import UserError
 from fieldshift.experiment.cards import STILL_ARMS, arm_card, without_auxiliary
 from fieldshift.experiment.options import Experiment
-from fieldshift.search import SearchConfig
+from fieldshift.search import RULES, SearchConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
 
 def number_of_passes(config: SearchConfig, space: Space, edges: int) -> int:
     """Passes over the halves in all: those of the supernet, and those between two decisions of the selection."""
-    if config.selection != "perturbation":
+    if not RULES[config.selection].measures:
         return config.epochs
     kept = config.edges_per_node or space.edges_per_node
     return config.epochs + config.tune_epochs * (space.decisions(edges, kept) - 1)

@@ -1,13 +1,13 @@
-"""Colour ops: functions of a frame's colours that leave every point in place.
+"""Colour changes: functions of a frame's colours that leave every point in place.
 
 A frame at distance s gets the strength magnitude * s, so the reference frame is unchanged, bit for bit. Frames are
-floats in [0, 1], shape (..., C, H, W); images of a batch are processed independently. Ops that
-could leave [0, 1] clamp to it, as torchvision's do. Ops without two directions use |strength|.
+floats in [0, 1], shape (..., C, H, W); images of a batch are processed independently. Changes
+that could leave [0, 1] clamp to it, as torchvision's do. Those without two directions use |strength|.
 
-Gradients: all ops are differentiable in the strength except solarize; posterize and equalize count levels and pass the
+Gradients: all changes are differentiable in the strength except solarize; posterize and equalize count levels and pass the
 gradient straight through to the pixels, solarize passes it with the sign of its slope.
-Source: torchvision's colour ops [R]; the magnitude as a blend for autocontrast and equalize, and fractional bits for
-posterize, are departures [D] that make every op a continuous function of its magnitude.
+Source: torchvision's colour changes [R]; the magnitude as a blend for autocontrast and equalize, and fractional bits for
+posterize, are departures [D] that make every change a continuous function of its magnitude.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LEVELS = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """A colour op changes frames (..., C, H, W) in [0, 1] by a strength, one per frame; strength 0 changes nothing.
+    """A colour change changes frames (..., C, H, W) in [0, 1] by a strength, one per frame; strength 0 changes nothing.
 
     `limits`, `preset`, `unit` and `measure` as in Motion; `neutral` is the magnitude that changes nothing.
     """
@@ -59,26 +59,26 @@ class Colour:
             )
 
     def phrase(self, magnitude: float) -> str:
-        """Describes the op at the outermost frame, such as "brightness by +0.4"."""
+        """Describes the change at the outermost frame, such as "brightness by +0.4"."""
         return f"{self.name}{self.measure.format(magnitude)}"
 
 
 COLOURS: dict[str, Colour] = {}
 
 
-def register_colour(op: Colour) -> Colour:
-    """Adds a colour op to the registry and returns it; a taken name raises UserError."""
-    if op.name in COLOURS:
-        raise UserError(f"The colour op '{op.name}' is already registered; choose another name.")
-    op.check(op.neutral)
-    COLOURS[op.name] = op
-    return op
+def register_colour(change: Colour) -> Colour:
+    """Adds a colour change to the registry and returns it; a taken name raises UserError."""
+    if change.name in COLOURS:
+        raise UserError(f"The colour change '{change.name}' is already registered; choose another name.")
+    change.check(change.neutral)
+    COLOURS[change.name] = change
+    return change
 
 
 def colour(name: str) -> Colour:
-    """Returns the registered colour op of that name; an unknown name raises UserError, which lists the known ones."""
+    """Returns the registered colour change of that name; an unknown name raises UserError, which lists the known ones."""
     if name not in COLOURS:
-        raise unknown_name("colour op", name, COLOURS)
+        raise unknown_name("colour change", name, COLOURS)
     return COLOURS[name]
 
 
@@ -87,7 +87,7 @@ def _grey(frames: Tensor) -> Tensor:
         return frames
     if frames.shape[-3] != 3:
         raise UserError(
-            f"Colour ops need images of 1 or 3 channels, but these have {frames.shape[-3]}; use motions only."
+            f"Colour changes need images of 1 or 3 channels, but these have {frames.shape[-3]}; use motions only."
         )
     weights = constant((0.2989, 0.587, 0.114), frames.dtype, frames.device)
     return (frames * weights[:, None, None]).sum(-3, keepdim=True)

@@ -17,12 +17,12 @@ from fieldshift.motions.registry import MOTIONS, Motion
 
 
 def operation(name: str) -> Motion | Colour:
-    """Returns the motion or the colour op of that name; an unknown name raises UserError, which lists both kinds."""
+    """Returns the motion or the colour change of that name; an unknown name raises UserError, which lists both kinds."""
     if name in MOTIONS:
         return MOTIONS[name]
     if name in COLOURS:
         return COLOURS[name]
-    raise unknown_name("op", name, [*MOTIONS, *COLOURS])
+    raise unknown_name("operation", name, [*MOTIONS, *COLOURS])
 
 
 def _whole(what: str, value: object, least: int) -> None:
@@ -32,14 +32,14 @@ def _whole(what: str, value: object, least: int) -> None:
 
 @dataclass(frozen=True)
 class Step:
-    """One op with the magnitude for the farthest frame, in the op's unit; checked against the op's limits."""
+    """One operation, a motion or a colour change, with the magnitude for the farthest frame, in its unit and limits."""
 
     op: str
     magnitude: float
 
     def __post_init__(self) -> None:
         if not isinstance(self.op, str):
-            raise UserError(f"An op is {self.op!r}, but must be a name such as 'translate_x'; change it.")
+            raise UserError(f"An operation is {self.op!r}, but must be a name such as 'translate_x'; change it.")
         if not is_number(self.magnitude):
             raise UserError(
                 f"The magnitude of {self.op} is {self.magnitude!r}, but must be a finite number; change it."
@@ -59,7 +59,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Edge:
-    """An edge from node `source` to node `target` with its steps in order; several steps form a composite op."""
+    """An edge from node `source` to node `target` with its steps in order; several steps form a composite operation."""
 
     source: int
     target: int

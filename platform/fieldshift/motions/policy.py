@@ -59,12 +59,12 @@ class Policy:
 
     @classmethod
     def single(cls, op: str, magnitude: float, *, frames: int, **settings: Any) -> Policy:
-        """The policy of one op on one edge; `settings` are further fields, such as fill="border"."""
+        """The policy of one operation on one edge; `settings` are further fields, such as fill="border"."""
         return cls.chain([(op, magnitude)], frames=frames, **settings)
 
     @classmethod
     def chain(cls, steps: Sequence[tuple[str, float]], *, frames: int, **settings: Any) -> Policy:
-        """The policy of one edge whose ops (name, magnitude) are applied in order."""
+        """The policy of one edge whose operations (name, magnitude) are applied in order."""
         edge = Edge(0, 1, tuple(Step(op, magnitude) for op, magnitude in steps))
         return cls(inputs=1, nodes=1, edges=(edge,), frames=frames, **settings)
 
@@ -97,7 +97,7 @@ class Policy:
 
     @property
     def is_pure(self) -> bool:
-        """Whether every frame is the image under one matrix: a single path without colour ops."""
+        """Whether every frame is the image under one matrix: a single path without colour changes."""
         plan = render_plan(self.graph, _ANY_SIZE)
         return plan.is_geometric and len(plan.paths) == 1
 
@@ -105,7 +105,7 @@ class Policy:
         """The paths whose weighted sum is a geometric policy: weights (P,) that add to 1, and matrices (P, T, 2, 3).
 
         Equal paths are merged. float32 on the CPU; matrices are forward maps in pixels about the centre of an image of
-        the size (H, W). Raises UserError for a policy with colour ops on a path to its output.
+        the size (H, W). Raises UserError for a policy with colour changes on a path to its output.
         """
         plan = self._geometric(size)
         weights = torch.tensor([float(path.weight) for path in plan.paths])
@@ -138,7 +138,7 @@ class Policy:
         Float64 on the CPU; forward maps in pixels of a grid (H, W), as in `paths`. With the reference "centre" these are
         the policy's own frames. With "first", the reference frame has no previous one: it is treated as the middle of a
         video that continues on both sides with the same steps, in which `symmetric` has no effect. Source: METHOD.md 5 [D].
-        Raises UserError for a policy with fewer than 3 frames or with colour ops.
+        Raises UserError for a policy with fewer than 3 frames or with colour changes.
         """
         if self.frames < 3:
             raise UserError(
@@ -172,7 +172,7 @@ class Policy:
     def flops(self, size: tuple[int, int], channels: int) -> int:
         """Floating-point operations of computing one image's video: a multiplication and an addition per tap and channel.
 
-        A frame without motion is a copy and counts as zero; a colour op counts as one tap per pixel.
+        A frame without motion is a copy and counts as zero; a colour change counts as one tap per pixel.
         """
         return 2 * channels * taps_of(self.graph, size, self.fill, self.interpolation)
 
@@ -230,7 +230,9 @@ class Policy:
         plan = render_plan(self.graph, size)
         if not plan.is_geometric:
             ops = ", ".join(step.op for _, step in plan.colourings)
-            raise UserError(f"The policy changes colours ({ops}), but only motions have matrices; remove these ops.")
+            raise UserError(
+                f"The policy changes colours ({ops}), but only motions have matrices; remove these operations."
+            )
         return plan
 
     def _pure(self, size: tuple[int, int], ability: str) -> RenderPlan:

@@ -1,7 +1,7 @@
 """Renders videos: a policy's graph is compiled so that geometry is composed as matrices and pixels are sampled last.
 
 Warps are linear and compose, so a node's value is a weighted sum of *paths*, each a base (the image, or the video
-of a colour op) under one matrix per frame. Equal paths are merged, and their weights are exact fractions, so that a
+of a colour change) under one matrix per frame. Equal paths are merged, and their weights are exact fractions, so that a
 frame that no path moves equals the image, bit for bit.
 Shape letters: B batch, T frames, P paths, C channels, H, W.
 """
@@ -174,7 +174,7 @@ def recoloured(video: Tensor, name: str, magnitude: float | Tensor, distances: T
 
 @lru_cache(maxsize=256)
 def taps_of(graph: Graph, size: tuple[int, int], fill: Fill, mode: str) -> int:
-    """Number of pixels weighted and added per channel of one image's video; a colour op counts one per pixel."""
+    """Number of pixels weighted and added per channel of one image's video; a colour change counts one per pixel."""
     plan = render_plan(graph, size)
     lookup = lookup_of(fill, mode)
     parts = (*(part for part, _ in plan.colourings), plan.output)

@@ -38,8 +38,8 @@ def initialised(module: nn.Module, example_input: Tensor | int | tuple[int, int]
     tensors = [*module.parameters(), *module.buffers()]
     if not any(is_lazy(tensor) for tensor in tensors):
         return module
-    kept = {id(part): part for part in tensors if type(part) is UninitializedBuffer}
-    blank = {key: UninitializedBuffer() for key in kept}
+    buffers = {id(part): part for part in tensors if type(part) is UninitializedBuffer}
+    blank = {key: UninitializedBuffer() for key in buffers}
     try:
         twin = copy.deepcopy(module, blank).eval()  # torch copies lazy parameters, but not lazy buffers
         with torch.no_grad():

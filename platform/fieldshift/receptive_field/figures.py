@@ -277,8 +277,8 @@ def _draw_profiles(axis: Any, found: Sequence[Measures], *, known: bool) -> None
     axis.set_ylabel("mean share of the mass per pixel", fontsize=8)
     axis.tick_params(labelsize=7)
     centres = {one.profile_centre for one in found}
-    place = f", {_place(found[0].profile_centre)}" if len(centres) == 1 else ""
-    about = f"the unit{place}" if known else "the centre of mass"
+    position = f", {_position_text(found[0].profile_centre)}" if len(centres) == 1 else ""
+    about = f"the unit{position}" if known else "the centre of mass"
     band = "\nband: standard error, at most" if any(one.profile_error for one in found) else ""
     axis.set_title(f"radial profile about {about}{band}", fontsize=9)
     axis.grid(alpha=0.25)
@@ -385,5 +385,5 @@ def _letter(index: int) -> str:
     return ascii_uppercase[index] if index < len(ascii_uppercase) else str(index + 1)
 
 
-def _place(position: tuple[float, float]) -> str:
+def _position_text(position: tuple[float, float]) -> str:
     return f"x {position[1]:.4g}, y {position[0]:.4g} px"

@@ -101,11 +101,11 @@ def probe(
     generator = torch.Generator().manual_seed(1)
     pixels = torch.rand(example.shape, generator=generator, dtype=torch.float64) * 0.5 + 0.1
     pixels = pixels.to(example.device, torch.float64 if positive else example.dtype).requires_grad_(True)
-    kept: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         del args
-        kept.append(output)
+        outputs.append(output)
         raise _ReachedError
 
     handle = twin.get_submodule(layer).register_forward_hook(keep)
@@ -114,11 +114,11 @@ def probe(
             twin(pixels)
     finally:
         handle.remove()
-    if not kept or not isinstance(kept[0], Tensor) or kept[0].dim() < 4:
+    if not outputs or not isinstance(outputs[0], Tensor) or outputs[0].dim() < 4:
         raise UserError(
             f"Layer '{layer}' does not output a map (B, C, H, W) of units; choose a convolution or a block."
         )
-    features = kept[0].reshape(-1, *kept[0].shape[-3:])
+    features = outputs[0].reshape(-1, *outputs[0].shape[-3:])
     height, width = features.shape[-2:]
     row, column = (height // 2, width // 2) if unit is None else unit
     if not (0 <= row < height and 0 <= column < width):

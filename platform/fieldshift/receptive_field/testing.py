@@ -47,8 +47,8 @@ def random_network(seed: int, side: int = 30) -> tuple[nn.Module, torch.Size]:
     names = layers()
     shape: Shape = (1, CHANNELS, side, side + 2)
     image, parts = torch.Size(shape), list[nn.Module]()
-    for place in range(rng.choice([1, 2, 3, 4])):
-        name = names[seed % len(names)] if place == 0 else rng.choice(names)
+    for number in range(rng.choice([1, 2, 3, 4])):
+        name = names[seed % len(names)] if number == 0 else rng.choice(names)
         layer = draw(rng, name, shape)
         if layer is None:
             continue
@@ -86,10 +86,10 @@ def check_network(seed: int) -> str:
     units = {(output[2] // 2, output[3] // 2), (max(output[2] // 2 - 1, 0), output[3] // 2 - 1)}
     compared = False
     for unit in units:
-        said = _said(field, unit, shape)
-        at_border = said is not None and _borders(network) and _at_border(field, unit, shape)
-        if field.unbounded or (said is not None and not at_border):
-            _compare(network, named, shape, unit, said, field, seed)
+        theoretical = _theoretical_box(field, unit, shape)
+        at_border = theoretical is not None and _borders(network) and _at_border(field, unit, shape)
+        if field.unbounded or (theoretical is not None and not at_border):
+            _compare(network, named, shape, unit, theoretical, field, seed)
             compared = True
     if not compared:
         return "at a border"
@@ -104,7 +104,7 @@ def check_many(seeds: Iterable[int]) -> collections.Counter[str]:
 Box = tuple[int, int, int, int]
 
 
-def _said(field: LayerField, unit: tuple[int, int], shape: Shape) -> Box | None:
+def _theoretical_box(field: LayerField, unit: tuple[int, int], shape: Shape) -> Box | None:
     """The unit's theoretical box within the image, None if it sees nothing of it or windows have no position."""
     if not field.rows or not field.columns:
         return None
@@ -132,7 +132,7 @@ def _compare(
     named: nn.Module,
     shape: Shape,
     unit: tuple[int, int],
-    said: Box | None,
+    theoretical: Box | None,
     field: LayerField,
     seed: int,
 ) -> None:
@@ -140,11 +140,13 @@ def _compare(
     for draw_number in range(_DRAWS + 1):
         shown = _by_gradient(named, shape, unit) if draw_number == 0 else _by_change(network, shape, unit, draw_number)
         seen = _around(seen, shown)
-        if seen is not None and ((field.unbounded and _whole(seen, shape)) or (seen == said and not field.unbounded)):
+        if seen is not None and (
+            (field.unbounded and _whole(seen, shape)) or (seen == theoretical and not field.unbounded)
+        ):
             return
-        if seen is not None and not field.unbounded and _around(seen, said) != said:
+        if seen is not None and not field.unbounded and _around(seen, theoretical) != theoretical:
             break
-    what = f"unbounded by {field.unbounded_by} and {said}" if field.unbounded else said
+    what = f"unbounded by {field.unbounded_by} and {theoretical}" if field.unbounded else theoretical
     raise AssertionError(f"seed {seed}: unit {unit} sees {seen}, the theory says {what}, on {tuple(shape)}\n{network}")
 
 

@@ -31,8 +31,8 @@ class UnpoolingPair(nn.Module):
         self.unpool = nn.MaxUnpool2d(kernel_size, stride)
 
     def forward(self, features: Tensor) -> Tensor:
-        pooled, places = self.pool(features)
-        unpooled: Tensor = self.unpool(self.between(pooled), places, output_size=features.shape[-2:])
+        pooled, positions = self.pool(features)
+        unpooled: Tensor = self.unpool(self.between(pooled), positions, output_size=features.shape[-2:])
         return unpooled
 
 

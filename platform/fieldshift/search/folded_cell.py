@@ -56,7 +56,7 @@ class FoldedCell(Cell):
     ) -> None:
         if space.colours:
             raise UserError(
-                f"The space {space.name} has colour operations ({', '.join(space.colours)}), but the folded form moves "
+                f"The space {space.name} has colour changes ({', '.join(space.colours)}), but the folded form moves "
                 "features, which have no colours; choose another space or the form video."
             )
         self.placements, self.places = tuple(placements), tuple(placement.path for placement in placements)

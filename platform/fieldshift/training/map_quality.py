@@ -135,19 +135,19 @@ def shares_met(
     """
     from scipy.spatial import cKDTree
 
-    places = np.argwhere(edges >= 0)
+    positions = np.argwhere(edges >= 0)
     wanted = edges[edges >= 0]
     look = min(LOOKED_AT, int(radius))
     around = np.pad(goals, look, constant_values=-1)
-    met = np.zeros(len(places), dtype=bool)
+    met = np.zeros(len(positions), dtype=bool)
     for down in range(-look, look + 1):
         for right in range(-look, look + 1):
             if math.hypot(down, right) <= radius:
-                met |= around[places[:, 0] + look + down, places[:, 1] + look + right] == wanted
+                met |= around[positions[:, 0] + look + down, positions[:, 1] + look + right] == wanted
     if not met.all() and (goals >= 0).any():
         apart = 2 * radius + 2
         tree = cKDTree(np.column_stack([np.argwhere(goals >= 0), goals[goals >= 0] * apart]), balanced_tree=False)
-        points = np.column_stack([places[~met], wanted[~met] * apart])
+        points = np.column_stack([positions[~met], wanted[~met] * apart])
         met[~met] = np.isfinite(tree.query(points, distance_upper_bound=radius)[0])
     number = np.bincount(wanted, minlength=classes)
     return np.bincount(wanted, weights=met, minlength=classes) / number.clip(min=1), number > 0

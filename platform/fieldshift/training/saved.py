@@ -64,13 +64,15 @@ class NetworkCard:
     def from_plain(values: dict[str, Any]) -> NetworkCard:
         """The card from the plain values of `asdict` or JSON; fields unknown to this version are ignored."""
         known = {each.name for each in fields(NetworkCard)}
-        kept = {name: value for name, value in values.items() if name in known}
+        known_values = {name: value for name, value in values.items() if name in known}
         for name in ("classes", "size", "mean", "std"):
-            kept[name] = tuple(kept[name])
+            known_values[name] = tuple(known_values[name])
         settings = {each.name for each in fields(NetworkConfig)}
-        given = kept.get("architecture", {})
-        kept["architecture"] = NetworkConfig(**{name: value for name, value in given.items() if name in settings})
-        return NetworkCard(**kept)
+        given = known_values.get("architecture", {})
+        known_values["architecture"] = NetworkConfig(
+            **{name: value for name, value in given.items() if name in settings}
+        )
+        return NetworkCard(**known_values)
 
     @property
     def frames(self) -> int:
