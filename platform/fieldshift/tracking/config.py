@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 from fieldshift.errors import UserError
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
+VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,28 +18,48 @@ class TrackingConfig:
 
     Attributes:
         enabled: Track runs; if false, every tracking call does nothing.
-        uri: MLflow store, such as http://HOST:5000 or sqlite:////path/mlflow.db; None uses a store in the run's folder.
+        uri: MLflow store, such as http://HOST:5000 or sqlite:////path/mlflow.db; None uses MLFLOW_TRACKING_URI if it is set,
+            else a store in the run's folder.
+        artifacts: Folder or URI (s3://..., gs://...) for the artifacts of an experiment that a database creates; None uses
+            `mlflow-artifacts` beside the run's folder. A tracking server chooses its own place.
         experiment: Name of the MLflow experiment of the runs.
     """
 
     enabled: bool = True
     uri: str | None = None
+    artifacts: str | None = None
     experiment: str = "fieldshift"
 
     def __post_init__(self) -> None:
         if not self.experiment.strip():
             raise UserError("tracking.experiment is empty, but must be a name such as 'fieldshift'.")
-        if self.uri is not None and self.uri.split(":", 1)[0].split("+", 1)[0] not in SCHEMES:
-            raise UserError(
-                f"tracking.uri is '{self.uri}', but must start with one of {', '.join(SCHEMES)} and a colon;"
-                " leave it out to use a store in the run's folder."
-            )
-        if self.uri is not None and holds_password(self.uri):
-            raise UserError(
-                "tracking.uri holds a password, which would be written into config.yaml and MLflow; leave it out of"
-                " the address and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for http, or the database's own"
-                " file or variable (~/.pgpass, PGPASSWORD)."
-            )
+        if self.uri is not None:
+            check_address(self.uri, "tracking.uri", "leave it out to use a store in the run's folder")
+
+    @property
+    def address(self) -> str | None:
+        """The address of the store that was asked for: `uri`, else MLFLOW_TRACKING_URI; None uses the run's folder.
+
+        Raises UserError where the variable has no such address.
+        """
+        if self.uri is not None:
+            return self.uri
+        named = os.environ.get(VARIABLE) or None
+        if named is not None:
+            check_address(named, VARIABLE, "unset it to use a store in the run's folder")
+        return named
+
+
+def check_address(uri: str, name: str, otherwise: str) -> None:
+    """Raises UserError where `uri`, the value of `name`, is no address of a store, or contains a password."""
+    if holds_password(uri):
+        raise UserError(
+            f"{name} holds a password, which would be written into config.yaml and MLflow; leave it out of"
+            " the address and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for http, or the database's own"
+            " file or variable (~/.pgpass, PGPASSWORD)."
+        )
+    if uri.split(":", 1)[0].split("+", 1)[0] not in SCHEMES:
+        raise UserError(f"{name} is '{uri}', but must start with one of {', '.join(SCHEMES)} and a colon; {otherwise}.")
 
 
 def holds_password(uri: str) -> bool:

@@ -49,10 +49,12 @@ class Store:
     Attributes:
         uri: MLflow's tracking URI; "" if tracking is disabled.
         folder: The run's folder, with the artifacts of a store in it and the messages that a store missed.
+        artifacts: As in TrackingConfig.
     """
 
     uri: str
     folder: Path
+    artifacts: str | None = None
 
     def run(
         self,
@@ -86,6 +88,7 @@ class Store:
             "key": key,
             "tags": wanted,
             "start": int(time.time() * 1000),
+            "artifacts": self.artifacts,
         }
         if spool.is_down or (parent_id and parent_id.startswith(spool.PREFIX)):
             return TrackedRun(spool.open_run(birth), None, spool)
@@ -97,12 +100,19 @@ class Store:
             return TrackedRun(spool.open_run(birth), None, spool)
 
     def find_or_create(
-        self, *, experiment: str, name: str | None, key: str, tags: dict[str, str], start: int
+        self,
+        *,
+        experiment: str,
+        name: str | None,
+        key: str,
+        tags: dict[str, str],
+        start: int,
+        artifacts: str | None = None,
     ) -> tuple[str, bool]:
         """Returns the id of the run with `key`, set to RUNNING, and whether it is new."""
         client = client_for(self.uri)
         with self._locked():
-            where = self.experiment_id(experiment)
+            where = self.experiment_id(experiment, artifacts)
             alike = client.search_runs([where], quoted_condition(f"tags.`{KEY_TAG}`", key), max_results=1000)
             found = [run for run in alike if run.data.tags[KEY_TAG] == key]
             if not found:
@@ -114,17 +124,25 @@ class Store:
         client.update_run(run_id, status="RUNNING", name=name)
         return run_id, False
 
-    def experiment_id(self, experiment: str) -> str:
+    def experiment_id(self, experiment: str, artifacts: str | None = None) -> str:
         """The id of the experiment, created if needed; a store in a run's folder puts artifacts into that folder."""
         client = client_for(self.uri)
         known = client.get_experiment_by_name(experiment)
         if known is None:
-            where = (self.folder / "artifacts").as_uri() if self.is_local else None
+            where = location(artifacts) or self.own_artifacts
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(experiment, artifact_location=where, tags=kind))
         if known.lifecycle_stage == "deleted":
             client.restore_experiment(known.experiment_id)
         return str(known.experiment_id)
+
+    @property
+    def own_artifacts(self) -> str | None:
+        """The default place of artifacts: the run's folder, or one beside it; None for a server, which has its own."""
+        if self.uri == sqlite_address(self.folder / "mlflow.db"):
+            return (self.folder / "artifacts").as_uri()
+        served = self.uri.startswith(("http", "databricks"))
+        return None if served else (self.folder.parent / "mlflow-artifacts").as_uri()
 
     @property
     def is_local(self) -> bool:
@@ -143,6 +161,11 @@ class Store:
             return
         with FileLock(self.folder / ".mlflow.lock", timeout=LOCK_WAIT_S):
             yield
+
+
+def location(artifacts: str | None) -> str | None:
+    """A folder or URI as MLflow reads it."""
+    return artifacts if artifacts is None or "://" in artifacts else Path(artifacts).absolute().as_uri()
 
 
 def open_store(config: TrackingConfig, folder: Path) -> Store:
@@ -166,12 +189,13 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
         return Store(uri="", folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "mlflow.db"
-    store = Store(uri=config.uri or sqlite_address(database), folder=folder)
+    given = config.address
+    store = Store(uri=given or sqlite_address(database), folder=folder, artifacts=config.artifacts)
     spool = Spool(folder, store.uri)
     try:
         _knock(store.uri)
         with FileLock(folder / ".mlflow.lock", timeout=LOCK_WAIT_S):
-            if config.uri:
+            if given:
                 answer_from(store.uri)
             else:
                 make_database(store.uri, database)
@@ -194,13 +218,13 @@ def refuse_lasting(error: Exception, uri: str) -> None:
 
 def check_store(config: TrackingConfig) -> None:
     """Raises UserError if the configured store cannot be used; a store that does not answer yet is no error."""
-    if not config.enabled or config.uri is None or importlib.util.find_spec("mlflow") is None:
+    if not config.enabled or (uri := config.address) is None or importlib.util.find_spec("mlflow") is None:
         return
     try:
-        _knock(config.uri)
-        answer_from(config.uri)
+        _knock(uri)
+        answer_from(uri)
     except Exception as error:
-        refuse_lasting(error, config.uri)
+        refuse_lasting(error, uri)
 
 
 def close_abandoned(uri: str) -> list[str]:
@@ -284,9 +308,21 @@ def _start_of(pid: int) -> str:
 
 
 def _knock(uri: str) -> None:
-    """Raises OSError if a server does not answer within seconds; any answer is accepted."""
+    """Raises an error if a server or database does not answer within seconds; any answer of a server is accepted.
+
+    MLflow itself tries a database that refuses ten times, over 100 seconds.
+    """
     parts = urlsplit(uri)
+    if parts.scheme in {"sqlite", "databricks"}:
+        return
     if parts.scheme not in {"http", "https"}:
+        from sqlalchemy import create_engine
+
+        engine = create_engine(uri)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
         return
     port = parts.port or (443 if parts.scheme == "https" else 80)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
