@@ -18,6 +18,7 @@ HOMES = {
     "receptive_field": "pipelines.fields",
     "compare_fields": "pipelines.fields",
     "train": "pipelines.training",
+    "tune": "pipelines.tuning",
     "evaluate": "pipelines.using",
     "predict": "pipelines.using",
     "export": "pipelines.exporting",

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from fieldshift.experiment import Session, Trial
 
 
+LIMITS = {"num_ops": 14, "magnitude": 30}
+"""The largest N, the number of torchvision's operations, and the largest M, the last of its 31 levels."""
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """A trained network: its folder (weights.safetensors, network.json) and its row (score in [0, 1], seconds, ...)."""
@@ -46,6 +50,7 @@ def train(
     space: str = "affine-one",
     tta_copies: int = 0,
     align: bool = True,
+    randaugment: list[int] | None = None,
     recipe: Recipe = Recipe(),
     **shared: Any,
 ) -> TrainResult:
@@ -58,6 +63,7 @@ def train(
         space: search space that the arm random-policy draws from.
         tta_copies: augmented copies for test-time augmentation (TTA) of an arm with a 2D augmentation; 0 turns it off.
         align: fuse a segmenter's maps in the reference frame.
+        randaugment: RandAugment's N and M, for an arm that has it; by default torchvision's 2 and 9.
         recipe: training recipe.
         shared: the options of `fieldshift.experiment.Experiment`: data, task, network, temporal, frames, form, seed,
             architecture, loading, cluster, tracking, out, resume.
@@ -71,9 +77,11 @@ def train(
     if policy is not None and not arm_named(chosen).needs_policy:
         raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
     check_space(space)
+    numbers = augmentation_numbers(randaugment, chosen)
     experiment.check_names()
     recipe.check(cluster.workers, here=cluster.address is None)
     settings = experiment.settings(arm=chosen, space=space, average_copies=tta_copies, align=align, recipe=recipe)
+    settings |= {"randaugment": randaugment} if randaugment is not None else {}
     check_folder(experiment.out, "train", settings, experiment.resume)
     check_fits(cluster, cluster.min_workers or cluster.workers)
 
@@ -99,13 +107,29 @@ def train(
             say(outcome(finished["row"], experiment.data))
             return TrainResult(session.path, finished["row"])
         trial = training_trial(session, experiment, card, recipe, reading="equal epochs", data=dataset.digest)
-        trial = replace(trial, copies=tta_copies, align=align, folder=str(session.path))
+        trial = replace(trial, copies=tta_copies, align=align, folder=str(session.path), augmentation=numbers)
         row = run_trial(session, trial, cluster)
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
         say(outcome(row, experiment.data))
         show_maps(session, dataset, row, align=align)
         say(f"weights and result: {session.path}")
         return TrainResult(session.path, row)
+
+
+def augmentation_numbers(randaugment: list[int] | None, arm: str) -> dict[str, int]:
+    """N and M as a trial takes them. Raises UserError where they are not two numbers in their ranges, or the arm has none."""
+    if randaugment is None:
+        return {}
+    if arm_named(arm).augmentation != "randaugment":
+        raise UserError(f"--randaugment is for arms with RandAugment, but the arm is '{arm}'; leave it out.")
+    if len(randaugment) != len(LIMITS) or not all(
+        0 <= n <= most for n, most in zip(randaugment, LIMITS.values(), strict=True)
+    ):
+        raise UserError(
+            f"--randaugment is {' '.join(map(str, randaugment)) or 'empty'}, but must be two numbers: N from 0 to "
+            f"{LIMITS['num_ops']} and M from 0 to {LIMITS['magnitude']}."
+        )
+    return dict(zip(LIMITS, randaugment, strict=True))
 
 
 def run_trial(session: Session, trial: Trial, cluster: ClusterConfig) -> dict[str, Any]:

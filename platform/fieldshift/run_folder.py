@@ -30,8 +30,8 @@ IN_JOB = "FIELDSHIFT_JOB"
 NAMED = "run folder:"
 """What precedes the absolute path of the run folder in a job's output."""
 
-# Options that may change on resume: where a run executes and is recorded, not what it computes.
-NOT_HASHED = frozenset({"out", "resume", "cluster", "tracking"})
+# Options that may change on resume: where a run executes and is recorded, and how many samples a tuning tries.
+NOT_HASHED = frozenset({"out", "resume", "cluster", "tracking", "samples"})
 
 
 @dataclass(frozen=True)

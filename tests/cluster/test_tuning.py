@@ -25,7 +25,7 @@ def go(storage: Path, samples: int, **options: Any) -> Tuning:
         climb,
         {"x": tune.randint(-10, 11), "kind": tune.choice(["good", "bad"])},
         **{"metric": "score", "samples": samples, "reports": 9, "cluster": HERE, "name": "tune", "storage": storage}
-        | {"fixed": {"network": "tiny"}}
+        | {"fixed": {"network": "tiny", "size": (8, 8)}}
         | options,
     )
 

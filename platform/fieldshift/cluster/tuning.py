@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, require_ray
@@ -16,11 +17,14 @@ from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialFolder, TrialResult, agrees, run_trial_here
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, reason_of
+
+if TYPE_CHECKING:
+    import optuna
 
 HALVING = 3
 
-_NUMBER = "fieldshift_number"
+_NUMBER, _KEY = "fieldshift_number", "key"
 _SAMPLE = re.compile(r"sample-(\d+)")
 
 
@@ -40,6 +44,8 @@ class _Task:
     metric: str
     reports: int
     seed: int
+    name: str
+    study: str | None
 
     def trial(self, sampled: Mapping[str, Any], number: int) -> Trial:
         return {**self.fixed, **sampled, "key": f"sample-{number:03d}"}
@@ -60,6 +66,7 @@ def tune_trials(
     on_report: OnTrialReport | None = None,
     on_done: OnDone | None = None,
     resume: bool = False,
+    study: str | None = None,
 ) -> Tuning:
     """Searches `space` for the values that optimise `metric`: Optuna's TPE proposes samples, ASHA stops bad ones early.
 
@@ -75,6 +82,8 @@ def tune_trials(
         fixed: Values passed unchanged to every trial.
         seed: Seed of Optuna's sampler.
         resume: Reads finished samples from `storage` and lets Optuna learn from them.
+        study: URL of a database that Optuna keeps the study `name` in, such as sqlite:////path/optuna.db; None keeps it in
+            memory.
 
     Raises:
         UserError: As `run_trials`; also when `space` cannot be searched, or the stored samples belong to another search.
@@ -82,7 +91,16 @@ def tune_trials(
     require_ray("Tuning")
     if samples < 1 or reports < 1:
         raise UserError(f"Tuning asks for {samples} samples of {reports} reports, but both must be 1 or more.")
-    task = _Task(function=function, space=space, fixed=fixed or {}, metric=metric, reports=reports, seed=seed)
+    task = _Task(
+        function=function,
+        space=space,
+        fixed=fixed or {},
+        metric=metric,
+        reports=reports,
+        seed=seed,
+        name=name,
+        study=study,
+    )
     folder = TrialFolder(storage)
     finished = {result.key: result for result in _earlier(task, folder, resume)}
 
@@ -99,9 +117,7 @@ def tune_trials(
     elif missing > 0:
         with connect(cluster):
             check_shared(storage.resolve())
-            _tune_on_ray(
-                task, kept, missing, cluster=cluster, name=name, storage=storage, on_report=on_report, done=done
-            )
+            _tune_on_ray(task, kept, missing, cluster=cluster, storage=storage, on_report=on_report, done=done)
     results = [finished[key] for key in sorted(finished)]
     complete = [
         result for result in results if result.value is not None and not result.stopped and metric in result.metrics
@@ -117,7 +133,7 @@ def _earlier(task: _Task, folder: TrialFolder, resume: bool) -> list[TrialResult
         return []
     for sample in samples:
         known = {name: value for name, value in sample.trial.items() if name not in task.space and name != "key"}
-        if not agrees(known, dict(task.fixed)) or not task.space.keys() <= sample.trial.keys():
+        if not agrees(known, json.loads(json.dumps(task.fixed))) or not task.space.keys() <= sample.trial.keys():
             raise UserError(
                 f"{folder.path}/{sample.key}.json belongs to another search;"
                 " give another --out, or leave out --resume to start again."
@@ -144,6 +160,39 @@ def _distributions(space: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _study(task: _Task, kept: Sequence[TrialResult], distributions: Mapping[str, Any], **settings: Any) -> optuna.Study:
+    """Optuna's study with the samples that ended: a new one, or the one in the database, whose interrupted samples fail."""
+    import optuna
+    from optuna.trial import TrialState
+
+    try:
+        study = optuna.create_study(
+            storage=task.study,
+            study_name=task.study and task.name,
+            load_if_exists=True,
+            direction="maximize",
+            **settings,
+        )
+    except Exception as error:
+        if task.study is None:
+            raise
+        raise UserError(f"Optuna cannot use the database {task.study} ({reason_of(error)}); name another.") from error
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+    held = {trial.user_attrs.get(_KEY) for trial in study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))}
+    for result in kept:
+        if result.key not in held:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params={name: result.trial[name] for name in task.space},
+                    distributions=dict(distributions),
+                    value=result.metrics[task.metric],
+                    user_attrs={_KEY: result.key},
+                )
+            )
+    return study
+
+
 def _tune_here(
     task: _Task,
     kept: Sequence[TrialResult],
@@ -157,19 +206,14 @@ def _tune_here(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = _distributions(task.space)
-    study = optuna.create_study(
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=task.seed + _next_number(kept)),
+    study = _study(
+        task, kept, distributions, sampler=optuna.samplers.TPESampler(seed=task.seed + _next_number(kept)),
         pruner=optuna.pruners.SuccessiveHalvingPruner(reduction_factor=HALVING),
-    )
-    for result in kept:
-        sampled = {name: result.trial[name] for name in task.space}
-        study.add_trial(
-            optuna.trial.create_trial(params=sampled, distributions=distributions, value=result.metrics[task.metric])
-        )
+    )  # fmt: skip
     device = local_device(cluster)
     for number in range(_next_number(kept), _next_number(kept) + missing):
         asked = study.ask(distributions)
+        asked.set_user_attr(_KEY, task.trial({}, number)["key"])
         step = 0
 
         def forward(trial: Trial, metrics: Metrics, asked: optuna.Trial = asked) -> bool:
@@ -194,7 +238,6 @@ def _tune_on_ray(
     missing: int,
     *,
     cluster: ClusterConfig,
-    name: str,
     storage: Path,
     on_report: OnTrialReport | None,
     done: OnDone,
@@ -217,7 +260,9 @@ def _tune_on_ray(
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
             sampled: dict[str, Any] | None = super().suggest(trial_id)
             if sampled is not None:
-                sampled = {**sampled, _NUMBER: first + self.proposed}
+                number = first + self.proposed
+                self._ot_trials[trial_id].set_user_attr(_KEY, task.trial({}, number)["key"])
+                sampled = {**sampled, _NUMBER: number}
                 self.proposed += 1
             return sampled
 
@@ -229,14 +274,15 @@ def _tune_on_ray(
         done(result)
 
     points = [{field: result.trial[field] for field in task.space} for result in kept]
-    search = NumberedSearch(
-        space=_distributions(task.space),
-        metric=task.metric,
-        mode="max",
-        seed=task.seed + first,
-        points_to_evaluate=points or None,
-        evaluated_rewards=[result.metrics[task.metric] for result in kept] or None,
-    )
+    distributions = _distributions(task.space)
+    known: dict[str, Any] = {
+        "points_to_evaluate": points or None,
+        "evaluated_rewards": [result.metrics[task.metric] for result in kept] or None,
+    }
+    if task.study is not None:
+        _study(task, kept, distributions)
+        known = {"storage": optuna.storages.RDBStorage(task.study), "study_name": task.name}
+    search = NumberedSearch(space=distributions, metric=task.metric, mode="max", seed=task.seed + first, **known)
     listener = trial_listener(trial_of, on_report, end, cluster.max_failures)
     tuner = tune.Tuner(
         trainable_for(task.function, trial_of, cluster, held, storage.resolve()),
@@ -250,7 +296,7 @@ def _tune_on_ray(
             max_concurrent_trials=concurrent_trials(cluster, held),
             reuse_actors=True,
         ),
-        run_config=run_config(name, storage, listener, cluster),
+        run_config=run_config(task.name, storage, listener, cluster),
     )
     fit_quietly(tuner, listener)
     if len(ended) < missing:

@@ -18,7 +18,7 @@ from fieldshift.console import lasting_output, say
 from fieldshift.errors import UserError
 from fieldshift.experiment.data_record import FILE, keep_record
 from fieldshift.experiment.labels import colour
-from fieldshift.run_folder import RunFolder, check_semantics, config_digest, environment, open_run_folder
+from fieldshift.run_folder import NOT_HASHED, RunFolder, check_semantics, config_digest, environment, open_run_folder
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
 from fieldshift.tracking.spool import Spool
@@ -191,7 +191,7 @@ def open_session(
     session = replace(session, run=run)
     try:
         with lasting_output():
-            run.log_params(folder.config)
+            run.log_params(fixed_options(folder))
             run.set_tags(origin(folder))
             run.log_dataset(dataset.name, dataset.digest, {"train": len(dataset.train), "test": len(dataset.test)})
             yield session
@@ -209,6 +209,11 @@ def open_session(
         run.close("FINISHED")
     finally:
         say_waiting(folder.path)
+
+
+def fixed_options(folder: RunFolder) -> dict[str, Any]:
+    """The configuration; of a resumed run without the options that may have changed, since MLflow's parameters never do."""
+    return {name: value for name, value in folder.config.items() if not (folder.resumed and name in NOT_HASHED)}
 
 
 def send_waiting(folder: Path) -> None:

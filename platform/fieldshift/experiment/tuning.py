@@ -12,10 +12,12 @@ from fieldshift.experiment.budget import TUNED, TuningCost
 from fieldshift.experiment.cards import arm_card
 from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.placement import placed, workers_of_trials
+from fieldshift.experiment.policy_source import plain_policy
 from fieldshift.experiment.session import Session
 from fieldshift.experiment.training_runs import training_trial
 from fieldshift.experiment.trial import HELD_OUT_SCORE, run_training_trial
-from fieldshift.training import Recipe
+from fieldshift.motions import Policy
+from fieldshift.training import NetworkCard, Recipe
 from search_spaces.randaugment import randaugment_space
 
 HELD_OUT = 0.2
@@ -70,8 +72,19 @@ def tune_randaugment(
 
 
 def run_tuning_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
-    """Runs one sample: a training trial with this N and M, in a folder of its own."""
-    numbers = {name: int(payload[name]) for name in ("num_ops", "magnitude")}
+    """Runs one sample in a folder of its own: a training trial with the sampled values in place of its own.
+
+    Values that may be sampled: settings of the recipe, RandAugment's `num_ops` and `magnitude`, and `motion`, a factor on the
+    magnitudes of the policy.
+    """
+    numbers = {name: int(payload[name]) for name in ("num_ops", "magnitude") if name in payload}
+    recipe = {**payload["recipe"], **{name: payload[name] for name in payload["recipe"].keys() & payload.keys()}}
+    card = payload["card"]
+    if "motion" in payload:
+        policy = NetworkCard.from_plain(card).motions
+        assert isinstance(policy, Policy), "motions at places have no common size"
+        card = {**card, "policy": plain_policy(policy.scaled(payload["motion"]))}
+    folder = f"{payload['folder']}-{payload['key']}"
     return run_training_trial(
-        {**payload, "augmentation": numbers, "folder": f"{payload['folder']}-{payload['key']}"}, context
+        {**payload, "augmentation": numbers, "recipe": recipe, "card": card, "folder": folder}, context
     )

@@ -18,6 +18,7 @@ from torch import Tensor
 from fieldshift.errors import UserError
 from fieldshift.motions import policy_file
 from fieldshift.motions.graph import Edge, Graph, Step
+from fieldshift.motions.registry import motion
 from fieldshift.motions.rendering import RenderPlan, render, render_plan, taps_of
 from fieldshift.motions.warp import check_fill, check_mode, warp_masks
 from fieldshift.whole_file import write_whole
@@ -189,6 +190,20 @@ class Policy:
     def with_frames(self, frames: int) -> Policy:
         """The same policy with another number of frames; magnitudes keep their meaning."""
         return replace(self, frames=frames)
+
+    def scaled(self, factor: float) -> Policy:
+        """The same policy with every motion `factor` times as large; zooms are raised to that power.
+
+        Colour ops keep their magnitudes. Raises UserError where a magnitude leaves its limits.
+        """
+
+        def larger(step: Step) -> Step:
+            if step.is_colour:
+                return step
+            is_ratio = motion(step.op).neutral == 1.0
+            return Step(step.op, step.magnitude**factor if is_ratio else factor * step.magnitude)
+
+        return replace(self, edges=tuple(replace(e, steps=tuple(map(larger, e.steps))) for e in self.edges))
 
     def describe(self) -> list[str]:
         """One line per edge: "edge 0->2: translate_x by 0.43 of the width at the outer frames"."""
