@@ -36,7 +36,7 @@ RANDAUGMENT = ("num_ops", "magnitude")
 
 @dataclass(frozen=True)
 class TuneResult(FailsWithTrials):
-    """What a tuning found.
+    """The result of a tuning.
 
     Attributes:
         folder: the run folder.
