@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     from pipelines.comparison import Comparison
     from pipelines.fields import FieldResult
     from pipelines.study_plan import PreparedStudy
-    from pipelines.studying import StudyFindings
+    from pipelines.studying import StudyResult
     from pipelines.sweeping import FrameSweep
 
 EXAMPLES = 4
 
 
-def write_study_report(session: Session, study: PreparedStudy, found: StudyFindings) -> Path:
+def write_study_report(session: Session, study: PreparedStudy, found: StudyResult) -> Path:
     """Writes report.html into the study's folder; stages that were not run are omitted."""
     experiment, dataset = study.experiment, study.dataset
     comparison, sweep, fields = found.comparison, found.frames, found.fields

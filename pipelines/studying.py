@@ -68,6 +68,20 @@ class StudyResult(FailsWithTrials):
     report: Path | None = None
     failed: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def firsts(self) -> dict[Form, SearchResult]:
+        """The search with the first seed, by form."""
+        found: dict[Form, SearchResult] = {}
+        for (form, _), result in self.searches.items():
+            found.setdefault(form, result)
+        return found
+
+    @property
+    def policy_part(self) -> dict[str, Any]:
+        """The policies as part of the configuration of later stages, which depend on them."""
+        found = record_of(self.searches)
+        return {"policies": [{name: each[name] for name in ("form", "seed", "policy")} for each in found]}
+
 
 def study(  # noqa: PLR0913 - the options of a command
     *,
@@ -148,41 +162,6 @@ def study(  # noqa: PLR0913 - the options of a command
         return run_stages(session, prepared)
 
 
-@dataclass(kw_only=True)
-class StudyFindings:
-    """The results of a study's stages; a stage that was not run is None.
-
-    Attributes:
-        searches: all searches, by form and seed.
-        firsts: those of the first seed by form.
-        comparison, frames, fields: results of the later stages.
-        report: the report's file.
-    """
-
-    searches: dict[tuple[Form, int], SearchResult]
-    firsts: dict[Form, SearchResult]
-    comparison: Comparison | None = None
-    frames: FrameSweep | None = None
-    fields: FieldResult | None = None
-    report: Path | None = None
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """The trials that failed, and why."""
-        parts = (self.comparison, self.frames)
-        return {key: why for part in parts if part is not None for key, why in part.failed.items()}
-
-    @property
-    def policy_part(self) -> dict[str, Any]:
-        """The policies as part of the configuration of later stages, which depend on them."""
-        found = record_of(self.searches)
-        return {"policies": [{name: each[name] for name in ("form", "seed", "policy")} for each in found]}
-
-    def policies(self, seeds: list[int]) -> ArmPolicies:
-        """The policies of the arms with each seed."""
-        return ArmPolicies(policies_searched(self.searches, seeds))
-
-
 def run_stages(session: Session, study: PreparedStudy) -> StudyResult:
     """Runs the stages asked for, or takes finished ones from the folder; prints, records and returns their results."""
     started = time.perf_counter()
@@ -190,19 +169,21 @@ def run_stages(session: Session, study: PreparedStudy) -> StudyResult:
     with placed(cluster, on_ray=needs_ray(session, stages, cluster)):
         found = search_stage(session, study)
         if "compare" in stages:
-            found.comparison = comparison_stage(session, study, found)
+            found = replace(found, comparison=comparison_stage(session, study, found))
         if "frames" in stages:
-            found.frames = frames_stage(session, study, found)
+            found = replace(found, frames=frames_stage(session, study, found))
     if "receptive-field" in stages:
-        found.fields = fields_stage(session, study, found)
+        found = replace(found, fields=fields_stage(session, study, found))
+    parts = (found.comparison, found.frames)
+    found = replace(found, failed={key: why for part in parts if part is not None for key, why in part.failed.items()})
     if "report" in stages:
         from pipelines.reporting import write_study_report
 
         headline(session, "report", "tables and figures")
-        found.report = write_study_report(session, study, found)
+        found = replace(found, report=write_study_report(session, study, found))
     seconds = time.perf_counter() - started
     write_summary(session, study, found, seconds)
-    policies = [session.path / name for name in policy_files(found.firsts).values()]
+    policies = [session.path / name for name in policy_files(found.policies).values()]
     record_study(session, found.comparison, policies + ([] if found.report is None else [found.report]))
     say()
     say(f"study finished in {duration(seconds)}")
@@ -212,22 +193,10 @@ def run_stages(session: Session, study: PreparedStudy) -> StudyResult:
         say(f"  policy        {file}")
     if session.store.uri:
         say(f"  MLflow store  {session.store.uri.partition('?')[0]}   (fieldshift ui --run {session.path})")
-    first = next(iter(found.firsts.values()))
-    return StudyResult(
-        session.path,
-        first.policy,
-        {form: each.policy for form, each in found.firsts.items()},
-        first,
-        found.searches,
-        found.comparison,
-        found.frames,
-        found.fields,
-        found.report,
-        found.failed,
-    )
+    return found
 
 
-def search_stage(session: Session, study: PreparedStudy) -> StudyFindings:
+def search_stage(session: Session, study: PreparedStudy) -> StudyResult:
     """Searches in every form and with every seed, and writes the first seed's policies into the study's folder."""
     plan, experiment = study.plan, study.experiment
     seeds = len(plan.comparison.seeds)
@@ -245,25 +214,27 @@ def search_stage(session: Session, study: PreparedStudy) -> StudyFindings:
         seeds=study.searched_seeds,
         digest=study.dataset.digest,
     )
-    firsts = {form: results[form, experiment.seed] for form in study.edges}
-    for form, name in policy_files(firsts).items():
-        firsts[form].policy.save(session.path / name)
-    return StudyFindings(searches=results, firsts=firsts)
+    first = next(iter(results.values()))
+    found = StudyResult(session.path, first.policy, {}, first, results)
+    found = replace(found, policies={form: each.policy for form, each in found.firsts.items()})
+    for form, name in policy_files(found.policies).items():
+        found.policies[form].save(session.path / name)
+    return found
 
 
-def comparison_stage(session: Session, study: PreparedStudy, found: StudyFindings) -> Comparison:
+def comparison_stage(session: Session, study: PreparedStudy, found: StudyResult) -> Comparison:
     """Compares the arms that can be built."""
     plan = replace(study.plan.comparison, arms=study.arms)
     headline(session, "compare", f"{len(plan.arms)} arms, {len(plan.seeds)} seeds, {' and '.join(plan.readings)}")
     stage = session.stage("compare", {**study.settings["compare"], **found.policy_part})
-    policies, searches = found.policies(plan.seeds), record_of(found.searches)
+    policies, searches = ArmPolicies(policies_searched(found.searches, plan.seeds)), record_of(found.searches)
     return run_comparison(stage, study.experiment, study.dataset, plan, policies, study.space, searches)
 
 
-def frames_stage(session: Session, study: PreparedStudy, found: StudyFindings) -> FrameSweep:
+def frames_stage(session: Session, study: PreparedStudy, found: StudyResult) -> FrameSweep:
     """Trains the found policies with other numbers of frames."""
     plan, experiment = study.plan, study.experiment
-    policies = found.policies(plan.comparison.seeds)
+    policies = ArmPolicies(policies_searched(found.searches, plan.comparison.seeds))
     arms = [
         swept_arm(experiment, study.dataset, form, policies, plan.counts[form], plan.comparison.recipe)
         for form in study.edges
@@ -282,12 +253,12 @@ def frames_stage(session: Session, study: PreparedStudy, found: StudyFindings) -
     )
 
 
-def fields_stage(session: Session, study: PreparedStudy, found: StudyFindings) -> FieldResult:
+def fields_stage(session: Session, study: PreparedStudy, found: StudyResult) -> FieldResult:
     """Measures the receptive fields of one trained network per arm, and of the networks of the frame sweep."""
     headline(session, "receptive-field", "theoretical, reshaped and effective")
     stage = session.stage("receptive-field", {**study.settings["receptive-field"], **found.policy_part})
-    policy, trained = next(iter(found.firsts.values())).policy, trained_folders(found.comparison)
-    fields = run_fields(stage, study.experiment, study.dataset, policy, trained, sweep=of_one_arm(found.frames))
+    trained = trained_folders(found.comparison)
+    fields = run_fields(stage, study.experiment, study.dataset, found.policy, trained, sweep=of_one_arm(found.frames))
     if found.comparison is not None:
         sheet = fields.table.set_index("network").to_dict("index")
         record_on_trials(session, sheet, found.comparison.rows.to_dict("records"))
@@ -335,7 +306,7 @@ def trained_folders(comparison: Comparison | None) -> dict[str, Path]:
     return {str(row["arm"]): Path(str(row["folder"])) for row in first.to_dict("records")}
 
 
-def write_summary(session: Session, study: PreparedStudy, found: StudyFindings, seconds: float) -> None:
+def write_summary(session: Session, study: PreparedStudy, found: StudyResult, seconds: float) -> None:
     """Writes the study's result.json."""
     searches, comparison = record_of(found.searches), found.comparison
     session.folder.write_result(
