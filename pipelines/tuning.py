@@ -69,13 +69,13 @@ def tune(
     Optuna's TPE proposes samples; after 1, 3, 9, ... epochs ASHA continues a third of them. The test images are not read.
 
     Args:
-        over: what to tune: learning_rate, weight_decay, num_ops and magnitude (RandAugment's N and M), motion (a factor on the
-            policy's magnitudes); by default the rates, and the others where the arm has them.
-        samples: number of samples in all; with resume, those of before included.
+        over: parameters to tune: learning_rate, weight_decay, num_ops and magnitude (RandAugment's N and M), motion (a factor on
+            the policy's magnitudes); by default the rates, and the others where the arm has them.
+        samples: number of samples in all; with resume including earlier ones.
         policy: policy file, or run folder of a search.
-        arm: which arm to train; by default das (das-folded with --form folded) with a policy, none without.
+        arm: the arm to train; by default das (das-folded with --form folded) with a policy, none without.
         study: URL of the database that keeps Optuna's study; by default optuna.db in the run folder.
-        recipe: training recipe; learning rate and weight decay are the middle of what is sampled.
+        recipe: training recipe; learning rate and weight decay are the centre of the sampled ranges.
         shared: the options of `fieldshift.experiment.Experiment`: data, task, network, temporal, frames, form, seed,
             architecture, loading, cluster, tracking, out, resume.
     """
@@ -255,10 +255,15 @@ def shown(session: Session, result: dict[str, Any]) -> TuneResult:
     names = list(result["best"])
     ordered = sorted(result["samples"], key=lambda row: (row["stopped"], -(row["score"] or 0)))
     cells = [
-        (row["key"], *(f"{row[name]:.4g}" for name in names), f"{row['score'] or 0:.1%}", str(row["epochs"]),
-         "stopped early" if row["stopped"] else "")
+        (
+            row["key"],
+            *(f"{row[name]:.4g}" for name in names),
+            f"{row['score'] or 0:.1%}",
+            str(row["epochs"]),
+            "stopped early" if row["stopped"] else "",
+        )
         for row in ordered
-    ]  # fmt: skip
+    ]
     table(("sample", *names, "held-out", "epochs", ""), cells, right={*names, "held-out", "epochs"})
     recipe = result["recipe"]
     options = [f"--recipe.{name} {recipe[name]:.4g}" for name in ("learning_rate", "weight_decay") if name in names]

@@ -32,7 +32,7 @@ def command(name: str) -> Callable[..., Any]:
 
 
 def test_the_commands_that_train_or_search_share_the_options() -> None:
-    assert set(SHARING) == {"study", "search", "compare", "sweep_frames", "train"}
+    assert set(SHARING) >= {"study", "search", "compare", "sweep_frames", "train", "tune"}
 
 
 @pytest.mark.parametrize("name", SHARING)

@@ -33,6 +33,7 @@ LONG = {
     ),
     "evaluate": (["--run", "RUN"], ["scoring"], "on 80 test images of digit-pairs-left"),
     "compare-fields": (["--runs", "RUN", "--images", "2", "--tracking.enabled", "false"], ["effective fields"], "anisotropy"),
+    "tune": (["--over", "learning_rate", "--samples", "2", *TRAINED, *HERE], ["tuning none"], "best on held-out images"),
     "receptive-field": (["--network", "tiny-resnet", "--size", "40"], [], "feature extractor"),
 }  # fmt: skip
 

@@ -15,10 +15,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError, one_line
-from fieldshift.motions.graph import Edge, Graph, Step
+
+if TYPE_CHECKING:
+    from fieldshift.motions.graph import Edge, Graph
 
 SCHEMA = "fieldshift.policy"
 VERSION, PLACED_VERSION = 1, 2
@@ -118,6 +120,11 @@ def _list(what: str, value: Any) -> list[Any]:
 
 
 def _edge(value: Any, number: int) -> Edge:
+    from fieldshift.motions.graph import (
+        Edge,
+        Step,
+    )  # imports torch, which a command that only checks a file does without
+
     document = _keys(f"Edge {number}", value, ("source", "target", "steps"))
     steps = []
     for step in _list(f"The steps of edge {number}", document["steps"]):
