@@ -12,6 +12,7 @@ from fieldshift.data import DataReport, LoadingConfig
 from fieldshift.data.names import check_data_name
 from fieldshift.data.problems import ACCEPTABLE, MeaninglessDataError
 from fieldshift.errors import UserError
+from fieldshift.experiment import Experiment
 from fieldshift.experiment.dataset import load_data
 from fieldshift.run_folder import check_writable
 from fieldshift.tasks import check_task
@@ -75,6 +76,7 @@ def init(
     *,
     data: str,
     task: str | None = None,
+    network: str | None = None,
     out: str = "study.yaml",
     limit: int | None = None,
     force: bool = False,
@@ -85,6 +87,7 @@ def init(
     Args:
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
         task: classification or segmentation; by default the data set's own.
+        network: network name; by default one that suits the images and this machine.
         out: the file to write.
         limit: inspect only this many first samples of train and of test.
         force: overwrite an existing file.
@@ -96,6 +99,8 @@ def init(
     if path.suffix not in {".yaml", ".yml"}:
         raise UserError(f"--out is '{out}', but settings are written as .yaml.")
     check_writable(path, "a file elsewhere")
+    if network is not None:
+        Experiment(data=data, task=task, network=network, loading=loading).check_names()
     report = check(data=data, task=task, limit=limit, loading=loading)
     for problem in report.problems:
         if problem.kind in ACCEPTABLE:
@@ -110,7 +115,7 @@ def init(
         say(f"without a GPU the scenes are brought to {' x '.join(map(str, size_for(dataset)))} pixels")
         loading = replace(loading, size=size_for(dataset))
         dataset = load_data(data, report.task, loading)
-    chosen = suggest(dataset)
+    chosen = suggest(dataset, network)
     speed = videos_a_second(dataset, chosen)
     text = study_yaml(data, report, dataset, loading, chosen)
     path.parent.mkdir(parents=True, exist_ok=True)

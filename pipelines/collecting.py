@@ -47,9 +47,18 @@ def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingCon
     if csv:
         table.to_csv(sys.stdout, index=False)
     else:
-        shown = table[
-            ["name", "status", "stage", "accuracy/judged_percent", "accuracy/mean_percent", "cost/MFLOP_per_image"]
-        ]
+        scores = [name for name in METRICS if name.endswith("percent") and ("/judged" in name or "/mean" in name)]
+        shown = pd.DataFrame(
+            {
+                "stage": table["stage"].fillna("-"),
+                "name": table["name"],
+                "score %": table[scores].astype(float).bfill(axis=1).iloc[:, 0],
+                "MFLOP": table["cost/MFLOP_per_image"].astype(float),
+                "status": table["status"],
+            }
+        )
+        if (shown["status"] == "FINISHED").all():
+            shown = shown.drop(columns="status")
         say(shown.to_string(index=False, na_rep="-", float_format="%.2f"), whole=True)
     return table
 

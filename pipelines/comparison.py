@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from fieldshift.data import DataSet
     from fieldshift.experiment.trial import Trial
+    from fieldshift.report import Sheet
     from fieldshift.search import Space
     from fieldshift.training import NetworkCard
 
@@ -37,6 +38,7 @@ class Comparison(FailsWithTrials):
         rows: one row per trial and reading: arm, seed, score in [0, 1], parameters, FLOPs per image, seconds.
         summary: one row per arm and reading: mean, 95 % interval, paired difference to the best baseline.
         verdict: the conclusions on `das`, `das-folded` and their joins, one line per reading and method.
+        answers: the verdict as a table, one row per reading and method.
         claims: the comparisons behind the verdict, one row each, with p corrected for their number.
         failed: the trials that failed and why; the tables are without them.
     """
@@ -45,6 +47,7 @@ class Comparison(FailsWithTrials):
     rows: pd.DataFrame
     summary: pd.DataFrame
     verdict: str
+    answers: Sheet
     claims: pd.DataFrame
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -183,7 +186,7 @@ def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[s
     """Prints the tables, each with the notes, and the verdict of a comparison's result."""
     import pandas as pd
 
-    from fieldshift.report import claims, comparison_sheets, cost_sheets, show, summarise, verdict
+    from fieldshift.report import answers, claims, comparison_sheets, cost_sheets, show, summarise, verdict
     from pipelines.summing import record_arms
 
     rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
@@ -195,11 +198,15 @@ def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[s
     say()
     sentence = verdict(summary, score_name)
     say(sentence)
+    say()
+    answered = answers(summary, score_name)
+    if answered.rows:
+        show(answered)
     say(f"  {session.path / 'result.json'}")
     record_arms(session, rows, summary)
     failed = result.get("failed", {})
     say_failed(failed)
-    return Comparison(session.path, rows, summary, sentence, claims(summary), failed)
+    return Comparison(session.path, rows, summary, sentence, answered, claims(summary), failed)
 
 
 def budget_of(

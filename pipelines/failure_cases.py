@@ -48,7 +48,8 @@ def write_failure_page(
             KeyNumber(f"{means['extra_components']:.1f}", "extra regions per image", "mean over images"),
         ]
     )
-    fused = "no motions" if card.frames == 1 else f"{card.frames} frames, fused {'aligned' if align else 'unaligned'}"
+    folded = "motions folded into one frame" if card.form == "folded" else "no motions"
+    fused = folded if card.frames == 1 else f"{card.frames} frames, fused {'aligned' if align else 'unaligned'}"
     sections = [
         Section(
             "Numbers",

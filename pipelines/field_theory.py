@@ -75,7 +75,8 @@ class NetworkTheory:
         """The notes of table and JSON, with the drawn layer where it is not the feature extractor."""
         if self.drawn is self.whole:
             return self.notes
-        return [*self.notes, f"drawn{' and reshaped' * (self.regions is not None)}: {self.drawn.name}"]
+        what = "the figure and the reshaped field are" if self.regions is not None else "a figure (--out FOLDER) is"
+        return [*self.notes, f"{what} that of {self.drawn.name}"]
 
 
 def network_theory(

@@ -94,10 +94,12 @@ def failures(*parts: Comparison | FrameSweep | None) -> list[str]:
 
 def comparison_section(comparison: Comparison, score: str, where: str, seeds: int, notes: list[str]) -> Section:
     sheets, methods = comparison_sheets(comparison.summary, score, notes), methods_of(comparison.summary)
+    caption = "The answers; the end of this section gives the numbers."
+    answered = [TableBlock(comparison.answers, caption=caption)] if comparison.answers.rows else []
     return Section(
         "Does it help?",
         [
-            Paragraph(comparison.verdict, lead=True),
+            *answered,
             headline(comparison.summary, score),
             FigureBlock(
                 accuracy_bars(comparison.summary, score_name=score),
@@ -109,6 +111,8 @@ def comparison_section(comparison: Comparison, score: str, where: str, seeds: in
                 TableBlock(sheet, caption=f"{sheet.title}.", strong=methods)
                 for sheet in cost_sheets(comparison.summary)
             ),
+            Heading("The answers with their numbers"),
+            Paragraph(comparison.verdict),
         ],
     )
 

@@ -186,6 +186,10 @@ def run_stages(session: Session, study: PreparedStudy) -> StudyResult:
     policies = [session.path / name for name in policy_files(found.policies).values()]
     record_study(session, found.comparison, policies + ([] if found.report is None else [found.report]))
     say()
+    if found.comparison is not None and found.comparison.answers.rows:
+        from fieldshift.report import show
+
+        show(found.comparison.answers)
     say(f"study finished in {duration(seconds)}")
     if found.report is not None:
         say(f"  report        {found.report}")

@@ -55,10 +55,10 @@ class Suggestion:
     an_image: int
 
 
-def suggest(dataset: DataSet) -> Suggestion:
-    """Settings for this data on this machine."""
+def suggest(dataset: DataSet, network: str | None = None) -> Suggestion:
+    """Settings for this data on this machine; a `network` that is named is kept."""
     on_gpu = torch.cuda.is_available()
-    network = network_for(dataset, len(dataset.train), on_gpu=on_gpu)
+    network = network or network_for(dataset, len(dataset.train), on_gpu=on_gpu)
     frames = 8 if on_gpu else 3
     trials = 1 if on_gpu else max(1, min(2, os.cpu_count() or 1))
     free = free_memory()
@@ -95,7 +95,7 @@ def network_for(dataset: DataSet, samples: int, *, on_gpu: bool) -> str:
     side = max(dataset.size)
     if dataset.task == "segmentation":
         return "deeplabv3_resnet50" if on_gpu and side > SMALL_SIDE else "tiny-resnet-fcn"
-    if side <= TINY_SIDE and (samples <= FEW_SAMPLES or not on_gpu):
+    if (side <= TINY_SIDE and (samples <= FEW_SAMPLES or not on_gpu)) or (side <= SMALL_SIDE and not on_gpu):
         return "tiny-resnet"
     return "resnet50" if on_gpu and side > SMALL_SIDE else "resnet18"
 

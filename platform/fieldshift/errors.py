@@ -23,7 +23,7 @@ class MissingFeatureError(UserError):
 
 def nearest_name(value: str, known: Iterable[str]) -> str | None:
     """The known name most similar to the value; None if no name is similar."""
-    return next(iter(difflib.get_close_matches(value, list(known), n=1, cutoff=0.4)), None)
+    return next(iter(difflib.get_close_matches(value, list(known), n=1, cutoff=0.6)), None)
 
 
 def unknown_name(kind: str, value: str, known: Iterable[str]) -> UserError:

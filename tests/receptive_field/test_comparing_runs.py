@@ -317,6 +317,10 @@ def test_an_image_smaller_than_the_field_is_said(capsys: pytest.CaptureFixture[s
         "clipped: the feature extractor's field, 435 x 435 px, is larger than the image, 128 x 128 px; "
         "network.layer2, 99 x 99 px, is the last that fits: --layers network.layer2"
     )
-    assert drawn == f"drawn: {found['drawn']}" == "drawn: network.layer1"
+    assert (
+        drawn
+        == f"a figure (--out FOLDER) is that of {found['drawn']}"
+        == "a figure (--out FOLDER) is that of network.layer1"
+    )
     assert [layer["name"] for layer in found["layers"]] == ["network.layer1"]
     assert found["feature_extractor"]["size"] == [435, 435]

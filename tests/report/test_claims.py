@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,7 @@ import torch
 from fieldshift.folding import motions_of
 from fieldshift.motions import Policy
 from fieldshift.networks import TEMPORAL, video_network
-from fieldshift.report import caveats, claims, comparison_sheets, headline, summarise, verdict
+from fieldshift.report import answers, caveats, claims, comparison_sheets, headline, summarise, verdict
 from fieldshift.report.claims import (
     BASELINE,
     FIELD,
@@ -252,6 +253,17 @@ def test_holm_is_the_step_down_of_its_definition() -> None:
     assert math.isnan(holm(values)[2])
     assert holm(values)[3:] == pytest.approx([0.06, 0.02])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_the_table_of_answers_says_what_the_sentences_say(summary: pd.DataFrame) -> None:
+    table = answers(summary)
+    *lines, _ = verdict(summary).splitlines()
+    assert len(table.rows) == len(lines)
+    for (reading, method, score, *cells), line in zip(table.rows, lines, strict=True):
+        assert line.startswith(f"At {reading}, {method} (accuracy {score} %")
+        questions = re.findall(r"\? ([^:]+):", line)
+        assert [cell for cell in cells if cell != "-"] == questions
+    assert table.columns[:3] == ("budget", "method", "accuracy %")
 
 
 def test_the_verdict_answers_every_question_of_every_method_in_a_sentence(summary: pd.DataFrame) -> None:

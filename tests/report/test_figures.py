@@ -218,7 +218,7 @@ def test_the_legend_names_only_what_is_drawn(make_trial: Any) -> None:
         return [text.get_text() for text in accuracy_bars(summary).legends[0].get_texts()]
 
     assert names() == names(score_tta=0.5) == ["das", "control", "one seed"]
-    assert names(score_tta=0.6)[-1] == "mean with test-time averaging"
+    assert names(score_tta=0.6)[-1] == "mean with test-time averaging (judged)"
 
 
 def test_an_interval_over_100_percent_is_cut_there(make_trial: Any) -> None:

@@ -24,7 +24,8 @@ class LoadingConfig:
         train_parts: folders (folder:) or lists (voc:) to train on, where their names do not tell.
         test_parts: folders or lists to test on, likewise.
         classes_on_top: read every folder at the top of folder:PATH as a class, whatever its name and contents.
-        accept: kinds of findings that should not stop a run: empty-class, unnamed-label, ignored-pixels, two-labels.
+        accept: kinds of findings that should not stop a run: empty-class, unnamed-label, ignored-pixels, two-labels,
+            class-only-in-test.
         skip_unreadable: skip and count files that cannot be used, instead of stopping at the first one.
         pixel_limit: pixels above which an image is refused before it is decoded (a small file can decode to gigabytes).
         download: download a named data set that is missing, where torchvision can.

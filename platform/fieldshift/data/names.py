@@ -53,6 +53,9 @@ def check_data_name(spec: str, loading: LoadingConfig, root: Path | str | None =
             raise UserError(f"loading.size and loading.channels do not apply to {spec}; leave them out.")
         return
     if spec not in PLACES:
+        if Path(spec).exists():
+            kind = "npz" if Path(spec).is_file() else "folder"
+            raise UserError(f"--data is '{spec}', which is a path; did you mean {kind}:{spec}?")
         raise unknown_name("data set", spec, [*known_datasets(), *(f"{name}:PATH" for name in OWN_KINDS)])
     check_published(spec, loading, root)
 

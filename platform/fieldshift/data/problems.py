@@ -12,6 +12,7 @@ ACCEPTABLE = {
     "unnamed-label": "mask values that no class has; accepted, their pixels are ignored",
     "ignored-pixels": "more than half of the pixels carry no class",
     "two-labels": "one picture has two classes",
+    "class-only-in-test": "test images of a class that train lacks; accepted, they are left out",
 }
 """Findings about a whole data set that make its scores meaningless: they stop a run unless `loading.accept` lists them."""
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.experiment.alignment import check_alignment
 from fieldshift.experiment.options import Experiment, check_folded
@@ -28,6 +29,10 @@ MOVED_ARMS: dict[Form, str] = {"video": "das", "folded": "das-folded"}
 """In each form the arm of a policy that was found."""
 
 
+FEW_STEPS, ENOUGH_STEPS = 4, 100
+"""Steps per epoch and in all below which a training is noted to have few."""
+
+
 @dataclass(frozen=True)
 class NormedBatch:
     """The images of one step that BatchNorm sees together: those of one worker or, `synchronised`, of all workers."""
@@ -43,7 +48,15 @@ def smallest_step(samples: int, batch: int, workers: int, synchronised: bool | N
 
 
 def training_step(dataset: DataSet, recipe: Recipe, workers: int) -> NormedBatch:
-    """The smallest step of a training."""
+    """Returns the smallest step of a training, and prints a note where an epoch has few steps."""
+    images, steps = len(dataset.train), max(1, len(dataset.train) // recipe.batch)
+    if steps < FEW_STEPS and steps * recipe.epochs < ENOUGH_STEPS:
+        smaller = max(1, images // FEW_STEPS)
+        say(
+            f"note: {images} training images in batches of {recipe.batch} make {steps} step(s) per epoch and "
+            f"{steps * recipe.epochs} in all, which is little to learn from; --recipe.batch {smaller} makes "
+            f"{images // smaller} per epoch"
+        )
     return smallest_step(len(dataset.train), recipe.batch, workers, recipe.sync_batch_norm)
 
 

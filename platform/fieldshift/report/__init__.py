@@ -34,7 +34,7 @@ from fieldshift.report.intervals import Difference, Estimate, estimate, paired_d
 from fieldshift.report.sheet import Sheet, show
 from fieldshift.report.statistics import summarise
 from fieldshift.report.tables import comparison_sheets, cost_sheets, field_sheet, policy_sheet, sweep_sheet
-from fieldshift.report.verdict import caveats, verdict
+from fieldshift.report.verdict import answers, caveats, verdict
 
 __all__ = [
     "Code",
@@ -51,6 +51,7 @@ __all__ = [
     "Sheet",
     "TableBlock",
     "accuracy_bars",
+    "answers",
     "caveats",
     "claims",
     "comparison_sheets",

@@ -23,6 +23,7 @@ from fieldshift.report.claims import (
     methods_of,
 )
 from fieldshift.report.intervals import FEWEST_PAIRS_FOR_WILCOXON
+from fieldshift.report.sheet import Sheet
 from fieldshift.report.statistics import base_of
 
 SURE = 0.05
@@ -35,6 +36,14 @@ QUESTIONS = (
     ("Does the shift help?", (UNSHIFTED,)),
     ("Does it help at {reading}?", (BASELINE, FIELD)),
 )
+
+
+_SHORT = {
+    "Does the motion help?": "motion helps",
+    "Does the search help?": "search helps",
+    "Does the shift help?": "shift helps",
+    "Does it help at {reading}?": "beats 2D arms and enlarged fields",
+}
 
 
 def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
@@ -64,6 +73,33 @@ def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
             f"{made} comparisons (Holm)."
         )
     return "\n".join(lines)
+
+
+def answers(summary: pd.DataFrame, score_name: str = "accuracy") -> Sheet:
+    """The verdict as a table: one row per reading and method with its judged score and the answer to every question."""
+    asked = claims(summary)
+    names = [_SHORT[question] for question, _ in QUESTIONS]
+    rows = []
+    for reading in dict.fromkeys(summary["reading"]):
+        part = summary[summary["reading"] == reading]
+        for method in methods_of(part):
+            own = asked[(asked["reading"] == reading) & (asked["method"] == method)].to_dict("records")
+            [row] = part[part["arm"] == method].to_dict("records")
+            cells = [
+                _answer(found) if (found := [claim for claim in own if claim["question"] in opponents]) else "-"
+                for _, opponents in QUESTIONS
+            ]
+            rows.append((str(reading), method, percent(float(row["judged_mean"])), *cells))
+    kept = [number for number in range(len(QUESTIONS)) if any(row[3 + number] != "-" for row in rows)]
+    return Sheet(
+        title="Does it help?",
+        columns=("budget", "method", f"{score_name} %", *(names[number] for number in kept)),
+        rows=tuple((*row[:3], *(row[3 + number] for number in kept)) for row in rows),
+        align=("left", "left", "right", *["left"] * len(kept)),
+        notes=(
+            "Yes: wins against every opponent of the question; No: loses to one; Not shown: cannot be told apart from one.",
+        ),
+    )
 
 
 def caveats(summary: pd.DataFrame) -> list[str]:

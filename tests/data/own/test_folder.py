@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from fieldshift.data import BadFileError, DataSet, LoadingConfig, load_dataset
+from fieldshift.data.problems import MeaninglessDataError
 from fieldshift.errors import UserError
 
 Draw = Callable[..., Image.Image]
@@ -132,10 +133,19 @@ def test_an_empty_class_is_refused_or_left_out(image_folder: Path) -> None:
 
 def test_a_class_only_in_test_is_refused_or_left_out(image_folder: Path) -> None:
     (image_folder / "test" / "dog").rename(image_folder / "test" / "wolf")
-    with pytest.raises(BadFileError, match="holds the class 'wolf' that train lacks"):
+    with pytest.raises(MeaninglessDataError, match="holds the class 'wolf' that train lacks"):
         load(image_folder)
-    made = load(image_folder, GO_ON)
-    assert (made.classes, len(made.test), made.skipped) == (("cat", "dog"), 2, 1)
+    made = load(image_folder, LoadingConfig(accept=["class-only-in-test"]))
+    assert (made.classes, len(made.test)) == (("cat", "dog"), 2)
+    assert any("'wolf'" in finding for finding in made.findings)
+    with pytest.raises(MeaninglessDataError):
+        load(image_folder, GO_ON)
+
+
+def test_a_misspelt_class_of_the_test_part_names_the_one_that_is_meant(image_folder: Path) -> None:
+    (image_folder / "test" / "dog").rename(image_folder / "test" / "dogg")
+    with pytest.raises(MeaninglessDataError, match=r"holds the class 'dogg' .* did you mean 'dog'\? Rename the folder"):
+        load(image_folder)
 
 
 def test_a_bad_file_is_named_and_can_be_left_out(image_folder: Path) -> None:

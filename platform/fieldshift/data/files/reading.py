@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from fieldshift.data.files.formats import FIRST_IS_WHOLE, formats_of
+from fieldshift.data.files.formats import FIRST_IS_WHOLE, format_of_ending, formats_of
 from fieldshift.data.files.mask_files import COLOUR, StoredMask, orientation_of, stored_mask, turned_with
 from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, MaskTable
 from fieldshift.data.problems import BadFileError, Problem
@@ -100,7 +100,9 @@ def too_large(path: str | Path, limit: int, size: str = "more pixels than Pillow
 def unreadable(path: str | Path, error: Exception) -> BadFileError:
     # Some of Pillow's messages repeat the whole path or object.
     reason = one_line(error).replace(repr(str(path)), "").strip()[:120]
-    return bad("unreadable", path, f"cannot be decoded ({reason})", "copy it again or delete it")
+    is_picture = Path(path).suffix.lower() in format_of_ending()
+    remedy = "copy it again or delete it" if is_picture else "leave it out if it is no picture"
+    return bad("unreadable", path, f"cannot be decoded ({reason})", remedy)
 
 
 def decoded(path: str | Path, pixel_limit: int, finish: Callable[[Image.Image], Read], *, deep: bool = False) -> Read:

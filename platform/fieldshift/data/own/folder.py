@@ -17,7 +17,7 @@ from fieldshift.data.names import existing_folder
 from fieldshift.data.own.folder_layout import EXAMPLE, FolderLayout, folder_layout, note_loose, peek, unwrapped
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import Findings
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, nearest_name
 
 MASK_FILE = re.compile(r"(?P<stem>.+)[ _\-.](masks?|gt|groundtruth|seg|segmentation|labels?|annotations?)([ _\-]?\d+)?")
 
@@ -155,8 +155,11 @@ def classes_of_both(train: Classes, test: Classes, root: Path, findings: Finding
     keys = filled_classes(train, root, findings)
     for key in sorted(set(test) - set(keys)):
         if test[key].images:
-            findings.add("class only in test", test[key].folders[0], f"holds the class '{test[key].name}' that train lacks",
-                         "add it to train or take it out of test")  # fmt: skip
+            near = nearest_name(test[key].name, [train[each].name for each in keys if each not in test])
+            findings.stop("class-only-in-test", test[key].folders[0],
+                          f"holds the class '{test[key].name}' that train lacks",
+                          f"did you mean '{near}'? Rename the folder" if near else
+                          "add it to train or take it out of test")  # fmt: skip
     for key in keys:
         if key not in test or not test[key].images:
             findings.note("class not in test", train[key].folders[0], "is a class that has no test image",

@@ -207,10 +207,11 @@ def within(
     if task == "segmentation":
         strange &= flat != IGNORE
     wrong = strange.any(1)
-    for place in np.flatnonzero(wrong):
+    for place in np.flatnonzero(wrong)[:1]:
         value = flat[place][strange[place]][0]
-        findings.add("class only in test", f"{path}:test_labels[{place}]", f"holds the class {value} that train lacks",
-                     "add it to train or take it out of test")  # fmt: skip
+        more = f" (and {wrong.sum() - 1} more)" if wrong.sum() > 1 else ""
+        findings.stop("class-only-in-test", f"{path}:test_labels[{place}]{more}",
+                      f"holds the class {value} that train lacks", "add it to train or take it out of test")  # fmt: skip
     if wrong.all():
         raise UserError(f"{path} has no test sample of a class that train has; check its labels.")
     return images[~wrong], labels[~wrong]

@@ -37,7 +37,7 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy") -> Fig
 
     All panels have the same order of arms: by the judged mean of the last reading, best first. Bars start at zero; if
     all scores are so close and high that bars would hide the differences, markers on a shortened axis replace them.
-    A diamond marks the mean with test-time averaging if it differs.
+    A diamond marks the mean with test-time averaging if it differs. The number beside a bar is the judged mean.
     summary comes from `summarise`.
     """
     from matplotlib.lines import Line2D
@@ -66,7 +66,7 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy") -> Fig
     labels.append("one seed")
     if any(_averaging_moved(row) for row in summary.to_dict("records")):
         handles.append(_dot_handle("D"))
-        labels.append("mean with test-time averaging")
+        labels.append("mean with test-time averaging (judged)")
     legend(figure, handles, labels, columns=6)
     return figure
 
@@ -144,7 +144,7 @@ def _score_panel(panel: Axes, part: pd.DataFrame, order: list[str], span: tuple[
             panel.plot(100 * float(row["tta_mean"]), place, **_dot("D"))
         reach = max([mean, *dots, 100 * _or_zero(row["high"]), 100 * _or_zero(row["tta_mean"])])
         panel.annotate(
-            f"{mean:.1f}",
+            f"{100 * float(row['judged_mean']):.1f}",
             (min(reach, end), place),
             xytext=(7, 0),
             textcoords="offset points",
