@@ -69,8 +69,8 @@ def tune(
     Optuna's TPE proposes samples; after 1, 3, 9, ... epochs ASHA continues a third of them. The test images are not read.
 
     Args:
-        over: parameters to tune: learning_rate, weight_decay, num_ops and magnitude (RandAugment's N and M), motion (a factor on
-            the policy's magnitudes); by default the rates, and the others where the arm has them.
+        over: parameters to tune: learning_rate, weight_decay, num_ops and magnitude (RandAugment's N and M), motion (a factor
+            on the policy's magnitudes); by default the rates, and the others where the arm has them.
         samples: number of samples in all; with resume including earlier ones.
         policy: policy file, or run folder of a search.
         arm: the arm to train; by default das (das-folded with --form folded) with a policy, none without.
