@@ -15,7 +15,6 @@ from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe, arm_named
 from pipelines.arms import arms_that_build, check_arms, check_forms, given_forms, needs, searched_forms, unknown_costs
-from pipelines.builtin_data import notes_on
 from pipelines.comparison import Comparison, ComparisonPlan, run_comparison, shown_comparison
 from pipelines.options import check_space
 from pipelines.policies import (
@@ -24,8 +23,6 @@ from pipelines.policies import (
     ArmPolicies,
     check_searches,
     given_policies,
-    policies_given,
-    policies_searched,
     record_of,
     run_searches,
     settings_of,
@@ -141,8 +138,8 @@ def compare(  # noqa: PLR0913 - the options of a command
     with open_session("compare", experiment, config=config, tags=tags, dataset=dataset) as session:
         finished = session.folder.finished_result()
         if finished is not None:
-            return shown_comparison(session, finished, notes_on(experiment.data))
-        policies, found = policies_given(read, plan.seeds, experiment.frames), []
+            return shown_comparison(session, finished)
+        policies, found = ArmPolicies.given(read, plan.seeds, experiment.frames), []
         if edges:
             results = run_searches(
                 session.stage(FOLDER, settings),
@@ -154,6 +151,6 @@ def compare(  # noqa: PLR0913 - the options of a command
                 seeds=plan.seeds if searching == SEARCHES[0] else plan.seeds[:1],
                 digest=dataset.digest,
             )
-            policies |= policies_searched(results, plan.seeds)
+            policies |= ArmPolicies.searched(results, plan.seeds)
             found = record_of(results)
-        return run_comparison(session, experiment, dataset, plan, ArmPolicies(policies), motion_space, found)
+        return run_comparison(session, experiment, dataset, plan, policies, motion_space, found)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +87,7 @@ def run_comparison(
     """
     finished = session.folder.finished_result()
     if finished is not None:
-        return shown_comparison(session, finished, notes_on(experiment.data))
+        return shown_comparison(session, finished)
     from fieldshift.experiment.training_runs import run_training_trials
 
     cards = {
@@ -130,7 +129,7 @@ def run_comparison(
             "failed": session.failed,
         }
     )
-    return shown_comparison(session, result, notes_on(experiment.data))
+    return shown_comparison(session, result)
 
 
 @dataclass(frozen=True)
@@ -182,15 +181,15 @@ def plan_trials(
     return planned, tuned
 
 
-def shown_comparison(session: Session, result: dict[str, Any], notes: Sequence[str]) -> Comparison:
-    """Prints the tables, each with the notes, and the verdict of a comparison's result."""
+def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
+    """Prints the tables, each with the notes on the data, and the verdict of a comparison's result."""
     import pandas as pd
 
     from fieldshift.report import answers, claims, comparison_sheets, cost_sheets, show, summarise, verdict
     from pipelines.summing import record_arms
 
     rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
-    score_name = str(rows["score_name"].iloc[0])
+    score_name, notes = str(rows["score_name"].iloc[0]), notes_on(session.folder.config["data"])
     summary = summarise(rows.assign(temporal=session.folder.config["temporal"]), baseline_arms=result["baselines"])
     for sheet in (*comparison_sheets(summary, score_name, notes), *cost_sheets(summary)):
         say()

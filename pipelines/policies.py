@@ -58,6 +58,33 @@ class ArmPolicies:
 
     found: dict[tuple[Form, int], FoundPolicy]
 
+    @staticmethod
+    def given(given: dict[Form, AnyPolicy], seeds: Sequence[int], frames: int) -> ArmPolicies:
+        """The same given policy for every seed; reports one that was found with another number of frames."""
+        for policy in {each.digest(): each for each in given.values()}.values():
+            say_other_length(policy, frames)
+        found = {
+            form: FoundPolicy(policy, "a given policy", operations=operations_of(policy))
+            for form, policy in given.items()
+        }
+        return ArmPolicies({(form, seed): each for form, each in found.items() for seed in seeds})
+
+    @staticmethod
+    def searched(results: dict[tuple[Form, int], SearchResult], seeds: Sequence[int]) -> ArmPolicies:
+        """For every seed the policy of its own search, or of the only search."""
+        found = {}
+        for form in dict.fromkeys(form for form, _ in results):
+            own = [seed for each, seed in results if each == form]
+            alone = f"one search, of seed {own[0]}, for all seeds"
+            for seed in seeds:
+                result = results[form, seed if seed in own else own[0]]
+                source = "one search per seed" if len(seeds) == len(own) else alone
+                found[form, seed] = FoundPolicy(result.policy, source, result.seconds, operations_of(result.policy))
+        return ArmPolicies(found)
+
+    def __or__(self, other: ArmPolicies) -> ArmPolicies:
+        return ArmPolicies(self.found | other.found)
+
     def of(self, arm: str, seed: int) -> FoundPolicy | None:
         """The policy that the arm reads with that seed; None for an arm without."""
         chosen = arm_named(arm)
@@ -93,32 +120,6 @@ def check_searches(searches: str | None, search: SearchConfig, forms: Sequence[F
                 f"--{name} is given, but there is no search: no arm needs a policy, or --policy gives it; leave one out."
             )
     return None
-
-
-def policies_given(
-    given: dict[Form, AnyPolicy], seeds: Sequence[int], frames: int
-) -> dict[tuple[Form, int], FoundPolicy]:
-    for policy in {each.digest(): each for each in given.values()}.values():
-        say_other_length(policy, frames)
-    return {
-        (form, seed): FoundPolicy(policy, "a given policy", operations=operations_of(policy))
-        for form, policy in given.items()
-        for seed in seeds
-    }
-
-
-def policies_searched(
-    results: dict[tuple[Form, int], SearchResult], seeds: Sequence[int]
-) -> dict[tuple[Form, int], FoundPolicy]:
-    """The policy of each seed: its own search's, or the only search's."""
-    found = {}
-    for form in dict.fromkeys(form for form, _ in results):
-        own = [seed for each, seed in results if each == form]
-        for seed in seeds:
-            result = results[form, seed if seed in own else own[0]]
-            source = "one search per seed" if len(seeds) == len(own) else f"one search, of seed {own[0]}, for all seeds"
-            found[form, seed] = FoundPolicy(result.policy, source, result.seconds, operations_of(result.policy))
-    return found
 
 
 def run_searches(

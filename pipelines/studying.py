@@ -22,7 +22,7 @@ from fieldshift.training import Recipe
 from pipelines.comparison import Comparison, ComparisonPlan, run_comparison
 from pipelines.field_records import record_on_trials
 from pipelines.fields import FieldResult, run_fields
-from pipelines.policies import FOLDER, SEARCHES, ArmPolicies, policies_searched, record_of, run_searches, search_cluster
+from pipelines.policies import FOLDER, SEARCHES, ArmPolicies, record_of, run_searches, search_cluster
 from pipelines.study_plan import (
     STAGES,
     STUDY_READINGS,
@@ -231,14 +231,14 @@ def comparison_stage(session: Session, study: PreparedStudy, found: StudyResult)
     plan = replace(study.plan.comparison, arms=study.arms)
     headline(session, "compare", f"{len(plan.arms)} arms, {len(plan.seeds)} seeds, {' and '.join(plan.readings)}")
     stage = session.stage("compare", {**study.settings["compare"], **found.policy_part})
-    policies, searches = ArmPolicies(policies_searched(found.searches, plan.seeds)), record_of(found.searches)
+    policies, searches = ArmPolicies.searched(found.searches, plan.seeds), record_of(found.searches)
     return run_comparison(stage, study.experiment, study.dataset, plan, policies, study.space, searches)
 
 
 def frames_stage(session: Session, study: PreparedStudy, found: StudyResult) -> FrameSweep:
     """Trains the found policies with other numbers of frames."""
     plan, experiment = study.plan, study.experiment
-    policies = ArmPolicies(policies_searched(found.searches, plan.comparison.seeds))
+    policies = ArmPolicies.searched(found.searches, plan.comparison.seeds)
     arms = [
         swept_arm(experiment, study.dataset, form, policies, plan.counts[form], plan.comparison.recipe)
         for form in study.edges
