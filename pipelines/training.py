@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,7 @@ def train(
         trial = training_trial(session, experiment, card, recipe, reading="equal epochs", data=dataset.digest)
         trial = replace(trial, copies=tta_copies, align=align, folder=str(session.path), augmentation=numbers)
         row = run_trial(session, trial, cluster)
+        log_model(session, experiment.tracking.register)
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
         say(outcome(row, experiment.data))
         show_maps(session, dataset, row, align=align)
@@ -156,6 +158,21 @@ def run_trial(session: Session, trial: Trial, cluster: ClusterConfig) -> dict[st
     record_history(session.run, row["history"])
     session.run.log_metrics(final_metrics(row), step=0)
     return row
+
+
+def log_model(session: Session, register: str | None) -> None:
+    """Logs the trained network to MLflow as a model for `mlflow.pyfunc.load_model`; registers it if a name is given."""
+    if not session.store.uri:
+        return
+    from fieldshift.training.pyfunc import save_pyfunc
+
+    model = session.path / "model"
+    if model.exists():  # of a run that was interrupted after its training
+        shutil.rmtree(model)
+    save_pyfunc(session.path, model)
+    session.run.log_model(model, register)
+    if register is not None:
+        say(f"registered as a version of the model {register}")
 
 
 def show_maps(session: Session, dataset: DataSet, row: dict[str, Any], *, align: bool) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from fieldshift.cli import main
 from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS
 from fieldshift.report import summarise
 from fieldshift.run_folder import read_result
 from fieldshift.tracking import TrackingConfig
+from fieldshift.tracking.store import client_for
 from pipelines.field_subjects import trained_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -144,3 +147,47 @@ def test_a_trials_run_id_leads_to_its_folder(
     found = trained_folder(trial.info.run_id, TrackingConfig())
     assert found.resolve() == (small_study / trial.data.tags["fieldshift.folder"]).resolve()
     assert (found / "weights.safetensors").exists()
+
+
+def test_a_trained_network_is_a_model_of_its_run_and_a_version_in_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow.pyfunc
+
+    words = [
+        "train",
+        "--loading.train_limit",
+        "40",
+        "--loading.test_limit",
+        "20",
+        "--recipe.epochs",
+        "1",
+        "--recipe.batch",
+        "8",
+    ]
+    for name in ("a", "b"):
+        store = f"sqlite:///{tmp_path}/shared.db"
+        options = ["--tracking.uri", store, "--tracking.register", "digits", "--out", str(tmp_path / name)]
+        assert main([*words, *options]) == 0
+    client = client_for(store)
+    versions = client.search_model_versions("name = 'digits'")
+    assert sorted(int(version.version) for version in versions) == [1, 2]
+    model = mlflow.pyfunc.load_model(str(tmp_path / "b/model"))
+    logged = client.download_artifacts(versions[0].run_id, "model")
+    images = {"image": [np.full((40, 40), 7, np.uint8), np.zeros((20, 30, 3), np.uint8)]}
+    pd.testing.assert_frame_equal(
+        model.predict(images), mlflow.pyfunc.load_model(str(tmp_path / "b/model")).predict(images)
+    )
+    assert list(mlflow.pyfunc.load_model(logged).predict(images).columns) == ["class", "probability"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    registered = mlflow.pyfunc.load_model("models:/digits/2")
+    pd.testing.assert_frame_equal(registered.predict(images), model.predict(images))
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a:b"])
+def test_a_name_that_the_registry_refuses_is_told_before_any_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--tracking.register", name, "--out", str(tmp_path / "t")]) == 2
+    assert "must be a name without" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()

@@ -23,16 +23,24 @@ class TrackingConfig:
         artifacts: Folder or URI (s3://..., gs://...) for the artifacts of an experiment that a database creates; None uses
             `mlflow-artifacts` beside the run's folder. A tracking server chooses its own place.
         experiment: Name of the MLflow experiment of the runs.
+        register: Name under which MLflow's model registry gets the network of `train` as a new version; None registers none.
     """
 
     enabled: bool = True
     uri: str | None = None
     artifacts: str | None = None
     experiment: str = "fieldshift"
+    register: str | None = None
 
     def __post_init__(self) -> None:
         if not self.experiment.strip():
             raise UserError("tracking.experiment is empty, but must be a name such as 'fieldshift'.")
+        if self.register is not None and not self.enabled:
+            raise UserError("tracking.register needs a store, but tracking.enabled is false; leave out one of the two.")
+        if self.register is not None and (not self.register.strip() or set(self.register) & set("/:.%\"'")):
+            raise UserError(
+                f"tracking.register is '{self.register}', but must be a name without / : . % and quotes, such as my-network."
+            )
         if self.uri is not None:
             check_address(self.uri, "tracking.uri", "leave it out to use a store in the run's folder")
 

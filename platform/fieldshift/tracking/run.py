@@ -70,6 +70,9 @@ class Run:
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copies a file into the run's artifacts, into `folder` if given."""
 
+    def log_model(self, folder: Path, register: str | None = None) -> None:
+        """Copies an MLflow model, a folder, into the run's artifacts and registers it under a name if one is given."""
+
     def close(self, status: Status = "FINISHED") -> None:
         """Ends the run; later calls do nothing."""
 
@@ -141,6 +144,11 @@ class TrackedRun(Run):
         if not path.exists():
             raise FileNotFoundError(f"There is no file {path} to log.")
         self._send("artifact", {"path": str(path.resolve()), "folder": folder})
+
+    def log_model(self, folder: Path, register: str | None = None) -> None:
+        self.log_artifact(folder)
+        if register is not None:
+            self._send("register", {"name": register, "folder": folder.name})
 
     def close(self, status: Status = "FINISHED") -> None:
         if not self._closed:

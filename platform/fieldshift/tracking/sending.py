@@ -14,7 +14,7 @@ _TABLES_TAG = "mlflow.loggedArtifacts"
 
 
 def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
-    """Carries out one message on a run: params, metrics, tags, experiment, dataset, image, table, artifact or close."""
+    """Carries out one message on a run; `what` is its kind: params, metrics, tags, experiment, ..., register or close."""
     if what == "params":
         _params(client, run_id, message["params"])
     elif what == "metrics":
@@ -35,6 +35,8 @@ def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array:
         _table(client, run_id, message["file"], message["text"])
     elif what == "artifact":
         client.log_artifact(run_id, message["path"], message["folder"])
+    elif what == "register":
+        _register(client, run_id, message["name"], message["folder"])
     elif what == "close":
         client.set_terminated(run_id, message["status"], message["time"])
     else:
@@ -67,6 +69,20 @@ def _dataset(client: Any, run_id: str, message: dict[str, Any]) -> None:
         profile=json.dumps(message["counts"]),
     )  # fmt: skip
     client.log_inputs(run_id, datasets=[DatasetInput(dataset=data, tags=[])])
+
+
+def _register(client: Any, run_id: str, name: str, folder: str) -> None:
+    """Adds the model in a run's artifacts to the registry as a new version, once for each run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    if not any(version.run_id == run_id for version in client.search_model_versions(f"name = '{name}'")):
+        source = f"{client.get_run(run_id).info.artifact_uri.rstrip('/')}/{folder}"
+        client.create_model_version(name, source=source, run_id=run_id)
 
 
 def _metrics(client: Any, run_id: str, message: dict[str, Any]) -> None:
