@@ -40,7 +40,7 @@ FOLDER = "searches"
 
 
 @dataclass(frozen=True)
-class FoundPolicy:
+class ArmPolicy:
     """A policy that an arm reads, its source in words, and the seconds and operations of its search.
 
     `operations` is None where it is not known.
@@ -56,7 +56,7 @@ class FoundPolicy:
 class ArmPolicies:
     """The policies of a comparison by form and training seed."""
 
-    found: dict[tuple[Form, int], FoundPolicy]
+    found: dict[tuple[Form, int], ArmPolicy]
 
     @staticmethod
     def given(given: dict[Form, AnyPolicy], seeds: Sequence[int], frames: int) -> ArmPolicies:
@@ -64,7 +64,7 @@ class ArmPolicies:
         for policy in {each.digest(): each for each in given.values()}.values():
             say_other_length(policy, frames)
         found = {
-            form: FoundPolicy(policy, "a given policy", operations=operations_of(policy))
+            form: ArmPolicy(policy, "a given policy", operations=operations_of(policy))
             for form, policy in given.items()
         }
         return ArmPolicies({(form, seed): each for form, each in found.items() for seed in seeds})
@@ -79,13 +79,13 @@ class ArmPolicies:
             for seed in seeds:
                 result = results[form, seed if seed in own else own[0]]
                 source = "one search per seed" if len(seeds) == len(own) else alone
-                found[form, seed] = FoundPolicy(result.policy, source, result.seconds, operations_of(result.policy))
+                found[form, seed] = ArmPolicy(result.policy, source, result.seconds, operations_of(result.policy))
         return ArmPolicies(found)
 
     def __or__(self, other: ArmPolicies) -> ArmPolicies:
         return ArmPolicies(self.found | other.found)
 
-    def of(self, arm: str, seed: int) -> FoundPolicy | None:
+    def of(self, arm: str, seed: int) -> ArmPolicy | None:
         """The policy that the arm reads with that seed; None for an arm without."""
         chosen = arm_named(arm)
         return self.found[chosen.form, seed] if chosen.needs_policy else None

@@ -18,7 +18,7 @@ from fieldshift.forms import Form, check_form
 from fieldshift.run_folder import check_folder
 from fieldshift.training import Recipe
 from pipelines.builtin_data import notes_on
-from pipelines.policies import ArmPolicies, FoundPolicy
+from pipelines.policies import ArmPolicies, ArmPolicy
 from search_spaces.frame_sweep import FRAME_COUNTS
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def sweep_frames(
         checked_card(replace(experiment, frames=count), dataset, arm, found, None, step=step)
     config = settings | {"policy": plain_policy(found)}
     tags = {"data": experiment.data, "network": experiment.network, "form": form}
-    policies = ArmPolicies({(form, each): FoundPolicy(found, "a given policy") for each in seed_list})
+    policies = ArmPolicies({(form, each): ArmPolicy(found, "a given policy") for each in seed_list})
     with open_session("sweep-frames", experiment, config=config, tags=tags, dataset=dataset) as session:
         arms = [SweptArm(arm, counts, recipe)]
         return run_sweep(session, experiment, dataset, policies, arms=arms, seeds=seed_list)
