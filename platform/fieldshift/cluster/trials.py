@@ -14,6 +14,7 @@ from fieldshift.cluster.context import Metrics, RunStoppedError
 from fieldshift.cluster.reports import failure_text
 from fieldshift.cluster.train import WorkerFunction, run_here
 from fieldshift.errors import UserError
+from fieldshift.seals import SealError, values_digest
 from fieldshift.whole_file import write_whole
 
 Trial = dict[str, Any]
@@ -65,6 +66,9 @@ def checked_keys(trials: Sequence[Trial]) -> list[str]:
     return keys
 
 
+SEAL = "sha256"
+
+
 class TrialFolder:
     """The values of finished trials, one JSON file per trial, each written atomically."""
 
@@ -83,7 +87,8 @@ class TrialFolder:
             "metrics": result.metrics,
             "stopped": result.stopped,
         }
-        write_whole(self._file(result.key), json.dumps(record, indent=1))
+        record = json.loads(json.dumps(record))
+        write_whole(self._file(result.key), json.dumps({**record, SEAL: values_digest(record)}, indent=1))
 
     def kept(self, trial: Trial, any_configuration: bool = False) -> TrialResult | None:
         """The result of the trial from an earlier run, or None.
@@ -96,8 +101,10 @@ class TrialFolder:
             return None
         try:
             record = json.loads(source.read_text())
+            if record.pop(SEAL, None) not in (None, values_digest(record)):
+                raise SealError("its content differs from what was written")
             result = TrialResult(error=None, kept=True, **record)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{source} is not a finished trial ({error}); delete it to run the trial again.") from error
         if not any_configuration and not agrees(result.trial, json.loads(json.dumps(trial))):
             raise UserError(

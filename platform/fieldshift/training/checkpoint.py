@@ -1,4 +1,4 @@
-"""Checkpoints, written atomically, with tensors and plain values only."""
+"""Checkpoints, written atomically and sealed with their SHA-256, with tensors and plain values only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fieldshift.errors import UserError, reason_of
+from fieldshift.seals import check_seal, seal
 from fieldshift.training import distributed
 from fieldshift.whole_file import whole_file
 
@@ -17,6 +18,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` (tensors and plain Python values) to `path`, whole or not at all."""
     with whole_file(path) as temporary:
         torch.save(state, temporary)
+        seal(temporary)
 
 
 def checkpoint_of_first(path: Path) -> dict[str, Any] | None:
@@ -29,8 +31,9 @@ def checkpoint_of_first(path: Path) -> dict[str, Any] | None:
 
 
 def read_checkpoint(path: Path, map_location: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a file of `write_checkpoint`, without ever unpickling code. Raises UserError if it is not a checkpoint."""
+    """Reads a file of `write_checkpoint`, without ever unpickling code. Raises UserError if it is none, or changed."""
     try:
+        check_seal(path)
         with warnings.catch_warnings():  # torch's warnings about old formats
             warnings.simplefilter("ignore")
             state = torch.load(path, map_location=map_location, weights_only=True)

@@ -18,10 +18,13 @@ from fieldshift.motions.placed import PlacedPolicy, policy_from_json
 from fieldshift.networks import TEMPORAL, NetworkConfig, VideoNetwork, video_network
 from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.networks.insertion import MotionsAt
+from fieldshift.seals import file_digest
 from fieldshift.training.arms import Arm, arm_named
 from fieldshift.training.card_file import SCHEMA, VERSION, WEIGHTS, read_card
 from fieldshift.training.frames import FramePlan
 from fieldshift.whole_file import whole_file, write_whole
+
+WEIGHTS_DIGEST = "weights_sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +193,8 @@ def save_network(folder: Path, network: VideoNetwork, card: NetworkCard) -> None
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_file(folder / WEIGHTS) as temporary:
         save_file(weights, temporary)
-    text = json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(card)}, indent=2)
+        digest = file_digest(temporary)
+    text = json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(card), WEIGHTS_DIGEST: digest}, indent=2)
     write_whole(folder / "network.json", text + "\n")
 
 
@@ -208,6 +212,10 @@ def load_network(folder: Path, device: torch.device | str = "cpu") -> tuple[Vide
             f"{folder / 'network.json'} describes a network that cannot be built ({one_line(error, 200)}); train again."
         ) from None
     try:
+        if values.get(WEIGHTS_DIGEST) not in (None, file_digest(weights)):
+            raise UserError(
+                f"{weights} has changed since network.json next to it was written (SHA-256); train again or restore it."
+            )
         state = load_file(weights)
         shifted = card.temporal != "none" and card.frames == 1 and card.form == "video"
         if shifted and any("wrapped" in name.split(".") for name in state.keys() - network.state_dict().keys()):
