@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looking:
+class FieldSettings:
     """Settings of effective fields: test images or noise, their number, and the unit and layer."""
 
     images: int = IMAGES
@@ -46,7 +46,7 @@ class Looking:
 
 
 def measure_fields(
-    session: Session, dataset: DataSet, subjects: Sequence[Subject], looking: Looking = Looking()
+    session: Session, dataset: DataSet, subjects: Sequence[Subject], settings: FieldSettings = FieldSettings()
 ) -> FieldResult:
     """Measures, tabulates and draws the fields of networks on the same images.
 
@@ -58,7 +58,7 @@ def measure_fields(
 
     finished = session.folder.finished_result()
     if finished is None:
-        finished = session.folder.write_result(measure_and_draw(session, dataset, subjects, looking))
+        finished = session.folder.write_result(measure_and_draw(session, dataset, subjects, settings))
     show(field_sheet(finished["sheet"], title="Receptive field", notes=finished["notes"]))
     if finished.get("lengths"):  # older results have none
         say()
@@ -69,17 +69,17 @@ def measure_fields(
 
 
 def measure_and_draw(
-    session: Session, dataset: DataSet, subjects: Sequence[Subject], looking: Looking
+    session: Session, dataset: DataSet, subjects: Sequence[Subject], settings: FieldSettings
 ) -> dict[str, Any]:
     """Makes maps, figures and MLflow runs of all subjects; returns the content of the result file."""
     import pandas as pd
 
-    pictures, kind = looking.pictures(dataset)
+    pictures, kind = settings.pictures(dataset)
     compared = {"trained"} if len({subject.trained for subject in subjects}) > 1 else set()
     every: dict[str, MeasuredField] = {}
     with progress("effective fields", len(subjects)) as bar:
         for subject in subjects:
-            every[subject.name] = found = measured(subject, pictures, kind, looking)
+            every[subject.name] = found = measured(subject, pictures, kind, settings)
             check_comparable([next(iter(every.values())).field, found.field], compared)
             found.field.save(session.path / f"{file_name(subject.name)}.npz")
             bar.advance(note=subject.name)
@@ -107,7 +107,7 @@ def measure_and_draw(
     }
 
 
-def measured(subject: Subject, pictures: Tensor, kind: str, looking: Looking) -> MeasuredField:
+def measured(subject: Subject, pictures: Tensor, kind: str, settings: FieldSettings) -> MeasuredField:
     """The effective field of one subject on these pictures."""
     return measured_field(
         subject.network(best_device()),
@@ -115,8 +115,8 @@ def measured(subject: Subject, pictures: Tensor, kind: str, looking: Looking) ->
         size=subject.card.size,
         trained=subject.trained,
         policy=subject.motions,
-        layer=looking.layer,
-        unit=looking.unit,
+        layer=settings.layer,
+        unit=settings.unit,
         images_kind=kind,
         mean=subject.card.mean,
         std=subject.card.std,

@@ -144,11 +144,11 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
     layer, at = one_layer(layers), one_unit(unit)
     check_folder(out, "compare-fields", {}, resume)
 
-    from pipelines.field_maps import Looking, measure_fields
+    from pipelines.field_maps import FieldSettings, measure_fields
     from pipelines.field_subjects import subjects_of
     from pipelines.run_data import different_data, load_as_in_run
 
-    looking = Looking(images=images, noise=noise, layer=layer, unit=at)
+    settings = FieldSettings(images=images, noise=noise, layer=layer, unit=at)
     subjects = subjects_of(runs, tracking, motions=motions, before=before)
     first = subjects[0]
     check_last_layers(subjects, layer)
@@ -176,7 +176,7 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
     tags = {"data": first.card.data}
     destination = Destination(out=out, resume=resume, tracking=tracking)
     with open_session("compare-fields", destination, config=config, tags=tags, dataset=dataset) as session:
-        return measure_fields(session, dataset, subjects, looking)
+        return measure_fields(session, dataset, subjects, settings)
 
 
 def one_layer(layers: list[str] | None) -> str | None:

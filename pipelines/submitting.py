@@ -53,7 +53,7 @@ def submit(
             env=passed,
             command=["fieldshift", *command],
         )
-    return said(outcome)
+    return report_outcome(outcome)
 
 
 submit.positional = "command"  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def logs(*, address: str, job: list[str] | None = None, follow: bool = False) ->
 
     with job_stays(address):
         outcome = show_logs(address, the_job(job), follow=follow)
-    return said(outcome) if follow else 0
+    return report_outcome(outcome) if follow else 0
 
 
 logs.positional = "job"  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ def stop(*, address: str, job: list[str] | None = None) -> int:
     """
     from fieldshift.cluster.job_control import stop_job
 
-    said(stop_job(address, the_job(job)))
+    report_outcome(stop_job(address, the_job(job)))
     return 0
 
 
@@ -155,7 +155,7 @@ def passed_on(names: list[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in names}
 
 
-def said(outcome: JobOutcome) -> int:
+def report_outcome(outcome: JobOutcome) -> int:
     say(f"job {outcome.job_id}: {outcome.status}{f' ({outcome.message})' if outcome.message else ''}")
     return outcome.exit_code or 0
 

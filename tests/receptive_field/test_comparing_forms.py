@@ -18,7 +18,7 @@ from fieldshift.receptive_field.figures import comparison_figure
 from fieldshift.receptive_field.passages import motions_at_places, policy_in
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import save_network
-from pipelines.field_maps import Looking, measured
+from pipelines.field_maps import FieldSettings, measured
 from pipelines.field_subjects import subjects_of
 
 POLICY = Policy.single("translate_x", 0.4, frames=3)
@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_both_forms_in_one_comparison(runs: list[str]) -> None:
     pictures = torch.rand(3, 1, 40, 40, generator=torch.Generator().manual_seed(0))
     subjects = subjects_of(runs, UNTRACKED, motions=None, before=False)
-    found = {subject.name: measured(subject, pictures, "noise", Looking()) for subject in subjects}
+    found = {subject.name: measured(subject, pictures, "noise", FieldSettings()) for subject in subjects}
     maps = {name: each.field for name, each in found.items()}
     check_comparable(list(maps.values()))
     assert [(each.conditions.form, each.conditions.frames) for each in maps.values()] == [
@@ -70,7 +70,7 @@ def test_both_forms_in_one_comparison(runs: list[str]) -> None:
 def test_folded_runs_under_their_own_motions_and_plain(runs: list[str]) -> None:
     own, plain = subjects_of(runs[2:], UNTRACKED, motions=["own", "plain"], before=False)
     pictures = torch.rand(2, 1, 40, 40, generator=torch.Generator().manual_seed(0))
-    moved, still = (measured(subject, pictures, "noise", Looking()) for subject in (own, plain))
+    moved, still = (measured(subject, pictures, "noise", FieldSettings()) for subject in (own, plain))
     assert moved.field.conditions.policy == tuple(POLICY.describe())
     assert still.field.conditions.policy == ()
     assert still.regions is not None

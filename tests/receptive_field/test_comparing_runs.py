@@ -23,7 +23,7 @@ from fieldshift.run_folder import SCHEMA, VERSION, read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.tracking.store import client_for, open_store
 from fieldshift.training import NetworkCard, save_network
-from pipelines.field_maps import Looking, measured
+from pipelines.field_maps import FieldSettings, measured
 from pipelines.field_subjects import Subject, lengths_of, motions_named, seed_of, subjects_of, trained_folder
 
 POLICY = Policy.single("translate_x", 0.4, frames=3, fill="mean")
@@ -284,7 +284,7 @@ def test_a_network_that_is_probed_is_measured_at_an_earlier_layer(
             return network
 
     (subject,) = subjects(runs["none"])
-    looking = Looking(layer="network.blocks.0")
+    looking = FieldSettings(layer="network.blocks.0")
     found = measured(Sorted(**vars(subject)), torch.rand(2, subject.card.channels, 40, 40), "uniform noise", looking)
     plain = measured(subject, torch.rand(2, subject.card.channels, 40, 40), "uniform noise", looking)
     assert found.numbers["theory: side, px"] == plain.numbers["theory: side, px"] is not None
