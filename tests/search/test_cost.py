@@ -18,8 +18,8 @@ from fieldshift.training.objectives import Objective
 CASES: dict[str, dict[str, Any]] = {
     "perturbation": {},
     "largest weight, warm-up, subset": {"selection": "magnitude", "warmup_epochs": 1, "subset": 20},
-    "second": {"order": "second", "optimizer": "sgd", "lr": 0.025},
-    "second-exact": {"order": "second-exact", "optimizer": "sgd", "lr": 0.025},
+    "second": {"order": "second", "optimizer": "sgd", "learning_rate": 0.025},
+    "second-exact": {"order": "second-exact", "optimizer": "sgd", "learning_rate": 0.025},
 }
 
 
