@@ -12,7 +12,6 @@ posterize, are departures [D] that make every change a continuous function of it
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.motions.registry import Change
 from fieldshift.tensor_cache import constant
 
 ColourOf = Callable[[Tensor, Tensor], Tensor]
@@ -29,38 +29,16 @@ _LEVELS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Colour:
-    """A colour change changes frames (..., C, H, W) in [0, 1] by a strength, one per frame; strength 0 changes nothing.
+class Colour(Change):
+    """A colour change alters frames (..., C, H, W) in [0, 1] by a strength, one per frame; strength 0 changes nothing."""
 
-    `limits`, `preset`, `unit` and `measure` as in Motion; `neutral` is the magnitude that changes nothing.
-    """
-
-    name: str
     change: ColourOf
-    limits: tuple[float, float]
-    preset: tuple[float, float]
-    unit: str
-    measure: str
-    neutral: float = 0.0
 
     def apply(
         self, frames: Float[Tensor, "*batch channels H W"], strength: Float[Tensor, "*strength"]
     ) -> Float[Tensor, "*batch channels H W"]:
         """Frames with the strength applied; the strength broadcasts against the dimensions before the channels."""
         return self.change(frames, strength[..., None, None, None])
-
-    def check(self, magnitude: float) -> None:
-        """Raises UserError unless the magnitude is a finite number within the limits."""
-        low, high = self.limits
-        if not (math.isfinite(magnitude) and low <= magnitude <= high):
-            raise UserError(
-                f"The magnitude of {self.name} is {magnitude:g}, but must be from {low:g} to {high:g} ({self.unit}); "
-                "choose one in this range."
-            )
-
-    def phrase(self, magnitude: float) -> str:
-        """Describes the change at the outermost frame, such as "brightness by +0.4"."""
-        return f"{self.name}{self.measure.format(magnitude)}"
 
 
 COLOURS: dict[str, Colour] = {}

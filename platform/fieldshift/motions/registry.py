@@ -19,17 +19,15 @@ MatrixOf = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Motion:
-    """A motion maps a magnitude and a frame's distance s in [-1, 1] to an affine matrix, shape (..., 2, 3).
+class Change:
+    """The common part of motions and colour changes: a named change of frames, as large as its magnitude.
 
-    `matrix(magnitude, s, (H, W))` broadcasts magnitude with s and is differentiable in the magnitude; conventions as in
-    `fieldshift.motions.matrices`. `limits` is the allowed range; `preset` the default range of a search
-    (METHOD.md 2); `neutral` the magnitude without motion; `unit` the unit of the
-    magnitude; `measure` completes the phrase "NAME by ...", with a format field for the magnitude.
+    `limits` is the allowed range of magnitudes; `preset` the default range of a search (METHOD.md 2); `neutral` the
+    magnitude that changes nothing; `unit` the unit of the magnitude; `measure` completes the phrase "NAME by ...", with a
+    format field for the magnitude.
     """
 
     name: str
-    matrix: MatrixOf
     limits: tuple[float, float]
     preset: tuple[float, float]
     unit: str
@@ -46,8 +44,19 @@ class Motion:
             )
 
     def phrase(self, magnitude: float) -> str:
-        """Describes the motion of the outermost frame, such as "translate_x by 0.43 of the width"."""
+        """Describes the change of the outermost frame, such as "translate_x by 0.43 of the width" or "brightness by +0.4"."""
         return f"{self.name}{self.measure.format(magnitude)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motion(Change):
+    """A motion maps a magnitude and a frame's distance s in [-1, 1] to an affine matrix, shape (..., 2, 3).
+
+    `matrix(magnitude, s, (H, W))` broadcasts magnitude with s and is differentiable in the magnitude; conventions as in
+    `fieldshift.motions.matrices`.
+    """
+
+    matrix: MatrixOf
 
 
 MOTIONS: dict[str, Motion] = {}
