@@ -42,8 +42,7 @@ def collapse_warning(metrics: dict[str, float]) -> str | None:
     return (
         f"Warning: the identity holds {share:.0%} of the open edges' weight. Alpha tends to favour the smallest changes: "
         "use search.selection = perturbation instead of magnitude, lower search.alpha_learning_rate, set search.warmup_epochs, "
-        "or "
-        "remove the identity from the space."
+        "or remove the identity from the space."
     )
 
 

@@ -41,7 +41,7 @@ def learn_one_pass(run: SearchRun) -> dict[str, float]:
         images, targets, indices = batch
         noise, lr = noise_seed(run, step, WEIGHTS), learning_rate(run, step)
 
-        if alpha_learns:  # alpha's step, on its own half: it does not change the network
+        if alpha_learns:  # alpha's step, on its own half, before the network's: it does not change the network
             with restored_buffers(supernet.network):
                 gradients, outer_loss = outer_gradient(
                     partial(loss_at, run, alpha_batch, noise_seed(run, step, ALPHA)),
@@ -60,9 +60,8 @@ def learn_one_pass(run: SearchRun) -> dict[str, float]:
             run.alpha_optimizer.step()
             losses.add("alpha", outer_loss.where(sound, math.nan), alpha_batch[2])
 
-        weights = (
-            None if cell.is_decided else cell.weights(noise, config.temperature)
-        )  # a decided cell's policy renders
+        # The network's step: a decided cell is rendered by its policy, without weights.
+        weights = None if cell.is_decided else cell.weights(noise, config.temperature)
         logits = supernet(images, weights, learns_cell=False)
         loss = run.objective.loss(logits, targets)
         slopes = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -143,9 +143,8 @@ def node_value(
                 node = node + checkpoint(coloured, *given, use_reentrant=False)
     if not dark:
         total = torch.stack([weights[pair] for pairs in by_slab.values() for pair in pairs]).sum()
-        if (
-            total.requires_grad or not total.is_cpu or abs(float(total) - 1) > 1e-6
-        ):  # a GPU always adds, to avoid a sync
+        # On a device it is always added, as reading the total would make the CPU wait.
+        if total.requires_grad or not total.is_cpu or abs(float(total) - 1) > 1e-6:
             node = node + to_slab(((total - 1) * background).expand(-1, -1, *geometry.size))
     return node
 
