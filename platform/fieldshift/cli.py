@@ -15,6 +15,7 @@ from typing import Any
 from fieldshift.console import complain, lasting_output
 from fieldshift.errors import RunFailedError, UserError, one_line, unknown_name
 from fieldshift.termination import terminate_like_interrupt
+from fieldshift.whole_file import FULL
 
 INTERRUPTED, TERMINATED = 130, 143
 
@@ -43,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             complain(one_line(error))
             return 1
         except OSError as error:
+            if error.errno in FULL:
+                complain(f"{error.strerror}; free some space, then --resume continues a run.")
+                return 2
             if error.filename is None or error.strerror is None:
                 raise
             complain(f"'{error.filename}': {error.strerror}; free some space or give another path.")

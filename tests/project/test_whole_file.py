@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from fieldshift.errors import UserError
+from fieldshift.tracking.spool import Spool, unsent
+from fieldshift.training.checkpoint import read_checkpoint, write_checkpoint
 from fieldshift.whole_file import whole_file, write_whole
 
 
@@ -26,3 +31,39 @@ def test_an_error_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, error
         raise error
     assert path.read_text() == "whole"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_what_was_there(tmp_path: Path) -> None:
+    path = write_whole(tmp_path / "result.json", "before")
+    refusal = r"result.json cannot be written: No space left on device. Free some space"
+    with pytest.raises(UserError, match=refusal) as error, whole_file(path):
+        Path("/dev/full").write_text("x" * 10)
+    assert "\n" not in str(error.value)
+    assert path.read_text() == "before"
+    assert [each.name for each in tmp_path.iterdir()] == ["result.json"]
+    with pytest.raises(PermissionError), whole_file(path):
+        raise PermissionError
+
+
+def to_full_disk(_path: Path, data: Any) -> None:
+    with Path("/dev/full").open("wb", buffering=0) as file:
+        file.write(data)
+
+
+def test_a_checkpoint_on_a_full_disk_keeps_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.pt"
+    write_checkpoint(path, {"epoch": 1})
+    monkeypatch.setattr(Path, "write_bytes", to_full_disk)
+    with pytest.raises(UserError, match="checkpoint.pt cannot be written"):
+        write_checkpoint(path, {"epoch": 2, "weights": torch.zeros(10**5)})
+    assert read_checkpoint(path)["epoch"] == 1
+
+
+def test_messages_on_a_full_disk_are_lost_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spool = Spool(tmp_path)
+    spool.write("run", "close", {"status": "FINISHED"})
+    kept, spool.file = spool.file, Path("/dev/full")
+    for _ in range(2):
+        spool.write("run", "metrics", {"metrics": {"loss": 1.0}, "step": 0, "time": 0})
+    assert [record.message.count("is full") for record in caplog.records] == [1]
+    assert len(unsent(kept)) == 1

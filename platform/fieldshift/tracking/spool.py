@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 from filelock import FileLock
 
 from fieldshift.errors import one_line
+from fieldshift.whole_file import FULL
 
 LOCK = ".tracking-spool.lock"
 LOCK_WAIT_S = 60.0
@@ -28,6 +30,7 @@ class Spool:
 
     PREFIX: ClassVar[str] = "offline-"
     _down: ClassVar[set[Path]] = set()
+    _full: ClassVar[set[Path]] = set()
 
     def __init__(self, folder: Path, uri: str = "") -> None:
         self.folder = folder.resolve() / "tracking-spool"
@@ -67,9 +70,16 @@ class Spool:
         return run_id
 
     def write(self, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
-        """Saves one message; a picture is saved as a PNG file."""
-        with FileLock(self.folder.parent / LOCK, timeout=LOCK_WAIT_S):
-            self._append(run_id, what, message, array)
+        """Saves one message; a picture is saved as a PNG file. On a full disk it is lost, with one warning."""
+        try:
+            with FileLock(self.folder.parent / LOCK, timeout=LOCK_WAIT_S):
+                self._append(run_id, what, message, array)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            if self.folder not in self._full:
+                self._full.add(self.folder)
+                _log.warning("The disk of %s is full: messages for MLflow are lost until there is space.", self.folder)
 
     def waiting(self) -> int:
         """The number of messages that are still to be sent."""
@@ -84,8 +94,14 @@ class Spool:
             picture = self.folder / f"{uuid.uuid4().hex}.png"
             Image.fromarray(array.squeeze()).save(picture)
             line["picture"] = picture.name
-        with self.file.open("a") as handle:
-            handle.write(json.dumps(line) + "\n")
+        written = self.file.stat().st_size if self.file.exists() else 0
+        try:
+            with self.file.open("a") as handle:
+                handle.write(json.dumps(line) + "\n")
+        except OSError:  # half a line would stop a replay
+            with contextlib.suppress(OSError):
+                os.truncate(self.file, written)
+            raise
 
 
 def unsent(file: Path) -> list[str]:

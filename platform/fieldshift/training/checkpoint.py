@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from fieldshift.whole_file import whole_file
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` (tensors and plain Python values) to `path`, whole or not at all."""
     with whole_file(path) as temporary:
-        torch.save(state, temporary)
+        packed = io.BytesIO()  # torch hides the error of a full disk
+        torch.save(state, packed)
+        temporary.write_bytes(packed.getbuffer())
         seal(temporary)
 
 

@@ -188,11 +188,11 @@ def network_card(
 
 def save_network(folder: Path, network: VideoNetwork, card: NetworkCard) -> None:
     """Writes `weights.safetensors` and `network.json` into `folder`, the JSON last: it marks the pair as complete."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_file(folder / WEIGHTS) as temporary:
-        save_file(weights, temporary)
+        temporary.write_bytes(save(weights))
         digest = file_digest(temporary)
     text = json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(card), WEIGHTS_DIGEST: digest}, indent=2)
     write_whole(folder / "network.json", text + "\n")
