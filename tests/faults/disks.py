@@ -2,7 +2,7 @@
 
     python -m tests.faults.disks [--sizes 40 120 330 420 500]
 
-Mounts a disk of so many KiB in memory, trains into it, and looks: status 2, one line that names a file, no temporary file, and a
+Mounts a disk of so many KiB in memory, trains into it, and looks: status 2, one line that names a file, no temporary file, a
 last checkpoint that loads; then, with more space, --resume ends with status 0 and the score of a run on a large disk.
 """
 
