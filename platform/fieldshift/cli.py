@@ -7,7 +7,9 @@ import importlib
 import importlib.util
 import inspect
 import io
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,23 +75,39 @@ def dispatch(argv: list[str]) -> int:
 
 def overview() -> str:
     """The text of `fieldshift --help`; the summaries are the first sentences of the functions' docstrings."""
-    lines = [
-        "usage: fieldshift COMMAND [OPTIONS]",
-        "",
-        "Turns images into short videos of moved copies and searches for the motions that best reshape the receptive",
-        "field for a task.",
-        "",
-        "commands:",
+    columns = max(60, min(shutil.get_terminal_size((110, 24)).columns, 110))
+    names = max(len(name) for name in commands())
+
+    def paragraph(text: str, first: str = "", indent: str = "") -> str:
+        return textwrap.fill(text, columns, initial_indent=first or indent, subsequent_indent=indent)
+
+    listed = [
+        paragraph(summary(home, name.replace("-", "_")), f"  {name:<{names}}  ", " " * (names + 4))
+        for name, home in commands().items()
     ]
-    width = max(len(name) for name in commands())
-    for name, home in commands().items():
-        lines.append(f"  {name:<{width}}  {summary(home, name.replace('-', '_'))}")
-    lines += [
-        "",
-        "fieldshift COMMAND --help lists a command's options; --config FILE reads them from YAML, --print_config",
-        "writes them. Commands that train, search or measure write result.json and config.yaml into their folder (--out).",
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            "usage: fieldshift COMMAND [OPTIONS]",
+            "",
+            paragraph(
+                "Turns images into short videos of moved copies and searches for the motions that best reshape the receptive "
+                "field for a task."
+            ),
+            "",
+            "start with:",
+            "  fieldshift study                     the whole job on the built-in data",
+            "  fieldshift init --data folder:PATH   a commented study.yaml for your data",
+            "  fieldshift ui --run runs/study       MLflow's pages on a run",
+            "",
+            "commands:",
+            *listed,
+            "",
+            paragraph(
+                "fieldshift COMMAND --help lists a command's options; --config FILE reads them from YAML, --print_config "
+                "writes them. Commands that train, search or measure write result.json and config.yaml into their --out folder."
+            ),
+        ]
+    )
 
 
 def summary(home: str, function: str) -> str:
