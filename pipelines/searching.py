@@ -10,7 +10,7 @@ from fieldshift.experiment import Experiment
 from fieldshift.experiment.alignment import NoAlignmentError, check_alignment
 from fieldshift.experiment.cards import MOVED_ARMS, edges_to_decide, search_step
 from fieldshift.experiment.labels import run_name
-from fieldshift.experiment.placement import placed
+from fieldshift.experiment.placement import check_elastic, placed
 from fieldshift.experiment.search_trial import (
     SearchResult,
     check_edges,
@@ -49,6 +49,7 @@ def search(*, space: str = "affine-one", search: SearchConfig = SearchConfig(), 
     check_frames(search, experiment.frames)
     cluster = experiment.cluster
     search.check(cluster.workers)
+    check_elastic(cluster, search.batch, "--search.batch")
     experiment.check_names()
     config = experiment.settings(space=space, search=search.record())
     check_folder(experiment.out, "search", config, experiment.resume)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fieldshift.console import duration, say, table
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.run_folder import check_writable
-from fieldshift.tracking import TrackingConfig
+from fieldshift.tracking.config import holds_password
 from pipelines.options import only_one
 
 if TYPE_CHECKING:
@@ -40,9 +40,13 @@ def submit(
     if command[0] not in known:
         raise unknown_name("command", command[0], known)
     for number, word in enumerate(command):
-        if word.startswith("--tracking.uri"):
-            _, equals, value = word.partition("=")
-            TrackingConfig(uri=value if equals else next(iter(command[number + 1 :]), ""))  # refuses a password
+        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if "://" in value and holds_password(value):
+            name = option if equals else command[number - 1] if number else word
+            raise UserError(
+                f"{name} holds a password, which Ray's list of jobs would show; leave it out of the address, and pass a"
+                " variable that has it with --env, such as --env PGPASSWORD."
+            )
     passed = passed_on(env or [])
     with job_stays(address):
         outcome = submit_job(

@@ -12,7 +12,7 @@ from fieldshift.console import progress, say
 from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import checked_card, training_step
-from fieldshift.experiment.placement import placed
+from fieldshift.experiment.placement import check_elastic, placed
 from fieldshift.experiment.policy_source import (
     PolicySource,
     check_arms_policy,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fieldshift.experiment import Session, Trial
 
 
+MODEL = "model"
 LIMITS = {"num_ops": 14, "magnitude": 30}
 """The largest N, the number of torchvision's operations, and the largest M, the last of its 31 levels."""
 
@@ -81,6 +82,7 @@ def train(
     numbers = augmentation_numbers(randaugment, chosen)
     experiment.check_names()
     recipe.check(cluster.workers, here=cluster.address is None)
+    check_elastic(cluster, recipe.batch, "--recipe.batch")
     settings = experiment.settings(arm=chosen, space=space, average_copies=tta_copies, align=align, recipe=recipe)
     settings |= {"randaugment": randaugment} if randaugment is not None else {}
     check_folder(experiment.out, "train", settings, experiment.resume)
@@ -106,12 +108,14 @@ def train(
         finished = session.folder.finished_result()
         if finished is not None:
             say(outcome(finished["row"], experiment.data))
+            if not (session.path / MODEL).exists():
+                log_model(session, experiment.tracking.register, align=align)
             return TrainResult(session.path, finished["row"])
         trial = training_trial(session, experiment, card, recipe, reading="equal epochs", data=dataset.digest)
         trial = replace(trial, copies=tta_copies, align=align, folder=str(session.path), augmentation=numbers)
         row = run_trial(session, trial, cluster)
-        log_model(session, experiment.tracking.register)
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
+        log_model(session, experiment.tracking.register, align=align)
         say(outcome(row, experiment.data))
         show_maps(session, dataset, row, align=align)
         say(f"weights and result: {session.path}")
@@ -160,19 +164,21 @@ def run_trial(session: Session, trial: Trial, cluster: ClusterConfig) -> dict[st
     return row
 
 
-def log_model(session: Session, register: str | None) -> None:
+def log_model(session: Session, register: str | None, *, align: bool) -> None:
     """Logs the trained network to MLflow as a model for `mlflow.pyfunc.load_model`; registers it if a name is given."""
     if not session.store.uri:
+        if register is not None:
+            say(f"not registered as {register}: MLflow is not installed")
         return
     from fieldshift.training.pyfunc import save_pyfunc
 
-    model = session.path / "model"
+    model = session.path / MODEL
     if model.exists():  # of a run that was interrupted after its training
         shutil.rmtree(model)
-    save_pyfunc(session.path, model)
-    session.run.log_model(model, register)
+    save_pyfunc(session.path, model, align=align)
+    sent = session.run.log_model(model, register)
     if register is not None:
-        say(f"registered as a version of the model {register}")
+        say(f"registered as a version of the model {register}" if sent else f"not registered as {register} yet")
 
 
 def show_maps(session: Session, dataset: DataSet, row: dict[str, Any], *, align: bool) -> None:

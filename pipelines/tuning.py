@@ -11,7 +11,7 @@ from fieldshift.cluster import TrialResult, tune_trials
 from fieldshift.console import progress, say, table
 from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.experiment import Experiment
-from fieldshift.experiment.cards import checked_card, training_step
+from fieldshift.experiment.cards import checked_card, smallest_step
 from fieldshift.experiment.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
 from fieldshift.experiment.policy_source import (
     PolicySource,
@@ -23,6 +23,9 @@ from fieldshift.experiment.policy_source import (
 )
 from fieldshift.experiment.session import FailsWithTrials, Session, open_session, say_failed
 from fieldshift.run_folder import check_folder
+from fieldshift.tracking import Run
+from fieldshift.tracking.addresses import sqlite_address
+from fieldshift.tracking.config import holds_password
 from fieldshift.training import Recipe, arm_named
 from pipelines.arms import arm_in_form
 from search_spaces.training import MOTION_FACTORS, PARAMETERS, training_space
@@ -83,21 +86,35 @@ def tune(
     chosen = arm_in_form(arm or ("none" if policy is None else "das"), experiment.form, named=arm is not None)
     experiment = replace(experiment, form=arm_named(chosen).form)
     tuned = tunable(over, chosen)
+    if study is not None and holds_password(study):
+        raise UserError(
+            "--study holds a password, which would be written into config.yaml and MLflow; leave it out of the address and "
+            "use the database's own file or variable (~/.pgpass, PGPASSWORD)."
+        )
     if samples < 1:
         raise UserError(f"--samples is {samples}, but must be at least 1.")
     check_policy(policy)
     check_arms_policy([chosen], policy)
+    if policy is not None and not arm_named(chosen).needs_policy:
+        raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
     experiment.check_names()
     workers = sharing_workers(experiment.cluster)
     recipe.check(workers, here=experiment.cluster.address is None)
-    settings = experiment.settings(arm=chosen, over=tuned, samples=samples, study=study, recipe=recipe)
+    settings = experiment.settings(arm=chosen, over=over, samples=samples, study=study, recipe=recipe)
     check_folder(experiment.out, "tune", settings, experiment.resume)
     check_trials_fit(experiment.cluster)
 
+    from fieldshift.experiment.tuning import HELD_OUT
+    from fieldshift.motions import Policy
+
     found, dataset = read_policy(policy), experiment.checked_dataset()
     say_other_length(found, experiment.frames)
+    if over is None and not isinstance(found, Policy):  # motions at several places have no common size
+        tuned = [name for name in tuned if name != "motion"]
     largest = largest_motion(found) if "motion" in tuned else MOTION_FACTORS[1]
-    card = checked_card(experiment, dataset, chosen, found, None, step=training_step(dataset, recipe, workers))
+    learned = round((1 - HELD_OUT) * len(dataset.train))
+    step = smallest_step(learned, recipe.batch, workers, recipe.sync_batch_norm)
+    card = checked_card(experiment, dataset, chosen, found, None, step=step)
     config = settings | {"policy": plain_policy(found)}
     tags = {"arm": chosen, "form": card.form, "data": experiment.data, "network": experiment.network}
     with open_session("tune", experiment, config=config, tags=tags, dataset=dataset) as session:
@@ -164,18 +181,21 @@ def run_samples(
     from fieldshift.experiment.labels import trial_labels
     from fieldshift.experiment.training_runs import epoch_metrics
     from fieldshift.experiment.trial import HELD_OUT_SCORE
-    from fieldshift.experiment.tuning import HELD_OUT, run_tuning_trial
+    from fieldshift.experiment.tuning import HELD_OUT, run_tuning_trial, sample_name
 
     cluster, labels = experiment.cluster, trial_labels(trial, [])
     fixed = replace(trial, folder=str(session.path / "trials" / "tune"), holdout=HELD_OUT).plain()
     del fixed["key"], fixed["augmentation"]
     epochs = trial.recipe["epochs"]
 
-    def run_of(sample: dict[str, Any]) -> Any:
-        key = sample["key"]
-        run = session.child(key, labels, name=f"{labels['arm']} {key}")
-        run.log_params({name: sample[name] for name in space})
-        return run
+    runs: dict[str, Run] = {}
+
+    def run_of(sample: dict[str, Any]) -> Run:
+        name = sample_name(sample)
+        if name not in runs:
+            runs[name] = session.child(name, labels, name=f"{labels['arm']} {sample['key']}")
+            runs[name].log_params({each: sample[each] for each in space})
+        return runs[name]
 
     with (
         placed(cluster, on_ray=workers_of_trials(cluster) > 0),
@@ -201,14 +221,14 @@ def run_samples(
             samples=samples,
             reports=epochs,
             cluster=cluster,
-            name="tune",
+            name=f"tune-{session.mark}",
             storage=session.path / "ray" / "tune",
             fixed=fixed,
             seed=experiment.seed,
             on_report=reported,
             on_done=ended,
             resume=session.resume,
-            study=study or f"sqlite:///{session.path / 'optuna.db'}",
+            study=study or sqlite_address(session.path / "optuna.db"),
         )
     return tuning.results
 

@@ -38,3 +38,17 @@ def test_every_field_has_its_line() -> None:
 def test_the_default_runs_in_this_process() -> None:
     assert ClusterConfig().workers == 0
     assert ClusterConfig().address is None
+
+
+def test_an_elastic_run_needs_a_batch_that_every_number_of_workers_divides() -> None:
+    from fieldshift.experiment.placement import check_elastic, check_trials_fit
+
+    elastic = ClusterConfig(workers=4, min_workers=2)
+    check_elastic(elastic, 48, "--recipe.batch")
+    check_elastic(ClusterConfig(workers=4), 63, "--recipe.batch")
+    with pytest.raises(UserError, match=r"--recipe.batch is 64, .* a multiple of 12, such as --recipe.batch 60"):
+        check_elastic(elastic, 64, "--recipe.batch")
+    with pytest.raises(UserError, match="min_workers is for search and train"):
+        check_trials_fit(elastic)
+    with pytest.raises(UserError, match="must be from 1 to cluster.workers, which is 2"):
+        ClusterConfig(workers=2, min_workers=3)

@@ -68,3 +68,15 @@ def test_the_sender_says_why_it_refuses(
         unpack(said, tmp_path / "out")
     with pytest.raises(UserError, match="moved or deleted"):
         pack(tmp_path / "nothing")
+
+
+def test_leftovers_of_a_broken_arrival_are_not_mixed_in(run: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".out.arriving" / "weights.safetensors"
+    left.parent.mkdir()
+    left.write_text("of another run")
+    (run / "tracking-spool").mkdir()
+    (run / "tracking-spool/1.jsonl").write_text("{}")
+    unpack(pack(run), tmp_path / "out")
+    assert not (tmp_path / "out/weights.safetensors").exists()
+    assert not (tmp_path / "out/tracking-spool").exists()
+    assert not left.parent.exists()

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
+import fieldshift.experiment.tuning
 from fieldshift.cli import main
+from fieldshift.experiment.tuning import sample_name
 from fieldshift.motions import Policy
+from fieldshift.tracking.store import client_for
 from pipelines.tuning import largest_motion, tunable
 
 SMALL = (
     "--loading.train_limit", "80", "--loading.test_limit", "20", "--recipe.epochs", "3", "--recipe.batch", "16",
     "--tracking.enabled", "false", "--cluster.trials_at_once", "0",
 )  # fmt: skip
+
+TRACKED = tuple(word for word in SMALL if word not in {"--tracking.enabled", "false"})
+
+
+def the_study(database: Path) -> optuna.Study:
+    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{database}")
+    return optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{database}")
 
 
 @pytest.fixture
@@ -38,13 +49,14 @@ def test_samples_are_continued_and_the_best_is_the_best_of_the_complete(tmp_path
     assert result["recipe"]["epochs"] == 3
     tuned = Policy.load(tmp_path / "t/policy.json")
     assert tuned == Policy.load(policy).scaled(result["best"]["motion"])
-    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 't/optuna.db'}")
+    study = the_study(tmp_path / "t/optuna.db")
     trials = {trial.user_attrs["key"]: trial for trial in study.trials}
     assert {key: trial.params["learning_rate"] for key, trial in trials.items()} == {
         row["key"]: row["learning_rate"] for row in result["samples"]
     }
     assert len(study.trials) == 5
-    learned = json.loads((tmp_path / "t/trials/tune-sample-000/held_out.json").read_text())
+    (first_sample,) = (tmp_path / "t/trials").glob("tune-sample-000-*")
+    learned = json.loads((first_sample / "held_out.json").read_text())
     assert len(learned["scored_on"]) == 16  # a fifth of 80
 
 
@@ -52,7 +64,7 @@ def test_samples_that_a_killed_process_left_open_fail(tmp_path: Path, policy: Pa
     out = tmp_path / "t"
     words = ["tune", "--policy", str(policy), "--over", "learning_rate", "--samples", "2", "--out", str(out), *SMALL]
     assert main(words) == 0
-    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{out / 'optuna.db'}")
+    study = the_study(out / "optuna.db")
     study.ask()
     assert main([*words, "--samples", "3", "--resume"]) == 0
     states = [trial.state.name for trial in study.get_trials()]
@@ -70,6 +82,7 @@ def test_samples_that_a_killed_process_left_open_fail(tmp_path: Path, policy: Pa
         (["--samples", "0"], "--samples is 0, but must be at least 1"),
         (["--study", "nonsense"], "Optuna cannot use the database nonsense"),
         (["--arm", "das"], "needs a policy"),
+        (["--study", "postgresql://me:hunter2@host/db"], "--study holds a password"),
     ],
 )
 def test_mistakes_end_in_one_line(
@@ -89,3 +102,59 @@ def test_motions_are_scaled_within_their_limits() -> None:
     assert largest_motion(Policy.single("translate_x", 0.9, frames=3)) == pytest.approx(1.1)
     assert tunable(None, "das+randaugment") == ["learning_rate", "weight_decay", "num_ops", "magnitude", "motion"]
     assert tunable(None, "none") == ["learning_rate", "weight_decay"]
+
+
+def test_a_sample_that_was_interrupted_is_not_resumed_under_other_values(tmp_path: Path) -> None:
+    """Keys are given again after an interruption; folders and runs depend on the values too."""
+    payload = {"key": "sample-003", "recipe": {"learning_rate": 1.0, "epochs": 2}, "folder": "f"}
+    names = {sample_name({**payload, "learning_rate": rate}) for rate in (0.1, 0.2)}
+    assert len(names) == 2
+    assert all(name.startswith("sample-003-") for name in names)
+    assert sample_name({**payload, "learning_rate": 0.1}) in names
+
+
+@pytest.mark.parametrize("over", ["num_ops", "magnitude"])
+def test_one_of_randaugments_numbers_alone_is_tuned_beside_the_default_of_the_other(over: str, tmp_path: Path) -> None:
+    words = ["tune", "--arm", "randaugment", "--over", over, "--samples", "1", "--out", str(tmp_path / "t"), *SMALL]
+    assert main(words) == 0
+    assert set(json.loads((tmp_path / "t/result.json").read_text())["best"]) == {over}
+
+
+def test_two_runs_in_one_database_are_two_studies(tmp_path: Path) -> None:
+    shared = f"sqlite:///{tmp_path / 'shared.db'}"
+    for name in ("a", "b"):
+        words = [
+            "tune",
+            "--over",
+            "learning_rate",
+            "--samples",
+            "1",
+            "--study",
+            shared,
+            "--out",
+            str(tmp_path / name),
+            *SMALL,
+        ]
+        assert main(words) == 0
+    assert [summary.n_trials for summary in optuna.get_all_study_summaries(shared)] == [1, 1]
+
+
+def test_samples_of_an_interrupted_tuning_stay_finished_in_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["tune", "--over", "learning_rate", "--samples", "3", "--out", str(tmp_path / "t"), *TRACKED]
+    run, calls = fieldshift.experiment.tuning.run_tuning_trial, []
+
+    def interrupted(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+        calls.append(payload["key"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return run(payload, context)
+
+    monkeypatch.setattr(fieldshift.experiment.tuning, "run_tuning_trial", interrupted)
+    assert main(words) == 130
+    client = client_for(f"sqlite:///{tmp_path / 't/mlflow.db'}")
+    runs = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    states = {found.info.run_name: found.info.status for found in runs}
+    assert states.pop("t") == "KILLED"
+    assert states == {"none sample-000": "FINISHED"}

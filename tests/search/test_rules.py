@@ -103,3 +103,14 @@ def test_a_name_is_registered_once_and_an_unknown_one_is_refused_with_the_known(
         register_rule("random", Magnitude())
     with pytest.raises(UserError, match=r"selection is 'entropy', but must be one of perturbation, magnitude, random"):
         SearchConfig(selection="entropy")
+
+
+@pytest.mark.parametrize("cost", [float("nan"), float("inf")])
+def test_costs_that_are_not_finite_end_a_search(run, quick, cost, monkeypatch) -> None:
+    class Broken(Magnitude):
+        def removal_costs(self, alternatives):
+            return [cost, *super().removal_costs(alternatives)[1:]]
+
+    monkeypatch.setitem(RULES, "broken", Broken())
+    with pytest.raises(UserError, match=r"The selection of edge .* not finite"):
+        run(quick(selection="broken"))

@@ -15,7 +15,8 @@ class ClusterConfig:
         workers: Processes that train one model together; 0 runs it in this process, without Ray.
         min_workers: Makes the number of workers elastic: the run starts with as many as the cluster has room for, from this
             number up to `workers`, goes on with fewer where nodes leave and with more where some join, from the last
-            checkpoint each time; None needs all `workers`. Batch size and learning rate stay those of the whole run.
+            checkpoint each time; None needs all `workers`. Batch size and learning rate do not change, and the batch has to
+            be a multiple of every number of workers.
         cpus_per_worker: CPU cores (and torch threads) of each worker.
         gpus_per_worker: GPUs of each worker, 0 to 1 (a fraction shares a GPU); None uses one where available.
         address: Cluster to join, HOST:PORT or "auto"; None starts a local one, or joins the cluster of the job it runs in.

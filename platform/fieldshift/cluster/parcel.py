@@ -12,6 +12,7 @@ import base64
 import binascii
 import hashlib
 import io
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -20,7 +21,7 @@ from fieldshift.errors import RunFailedError, UserError
 
 BEGIN, END, REFUSED = "fieldshift-parcel-begin", "fieldshift-parcel-end", "fieldshift-parcel-refused"
 LARGEST = 512 * 2**20
-LEFT = frozenset({"ray", "checkpoint.pt", "search.pt", "spool"})
+LEFT = frozenset({"ray", "checkpoint.pt", "search.pt", "tracking-spool"})
 WIDTH = 1024
 
 
@@ -71,10 +72,15 @@ def unpack(output: str, folder: Path) -> None:
     if len(packed) != int(size) or hashlib.sha256(packed).hexdigest() != digest:
         raise RunFailedError("The run folder arrived damaged; fetch it again.")
     arriving = folder.with_name(f".{folder.name}.arriving")
-    arriving.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
-        tar.extractall(arriving, filter="data")
-    arriving.replace(folder)
+    shutil.rmtree(arriving, ignore_errors=True)
+    arriving.mkdir(parents=True)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
+            tar.extractall(arriving, filter="data")
+        arriving.replace(folder)
+    except BaseException:
+        shutil.rmtree(arriving, ignore_errors=True)
+        raise
 
 
 def main() -> None:

@@ -86,6 +86,8 @@ def _run_trial(function: WorkerFunction, trial: Trial, device: str, cluster: Clu
         final = {VALUE: json.dumps(value)}
     except Exception as error:
         final = {FAILURE: json.dumps(describe_failure(error))}
+    if FAILURE in final:  # Optuna takes a last report with a score for a complete sample
+        last.clear()
     tune.report({**last, **final, SECONDS: time.monotonic() - start})
 
 

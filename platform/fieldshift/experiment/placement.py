@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from fieldshift.cluster import ClusterConfig, check_fits, connect, has_ray
 from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.console import say
+from fieldshift.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +42,25 @@ def may_use_ray(cluster: ClusterConfig) -> bool:
     return cluster.trials_at_once != 0 and importlib.util.find_spec("ray") is not None
 
 
+def check_elastic(cluster: ClusterConfig, batch: int, option: str) -> None:
+    """Raises UserError where the batch cannot be shared equally by every number of workers of an elastic run."""
+    if cluster.min_workers is None:
+        return
+    shared = math.lcm(*range(cluster.min_workers, cluster.workers + 1))
+    if batch % shared:
+        raise UserError(
+            f"{option} is {batch}, but every number of workers from {cluster.min_workers} (cluster.min_workers) to "
+            f"{cluster.workers} has to divide it; give a multiple of {shared}, such as {option} "
+            f"{max(shared, batch - batch % shared)}."
+        )
+
+
 def check_trials_fit(cluster: ClusterConfig) -> None:
     """Raises UserError when a trial of a comparison needs more cores or GPUs than there are."""
+    if cluster.min_workers is not None:
+        raise UserError(
+            "cluster.min_workers is for search and train; the workers of a trial are cluster.trial_workers."
+        )
     if may_use_ray(cluster):
         check_reach(cluster, max(cluster.trial_workers, 1))
     check_fits(cluster, workers_of_trials(cluster))

@@ -23,6 +23,7 @@ from fieldshift.training.map_table import map_means, write_maps
 from fieldshift.training.optimisation import basic_augmentation
 
 HELD_OUT_SCORE = "held_out/score"
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         seed=trial.seed,
         device=context.device,
         align=trial.align,
-        checkpoint=folder / "checkpoint.pt",
+        checkpoint=folder / CHECKPOINT,
         resume=True,
         report=report,
     )
@@ -133,7 +134,7 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         save_network(folder, network, card)
         if evaluation.maps:
             write_maps(folder, evaluation.maps)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return {
         "key": trial.key,
         "arm": trial.arm,

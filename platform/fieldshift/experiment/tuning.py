@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fieldshift.cluster import WorkerContext, tune_trials
+from fieldshift.cluster.context import RunStoppedError
 from fieldshift.console import progress, say
 from fieldshift.data import DataSet
 from fieldshift.experiment.budget import TUNED, TuningCost
@@ -15,12 +18,15 @@ from fieldshift.experiment.placement import placed, workers_of_trials
 from fieldshift.experiment.policy_source import plain_policy
 from fieldshift.experiment.session import Session
 from fieldshift.experiment.training_runs import training_trial
-from fieldshift.experiment.trial import HELD_OUT_SCORE, run_training_trial
+from fieldshift.experiment.trial import CHECKPOINT, HELD_OUT_SCORE, run_training_trial
 from fieldshift.motions import Policy
+from fieldshift.seals import values_digest
 from fieldshift.training import NetworkCard, Recipe
 from search_spaces.randaugment import randaugment_space
 
 HELD_OUT = 0.2
+RANDAUGMENT = {"num_ops": 2, "magnitude": 9}
+"""RandAugment's N and M by default, as torchvision's."""
 
 
 def tuning_cost(dataset: DataSet, recipe: Recipe, samples: int) -> TuningCost:
@@ -75,16 +81,26 @@ def run_tuning_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
     """Runs one sample in a folder of its own: a training trial with the sampled values in place of its own.
 
     Values that may be sampled: settings of the recipe, RandAugment's `num_ops` and `magnitude`, and `motion`, a factor on the
-    magnitudes of the policy.
+    magnitudes of the policy. The folder's name depends on them, so that a sample never resumes from another's checkpoint.
     """
-    numbers = {name: int(payload[name]) for name in ("num_ops", "magnitude") if name in payload}
+    sampled = {name: int(payload[name]) for name in RANDAUGMENT if name in payload}
+    numbers = RANDAUGMENT | sampled if sampled else {}
     recipe = {**payload["recipe"], **{name: payload[name] for name in payload["recipe"].keys() & payload.keys()}}
     card = payload["card"]
     if "motion" in payload:
         policy = NetworkCard.from_plain(card).motions
         assert isinstance(policy, Policy), "motions at places have no common size"
         card = {**card, "policy": plain_policy(policy.scaled(payload["motion"]))}
-    folder = f"{payload['folder']}-{payload['key']}"
-    return run_training_trial(
-        {**payload, "augmentation": numbers, "recipe": recipe, "card": card, "folder": folder}, context
-    )
+    folder = f"{payload['folder']}-{sample_name(payload)}"
+    trial = {**payload, "augmentation": numbers, "recipe": recipe, "card": card, "folder": folder}
+    try:
+        return run_training_trial(trial, context)
+    except RunStoppedError:
+        (Path(folder) / CHECKPOINT).unlink(missing_ok=True)
+        raise
+
+
+def sample_name(payload: Mapping[str, Any]) -> str:
+    """The key of a sample with digits that depend on its values: after an interruption a key may get other ones."""
+    sampled = {name: payload[name] for name in (*payload["recipe"], *RANDAUGMENT, "motion") if name in payload}
+    return f"{payload['key']}-{values_digest(sampled)[:6]}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from fieldshift.errors import UserError
 from fieldshift.search.cell import Cell
 from fieldshift.search.config import SearchConfig
 from fieldshift.search.derivation import incoming_edges, live_nodes
@@ -131,6 +133,11 @@ class Selector:
         costs = self.rule.removal_costs(
             Alternatives(at=at, weights=strengths, criterion=criterion, seed=self.seed, measure=measured_once)
         )
+        if not all(map(math.isfinite, costs)):
+            raise UserError(
+                f"The selection of {at} measured costs that are not finite ({', '.join(map(str, costs))}); the state before"
+                " it is kept. Lower --search.learning_rate."
+            )
         ranked = by_cost(costs, variants, strengths)
         dropped = ranked[kept:]
         error = None

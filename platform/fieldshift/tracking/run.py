@@ -70,8 +70,12 @@ class Run:
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
         """Copies a file into the run's artifacts, into `folder` if given."""
 
-    def log_model(self, folder: Path, register: str | None = None) -> None:
-        """Copies an MLflow model, a folder, into the run's artifacts and registers it under a name if one is given."""
+    def log_model(self, folder: Path, register: str | None = None) -> bool:  # noqa: ARG002
+        """Copies an MLflow model, a folder, into the run's artifacts and registers it under a name if one is given.
+
+        Returns whether it was sent; messages to a store that is down wait in the spool.
+        """
+        return False
 
     def close(self, status: Status = "FINISHED") -> None:
         """Ends the run; later calls do nothing."""
@@ -145,28 +149,29 @@ class TrackedRun(Run):
             raise FileNotFoundError(f"There is no file {path} to log.")
         self._send("artifact", {"path": str(path.resolve()), "folder": folder})
 
-    def log_model(self, folder: Path, register: str | None = None) -> None:
+    def log_model(self, folder: Path, register: str | None = None) -> bool:
         self.log_artifact(folder)
-        if register is not None:
-            self._send("register", {"name": register, "folder": folder.name})
+        return register is None or self._send("register", {"name": register, "folder": folder.name})
 
     def close(self, status: Status = "FINISHED") -> None:
         if not self._closed:
             self._closed = True
             self._send("close", {"status": status, "time": int(time.time() * 1000)})
 
-    def _send(self, what: str, message: dict[str, Any], array: np.ndarray | None = None) -> None:
+    def _send(self, what: str, message: dict[str, Any], array: np.ndarray | None = None) -> bool:
+        """Sends a message, or saves it in the spool; returns whether it was sent and accepted."""
         if self._client is not None and not self._spool.is_open_for(self._id):
             try:
                 perform(self._client, self._id, what, message, array)
             except Exception as error:
                 if is_refused(error):
                     _log.warning("MLflow refused %s of run %s: %s", what, self._id, one_line(error, 300))
-                    return
+                    return False
                 self._spool.server_is_down(error)
             else:
-                return
+                return True
         self._spool.write(self._id, what, message, array)
+        return False
 
 
 def flat(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from fieldshift.errors import UserError
+from fieldshift.ports import refusal
 from fieldshift.tracking.addresses import quoted_condition, sqlite_address
 from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.moved import point_here
@@ -129,7 +130,7 @@ class Store:
         client = client_for(self.uri)
         known = client.get_experiment_by_name(experiment)
         if known is None:
-            where = location(artifacts) or self.own_artifacts
+            where = artifacts or self.own_artifacts
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return str(client.create_experiment(experiment, artifact_location=where, tags=kind))
         if known.lifecycle_stage == "deleted":
@@ -190,7 +191,7 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "mlflow.db"
     given = config.address
-    store = Store(uri=given or sqlite_address(database), folder=folder, artifacts=config.artifacts)
+    store = Store(uri=given or sqlite_address(database), folder=folder, artifacts=location(config.artifacts))
     spool = Spool(folder, store.uri)
     try:
         _knock(store.uri)
@@ -318,6 +319,8 @@ def _knock(uri: str) -> None:
     if parts.scheme not in {"http", "https"}:
         from sqlalchemy import create_engine
 
+        if parts.hostname and parts.port and (reason := refusal(parts.hostname, parts.port)):
+            raise OSError(f"{parts.hostname}:{parts.port}: {reason}")
         engine = create_engine(uri)
         try:
             engine.connect().close()

@@ -6,6 +6,7 @@ runs on a GPU where there is one.
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fieldshift import __version__
 from fieldshift.data import BadFileError, LoadingConfig
 from fieldshift.data.files.reading import Reader, as_tensor
 from fieldshift.errors import UserError
@@ -27,22 +29,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMN = "image"
+SERVING = "serving.json"
 BATCH = 64
 Given = str | Path | np.ndarray
 
 
-def save_pyfunc(run: Path, folder: Path) -> None:
+def save_pyfunc(run: Path, folder: Path, *, align: bool = True) -> None:
     """Saves the trained network of a run folder as an MLflow model in `folder`, which must not exist or be empty.
 
     The signature takes a column `image` of file names or uint8 arrays (H, W) or (H, W, C) of any size. It returns one row
-    per image: `class` and `probability` for a classifier; `mask`, class numbers (H, W) at the training size, for a segmenter.
+    per image: `class` and `probability` for a classifier; `mask`, class numbers (H, W) at the training size, for a segmenter,
+    fused in the reference frame if `align`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # MLflow's, of its own types and of a missing input example
-        _save(run, folder)
+        _save(run, folder, align)
 
 
-def _save(run: Path, folder: Path) -> None:
+def _save(run: Path, folder: Path, align: bool) -> None:
     from mlflow.models import ModelSignature
     from mlflow.pyfunc import save_model
     from mlflow.types.schema import AnyType, ColSpec, DataType, Schema, TensorSpec
@@ -58,12 +62,16 @@ def _save(run: Path, folder: Path) -> None:
     try:
         for name in (WEIGHTS, "network.json"):
             shutil.copyfile(run / name, data / name)
+        (data / SERVING).write_text(json.dumps({"align": align}))
         save_model(
             folder,
             loader_module=__name__,
             data_path=data,
             signature=ModelSignature(Schema([ColSpec(AnyType(), COLUMN)]), Schema(outputs)),
-            pip_requirements=[f"{name}=={version(name)}" for name in ("fieldshift", "torch", "torchvision")],
+            pip_requirements=[
+                f"fieldshift=={__version__}",
+                *(f"{name}=={version(name)}" for name in ("torch", "torchvision")),
+            ],
             metadata={"arm": card.arm, "form": card.form, "network": card.network, "data": card.data},
         )
     finally:
@@ -77,6 +85,7 @@ class ServedNetwork:
         self.device = "cuda:0" if torch.cuda.is_available() else "cpu"
         self.network, self.card = load_network(folder, self.device)
         self.plan = self.card.plan()
+        self.align = bool(json.loads((folder / SERVING).read_text())["align"])
 
     @torch.no_grad()
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
@@ -104,7 +113,7 @@ class ServedNetwork:
     def _forward(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
         from fieldshift.training.step import forward
 
-        return forward(self.network, self.network, self.plan.evaluation_video(batch), self.plan)
+        return forward(self.network, self.network, self.plan.evaluation_video(batch), self.plan if self.align else None)
 
 
 def _load_pyfunc(path: str) -> ServedNetwork:
