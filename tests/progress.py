@@ -16,7 +16,7 @@ import pytest
 
 LOOK_S = 5.0
 # Seconds of processor time that count as progress; a driver that only waits for Ray uses less in all its patience.
-WORK_S = 5.0
+WORK_S = 10.0
 # What a Ray cluster that has nothing to do keeps doing is no progress of a test, but its processes' start is.
 START_S = 20.0
 ALWAYS_BUSY = ("gcs_server", "raylet", "ray/dashboard", "ray/_private/log_monitor", "ray/_private/runtime_env")

@@ -97,3 +97,22 @@ def test_a_killed_trial_starts_again_and_the_others_go_on(
     assert always.value is None
     assert always.error is not None
     assert "trial once died; resuming from its last checkpoint (retry 1 of 1)" in capfd.readouterr().out
+
+
+def test_what_a_failed_run_reserved_is_free_for_the_next(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray.util import placement_group, placement_group_table
+
+    from fieldshift.cluster import train
+
+    def leaving(*_arguments: Any, **_options: Any) -> dict[str, Any]:
+        ray.get(placement_group([{"CPU": 1}]).ready())
+        raise WorkersLostError("left")
+
+    before = {key for key, row in placement_group_table().items() if row["state"] == "CREATED"}
+    monkeypatch.setattr(train, "fit", leaving)
+    with pytest.raises(WorkersLostError, match="left"):
+        run_workers(counting(), {}, cluster=WORKERS, name="left", storage=tmp_path)
+    assert {key for key, row in placement_group_table().items() if row["state"] == "CREATED"} == before

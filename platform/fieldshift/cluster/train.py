@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -74,12 +76,39 @@ def run_workers(
     """
     if cluster.workers == 0:
         return run_here(function, payload, device=local_device(cluster), on_report=on_report)
-    with connect(cluster):
+    with connect(cluster), own_groups_released(cluster):
         check_shared(storage.resolve())
         return fit(
             function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name, storage=storage,
             on_report=on_report,
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def own_groups_released(cluster: ClusterConfig) -> Iterator[None]:
+    """Removes the placement groups that a failed run has left on a cluster of its own.
+
+    Ray Train sometimes keeps those of workers that were lost. They would hold their cores, and the next run on the same cluster
+    would wait for ever. On a cluster that others use, Ray removes them when this process ends.
+    """
+    from ray._raylet import PlacementGroupID
+    from ray.util import placement_group_table, remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    if cluster.address is not None or "RAY_ADDRESS" in os.environ:
+        yield
+        return
+
+    def groups() -> set[str]:
+        return {key for key, row in placement_group_table().items() if row["state"] != "REMOVED"}
+
+    before = groups()
+    try:
+        yield
+    except BaseException:
+        for left in groups() - before:
+            remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(left)))
+        raise
 
 
 def run_here(
