@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             complain(one_line(error))
             return 1
         except OSError as error:
-            if error.errno in FULL:
+            if error.errno in FULL and error.filename is None:
                 complain(f"{error.strerror}; free some space, then --resume continues a run.")
                 return 2
             if error.filename is None or error.strerror is None:

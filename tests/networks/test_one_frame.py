@@ -147,14 +147,20 @@ def test_it_is_saved_loaded_and_exported_as_the_2d_network(tmp_path: Path, tempo
         assert torch.equal(PlainImageModel(again, card)(images), expected)
 
 
+def replace_weights(folder: Path, state: dict[str, Tensor]) -> None:
+    """Other weights in a run folder, as of a version that kept no digest of them."""
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / "weights.safetensors")
+    described = json.loads((folder / "network.json").read_text())
+    del described["weights_sha256"]
+    (folder / "network.json").write_text(json.dumps(described))
+
+
 @pytest.mark.parametrize("temporal", MOVING)
 def test_one_of_a_version_that_changed_single_frames_is_refused_in_a_line(tmp_path: Path, temporal: str) -> None:
     card = card_of(temporal)
     save_network(tmp_path, card.build(), card)
     of_before = replace(card, policy=json.loads(CROSSING.with_frames(3).to_json())).build()
-    save_file(
-        {name: tensor.contiguous() for name, tensor in of_before.state_dict().items()}, tmp_path / "weights.safetensors"
-    )
+    replace_weights(tmp_path, of_before.state_dict())
     with pytest.raises(UserError, match=rf"{temporal} changed a video of one frame.*train again") as caught:
         load_network(tmp_path)
     assert "\n" not in str(caught.value)
@@ -197,7 +203,7 @@ def test_one_without_a_temporal_module_is_of_no_such_version(tmp_path: Path) -> 
     network = card.build()
     save_network(tmp_path, network, card)
     state = network.state_dict() | {"network.wrapped.weight": torch.zeros(1)}
-    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "weights.safetensors")
+    replace_weights(tmp_path, state)
     with pytest.raises(UserError, match=r"belongs to another network than network\.json"):
         load_network(tmp_path)
 

@@ -52,7 +52,8 @@ def examples(names: tuple[str, ...]) -> Figure:
 
 
 def history(names: tuple[str, ...]) -> Figure:
-    return search_history([{"epoch": pass_, "weights": {"0->1": dict.fromkeys(names, 0.1)}} for pass_ in (1, 2)])
+    rows = [{"pass": number, **{f"alpha/0->1/{name}": 0.1 for name in names}} for number in (1, 2)]
+    return search_history(rows)
 
 
 def decisions(names: tuple[str, ...]) -> Figure:

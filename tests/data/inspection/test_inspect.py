@@ -51,7 +51,7 @@ def test_everything_that_is_wrong_is_in_one_report(image_folder: Path, tmp_path:
     report = inspect_data(f"folder:{image_folder}")
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["problems_by_kind"] == {
-        "empty file": 1, "unreadable": 1, "link outside": 1, "empty class": 1, "class only in test": 1,
+        "empty file": 1, "unreadable": 1, "link outside": 1, "empty class": 1, "class-only-in-test": 1,
     }  # fmt: skip
     assert plain["notes_by_kind"] == {"not an image": 1, "converted": 2, "turned": 1, "transparent": 1}
     assert [pair[1].endswith("copy.png") for pair in report.duplicates] == [True]
