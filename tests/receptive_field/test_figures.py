@@ -106,10 +106,13 @@ def test_a_comparison_has_one_scale(fields: dict[str, EffectiveField]) -> None:
     assert "B: video: tiny-resnet" in footer(figure)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_long_names_stay_on_the_page_and_apart(fields: dict[str, EffectiveField], example: Tensor, count: int) -> None:
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("name", ["a-run-whose-name-says-all-of-its-settings-equal-epochs-T3-seed", "das"])
+def test_names_stay_on_the_page_and_apart(
+    fields: dict[str, EffectiveField], example: Tensor, count: int, name: str
+) -> None:
     both = list(fields.values())
-    named = {f"a-run-whose-name-says-all-of-its-settings-equal-epochs-T3-seed{i}": both[i % 2] for i in range(count)}
+    named = {f"{name}{i}": both[i % 2] for i in range(count)}
     figure = comparison_figure(named, example=example)
     found = text_boxes(figure)
     width, height = figure.canvas.get_width_height()

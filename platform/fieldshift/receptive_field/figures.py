@@ -94,7 +94,12 @@ def comparison_figure(
     ]
     tallest = max(title.count("\n") for title in titles)
     key_columns = max(1, min(len(names), int(width * 12 / (max(map(len, names)) + 8))))
-    heights = [(_PANEL + 0.15 * tallest) * deep + 0.75, _PANEL_HEIGHT, 0.2 * -(-len(names) // key_columns) + 0.1]
+    filled = 0.35 if wide >= 4 else 0.0  # narrow panels are filled by their maps, so titles need height of their own
+    heights = [
+        (_PANEL + 0.15 * tallest + filled) * deep + 0.75,
+        _PANEL_HEIGHT,
+        0.2 * -(-len(names) // key_columns) + 0.1,
+    ]
     figure, (top, middle, key) = framed_figure(width, heights, _comparison_lines(fields))
     axes = top.subplots(deep, wide, squeeze=False).reshape(-1)
     norm = _log_norm(shares)
