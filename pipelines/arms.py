@@ -11,7 +11,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.alignment import NoAlignmentError, check_alignment
 from fieldshift.experiment.cards import NormedBatch, checked_card, edges_to_decide
 from fieldshift.experiment.options import Experiment, check_folded
-from fieldshift.experiment.policy_source import PolicySource, operations_of
+from fieldshift.experiment.policy_source import PolicySource, check_arms_policy, check_policy, operations_of
 from fieldshift.forms import FORMS, Form, check_form
 from fieldshift.training import ARMS, FOLDED_ARMS, arm_named
 
@@ -49,6 +49,20 @@ def arm_in_form(name: str, form: Form, *, named: bool) -> str:
         return f"{FOLDED_ARMS[base]}{joined}{augmentation}"
     reason = f"the arm '{name}' has none" if named else "training without a policy has none; give --policy FILE"
     raise UserError(f"--form is folded, but {reason}; arms with a folded form: {', '.join(FOLDED_ARMS)}.")
+
+
+def arm_of(experiment: Experiment, arm: str | None, policy: PolicySource) -> tuple[str, Experiment]:
+    """The arm to train, by default das with a policy and none without, and the experiment in that arm's form."""
+    chosen = arm_in_form(arm or ("none" if policy is None else "das"), experiment.form, named=arm is not None)
+    return chosen, replace(experiment, form=arm_named(chosen).form)
+
+
+def check_policy_of(arm: str, policy: PolicySource) -> None:
+    """Raises UserError for a policy that cannot be read, that the arm lacks, or that it does not read."""
+    check_policy(policy)
+    check_arms_policy([arm], policy)
+    if policy is not None and not arm_named(arm).needs_policy:
+        raise UserError(f"The arm '{arm}' reads no policy; leave out --policy, or --arm.")
 
 
 def check_forms(arms: Sequence[str], experiment: Experiment) -> None:

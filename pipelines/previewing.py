@@ -132,10 +132,11 @@ def pictures(images: list[str], loading: LoadingConfig) -> Examples:
     """Image files, scaled and cropped to one size."""
     import torch
 
-    from pipelines.using import read_picture
+    from fieldshift.data.files.pictures import picture_reader, read_picture
 
     height, width = loading.size or (224, 224)
-    rows = [read_picture(Path(name), 3, (height, width)) for name in images]
+    reader = picture_reader(3, (height, width))
+    rows = [read_picture(name, reader) for name in images]
     note = f"the images were scaled and cropped to their centre, {height} x {width} px"
     return Examples(torch.stack(rows), [Path(name).name for name in images], [note])
 

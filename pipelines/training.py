@@ -13,19 +13,13 @@ from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import checked_card, training_step
 from fieldshift.experiment.placement import check_elastic, placed
-from fieldshift.experiment.policy_source import (
-    PolicySource,
-    check_arms_policy,
-    check_policy,
-    plain_policy,
-    read_policy,
-    say_other_length,
-)
+from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_length
 from fieldshift.experiment.session import open_session
 from fieldshift.run_folder import check_folder
 from fieldshift.training import Recipe, arm_named
-from pipelines.arms import arm_in_form
+from pipelines.arms import arm_of, check_policy_of
 from pipelines.options import check_space
+from search_spaces.randaugment import LARGEST
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
@@ -33,8 +27,6 @@ if TYPE_CHECKING:
 
 
 MODEL = "model"
-LIMITS = {"num_ops": 14, "magnitude": 30}
-"""The largest N, the number of torchvision's operations, and the largest M, the last of its 31 levels."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +63,9 @@ def train(
             architecture, loading, cluster, tracking, out, resume.
     """
     experiment = Experiment(**shared)
-    chosen = arm_in_form(arm or ("none" if policy is None else "das"), experiment.form, named=arm is not None)
-    experiment = replace(experiment, form=arm_named(chosen).form)
+    chosen, experiment = arm_of(experiment, arm, policy)
     cluster = experiment.cluster
-    check_policy(policy)
-    check_arms_policy([chosen], policy)
-    if policy is not None and not arm_named(chosen).needs_policy:
-        raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
+    check_policy_of(chosen, policy)
     check_space(space)
     numbers = augmentation_numbers(randaugment, chosen)
     experiment.check_names()
@@ -128,14 +116,14 @@ def augmentation_numbers(randaugment: list[int] | None, arm: str) -> dict[str, i
         return {}
     if arm_named(arm).augmentation != "randaugment":
         raise UserError(f"--randaugment is for arms with RandAugment, but the arm is '{arm}'; leave it out.")
-    if len(randaugment) != len(LIMITS) or not all(
-        0 <= n <= most for n, most in zip(randaugment, LIMITS.values(), strict=True)
+    if len(randaugment) != len(LARGEST) or not all(
+        0 <= n <= most for n, most in zip(randaugment, LARGEST.values(), strict=True)
     ):
         raise UserError(
             f"--randaugment is {' '.join(map(str, randaugment)) or 'empty'}, but must be two numbers: N from 0 to "
-            f"{LIMITS['num_ops']} and M from 0 to {LIMITS['magnitude']}."
+            f"{LARGEST['num_ops']} and M from 0 to {LARGEST['magnitude']}."
         )
-    return dict(zip(LIMITS, randaugment, strict=True))
+    return dict(zip(LARGEST, randaugment, strict=True))
 
 
 def run_trial(session: Session, trial: Trial, cluster: ClusterConfig) -> dict[str, Any]:

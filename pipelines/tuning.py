@@ -13,28 +13,20 @@ from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import checked_card, smallest_step
 from fieldshift.experiment.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
-from fieldshift.experiment.policy_source import (
-    PolicySource,
-    check_arms_policy,
-    check_policy,
-    plain_policy,
-    read_policy,
-    say_other_length,
-)
+from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_length
 from fieldshift.experiment.session import FailsWithTrials, Session, open_session, say_failed
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import Run
 from fieldshift.tracking.addresses import sqlite_address
 from fieldshift.tracking.config import holds_password
 from fieldshift.training import Recipe, arm_named
-from pipelines.arms import arm_in_form
+from pipelines.arms import arm_of, check_policy_of
+from search_spaces.randaugment import DEFAULTS
 from search_spaces.training import MOTION_FACTORS, PARAMETERS, training_space
 
 if TYPE_CHECKING:
     from fieldshift.experiment.trial import Trial
     from fieldshift.folding import AnyPolicy
-
-RANDAUGMENT = ("num_ops", "magnitude")
 
 
 @dataclass(frozen=True)
@@ -83,8 +75,7 @@ def tune(
             architecture, loading, cluster, tracking, out, resume.
     """
     experiment = Experiment(**shared)
-    chosen = arm_in_form(arm or ("none" if policy is None else "das"), experiment.form, named=arm is not None)
-    experiment = replace(experiment, form=arm_named(chosen).form)
+    chosen, experiment = arm_of(experiment, arm, policy)
     tuned = tunable(over, chosen)
     if study is not None and holds_password(study):
         raise UserError(
@@ -93,10 +84,7 @@ def tune(
         )
     if samples < 1:
         raise UserError(f"--samples is {samples}, but must be at least 1.")
-    check_policy(policy)
-    check_arms_policy([chosen], policy)
-    if policy is not None and not arm_named(chosen).needs_policy:
-        raise UserError(f"The arm '{chosen}' reads no policy; leave out --policy, or --arm.")
+    check_policy_of(chosen, policy)
     experiment.check_names()
     workers = sharing_workers(experiment.cluster)
     recipe.check(workers, here=experiment.cluster.address is None)
@@ -104,7 +92,7 @@ def tune(
     check_folder(experiment.out, "tune", settings, experiment.resume)
     check_trials_fit(experiment.cluster)
 
-    from fieldshift.experiment.tuning import HELD_OUT
+    from fieldshift.experiment.tuning import learned_images
     from fieldshift.motions import Policy
 
     found, dataset = read_policy(policy), experiment.checked_dataset()
@@ -112,8 +100,7 @@ def tune(
     if over is None and not isinstance(found, Policy):  # motions at several places have no common size
         tuned = [name for name in tuned if name != "motion"]
     largest = largest_motion(found) if "motion" in tuned else MOTION_FACTORS[1]
-    learned = round((1 - HELD_OUT) * len(dataset.train))
-    step = smallest_step(learned, recipe.batch, workers, recipe.sync_batch_norm)
+    step = smallest_step(learned_images(dataset), recipe.batch, workers, recipe.sync_batch_norm)
     card = checked_card(experiment, dataset, chosen, found, None, step=step)
     config = settings | {"policy": plain_policy(found)}
     tags = {"arm": chosen, "form": card.form, "data": experiment.data, "network": experiment.network}
@@ -133,18 +120,15 @@ def tune(
 
 def tunable(over: Sequence[str] | None, arm: str) -> list[str]:
     """The parameters to tune. Raises UserError for one that is unknown, or that the arm does not have."""
-    has = {
-        "num_ops": arm_named(arm).augmentation == "randaugment",
-        "magnitude": arm_named(arm).augmentation == "randaugment",
-        "motion": arm_named(arm).needs_policy,
-    }
+    augmented = arm_named(arm).augmentation == "randaugment"
+    has = dict.fromkeys(DEFAULTS, augmented) | {"motion": arm_named(arm).needs_policy}
     if over is None:
         return [name for name in PARAMETERS if has.get(name, True)]
     for name in over:
         if name not in PARAMETERS:
             raise unknown_name("parameter", name, PARAMETERS)
         if not has.get(name, True):
-            needed = "RandAugment, such as randaugment" if name in RANDAUGMENT else "a policy, such as das"
+            needed = "RandAugment, such as randaugment" if name in DEFAULTS else "a policy, such as das"
             raise UserError(
                 f"The arm '{arm}' has no {name} to tune; leave it out of --over, or name an arm with {needed}."
             )
@@ -163,14 +147,13 @@ def largest_motion(policy: AnyPolicy | None) -> float:
         raise UserError(
             "--over motion scales a policy of one motion, but this one has several (version 2); leave out motion."
         )
-    low, high = MOTION_FACTORS
-    for factor in (high, *(1 + (high - 1) * step / 10 for step in reversed(range(1, 10)))):
+    most = MOTION_FACTORS[1] - 1
+    for factor in (1 + most * step / 10 for step in range(10, 0, -1)):
         try:
             policy.scaled(factor)
         except UserError:
             continue
         return factor
-    policy.scaled(low)  # zooms out of their limits when they are smaller
     return 1.0
 
 
@@ -181,11 +164,9 @@ def run_samples(
     from fieldshift.experiment.labels import trial_labels
     from fieldshift.experiment.training_runs import epoch_metrics
     from fieldshift.experiment.trial import HELD_OUT_SCORE
-    from fieldshift.experiment.tuning import HELD_OUT, run_tuning_trial, sample_name
+    from fieldshift.experiment.tuning import run_tuning_trial, sample_name, sample_payload
 
     cluster, labels = experiment.cluster, trial_labels(trial, [])
-    fixed = replace(trial, folder=str(session.path / "trials" / "tune"), holdout=HELD_OUT).plain()
-    del fixed["key"], fixed["augmentation"]
     epochs = trial.recipe["epochs"]
 
     runs: dict[str, Run] = {}
@@ -223,7 +204,7 @@ def run_samples(
             cluster=cluster,
             name=f"tune-{session.mark}",
             storage=session.path / "ray" / "tune",
-            fixed=fixed,
+            fixed=sample_payload(trial, session.path / "trials" / "tune"),
             seed=experiment.seed,
             on_report=reported,
             on_done=ended,
@@ -287,16 +268,10 @@ def shown(session: Session, result: dict[str, Any]) -> TuneResult:
     table(("sample", *names, "held-out", "epochs", ""), cells, right={*names, "held-out", "epochs"})
     recipe = result["recipe"]
     options = [f"--recipe.{name} {recipe[name]:.4g}" for name in ("learning_rate", "weight_decay") if name in names]
-    if "num_ops" in names or "magnitude" in names:
-        numbers = [result["best"].get(name, default) for name, default in zip(RANDAUGMENT, (2, 9), strict=True)]
-        options.append(f"--randaugment {numbers[0]} {numbers[1]}")
-    if result["tuned_policy"] is not None:
-        import json
-
-        from fieldshift.motions import Policy
-
-        file = Policy.from_json(json.dumps(result["tuned_policy"])).save(session.path / "policy.json")
-        options.append(f"--policy {file}")
+    if DEFAULTS.keys() & set(names):
+        options.append(f"--randaugment {' '.join(str(result['best'].get(name, DEFAULTS[name])) for name in DEFAULTS)}")
+    if (policy := read_policy(result["tuned_policy"])) is not None:
+        options.append(f"--policy {policy.save(session.path / 'policy.json')}")
     say(f"best on held-out images: {result['score']:.1%}; train with {' '.join(options)}")
     say_failed(result["failed"])
     say(f"  {session.folder.result_path}")

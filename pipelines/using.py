@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fieldshift.console import progress, say, table
 from fieldshift.data import LoadingConfig, LoadingOverrides
@@ -16,9 +16,6 @@ from fieldshift.experiment.placement import best_device
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, open_run_folder
 from pipelines.options import check_pictures, check_run
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -134,6 +131,7 @@ def predict(
     import torch
 
     from fieldshift.data.files.content import content_hash
+    from fieldshift.data.files.pictures import picture_reader, read_picture
     from fieldshift.experiment.data_record import read_record
     from fieldshift.training import load_network
     from pipelines.run_data import loading_of
@@ -142,7 +140,8 @@ def predict(
     network, card = load_network(Path(run), device)
     # Every file is read before the first prediction: a bad one stops the command before any work.
     read = loading_of(Path(run)) or LoadingConfig()
-    pixels = [read_picture(Path(name), card.channels, card.size, read.pixel_limit) for name in images]
+    reader = picture_reader(card.channels, card.size, read.pixel_limit)
+    pixels = [read_picture(name, reader) for name in images]
     record = read_record(Path(run))
     learned = None
     if record is not None and record.identity is not None:
@@ -177,17 +176,3 @@ def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) ->
     table(("file", "class", "probability"), cells, right={"probability"})
     if learned := sum(row.get("trained_on", False) for row in rows[::top]):
         say(f"{learned} of these {len(rows) // top} images are among those that the network was trained on.")
-
-
-def read_picture(
-    path: Path, channels: int, size: tuple[int, int], pixel_limit: int = LoadingConfig().pixel_limit
-) -> Tensor:
-    """An image file as uint8 (C, H, W), converted to the channels and size that the network was trained on."""
-    from fieldshift.data import BadFileError
-    from fieldshift.data.files.reading import Reader
-
-    reader = Reader(size=size, channels=channels, pixel_limit=pixel_limit, fitting="crop", to_grey=True)
-    try:
-        return reader.image(path)
-    except BadFileError as error:
-        raise UserError(error.problem.line()) from None

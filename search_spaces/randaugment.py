@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+DEFAULTS = {"num_ops": 2, "magnitude": 9}
+"""torchvision's N and M."""
+
+LARGEST = {"num_ops": 14, "magnitude": 30}
+"""The number of torchvision's operations, and the last of its 31 levels."""
+
 
 def randaugment_space() -> dict[str, Any]:
     """N in 1 .. 3 and M in 1 .. 30, as Ray Tune domains for Optuna."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 
 from fieldshift.errors import UserError
+from fieldshift.ports import free_port
 from fieldshift.tracking import TrackingConfig, open_store, replay
 from fieldshift.tracking.spool import Spool
 from fieldshift.tracking.store import check_store, client_for
@@ -58,9 +58,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     data = Path(tempfile.mkdtemp(prefix="fs-pg-", dir="/tmp"))  # sockets need a short path
     word = data / "password"
     word.write_text(PASSWORD)

@@ -18,22 +18,33 @@ from fieldshift.experiment.placement import placed, workers_of_trials
 from fieldshift.experiment.policy_source import plain_policy
 from fieldshift.experiment.session import Session
 from fieldshift.experiment.training_runs import training_trial
-from fieldshift.experiment.trial import CHECKPOINT, HELD_OUT_SCORE, run_training_trial
+from fieldshift.experiment.trial import CHECKPOINT, HELD_OUT_SCORE, Trial, run_training_trial
 from fieldshift.motions import Policy
 from fieldshift.seals import values_digest
 from fieldshift.training import NetworkCard, Recipe
-from search_spaces.randaugment import randaugment_space
+from search_spaces.randaugment import DEFAULTS, randaugment_space
+from search_spaces.training import PARAMETERS
 
 HELD_OUT = 0.2
-RANDAUGMENT = {"num_ops": 2, "magnitude": 9}
-"""RandAugment's N and M by default, as torchvision's."""
+
+
+def learned_images(dataset: DataSet) -> int:
+    """The number of training images that a sample learns from; it is scored on the others."""
+    return round((1 - HELD_OUT) * len(dataset.train))
+
+
+def sample_payload(trial: Trial, folder: Path) -> dict[str, Any]:
+    """The values that all samples of a tuning share: the trial on held-out images, without key and augmentation."""
+    fixed = replace(trial, folder=str(folder), holdout=HELD_OUT).plain()
+    del fixed["key"], fixed["augmentation"]
+    return fixed
 
 
 def tuning_cost(dataset: DataSet, recipe: Recipe, samples: int) -> TuningCost:
     """The cost of tuning with this many samples, as long as none is ended early."""
     from fieldshift.training import images_per_epoch
 
-    learned = round((1 - HELD_OUT) * len(dataset.train))
+    learned = learned_images(dataset)
     return TuningCost(
         samples=samples, learned=images_per_epoch(learned, recipe.batch), scored=len(dataset.train) - learned
     )
@@ -50,8 +61,6 @@ def tune_randaugment(
     card = arm_card(first, dataset, TUNED, None, None)
     trial = training_trial(session, first, card, recipe, reading=reading, data=dataset.digest)
     name = f"tune-{trial.key}"
-    fixed = replace(trial, folder=str(session.path / "trials" / name), holdout=HELD_OUT).plain()
-    del fixed["key"], fixed["augmentation"]
     with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress("tuning RandAugment", samples) as bar:
         tuning = tune_trials(
             run_tuning_trial,
@@ -62,13 +71,13 @@ def tune_randaugment(
             cluster=cluster,
             name=name,
             storage=session.path / "ray" / name,
-            fixed=fixed,
+            fixed=sample_payload(trial, session.path / "trials" / name),
             on_done=lambda result: bar.advance(1, f"{result.metrics.get(HELD_OUT_SCORE, 0):.1%} of {result.key}"),
             resume=session.resume,
         )
     if tuning.best is None:
         raise RuntimeError(f"No sample of the RandAugment search ran to its end; the first: {tuning.results[0].error}")
-    chosen = {number: int(tuning.best.trial[number]) for number in ("num_ops", "magnitude")}
+    chosen = {number: int(tuning.best.trial[number]) for number in DEFAULTS}
     say(
         f"  RandAugment tuned over {samples} samples of {recipe.epochs} epochs on held-out images: N = {chosen['num_ops']}, "
         f"M = {chosen['magnitude']} ({tuning.best.metrics[HELD_OUT_SCORE]:.1%})"
@@ -83,8 +92,8 @@ def run_tuning_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
     Values that may be sampled: settings of the recipe, RandAugment's `num_ops` and `magnitude`, and `motion`, a factor on the
     magnitudes of the policy. The folder's name depends on them, so that a sample never resumes from another's checkpoint.
     """
-    sampled = {name: int(payload[name]) for name in RANDAUGMENT if name in payload}
-    numbers = RANDAUGMENT | sampled if sampled else {}
+    sampled = {name: int(payload[name]) for name in DEFAULTS if name in payload}
+    numbers = DEFAULTS | sampled if sampled else {}
     recipe = {**payload["recipe"], **{name: payload[name] for name in payload["recipe"].keys() & payload.keys()}}
     card = payload["card"]
     if "motion" in payload:
@@ -102,5 +111,5 @@ def run_tuning_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
 
 def sample_name(payload: Mapping[str, Any]) -> str:
     """The key of a sample with digits that depend on its values: after an interruption a key may get other ones."""
-    sampled = {name: payload[name] for name in (*payload["recipe"], *RANDAUGMENT, "motion") if name in payload}
+    sampled = {name: payload[name] for name in PARAMETERS if name in payload}
     return f"{payload['key']}-{values_digest(sampled)[:6]}"

@@ -29,21 +29,13 @@ from fieldshift.report.statistics import base_of
 SURE = 0.05
 """Corrected p values from this one on make a yes a yes with a reservation."""
 
-# The questions to a method, and their opponents.
+# The questions to a method, in the words of a column, and their opponents.
 QUESTIONS = (
-    ("Does the motion help?", (STILL, RANDOM)),
-    ("Does the search help?", (RANDOM,)),
-    ("Does the shift help?", (UNSHIFTED,)),
-    ("Does it help at {reading}?", (BASELINE, FIELD)),
+    ("Does the motion help?", "motion helps", (STILL, RANDOM)),
+    ("Does the search help?", "search helps", (RANDOM,)),
+    ("Does the shift help?", "shift helps", (UNSHIFTED,)),
+    ("Does it help at {reading}?", "beats 2D arms and enlarged fields", (BASELINE, FIELD)),
 )
-
-
-_SHORT = {
-    "Does the motion help?": "motion helps",
-    "Does the search help?": "search helps",
-    "Does the shift help?": "shift helps",
-    "Does it help at {reading}?": "beats 2D arms and enlarged fields",
-}
 
 
 def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
@@ -78,7 +70,7 @@ def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
 def answers(summary: pd.DataFrame, score_name: str = "accuracy") -> Sheet:
     """The verdict as a table: one row per reading and method with its judged score and the answer to every question."""
     asked = claims(summary)
-    names = [_SHORT[question] for question, _ in QUESTIONS]
+    names = [words for _, words, _ in QUESTIONS]
     rows = []
     for reading in dict.fromkeys(summary["reading"]):
         part = summary[summary["reading"] == reading]
@@ -87,7 +79,7 @@ def answers(summary: pd.DataFrame, score_name: str = "accuracy") -> Sheet:
             [row] = part[part["arm"] == method].to_dict("records")
             cells = [
                 _answer(found) if (found := [claim for claim in own if claim["question"] in opponents]) else "-"
-                for _, opponents in QUESTIONS
+                for *_, opponents in QUESTIONS
             ]
             rows.append((str(reading), method, percent(float(row["judged_mean"])), *cells))
     kept = [number for number in range(len(QUESTIONS)) if any(row[3 + number] != "-" for row in rows)]
@@ -177,7 +169,7 @@ def _verdict_of(
     rows = {str(row["arm"]): row for row in part.to_dict("records")}
     sentences = [f"At {reading}, {method} ({_scored(rows[method], score_name)})."]
     answered: set[str] = set()
-    for question, opponents in QUESTIONS:
+    for question, _, opponents in QUESTIONS:
         found = [claim for claim in asked if claim["question"] in opponents]
         if found:
             sentences.append(

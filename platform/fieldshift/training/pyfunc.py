@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from fieldshift import __version__
-from fieldshift.data import BadFileError, LoadingConfig
-from fieldshift.data.files.reading import Reader, as_tensor
+from fieldshift.data.files.pictures import picture_reader, read_picture
+from fieldshift.data.files.reading import as_tensor
 from fieldshift.errors import UserError
 from fieldshift.training.card_file import WEIGHTS
 from fieldshift.training.saved import NetworkCard, load_network
@@ -145,13 +145,9 @@ def pixels_of(image: Any, number: int, card: NetworkCard) -> Tensor:
     """One image as uint8 (C, H, W), brought to the size and channels of the training as files are."""
     from PIL import Image
 
-    limit = LoadingConfig().pixel_limit
-    reader = Reader(size=card.size, channels=card.channels, pixel_limit=limit, fitting="crop", to_grey=True)
+    reader = picture_reader(card.channels, card.size)
     if isinstance(image, (str, Path)):
-        try:
-            return reader.image(image)
-        except BadFileError as error:
-            raise UserError(error.problem.line()) from None
+        return read_picture(image, reader)
     pixels = np.asarray(image)
     if pixels.dtype.kind in "iu" and pixels.size and pixels.min() >= 0 and pixels.max() <= 255:
         pixels = pixels.astype(np.uint8)  # of JSON
