@@ -55,6 +55,7 @@ def preview(  # noqa: PLR0913 - the options of a command
 ) -> PreviewResult:
     """Draws example images under a policy, one row per image and one column per frame, and prints the policy in words.
 
+    With --out NAME.gif the frames follow each other in an animation.
     In the folded form it draws three frames: the neighbouring frames show how channels move. A policy of several motions is
     drawn on one image, one row per motion.
 
@@ -66,10 +67,10 @@ def preview(  # noqa: PLR0913 - the options of a command
         form: video (all frames) or folded (the reference frame and its neighbours).
         examples: number of training images to draw.
         images: image files to draw instead of a data set's images.
-        out: the figure's file: .png, .svg or .pdf.
+        out: the figure's file: .png, .svg or .pdf, or .gif for an animation of the frames.
         loading: settings of reading data.
     """
-    path = check_figure(out, (".png", ".svg", ".pdf"))
+    path = check_figure(out, (".png", ".svg", ".pdf", ".gif"))
     if examples < 1:
         raise UserError(f"--examples is {examples}, but must be at least 1.")
     check_motions(policy, frames, form)
@@ -79,6 +80,7 @@ def preview(  # noqa: PLR0913 - the options of a command
         check_data_name(data, loading, loading.root)
 
     from fieldshift.motions import Policy
+    from fieldshift.motions.animation import write_animation
     from fieldshift.report import frame_strip
     from fieldshift.training.frames import as_floats
 
@@ -91,9 +93,13 @@ def preview(  # noqa: PLR0913 - the options of a command
     if not isinstance(found, Policy):
         labels = [line.partition(":")[0] for line in found.describe()]
         pixels = pixels[:1].expand(len(labels), -1, -1, -1)
-    figure = frame_strip(drawn, as_floats(pixels), labels, notes=words, neighbours=form == "folded")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, bbox_inches="tight")
+    if path.suffix == ".gif":
+        moving = [drawn] if isinstance(drawn, Policy) else drawn
+        write_animation(moving, as_floats(pixels), path, neighbours=form == "folded")
+    else:
+        figure = frame_strip(drawn, as_floats(pixels), labels, notes=words, neighbours=form == "folded")
+        figure.savefig(path, dpi=150, bbox_inches="tight")
     for line in words:
         say(line)
     say(str(path))

@@ -1,15 +1,18 @@
-"""MLflow records of a search: its labels, its metrics by pass, and its policy."""
+"""Records of a search: its labels, metrics by pass and policy in MLflow, and the figure of its mixture weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.experiment.labels import Labels, policy_labels, sectioned
+from fieldshift.whole_file import whole_file
 
 if TYPE_CHECKING:
     from fieldshift.tracking import Run
+
+WEIGHTS = "search.png"
 
 
 def search_labels(trial: Mapping[str, Any]) -> Labels:
@@ -39,6 +42,16 @@ def record_found(run: Run, found: Mapping[str, Any]) -> None:
     run.log_params(labels)
     run.set_tags(labels)
     run.log_artifact(Path(found["policy"]))
+
+
+def draw_weights(folder: Path, history: Sequence[Mapping[str, Any]]) -> Path:
+    """Draws the mixture weights (softmax of alpha), entropy and losses of every pass into search.png of the run folder."""
+    from fieldshift.report import search_history
+
+    picture = folder / WEIGHTS
+    with whole_file(picture) as temporary:
+        search_history(history).savefig(temporary, dpi=150, format="png")
+    return picture
 
 
 def metrics_of(found: Iterable[Mapping[str, Any] | None]) -> set[str]:

@@ -27,7 +27,7 @@ from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from pipelines.options import check_space
 from pipelines.pages import search_view
-from pipelines.search_records import metrics_of, pass_metrics, record_found, search_labels
+from pipelines.search_records import WEIGHTS, draw_weights, metrics_of, pass_metrics, record_found, search_labels
 
 if TYPE_CHECKING:
     from fieldshift.search import Space
@@ -124,6 +124,7 @@ def run_search(
             )
         finished = session.folder.write_result(found)
         record_found(run, found)
+        run.log_artifact(draw_weights(session.path, found["history"]))
         run.close("FINISHED")
         session.keep(search_view(session.mark, metrics_of([found])))
     policy = load_policy(session.path / "policy.json")
@@ -133,6 +134,8 @@ def run_search(
     for warning in finished["warnings"]:
         say(f"  note: {warning}")
     say(f"  {session.path / 'policy.json'}")
+    if (session.path / WEIGHTS).exists():  # folders of earlier versions have none
+        say(f"  {session.path / WEIGHTS}: the weight of every candidate, pass by pass")
     return SearchResult(
         session.path, policy, pd.DataFrame(finished["history"]), finished["decisions"], finished["seconds"]
     )

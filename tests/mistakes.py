@@ -86,7 +86,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "picture": (["predict", "--run", "RUN", "nothing.png"], "nothing.png does not exist"),
     "picture that is a folder": (["predict", "--run", "RUN", "TAKEN"], "is a folder; name the images in it"),
     "top": (["predict", "--run", "RUN", "--top", "11", "FILE"], "--top is 11, but must be from 1 to the 2 classes"),
-    "figure": (["preview", "--policy", "POLICY", "--out", "frames.jpg"], "a figure is written as .png, .svg or .pdf"),
+    "figure": (
+        ["preview", "--policy", "POLICY", "--out", "frames.jpg"],
+        "a figure is written as .png, .svg, .pdf or .gif",
+    ),
     "store": (["ui", "--run", "TAKEN"], "There is no tracking store"),
     "tracking": (["train", "--tracking.uri", "ftp://x"], "must start with one of"),
     "dashboard": (["submit", "--address", "head:8265", "--", "train"], "must be the URL of a dashboard"),

@@ -67,10 +67,22 @@ def dispatch(argv: list[str]) -> int:
 
         print(f"fieldshift {__version__}")
         return 0
+    if argv[0].partition("=")[0] == "--completion":
+        from fieldshift.completion import completion_script
+
+        shell = argv[0].partition("=")[2] or " ".join(argv[1:])
+        print(completion_script(shell, {name: command_function(name) for name in commands()}), end="")
+        return 0
     known = commands()
     if argv[0] not in known:
         raise unknown_name("command", argv[0], known)
     return run(argv[0], argv[1:])
+
+
+def command_function(command: str) -> Callable[..., Any]:
+    """The function of a command."""
+    found: Callable[..., Any] = getattr(importlib.import_module(commands()[command]), command.replace("-", "_"))
+    return found
 
 
 def overview() -> str:
@@ -106,6 +118,9 @@ def overview() -> str:
                 "fieldshift COMMAND --help lists a command's options; --config FILE reads them from YAML, --print_config "
                 "writes them. Commands that train, search or measure write result.json and config.yaml into their --out folder."
             ),
+            paragraph(
+                "fieldshift --completion bash (or zsh) prints a script that completes commands, options and names."
+            ),
         ]
     )
 
@@ -125,7 +140,7 @@ def run(command: str, argv: list[str]) -> int:
     from fieldshift.arguments import normalise, option_kinds
     from fieldshift.renamed import check_moved, present_config
 
-    function = getattr(importlib.import_module(commands()[command]), command.replace("-", "_"))
+    function = command_function(command)
     parser = command_parser(command, function)
     positional, kinds = getattr(function, "positional", None), option_kinds(function)
     try:

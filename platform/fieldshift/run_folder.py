@@ -17,6 +17,7 @@ from typing import Any
 from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.paths import given_path
+from fieldshift.result_table import result_table
 from fieldshift.whole_file import write_whole
 
 SCHEMA = "fieldshift.result"
@@ -52,7 +53,11 @@ class RunFolder:
         return result_without_failures(self.path) if self.resumed else None
 
     def write_result(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Writes result.json: `values` with command, configuration, time, versions and hardware. Returns all of it."""
+        """Writes result.json: `values` with command, configuration, time, versions and hardware. Returns all of it.
+
+        A result with a table (`result_table`) is also written as result.csv.
+        """
+        own = plain(values)
         result = {
             "schema": SCHEMA,
             "version": VERSION,
@@ -60,8 +65,11 @@ class RunFolder:
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.config,
             "environment": environment(),
-            **plain(values),
+            **own,
         }
+        table = result_table(own)
+        if table is not None:
+            write_whole(self.path / "result.csv", table)
         write_whole(self.result_path, json.dumps(result, indent=2) + "\n")
         return result
 

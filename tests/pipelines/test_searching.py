@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from PIL import Image
 
 from fieldshift.cli import main
 
@@ -36,10 +38,21 @@ def test_a_search_sees_what_its_training_sees(command: str, tmp_path: Path) -> N
         assert tuple(settings[name] for name in NAMES) == (0.5, 2, 1.2, 0.1)
 
 
-def test_a_search_alone_has_options_of_its_own_with_the_trainings_defaults(tmp_path: Path) -> None:
+def test_a_search_alone_has_options_of_its_own_and_draws_its_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["search", *QUICK, *SMALL, "--cluster.workers", "0"]
     assert main([*words, "--out", str(tmp_path / "default")]) == 0
     assert main([*words, "--search.crop", "3", "--out", str(tmp_path / "own")]) == 0
+    shown = capsys.readouterr().out
+    for folder in (tmp_path / "default", tmp_path / "own"):
+        with Image.open(folder / "search.png") as figure:
+            assert figure.size[0] > 600
+        assert str(folder / "search.png") in "".join(shown.split("\n"))
+        history = json.loads((folder / "result.json").read_text())["history"]
+        table = pd.read_csv(folder / "result.csv")
+        assert [*table["pass"]] == [row["pass"] for row in history]
+        assert set(table.columns) >= {*history[0]}
     (default,), (own,) = settings_of(tmp_path / "default"), settings_of(tmp_path / "own")
     assert tuple(default[name] for name in NAMES) == (0.0, 0, 1.0, 0.0)
     assert tuple(own[name] for name in NAMES) == (0.0, 3, 1.0, 0.0)

@@ -23,7 +23,7 @@ SOURCES = sorted(
 def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(word) for word in command], cwd=cwd, capture_output=True, text=True, timeout=240, check=False,
-        env={**os.environ, **environment},
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment,
     )  # fmt: skip
 
 
