@@ -1,0 +1,186 @@
+"""Runs a study: one `fieldshift compare` per cell of a table, from a committed configuration.
+
+    python benchmarks/studies/study.py digit-pairs
+    python benchmarks/studies/study.py camvid --data camvid=PATH --cells tiny-96
+    python benchmarks/studies/study.py --list
+
+A configuration is a TOML file beside this script: the question, the options of `fieldshift compare` that all cells share, and
+those of each cell, which go before the shared ones. `{NAME}` in a value is replaced by the path given as `--data NAME=PATH`, and
+`{left-held-out}` and `{top-held-out}` by scenes made of training digits alone (`held_out.py`).
+
+A stopped study continues where it stopped: finished cells are not run again. The raw numbers of every cell, with hardware, versions and commit,
+go to `benchmarks/results/STUDY.json`, cell by cell, without paths of this machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pipelines
+from fieldshift.cli import command_parser
+from fieldshift.errors import UserError, unknown_name
+from fieldshift.report import hardware
+from fieldshift.run_folder import plain, read_result
+from fieldshift.whole_file import write_whole
+from pipelines.comparison import Comparison
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results"
+COMMIT_FILE = "commit"
+NOT_KEPT = ("folder", "history", "key")
+"""Columns of a row that belong to one machine, or that are of no use without the run folder."""
+
+sys.path.insert(0, str(HERE))  # the studies' own networks and data
+
+from held_out import held_out_file  # noqa: E402
+
+
+def names() -> list[str]:
+    """The studies that have a configuration."""
+    return sorted(file.stem for file in HERE.glob("*.toml"))
+
+
+def configuration(study: str) -> dict[str, Any]:
+    """The question, the shared options and the cells of a study. Raises UserError for an unknown name."""
+    if study not in names():
+        raise unknown_name("study", study, names())
+    return tomllib.loads((HERE / f"{study}.toml").read_text())
+
+
+def merged(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """The shared options with the cell's own in place of those of the same name, at every depth."""
+    nested = {name: merged(shared.get(name, {}), value) for name, value in own.items() if isinstance(value, dict)}
+    return {**shared, **own, **nested}
+
+
+def filled(value: Any, paths: dict[str, str]) -> Any:
+    """A value with the paths of the data in place of their names."""
+    if isinstance(value, dict):
+        return {name: filled(each, paths) for name, each in value.items()}
+    if not isinstance(value, str) or "{" not in value:
+        return value
+    name = value.partition("{")[2].partition("}")[0]
+    if name not in paths and name.endswith("-held-out"):
+        paths[name] = str(held_out_file(name.removesuffix("-held-out")))
+    if name not in paths:
+        raise UserError(f"This study reads the data set '{name}'; give its path with --data {name}=PATH.")
+    return value.replace(f"{{{name}}}", paths[name])
+
+
+def compared(options: dict[str, Any], run: Path) -> Comparison:
+    """The comparison of one cell, as the command line would run it; a stopped one is resumed, a finished one read."""
+    parser = command_parser("compare", pipelines.compare)
+    settings = {**options, "out": str(run), "resume": (run / "config.yaml").exists()}
+    values = vars(parser.instantiate(parser.parse_object(settings)))
+    values.pop("config", None)
+    return pipelines.compare(**values)
+
+
+def raw_numbers(run: Path, comparison: Comparison) -> dict[str, Any]:
+    """What the tables, the verdict and the budget of a finished comparison are made of."""
+    result = read_result(run)
+    config = {name: value for name, value in result["config"].items() if name not in {"cluster", "tracking"}}
+    config["loading"] = {name: value for name, value in config["loading"].items() if name != "root"}
+    config["data"] = data_name(config["data"])
+    config["space"] = Path(config["space"]).name
+    config["trials_at_once"] = result["config"]["cluster"]["trials_at_once"]
+    searches = [{name: value for name, value in each.items() if name != "folder"} for each in result["searches"]]
+    for each in searches:
+        each["policy"]["found"]["data"] = data_name(each["policy"]["found"]["data"])
+    return {
+        "config": config,
+        "machine": {"hardware": hardware(), "commit": (run / COMMIT_FILE).read_text().strip(), **result["environment"]},
+        "finished": result["finished"],
+        "data": result["data"],
+        "searches": searches,
+        "randaugment": result["randaugment"],
+        "budget": result["budget"],
+        "rows": [{name: value for name, value in row.items() if name not in NOT_KEPT} for row in result["rows"]],
+        "summary": plain(comparison.summary.to_dict("records")),
+        "claims": plain(comparison.claims.to_dict("records")),
+        "verdict": comparison.verdict.splitlines(),
+        "failed": comparison.failed,
+    }
+
+
+def data_name(data: str) -> str:
+    """The data set's name; of own data the last folder or file alone."""
+    kind, colon, path = data.partition(":")
+    return f"{kind}:{Path(path).name}" if colon else data
+
+
+def keep_commit(run: Path) -> None:
+    """Records, when a run begins, the commit it is made with, and whether files differ from it."""
+    file = run / COMMIT_FILE
+    if file.exists():
+        return
+    found, changed = (
+        subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    )
+    run.mkdir(parents=True, exist_ok=True)
+    write_whole(file, f"{found}{' with changed files' if changed else ''}\n")
+
+
+def keep(study: str, question: str, cell: str, numbers: dict[str, Any]) -> None:
+    """Writes the raw numbers of a cell into the study's file, beside those of its other cells."""
+    file = RESULTS / f"{study}.json"
+    cells = json.loads(file.read_text())["cells"] if file.exists() else {}
+    cells[cell] = numbers
+    order = [name for name in configuration(study)["cells"] if name in cells]
+    write_whole(
+        file, json.dumps({"question": question, "cells": {name: cells[name] for name in order}}, indent=1) + "\n"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", nargs="?", help="a configuration beside this script, without .toml")
+    parser.add_argument("--list", action="store_true", help="list the studies, their questions and their cells")
+    parser.add_argument("--cells", nargs="+", help="the cells to run; by default all")
+    parser.add_argument("--data", nargs="+", default=[], metavar="NAME=PATH", help="paths of the data sets")
+    parser.add_argument("--at-once", type=int, default=2, help="trials at the same time, one core each; 0 uses no Ray")
+    parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="where the run folders go")
+    chosen = parser.parse_args(argv)
+    try:
+        return listed() if chosen.list or chosen.study is None else run_cells(chosen)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def listed() -> int:
+    for study in names():
+        settings = configuration(study)
+        print(f"{study}: {settings['question']}\n    cells: {', '.join(settings['cells'])}")
+    return 0
+
+
+def run_cells(chosen: argparse.Namespace) -> int:
+    settings = configuration(chosen.study)
+    for cell in chosen.cells or settings["cells"]:
+        if cell not in settings["cells"]:
+            raise unknown_name("cell", cell, settings["cells"])
+    paths = {"studies": str(HERE), **dict(each.partition("=")[::2] for each in chosen.data)}
+    failed = 0
+    for cell in chosen.cells or settings["cells"]:
+        options = filled(merged(settings["options"], settings["cells"][cell]), paths)
+        options["cluster"] = {"trials_at_once": chosen.at_once}
+        options["tracking"] = {"enabled": False}
+        run = chosen.runs / chosen.study / cell
+        keep_commit(run)
+        print(f"== {chosen.study}: {cell}", flush=True)
+        comparison = compared(options, run)
+        keep(chosen.study, settings["question"], cell, raw_numbers(run, comparison))
+        failed += bool(comparison.failed)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
