@@ -4,12 +4,13 @@
     python benchmarks/studies/study.py camvid --data camvid=PATH --cells tiny-96
     python benchmarks/studies/study.py --list
 
-A configuration is a TOML file beside this script: the question, the options of `fieldshift compare` that all cells share, and
-those of each cell, which go before the shared ones. `{NAME}` in a value is replaced by the path given as `--data NAME=PATH`, and
-`{left-held-out}` and `{top-held-out}` by scenes made of training digits alone (`held_out.py`).
+A configuration is a TOML file beside this script: the question, the options of `fieldshift compare` that all cells share,
+and those of each cell, which replace the shared ones. In a value, `{NAME}` stands for the path given as `--data NAME=PATH`,
+`{NAME@32}` for the first pictures of that file at 32 x 32 pixels, and `{left-held-out}` and `{top-held-out}` for scenes made
+of training digits alone (`data_files.py`).
 
-A stopped study continues where it stopped: finished cells are not run again. The raw numbers of every cell, with hardware, versions and commit,
-go to `benchmarks/results/STUDY.json`, cell by cell, without paths of this machine.
+A stopped study continues where it stopped: finished cells are not run again. The raw numbers of every cell, with
+hardware, versions and commit, go to `benchmarks/results/STUDY.json`, cell by cell, without paths of this machine.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ NOT_KEPT = ("folder", "history", "key")
 
 sys.path.insert(0, str(HERE))  # the studies' own networks and data
 
-from held_out import held_out_file  # noqa: E402
+from data_files import held_out_file, resized_file  # noqa: E402
 
 
 def names() -> list[str]:
@@ -66,11 +67,19 @@ def filled(value: Any, paths: dict[str, str]) -> Any:
     if not isinstance(value, str) or "{" not in value:
         return value
     name = value.partition("{")[2].partition("}")[0]
-    if name not in paths and name.endswith("-held-out"):
-        paths[name] = str(held_out_file(name.removesuffix("-held-out")))
-    if name not in paths:
-        raise UserError(f"This study reads the data set '{name}'; give its path with --data {name}=PATH.")
-    return value.replace(f"{{{name}}}", paths[name])
+    return value.replace(f"{{{name}}}", path_of(name, paths))
+
+
+def path_of(name: str, paths: dict[str, str]) -> str:
+    """The path that a name between braces stands for. Raises UserError where it was not given."""
+    if name in paths:
+        return paths[name]
+    if name.endswith("-held-out"):
+        return str(held_out_file(name.removesuffix("-held-out")))
+    file, resized, side = name.partition("@")
+    if file not in paths:
+        raise UserError(f"This study reads the data set '{file}'; give its path with --data {file}=PATH.")
+    return str(resized_file(paths[file], int(side))) if resized else paths[file]
 
 
 def compared(options: dict[str, Any], run: Path) -> Comparison:
