@@ -29,7 +29,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BENCHMARKS := $(filter-out benchmarks/peak_memory.py, $(wildcard benchmarks/*.py))
+BENCHMARKS := $(filter-out benchmarks/record.py benchmarks/pages.py, $(wildcard benchmarks/*.py))
 
 bench: setup
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done

@@ -10,9 +10,7 @@ for any motion, 1.10 of the memory; a search step of affine-one at most 2.3 plai
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
@@ -20,7 +18,7 @@ from collections.abc import Callable
 
 import psutil
 import torch
-from peak_memory import peak_memory, state_peak
+from record import Record, benchmark_parser, peak_memory
 
 from fieldshift.folding import motions_of, still
 from fieldshift.motions import Policy
@@ -31,11 +29,10 @@ from fieldshift.search.supernet import supernet_of
 from fieldshift.training.step import use_channels_last
 
 CASES = {"tiny-resnet": (40, 64, 4, 20), "resnet18": (224, 8, 1, 5)}  # side, batch, steps per turn, turns
-CLASSES, CHANNELS, MEMORY_FACTOR = (
-    10,
-    3,
-    4,
-)  # memory is measured at so many times the batch: it then exceeds that of imports
+FULL_TURNS = 3  # times as many turns with --full
+CLASSES, CHANNELS = 10, 3
+MEMORY_FACTOR = 4  # memory is measured at so many times the batch: it then exceeds that of imports
+TRANSLATION_AIM, ANY_AIM, SEARCH_AIM, MEMORY_AIM = 1.08, 1.15, 2.3, 1.10
 MOTIONS: dict[str, Policy | None] = {
     "plain": None,
     "plain again": None,
@@ -103,8 +100,9 @@ def search_step(name: str, side: int, batch: int) -> Step:
     return step
 
 
-def compare(name: str) -> None:
+def compare(name: str, record: Record, factor: int) -> None:
     side, batch, steps, turns = CASES[name]
+    turns *= factor
     plain = flops_per_image(network_of(name, None), (side, side))
     variants = {kind: training_step(name, policy, side, batch) for kind, policy in MOTIONS.items()}
     variants["search step, affine-one"] = search_step(name, side, batch)
@@ -117,23 +115,33 @@ def compare(name: str) -> None:
             for _ in range(steps):
                 step()
             seconds[kind].append((time.perf_counter() - begin) / steps)
-    print(f"{name}, {side} x {side}, batch {batch}, median of {turns} turns of {steps} step(s)")
+    table = f"{name}, {side} x {side}, batch {batch}, {steps} step(s) per turn"
     for kind, taken in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(taken, seconds["plain"], strict=True))
-        line = f"  {kind:28} {statistics.median(taken) * 1e3:8.1f} ms   {ratio:5.3f} of a plain step"
-        if kind in MOTIONS:
-            line += f"   FLOPs {flops_per_image(network_of(name, MOTIONS[kind]), (side, side)) / plain:6.4f}"
-        print(line, flush=True)
+        if kind == "plain":
+            continue
+        aim = TRANSLATION_AIM if kind.startswith("translate") else SEARCH_AIM if kind not in MOTIONS else ANY_AIM
+        record.row(
+            table, kind, [1e3 * each for each in taken], unit="ms", peer="plain step",
+            theirs=[1e3 * each for each in seconds["plain"]], at_most=None if kind == "plain again" else aim,
+        )  # fmt: skip
+    for kind, policy in MOTIONS.items():
+        if policy is not None:
+            operations = flops_per_image(network_of(name, policy), (side, side))
+            record.row(
+                table, f"{kind}: operations", [operations / 1e6], unit="MFLOP", peer="plain", theirs=[plain / 1e6]
+            )
 
 
-def memory(name: str) -> None:
+def memory(name: str, record: Record) -> None:
     """Peaks of processes of their own: the plain network's and the folded one's."""
     peaks = {}
     for kind in ("plain", "rotate"):
         command = [sys.executable, __file__, "--memory", name, kind]
-        peaks[kind] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    print(f"  memory of a step: plain {peaks['plain'] / 2**20:.0f} MiB, rotate {peaks['rotate'] / 2**20:.0f} MiB, "
-          f"{peaks['rotate'] / peaks['plain']:.3f} of the plain")  # fmt: skip
+        peaks[kind] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 2**20
+    record.row(
+        "memory of a step", f"{name}, rotate", [peaks["rotate"]], unit="MiB", peer="plain", theirs=[peaks["plain"]],
+        at_most=MEMORY_AIM,
+    )  # fmt: skip
 
 
 def peak_of(name: str, kind: str) -> int:
@@ -146,7 +154,7 @@ def peak_of(name: str, kind: str) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--memory", nargs=2, metavar=("NETWORK", "KIND"), help="measure one peak in this process")
     parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES))
     chosen = parser.parse_args()
@@ -154,10 +162,11 @@ def main() -> None:
     if chosen.memory:
         print(peak_of(*chosen.memory))
         return
+    record = Record("folded_shift", __doc__, vars(chosen))
     for name in chosen.networks:
-        compare(name)
-        memory(name)
-    state_peak()
+        compare(name, record, FULL_TURNS if chosen.full else 1)
+        memory(name, record)
+    record.finish()
 
 
 if __name__ == "__main__":

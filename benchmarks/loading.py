@@ -1,17 +1,15 @@
 """How fast samples reach the network, next to torchvision's transforms under a plain DataLoader.
 
-    OMP_NUM_THREADS=1 python benchmarks/loading.py [--workers 1] [--samples 10000] [--images 50000] [--quick]
+    OMP_NUM_THREADS=1 python benchmarks/loading.py [--full] [--workers 1]
 
 Prints, side by side: samples per second for images of 32 and 224 px with each 2D arm (one worker on either side),
 samples per second from JPEG files (as many workers on either side), and the time to the first batch of many files.
-Each side runs in turn, several times; the median is shown. Both sides give normalised float batches.
+Each side runs in turn, several times. Both sides give normalised float batches.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peak_memory import state_peak
 from PIL import Image
+from record import Record, benchmark_parser
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import ImageFolder
@@ -39,6 +37,7 @@ from fieldshift.data.augmentation.arms import augmentation
 
 BATCH = 128
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+LOADER = "transform per image, DataLoader"
 TO_FLOAT = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
 
 
@@ -70,18 +69,20 @@ def seconds(work: Callable[[], Iterator[Tensor]], limit: int | None = None) -> t
 
 
 def compare(
-    title: str, ours: Callable[[], Iterator[Tensor]], plain: Callable[[], Iterator[Tensor]], rounds: int
-) -> None:
-    speeds: dict[str, list[float]] = {"ours": [], "plain": []}
+    record: Record, table: str, case: str, ours: Callable[[], Iterator[Tensor]], peer: str,
+    plain: Callable[[], Iterator[Tensor]], *, rounds: int, limit: int | None = None,
+) -> None:  # fmt: skip
+    """Samples per second of both sides, by turns; with a limit the seconds until so many samples."""
+    found: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
-        for name, work in (("ours", ours), ("plain", plain)):
-            taken, count = seconds(work)
-            speeds[name].append(count / taken)
-    mine, other = (statistics.median(speeds[name]) for name in ("ours", "plain"))
-    print(f"{title:44} {mine:10,.0f} /s   plain {other:10,.0f} /s   ratio {mine / other:6.1f}", flush=True)
+        for values, work in zip(found, (ours, plain), strict=True):
+            taken, count = seconds(work, limit)
+            values.append(count / taken if limit is None else taken)
+    goal = {"at_least": 1.0} if limit is None else {"at_most": 1.0}
+    record.row(table, case, found[0], unit="/s" if limit is None else "s", peer=peer, theirs=found[1], **goal)
 
 
-def compare_arms(samples: int, rounds: int, side: int, workers: int) -> None:
+def compare_arms(record: Record, samples: int, rounds: int, side: int, workers: int) -> None:
     """Each arm on batches, next to its transform per image under a DataLoader, and per image in threads."""
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (samples, 3, side, side), dtype=np.uint8))
     split = TensorSplit(images, torch.zeros(samples, dtype=torch.int64))
@@ -93,7 +94,8 @@ def compare_arms(samples: int, rounds: int, side: int, workers: int) -> None:
 
     steps = [v2.RandomCrop(side, padding=4), v2.RandomHorizontalFlip(), *TO_FLOAT]
     plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
-    compare(f"{samples:,} of {side} x {side}, crop and flip", ours_basic, lambda: (batch for batch, _ in plain), rounds)
+    table = f"{samples:,} images of {side} x {side}"
+    compare(record, table, "crop and flip", ours_basic, LOADER, lambda: (batch for batch, _ in plain), rounds=rounds)
     for name in known_augmentations():
         arm = augmentation(name)
 
@@ -103,8 +105,7 @@ def compare_arms(samples: int, rounds: int, side: int, workers: int) -> None:
 
         steps = [*([arm.transform] if arm.transform else []), *TO_FLOAT]
         plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
-        title = f"{samples:,} of {side} x {side}, {name}"
-        compare(title, ours, lambda plain=plain: (batch for batch, _ in plain), rounds)
+        compare(record, table, name, ours, LOADER, lambda plain=plain: (batch for batch, _ in plain), rounds=rounds)
         if arm.transform is None:
             continue
 
@@ -113,7 +114,7 @@ def compare_arms(samples: int, rounds: int, side: int, workers: int) -> None:
                 for batch, _, _ in batches(split, BATCH, seed=0, epoch=0):
                     yield normalised(torch.stack(list(pool.map(transform, batch))))
 
-        compare(f"  per image in {workers} thread(s)", ours, threaded, rounds)
+        compare(record, table, name, ours, f"per image, {workers} thread(s)", threaded, rounds=rounds)
 
 
 def write_pictures(folder: Path, count: int, side: int) -> list[Path]:
@@ -128,7 +129,7 @@ def write_pictures(folder: Path, count: int, side: int) -> list[Path]:
     return paths
 
 
-def compare_files(folder: Path, count: int, workers: int, rounds: int) -> None:
+def compare_files(record: Record, folder: Path, count: int, workers: int, rounds: int) -> None:
     for part, amount in (("train", count), ("test", 20)):
         write_pictures(folder / part, amount, 256)
     steps = [v2.Resize(224), v2.CenterCrop(224), v2.PILToTensor(), *TO_FLOAT]
@@ -142,10 +143,11 @@ def compare_files(folder: Path, count: int, workers: int, rounds: int) -> None:
 
         if memory:
             seconds(ours)
-        compare(f"{count:,} JPEG to 224 x 224, {title}", ours, lambda: (batch for batch, _ in plain), rounds)
+        table = f"{count:,} JPEG files to 224 x 224"
+        compare(record, table, title, ours, LOADER, lambda: (batch for batch, _ in plain), rounds=rounds)
 
 
-def compare_first_batch(folder: Path, count: int, workers: int) -> None:
+def compare_first_batch(record: Record, folder: Path, count: int, workers: int) -> None:
     for part, amount in (("train", count), ("test", 10)):
         for place, path in enumerate(write_pictures(folder / part, min(200, amount), 32)):
             for copy in range(1, amount // 200):
@@ -161,28 +163,22 @@ def compare_first_batch(folder: Path, count: int, workers: int) -> None:
         files = ImageFolder(str(folder / "train"), v2.Compose(steps))
         return (batch for batch, _ in DataLoader(files, BATCH, shuffle=True, num_workers=workers))
 
-    for name, work in (("ours", ours), ("plain", plain)):
-        times = sorted(seconds(work, limit=1)[0] for _ in range(3))
-        print(f"first batch of {count:,} files, {name:6} {times[1]:6.2f} s (median of 3)", flush=True)
+    compare(record, f"{count:,} small files", "first batch", ours, LOADER, plain, rounds=3, limit=1)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--workers", type=int, default=1, help="decoding threads, and processes of the DataLoader")
-    parser.add_argument("--samples", type=int, default=1_000, help="images in memory")
-    parser.add_argument("--images", type=int, default=10_000, help="files for the time to the first batch")
-    parser.add_argument("--quick", action="store_true", help="small sizes, one round: only shows that it runs")
-    arguments = parser.parse_args()
+    chosen = parser.parse_args()
     torch.set_num_threads(1)
-    samples, files, images, rounds = arguments.samples, 1000, arguments.images, 3
-    if arguments.quick:
-        samples, files, images, rounds = 512, 64, 1000, 1
-    for side in (32,) if arguments.quick else (32, 224):
-        compare_arms(samples if side == 32 else samples // 10, rounds, side, arguments.workers)
+    record = Record("loading", __doc__, vars(chosen))
+    samples, files, images, rounds = (10_000, 1000, 50_000, 5) if chosen.full else (1000, 300, 10_000, 3)
+    for side in (32, 224):
+        compare_arms(record, samples if side == 32 else samples // 10, rounds, side, chosen.workers)
     with tempfile.TemporaryDirectory() as folder:
-        compare_files(Path(folder) / "jpeg", files, arguments.workers, rounds)
-        compare_first_batch(Path(folder) / "many", images, arguments.workers)
-    state_peak()
+        compare_files(record, Path(folder) / "jpeg", files, chosen.workers, rounds)
+        compare_first_batch(record, Path(folder) / "many", images, chosen.workers)
+    record.finish()
 
 
 if __name__ == "__main__":

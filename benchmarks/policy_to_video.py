@@ -1,6 +1,6 @@
 """How fast a policy makes videos, next to a per-frame torchvision loop and kornia's warp_affine.
 
-    python benchmarks/policy_to_video.py [--runs 7] [--threads 1] [--quick]
+    python benchmarks/policy_to_video.py [--full] [--threads 1]
 
 Prints, for 256 images of 32 x 32 and 32 of 224 x 224 (RGB, T = 8, the chain rotate, zoom, translate_x), the median time
 of each side and its ratio to ours. Every run does all sides in turn, in an order that moves on by one, so that a slow
@@ -12,13 +12,11 @@ from the images (on a GPU: the share of that time that ours reaches).
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import time
 from collections.abc import Callable
 
 import torch
-from peak_memory import state_peak
+from record import Record, benchmark_parser
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode, functional
 
@@ -106,42 +104,35 @@ def check(sides: dict[str, Side]) -> None:
         assert difference < 1e-3, f"{name} differs from ours by {difference:.2g}"
 
 
-def compare(batch: int, side: int, runs: int, device: torch.device) -> None:
-    """Print one table."""
+def compare(record: Record, batch: int, side: int, runs: int, device: torch.device) -> None:
+    """Records one table."""
     images = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     policy = Policy.chain([("rotate", ANGLE), ("zoom", ZOOM), ("translate_x", SHIFT)], frames=FRAMES)
+    table = f"{batch} images of {side} x {side}, T = {FRAMES}, {device}"
     start = time.perf_counter()
     policy.video(images)
     synchronise(device)
-    first = (time.perf_counter() - start) * 1e3
+    record.row(table, "first call", [(time.perf_counter() - start) * 1e3], unit="ms")
     sides = sides_of(images, policy)
     check(sides)
     times = timed(sides, runs, device)
-    ours = statistics.median(times["fieldshift"])
-    print(f"\n{batch} images of {side} x {side}, T = {FRAMES}, {device} (first call {first:.0f} ms)")
-    print(f"  {'':30s} {'median':>9s} {'fastest':>9s} {'ratio to ours':>14s} {'of fastest':>11s}")
+    ours = times.pop("fieldshift")
     for name, taken in times.items():
-        median, fastest = statistics.median(taken), min(taken)
-        ratio, of_fastest = median / ours, fastest / min(times["fieldshift"])
-        print(f"  {name:30s} {median:6.1f} ms {fastest:6.1f} ms {ratio:13.2f}x {of_fastest:10.2f}x")
-    if device.type == "cuda":
-        floor = statistics.median(times["floor: write the video"])
-        print(f"  ours reaches {floor / ours:.0%} of the memory-bandwidth floor")
+        aim = None if name.startswith("floor") else 1.0
+        record.row(table, "video of a policy", ours, unit="ms", peer=name, theirs=taken, at_most=aim)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=7, help="timed rounds")
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of every side")
-    parser.add_argument("--quick", action="store_true", help="few images and rounds, to see that it works")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    record = Record("policy_to_video", __doc__, vars(chosen))
     devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
-    print(f"torch {torch.__version__}, {arguments.threads} CPU threads, {arguments.runs} rounds")
     for device in devices:
         for batch, side in SIZES:
-            compare(batch // 16 if arguments.quick else batch, side, 2 if arguments.quick else arguments.runs, device)
-    state_peak()
+            compare(record, batch, side, 21 if chosen.full else 7, device)
+    record.finish()
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ another. Seconds are those of all epochs, compilation included.
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from dataclasses import replace
 
 import torch
-from peak_memory import state_peak
+from record import Record, benchmark_parser
 
 from fieldshift.data import TensorSplit
 from fieldshift.motions import Policy
@@ -49,7 +48,7 @@ def curve(recipe: Recipe, temporal: str, seed: int, device: torch.device) -> lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--temporal", choices=[name for name in TEMPORAL if name != "none"], default="gsf")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -61,6 +60,7 @@ def main() -> None:
     plain = Recipe(epochs=options.epochs, batch=16, learning_rate=5e-3, channels_last=False)
     paths = {
         "plain": plain,
+        "plain again": plain,  # the first path also pays for what is set up once
         "channels_last": replace(plain, channels_last=True),
         "bf16": replace(plain, precision="bf16"),
         "compile": replace(plain, compile=True),
@@ -75,15 +75,22 @@ def main() -> None:
     if options.json:
         print(json.dumps({"curves": curves, "noise": noise}))
         return
-    print(f"torch {torch.__version__}, {device}, {options.threads} thread(s), {options.temporal}, T = {FRAMES}")
-    print(f"{'path':<14} {'loss of every epoch':<{9 * options.epochs}} {'farthest':>9} {'within noise':>13} {'s':>6}")
-    for name, losses in curves.items():
-        distance = [abs(mine - theirs) for mine, theirs in zip(losses, curves["plain"], strict=True)]
-        inside = all(one <= other for one, other in zip(distance, noise, strict=True))
-        shown = " ".join(f"{loss:8.5f}" for loss in losses)
-        print(f"{name:<14} {shown} {max(distance):>9.5f} {'yes' if inside else 'NO':>13} {seconds[name]:>6.1f}")
-    print(f"{'noise':<14} {' '.join(f'{one:8.5f}' for one in noise)}   (spread of {SEEDS} seeds of the plain path)")
-    state_peak()
+    record = Record("precision", __doc__, vars(options))
+    table = f"tiny-resnet, {options.temporal}, T = {FRAMES}, {options.epochs} epochs, {device}"
+    for name in paths:
+        if not name.startswith("plain"):
+            distance = [abs(mine - theirs) for mine, theirs in zip(curves[name], curves["plain"], strict=True)]
+            case = f"{name}: farthest from the plain loss"
+            record.row(table, case, distance, unit="", peer="spread of the seeds", theirs=noise, at_most=1.0)
+            record.row(
+                table,
+                f"{name}: training",
+                [seconds[name]],
+                unit="s",
+                peer="plain again",
+                theirs=[seconds["plain again"]],
+            )
+    record.finish()
 
 
 if __name__ == "__main__":

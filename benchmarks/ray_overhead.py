@@ -1,6 +1,6 @@
 """What Ray costs a training: its loop in a worker beside the loop in this process, a start, a checkpoint with its report.
 
-    python benchmarks/ray_overhead.py [--epochs 3] [--repetitions 3]
+    python benchmarks/ray_overhead.py [--full]
 
 tiny-resnet on the built-in digits, one thread, one worker on a local cluster. The two loops take turns; the seconds are those
 that the training itself counts. A start is a run of a function that returns at once, beside Ray's own TorchTrainer with such a
@@ -10,8 +10,6 @@ at least 0.97 times as fast, a start at most 1.3 times Ray's, checkpoint and rep
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import tempfile
 import time
 from dataclasses import replace
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peak_memory import state_peak
+from record import Record, benchmark_parser
 
 from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_workers
 from fieldshift.data import load_dataset
@@ -85,19 +83,15 @@ def seconds_of_our_start(folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def verdict(reached: bool) -> str:
-    return "met" if reached else "NOT met"
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--repetitions", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    record = Record("ray_overhead", __doc__, vars(options))
     here, there, bare, ours = [], [], [], []
     with tempfile.TemporaryDirectory() as name, connect(ONE):
-        for number in range(options.repetitions):
+        for number in range(9 if options.full else 3):
             folder = Path(name) / str(number)
             folder.mkdir()
             payload = {"epochs": options.epochs, "checkpoint": str(folder / "here.pt")}
@@ -106,19 +100,21 @@ def main() -> None:
             there.append(run_workers(train_once, payload, cluster=ONE, name="train", storage=folder))
             bare.append(seconds_of_a_bare_trainer(folder / "bare"))
             ours.append(seconds_of_our_start(folder / "ours"))
-    loops = [a["seconds"] / b["seconds"] for a, b in zip(here, there, strict=True)]
-    starts = [a / b for a, b in zip(ours, bare, strict=True)]
-    reports = [row["reports"] / row["seconds"] for row in there]
-    loop, start, report = (statistics.median(values) for values in (loops, starts, reports))
-    print(f"loop of {options.epochs} epochs: {min(row['seconds'] for row in here):.2f} s in this process, "
-          f"{min(row['seconds'] for row in there):.2f} s in a worker")  # fmt: skip
-    print(f"speed of the loop in a worker {loop:.3f} of that in this process, aim at least {LOOP_AIM:g}: "
-          f"{verdict(loop >= LOOP_AIM)}")  # fmt: skip
-    print(f"start {statistics.median(ours):.2f} s, Ray's bare TorchTrainer {statistics.median(bare):.2f} s: {start:.2f} times, "
-          f"aim at most {START_AIM:g}: {verdict(start <= START_AIM)}")  # fmt: skip
-    print(f"checkpoint and report {100 * report:.2f} % of an epoch, aim at most {100 * REPORT_AIM:g} %: "
-          f"{verdict(report <= REPORT_AIM)}")  # fmt: skip
-    state_peak()
+    table = f"tiny-resnet, {options.epochs} epochs of 2,000 images, one worker"
+    images = 2000 * options.epochs
+    speeds = ([images / row["seconds"] for row in rows] for rows in (there, here))
+    record.row(
+        table, "loop in a worker", next(speeds), unit="images/s", peer="loop in this process", theirs=next(speeds),
+        at_least=LOOP_AIM,
+    )  # fmt: skip
+    record.row(
+        table, "start of a worker", ours, unit="s", peer="Ray's bare TorchTrainer", theirs=bare, at_most=START_AIM
+    )
+    record.row(
+        table, "checkpoints and reports", [row["reports"] for row in there], unit="s", peer="the loop",
+        theirs=[row["seconds"] for row in there], at_most=REPORT_AIM,
+    )  # fmt: skip
+    record.finish()
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ every frame, and autograd keeps what it needs.
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
 import sys
 import time
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peak_memory import state_peak
+from record import Record, benchmark_parser
 from torch import Tensor
 
 from fieldshift.motions import distances, motion, sampling_grid
@@ -63,8 +63,8 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure(kind: str, side: int, batch: int, device: str) -> dict[str, float]:
-    """Median seconds of forward and backward, peak bytes above what was there before, and the gradient's norm."""
+def measure(kind: str, side: int, batch: int, device: str) -> dict[str, Any]:
+    """Seconds of forward and backward, peak bytes above what was there before, and the gradient's norm."""
     torch.set_num_threads(1)
     cell = RelaxedCell(load_space("affine-cell"), FRAMES, seed=0).to(device)
     images = torch.rand(batch, CHANNELS, side, side, generator=torch.Generator().manual_seed(0)).to(device)
@@ -78,40 +78,42 @@ def measure(kind: str, side: int, batch: int, device: str) -> dict[str, float]:
         wait(device)
         seconds.append(time.perf_counter() - begin)
     return {
-        "seconds": sorted(seconds)[REPEATS // 2],
+        "seconds": seconds,
         "bytes": float(peak_bytes(device) - start),
         "gradient": float(gradient.double().norm()),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--one", nargs=4, metavar=("KIND", "SIDE", "BATCH", "DEVICE"), help="measure one case in this process"
-    )
-    chosen = parser.parse_args().one
-    if chosen:
-        print(json.dumps(measure(chosen[0], int(chosen[1]), int(chosen[2]), chosen[3])))
-        return
-    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        compare(device)
-    state_peak()
-
-
-def compare(device: str) -> None:
-    print(f"affine-cell, T = {FRAMES}, {CHANNELS} channels, {device}, one thread, median of {REPEATS}")
+def compare(device: str, record: Record) -> None:
     for side, batch in CASES:
+        table = f"affine-cell, T = {FRAMES}, {batch} images of {side} x {side}, {CHANNELS} channels, {device}"
         rows = {}
         for kind in ("plain", "cell"):
             command = [sys.executable, __file__, "--one", kind, str(side), str(batch), device]
             rows[kind] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            row = rows[kind]
-            print(
-                f"{side} x {side}, batch {batch}, {kind:5}: {row['seconds'] * 1e3:8.0f} ms, "
-                f"{row['bytes'] / 2**20:6.0f} MiB above the start, |gradient| {row['gradient']:.6g}"
-            )
-        faster = rows["plain"]["seconds"] / rows["cell"]["seconds"]
-        print(f"    {faster:.1f} times as fast, {rows['cell']['bytes'] / rows['plain']['bytes']:.2f} of the memory")
+        ours, plain = rows["cell"], rows["plain"]
+        record.row(table, "forward and backward", ours["seconds"], unit="s", peer="plain loop", theirs=plain["seconds"])
+        memory = ([row["bytes"] / 2**20] for row in (ours, plain))
+        record.row(table, "memory", next(memory), unit="MiB", peer="plain loop", theirs=next(memory))
+        norms = ([row["gradient"]] for row in (ours, plain))
+        record.row(table, "norm of the gradient", next(norms), unit="", peer="plain loop", theirs=next(norms))
+
+
+def main() -> None:
+    parser = benchmark_parser(__doc__)
+    parser.add_argument(
+        "--one", nargs=4, metavar=("KIND", "SIDE", "BATCH", "DEVICE"), help="measure one case in this process"
+    )
+    chosen = parser.parse_args()
+    if chosen.one:
+        kind, side, batch, device = chosen.one
+        print(json.dumps(measure(kind, int(side), int(batch), device)))
+        return
+    torch.set_num_threads(1)
+    record = Record("relaxed_cell", __doc__, vars(chosen))
+    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
+        compare(device, record)
+    record.finish()
 
 
 if __name__ == "__main__":

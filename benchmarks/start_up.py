@@ -1,22 +1,20 @@
 """How long a mistake on the command line waits for its answer, beside the import of torch alone.
 
-    python benchmarks/start_up.py [--repeats 5]
+    python benchmarks/start_up.py [--full]
 
 Each mistake is a process of its own, as a person starts it; the median is shown. It may take 1.5 seconds on an idle core.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from peak_memory import state_peak
+from record import Record, benchmark_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -31,8 +29,8 @@ TEN = (
 ALLOWED_S = 1.5
 
 
-def seconds(command: list[str], folder: Path, repeats: int) -> tuple[float, str]:
-    """The median wall-clock time of a command, and the last line it said."""
+def seconds(command: list[str], folder: Path, repeats: int) -> tuple[list[float], str]:
+    """The wall-clock times of a command, and the last line it said."""
     path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
     times, said = [], ""
     for _ in range(repeats):
@@ -42,25 +40,23 @@ def seconds(command: list[str], folder: Path, repeats: int) -> tuple[float, str]
         )
         times.append(time.perf_counter() - started)
         said = (done.stderr.splitlines() or [""])[-1]
-    return statistics.median(times), said
+    return times, said
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    chosen = benchmark_parser(__doc__).parse_args()
+    repeats = 9 if chosen.full else 3
+    record = Record("start_up", __doc__, vars(chosen))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = prepare(folder)
         torch, _ = seconds([sys.executable, "-c", "import torch"], folder, repeats)
-        print(f"{torch:6.2f} s  python -c 'import torch'")
         for mistake in TEN:
-            words = words_of(mistake, files)
-            taken, said = seconds([sys.executable, "-m", "fieldshift.cli", *words], folder, repeats)
-            late = "" if taken <= ALLOWED_S else f"  (over {ALLOWED_S} s)"
-            shown = " ".join(word.replace(name, "") for word in words)
-            print(f"{taken:6.2f} s  fieldshift {shown}{late}\n          {said.replace(name, '')[:150]}")
-    state_peak()
+            taken, said = seconds([sys.executable, "-m", "fieldshift.cli", *words_of(mistake, files)], folder, repeats)
+            record.row("the answer to a mistake", mistake, taken, unit="s", at_most=ALLOWED_S)
+            print(f"      {said.replace(name, '')[:120]}")
+        record.row("the answer to a mistake", "import torch alone", torch, unit="s")
+    record.finish()
 
 
 if __name__ == "__main__":

@@ -3,13 +3,12 @@
     python benchmarks/temporal_modules.py                      # 8 frames, 256 channels, 14x14 (32 images) and 56x56
     python benchmarks/temporal_modules.py --images 4 --sizes 14  # a small machine
 
-Prints milliseconds and two ratios: direct transcription / module (above 1: the module is faster) and module / copy (a
-copy is `clone` once forward and once backward: what touching every element once costs). The aims are below the table:
-TSM within 1.3 copies; GSF 1.5 times as fast as its transcription on a GPU, no slower on the CPU. On the CPU time is the
-process's own, so other programs disturb it less; on a GPU it is measured by events. The rows are interleaved and the
-best of the repeats counts. On the CPU large maps are of fewer images, so that no map has more than 2^24 elements: with
-32 images of 56x56, 822 MB a map, all rows together took 23 GiB. `--step resnet50` also times a whole training step with
-and without GSF (aim on a GPU: at most 15 % more).
+Two ratios: module / direct transcription (below 1: the module is faster) and module / copy (a copy is `clone` once forward
+and once backward: what touching every element once costs). The aims: TSM within 1.3 copies; GSF 1.5 times as fast as its
+transcription on a GPU, no slower on the CPU. On the CPU time is the process's own, so other programs disturb it less; on a
+GPU it is measured by events. The rows are interleaved. On the CPU large maps are of fewer images, so that no map has more
+than 2^24 elements: with 32 images of 56x56, 822 MB a map, all rows together took 23 GiB. `--step resnet50` also times a
+whole training step with and without GSF (aim on a GPU: at most 15 % more).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from peak_memory import state_peak
+from record import Record, benchmark_parser
 from torch import Tensor, nn
 
 from fieldshift.networks import GSF, GSM, TEMPORAL, TSM, video_network
@@ -143,8 +142,8 @@ def stepper(module: nn.Module, features: Tensor, gradient: Tensor) -> Callable[[
     return step
 
 
-def measure(size: int, options: argparse.Namespace, device: torch.device) -> None:
-    """Measures all modules at one size and prints a row for each."""
+def measure(size: int, options: argparse.Namespace, device: torch.device, record: Record) -> None:
+    """Measures all modules at one size."""
     images = options.images
     if device.type == "cpu":
         images = max(1, min(images, MOST_ELEMENTS // (options.frames * options.channels * size * size)))
@@ -160,31 +159,27 @@ def measure(size: int, options: argparse.Namespace, device: torch.device) -> Non
         steps[name] = stepper(module, features, gradient)
         transcription = direct(module, options.channels, options.frames).to(device)
         steps[f"{name} direct"] = stepper(transcription, features, gradient)
-    best = dict.fromkeys(steps, float("inf"))
-    for repeat in range(options.repeats + 1):
-        for name, step in steps.items():
-            taken = seconds(step, device)
-            if repeat > 0:
-                best[name] = min(best[name], taken)
-    print(f"\n{size}x{size}: rows {shape}, copy {best['copy'] * 1e3:.2f} ms")
-    print(f"{'module':<12} {'ms':>9} {'direct ms':>10} {'direct / module':>16} {'module / copy':>14}")
+    taken = by_turns(steps, options.repeats, device)
+    table = f"maps {' x '.join(map(str, shape))}, {device}, {'channels_last' if options.channels_last else 'NCHW'}"
     for name in (name for name in TEMPORAL if name != "none"):
-        mine, theirs = best[name], best[f"{name} direct"]
-        print(
-            f"{name:<12} {mine * 1e3:>9.2f} {theirs * 1e3:>10.2f} {theirs / mine:>16.2f} {mine / best['copy']:>14.2f}",
-            flush=True,
+        mine, theirs = taken[name], taken[f"{name} direct"]
+        wanted = (1 / 1.5 if device.type == "cuda" else 1.0) if name == "gsf" else None
+        record.row(table, name, mine, unit="ms", peer="direct transcription", theirs=theirs, at_most=wanted)
+        record.row(
+            table, name, mine, unit="ms", peer="copy", theirs=taken["copy"], at_most=COPIES if name == "tsm" else None
         )
-    copies, faster = best["tsm"] / best["copy"], best["gsf direct"] / best["gsf"]
-    wanted = 1.5 if device.type == "cuda" else 1.0
-    print(f"tsm / copy {copies:.2f}, aim at most {COPIES:g}: {verdict(copies <= COPIES)}")
-    print(f"gsf direct / gsf {faster:.2f}, aim at least {wanted:g}: {verdict(faster >= wanted)}", flush=True)
 
 
-def verdict(reached: bool) -> str:
-    return "met" if reached else "NOT met"
+def by_turns(steps: dict[str, Callable[[], None]], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Milliseconds of every repeat of every step; a first turn that warms up is left out."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats + 1):
+        for name, step in steps.items():
+            taken[name].append(1e3 * seconds(step, device))
+    return {name: times[1:] for name, times in taken.items()}
 
 
-def measure_step(name: str, options: argparse.Namespace, device: torch.device) -> None:
+def measure_step(name: str, options: argparse.Namespace, device: torch.device, record: Record) -> None:
     """A training step of a whole network with GSF and with none, by turns."""
     steps = {}
     images = torch.randn(options.step_images, options.frames, 3, options.step_size, options.step_size, device=device)
@@ -198,31 +193,21 @@ def measure_step(name: str, options: argparse.Namespace, device: torch.device) -
             optimizer.step()
 
         steps[temporal] = step
-    best = dict.fromkeys(steps, float("inf"))
-    for repeat in range(options.repeats + 1):
-        for temporal, step in steps.items():
-            taken = seconds(step, device)
-            if repeat > 0:
-                best[temporal] = min(best[temporal], taken)
-    more = best["gsf"] / best["none"] - 1
-    aim = (
-        f", aim at most {OVERHEAD:.0%}: {verdict(more <= OVERHEAD)}"
-        if device.type == "cuda"
-        else " (aim for a GPU: 15%)"
-    )
-    print(
-        f"\n{name}, {options.step_images} images of {options.frames} frames at {options.step_size} px: training step "
-        f"{best['none'] * 1e3:.0f} ms without and {best['gsf'] * 1e3:.0f} ms with gsf, {more:+.1%}{aim}"
-    )
+    taken = by_turns(steps, options.repeats, device)
+    record.row(
+        f"{name}, {options.step_images} images of {options.frames} frames at {options.step_size} px, {device}",
+        "training step with gsf", taken["gsf"], unit="ms", peer="none", theirs=taken["none"],
+        at_most=1 + OVERHEAD if device.type == "cuda" else None,
+    )  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--frames", type=int, default=8, help="frames T")
     parser.add_argument("--images", type=int, default=32, help="images, each of T frames")
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--sizes", type=int, nargs="+", default=[14, 56], help="sides of the maps in pixels")
-    parser.add_argument("--repeats", type=int, default=3, help="the best of these counts")
+    parser.add_argument("--repeats", type=int, help="by default 3, with --full 9")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--channels-last", action="store_true", help="memory format of the maps")
@@ -230,19 +215,17 @@ def main() -> None:
     parser.add_argument("--step-images", type=int, default=2, help="images in that step")
     parser.add_argument("--step-size", type=int, default=224, help="their side in pixels")
     options = parser.parse_args()
+    options.repeats = options.repeats or (9 if options.full else 3)
     if options.device == "cpu" and not KEPT_PAGES.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_PAGES})
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    print(
-        f"torch {torch.__version__}, {device}, {options.threads} thread(s), {options.frames} frames, "
-        f"at most {options.images} images, {options.channels} channels, {'channels_last' if options.channels_last else 'NCHW'}"
-    )
+    record = Record("temporal_modules", __doc__, vars(options))
     for size in options.sizes:
-        measure(size, options, device)
+        measure(size, options, device, record)
     if options.step or device.type == "cuda":
-        measure_step(options.step or "resnet50", options, device)
-    state_peak()
+        measure_step(options.step or "resnet50", options, device, record)
+    record.finish()
 
 
 if __name__ == "__main__":

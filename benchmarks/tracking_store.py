@@ -1,6 +1,6 @@
 """What an MLflow store of its own costs a run, beside what MLflow needs to make and migrate one.
 
-    python benchmarks/tracking_store.py [--runs 3]
+    python benchmarks/tracking_store.py [--full]
 
 Each run is a process of its own that opens a store in an empty folder, logs parameters and a metric to one run, and closes
 it. `first` has an empty cache, so MLflow migrates its database; `later` copies what the first kept. Importing MLflow is
@@ -9,17 +9,15 @@ shown by itself. The aim is at most 2 s a later run, its import included; the me
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from peak_memory import state_peak
+from record import Record, benchmark_parser
 
 AIM = 2.0
 
@@ -53,22 +51,20 @@ def in_process(cache: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="later runs")
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--one", action="store_true", help="do one run and print its seconds as JSON")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(seconds()))
         return
+    record = Record("tracking_store", __doc__, vars(options))
     with tempfile.TemporaryDirectory() as folder:
-        first, *later = (in_process(Path(folder)) for _ in range(1 + options.runs))
-    typical = {name: statistics.median(run[name] for run in later) for name in first}
-    print(f"{'run':<7} {'import s':>9} {'store s':>9} {'together s':>11} {'processor s':>12}")
-    for name, row in (("first", first), ("later", typical)):
-        print(f"{name:<7} {row['import']:>9.2f} {row['store']:>9.2f} {row['wall']:>11.2f} {row['processor']:>12.2f}")
-    reached = "met" if typical["wall"] <= AIM else "NOT met"
-    print(f"a store of its own costs a run {typical['wall']:.2f} s, aim at most {AIM:g} s: {reached}")
-    state_peak()
+        first, *later = (in_process(Path(folder)) for _ in range(10 if options.full else 4))
+    table = "a store of its own"
+    for name, shown in (("import", "import of MLflow"), ("store", "opening, logging, closing")):
+        record.row(table, shown, [run[name] for run in later], unit="s", peer="first run", theirs=[first[name]])
+    record.row(table, "together", [run["wall"] for run in later], unit="s", at_most=AIM)
+    record.finish()
 
 
 if __name__ == "__main__":

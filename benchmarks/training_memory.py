@@ -18,7 +18,7 @@ import sys
 
 import psutil
 import torch
-from peak_memory import state_peak
+from record import Record, benchmark_parser
 
 from fieldshift.networks import known_networks, video_network
 
@@ -54,7 +54,7 @@ def peak(options: argparse.Namespace, recompute: bool) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--network", default="resnet50")
     parser.add_argument("--temporal", default="gsf")
     parser.add_argument("--frames", type=int, default=32, help="frames T")
@@ -67,21 +67,20 @@ def main() -> None:
     if options.side:
         print(peak(options, SIDES[options.side]))
         return
+    record = Record("training_memory", __doc__, vars(options))
     found = {}
     for side in SIDES:
         done = subprocess.run(
             [sys.executable, *sys.argv, "--side", side], capture_output=True, text=True, check=True,
             env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)},
         )  # fmt: skip
-        found[side] = int(done.stdout.split()[-1])
-        print(f"{side:<11} {found[side] / 2**20:>9.0f} MiB at the peak of a training step", flush=True)
-    share = found["recomputed"] / found["kept"]
-    print(
-        f"recomputed / kept = {share:.1%} (aim: at most {AIM:.0%}: {'met' if share <= AIM else 'NOT met'}); "
-        f"{options.network}, {options.temporal}, T = {options.frames}, {options.batch} video(s) of {options.size} px, "
-        f"{options.device}"
-    )
-    state_peak()
+        found[side] = int(done.stdout.split()[-1]) / 2**20
+    record.row(
+        f"{options.network}, {options.temporal}, T = {options.frames}, {options.batch} video(s) of {options.size} px",
+        f"peak of a training step on {options.device}, recomputed", [found["recomputed"]], unit="MiB", peer="kept",
+        theirs=[found["kept"]], at_most=AIM,
+    )  # fmt: skip
+    record.finish()
 
 
 if __name__ == "__main__":

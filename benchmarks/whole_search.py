@@ -10,11 +10,10 @@ between decisions are counted. Warm-up is left out: the first pass is not used.
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import torch
-from peak_memory import state_peak
+from record import Record, benchmark_parser
 from torch import Tensor
 
 from fieldshift.data import DataSet, TensorSplit
@@ -39,7 +38,7 @@ def normalised(video: Tensor) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = benchmark_parser(__doc__)
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--space", default="affine-one")
@@ -49,6 +48,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=None, help="by default 256 on a GPU, 16 without")
     parser.add_argument("--epochs", type=int, nargs="+", default=[12, 50], help="passes of the supernet")
     chosen = parser.parse_args()
+    record = Record("whole_search", __doc__, vars(chosen))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     batch = chosen.batch or (256 if device == "cuda" else 16)
     images = chosen.images or (4 if device == "cuda" else 2) * batch
@@ -73,15 +73,15 @@ def main() -> None:
     a_pass = scale * sorted(passes[1:])[len(passes[1:]) // 2]
     deciding = scale * (found.seconds - sum(passes))
     decisions = len(found.decisions)
-    name = torch.cuda.get_device_name() if device == "cuda" else f"one CPU process, {torch.get_num_threads()} thread(s)"
-    print(f"{space.name}, {chosen.network}, T = {chosen.frames}, batch {batch}, {name}")
-    print(f"measured {seconds:.1f} s on {images} images, scaled to {WHOLE:,}:")
-    print(f"  a pass {a_pass:.0f} s, {decisions} decision(s) {deciding:.0f} s")
+    table = f"{space.name}, {chosen.network}, T = {chosen.frames}, batch {batch}, {device}"
+    record.row(table, f"measured on {images} images", [seconds], unit="s")
+    record.row(table, f"a pass over {WHOLE:,} images", [a_pass], unit="s")
+    record.row(table, f"{decisions} decision(s)", [deciding], unit="s")
     for epochs in chosen.epochs:
         tuning = max(0, decisions - 1)
         hours = (a_pass * (epochs + tuning) + deciding) / 3600
-        print(f"  {epochs} passes, {tuning} of tuning: {hours:.2f} device-hours")
-    state_peak()
+        record.row(table, f"{epochs} passes, {tuning} of tuning", [hours], unit="device-hours")
+    record.finish()
 
 
 if __name__ == "__main__":

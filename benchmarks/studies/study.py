@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -37,9 +36,10 @@ COMMIT_FILE = "commit"
 NOT_KEPT = ("folder", "history", "key")
 """Columns of a row that belong to one machine, or that are of no use without the run folder."""
 
-sys.path.insert(0, str(HERE))  # the studies' own networks and data
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # the studies' own networks and data, and what benchmarks share
 
 from data_files import held_out_file, resized_file  # noqa: E402
+from record import commit  # noqa: E402
 
 
 def names() -> list[str]:
@@ -126,15 +126,8 @@ def data_name(data: str) -> str:
 
 def keep_commit(run: Path) -> None:
     """Records, when a run begins, the commit it is made with, and whether files differ from it."""
-    file = run / COMMIT_FILE
-    if file.exists():
-        return
-    found, changed = (
-        subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
-        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-    )
-    run.mkdir(parents=True, exist_ok=True)
-    write_whole(file, f"{found}{' with changed files' if changed else ''}\n")
+    if not (run / COMMIT_FILE).exists():
+        write_whole(run / COMMIT_FILE, f"{commit()}\n")
 
 
 def keep(study: str, question: str, cell: str, numbers: dict[str, Any]) -> None:

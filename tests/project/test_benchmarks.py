@@ -1,8 +1,9 @@
-"""Every benchmark that `make bench` runs states its peak of memory, and ends with status 1 above the limit."""
+"""Every benchmark that `make bench` runs records its rows and its peak of memory, and ends with status 1 above the limit."""
 
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,27 +11,45 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-RUN = sorted(path for path in BENCHMARKS.glob("*.py") if path.name != "peak_memory.py")
+RUN = sorted(path for path in BENCHMARKS.glob("*.py") if path.name not in {"record.py", "pages.py"})
 
 
 @pytest.mark.parametrize("script", RUN, ids=lambda path: path.stem)
-def test_a_benchmark_ends_by_stating_its_peak(script: Path) -> None:
+def test_a_benchmark_ends_by_writing_its_record(script: Path) -> None:
     (main,) = [
         node for node in ast.parse(script.read_text()).body if isinstance(node, ast.FunctionDef) and node.name == "main"
     ]
-    assert ast.unparse(main.body[-1]) == "state_peak()"
+    assert ast.unparse(main.body[-1]) == "record.finish()"
+    assert f"Record('{script.stem}', __doc__, vars(" in ast.unparse(main)
 
 
 @pytest.mark.parametrize(("mebibytes", "limit", "status"), [(0, 8, 0), (300, 0.25, 1)])
-def test_the_peak_is_that_of_the_processes_too(mebibytes: int, limit: float, status: int) -> None:
+def test_a_record(mebibytes: int, limit: float, status: int, tmp_path: Path) -> None:
     program = (
-        "import subprocess, sys, peak_memory\n"
-        f"peak_memory.LIMIT = int({limit} * 2**30)\n"
+        "import pathlib, subprocess, sys, record\n"
+        f"record.MEMORY_LIMIT, record.RESULTS = int({limit} * 2**30), pathlib.Path({str(tmp_path)!r})\n"
+        "kept = record.Record('example', 'A question?\\n\\nMore.', {'size': 3})\n"
+        "kept.row('table', 'even', [2.0, 4.0, 9.0], unit='ms', peer='other', theirs=[1.0, 4.0, 3.0], at_most=1.5)\n"
+        "kept.row('table', 'uneven', [2.0, 4.0, 9.0], unit='ms', peer='other', theirs=[8.0], at_least=0.5)\n"
+        "kept.row('table', 'alone', [2.0, 4.0, 9.0], unit='ms', at_most=4.0, at_least=5.0)\n"
         f"subprocess.run([sys.executable, '-c', 'bytearray({mebibytes} * 2**20)'], check=True)\n"
-        "peak_memory.state_peak()\n"
+        "kept.finish()\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=BENCHMARKS, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == status, done.stderr
-    assert float(done.stdout.split()[2]) >= mebibytes / 1024
+    (file,) = tmp_path.iterdir()
+    kept = json.loads(file.read_text())
+    even, uneven, alone, memory = kept["rows"]
+    assert even["ratio"] == 2.0
+    assert "ratio 2.000 at most 1.5: NOT met" in done.stdout
+    assert uneven["ratio"] == 0.5
+    assert "ratio 0.500 at least 0.5: met" in done.stdout
+    assert alone["ratio"] is None
+    assert "4.00 ms at most 4: met, at least 5: NOT met" in done.stdout
+    assert memory["ours"][0] >= mebibytes / 1024
+    assert memory["at_most"] == limit
+    assert kept["question"] == "A question?"
+    assert kept["settings"] == {"size": 3}
+    assert kept["machine"]["torch"]

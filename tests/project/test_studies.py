@@ -1,4 +1,4 @@
-"""The study whose raw numbers are committed: one command, which goes on, and leaves nothing of this machine in its file."""
+"""The studies whose raw numbers are committed: they continue where they stopped, and leave no path of a machine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import pipelines
+from fieldshift.cli import command_parser
+from fieldshift.data.published.digit_pairs import scenes, source_digits
 from fieldshift.readings import READINGS
 from fieldshift.training import arm_named
 
@@ -24,42 +28,110 @@ def script(name: str) -> Any:
     return module
 
 
-@pytest.fixture(scope="module")
-def forms() -> Any:
-    return script("forms")
-
-
-def test_its_arms_answer_the_questions_to_the_plain_methods(forms: Any) -> None:
-    arms = [arm_named(name) for name in forms.ARMS]
-    assert len(arms) == len(set(forms.ARMS))
-    assert {"replicate", "random-policy", "random-policy-folded", "none", "dilated", "wide-field"} <= set(forms.ARMS)
-
-
-def test_the_study_runs_goes_on_and_keeps_its_raw_numbers(
-    forms: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script, with a configuration of its own and its results in an empty folder."""
+    module = script("study")
+    (tmp_path / "configurations").mkdir()
+    (tmp_path / "configurations" / "small.toml").write_text(SMALL)
+    monkeypatch.setattr(module, "HERE", tmp_path / "configurations")
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.chdir(tmp_path)
-    out = tmp_path / "results" / "forms-left.json"
-    words = [
-        "--train-limit", "80", "--test-limit", "40", "--epochs", "1", "--search-epochs", "1", "--batch", "32", "--seeds", "1",
-        "--tta-copies", "1", "--at-once", "0", "--arms", "none", "das-folded", "affine", "--out", str(out),
-    ]  # fmt: skip
-    forms.main(words)
-    kept = json.loads(out.read_text())
-    assert {row["reading"] for row in kept["rows"]} == set(READINGS)
-    assert kept["searches"][0]["policy"]["found"]["cost"]["operations"] > 0
-    assert set(kept["budget"]["arms"]) == {"none", "das-folded", "affine"}
-    assert any(line.startswith("At equal compute, search included, das-folded (") for line in kept["verdict"])
-    assert str(tmp_path) not in out.read_text()
-    assert str(Path.home()) not in out.read_text()
-    trained = {
-        path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "forms-left").rglob("weights.safetensors")
-    }
-    (tmp_path / "runs" / "forms-left" / "result.json").unlink()
-    forms.main(words)
-    again = json.loads(out.read_text())
-    assert again["rows"] == kept["rows"]
+    return module
+
+
+SMALL = """
+question = "Does it run?"
+
+[options]
+data = "digit-pairs-left"
+arms = ["none", "das-folded", "affine"]
+seeds = 1
+tta_copies = 1
+loading = { train_limit = 80, test_limit = 40 }
+search = { epochs = 1, batch = 32 }
+recipe = { epochs = 1, batch = 32 }
+
+[cells.first]
+
+[cells.held-out]
+data = "npz:{left-held-out}"
+arms = ["das-folded"]
+budgets = ["equal-epochs"]
+recipe = { batch = 16 }
+"""
+
+
+def test_a_study_runs_continues_and_keeps_its_raw_numbers(study: Any, tmp_path: Path) -> None:
+    words = ["small", "--at-once", "0"]
+    assert study.main(words) == 0
+    file = tmp_path / "results" / "small.json"
+    kept = json.loads(file.read_text())
+    assert kept["question"] == "Does it run?"
+    assert list(kept["cells"]) == ["first", "held-out"]
+    first, other = kept["cells"].values()
+    assert {row["reading"] for row in first["rows"]} == set(READINGS)
+    assert first["searches"][0]["policy"]["found"]["cost"]["operations"] > 0
+    assert set(first["budget"]["arms"]) == {"none", "das-folded", "affine"}
+    assert any(line.startswith("At equal compute, search included, das-folded (") for line in first["verdict"])
+    assert [row["arm"] for row in other["rows"]] == ["das-folded"]
+    assert other["config"]["recipe"] == {**first["config"]["recipe"], "batch": 16}
+    assert str(tmp_path) not in file.read_text()
+    assert str(Path.home()) not in file.read_text()
+    runs = tmp_path / "runs" / "studies" / "small"
+    trained = {path: path.stat().st_mtime_ns for path in runs.rglob("weights.safetensors")}
+    (runs / "first" / "result.json").unlink()
+    assert study.main([*words, "--cells", "first"]) == 0
+    assert json.loads(file.read_text())["cells"]["first"]["rows"] == first["rows"]
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["smal"], "Unknown study 'smal'. Did you mean 'small'?"),
+        (["small", "--cells", "frist"], "Unknown cell 'frist'. Did you mean 'first'?"),
+        (["pictures"], "This study reads the data set 'cifar10'; give its path with --data cifar10=PATH."),
+    ],
+)
+def test_bad_words_get_one_line(words: list[str], line: str, study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    (study.HERE / "pictures.toml").write_text('question = ""\n[options]\ndata = "npz:{cifar10@16}"\n[cells.one]\n')
+    assert study.main(words) == 2
+    assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "benchmarks/studies").glob("*.toml")), ids=lambda file: file.stem)
+def test_committed_configurations_are_whole(file: Path) -> None:
+    study = script("study")
+    settings = study.configuration(file.stem)
+    assert settings["question"].endswith("?")
+    parser = command_parser("compare", pipelines.compare)
+    paths = {name: f"/data/{name}" for name in DATA} | {"studies": str(file.parent)}
+    for cell in settings["cells"].values():
+        options = study.filled(study.merged(settings["options"], cell), paths)
+        values = parser.instantiate(parser.parse_object(options))
+        assert ("search" in options) == any(arm_named(arm).needs_policy for arm in values.arms)
+
+
+DATA = (
+    "camvid", "cifar10", "fashion-mnist", "left-held-out", *(f"cifar10@{side}" for side in (16, 24, 32, 48, 64)),
+)  # fmt: skip
+
+
+def test_held_out_scenes_share_no_digit_with_those_for_training() -> None:
+    """Found again among the scenes that they were chosen from, by their pixels."""
+    held_out = script("data_files").held_out_file("left")
+    drawn = scenes("left", train=True, seed=0, count=6000)
+    sources = {image.tobytes(): pair for image, pair in zip(drawn["images"][:, 0], drawn["sources"], strict=True)}
+    with np.load(held_out) as arrays:
+        parts = {part: arrays[f"{part}_images"] for part in ("train", "test")}
+        digits = {
+            part: {int(s) for image in images for s in sources[image.tobytes()]} for part, images in parts.items()
+        }
+    assert len(parts["train"]) == 2000
+    assert len(parts["test"]) > 600
+    assert not digits["train"] & digits["test"]
+    assert not digits["test"] & {int(s) for s in source_digits(train=False, seed=0)}
 
 
 def test_the_readmes_table_is_made_from_the_committed_numbers() -> None:

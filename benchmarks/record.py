@@ -1,0 +1,154 @@
+"""The record of a benchmark: rows that are printed as they are measured, and written as JSON to `benchmarks/results/`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fieldshift.report import hardware
+from fieldshift.run_folder import versions
+from fieldshift.whole_file import write_whole
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results"
+MEMORY_LIMIT = 8 * 2**30
+PACKAGES = ("torch", "torchvision", "ray", "mlflow", "numpy", "kornia")
+
+
+def benchmark_parser(text: str) -> argparse.ArgumentParser:
+    """A parser with the option that every benchmark has."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true", help="more repetitions and sizes than `make bench`")
+    return parser
+
+
+def commit() -> str:
+    """The commit of these files, and whether tracked files differ from it."""
+    found, changed = (
+        subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+        for words in (
+            ["rev-parse", "--short", "HEAD"],
+            ["status", "--porcelain", "--untracked-files=no", "--", ":!results"],
+        )
+    )
+    return f"{found}{' with changed files' if changed else ''}"
+
+
+class Record:
+    """The rows of one benchmark.
+
+    Args:
+        name: the script's name, and that of its file of results.
+        text: the script's docstring; its first line is the question.
+        settings: the options of this run.
+    """
+
+    def __init__(self, name: str, text: str, settings: dict[str, Any]) -> None:
+        self.name, self.question = name, text.strip().split("\n", 1)[0]
+        self.settings = {key: str(value) if isinstance(value, Path) else value for key, value in settings.items()}
+        self.rows: list[dict[str, Any]] = []
+        self.started = datetime.now(UTC)
+        print(
+            f"{self.question}\n{hardware()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)", flush=True
+        )
+
+    def row(
+        self,
+        table: str,
+        case: str,
+        ours: Sequence[float],
+        *,
+        unit: str,
+        peer: str = "",
+        theirs: Sequence[float] = (),
+        at_most: float | None = None,
+        at_least: float | None = None,
+    ) -> float:
+        """Adds a measurement, prints it and returns what is judged: the ratio to the peer, or the median without one.
+
+        ours, theirs: every repetition; those of the same index are neighbours in time, and the ratio is the median of
+        their ratios. Where their numbers differ it is the ratio of the medians. at_most, at_least: the goal.
+        """
+        middle = statistics.median(ours)
+        ratio = None
+        if theirs:
+            paired = len(ours) == len(theirs)
+            pairs = zip(ours, theirs, strict=True) if paired else [(middle, statistics.median(theirs))]
+            ratio = statistics.median(a / b for a, b in pairs)
+        row = {
+            "table": table, "case": case, "unit": unit, "ours": list(ours), "peer": peer, "theirs": list(theirs),
+            "ratio": ratio, "at_most": at_most, "at_least": at_least,
+        }  # fmt: skip
+        if not any(each["table"] == table for each in self.rows):
+            print(f"\n{table}")
+        self.rows.append(row)
+        print(f"  {case:46} {' '.join(words for words in described(row) if words)}", flush=True)
+        return middle if ratio is None else ratio
+
+    def finish(self) -> None:
+        """Writes the JSON; memory above the limit ends the benchmark with status 1."""
+        peak = peak_memory()
+        self.row(
+            "memory", "peak of a process of this benchmark", [peak / 2**30], unit="GiB", at_most=MEMORY_LIMIT / 2**30
+        )
+        on = "-cuda" if torch.cuda.is_available() else ""
+        contents = {
+            "benchmark": self.name,
+            "question": self.question,
+            "machine": {
+                "hardware": hardware(), "threads": torch.get_num_threads(), "commit": commit(), **versions(*PACKAGES),
+            },
+            "began": self.started.isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 1),
+            "settings": self.settings,
+            "rows": self.rows,
+        }  # fmt: skip
+        write_whole(RESULTS / f"{self.name}{on}.json", json.dumps(contents, indent=1) + "\n")
+        if peak > MEMORY_LIMIT:
+            sys.exit(1)
+
+
+def described(row: dict[str, Any]) -> list[str]:
+    """The measured value, the peer's, their ratio, and the goal, in words; empty where there is none."""
+    unit = row["unit"]
+    return [
+        f"{shown(statistics.median(row['ours']))} {unit}",
+        f"{row['peer']} {shown(statistics.median(row['theirs']))} {unit}" if row["theirs"] else "",
+        f"ratio {row['ratio']:.3f}" if row["ratio"] is not None else "",
+        goal(row),
+    ]
+
+
+def goal(row: dict[str, Any]) -> str:
+    """The goal and whether it is met."""
+    judged = statistics.median(row["ours"]) if row["ratio"] is None else row["ratio"]
+    parts = []
+    if row["at_most"] is not None:
+        parts.append(f"at most {row['at_most']:g}: {'met' if judged <= row['at_most'] else 'NOT met'}")
+    if row["at_least"] is not None:
+        parts.append(f"at least {row['at_least']:g}: {'met' if judged >= row['at_least'] else 'NOT met'}")
+    return ", ".join(parts)
+
+
+def shown(value: float) -> str:
+    """A measured value with three significant digits."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+
+
+def peak_memory() -> int:
+    """The most resident memory of this process or of any one that it started and waited for, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
