@@ -21,7 +21,15 @@ from fieldshift.data import DataSet, TensorSplit, load_dataset
 from fieldshift.motions import Policy
 from fieldshift.networks import VideoNetwork
 from fieldshift.search import SearchConfig, load_space, search
-from fieldshift.training import NetworkCard, Recipe, arm_named, evaluate_network, network_card, objective_for, train_network
+from fieldshift.training import (
+    NetworkCard,
+    Recipe,
+    arm_named,
+    evaluate_network,
+    network_card,
+    objective_for,
+    train_network,
+)
 
 SHOWN, BATCH = 10, 64
 IMAGES = {"tiny-resnet": 1024, "resnet18": 256}

@@ -1,75 +1,198 @@
-"""The table of README.md, made from the raw numbers of the committed studies.
-
-    python benchmarks/studies/tables.py            # prints it
-    python benchmarks/studies/tables.py --write    # puts it between its marks in README.md
-
-Every number is the judged test score in percent, mean and half of the 95 % interval over seeds, of one arm at one reading.
-"""
+"""Tables and sentences of the committed studies: what the generated pages are made of."""
 
 from __future__ import annotations
 
-import argparse
 import json
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-READINGS = {"equal epochs": "epochs", "equal compute": "compute", "equal compute, search included": "with search"}
-BEGIN, END = "<!-- made by benchmarks/studies/tables.py -->", "<!-- end -->"
-SORTED_BY = ("left", "equal compute")
+from fieldshift.report.intervals import Difference, paired_difference
+
+RESULTS = Path(__file__).parents[1] / "results"
+BUDGETS = {"equal epochs": "epochs", "equal compute": "compute", "equal compute, search included": "with search"}
+ENLARGED = ("dilated", "wide-field")
+NO_OPPONENT = ("das", "random-policy", "replicate")
 
 
-def results() -> dict[str, dict[str, Any]]:
-    """The raw numbers of each data set, those that the repository has."""
-    cells: dict[str, dict[str, Any]] = json.loads((ROOT / "benchmarks/results/digit-pairs.json").read_text())["cells"]
-    return cells
+@dataclass(frozen=True)
+class Cell:
+    """One comparison of a study.
+
+    Attributes:
+        name: its name in the study.
+        numbers: its raw numbers, as `study.py` writes them.
+    """
+
+    name: str
+    numbers: dict[str, Any]
+
+    def row(self, arm: str, budget: str) -> dict[str, Any]:
+        """The summary of an arm. Raises KeyError where it was not run."""
+        for row in self.numbers["summary"]:
+            if (row["arm"], row["reading"]) == (arm, budget):
+                return dict(row)
+        raise KeyError(f"{self.name}: {arm} at {budget}")
+
+    def has(self, arm: str, budget: str) -> bool:
+        return any((row["arm"], row["reading"]) == (arm, budget) for row in self.numbers["summary"])
+
+    def arms(self, budget: str) -> list[str]:
+        """The arms at a budget, the best judged mean first."""
+        rows = [row for row in self.numbers["summary"] if row["reading"] == budget]
+        return [row["arm"] for row in sorted(rows, key=lambda row: -row["judged_mean"])]
+
+    def budgets(self) -> list[str]:
+        found = {row["reading"] for row in self.numbers["summary"]}
+        return [budget for budget in BUDGETS if budget in found]
+
+    def score(self, arm: str, budget: str) -> str:
+        """The judged mean and half of its 95 % interval, in percent."""
+        row = self.row(arm, budget)
+        low, high = ("tta_low", "tta_high") if row["judged"] == "averaged" else ("low", "high")
+        half = "" if row[low] is None else f" ± {50 * (row[high] - row[low]):.1f}"
+        return f"{100 * row['judged_mean']:.1f}{half}"
+
+    def opponents(self, budget: str, *, enlarged: bool) -> list[str]:
+        """The arms without motion: those of an enlarged field, or all others, the best judged mean first."""
+        found = [arm for arm in self.arms(budget) if not arm.startswith(NO_OPPONENT)]
+        return [arm for arm in found if arm.startswith(ENLARGED) == enlarged]
+
+    def best(self, budget: str, arms: Iterable[str] = ("das-folded+affine", "das-folded")) -> str:
+        """The arm of the best judged mean among `arms`."""
+        return max((arm for arm in arms if self.has(arm, budget)), key=lambda arm: self.row(arm, budget)["judged_mean"])
+
+    def gap(self, arm: str, opponent: str, budget: str) -> Difference:
+        """The paired difference over common seeds."""
+        ours, theirs = (self.row(each, budget) for each in (arm, opponent))
+        scores = [dict(zip(row["seeds"], row["judged_scores"], strict=True)) for row in (ours, theirs)]
+        return paired_difference(*scores)
+
+    def claims_table(self, budgets: Iterable[str], arms: Iterable[str]) -> str:
+        """The comparisons behind the verdict on some arms: opponent, difference, p raw and corrected, outcome."""
+        rows = [
+            [
+                claim["reading"], claim["method"], f"{claim['question']}: {claim['opponent']}",
+                f"{100 * claim['difference']:+.1f} ({100 * claim['low']:+.1f} to {100 * claim['high']:+.1f})",
+                f"{chance(claim['p'])} / {chance(claim['holm_p'])}", claim["outcome"],
+            ]
+            for claim in self.numbers["claims"]
+            if claim["reading"] in set(budgets) and claim["method"] in set(arms) and claim["holm_p"] is not None
+        ]  # fmt: skip
+        return markdown(["budget", "arm", "opponent", "points", "p / corrected", "outcome"], rows)
+
+    def motions(self, form: str = "folded") -> str:
+        """The motions that the searches of a form ended in, in words, with how many found each."""
+        found: dict[str, int] = {}
+        for search in self.numbers["searches"]:
+            if search["form"] == form:
+                edges = search["policy"].get("edges", [])
+                text = " and ".join(_steps(edge["steps"]) for edge in edges) or "a motion per place"
+                found[text] = found.get(text, 0) + 1
+        return ", ".join(f"{text} ({count})" for text, count in found.items())
+
+    def seconds(self) -> float:
+        """Seconds of all trainings and searches, each counted once."""
+        trained = {(row["arm"], row["seed"], row["epochs"]): row["seconds"] for row in self.numbers["rows"]}
+        return sum(trained.values()) + sum(search["seconds"] for search in self.numbers["searches"])
 
 
-def table(studies: dict[str, dict[str, Any]]) -> str:
-    """One row per arm, one column per data set and reading, in Markdown."""
-    cells = {(name, row["reading"], row["arm"]): row for name, study in studies.items() for row in study["summary"]}
-    arms = dict.fromkeys(arm for _, _, arm in cells)
-    order = sorted(arms, key=lambda arm: -score(cells.get((*SORTED_BY, arm))))
-    columns = [(name, reading) for name in studies for reading in READINGS]
-    lines = [
-        f"| arm | {' | '.join(f'{name}, {READINGS[reading]}' for name, reading in columns)} |",
-        f"| --- |{' ---: |' * len(columns)}",
-    ]
-    for arm in order:
-        shown = f"**{arm}**" if arm.startswith("das-folded") else arm
-        lines.append(f"| {shown} | {' | '.join(words(cells.get((*column, arm))) for column in columns)} |")
-    return "\n".join(lines)
+def _steps(steps: list[dict[str, Any]]) -> str:
+    moved = [f"{step['op']} {step['magnitude']:.3g}" for step in steps if step["op"] != "identity"]
+    return " then ".join(moved) or "no motion"
 
 
-def score(row: dict[str, Any] | None) -> float:
-    return -1.0 if row is None else float(row["judged_mean"])
+@dataclass(frozen=True)
+class Study:
+    """The finished cells of a study.
+
+    Attributes:
+        name: the name of its configuration.
+        question: what it asks.
+        cells: its finished cells by name.
+    """
+
+    name: str
+    question: str
+    cells: dict[str, Cell]
+
+    @classmethod
+    def load(cls, name: str) -> Study:
+        """The study of `benchmarks/results/NAME.json`; without cells where there is no such file."""
+        file = RESULTS / f"{name}.json"
+        kept = json.loads(file.read_text()) if file.exists() else {"question": "", "cells": {}}
+        return cls(name, kept["question"], {cell: Cell(cell, numbers) for cell, numbers in kept["cells"].items()})
+
+    def arms_table(self, budgets: Iterable[str] = BUDGETS, cells: Iterable[str] = ()) -> str:
+        """One row per arm, one column per cell and budget; the best arm of the first cell at equal compute first."""
+        chosen = [self.cells[name] for name in (cells or self.cells)]
+        columns = [(cell, budget) for cell in chosen for budget in budgets if budget in cell.budgets()]
+        by = next((column for column in columns if column[1] == "equal compute"), columns[0])
+        arms = dict.fromkeys(arm for column in (by, *columns) for arm in column[0].arms(column[1]))
+        rows = []
+        for arm in arms:
+            shown = f"**{arm}**" if arm.startswith("das-folded") else arm
+            rows.append(
+                [shown, *(cell.score(arm, budget) if cell.has(arm, budget) else "-" for cell, budget in columns)]
+            )
+        return markdown(["arm", *(f"{cell.name}, {BUDGETS[budget]}" for cell, budget in columns)], rows)
+
+    def gaps_table(self, budget: str, arms: Iterable[str] = ("das-folded+affine", "das-folded")) -> str:
+        """One row per cell: the best folded DAS against no motion, the best 2D arm, and the best enlarged field."""
+        rows = []
+        for cell in self.cells.values():
+            if budget not in cell.budgets():
+                continue
+            arm = cell.best(budget, arms)
+            row = [cell.name, f"{arm} {cell.score(arm, budget)}"]
+            for opponents in (cell.opponents(budget, enlarged=False), cell.opponents(budget, enlarged=True)):
+                row.append(against(cell, arm, opponents[0], budget) if opponents else "-")
+            rows.append([*row, cell.motions()])
+        return markdown(
+            ["cell", "best DAS", "against the best 2D arm", "against the best enlarged field", "found"], rows
+        )
+
+    def changes_table(self, table: str, budget: str = "equal epochs", arm: str = "das-folded") -> str:
+        """One row per cell named `TABLE-...`, beside the cell `default`."""
+        rows = []
+        default = self.cells["default"]
+        for cell in (default, *(cell for name, cell in self.cells.items() if name.startswith(f"{table}-"))):
+            label = "default" if cell is default else cell.name.removeprefix(f"{table}-")
+            base = self.cells.get("order-first-sgd", default) if cell.name == "order-second-sgd" else default
+            gap = "" if cell is default else points(difference(cell, base, arm, budget))
+            searches = [search["seconds"] for search in cell.numbers["searches"]]
+            rows.append([label, cell.score(arm, budget), gap, f"{statistics.mean(searches):.0f}", cell.motions()])
+        return markdown([table, "score", "minus default", "search, s", "found (searches)"], rows)
 
 
-def words(row: dict[str, Any] | None) -> str:
-    """The judged mean and half of its interval, in percent."""
-    if row is None:
-        return "-"
-    low, high = ("tta_low", "tta_high") if row["judged"] == "averaged" else ("low", "high")
-    half = "" if row[low] is None else f" ± {50 * (row[high] - row[low]):.1f}"
-    return f"{100 * row['judged_mean']:.1f}{half}"
+def difference(cell: Cell, default: Cell, arm: str, budget: str) -> Difference:
+    """The paired difference of one arm between two cells, over common seeds."""
+    rows = [each.row(arm, budget) for each in (cell, default)]
+    return paired_difference(*(dict(zip(row["seeds"], row["judged_scores"], strict=True)) for row in rows))
 
 
-def written(text: str) -> str:
-    """A page with the table between its marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table(results())}\n\n{END}{after}"
+def against(cell: Cell, arm: str, opponent: str, budget: str) -> str:
+    """The difference to an opponent in points with its interval and its name."""
+    return f"{points(cell.gap(arm, opponent, budget))} {opponent}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
-    chosen = parser.parse_args()
-    print(table(results()))
-    if chosen.write:
-        page = ROOT / "README.md"
-        page.write_text(written(page.read_text()))
+def points(gap: Difference) -> str:
+    """A difference in points with its 95 % interval."""
+    return f"{100 * gap.mean:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
 
 
-if __name__ == "__main__":
-    main()
+def chance(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def outcome(gap: Difference) -> str:
+    """Whether a difference can be told apart from none: "better", "worse" or "not told apart"."""
+    return "better" if gap.low > 0 else "worse" if gap.high < 0 else "not told apart"
+
+
+def markdown(heads: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown; all columns but the first are aligned to the right."""
+    rule = ["---", *["---:"] * (len(heads) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *rows))

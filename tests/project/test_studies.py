@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import pipelines
 from fieldshift.cli import command_parser
@@ -19,11 +23,13 @@ from fieldshift.training import arm_named
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def script(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / "studies" / f"{name}.py")
+def script(file: str) -> Any:
+    name = f"study_{file}"
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / "studies" / f"{file}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -134,7 +140,34 @@ def test_held_out_scenes_share_no_digit_with_those_for_training() -> None:
     assert not digits["test"] & {int(s) for s in source_digits(train=False, seed=0)}
 
 
-def test_the_readmes_table_is_made_from_the_committed_numbers() -> None:
-    tables, page = script("tables"), (ROOT / "README.md").read_text()
-    assert page.count(tables.BEGIN) == 1
-    assert tables.written(page) == page
+def test_the_generated_pages_are_made_from_the_committed_numbers() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "pages.py", "--check"], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT)])},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_gaps_and_scores_are_those_of_the_trials() -> None:
+    """Against scipy's paired interval on the raw rows."""
+    tables = script("tables")
+    cell = tables.Study.load("digit-pairs").cells["left"]
+    scores = {
+        arm: np.array(
+            [row["score"] for row in cell.numbers["rows"] if (row["arm"], row["reading"]) == (arm, "equal compute")]
+        )
+        for arm in ("das-folded", "none")
+    }
+    found = scipy.stats.ttest_rel(scores["das-folded"], scores["none"]).confidence_interval()
+    gap = cell.gap("das-folded", "none", "equal compute")
+    assert (gap.low, gap.high) == pytest.approx(found)
+    assert (
+        tables.points(gap) == f"{100 * (scores['das-folded'] - scores['none']).mean():+.1f} ({100 * found.low:+.1f} to"
+        f" {100 * found.high:+.1f})"
+    )
+    assert cell.score("none", "equal compute").startswith(f"{100 * scores['none'].mean():.1f} ± ")
+    assert tables.outcome(gap) == "better"
+    assert tables.outcome(cell.gap("none", "das-folded", "equal compute")) == "worse"
+    assert cell.best("equal compute") == "das-folded+affine"
+    assert cell.opponents("equal compute", enlarged=True)[0] == "dilated+affine"
+    assert cell.opponents("equal compute", enlarged=False)[0] == "affine"

@@ -1,0 +1,118 @@
+"""Writes the pages that are made of the committed raw numbers: no number on them is typed.
+
+    python benchmarks/pages.py            # writes benchmarks/README.md, docs/results.md, its pictures, and README's table
+    python benchmarks/pages.py --check    # status 1 where a page differs from its numbers
+
+The sentences of docs/results.md are in `studies/results.md.jinja`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path[:0] = [str(HERE), str(HERE / "studies")]
+
+import figures  # noqa: E402
+import study as studies  # noqa: E402
+import tables  # noqa: E402
+from record import goal, shown  # noqa: E402
+
+BEGIN, END = "<!-- made by benchmarks/pages.py -->", "<!-- end -->"
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page with its text."""
+    readme = ROOT / "README.md"
+    return {
+        HERE / "README.md": rendered("speed.md.jinja"),
+        ROOT / "docs" / "results.md": rendered("studies/results.md.jinja"),
+        readme: with_table(readme.read_text()),
+    }
+
+
+def rendered(template: str) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        keep_trailing_newline=True, autoescape=False,
+    )  # fmt: skip
+    environment.tests["in_table"] = lambda cell, table: cell.startswith(f"{table}-")
+    environment.globals.update(
+        benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
+        studies={name: tables.Study.load(name) for name in studies.names()}, selection=selection(),
+    )  # fmt: skip
+    return environment.get_template(template).render()
+
+
+def benchmarks() -> list[dict[str, Any]]:
+    """The records of the benchmarks of speed and memory."""
+    found = (json.loads(file.read_text()) for file in sorted((HERE / "results").glob("*.json")))
+    return [contents for contents in found if "benchmark" in contents]
+
+
+def speed_tables(benchmark: dict[str, Any]) -> dict[str, str]:
+    """The tables of a benchmark by their titles, one row per measurement."""
+    rows: dict[str, list[list[str]]] = {}
+    for row in benchmark["rows"]:
+        peer = f"{row['peer']}: {shown(statistics.median(row['theirs']))} {row['unit']}" if row["theirs"] else ""
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.3f}"
+        ours = f"{shown(statistics.median(row['ours']))} {row['unit']}"
+        rows.setdefault(row["table"], []).append([row["case"], ours, peer, ratio, goal(row)])
+    return {title: tables.markdown(["case", "ours", "peer", "ratio", "goal"], cells) for title, cells in rows.items()}
+
+
+def configurations() -> dict[str, dict[str, Any]]:
+    return {name: studies.configuration(name) for name in studies.names()}
+
+
+def selection() -> dict[str, dict[str, dict[str, float]]]:
+    """Of each data set and rule: the share of searches with the right direction, and the mean score of their networks."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for file in sorted((HERE / "results").glob("selection-*.json")):
+        rows = json.loads(file.read_text())["rows"]
+        found[file.stem.removeprefix("selection-")] = {
+            rule: {
+                "right": sum(row["right"] for row in rows if row["rule"] == rule),
+                "searches": sum(row["rule"] == rule for row in rows),
+                "score": statistics.mean(row["score"] for row in rows if row["rule"] == rule),
+            }
+            for rule in dict.fromkeys(row["rule"] for row in rows)
+        }
+    return found
+
+
+def with_table(page: str) -> str:
+    """README with the table of the digit pairs between its marks."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{tables.Study.load('digit-pairs').arms_table()}\n\n{END}{after}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    chosen = parser.parse_args()
+    different = [page for page, text in pages().items() if not page.exists() or page.read_text() != text]
+    for page in different:
+        if chosen.check:
+            print(
+                f"{page.relative_to(ROOT)} differs from its numbers; run python benchmarks/pages.py.", file=sys.stderr
+            )
+        else:
+            page.write_text(pages()[page])
+            print(page.relative_to(ROOT))
+    if not chosen.check:
+        figures.draw_object_size(tables.Study.load("object-size"), ROOT / "docs" / "pictures" / "object-size.png")
+    return 1 if chosen.check and different else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
