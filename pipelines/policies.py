@@ -211,6 +211,7 @@ def search_trials(
             cluster=cluster,
             name=session.path.name,
             storage=session.path / "ray",
+            shared=session.storage(cluster),
             on_report=reported,
             on_done=finished,
             resume=session.resume,

@@ -120,6 +120,7 @@ def run_search(
                 cluster=cluster,
                 name="search",
                 storage=session.path / "ray",
+                shared=session.storage(cluster),
                 on_report=reported,
             )
         finished = session.folder.write_result(found)

@@ -133,7 +133,8 @@ class StudyPlan:
         searched_by = search_cluster(cluster)
         if searched_by.trial_workers or cluster.trials_at_once != 0:
             check_reach(cluster, max(searched_by.trial_workers, 1))
-        check_fits(cluster, cluster.workers)
+        if cluster.workers:
+            check_fits(cluster, cluster.workers)
         check_trials_fit(cluster)
 
 

@@ -145,6 +145,7 @@ def run_trial(session: Session, trial: Trial, cluster: ClusterConfig) -> dict[st
             cluster=cluster,
             name="train",
             storage=session.path / "ray",
+            shared=session.storage(cluster),
             on_report=reported,
         )
     record_history(session.run, row["history"])

@@ -164,9 +164,10 @@ def run_samples(
     from fieldshift.experiment.labels import trial_labels
     from fieldshift.experiment.training_runs import epoch_metrics
     from fieldshift.experiment.trial import HELD_OUT_SCORE
-    from fieldshift.experiment.tuning import run_tuning_trial, sample_name, sample_payload
+    from fieldshift.experiment.tuning import drop_checkpoints, run_tuning_trial, sample_name, sample_payload
 
     cluster, labels = experiment.cluster, trial_labels(trial, [])
+    shared = session.storage(cluster)
     epochs = trial.recipe["epochs"]
 
     runs: dict[str, Run] = {}
@@ -192,6 +193,7 @@ def run_samples(
 
         def ended(result: TrialResult) -> None:
             trained[result.key] = epochs
+            drop_checkpoints([result], shared)
             run_of(result.trial).close("FINISHED" if result.error is None else "FAILED")
             bar.show(sum(trained.values()), f"{result.metrics.get(HELD_OUT_SCORE, 0):.1%} of {result.key}")
 
@@ -204,6 +206,7 @@ def run_samples(
             cluster=cluster,
             name=f"tune-{session.mark}",
             storage=session.path / "ray" / "tune",
+            shared=shared,
             fixed=sample_payload(trial, session.path / "trials" / "tune"),
             seed=experiment.seed,
             on_report=reported,
@@ -211,6 +214,7 @@ def run_samples(
             resume=session.resume,
             study=study or sqlite_address(session.path / "optuna.db"),
         )
+    drop_checkpoints(tuning.results, shared)  # workers of a stopped sample may have written once more
     return tuning.results
 
 

@@ -157,8 +157,20 @@ def refuse_another(
         raise UserError(
             f"--out {folder} holds a run of another configuration ({what}); give another --out, or the same options."
         )
+    there, here = (stored_in(config) for config in (held[1], asked[1]))
+    if resume and there != here:
+        raise UserError(
+            f"--out {folder} has its checkpoints in {there or 'the folder itself'}, but cluster.storage is "
+            f"{here or 'left out'}; {f'give --cluster.storage {there}' if there else 'leave it out'} to continue the run."
+        )
     if not resume:
         raise UserError(f"--out {folder} already holds this run; add --resume to continue it, or give another --out.")
+
+
+def stored_in(config: dict[str, Any]) -> str | None:
+    """The cluster's storage of a configuration."""
+    cluster = config.get("cluster")
+    return cluster.get("storage") if isinstance(cluster, dict) else None
 
 
 def check_semantics(run: Path, part: Path) -> None:

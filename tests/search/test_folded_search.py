@@ -298,7 +298,7 @@ def test_a_search_that_is_interrupted_in_every_phase_ends_as_the_whole(run, quic
     for number, stop in enumerate((1, 2, passes - 1)):
 
         def interrupt(row: dict[str, float], step: int, stop: int = stop) -> None:
-            if "train/loss" in row and step == stop + 1:
+            if "train/loss" in row and step == stop:
                 raise Interrupted
 
         # Other weights each time, to prove that everything comes from the checkpoint.

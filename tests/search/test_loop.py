@@ -64,7 +64,7 @@ def test_an_interrupted_and_resumed_search_equals_an_uninterrupted_one(
     whole = run(config, folder=tmp_path / "whole")
 
     def interrupt(_row, step) -> None:
-        if step == stop_after + 1:
+        if step == stop_after:
             raise Interrupted
 
     with pytest.raises(Interrupted):

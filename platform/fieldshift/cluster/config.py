@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fieldshift.errors import UserError
+from fieldshift.tracking.config import holds_password
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,9 @@ class ClusterConfig:
         trials_at_once: Upper bound on concurrent trials; None runs as many as fit, 0 uses no Ray.
         trial_workers: Processes that train each trial together; 0 gives a trial one process.
         max_failures: How often workers or a trial that died are restarted from their last checkpoint.
+        storage: Path or URI (s3://, gs://, file://, ... of pyarrow.fs) that every node can write to, for checkpoints and
+            the workers' files, which come back to the run folder; None uses the run folder itself, which all nodes then
+            have to share.
         start_timeout_s: Seconds to wait for the workers to start before the run ends with an error.
     """
 
@@ -34,6 +38,7 @@ class ClusterConfig:
     trials_at_once: int | None = None
     trial_workers: int = 0
     max_failures: int = 3
+    storage: str | None = None
     start_timeout_s: float = 180.0
 
     def __post_init__(self) -> None:
@@ -58,8 +63,21 @@ class ClusterConfig:
             )
         if self.start_timeout_s <= 0:
             raise UserError(f"cluster.start_timeout_s is {self.start_timeout_s:g}, but must be above 0 seconds.")
+        if self.storage is not None:
+            check_storage_address(self.storage)
         if self.address is not None and "://" in self.address:
             raise UserError(
                 f"cluster.address is '{self.address}', but must be HOST:PORT or 'auto';"
                 " to send a command to a dashboard's URL, use `fieldshift submit --address URL -- COMMAND`."
             )
+
+
+def check_storage_address(storage: str) -> None:
+    """Raises UserError for a storage without a name, or whose address contains credentials."""
+    if not storage.strip():
+        raise UserError("cluster.storage is empty, but must be a path or a URI such as s3://BUCKET/FOLDER.")
+    if "://" in storage and holds_password(storage):
+        raise UserError(
+            "cluster.storage holds a password, which would be written into config.yaml and MLflow; leave it out of the address"
+            " and use the storage's own variables or files on every node (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3)."
+        )

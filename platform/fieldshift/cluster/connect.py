@@ -14,6 +14,7 @@ from typing import Any
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.cluster.resources import Resources, local_device, preflight, resources, this_machine
+from fieldshift.cluster.storage import given_storage, shown, try_storage
 from fieldshift.errors import MissingFeatureError, UserError, one_line
 from fieldshift.ports import free_port
 from fieldshift.termination import own_signals
@@ -89,13 +90,21 @@ def check_fits(cluster: ClusterConfig, workers: int) -> None:
     """Checks before any work that `workers` workers fit; 0 means a run in this process. Starts no local cluster.
 
     Raises:
-        UserError: The workers need more CPU cores or GPUs than available, or the cluster does not answer.
+        UserError: The workers need more CPU cores or GPUs than available, the cluster does not answer, or its storage cannot
+            be written, or is not used because the run is in this process.
         MissingFeatureError: Workers are requested and Ray is not installed.
     """
     if workers == 0:
         local_device(cluster)
+        if cluster.storage is not None:
+            raise UserError(
+                f"cluster.storage is {shown(cluster.storage)}, but a run in this process writes to --out; leave it out, or "
+                "give workers (train, search) or concurrent trials."
+            )
         return
     check_reach(cluster, workers)
+    if cluster.storage is not None:
+        try_storage(given_storage(cluster.storage))
     require_ray("cluster.address" if cluster.address else "Starting workers")
     if cluster.address is None and "RAY_ADDRESS" not in os.environ and not is_connected():
         preflight(cluster, workers, this_machine())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from fieldshift.cluster.storage import Storage, WorkingCopy
 
 Metrics = dict[str, float]
 Send = Callable[[Metrics], bool]
@@ -21,12 +25,35 @@ class WorkerContext:
         rank: Rank of this worker, 0 to world - 1.
         world: Number of workers that run the same function together.
         device: torch device name, "cpu" or "cuda:0".
+        storage: The run's place in the storage of the cluster, where it has one.
+        folders: The folders of the run that came to the storage, one after another.
     """
 
     rank: int = 0
     world: int = 1
     device: str = "cpu"
     send: Send | None = field(default=None, repr=False)
+    storage: Storage | None = field(default=None, repr=False)
+    folders: list[str] = field(default_factory=list, repr=False)
+    _copies: list[WorkingCopy] = field(default_factory=list, repr=False)
+
+    @contextlib.contextmanager
+    def folder(self, path: str | Path) -> Iterator[Path]:
+        """The folder `path` of the run, as this worker reads and writes its files.
+
+        That is `path` itself, or with `cluster.storage` a copy: the first worker's is stored at each report and when the
+        block ends. A checkpoint has to be written before its report.
+        """
+        if self.storage is None:
+            yield Path(path)
+            return
+        with self.storage.working_copy(Path(path), first=self.rank == 0) as copy:
+            self._copies.append(copy)
+            try:
+                yield copy.local
+            finally:
+                self._copies.remove(copy)
+        self.folders.append(str(path))
 
     def report(self, metrics: Mapping[str, float]) -> None:
         """Reports metrics to the driver, which uses those of rank 0.
@@ -41,6 +68,8 @@ class WorkerContext:
             TypeError: A value is not a plain number.
         """
         plain = plain_numbers(metrics)
+        for copy in self._copies:
+            copy.store()
         if self.send is not None and self.send(plain):
             raise RunStoppedError
 

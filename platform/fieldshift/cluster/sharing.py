@@ -3,59 +3,67 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from pathlib import Path
 from typing import Any
 
+from fieldshift.cluster.storage import NONCE, Storage, joined, nonce, reaching, read_text, shown, write_text
 from fieldshift.errors import UserError
 
 ANSWER_DEADLINE_S = 120.0
 
 
-def check_shared(folder: Path) -> None:
-    """Makes every node of the cluster read a number from a file in `folder`; skipped on a cluster of one node.
+def check_shared(folder: Path, storage: Storage | None = None) -> None:
+    """Makes every node read a file in the storage and write one there; without a storage, read one in `folder`.
+
+    The latter is skipped on a cluster of one node.
 
     Raises:
-        UserError: A node does not see the file, so the files of its workers would be lost to the run.
+        UserError: A node cannot, so the files of its workers would be lost to the run.
     """
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
-    if len(nodes) < 2:
+    if storage is None and len(nodes) < 2:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    nonce, text = folder / f".shared-{uuid.uuid4().hex}", uuid.uuid4().hex
-    nonce.write_text(text)
-    try:
-        blind = [name for name, seen in answers(nodes, nonce).items() if seen != text]
-    finally:
-        nonce.unlink()
-    if blind:
+    named = contextlib.nullcontext() if storage is None else reaching(storage.uri)
+    with named, nonce(str(folder) if storage is None else storage.uri) as (place, text):
+        found = answers(nodes, place, writes=storage is not None)
+        blind = sorted(name for name, seen in found.items() if seen != text)
+    if blind and storage is None:
         raise UserError(
-            f"--out {folder} is not visible to {len(blind)} of the cluster's {len(nodes)} nodes ({', '.join(sorted(blind))}); "
-            "give a folder that all nodes share (NFS or another network file system), or a cluster of one node."
+            f"--out {folder} is not visible to {len(blind)} of the cluster's {len(nodes)} nodes ({', '.join(blind)}); "
+            "give a folder that all nodes share (NFS or another network file system), a --cluster.storage, or a cluster of one "
+            "node."
+        )
+    if blind and storage is not None:
+        raise UserError(
+            f"cluster.storage {shown(storage.uri)} cannot be read and written by {len(blind)} of the cluster's {len(nodes)} "
+            f"nodes ({', '.join(blind)}); give one that all nodes reach, with its credentials on each."
         )
 
 
-def answers(nodes: list[dict[str, Any]], path: Path) -> dict[str, str | None]:
-    """The content that each node reads at `path`, by node address and start of its id; None where it cannot be read.
+def answers(nodes: list[dict[str, Any]], place: str, *, writes: bool) -> dict[str, str | None]:
+    """The text of the nonce that each node reads, by node address and start of its id; None where it cannot.
 
-    A node that gives no answer is left out.
+    With `writes` a node also has to write a file beside the nonce. A node that gives no answer is left out.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def read(place: str) -> str | None:
+    def ask(own: str) -> str | None:
         try:
-            return Path(place).read_text()
-        except OSError:
+            text = read_text(joined(place, NONCE))
+            if writes:
+                write_text(joined(place, own), text)
+        except Exception:
             return None
+        return text
 
-    asked = ray.remote(num_cpus=0)(read)
+    remote = ray.remote(num_cpus=0)(ask)
     answer = {
-        f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})": asked.options(
+        f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})": remote.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(str(path))
+        ).remote(node["NodeID"])
         for node in nodes
     }
     found = {}

@@ -25,6 +25,7 @@ from fieldshift.cluster.reports import (
 )
 from fieldshift.cluster.resources import local_device, preflight, resources, worker_gpus
 from fieldshift.cluster.sharing import check_shared
+from fieldshift.cluster.storage import Storage, bring_all, path_of_ray
 from fieldshift.console import say
 from fieldshift.errors import RunFailedError, UserError, reason_of
 from fieldshift.termination import own_signals
@@ -51,6 +52,7 @@ def run_workers(
     cluster: ClusterConfig,
     name: str,
     storage: Path,
+    shared: Storage | None = None,
     on_report: OnReport | None = None,
 ) -> dict[str, Any]:
     """Runs `function(payload, context)` on every worker and returns the return value of rank 0.
@@ -64,24 +66,28 @@ def run_workers(
         function: Importable by the workers, or defined where it can be pickled.
         payload: Plain values, the configuration of the run; a digest of it is part of the run's name.
         name: Name of the run, letters, digits, and ._=-
-        storage: Folder for Ray's own files; shared by all nodes where the cluster has several.
+        storage: Folder for Ray's own files; without `shared` all nodes of the cluster have to see it.
+        shared: Place in the cluster's storage for these, and for the folders that the function takes from its context; they
+            have come to this machine when this function returns.
         on_report: Called with rank 0's reports in this process (on a cluster in a separate thread); returning True
             stops the run at the workers' next report.
 
     Raises:
         RunStoppedError: `on_report` returned True.
-        UserError: The request exceeds the cluster, a node does not see `storage`, or a worker raised UserError.
+        UserError: The request exceeds the cluster, a node does not see the storage, or a worker raised UserError.
         WorkerFailedError: A worker raised anything else.
         WorkersLostError: Workers died more often than `cluster.max_failures` allows.
     """
     if cluster.workers == 0:
         return run_here(function, payload, device=local_device(cluster), on_report=on_report)
     with connect(cluster), own_groups_released(cluster):
-        check_shared(storage.resolve())
-        return fit(
+        check_shared(storage.resolve(), shared)
+        value, folders = fit(
             function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name, storage=storage,
-            on_report=on_report,
+            shared=shared, on_report=on_report,
         )  # fmt: skip
+        bring_all(shared, folders)
+        return value
 
 
 @contextlib.contextmanager
@@ -131,9 +137,13 @@ def fit(
     cluster: ClusterConfig,
     name: str,
     storage: Path,
+    shared: Storage | None = None,
     on_report: OnReport | None = None,
-) -> dict[str, Any]:
-    """Implements `run_workers` on the connected cluster (a trial calls it too); with `least` the number is elastic."""
+) -> tuple[dict[str, Any], list[str]]:
+    """Implements `run_workers` on the connected cluster (a trial calls it too); with `least` the number is elastic.
+
+    Also returns the folders of the run that rank 0 has stored in `shared`.
+    """
     from ray import train
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
@@ -149,6 +159,7 @@ def fit(
             "function": function,
             "payload": payload,
             "mailbox": mailbox,
+            "storage": shared,
             "threads": cluster.cpus_per_worker,
         },
         torch_config=TorchConfig(backend="nccl" if gpus == 1 else "gloo"),
@@ -160,7 +171,7 @@ def fit(
         ),
         run_config=RunConfig(  # type: ignore[arg-type]
             name=f"{name}-{digest(payload)}",
-            storage_path=str((storage / "ray").resolve()),
+            storage_path=path_of_ray(storage, shared),
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
                 # Workers that died during their start, or did not start.
@@ -181,9 +192,10 @@ def fit(
         value = _outcome(trainer, mailbox, workers, cluster)
     if value == _STOPPED:
         raise RunStoppedError
-    if not isinstance(value, dict):
-        raise TypeError(f"A worker function must return a dict, but '{name}' returned a {type(value).__name__}.")
-    return value
+    returned, folders = value
+    if not isinstance(returned, dict):
+        raise TypeError(f"A worker function must return a dict, but '{name}' returned a {type(returned).__name__}.")
+    return returned, folders
 
 
 def digest(payload: dict[str, Any]) -> str:
@@ -216,6 +228,7 @@ def _work(config: dict[str, Any]) -> Any:
         world=place.get_world_size(),
         device=str(train.torch.get_device()),
         send=sender(config["mailbox"], rank),
+        storage=config["storage"],
     )
     node = ray.util.get_node_ip_address()
     attempt = ray.get(config["mailbox"].begin.remote(rank, node), timeout=ANSWER_DEADLINE_S)
@@ -226,7 +239,7 @@ def _work(config: dict[str, Any]) -> Any:
     except Exception as error:
         ray.get(config["mailbox"].fail.remote(describe_failure(error, rank), attempt), timeout=ANSWER_DEADLINE_S)
         raise
-    return value if rank == 0 else None
+    return (value, context.folders) if rank == 0 else None
 
 
 def _watcher(mailbox: Any) -> Any:

@@ -15,6 +15,7 @@ from fieldshift.cluster.connect import environment
 from fieldshift.cluster.context import Metrics, WorkerContext
 from fieldshift.cluster.reports import describe_failure
 from fieldshift.cluster.resources import Resources, worker_gpus
+from fieldshift.cluster.storage import Storage
 from fieldshift.cluster.train import WorkerFunction, fit
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialResult
 from fieldshift.console import say
@@ -23,6 +24,7 @@ from fieldshift.termination import own_signals
 TrialOf = Callable[[dict[str, Any]], Trial]
 
 VALUE, FAILURE, SECONDS = "fieldshift_value", "fieldshift_failure", "fieldshift_seconds"
+FOLDERS = "fieldshift_folders"
 # Bytes that the driver of a multi-worker trial reserves: every node has memory, and no worker waits for it.
 DRIVER_MEMORY = 1_000_000
 
@@ -37,7 +39,12 @@ _TUNE_KEYS = {"config", "date", "timestamp", "trial_id", "pid", "hostname", "nod
 
 
 def trainable_for(
-    function: WorkerFunction, trial_of: TrialOf, cluster: ClusterConfig, held: Resources, storage: Path
+    function: WorkerFunction,
+    trial_of: TrialOf,
+    cluster: ClusterConfig,
+    held: Resources,
+    storage: Path,
+    shared: Storage | None = None,
 ) -> Any:
     """Wraps the function for Ray Tune, with the resources of one trial.
 
@@ -47,6 +54,7 @@ def trainable_for(
         trial_of: Converts a Tune configuration to its trial.
         held: Resources of the cluster, so that a worker gets a GPU where available.
         storage: Absolute folder for the files of Ray Train.
+        shared: As for `run_workers`.
     """
     from ray import tune
     from ray.tune import PlacementGroupFactory
@@ -57,12 +65,19 @@ def trainable_for(
     device = "cuda:0" if gpus else "cpu"
 
     def trainable(config: dict[str, Any]) -> None:
-        _run_trial(function, trial_of(config), device, cluster, storage)
+        _run_trial(function, trial_of(config), device, cluster, storage, shared)
 
     return tune.with_resources(trainable, PlacementGroupFactory([bundle]))
 
 
-def _run_trial(function: WorkerFunction, trial: Trial, device: str, cluster: ClusterConfig, storage: Path) -> None:
+def _run_trial(
+    function: WorkerFunction,
+    trial: Trial,
+    device: str,
+    cluster: ClusterConfig,
+    storage: Path,
+    shared: Storage | None,
+) -> None:
     """Reports while the trial runs; its value or failure is the last report, so that no file has to be shared."""
     from ray import tune
 
@@ -77,13 +92,16 @@ def _run_trial(function: WorkerFunction, trial: Trial, device: str, cluster: Clu
     try:
         if cluster.trial_workers:
             name, workers = f"train-{trial['key']}", cluster.trial_workers
-            value = fit(function, trial, workers, cluster=cluster, name=name, storage=storage, on_report=tell)
+            value, folders = fit(
+                function, trial, workers, cluster=cluster, name=name, storage=storage, shared=shared, on_report=tell
+            )
         else:
             import torch
 
             torch.set_num_threads(cluster.cpus_per_worker)
-            value = function(trial, WorkerContext(device=device, send=tell))
-        final = {VALUE: json.dumps(value)}
+            context = WorkerContext(device=device, send=tell, storage=shared)
+            value, folders = function(trial, context), context.folders
+        final = {VALUE: json.dumps(value), FOLDERS: json.dumps(folders)}
     except Exception as error:
         final = {FAILURE: json.dumps(describe_failure(error))}
     if FAILURE in final:  # Optuna takes a last report with a score for a complete sample
@@ -147,6 +165,7 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
                 seconds=self.final.get(trial.trial_id, {}).get(SECONDS, waited),
                 metrics=self.last.get(trial.trial_id, {}),
                 stopped=value is None and error is None,
+                folders=tuple(json.loads(self.final.get(trial.trial_id, {}).get(FOLDERS, "[]"))),
             )
             self._call(done, result)
 
@@ -170,13 +189,13 @@ def own_metrics(result: dict[str, Any]) -> Metrics:
     }
 
 
-def run_config(name: str, storage: Path, callback: Any, cluster: ClusterConfig) -> Any:
-    """Tune's settings: files below `storage`/ray, nothing printed; a trial whose process died is restarted."""
+def run_config(name: str, storage_path: str, callback: Any, cluster: ClusterConfig) -> Any:
+    """Tune's settings: files below `storage_path`, nothing printed; a trial whose process died is restarted."""
     from ray import tune
 
     return tune.RunConfig(
         name=name,
-        storage_path=str((storage / "ray").resolve()),
+        storage_path=storage_path,
         callbacks=[callback],
         failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
         verbose=0,

@@ -36,6 +36,7 @@ class TrialResult:
         metrics: Its last report.
         stopped: Whether a scheduler ended the trial early.
         kept: Whether it was read from an earlier run instead of run again.
+        folders: The folders of the run that it left in the storage of the cluster.
     """
 
     trial: Trial
@@ -45,6 +46,7 @@ class TrialResult:
     metrics: Metrics = field(default_factory=dict)
     stopped: bool = False
     kept: bool = False
+    folders: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -11,6 +11,7 @@ from fieldshift.cluster.connect import connect, has_ray
 from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.resources import concurrent_trials, local_device, resources
 from fieldshift.cluster.sharing import check_shared
+from fieldshift.cluster.storage import Storage, bring_all, path_of_ray
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
 from fieldshift.cluster.trials import (
@@ -32,6 +33,7 @@ def run_trials(
     cluster: ClusterConfig,
     name: str,
     storage: Path,
+    shared: Storage | None = None,
     on_report: OnTrialReport | None = None,
     on_done: OnDone | None = None,
     resume: bool = False,
@@ -47,6 +49,7 @@ def run_trials(
         trials: Plain values, each with a unique "key" (letters, digits, and ._=+-) that is stable over restarts.
         name: Name of the comparison.
         storage: Finished trials are stored in `storage`/trials/KEY.json, each file written atomically.
+        shared: As for `run_workers`; a trial's folders come to this machine before it is stored as finished.
         on_report: Called with (trial, metrics) in this process for every report.
         on_done: Called with each TrialResult as it ends; stored ones first.
         resume: Reads finished trials from `storage` instead of running them again.
@@ -61,6 +64,7 @@ def run_trials(
 
     def done(result: TrialResult) -> None:
         finished[result.key] = result
+        bring_all(shared, result.folders)
         folder.keep(result)
         if on_done is not None:
             on_done(result)
@@ -80,8 +84,17 @@ def run_trials(
             done(run_trial_here(function, trial, device=device, on_report=forward))
     elif missing:
         with connect(cluster):
-            check_shared(storage.resolve())
-            _run_on_ray(function, missing, cluster=cluster, name=name, storage=storage, on_report=on_report, done=done)
+            check_shared(storage.resolve(), shared)
+            _run_on_ray(
+                function,
+                missing,
+                cluster=cluster,
+                name=name,
+                storage=storage,
+                shared=shared,
+                on_report=on_report,
+                done=done,
+            )
     return [finished[str(trial["key"])] for trial in trials]
 
 
@@ -92,6 +105,7 @@ def _run_on_ray(
     cluster: ClusterConfig,
     name: str,
     storage: Path,
+    shared: Storage | None,
     on_report: OnTrialReport | None,
     done: OnDone,
 ) -> None:
@@ -111,7 +125,7 @@ def _run_on_ray(
 
     listener = trial_listener(trial_of, on_report, end, cluster.max_failures)
     tuner = tune.Tuner(
-        trainable_for(function, trial_of, cluster, held, storage.resolve()),
+        trainable_for(function, trial_of, cluster, held, storage.resolve(), shared),
         param_space={"trial": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent_trials(cluster, held),
@@ -119,7 +133,7 @@ def _run_on_ray(
             trial_dirname_creator=_key,
             reuse_actors=True,
         ),
-        run_config=run_config(name, storage, listener, cluster),
+        run_config=run_config(name, path_of_ray(storage, shared), listener, cluster),
     )
     fit_quietly(tuner, listener)
     if len(ended) < len(trials):

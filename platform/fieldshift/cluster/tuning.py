@@ -14,6 +14,7 @@ from fieldshift.cluster.connect import connect, require_ray
 from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.resources import concurrent_trials, local_device, resources
 from fieldshift.cluster.sharing import check_shared
+from fieldshift.cluster.storage import Storage, bring_all, path_of_ray
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialFolder, TrialResult, agrees, run_trial_here
@@ -61,6 +62,7 @@ def tune_trials(
     cluster: ClusterConfig,
     name: str,
     storage: Path,
+    shared: Storage | None = None,
     fixed: Mapping[str, Any] | None = None,
     seed: int = 0,
     on_report: OnTrialReport | None = None,
@@ -79,6 +81,7 @@ def tune_trials(
         metric: Name of a reported number; higher is better.
         samples: Number of configurations to try, including those that an earlier run finished.
         reports: Number of reports of a trial that runs to its end.
+        shared: As for `run_trials`.
         fixed: Values passed unchanged to every trial.
         seed: Seed of Optuna's sampler.
         resume: Reads finished samples from `storage` and lets Optuna learn from them.
@@ -106,6 +109,7 @@ def tune_trials(
 
     def done(result: TrialResult) -> None:
         finished[result.key] = result
+        bring_all(shared, result.folders)
         folder.keep(result)
         if on_done is not None:
             on_done(result)
@@ -116,8 +120,10 @@ def tune_trials(
         _tune_here(task, kept, missing, cluster=cluster, on_report=on_report, done=done)
     elif missing > 0:
         with connect(cluster):
-            check_shared(storage.resolve())
-            _tune_on_ray(task, kept, missing, cluster=cluster, storage=storage, on_report=on_report, done=done)
+            check_shared(storage.resolve(), shared)
+            _tune_on_ray(
+                task, kept, missing, cluster=cluster, storage=storage, shared=shared, on_report=on_report, done=done
+            )
     results = [finished[key] for key in sorted(finished)]
     complete = [
         result for result in results if result.value is not None and not result.stopped and metric in result.metrics
@@ -239,6 +245,7 @@ def _tune_on_ray(
     *,
     cluster: ClusterConfig,
     storage: Path,
+    shared: Storage | None,
     on_report: OnTrialReport | None,
     done: OnDone,
 ) -> None:
@@ -285,7 +292,7 @@ def _tune_on_ray(
     search = NumberedSearch(space=distributions, metric=task.metric, mode="max", seed=task.seed + first, **known)
     listener = trial_listener(trial_of, on_report, end, cluster.max_failures)
     tuner = tune.Tuner(
-        trainable_for(task.function, trial_of, cluster, held, storage.resolve()),
+        trainable_for(task.function, trial_of, cluster, held, storage.resolve(), shared),
         tune_config=tune.TuneConfig(
             metric=task.metric,
             mode="max",
@@ -296,7 +303,7 @@ def _tune_on_ray(
             max_concurrent_trials=concurrent_trials(cluster, held),
             reuse_actors=True,
         ),
-        run_config=run_config(task.name, storage, listener, cluster),
+        run_config=run_config(task.name, path_of_ray(storage, shared), listener, cluster),
     )
     fit_quietly(tuner, listener)
     if len(ended) < missing:

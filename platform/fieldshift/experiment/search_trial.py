@@ -73,22 +73,23 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
     network = card.build()
     folder = Path(payload["folder"])
     warnings: list[str] = []
-    found = search_policy(
-        network,
-        dataset,
-        load_space(payload["space"]),
-        config,
-        objective=objective_for(dataset.task, len(dataset.classes), dataset.ignore_index),
-        normalise=card.plan().normalise,
-        device=context.device,
-        seed=experiment.seed,
-        folder=folder,
-        report=lambda metrics, step: context.report({**metrics, "pass": float(step)}),
-        progress=lambda line: warnings.append(line) if line.startswith("Warning") else None,
-        resume=True,
-    )
-    if context.rank == 0:
-        found.policy.save(folder / "policy.json")
+    with context.folder(folder) as files:
+        found = search_policy(
+            network,
+            dataset,
+            load_space(payload["space"]),
+            config,
+            objective=objective_for(dataset.task, len(dataset.classes), dataset.ignore_index),
+            normalise=card.plan().normalise,
+            device=context.device,
+            seed=experiment.seed,
+            folder=files,
+            report=lambda metrics, step: context.report({**metrics, "pass": float(step)}),
+            progress=lambda line: warnings.append(line) if line.startswith("Warning") else None,
+            resume=True,
+        )
+        if context.rank == 0:
+            found.policy.save(files / "policy.json")
     return {
         "policy": str(folder / "policy.json"),
         "words": found.policy.describe(),

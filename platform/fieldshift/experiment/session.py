@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fieldshift.cluster.storage import Storage, given_storage, joined
 from fieldshift.console import lasting_output, say
 from fieldshift.errors import UserError
 from fieldshift.experiment.data_record import FILE, keep_record
@@ -31,6 +32,7 @@ ASKED = ("data", "network", "temporal", "space")
 """Options of a run that are labels of all its parts."""
 
 if TYPE_CHECKING:
+    from fieldshift.cluster import ClusterConfig
     from fieldshift.data import DataSet
     from fieldshift.experiment.options import Experiment
 
@@ -109,6 +111,17 @@ class Session:
     def keep(self, view: View) -> None:
         """Writes a saved view of MLflow's pages into the experiment, in place of an earlier one."""
         self.run.tag_experiment(dict([view.tag(int(time.time() * 1000))]))
+
+    def storage(self, cluster: ClusterConfig) -> Storage | None:
+        """The place of this run, or part, in the storage of the cluster, where that has one; wherever the folder is."""
+        if cluster.storage is None:
+            return None
+        parts = (
+            [f"fieldshift-{self.mark}", *self.parts.strip("/").split("/")]
+            if self.parts
+            else [f"fieldshift-{self.mark}"]
+        )
+        return Storage(joined(given_storage(cluster.storage), *parts), str(self.path))
 
     def stage(self, name: str, config: dict[str, Any]) -> Session:
         """Opens a part of this run with its own folder inside this one; it is resumed with the whole.

@@ -66,18 +66,24 @@ class Trial:
 
 def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
     """Trains one arm and scores it on the test split (or held-out images); returns plain values for one row of a comparison."""
+    trial = Trial(**{field.name: payload[field.name] for field in fields(Trial)})
+    with context.folder(trial.folder) as folder:
+        return train_and_score(trial, folder, context)
+
+
+def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[str, Any]:
+    """Implements `run_training_trial`; weights and checkpoint go to `folder`, for which the row names the trial's own."""
     import torch
 
     from fieldshift.data import holdout, write_parts
     from fieldshift.data.augmentation.arms import augmentation
 
-    trial = Trial(**{field.name: payload[field.name] for field in fields(Trial)})
     dataset = Experiment.from_plain(trial.problem).load(trial.data)
     learned_from, scored_on = dataset.train, dataset.test
     if trial.holdout:
         kept, held = holdout(dataset.train, trial.holdout, seed=trial.seed)
         if context.rank == 0:
-            write_parts(Path(trial.folder) / "held_out.json", dataset.digest, learned_from=kept, scored_on=held)
+            write_parts(folder / "held_out.json", dataset.digest, learned_from=kept, scored_on=held)
         learned_from, scored_on = dataset.train.subset(kept), dataset.train.subset(held)
     card = NetworkCard.from_plain(trial.card)
     recipe = Recipe(**trial.recipe)
@@ -97,7 +103,6 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     torch.manual_seed(trial.seed)
     network = card.build()
     cost = network_cost(network, plan.frames, card.channels, card.size, plan.policy)
-    folder = Path(trial.folder)
 
     def score(*, each_map: bool = False) -> Evaluation:
         return evaluate_network(
@@ -161,5 +166,5 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
         "evaluation_seconds": time.perf_counter() - started,
         "devices": context.world,
         "history": trained.history,
-        "folder": str(folder),
+        "folder": trial.folder,
     }

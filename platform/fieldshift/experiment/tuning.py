@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fieldshift.cluster import WorkerContext, tune_trials
-from fieldshift.cluster.context import RunStoppedError
+from fieldshift.cluster import TrialResult, WorkerContext, tune_trials
+from fieldshift.cluster.storage import Storage
 from fieldshift.console import progress, say
 from fieldshift.data import DataSet
 from fieldshift.experiment.budget import TUNED, TuningCost
@@ -61,7 +61,13 @@ def tune_randaugment(
     card = arm_card(first, dataset, TUNED, None, None)
     trial = training_trial(session, first, card, recipe, reading=reading, data=dataset.digest)
     name = f"tune-{trial.key}"
+    shared = session.storage(cluster)
     with placed(cluster, on_ray=workers_of_trials(cluster) > 0), progress("tuning RandAugment", samples) as bar:
+
+        def ended(result: TrialResult) -> None:
+            drop_checkpoints([result], shared)
+            bar.advance(1, f"{result.metrics.get(HELD_OUT_SCORE, 0):.1%} of {result.key}")
+
         tuning = tune_trials(
             run_tuning_trial,
             randaugment_space(),
@@ -71,10 +77,12 @@ def tune_randaugment(
             cluster=cluster,
             name=name,
             storage=session.path / "ray" / name,
+            shared=shared,
             fixed=sample_payload(trial, session.path / "trials" / name),
-            on_done=lambda result: bar.advance(1, f"{result.metrics.get(HELD_OUT_SCORE, 0):.1%} of {result.key}"),
+            on_done=ended,
             resume=session.resume,
         )
+    drop_checkpoints(tuning.results, shared)  # workers of a stopped sample may have written once more
     if tuning.best is None:
         raise RuntimeError(f"No sample of the RandAugment search ran to its end; the first: {tuning.results[0].error}")
     chosen = {number: int(tuning.best.trial[number]) for number in DEFAULTS}
@@ -100,13 +108,23 @@ def run_tuning_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
         policy = NetworkCard.from_plain(card).motions
         assert isinstance(policy, Policy), "motions at places have no common size"
         card = {**card, "policy": plain_policy(policy.scaled(payload["motion"]))}
-    folder = f"{payload['folder']}-{sample_name(payload)}"
-    trial = {**payload, "augmentation": numbers, "recipe": recipe, "card": card, "folder": folder}
-    try:
-        return run_training_trial(trial, context)
-    except RunStoppedError:
-        (Path(folder) / CHECKPOINT).unlink(missing_ok=True)
-        raise
+    trial = {**payload, "augmentation": numbers, "recipe": recipe, "card": card, "folder": str(sample_folder(payload))}
+    return run_training_trial(trial, context)
+
+
+def drop_checkpoints(results: Iterable[TrialResult], shared: Storage | None) -> None:
+    """Removes the checkpoints of samples that were stopped early, which are not continued, from the folder and the storage."""
+    for result in results:
+        if result.stopped:
+            checkpoint = sample_folder(result.trial) / CHECKPOINT
+            checkpoint.unlink(missing_ok=True)
+            if shared is not None:
+                shared.remove(checkpoint)
+
+
+def sample_folder(payload: Mapping[str, Any]) -> Path:
+    """The folder of one sample's files."""
+    return Path(f"{payload['folder']}-{sample_name(payload)}")
 
 
 def sample_name(payload: Mapping[str, Any]) -> str:

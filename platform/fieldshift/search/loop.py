@@ -180,8 +180,8 @@ class Stages:
             self.progress(warning)
             state.warned = True
         hours = device_hours(state.seconds, distributed.world_size())
-        self.report({**row, "cost/device_hours": hours}, state.passes)
         run.save(self.folder)
+        self.report({**row, "cost/device_hours": hours}, state.passes)
 
     def record_decision(self, decision: Decision, seconds: float) -> None:
         """Stores and reports a decision, after which the network is tuned if decisions are left."""
@@ -193,8 +193,8 @@ class Stages:
         tunes = run.config.tune_epochs > 0 and self.selector.rule.measures
         state.tuning, state.tuned = tunes and is_open(run.cell, run.edges_per_node), 0
         self.progress(decision_line(decision))
-        self.report(decision_metrics(decision), state.passes)
         run.save(self.folder)
+        self.report(decision_metrics(decision), state.passes)
 
     def finish(self, phase: str) -> None:
         """Enters the next phase of the stored state."""

@@ -1,0 +1,67 @@
+"""Workers and trials on a real cluster whose files go through a storage apart from the run folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_trials, run_workers
+from fieldshift.cluster.storage import Storage
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
+
+ONE = ClusterConfig(workers=1, gpus_per_worker=0, start_timeout_s=3600)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_cluster() -> Iterator[None]:
+    with connect(ONE):
+        yield
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """A file system that pyarrow reaches through Python, as it does gcsfs or s3fs."""
+    return Storage(f"fsspec+file://{tmp_path}/bucket/run", str(tmp_path / "out"))
+
+
+def counts(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+    """Counts to 3 over reports, and dies once after the second."""
+    with context.folder(payload["folder"]) as folder:
+        state = folder / "state"
+        begun = int(state.read_text()) if state.exists() else 0
+        for number in range(begun + 1, 4):
+            state.write_text(str(number))
+            context.report({"number": float(number)})
+            if number == 2 and begun == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        (folder / "weights").write_text("w")
+        return {"begun": begun, "elsewhere": not Path(payload["folder"]).exists()}
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_lost_worker_resumes_from_the_storage_and_its_files_come_back(storage: Storage, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    payload = {"folder": str(out / "train")}
+    found = run_workers(counts, payload, cluster=ONE, name="train", storage=out / "ray", shared=storage)
+    assert found == {"begun": 2, "elsewhere": True}
+    assert left(out) == ["train/state", "train/weights"]
+    assert [path.name for path in (tmp_path / "bucket/run").iterdir() if path.name != "train"] == ["ray"]
+
+
+def test_a_lost_trial_resumes_from_the_storage_and_its_files_come_back(storage: Storage, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    trials = [{"key": name, "folder": str(out / "trials" / name)} for name in ("one", "two")]
+    cluster = ClusterConfig(gpus_per_worker=0)
+    results = run_trials(counts, trials, cluster=cluster, name="trials", storage=out / "ray", shared=storage)
+    assert [result.value for result in results] == 2 * [{"begun": 2, "elsewhere": True}]
+    assert left(out / "trials") == ["one/state", "one/weights", "two/state", "two/weights"]
+    assert sorted(path.name for path in (out / "ray").rglob("*") if path.is_file()) == ["one.json", "two.json"]
