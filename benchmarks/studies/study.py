@@ -9,6 +9,9 @@ and those of each cell, which replace the shared ones. In a value, `{NAME}` stan
 `{NAME@32}` for the first pictures of that file at 32 x 32 pixels, and `{left-held-out}` and `{top-held-out}` for scenes made
 of training digits alone (`data_files.py`).
 
+`--set recipe.epochs=1 loading.train_limit=2000` tries a study with other options; its numbers then go to the folder of the
+runs, not to the committed ones.
+
 A stopped study continues where it stopped: finished cells are not run again. The raw numbers of every cell, with
 hardware, versions and commit, go to `benchmarks/results/STUDY.json`, cell by cell, without paths of this machine.
 """
@@ -68,6 +71,23 @@ def filled(value: Any, paths: dict[str, str]) -> Any:
         return value
     name = value.partition("{")[2].partition("}")[0]
     return value.replace(f"{{{name}}}", path_of(name, paths))
+
+
+def nested(words: list[str]) -> dict[str, Any]:
+    """Options as OPTION=VALUE, with dots between the names of a group and its option; values as in TOML, else text."""
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals:
+            raise UserError(f"--set {word} has no value; write it as OPTION=VALUE.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        for key in reversed(name.split(".")):
+            value = {key: value}
+        found = merged(found, value)
+    return found
 
 
 def path_of(name: str, paths: dict[str, str]) -> str:
@@ -130,9 +150,9 @@ def keep_commit(run: Path) -> None:
         write_whole(run / COMMIT_FILE, f"{commit()}\n")
 
 
-def keep(study: str, question: str, cell: str, numbers: dict[str, Any]) -> None:
+def keep(folder: Path, study: str, question: str, cell: str, numbers: dict[str, Any]) -> None:
     """Writes the raw numbers of a cell into the study's file, beside those of its other cells."""
-    file = RESULTS / f"{study}.json"
+    file = folder / f"{study}.json"
     cells = json.loads(file.read_text())["cells"] if file.exists() else {}
     cells[cell] = numbers
     order = [name for name in configuration(study)["cells"] if name in cells]
@@ -148,6 +168,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cells", nargs="+", help="the cells to run; by default all")
     parser.add_argument("--data", nargs="+", default=[], metavar="NAME=PATH", help="paths of the data sets")
     parser.add_argument("--at-once", type=int, default=2, help="trials at the same time, one core each; 0 uses no Ray")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="other options, for a trial of a study"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="where the run folders go")
     chosen = parser.parse_args(argv)
     try:
@@ -170,16 +193,24 @@ def run_cells(chosen: argparse.Namespace) -> int:
         if cell not in settings["cells"]:
             raise unknown_name("cell", cell, settings["cells"])
     paths = {"studies": str(HERE), **dict(each.partition("=")[::2] for each in chosen.data)}
+    overrides = nested(chosen.set)
     failed = 0
     for cell in chosen.cells or settings["cells"]:
         options = filled(merged(settings["options"], settings["cells"][cell]), paths)
+        options = merged(options, overrides)
         options["cluster"] = {"trials_at_once": chosen.at_once}
         options["tracking"] = {"enabled": False}
         run = chosen.runs / chosen.study / cell
         keep_commit(run)
         print(f"== {chosen.study}: {cell}", flush=True)
         comparison = compared(options, run)
-        keep(chosen.study, settings["question"], cell, raw_numbers(run, comparison))
+        keep(
+            chosen.runs if overrides else RESULTS,
+            chosen.study,
+            settings["question"],
+            cell,
+            raw_numbers(run, comparison),
+        )
         failed += bool(comparison.failed)
     return 1 if failed else 0
 

@@ -124,6 +124,15 @@ DATA = (
 )  # fmt: skip
 
 
+def test_a_trial_with_other_options_leaves_the_committed_numbers(study: Any, tmp_path: Path) -> None:
+    words = ["small", "--cells", "held-out", "--at-once", "0", "--set", "recipe.epochs=2", "search.criterion=score"]
+    assert study.main(words) == 0
+    assert not (tmp_path / "results").exists()
+    kept = json.loads((tmp_path / "runs" / "studies" / "small.json").read_text())["cells"]["held-out"]["config"]
+    assert (kept["recipe"]["epochs"], kept["recipe"]["batch"], kept["search"]["criterion"]) == (2, 16, "score")
+    assert study.main([*words[:-1], "recipe"]) == 2
+
+
 def test_held_out_scenes_share_no_digit_with_those_for_training() -> None:
     """Found again among the scenes that they were chosen from, by their pixels."""
     held_out = script("data_files").held_out_file("left")
