@@ -48,6 +48,7 @@ def rendered(template: str) -> str:
     environment.globals.update(
         benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
         studies={name: tables.Study.load(name) for name in studies.names()}, selection=selection(),
+        fields=json.loads((HERE / "results" / "fields.json").read_text()),
     )  # fmt: skip
     return environment.get_template(template).render()
 

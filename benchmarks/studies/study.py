@@ -194,25 +194,28 @@ def run_cells(chosen: argparse.Namespace) -> int:
             raise unknown_name("cell", cell, settings["cells"])
     paths = {"studies": str(HERE), **dict(each.partition("=")[::2] for each in chosen.data)}
     overrides = nested(chosen.set)
-    failed = 0
+    unfinished = []
     for cell in chosen.cells or settings["cells"]:
-        options = filled(merged(settings["options"], settings["cells"][cell]), paths)
-        options = merged(options, overrides)
-        options["cluster"] = {"trials_at_once": chosen.at_once}
-        options["tracking"] = {"enabled": False}
-        run = chosen.runs / chosen.study / cell
-        keep_commit(run)
         print(f"== {chosen.study}: {cell}", flush=True)
-        comparison = compared(options, run)
-        keep(
-            chosen.runs if overrides else RESULTS,
-            chosen.study,
-            settings["question"],
-            cell,
-            raw_numbers(run, comparison),
-        )
-        failed += bool(comparison.failed)
-    return 1 if failed else 0
+        try:
+            options = filled(merged(settings["options"], settings["cells"][cell]), paths)
+            options = merged(options, overrides)
+            options["cluster"] = {"trials_at_once": chosen.at_once}
+            options["tracking"] = {"enabled": False}
+            run = chosen.runs / chosen.study / cell
+            keep_commit(run)
+            comparison = compared(options, run)
+        except UserError as error:
+            print(f"error: {cell}: {error}", file=sys.stderr)
+            unfinished.append(cell)
+            continue
+        numbers = raw_numbers(run, comparison)
+        keep(chosen.runs if overrides else RESULTS, chosen.study, settings["question"], cell, numbers)
+        if comparison.failed:
+            unfinished.append(cell)
+    if unfinished:
+        print(f"not finished: {', '.join(unfinished)}", file=sys.stderr)
+    return 2 if unfinished else 0
 
 
 if __name__ == "__main__":
