@@ -1,4 +1,4 @@
-"""The data files that the studies make: held-out scenes of digit pairs, and pictures at other sizes. Each is made once.
+"""The data files that the studies make: held-out training data, and pictures at other sizes. Each is made once.
 
 Held-out scenes are those of `fieldshift.data.published.digit_pairs` for training. Two thirds of their 1,200 source digits
 are for training and one third is held out; a scene whose two digits belong to different parts is dropped. So settings can
@@ -7,6 +7,7 @@ be chosen without the test data.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torchvision.transforms.v2 import functional
 
 from fieldshift.cache_folder import cache_folder
 from fieldshift.data.published.digit_pairs import scenes, source_digits
-from fieldshift.whole_file import whole_file
+from fieldshift.whole_file import whole_file, write_whole
 
 DRAWN, TRAIN = 6000, 2000
 FIRST = {"train": 6000, "test": 4000}
@@ -40,6 +41,25 @@ def held_out_file(axis: str) -> Path:
         arrays[f"{part}_images"] = drawn["images"][chosen, 0]
         arrays[f"{part}_labels"] = drawn["labels"][chosen]
     return saved(file, arrays)
+
+
+def held_out_scenes(folder: str) -> Path:
+    """A folder in VOC's layout whose validation scenes are a fifth of the training scenes of `folder`.
+
+    The scenes of CamVid are frames of a few drives in their order, so the last fifth of the list is held out.
+    """
+    given = Path(folder).resolve()
+    made = cache_folder() / f"{given.name}-held-out-1"
+    names = (given / "ImageSets" / "Segmentation" / "train.txt").read_text().split()
+    cut = len(names) - len(names) // 5
+    for part in ("JPEGImages", "SegmentationClass"):
+        if not (made / part).exists():
+            shutil.copytree(given / part, made / part)
+    if (given / "classes.txt").exists():
+        shutil.copy(given / "classes.txt", made)
+    for part, chosen in (("train", names[:cut]), ("val", names[cut:])):
+        write_whole(made / "ImageSets" / "Segmentation" / f"{part}.txt", "".join(f"{name}\n" for name in chosen))
+    return made
 
 
 def resized_file(file: str, side: int) -> Path:

@@ -6,8 +6,9 @@
 
 A configuration is a TOML file beside this script: the question, the options of `fieldshift compare` that all cells share,
 and those of each cell, which replace the shared ones. In a value, `{NAME}` stands for the path given as `--data NAME=PATH`,
-`{NAME@32}` for the first pictures of that file at 32 x 32 pixels, and `{left-held-out}` and `{top-held-out}` for scenes made
-of training digits alone (`data_files.py`).
+`{NAME@32}` for the first pictures of that file at 32 x 32 pixels, `{NAME-held-out}` for a folder in VOC's layout with a
+fifth of its training scenes held out, and `{left-held-out}` and `{top-held-out}` for scenes made of training digits alone
+(`data_files.py`).
 
 `--set recipe.epochs=1 loading.train_limit=2000` tries a study with other options; its numbers then go to the folder of the
 runs, not to the committed ones.
@@ -36,12 +37,13 @@ from pipelines.comparison import Comparison
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
 COMMIT_FILE = "commit"
+HELD_OUT = ("left-held-out", "top-held-out")
 NOT_KEPT = ("folder", "history", "key")
 """Columns of a row that belong to one machine, or that are of no use without the run folder."""
 
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # the studies' own networks and data, and what benchmarks share
 
-from data_files import held_out_file, resized_file  # noqa: E402
+from data_files import held_out_file, held_out_scenes, resized_file  # noqa: E402
 from record import commit  # noqa: E402
 
 
@@ -94,11 +96,13 @@ def path_of(name: str, paths: dict[str, str]) -> str:
     """The path that a name between braces stands for. Raises UserError where it was not given."""
     if name in paths:
         return paths[name]
-    if name.endswith("-held-out"):
+    if name in HELD_OUT:
         return str(held_out_file(name.removesuffix("-held-out")))
-    file, resized, side = name.partition("@")
+    file, resized, side = name.removesuffix("-held-out").partition("@")
     if file not in paths:
         raise UserError(f"This study reads the data set '{file}'; give its path with --data {file}=PATH.")
+    if name.endswith("-held-out"):
+        return str(held_out_scenes(paths[file]))
     return str(resized_file(paths[file], int(side))) if resized else paths[file]
 
 

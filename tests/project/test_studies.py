@@ -120,7 +120,8 @@ def test_committed_configurations_are_whole(file: Path) -> None:
 
 
 DATA = (
-    "camvid", "cifar10", "fashion-mnist", "left-held-out", *(f"cifar10@{side}" for side in (16, 24, 32, 48, 64)),
+    "camvid", "camvid-held-out", "cifar10", "fashion-mnist", "left-held-out",
+    *(f"cifar10@{side}" for side in (16, 24, 32, 48, 64)),
 )  # fmt: skip
 
 
