@@ -70,7 +70,7 @@ def train(
     numbers = augmentation_numbers(randaugment, chosen)
     experiment.check_names()
     recipe.check(cluster.workers, here=cluster.address is None)
-    check_elastic(cluster, recipe.batch, "--recipe.batch")
+    check_elastic(cluster, recipe.batch, "--recipe.batch", recipe.accumulate)
     settings = experiment.settings(arm=chosen, space=space, average_copies=tta_copies, align=align, recipe=recipe)
     settings |= {"randaugment": randaugment} if randaugment is not None else {}
     check_folder(experiment.out, "train", settings, experiment.resume)

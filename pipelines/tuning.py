@@ -100,7 +100,7 @@ def tune(
     if over is None and not isinstance(found, Policy):  # motions at several places have no common size
         tuned = [name for name in tuned if name != "motion"]
     largest = largest_motion(found) if "motion" in tuned else MOTION_FACTORS[1]
-    step = smallest_step(learned_images(dataset), recipe.batch, workers, recipe.sync_batch_norm)
+    step = smallest_step(learned_images(dataset), recipe.batch, workers, recipe.sync_batch_norm, recipe.accumulate)
     card = checked_card(experiment, dataset, chosen, found, None, step=step)
     config = settings | {"policy": plain_policy(found)}
     tags = {"arm": chosen, "form": card.form, "data": experiment.data, "network": experiment.network}

@@ -31,6 +31,9 @@ IN_JOB = "FIELDSHIFT_JOB"
 NAMED = "run folder:"
 """What precedes the absolute path of the run folder in a job's output."""
 
+IMPLIED = {"accumulate": 1}
+"""Options that earlier versions did not have, with the values that they ran with."""
+
 # Options that may change on resume: where a run executes and is recorded, and how many samples a tuning tries.
 NOT_HASHED = frozenset({"out", "resume", "cluster", "tracking", "samples"})
 
@@ -232,7 +235,7 @@ def first_difference(held: dict[str, Any], asked: dict[str, Any], prefix: str = 
         if not prefix and name in NOT_HASHED:
             continue
         old, new = held.get(name), asked.get(name)
-        if name not in held and new is False:  # a flag that the run's version did not have
+        if name not in held and is_implied(name, new):
             continue
         if isinstance(old, dict) and isinstance(new, dict):
             inner = first_difference(old, new, f"{prefix}{name}.")
@@ -241,6 +244,11 @@ def first_difference(held: dict[str, Any], asked: dict[str, Any], prefix: str = 
         elif old != new:
             return f"{prefix}{name} is {old} there, {new} here"
     return ""
+
+
+def is_implied(name: str, value: object) -> bool:
+    """Whether runs of versions without an option ran as with this value of it: a flag that is off, or one of IMPLIED."""
+    return value is False or (name in IMPLIED and IMPLIED[name] == value)
 
 
 def read_result(folder: Path) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def test_an_elastic_run_needs_a_batch_that_every_number_of_workers_divides() -> 
     check_elastic(ClusterConfig(workers=4), 63, "--recipe.batch")
     with pytest.raises(UserError, match=r"--recipe.batch is 64, .* a multiple of 12, such as --recipe.batch 60"):
         check_elastic(elastic, 64, "--recipe.batch")
+    check_elastic(elastic, 48, "--recipe.batch", 4)
+    with pytest.raises(UserError, match=r"divide it into 2 micro-batches each; give a multiple of 24, .* 48\."):
+        check_elastic(elastic, 60, "--recipe.batch", 2)
     with pytest.raises(UserError, match="min_workers is for search and train"):
         check_trials_fit(elastic)
     with pytest.raises(UserError, match="must be from 1 to cluster.workers, which is 2"):

@@ -147,7 +147,8 @@ def test_a_kept_trial_is_taken_where_all_that_it_recorded_is_the_same(
 
 def test_a_kept_trial_agrees_with_one_that_only_has_new_switches_off() -> None:
     recorded = {"key": "a", "recipe": {"epochs": 3}}
-    assert agrees(recorded, {"key": "a", "recipe": {"epochs": 3, "shared": False}, "data": "digest"})
+    assert agrees(recorded, {"key": "a", "recipe": {"epochs": 3, "shared": False, "accumulate": 1}, "data": "digest"})
+    assert not agrees(recorded, {"key": "a", "recipe": {"epochs": 3, "accumulate": 2}})
     assert not agrees(recorded, {"key": "a", "recipe": {"epochs": 3, "shared": True}})
     assert not agrees(recorded, {"key": "a", "recipe": {"epochs": 3, "crop": 0}})
     assert not agrees(recorded, {"key": "a", "recipe": {}})

@@ -214,6 +214,7 @@ def test_weight_decay_spares_biases_and_scales() -> None:
     [
         ({"epochs": 0}, "recipe.epochs is 0"),
         ({"batch": 0}, "recipe.batch is 0"),
+        ({"accumulate": 0}, "recipe.accumulate is 0"),
         ({"learning_rate": 0.0}, "recipe.learning_rate is 0.0"),
         ({"learning_rate": float("nan")}, "recipe.learning_rate is nan"),
         ({"label_smoothing": 1.0}, "recipe.label_smoothing is 1.0"),

@@ -14,6 +14,7 @@ from fieldshift.cluster.context import Metrics, RunStoppedError
 from fieldshift.cluster.reports import failure_text
 from fieldshift.cluster.train import WorkerFunction, run_here
 from fieldshift.errors import UserError
+from fieldshift.run_folder import is_implied
 from fieldshift.seals import SealError, values_digest
 from fieldshift.whole_file import write_whole
 
@@ -131,8 +132,12 @@ class TrialFolder:
 
 
 def agrees(recorded: Trial, asked: Trial) -> bool:
-    """Whether a stored trial matches the requested one; values not recorded by older versions match, flags default to off."""
-    known = {name: value for name, value in asked.items() if name in recorded or not (name in LATER or value is False)}
+    """Whether a stored trial matches the requested one; values not recorded by older versions match as `is_implied`."""
+    known = {
+        name: value
+        for name, value in asked.items()
+        if name in recorded or not (name in LATER or is_implied(name, value))
+    }
     return known.keys() == recorded.keys() and all(
         agrees(recorded[name], value)
         if isinstance(value, dict) and isinstance(recorded[name], dict)

@@ -41,10 +41,13 @@ class NormedBatch:
     synchronised: bool = False
 
 
-def smallest_step(samples: int, batch: int, workers: int, synchronised: bool | None = False) -> NormedBatch:
-    """The smallest step of an epoch over `samples` images; `synchronised`: over all workers together."""
-    shared_by = 1 if synchronised else max(workers, 1)
-    return NormedBatch(max(1, min(batch, samples) // shared_by), bool(synchronised))
+def smallest_step(
+    samples: int, batch: int, workers: int, synchronised: bool | None = False, accumulate: int = 1
+) -> NormedBatch:
+    """The smallest micro-batch of an epoch over `samples` images; `synchronised`: over all workers together."""
+    whole, sharing = min(batch, samples), max(workers, 1)
+    pieces = max(1, min(accumulate, whole // sharing))
+    return NormedBatch(max(1, whole // pieces // (1 if synchronised else sharing)), bool(synchronised))
 
 
 def training_step(dataset: DataSet, recipe: Recipe, workers: int) -> NormedBatch:
@@ -57,7 +60,7 @@ def training_step(dataset: DataSet, recipe: Recipe, workers: int) -> NormedBatch
             f"{steps * recipe.epochs} in all, which is little to learn from; --recipe.batch {smaller} makes "
             f"{images // smaller} per epoch"
         )
-    return smallest_step(len(dataset.train), recipe.batch, workers, recipe.sync_batch_norm)
+    return smallest_step(len(dataset.train), recipe.batch, workers, recipe.sync_batch_norm, recipe.accumulate)
 
 
 def search_step(dataset: DataSet, search: SearchConfig, workers: int) -> NormedBatch:

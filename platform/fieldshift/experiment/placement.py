@@ -42,15 +42,19 @@ def may_use_ray(cluster: ClusterConfig) -> bool:
     return cluster.trials_at_once != 0 and importlib.util.find_spec("ray") is not None
 
 
-def check_elastic(cluster: ClusterConfig, batch: int, option: str) -> None:
-    """Raises UserError where the batch cannot be shared equally by every number of workers of an elastic run."""
+def check_elastic(cluster: ClusterConfig, batch: int, option: str, accumulate: int = 1) -> None:
+    """Raises UserError where the batch cannot be shared equally by every number of workers of an elastic run.
+
+    Each worker divides its part into `accumulate` micro-batches.
+    """
     if cluster.min_workers is None:
         return
-    shared = math.lcm(*range(cluster.min_workers, cluster.workers + 1))
+    shared = math.lcm(*range(cluster.min_workers, cluster.workers + 1)) * accumulate
     if batch % shared:
+        parts = f" into {accumulate} micro-batches each" if accumulate > 1 else ""
         raise UserError(
             f"{option} is {batch}, but every number of workers from {cluster.min_workers} (cluster.min_workers) to "
-            f"{cluster.workers} has to divide it; give a multiple of {shared}, such as {option} "
+            f"{cluster.workers} has to divide it{parts}; give a multiple of {shared}, such as {option} "
             f"{max(shared, batch - batch % shared)}."
         )
 

@@ -20,6 +20,7 @@ from fieldshift.data import Split
 from fieldshift.errors import UserError
 from fieldshift.networks import VideoNetwork
 from fieldshift.training import distributed
+from fieldshift.training.accumulation import gradients_shared, micro_batch_count, micro_batches
 from fieldshift.training.batch_statistics import synchronise_batch_norm
 from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
 from fieldshift.training.clock import device_clock
@@ -35,6 +36,7 @@ from fieldshift.training.step import (
     forward,
     layers_draw_from,
     precision_of,
+    share_of_loss,
     use_channels_last,
 )
 
@@ -86,7 +88,8 @@ def train_network(
 ) -> TrainedNetwork:
     """Trains `network` in place on `split` and returns it with its history.
 
-    `recipe.batch` is the global batch: with several workers each takes its slice of the same batches. With
+    `recipe.batch` is the global batch: with several workers each takes its slice of the same batches, and computes it in
+    `recipe.accumulate` micro-batches. Without BatchNorm the update does not depend on their number, up to rounding. With
     `checkpoint` the state is written after every epoch, and `resume` continues from there; k + k epochs equal 2k.
     Raises UserError for a loss that is not finite, naming epoch, step and the images' indices, at the end of the log
     interval (`loss_log.READ_EVERY` steps, or the epoch); the last checkpoint is kept.
@@ -104,6 +107,7 @@ def train_network(
         first_epoch = restore(checkpoint, trained, optimizer, schedule)
     split = split.to(device)
     model = wrapped(network, split, plan=plan, recipe=recipe, seed=seed, device=device)
+    pieces = micro_batch_count(len(split), recipe.batch, recipe.accumulate)
 
     for epoch in range(first_epoch, recipe.epochs):
         started, device_started = time.perf_counter(), device_clock(device)
@@ -115,20 +119,22 @@ def train_network(
                 epoch_batches(split, recipe.batch, seed=seed, epoch=epoch, device=device)
             ):
                 video, targets = plan.training_video(images, targets, draw_seed(seed, epoch, step))
-                with autocast:
-                    fused, auxiliary = forward(model, network, video, plan if align else None)
-                    loss = objective.loss(fused, targets)
-                    if auxiliary is not None:
-                        loss = loss + recipe.auxiliary_weight * objective.loss(auxiliary, targets)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss, counted = torch.zeros((), device=device), objective.counted(targets).clamp(min=1)
+                for number, (part, labels) in enumerate(micro_batches(video, targets, pieces), start=1):
+                    with gradients_shared(model, number == pieces):
+                        with autocast:
+                            fused, auxiliary = forward(model, network, part, plan if align else None)
+                            share = share_of_loss(objective, fused, auxiliary, labels, counted, recipe.auxiliary_weight)
+                        share.backward()
+                    loss = loss + share.detach()
+                    score.update(fused.detach().float(), labels)
                 if recipe.clip_norm > 0:
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
                 schedule.step()
-                loss_sum += loss.detach() * len(images)
+                loss_sum += loss * len(images)
                 images_seen += len(images)
-                score.update(fused.detach().float(), targets)
                 losses.add("training", loss, indices)
         losses.read()
         check_weights(network.parameters(), f"The weights after epoch {epoch + 1} are not finite{ADVICE}")

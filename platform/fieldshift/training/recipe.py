@@ -17,6 +17,7 @@ class Recipe:
     Attributes:
         epochs: passes over the training images.
         batch: images per step, over all workers together.
+        accumulate: micro-batches that each worker computes its part of a batch in, to need less memory (gradient accumulation).
         optimizer: adamw or sgd (Nesterov momentum 0.9).
         learning_rate: the peak step size.
         weight_decay: decoupled (adamw) or L2 (sgd); not applied to biases and normalisation.
@@ -35,6 +36,7 @@ class Recipe:
 
     epochs: int = 12
     batch: int = 64
+    accumulate: int = 1
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 6e-3
     weight_decay: float = 5e-3
@@ -55,6 +57,8 @@ class Recipe:
             raise UserError(f"recipe.epochs is {self.epochs}, but must be at least 1.")
         if self.batch < 1:
             raise UserError(f"recipe.batch is {self.batch}, but must be at least 1.")
+        if self.accumulate < 1:
+            raise UserError(f"recipe.accumulate is {self.accumulate}, but must be at least 1.")
         if not self.learning_rate > 0:
             raise UserError(f"recipe.learning_rate is {self.learning_rate}, but must be above 0.")
         check_learning("recipe", flip=self.flip, crop=self.crop, scale=self.scale, label_smoothing=self.label_smoothing)
@@ -64,7 +68,12 @@ class Recipe:
 
     def check(self, workers: int, *, here: bool) -> None:
         """Raises UserError if `workers` cannot share the batch or, `here` on this machine, nothing can be compiled."""
-        check_batch(self.batch, workers)
+        check_batch(self.batch, workers, self.accumulate)
+        if self.compile and self.accumulate > 1 and workers > 1:
+            raise UserError(
+                f"--recipe.accumulate {self.accumulate} and --recipe.compile cannot be combined with {workers} workers, which "
+                "share gradients after the last micro-batch only; leave one out."
+            )
         if self.sync_batch_norm:
             check_synchronised("recipe", workers)
             if self.compile:
@@ -109,8 +118,15 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def check_batch(batch: int, workers: int) -> None:
-    """Raises UserError if `workers` cannot share a global batch of `batch` images equally."""
+def check_batch(batch: int, workers: int, accumulate: int = 1) -> None:
+    """Raises UserError if `workers` cannot share a global batch of `batch` images equally, in `accumulate` parts each."""
+    parts = max(workers, 1) * accumulate
+    if accumulate > 1 and batch % parts:
+        each = f" for each of {workers} workers" if workers > 1 else ""
+        raise UserError(
+            f"A batch of {batch} cannot be divided equally into {accumulate} micro-batches{each} (recipe.accumulate); "
+            f"give a multiple of {parts}, such as --recipe.batch {max(parts, batch - batch % parts)}."
+        )
     if workers > 1 and batch % workers:
         nearest = max(workers, batch - batch % workers)
         raise UserError(

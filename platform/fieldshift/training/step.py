@@ -14,6 +14,7 @@ from fieldshift.errors import UserError
 from fieldshift.networks import VideoNetwork
 from fieldshift.training import distributed
 from fieldshift.training.frames import FramePlan
+from fieldshift.training.objectives import Objective
 from fieldshift.training.recipe import Recipe
 
 
@@ -29,6 +30,17 @@ def forward(
         frame_logits, auxiliary = logits
         return network.fuse(frame_logits, matrices), network.fuse(auxiliary, matrices)
     return network.fuse(logits, matrices), None
+
+
+def share_of_loss(
+    objective: Objective, fused: Tensor, auxiliary: Tensor | None, targets: Tensor, counted: Tensor, weight: float
+) -> Tensor:
+    """The part of a batch's mean loss that these logits contribute, where the batch has `counted` targets.
+
+    `weight` is that of the auxiliary head, if there is one.
+    """
+    share = objective.loss(fused, targets, "sum") / counted
+    return share if auxiliary is None else share + weight * objective.loss(auxiliary, targets, "sum") / counted
 
 
 def epoch_batches(
