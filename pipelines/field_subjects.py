@@ -222,7 +222,7 @@ def trained_folder(run: str, tracking: TrackingConfig) -> Path:
     """The folder of a run, itself given as a folder or as an MLflow run id."""
     if Path(run).exists() or not _RUN_ID.fullmatch(run):
         return Path(run)
-    from fieldshift.tracking.addresses import sqlite_address
+    from fieldshift.tracking.addresses import is_sqlite, sqlite_address, sqlite_file
     from fieldshift.tracking.store import FOLDER_TAG, KEY_TAG, client_for
 
     stores = (
@@ -233,9 +233,8 @@ def trained_folder(run: str, tracking: TrackingConfig) -> Path:
             tags = client_for(uri).get_run(run).data.tags
         except Exception:  # not in this store, or a store of something else
             continue
-        home = Path(
-            uri.removeprefix("sqlite:///").partition("?")[0]
-        ).parent  # what its own folder holds is named from there
+        if is_sqlite(uri):  # what its own folder holds is named from there
+            home = sqlite_file(uri).parent
         folder = home / tags[FOLDER_TAG] if FOLDER_TAG in tags else folder_of_key(tags.get(KEY_TAG, ""))
         if folder is None or not folder.is_dir():
             raise UserError(

@@ -119,6 +119,16 @@ class StudyPlan:
         experiment, plan, cluster = self.experiment, self.comparison, self.experiment.cluster
         if self.frame_seeds < 1:
             raise UserError(f"--frame_seeds is {self.frame_seeds}, but must be at least 1.")
+        if self.frame_seeds > len(plan.seeds):
+            raise UserError(
+                f"--frame_seeds is {self.frame_seeds}, but the frame sweep uses seeds of the comparison, and --seeds is "
+                f"{len(plan.seeds)}; give --frame_seeds {len(plan.seeds)} or fewer, or more --seeds."
+            )
+        if self.form == "folded" and self.frame_counts is not None and min(self.frame_counts) < FEWEST:
+            raise UserError(
+                f"--frame_counts holds {min(self.frame_counts)}, but --form folded needs a frame to either side of the "
+                f"reference; give {FEWEST} or more."
+            )
         check_copies(plan.copies)
         check_tuning(plan.tuning_samples, plan.arms)
         self.search.check(self.search_workers)

@@ -114,7 +114,7 @@ def study(  # noqa: PLR0913 - the options of a command
         frame_counts: numbers of frames in the frame sweep, in the folded form those from 3 on; by default 1 3 5, and 3 5 7.
         stages: stages to run, by default all: search, compare, frames, receptive-field, report.
         seeds: number of seeds for each arm.
-        frame_seeds: number of seeds for each number of frames.
+        frame_seeds: number of seeds for each number of frames, at most `seeds`.
         tta_copies: augmented copies for test-time augmentation (TTA) of arms with a 2D augmentation, whose score is then the
             one with TTA: copies + 1 single-frame passes, or as many views of a video of T frames as fit into them (with one
             view the plain score counts); 0 turns TTA off.

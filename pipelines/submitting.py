@@ -39,14 +39,7 @@ def submit(
     known = [name.replace("_", "-") for name in pipelines.HOMES]
     if command[0] not in known:
         raise unknown_name("command", command[0], known)
-    for number, word in enumerate(command):
-        option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        if "://" in value and holds_password(value):
-            name = option if equals else command[number - 1] if number else word
-            raise UserError(
-                f"{name} holds a password, which Ray's list of jobs would show; leave it out of the address, and pass a"
-                " variable that has it with --env, such as --env PGPASSWORD."
-            )
+    check_words(command[0], command[1:])
     passed = passed_on(env or [])
     with job_stays(address):
         outcome = submit_job(
@@ -61,6 +54,23 @@ def submit(
 
 
 submit.positional = "command"  # type: ignore[attr-defined]
+
+
+def check_words(command: str, words: list[str]) -> None:
+    """Raises UserError for an option that the command does not have, and for a value that holds a password."""
+    import pipelines
+    from fieldshift.arguments import given_texts, normalise, option_kinds
+
+    function = getattr(pipelines, command.replace("-", "_"))
+    options, loose = normalise(words, option_kinds(function), getattr(function, "positional", None))
+    given = [(option.partition("=")[0], option.partition("=")[2]) for option in options]
+    for name, value in [*given, *((word, word) for word in loose or ())]:
+        if any("://" in text and holds_password(text) for text in given_texts(value)):
+            where = name if name.startswith("--") else "A word of the command"
+            raise UserError(
+                f"{where} holds a password, which Ray's list of jobs would show; leave it out of the address, and pass a"
+                " variable that has it with --env, such as --env PGPASSWORD."
+            )
 
 
 def jobs(*, address: str) -> int:

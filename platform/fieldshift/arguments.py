@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -176,6 +176,25 @@ def list_text(items: list[str]) -> str:
         return items[0]
     words = [word for item in items for word in re.split(r",(?! )", item) if word]
     return json.dumps([int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words])
+
+
+def given_texts(value: str) -> list[str]:
+    """All texts in the value of an option as the parser reads it: those in a list or a group of options, or itself."""
+    import yaml
+
+    def texts(part: object) -> Iterator[str]:
+        if isinstance(part, dict):
+            part = list(part.values())
+        if isinstance(part, list):
+            for each in part:
+                yield from texts(each)
+        elif isinstance(part, str):
+            yield part
+
+    try:
+        return [value, *texts(yaml.safe_load(value))]
+    except yaml.YAMLError:
+        return [value]
 
 
 def explain(message: str, known: Iterable[str] = ()) -> str:

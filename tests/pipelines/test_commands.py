@@ -162,6 +162,7 @@ def test_segmentation_trains_with_the_same_commands(policy: Path, tmp_path: Path
     assert read_result(tmp_path / "run")["row"]["score_name"] == "mIoU"
 
 
+JOB, SECRET = ["--address", "http://127.0.0.1:1", "--"], "postgresql://me:hunter2@host/db"
 MISTAKES = {
     "data set": (["train", "--data", "digit-pairs-lef"], "Did you mean 'digit-pairs-left'"),
     "space": (["search", "--space", "affine-cel"], "Did you mean 'affine-cell'"),
@@ -173,6 +174,11 @@ MISTAKES = {
     "budget": (["compare", "--budgets", "equal-epoch"], "Did you mean 'equal-epochs'"),
     "frames": (["train", "--frames", "0"], "--frames is 0"),
     "frame counts": (["study", "--frame_counts", "3", "0"], "--frame_counts holds 0"),
+    "frame seeds": (
+        ["study", "--frame_seeds", "7"],
+        "--frame_seeds is 7, but the frame sweep uses seeds of the comparison",
+    ),
+    "folded frame counts": (["study", "--form", "folded", "--frame_counts", "2", "5"], "--frame_counts holds 2"),
     "seeds": (["study", "--seeds", "0"], "--seeds is 0"),
     "batch": (["train", "--cluster.workers", "2", "--recipe.batch", "63"], "cannot be shared equally by 2 workers"),
     "search batch": (
@@ -232,6 +238,13 @@ MISTAKES = {
     "no runs": (["compare-fields"], "--runs is required"),
     "option of another command": (["receptive-field", "--runs", "a"], "fieldshift compare-fields --runs"),
     "explanation by search": (["search", "--explain", "a.json"], "fieldshift explain POLICY"),
+    "submitted option": (["submit", *JOB, "train", "--recipe.epoch", "3"], "Did you mean --recipe.epochs?"),
+    "submitted password": (["submit", *JOB, "train", "--uri", SECRET], "--tracking.uri holds a password"),
+    "submitted password of a group": (
+        ["submit", *JOB, "train", f"--tracking={{uri: '{SECRET}'}}"],
+        "--tracking holds a password",
+    ),
+    "submitted password of a list": (["submit", *JOB, "compare", "--arms", "none", SECRET], "--arms holds a password"),
     "nothing to submit": (["submit", "--address", "http://127.0.0.1:1"], "no command to submit"),
 }
 
@@ -246,6 +259,7 @@ def test_a_mistake_is_one_line_and_status_2(
     error = capsys.readouterr().err
     assert error.count("\n") == 1, error
     assert said in error
+    assert "hunter2" not in error
     assert list(tmp_path.iterdir()) == []
 
 

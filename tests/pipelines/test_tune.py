@@ -11,7 +11,9 @@ import pytest
 
 import fieldshift.experiment.tuning
 from fieldshift.cli import main
-from fieldshift.experiment.tuning import sample_name
+from fieldshift.cluster import TrialResult
+from fieldshift.cluster.storage import Storage
+from fieldshift.experiment.tuning import drop_checkpoints, sample_name
 from fieldshift.motions import Policy
 from fieldshift.tracking.store import client_for
 from pipelines.tuning import largest_motion, tunable
@@ -58,6 +60,26 @@ def test_samples_are_continued_and_the_best_is_the_best_of_the_complete(tmp_path
     (first_sample,) = (tmp_path / "t/trials").glob("tune-sample-000-*")
     learned = json.loads((first_sample / "held_out.json").read_text())
     assert len(learned["scored_on"]) == 16  # a fifth of 80
+
+
+def test_samples_that_were_stopped_early_keep_no_checkpoint(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path}/bucket", str(tmp_path / "out"))
+    payload = {"folder": str(tmp_path / "out" / "trials" / "tune"), "learning_rate": 0.1}
+    results = [
+        TrialResult(
+            trial={**payload, "key": f"sample-{number:03d}"}, value=None, error=error, seconds=1.0, stopped=not error
+        )
+        for number, error in enumerate((None, "it failed"))
+    ]
+    places = [tmp_path / place / "trials" for place in ("out", "bucket")]
+    for place in places:
+        for result in results:
+            (place / f"tune-{sample_name(result.trial)}").mkdir(parents=True)
+            (place / f"tune-{sample_name(result.trial)}" / "checkpoint.pt").write_text("c")
+    for _ in range(2):
+        drop_checkpoints(results, storage)
+    left = [path for place in places for path in place.rglob("checkpoint.pt")]
+    assert [path.parent.name.rpartition("-")[0] for path in left] == 2 * ["tune-sample-001"]
 
 
 def test_samples_that_a_killed_process_left_open_fail(tmp_path: Path, policy: Path) -> None:

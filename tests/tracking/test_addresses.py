@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 
 from fieldshift.tracking import TrackingConfig
-from fieldshift.tracking.addresses import SQLITE_WAIT_S, quoted_condition, sqlite_address
+from fieldshift.tracking.addresses import SQLITE_WAIT_S, is_sqlite, quoted_condition, sqlite_address, sqlite_file
 from fieldshift.tracking.store import client_for, open_store
 
 FOLDERS = (
@@ -43,6 +43,26 @@ def test_the_address_leads_to_the_file(name: str, tmp_path: Path) -> None:
     with sqlite3.connect(folder / "mlflow.db") as database:
         assert database.execute("select word from words").fetchall() == [("here",)]
     database.close()
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_file_is_read_back_from_the_address(name: str, tmp_path: Path) -> None:
+    address = sqlite_address(tmp_path / name / "mlflow.db")
+    assert is_sqlite(address)
+    assert sqlite_file(address) == tmp_path / name / "mlflow.db"
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "100%"])
+def test_mlflow_leaves_nothing_in_the_current_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    store = open_store(TrackingConfig(), tmp_path / name)
+    store.run("fieldshift", name, key=name).close("FINISHED")
+    assert store.is_local
+    assert list((tmp_path / "here").iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "here"])
 
 
 @pytest.mark.parametrize("name", ["plain", "a?b"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 SQLITE_WAIT_S = 60
 
@@ -16,7 +16,24 @@ def sqlite_address(database: Path) -> str:
     from sqlalchemy.engine import URL
 
     query = {"uri": "true", "timeout": str(SQLITE_WAIT_S)}
-    return URL.create("sqlite", database=f"file:{quote(path)}", query=query).render_as_string(hide_password=False)
+    # With the driver's name, because MLflow takes what follows sqlite:/// for the path of a folder to create.
+    return URL.create("sqlite+pysqlite", database=f"file:{quote(path)}", query=query).render_as_string(
+        hide_password=False
+    )
+
+
+def is_sqlite(address: str) -> bool:
+    """Whether an address is that of a SQLite store."""
+    return address.startswith(("sqlite:", "sqlite+"))
+
+
+def sqlite_file(address: str) -> Path:
+    """The file of a SQLite store, as `sqlite_address` named it or a user did."""
+    from sqlalchemy.engine import make_url
+
+    url = make_url(address)
+    path = url.database or ""
+    return Path(unquote(path.removeprefix("file:")) if "uri" in url.query else path)
 
 
 def quoted_condition(field: str, text: str) -> str:

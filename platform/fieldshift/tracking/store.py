@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from fieldshift.errors import UserError
 from fieldshift.ports import refusal
-from fieldshift.tracking.addresses import quoted_condition, sqlite_address
+from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address
 from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.refusals import lasting_reason
@@ -147,7 +147,7 @@ class Store:
 
     @property
     def is_local(self) -> bool:
-        return self.uri.startswith("sqlite:")
+        return is_sqlite(self.uri)
 
     def place(self, folder: Path) -> str:
         """A folder as the value of a tag: relative to the store's folder if it lies inside, so that both can be moved."""
@@ -314,7 +314,7 @@ def _knock(uri: str) -> None:
     MLflow itself tries a database that refuses ten times, over 100 seconds.
     """
     parts = urlsplit(uri)
-    if parts.scheme in {"sqlite", "databricks"}:
+    if is_sqlite(uri) or parts.scheme == "databricks":
         return
     if parts.scheme not in {"http", "https"}:
         from sqlalchemy import create_engine
