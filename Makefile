@@ -35,7 +35,8 @@ bench: setup
 	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 docs: setup
-	$(BIN)/pdoc --output-directory site fieldshift pipelines search_spaces
+	PYTHONPATH=platform:. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "site/index.html"
 
 clean:
 	rm -rf .venv runs site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

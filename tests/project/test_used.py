@@ -11,10 +11,10 @@ from pathlib import Path
 
 import fieldshift
 import pipelines
+from tests.documents import PAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {"fieldshift": ROOT / "platform", "pipelines": ROOT, "search_spaces": ROOT}
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "METHOD.md", *sorted((ROOT / "docs").glob("*.md"))]
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -82,7 +82,7 @@ def documented() -> set[str]:
     """The words of all code in the documents."""
     code = [
         piece
-        for path in DOCUMENTS
+        for path in PAGES
         for found in re.findall(r"```.*?\n(.*?)```|`([^`\n]+)`", path.read_text(encoding="utf-8"), re.DOTALL)
         for piece in found
     ]
