@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.experiment.labels import budgets, costs, run_name, score_metric
-from fieldshift.experiment.session import Session, note_of
+from fieldshift.experiment.origin import NOTE_TAG, note_of
+from fieldshift.experiment.session import Session
 from fieldshift.readings import EQUAL_COMPUTE
 from pipelines.pages import arms_view, frames_view
 
@@ -72,7 +73,7 @@ def record_study(session: Session, comparison: Comparison | None, files: Iterabl
         session.run.log_artifact(file)
     if comparison is None:
         return
-    session.run.set_tags({"mlflow.note.content": note_of(session.folder, comparison.verdict)})
+    session.run.set_tags({NOTE_TAG: note_of(session.folder, comparison.verdict)})
     session.run.log_table(comparison.summary.drop(columns=["seeds", "scores", "judged_scores"]), "comparison")
     for reading, part in comparison.summary.groupby("reading", sort=False):
         short = str(reading).replace(", ", " ").replace(" ", "_")

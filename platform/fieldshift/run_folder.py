@@ -8,8 +8,10 @@ import math
 import os
 import platform as host
 import re
+import subprocess
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -295,7 +297,25 @@ def environment() -> dict[str, Any]:
         "cpu_cores": os.cpu_count(),
         "gpus": gpus,
         "versions": versions("fieldshift", "torch", "torchvision", "ray", "mlflow", "optuna", "pandas", "numpy"),
+        "commit": code_commit(),
     }
+
+
+@cache
+def code_commit() -> str | None:
+    """The commit of the checkout that this code is in, with -dirty after it where files were changed since.
+
+    None where the code is installed, or git cannot be run.
+    """
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():
+        return None
+    words = ["git", "-C", str(checkout), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        found = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from fieldshift.cli import main
 from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS
 from fieldshift.report import summarise
-from fieldshift.run_folder import read_result
+from fieldshift.run_folder import config_digest, read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.tracking.store import client_for
 from pipelines.field_subjects import trained_folder
@@ -135,6 +136,22 @@ def test_the_studys_own_run_has_the_headline_its_files_and_its_data(runs: list[A
     assert data.dataset.digest == result["data"]["digest"][:36]
     kept = {path.name for path in small_study.glob(f"artifacts/{parent.info.run_id}/artifacts/*")}
     assert {"report.html", "policy.json", "policy-folded.json", "comparison.json", "result.json", "config.yaml"} <= kept
+
+
+def test_every_run_says_where_it_comes_from(runs: list[Any], small_study: Path) -> None:
+    result = read_result(small_study)
+    for run in runs:
+        tags = run.data.tags
+        assert {
+            f"version.{name}": number for name, number in result["environment"]["versions"].items()
+        }.items() <= tags.items()
+        commit = result["environment"]["commit"]
+        assert tags.get("mlflow.source.git.commit") == (commit and commit.removesuffix("-dirty"))
+        assert tags["fieldshift.config"] == config_digest(result["config"])
+        assert f"fieldshift study --config {small_study / 'config.yaml'}" in tags["mlflow.note.content"]
+        (data,) = run.inputs.dataset_inputs
+        assert data.dataset.digest == result["data"]["digest"][:36]
+        assert json.loads(data.dataset.profile) == {"train": 160, "test": 80}
 
 
 def test_a_trials_run_id_leads_to_its_folder(

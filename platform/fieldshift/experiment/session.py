@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shlex
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -19,11 +19,13 @@ from fieldshift.console import lasting_output, say
 from fieldshift.errors import UserError
 from fieldshift.experiment.data_record import FILE, keep_record
 from fieldshift.experiment.labels import colour
-from fieldshift.run_folder import NOT_HASHED, RunFolder, check_semantics, config_digest, environment, open_run_folder
+from fieldshift.experiment.origin import NOTE_TAG, command_of, log_data, note_of, origin_of, part_note
+from fieldshift.run_folder import NOT_HASHED, RunFolder, check_semantics, open_run_folder
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
 from fieldshift.tracking.spool import Spool
 from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG, check_store
+from fieldshift.tracking.system import measured
 from fieldshift.tracking.views import View
 from fieldshift.whole_file import write_whole
 
@@ -48,6 +50,9 @@ class Session:
     identity: str
     name: str
     labels: Mapping[str, str]
+    origin: Mapping[str, str] = field(default_factory=dict)  # tags of the run and of all its parts
+    repeated: str = ""  # the command that repeats the whole run
+    data: DataSet | None = None
     parts: str = ""
     failed: dict[str, str] = field(default_factory=dict)  # trials that failed, and why
     opened: list[Run] = field(default_factory=list)  # MLflow runs of parts, shared by all stages
@@ -79,17 +84,21 @@ class Session:
         name: its name in tables, by default the key. folder: the folder of its files, by default this one.
         """
         labels = {"stage": stage or self.name, **self.labels, **labels}
+        place = self.store.place(folder or self.path)
         tags = {
+            **self.origin,
             **labels,
             **(colour(labels["arm"]) if name.startswith(labels.get("arm", " ")) else {}),
             RUN_TAG: self.mark,
-            FOLDER_TAG: self.store.place(folder or self.path),
+            FOLDER_TAG: place,
+            NOTE_TAG: part_note(self.repeated, labels, place),
         }
         run = self.store.run(
             self.experiment, name or key, parent_id=self.run.id, key=f"{self.identity}{self.parts}:{key}", tags=tags
         )
         self.opened.append(run)
         run.log_params(labels)
+        log_data(run, self.data)
         return run
 
     def part(self, name: str) -> Session:
@@ -137,24 +146,6 @@ class Session:
         return replace(self.part(name), folder=opened)
 
 
-def origin(folder: RunFolder) -> dict[str, str]:
-    """The tags of a run's origin: command, configuration, versions, and commit where the code is a checkout."""
-    tags = {"fieldshift.config": config_digest(folder.config), "mlflow.note.content": note_of(folder)}
-    tags |= {f"version.{name}": number for name, number in environment()["versions"].items()}
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        found = subprocess.run(git, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return tags
-    return tags | ({"mlflow.source.git.commit": found.stdout.strip()} if found.returncode == 0 else {})
-
-
-def note_of(folder: RunFolder, *lines: str) -> str:
-    """The description of a run on MLflow's pages: the lines, and the command that repeats it."""
-    command = f"fieldshift {folder.command} --config {shlex.quote(str(folder.path / 'config.yaml'))} --out FOLDER"
-    return "\n\n".join([f"FieldShift `{folder.command}`", *lines, f"Run again with\n\n    {command}"])
-
-
 def identity_of(folder: RunFolder) -> str:
     """The identity of a run in stores, independent of its folder's place; runs of earlier versions have their first path."""
     file = folder.path / IDENTITY
@@ -197,16 +188,18 @@ def open_session(
     identity = identity_of(folder)
     asked = {name: str(config[name]) for name in ASKED if config.get(name) is not None}
     session = Session(
-        folder, store, Run(), tracking.experiment, identity, command, {**asked, "task": str(dataset.task)}
-    )
-    marks = {"command": command, RUN_TAG: session.mark, FOLDER_TAG: store.place(folder.path)}
-    run = store.run(tracking.experiment, folder.path.name, key=identity, tags={**marks, **tags})
+        folder, store, Run(), tracking.experiment, identity, command, {**asked, "task": str(dataset.task)},
+        origin=origin_of(folder) if store.uri else {}, repeated=command_of(folder), data=dataset,
+    )  # fmt: skip
+    marks = {"command": command, RUN_TAG: session.mark, FOLDER_TAG: store.place(folder.path), NOTE_TAG: note_of(folder)}
+    run = store.run(tracking.experiment, folder.path.name, key=identity, tags={**session.origin, **marks, **tags})
     session = replace(session, run=run)
+    began = (folder.path / IDENTITY).stat().st_mtime
+    watched = measured(run, began=began) if tracking.wants_system_metrics else contextlib.nullcontext()
     try:
-        with lasting_output():
+        with lasting_output(), watched:
             run.log_params(fixed_options(folder))
-            run.set_tags(origin(folder))
-            run.log_dataset(dataset.name, dataset.digest, {"train": len(dataset.train), "test": len(dataset.test)})
+            log_data(run, dataset)
             yield session
     except KeyboardInterrupt:
         session.close("KILLED")

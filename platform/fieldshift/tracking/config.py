@@ -10,6 +10,7 @@ from fieldshift.errors import UserError
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 VARIABLE = "MLFLOW_TRACKING_URI"
+SYSTEM_VARIABLE = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class TrackingConfig:
             `mlflow-artifacts` beside the run's folder. A tracking server chooses its own place.
         experiment: Name of the MLflow experiment of the runs.
         register: Name under which MLflow's model registry gets the network of `train` as a new version; None registers none.
+        system_metrics: Log the load of this machine's CPU, memory, disk, network and GPUs every 10 seconds, as does
+            MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true; the GPUs need the package nvidia-ml-py.
     """
 
     enabled: bool = True
@@ -31,6 +34,7 @@ class TrackingConfig:
     artifacts: str | None = None
     experiment: str = "fieldshift"
     register: str | None = None
+    system_metrics: bool = False
 
     def __post_init__(self) -> None:
         if not self.experiment.strip():
@@ -56,6 +60,11 @@ class TrackingConfig:
         if named is not None:
             check_address(named, VARIABLE, "unset it to use a store in the run's folder")
         return named
+
+    @property
+    def wants_system_metrics(self) -> bool:
+        """Whether the load of the machine is logged: `system_metrics`, or MLflow's own variable."""
+        return self.system_metrics or os.environ.get(SYSTEM_VARIABLE, "").lower() in {"true", "1"}
 
 
 def check_address(uri: str, name: str, otherwise: str) -> None:
