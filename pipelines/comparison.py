@@ -50,6 +50,12 @@ class Comparison(FailsWithTrials):
     claims: pd.DataFrame
     failed: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def trained(self) -> dict[str, Path]:
+        """The folder of one trained network of each arm, that of the first seed."""
+        first = self.rows.drop_duplicates("arm")
+        return {str(row["arm"]): Path(str(row["folder"])) for row in first.to_dict("records")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonPlan:
@@ -236,6 +242,10 @@ def budget_of(
 
 
 def search_columns(policies: ArmPolicies, arm: str, seed: int) -> dict[str, Any]:
-    """The columns of a row's search: the source of its motions, and the seconds of the search that found them."""
+    """The columns of a row's search: the source of its motions, and the seconds (also the device's) of their search."""
     found = policies.of(arm, seed)
-    return {"search_seconds": 0.0 if found is None else found.seconds, "motions": "" if found is None else found.source}
+    return {
+        "search_seconds": 0.0 if found is None else found.seconds,
+        "search_device_seconds": 0.0 if found is None else found.device_seconds,
+        "motions": "" if found is None else found.source,
+    }

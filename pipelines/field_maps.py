@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from fieldshift.experiment.session import Session
 from fieldshift.receptive_field import MeasuredField, Reshaped, check_comparable, measured_field
 from pipelines.field_records import field_key, field_metrics
 from pipelines.field_subjects import Subject
-from pipelines.fields import IMAGES, FieldResult
+from pipelines.fields import IMAGES, NARROW, FieldResult
 from pipelines.pages import MAPS, fields_view
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from torch import Tensor
 
 
@@ -150,26 +152,13 @@ def drawn(
     compared: set[str],
 ) -> dict[str, Path]:
     """The comparison on a common scale, or the only map, of the reference frame's unit and, for videos,
-    of the mean over all frames; the regions of every policy; the field against T."""
-    from fieldshift.receptive_field.figures import comparison_figure, effective_figure, reshaped_figure, save_figure
-    from fieldshift.receptive_field.sweep_figure import sweep_figure
+    of the mean over all frames; the field against T, all of them also for narrow screens; the regions of every policy."""
+    from fieldshift.receptive_field.figure_frame import save_figure
+    from fieldshift.receptive_field.figures import reshaped_figure
 
-    maps = {name: found.field for name, found in shown.items()}
-    averaged = {name: field.all_frames or field for name, field in maps.items()}
-    if len(maps) > 1:
-        figures = {"receptive-fields": comparison_figure(maps, example=picture, compared=compared)}
-        if any(field.all_frames is not None for field in maps.values()):
-            figures["all-frames"] = comparison_figure(averaged, example=picture, compared=compared)
-    else:
-        ((name, field),) = maps.items()
-        regions = shown[name].regions
-        region = None if regions is None else regions.reference
-        figures = {"receptive-fields": effective_figure(field, example=picture, region=region)}
-        if field.all_frames is not None:
-            region = None if regions is None else regions.fused
-            figures["all-frames"] = effective_figure(field.all_frames, example=picture, region=region)
-    if len(lengths) > 1:
-        figures["against-frames"] = sweep_figure({count: found.field for count, found in lengths.items()})
+    for stem, figure in figures_of_maps(shown, lengths, picture, compared, narrow=True).items():
+        save_figure(figure, folder / f"{stem}{NARROW}", ("png",))
+    figures = figures_of_maps(shown, lengths, picture, compared)
     moved = {
         found.regions.policy: name for name, found in reversed(shown.items()) if found.regions and moves(found.regions)
     }
@@ -182,6 +171,39 @@ def drawn(
         for path in save_figure(figure, folder / stem):
             written[path.suffix[1:] if stem == "receptive-fields" else path.name] = path
     return written
+
+
+def figures_of_maps(
+    shown: dict[str, MeasuredField],
+    lengths: dict[int, MeasuredField],
+    picture: Tensor,
+    compared: set[str],
+    *,
+    narrow: bool = False,
+) -> dict[str, Figure]:
+    """The figures of effective maps by the names of their files."""
+    from fieldshift.receptive_field.figures import comparison_figure, effective_figure
+    from fieldshift.receptive_field.sweep_figure import sweep_figure
+
+    maps = {name: found.field for name, found in shown.items()}
+    averaged = {name: field.all_frames or field for name, field in maps.items()}
+    if len(maps) > 1:
+        draw = partial(comparison_figure, example=picture, compared=compared, narrow=narrow)
+        figures = {"receptive-fields": draw(maps)}
+        if any(field.all_frames is not None for field in maps.values()):
+            figures["all-frames"] = draw(averaged)
+    else:
+        ((name, field),) = maps.items()
+        regions = shown[name].regions
+        region = None if regions is None else regions.reference
+        figures = {"receptive-fields": effective_figure(field, example=picture, region=region, narrow=narrow)}
+        if field.all_frames is not None:
+            region = None if regions is None else regions.fused
+            figures["all-frames"] = effective_figure(field.all_frames, example=picture, region=region, narrow=narrow)
+    if len(lengths) > 1:
+        fields = {count: found.field for count, found in lengths.items()}
+        figures["against-frames"] = sweep_figure(fields, narrow=narrow)
+    return figures
 
 
 def moves(regions: Reshaped) -> bool:

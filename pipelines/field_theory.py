@@ -173,7 +173,7 @@ def write_theory(
     found: NetworkTheory, layers: list[str] | None, figure: Figure, out: str, *, resume: bool
 ) -> tuple[Path, dict[str, Path]]:
     """Writes result.json, the figures and, with a policy, the masks of the regions; returns the folder and the figures."""
-    from fieldshift.receptive_field.figures import save_figure
+    from fieldshift.receptive_field.figure_frame import save_figure
 
     asked = found.asked
     config = {
@@ -287,7 +287,7 @@ def region_rows(regions: Reshaped) -> list[dict[str, Any]]:
     def row(name: str, region: Region) -> dict[str, Any]:
         return {
             "region": name,
-            "area, px^2": f"{region.area:.0f}",
+            "area, px²": f"{region.area:.0f}",
             "height, px": f"{region.extent[0]:.1f}",
             "width, px": f"{region.extent[1]:.1f}",
             "anisotropy": f"{region.anisotropy:.2f}",
@@ -303,7 +303,8 @@ def write_regions(folder: Path, regions: Reshaped) -> dict[str, Path]:
     """The figure as PNG and SVG, and the masks as regions.npz: plain, fused, and of a video frames."""
     import numpy as np
 
-    from fieldshift.receptive_field.figures import reshaped_figure, save_figure
+    from fieldshift.receptive_field.figure_frame import save_figure
+    from fieldshift.receptive_field.figures import reshaped_figure
 
     paths = {path.suffix[1:]: path for path in save_figure(reshaped_figure(regions), folder / "reshaped")}
     masks = {"plain": regions.plain.mask.numpy(), "fused": regions.fused.mask.numpy()}

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pipelines.sweeping import FrameSweep
 
 IMAGES = 50
+NARROW = "-narrow"
+"""The end of the names of figures for narrow screens."""
 
 # The arms whose fields a study shows: the plain network, larger kernels, equal frames, and the searched motions.
 SHOWN_ARMS = ("none", "wide-field", "replicate", "no-shift", "das", "das-folded")

@@ -53,7 +53,7 @@ def arms_view(mark: str, reading: str, score_name: str, *, seeds: int, frames: i
                     points(f"{score_name} against operations", "cost/MFLOP_per_image", mean),
                     bars("MFLOP per image", "cost/MFLOP_per_image", runs=100),
                     bars("passes over the training images", "cost/epochs", runs=100),
-                    bars("seconds of training", "cost/training_s", runs=100),
+                    bars("device seconds of training", "cost/device_s", runs=100),
                 ),
             ),
             *folded("accuracy", "cost", "field"),
@@ -64,14 +64,14 @@ def arms_view(mark: str, reading: str, score_name: str, *, seeds: int, frames: i
 def frames_view(mark: str, score_name: str) -> View:
     """Score and cost against the number of frames, or the step that it decides."""
     mean = score_metric("mean", score_name)
-    against = [f"against T/{name}" for name in (mean.rpartition("/")[2], "MFLOP_per_image", "training_s")]
+    against = [f"against T/{name}" for name in (mean.rpartition("/")[2], "MFLOP_per_image", "device_s")]
     return View(
         key=page_key(mark, "frames"),
         name=f"frames: {score_name} and cost against T",
         runs=runs_of(mark, "length"),
         order="attributes.`Created`",
         ascending=True,
-        columns=columns(("arm", "form", "T", "seeds"), (mean, "cost/MFLOP_per_image", "cost/training_s")),
+        columns=columns(("arm", "form", "T", "seeds"), (mean, "cost/MFLOP_per_image", "cost/device_s")),
         sections=(
             Section(
                 name="Against T (the axis's step is T)",
@@ -79,7 +79,7 @@ def frames_view(mark: str, score_name: str) -> View:
                 charts=(
                     lines(f"mean test {score_name} against T, percent", against[0]),
                     lines("MFLOP per image against T", against[1]),
-                    lines("seconds of training against T", against[2]),
+                    lines("device seconds of training against T", against[2]),
                 ),
             ),
             Section(

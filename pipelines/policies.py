@@ -43,13 +43,14 @@ FOLDER = "searches"
 class ArmPolicy:
     """A policy that an arm reads, its source in words, and the seconds and operations of its search.
 
-    `operations` is None where it is not known.
+    `operations` is None and `device_seconds` NaN where they are not known.
     """
 
     policy: AnyPolicy
     source: str
     seconds: float = 0.0
     operations: float | None = None
+    device_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class ArmPolicies:
             for seed in seeds:
                 result = results[form, seed if seed in own else own[0]]
                 source = "one search per seed" if len(seeds) == len(own) else alone
-                found[form, seed] = ArmPolicy(result.policy, source, result.seconds, operations_of(result.policy))
+                found[form, seed] = ArmPolicy(
+                    result.policy, source, result.seconds, operations_of(result.policy), result.device_seconds
+                )
         return ArmPolicies(found)
 
     def __or__(self, other: ArmPolicies) -> ArmPolicies:
@@ -138,9 +141,6 @@ def run_searches(
     Finished searches are kept there, so that a resumed run executes only missing ones. Raises RunFailedError where a
     search failed.
     """
-    import pandas as pd
-
-    from fieldshift.motions.placed import load_policy
 
     finished = session.folder.finished_result()
     keys = {(form, seed): f"{form}-seed{seed}" for form in edges for seed in seeds}
@@ -159,9 +159,7 @@ def run_searches(
     results = {}
     for (form, seed), key in keys.items():
         row, path = rows[key], session.path / key
-        results[form, seed] = SearchResult(
-            path, load_policy(path / "policy.json"), pd.DataFrame(row["history"]), row["decisions"], row["seconds"]
-        )
+        results[form, seed] = SearchResult.from_row(path, row)
         words = "; ".join(results[form, seed].policy.describe())
         say(f"  {form}, seed {seed}, found in {duration(row['seconds'])}: {words or 'no motion'}")
         for warning in row["warnings"]:
@@ -245,6 +243,7 @@ def record_of(results: dict[tuple[Form, int], SearchResult]) -> list[dict[str, A
             "policy": plain_policy(result.policy),
             "words": result.policy.describe(),
             "seconds": result.seconds,
+            "device_seconds": result.device_seconds,
             "folder": str(result.folder),
         }
         for (form, seed), result in results.items()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fieldshift.experiment.origin import command_of
 from fieldshift.report import (
     Code,
     FigureBlock,
@@ -32,8 +36,11 @@ from fieldshift.report import (
 )
 from fieldshift.report.blocks import Block
 from fieldshift.report.claims import methods_of
+from fieldshift.report.costs import DEVICE, WALL
+from fieldshift.report.tables import SECONDS
 from fieldshift.training.frames import as_floats
 from pipelines.builtin_data import notes_on
+from pipelines.fields import NARROW
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,15 +63,17 @@ def write_study_report(session: Session, study: PreparedStudy, found: StudyResul
     experiment, dataset = study.experiment, study.dataset
     comparison, sweep, fields = found.comparison, found.frames, found.fields
     seeds, recipe = study.plan.comparison.seeds, study.plan.comparison.recipe
-    where = f"{experiment.data}, {experiment.network} + {experiment.temporal}, T = {experiment.frames}"
+    network = f"{experiment.data}, {experiment.network} + {experiment.temporal}"
+    where = f"{network}, T = {experiment.frames}"
     score = "accuracy" if dataset.task == "classification" else "mIoU"
     sections = [policy_section(dataset, found.firsts, found.searches, where)]
     if comparison is not None:
         sections.insert(0, comparison_section(comparison, score, where, len(seeds), notes_on(experiment.data)))
     if sweep is not None:
-        sections.append(sweep_section(sweep, score, where, notes_on(experiment.data)))
+        sections.append(sweep_section(sweep, score, network, notes_on(experiment.data)))
     if fields is not None:
-        sections.append(fields_section(fields, where))
+        trained = {} if comparison is None else comparison.trained
+        sections.append(fields_section(fields, trained, where, network))
     sections.append(
         conditions_section(
             conditions={
@@ -76,7 +85,7 @@ def write_study_report(session: Session, study: PreparedStudy, found: StudyResul
                 f"{recipe.learning_rate:g}, {recipe.schedule}, weight decay {recipe.weight_decay:g}",
                 "seeds": ", ".join(str(seed) for seed in seeds),
             },
-            commands=[f"fieldshift study --config {shown_path(session.path / 'config.yaml')}"],
+            commands=[command_of(session.folder)],
             cautions=[
                 *([] if comparison is None else caveats(comparison.summary)),
                 *notes_on(experiment.data),
@@ -103,6 +112,7 @@ def comparison_section(comparison: Comparison, score: str, where: str, seeds: in
             headline(comparison.summary, score),
             FigureBlock(
                 accuracy_bars(comparison.summary, score_name=score),
+                narrow=accuracy_bars(comparison.summary, score_name=score, narrow=True),
                 caption=f"Test {score} of every arm: mean over {seeds} seed(s), 95 % interval (t), dots are seeds. {where}.",
                 alt=f"Bars of test {score} for every arm, a panel for every reading.",
             ),
@@ -156,6 +166,7 @@ def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Blo
     blocks.append(
         FigureBlock(
             search_history(records_of(found.history)),
+            narrow=search_history(records_of(found.history), narrow=True),
             caption=f"The search: weights of the operations, entropy, losses. {where}.",
             alt="Curves of the search over its passes.",
         )
@@ -164,6 +175,7 @@ def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Blo
         blocks.append(
             FigureBlock(
                 decision_chart(found.decisions),
+                narrow=decision_chart(found.decisions, narrow=True),
                 caption="Every decision of the selection: what removing a candidate costs; the largest is kept.",
                 alt="For each decision, a bar for every candidate.",
             )
@@ -172,13 +184,22 @@ def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Blo
 
 
 def searches_sheet(searches: dict[tuple[Form, int], SearchResult]) -> Sheet:
-    """Every search with its form, seed, seconds and policy in words."""
+    """Every search with its form, seed, seconds on the device's clock and policy in words."""
     rows = tuple(
-        (form, str(seed), f"{result.seconds:.0f}", "; ".join(result.policy.describe()) or "no motion")
+        (
+            form,
+            str(seed),
+            f"{result.seconds if math.isnan(result.device_seconds) else result.device_seconds:.0f}",
+            "; ".join(result.policy.describe()) or "no motion",
+        )
         for (form, seed), result in searches.items()
     )
+    unknown = any(math.isnan(result.device_seconds) for result in searches.values())
     columns = ("form", "seed", "seconds", "policy")
-    return Sheet(title="Searches", columns=columns, rows=rows, align=("left", "right", "right", "left"))
+    align = ("left", "right", "right", "left")
+    return Sheet(
+        title="Searches", columns=columns, rows=rows, align=align, notes=(SECONDS[WALL if unknown else DEVICE],)
+    )
 
 
 def sweep_section(sweep: FrameSweep, score: str, where: str, notes: list[str]) -> Section:
@@ -191,7 +212,8 @@ def sweep_section(sweep: FrameSweep, score: str, where: str, notes: list[str]) -
             ),
             FigureBlock(
                 frame_curve(sweep.rows, score_name=score),
-                caption=f"Test {score} and training time against the number of frames. {where}.",
+                narrow=frame_curve(sweep.rows, score_name=score, narrow=True),
+                caption=f"Test {score} and the device's training seconds against the number of frames. {where}.",
                 alt=f"Curve of test {score} against the number of frames.",
             ),
             TableBlock(sweep_sheet(sweep.rows, score, notes), caption=f"The frame sweep. {where}."),
@@ -199,7 +221,7 @@ def sweep_section(sweep: FrameSweep, score: str, where: str, notes: list[str]) -
     )
 
 
-def fields_section(fields: FieldResult, where: str) -> Section:
+def fields_section(fields: FieldResult, trained: Mapping[str, Path], where: str, network: str) -> Section:
     from fieldshift.run_folder import read_result
 
     assert fields.folder is not None
@@ -213,6 +235,7 @@ def fields_section(fields: FieldResult, where: str) -> Section:
         else [
             FigureBlock(
                 averaged,
+                narrow=narrow_of(averaged),
                 caption="The same units averaged over all frames, as in fusion: the union of the frames' fields is wide, with "
                 "or without a temporal module.",
                 alt="Maps of the mean absolute gradient of the mean over frames for every network.",
@@ -225,8 +248,9 @@ def fields_section(fields: FieldResult, where: str) -> Section:
         else [
             FigureBlock(
                 against,
+                narrow=narrow_of(against),
                 caption="Spread and area of the effective field of the reference frame's unit, and the share of the gradient "
-                f"that arrives through other frames, against the number of frames. {where}.",
+                f"that arrives through other frames, against the number of frames. {network}.",
                 alt="Curves of the field's spread, area and share through other frames against the number of frames.",
             )
         ]
@@ -236,6 +260,7 @@ def fields_section(fields: FieldResult, where: str) -> Section:
         [
             FigureBlock(
                 fields.figures["png"],
+                narrow=narrow_of(fields.figures["png"]),
                 caption=f"Effective receptive fields of the reference frame's unit on a common scale: {'; '.join(notes)}.",
                 alt="Maps of the mean absolute gradient for every network, with radial profiles.",
             ),
@@ -259,7 +284,7 @@ def fields_section(fields: FieldResult, where: str) -> Section:
                     "never meet.",
                 ]
             ),
-            Code(f"fieldshift compare-fields --runs {shown_path(fields.folder.parent)}/compare/trials/..."),
+            *([Code(again)] if (again := compare_command(fields, trained)) else []),
         ],
     )
 
@@ -269,6 +294,15 @@ def records_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def shown_path(path: Path) -> str:
-    """A path relative to the working folder, if it lies inside."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+def narrow_of(figure: Path) -> Path | None:
+    """The version of a figure for narrow screens; None in folders of earlier versions."""
+    found = figure.with_name(f"{figure.stem}{NARROW}.png")
+    return found if found.exists() else None
+
+
+def compare_command(fields: FieldResult, trained: Mapping[str, Path]) -> str:
+    """The command that compares the networks of these fields again, on a line for each; "" without trained networks."""
+    folders = [trained[name] for name in fields.table["network"] if name in trained]
+    if not folders:
+        return ""
+    return " \\\n  ".join(["fieldshift compare-fields --runs", *(shlex.quote(str(folder)) for folder in folders)])

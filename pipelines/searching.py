@@ -90,9 +90,7 @@ def run_search(
     digest: str,
 ) -> SearchResult:
     """Runs the search through Ray Train (or in-process), shows and records it, and writes the policy file."""
-    import pandas as pd
 
-    from fieldshift.motions.placed import load_policy
     from fieldshift.search.run import STATE_FILE
 
     cluster = experiment.cluster
@@ -128,15 +126,13 @@ def run_search(
         run.log_artifact(draw_weights(session.path, found["history"]))
         run.close("FINISHED")
         session.keep(search_view(session.mark, metrics_of([found])))
-    policy = load_policy(session.path / "policy.json")
+    found_here = SearchResult.from_row(session.path, finished)
     say(f"policy, found in {duration(finished['seconds'])}:")
-    for line in policy.describe():
+    for line in found_here.policy.describe():
         say(f"  {line}")
     for warning in finished["warnings"]:
         say(f"  note: {warning}")
     say(f"  {session.path / 'policy.json'}")
     if (session.path / WEIGHTS).exists():  # folders of earlier versions have none
         say(f"  {session.path / WEIGHTS}: the weight of every candidate, pass by pass")
-    return SearchResult(
-        session.path, policy, pd.DataFrame(finished["history"]), finished["decisions"], finished["seconds"]
-    )
+    return found_here

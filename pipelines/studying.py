@@ -261,7 +261,7 @@ def fields_stage(session: Session, study: PreparedStudy, found: StudyResult) -> 
     """Measures the receptive fields of one trained network per arm, and of the networks of the frame sweep."""
     headline(session, "receptive-field", "theoretical, reshaped and effective")
     stage = session.stage("receptive-field", {**study.settings["receptive-field"], **found.policy_part})
-    trained = trained_folders(found.comparison)
+    trained = {} if found.comparison is None else found.comparison.trained
     fields = run_fields(stage, study.experiment, study.dataset, found.policy, trained, sweep=of_one_arm(found.frames))
     if found.comparison is not None:
         sheet = fields.table.set_index("network").to_dict("index")
@@ -300,14 +300,6 @@ def of_one_arm(sweep: FrameSweep | None) -> FrameSweep | None:
     if sweep is None:
         return None
     return replace(sweep, rows=sweep.rows[sweep.rows["arm"] == sweep.rows["arm"].iloc[0]])
-
-
-def trained_folders(comparison: Comparison | None) -> dict[str, Path]:
-    """One trained network of each arm, that of the first seed, for pictures of its effective field."""
-    if comparison is None:
-        return {}
-    first = comparison.rows.drop_duplicates("arm")
-    return {str(row["arm"]): Path(str(row["folder"])) for row in first.to_dict("records")}
 
 
 def write_summary(session: Session, study: PreparedStudy, found: StudyResult, seconds: float) -> None:

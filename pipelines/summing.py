@@ -102,7 +102,7 @@ def record_lengths(session: Session, rows: pd.DataFrame) -> None:
             trials = part[part["frames"] == count]
             means: dict[str, Any] = {
                 str(name): float(trials[name].astype(float).mean())
-                for name in ("flops", "parameters", "epochs", "seconds")
+                for name in ("flops", "parameters", "epochs", "seconds", "device_seconds")
             }
             scores = [100 * score for score in trials["score"].astype(float)]
             numbers = {

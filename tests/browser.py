@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,13 @@ def browsing() -> Iterator[Any]:
             yield browser.new_context(viewport={"width": 1700, "height": 2400})
         finally:
             browser.close()
+
+
+def kept(folder: Path, name: str) -> Path:
+    """The file of a screenshot: in the folder that FIELDSHIFT_SCREENSHOTS names, to be looked at, else in the given one."""
+    place = Path(os.environ.get("FIELDSHIFT_SCREENSHOTS") or folder)
+    place.mkdir(parents=True, exist_ok=True)
+    return place / name
 
 
 class Seen:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
 from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
@@ -15,7 +17,7 @@ from fieldshift.report import summarise
 from fieldshift.run_folder import read_result
 from fieldshift.tracking.server import Pages, serving, welcome
 from pipelines.pages import PAGES
-from tests.browser import Seen, browsing
+from tests.browser import Seen, browsing, kept
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
@@ -48,7 +50,7 @@ def printed(pages: Pages, moved_study: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def look(browser: Any, printed: dict[str, str], tmp_path: Path) -> Iterator[Any]:
+def look(browser: Any, printed: dict[str, str], tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     """Opens a page by its printed link; when the test is over nothing on it may have failed."""
     opened: list[Seen] = []
 
@@ -58,7 +60,7 @@ def look(browser: Any, printed: dict[str, str], tmp_path: Path) -> Iterator[Any]
 
     yield open_page
     for number, seen in enumerate(opened):
-        seen.check(tmp_path / f"{number}.png")
+        seen.check(kept(tmp_path, f"{request.node.name.removeprefix('test_')}-{number}.png"))
         seen.close()
 
 
@@ -71,6 +73,46 @@ def summary(small_study: Path) -> pd.DataFrame:
 def shown(number: float) -> str:
     """A number as MLflow writes it on a bar."""
     return str(Decimal(number).quantize(Decimal("0.01"), ROUND_HALF_UP))
+
+
+@pytest.mark.parametrize("width", [1100, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_report_fits_the_screen_and_its_letters_can_be_read(
+    width: int, scheme: Any, browser: Any, small_study: Path, tmp_path: Path
+) -> None:
+    page = browser.browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto((small_study / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    seen = "[...document.querySelectorAll('figure')].map(each => [...each.querySelectorAll('svg.drawing,img')].filter(one =>"
+    seen += " one.checkVisibility()).length)"
+    counts = page.evaluate(seen)
+    assert counts == [1] * len(counts)
+    assert len(counts) >= 10
+    assert page.locator(".on-narrow").first.is_visible() == (width < 500)
+    assert page.locator(".on-wide").first.is_visible() == (width > 500)
+    for block in page.locator(".caption, figcaption, pre").all():
+        box = block.bounding_box()
+        assert box["x"] + box["width"] <= width
+        assert block.evaluate("each => each.scrollWidth <= each.clientWidth")
+    shrunk = "[...document.querySelectorAll('.on-narrow > img, .on-wide > img')].filter(each => each.checkVisibility())"
+    # A figure of 200 dots per inch at its natural size has the letters of its points.
+    for shown, natural in page.evaluate(f"{shrunk}.map(each => [each.width, each.naturalWidth])"):
+        assert shown / 96 >= 0.9 * natural / 200
+    page.screenshot(path=str(kept(tmp_path, f"report-{width}-{scheme}.png")), full_page=True)
+    page.close()
+
+
+def test_the_reports_commands_and_origin_can_be_pasted(small_study: Path) -> None:
+    text = html.unescape((small_study / "report.html").read_text())
+    assert f"fieldshift study --config {small_study / 'config.yaml'}" in text
+    folders = re.findall(r"^ {2}(/\S+/compare/trials/\S+?)(?: \\|</code>)", text, re.MULTILINE)
+    assert folders
+    assert all((Path(folder) / "weights.safetensors").exists() for folder in folders)
+    commit = read_result(small_study)["environment"]["commit"]
+    assert commit is None or commit in text
+    assert "px^2" not in text
+    sweep = text[text.index("How many frames?</h2>") : text.index("What does the network see?</h2>")]
+    assert "T = 3" not in sweep
 
 
 def test_the_arms_page_is_the_first_and_there_is_one_for_each_question(printed: dict[str, str]) -> None:

@@ -221,7 +221,7 @@ def test_one_network_under_several_motions(
     result = read_result(out)
     plain, turned = result["rows"]
     for whose in ("reference frame", "all frames"):
-        assert plain[f"reshaped, {whose}: area, px^2"] == 225.0 < turned[f"reshaped, {whose}: area, px^2"]
+        assert plain[f"reshaped, {whose}: area, px²"] == 225.0 < turned[f"reshaped, {whose}: area, px²"]
     for row in (plain, turned):
         assert 0 < row["effective, reference frame: share through other frames"] < 1
         assert row["effective, all frames: sigma along, px"] > 0

@@ -18,13 +18,13 @@ from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import video_network
 from fieldshift.receptive_field import EffectiveField, effective, measures, reshaped
+from fieldshift.receptive_field.figure_frame import save_figure
 from fieldshift.receptive_field.figures import (
     brightest,
     comparison_figure,
     effective_figure,
     map_picture,
     reshaped_figure,
-    save_figure,
 )
 from fieldshift.receptive_field.sweep_figure import sweep_figure
 
@@ -101,19 +101,21 @@ def test_a_comparison_has_one_scale(fields: dict[str, EffectiveField]) -> None:
     titles = [panel.get_title() for panel in figure.subfigs[1].axes]
     assert "difference: B minus A\nred: B has the larger share" in titles
     assert [panel.get_title()[:4] for panel in figure.subfigs[0].axes[:2]] == ["A: 2", "B: v"]
-    assert all("px\N{SUPERSCRIPT TWO}, " in panel.get_title() for panel in figure.subfigs[0].axes[:2])
+    assert all("px\N{SUPERSCRIPT TWO}\n" in panel.get_title() for panel in figure.subfigs[0].axes[:2])
     assert "A: 2D: tiny-resnet" in footer(figure)
     assert "B: video: tiny-resnet" in footer(figure)
 
 
-@pytest.mark.parametrize("count", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    ("count", "narrow"), [(2, False), (3, False), (4, False), (5, False), (8, False), (2, True), (5, True)]
+)
 @pytest.mark.parametrize("name", ["a-run-whose-name-says-all-of-its-settings-equal-epochs-T3-seed", "das"])
 def test_names_stay_on_the_page_and_apart(
-    fields: dict[str, EffectiveField], example: Tensor, count: int, name: str
+    fields: dict[str, EffectiveField], example: Tensor, count: int, name: str, narrow: bool
 ) -> None:
     both = list(fields.values())
     named = {f"{name}{i}": both[i % 2] for i in range(count)}
-    figure = comparison_figure(named, example=example)
+    figure = comparison_figure(named, example=example, narrow=narrow)
     found = text_boxes(figure)
     width, height = figure.canvas.get_width_height()
     for text, box in found:
@@ -211,6 +213,26 @@ def test_regions(frames: int, clip: bool, tmp_path: Path) -> None:
     assert all("px\N{SUPERSCRIPT TWO}" in panel.get_title() for panel in figure.axes if panel.get_title())
     assert found.policy in footer(figure)
     assert save_figure(figure, tmp_path / "regions", ["png"])[0].stat().st_size > 5000
+
+
+def test_a_narrow_figure_has_the_same_panels_below_each_other(
+    fields: dict[str, EffectiveField], example: Tensor
+) -> None:
+    for draw, row in (
+        (lambda narrow: comparison_figure(fields, example=example, narrow=narrow), 1),
+        (lambda narrow: effective_figure(fields["video"], example=example, narrow=narrow), 0),
+        (lambda narrow: sweep_figure({3: fields["video"], 1: fields["2D"]}, narrow=narrow), 0),
+    ):
+        shapes = []
+        for narrow, most in ((False, 7.6), (True, 3.75)):
+            figure = draw(narrow)
+            panels: list[Any] = [axes for axes in figure.subfigs[row].axes if axes.get_label() != "<colorbar>"]
+            assert figure.get_figwidth() == most
+            assert all(text.get_fontsize() >= 7 for text in figure.findobj(Text) if text.get_text())
+            (foot,) = figure.findobj(lambda artist: artist.get_gid() == "footer")
+            assert foot.get_fontsize() == 8
+            shapes.append([panel.get_subplotspec().get_gridspec().get_geometry() for panel in panels])
+        assert shapes == [[(1, 3)] * 3, [(3, 1)] * 3]
 
 
 def test_before_and_after_training_are_compared_only_when_asked(fields: dict[str, EffectiveField]) -> None:

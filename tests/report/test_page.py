@@ -172,6 +172,17 @@ def test_tables_hold_the_numbers_with_numerals_to_the_right(page: str, rows: pd.
     assert "-0.25" in cells
 
 
+def test_a_figure_has_its_narrow_version_beside_it(rows: pd.DataFrame) -> None:
+    summary = summarise(rows, baseline_arms=BASELINES)
+    block = FigureBlock(accuracy_bars(summary), "Bars.", "Six arms", narrow=accuracy_bars(summary, narrow=True))
+    reader = Reader(render_report(title="t", sections=[Section("s", [block])]))
+    wide, narrow = reader.having("svg")
+    widths = [float((svg["viewbox"] or "").split()[2]) / 72 for svg in (wide, narrow)]
+    assert widths == [pytest.approx(7.6), pytest.approx(3.75)]
+    ids = [attributes["id"] for _, attributes in reader.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+
+
 def test_the_contents_list_the_sections_and_the_page_suits_readers(page: str) -> None:
     reader = Reader(page)
     assert reader.having("html")[0]["lang"] == "en"

@@ -199,6 +199,20 @@ def test_devices_multiply_and_unknown_costs_stay_unknown(make_trial: Any) -> Non
     assert math.isnan(float(str(summary.loc["none", "device_hours"])))
 
 
+def test_costs_are_the_devices_seconds_where_they_were_measured(make_trial: Any) -> None:
+    measured = {"device_seconds": 20.0, "search_device_seconds": 16.0, "devices": 2}
+    rows = [make_trial("das", 0, 0.5, **measured), make_trial("none", 0, 0.5)]
+    summary = summarise(pd.DataFrame(rows), baseline_arms=BASELINES)
+    by_arm = summary.set_index("arm")
+    assert by_arm.loc["das", ["device_seconds", "search_device_seconds", "clock"]].tolist() == [20, 16, "device"]
+    assert by_arm.loc["das", "device_hours"] == pytest.approx((20 + 16) * 2 / 3600)
+    assert by_arm.loc["none", ["device_seconds", "clock"]].tolist() == [30, "wall"]
+    sheet = cost_sheets(summary)[0]
+    shown = {row[0]: row[5:7] for row in sheet.rows}
+    assert shown == {"das": ("20.0", "16.0"), "none": ("30.0", "0.0")}
+    assert "none: seconds on the wall; those of the device are not known." in sheet.notes
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -96,7 +96,12 @@ def test_the_sweep_has_a_row_for_every_number_of_frames() -> None:
     assert sheet.rows[0][3] == f"{100 * (0.52 - reach):.1f} to {100 * (0.52 + reach):.1f}"
     both = pd.concat([pd.DataFrame(runs).assign(arm=arm) for arm in ("das", "das-gsf")])
     assert [row[:2] for row in sweep_sheet(both).rows][:2] == [("das", "1"), ("das", "3")]
-    assert sweep_sheet(pd.DataFrame(runs[:1])).notes == ("1 run: no interval.",)
+    wall, single = sweep_sheet(pd.DataFrame(runs[:1])).notes
+    assert ("on the wall" in wall, single) == (True, "1 run: no interval.")
+    measured = pd.DataFrame(runs).assign(device_seconds=7.0)
+    sheet = sweep_sheet(measured)
+    assert [row[4] for row in sheet.rows] == ["7.0", "7.0", "7.0"]
+    assert sheet.notes == ("Seconds are the device's: CPU seconds of the training process, or a GPU's seconds.",)
 
 
 def test_receptive_fields_stand_side_by_side_with_gaps_shown() -> None:

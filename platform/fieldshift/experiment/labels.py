@@ -106,5 +106,6 @@ def costs(row: Mapping[Any, Any]) -> dict[str, float]:
         "cost/epochs": row["epochs"],
         "cost/training_s": row["seconds"],
         "cost/search_s": row.get("search_seconds"),
+        "cost/device_s": row.get("device_seconds"),
     }
     return {name: float(value) for name, value in found.items() if value is not None}

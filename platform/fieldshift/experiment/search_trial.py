@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ class SearchResult:
         history: one row per pass over the halves of the training set.
         decisions: the decisions of the selection, in order, with the value of every candidate.
         seconds: time spent.
+        device_seconds: the same on the device's own clock; NaN if unknown, in runs of earlier versions.
     """
 
     folder: Path
@@ -37,6 +39,24 @@ class SearchResult:
     history: pd.DataFrame
     decisions: list[dict[str, Any]]
     seconds: float
+    device_seconds: float = math.nan
+
+    @classmethod
+    def from_row(cls, folder: Path, row: Mapping[str, Any]) -> SearchResult:
+        """The result in a folder with policy.json whose plain values are `row`, as `run_search_trial` returns them."""
+        import pandas as pd
+
+        from fieldshift.motions.placed import load_policy
+
+        device = row.get("device_seconds")
+        return cls(
+            folder,
+            load_policy(folder / "policy.json"),
+            pd.DataFrame(row["history"]),
+            row["decisions"],
+            row["seconds"],
+            math.nan if device is None else device,
+        )
 
 
 def search_payload(
@@ -96,6 +116,7 @@ def run_search_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
         "history": found.history,
         "decisions": found.decisions,
         "seconds": found.seconds,
+        "device_seconds": found.device_seconds,
         "device_hours": found.device_hours,
         "cost": found.cost.record(),
         "warnings": warnings,

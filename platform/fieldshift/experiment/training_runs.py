@@ -146,7 +146,6 @@ def final_metrics(row: Mapping[str, Any]) -> dict[str, float]:
         },
         "loss/test": row["loss"],
         **costs(row),
-        "cost/device_s": row.get("device_seconds"),
     }
     return {key: float(value) for key, value in values.items() if known(value)}
 

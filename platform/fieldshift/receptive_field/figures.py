@@ -1,6 +1,6 @@
 """Printable figures of receptive fields: axes in pixels of the original image, conditions on every figure.
 
-Every function returns a matplotlib Figure without window or global state; `save_figure` writes it.
+Every function returns a matplotlib Figure without window or global state; `figure_frame.save_figure` writes it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,9 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from fieldshift.errors import MissingFeatureError, UserError
+from fieldshift.errors import UserError
 from fieldshift.receptive_field.effective_map import EffectiveField, check_comparable
+from fieldshift.receptive_field.figure_frame import COLUMN, LINES, PAGE, framed_figure
 from fieldshift.receptive_field.measures import Measures, measures
 from fieldshift.receptive_field.reshaped import Region, Reshaped
 from fieldshift.receptive_field.spans import Numbers
@@ -30,12 +30,10 @@ else:
     Figure = Any  # matplotlib is loaded on first use, and shapes are checked in tests without it
 
 MAP_COLOURS, DIFFERENCE_COLOURS = "magma", "RdBu_r"
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLES = ("-", "--", "-.", ":")
 _DECADES = 4
-_FORMATS = ("png", "svg", "pdf")
 _BOTH_LEVELS = 3  # maximum number of maps drawn with two contours each; more would hide each other
-_PANEL, _PANEL_HEIGHT, _FOOTER_LINE = 3.1, 3.3, 0.14  # inches
+_TITLE_LINE, _LETTERS = 0.15, 14  # inches, and letters of a title in an inch
 
 
 def effective_figure(
@@ -43,20 +41,22 @@ def effective_figure(
     *,
     example: Shaped[Tensor, "channels height width"] | None = None,
     region: Region | None = None,
+    narrow: bool = False,
 ) -> Figure:
     """Draws one effective field: its map on a log scale, its radial profile and, on an example image, its contours.
 
     example: an image (C, H, W) of the field's size, uint8 or floats in [0, 1]. region: a theoretical field to outline.
+    narrow: panels below each other, for a telephone.
     """
-    columns = 2 if example is None else 3
+    panels = 2 if example is None else 3
     lines = [*field.conditions.lines(), *field.notes, *_border_note(field)]
-    figure, (top,) = framed_figure(4.1 * columns, [4.0], lines)
-    axes = top.subplots(1, columns, squeeze=False)[0]
+    figure, (top,) = framed_figure(COLUMN if narrow else PAGE, [3.4 * panels if narrow else 3.4], lines)
+    axes = (top.subplots(panels, 1) if narrow else top.subplots(1, panels)).reshape(-1)
     shares = _shares(field)
     found = measures(field)
     image = _draw_map(axes[0], shares, _log_norm([shares]))
     _outline(axes[0], region, "white")
-    axes[0].set_title(_summary(found, field), fontsize=9)
+    axes[0].set_title(_summary(found, field), fontsize=8)
     _colour_bar(top, image, axes[0], extend="min")
     _draw_profiles(axes[1], [found], known=field.position is not None)
     if example is not None:
@@ -69,6 +69,7 @@ def comparison_figure(
     *,
     example: Shaped[Tensor, "channels height width"] | None = None,
     compared: Collection[str] = (),
+    narrow: bool = False,
 ) -> Figure:
     """Draws several effective fields on one scale: maps, radial profiles, contours, and the last map minus the first.
 
@@ -76,6 +77,7 @@ def comparison_figure(
     by its mass, so the scale is the share of the mass per pixel. Letters, colours and dashes follow the
     order of the fields. compared: conditions that may differ, as in `check_comparable`. Radial profiles are measured from
     the unit's position on the image, or from each map's centre of mass if the position of any field is unknown.
+    narrow: two maps side by side and the other panels below each other, for a telephone.
     """
     if len(fields) < 2:
         raise UserError(f"A comparison needs at least 2 receptive fields, but got {len(fields)}.")
@@ -84,36 +86,41 @@ def comparison_figure(
     known = all(field.position is not None for field in maps)
     shares = [_shares(field) for field in maps]
     found = [measures(field if known else replace(field, position=None)) for field in maps]
-    wide = _columns(len(maps))
+    wide = 2 if narrow else _columns(len(maps))
     deep = -(-len(maps) // wide)
     names = [f"{_letter(i)}: {name}" for i, name in enumerate(fields)]
-    width = max(_PANEL * wide, 10.5)
+    width = COLUMN if narrow else max(PAGE, 1.8 * wide)
+    panel = width / wide
     titles = [
-        f"{textwrap.fill(name, int(width / wide * 12))}\n{_summary(measured, field)}"
+        f"{textwrap.fill(name, int(_LETTERS * (panel - 0.4)))}\n{_summary(measured, field)}"
         for name, measured, field in zip(names, found, maps, strict=True)
     ]
-    tallest = max(title.count("\n") for title in titles)
-    key_columns = max(1, min(len(names), int(width * 12 / (max(map(len, names)) + 8))))
-    filled = 0.35 if wide >= 4 else 0.0  # narrow panels are filled by their maps, so titles need height of their own
+    tallest = max(title.count("\n") for title in titles) + 1
+    keys = [textwrap.fill(name, int(width * _LETTERS - 10)) for name in names]
+    key_columns = max(1, min(len(names), int(width * _LETTERS / (max(map(len, names)) + 10))))
+    key_lines = max(key.count("\n") + 1 for key in keys) * -(-len(keys) // key_columns)
+    others = 3.0 if narrow else 2.95
     heights = [
-        (_PANEL + 0.15 * tallest + filled) * deep + 0.75,
-        _PANEL_HEIGHT,
-        0.2 * -(-len(names) // key_columns) + 0.1,
+        (panel + _TITLE_LINE * tallest + 0.3) * deep + 0.65,
+        others * (3 if narrow else 1),
+        0.2 * key_lines + 0.1,
     ]
     figure, (top, middle, key) = framed_figure(width, heights, _comparison_lines(fields))
     axes = top.subplots(deep, wide, squeeze=False).reshape(-1)
     norm = _log_norm(shares)
     for i, title in enumerate(titles):
         image = _draw_map(axes[i], shares[i], norm)
-        axes[i].set_title(title, fontsize=9)
+        axes[i].set_title(title, fontsize=8)
+        if i % wide:
+            axes[i].set_ylabel("")
     for axis in axes[len(maps) :]:
         axis.set_axis_off()
     _colour_bar(top, image, list(axes), extend="min", location="bottom", aspect=40)
-    panels = middle.subplots(1, 3)
+    panels = middle.subplots(3, 1) if narrow else middle.subplots(1, 3)
     _draw_profiles(panels[0], found, known=known)
     _draw_contours(panels[1], maps, example)
     _draw_difference(middle, panels[2], shares[-1] - shares[0], f"{_letter(len(maps) - 1)} minus {_letter(0)}")
-    _draw_key(key, names, key_columns)
+    _draw_key(key, keys, key_columns)
     return figure
 
 
@@ -179,34 +186,6 @@ def brightest(fields: Collection[EffectiveField]) -> float:
     return max(float(_shares(field).max()) for field in fields)
 
 
-def save_figure(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
-    """Writes the figure as `stem`.png and so on, 200 dots per inch, and returns the paths. formats: png, svg, pdf."""
-    paths = []
-    for kind in formats:
-        if kind not in _FORMATS:
-            raise UserError(f"Unknown figure format '{kind}'. Known: {', '.join(_FORMATS)}.")
-        path = Path(stem)
-        path = path.with_name(f"{path.name}.{kind}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=200, facecolor="white")
-        paths.append(path)
-    return paths
-
-
-def framed_figure(width: float, heights: Sequence[float], lines: Sequence[str]) -> tuple[Figure, list[Any]]:
-    """A figure with rows of the given heights in inches above a footer of the lines, and the rows as subfigures."""
-    try:
-        from fieldshift.literal_figure import LiteralFigure
-    except ImportError as error:
-        raise MissingFeatureError("Figures need the package matplotlib, which is not installed; install it.") from error
-    text = [piece for line in lines for piece in textwrap.wrap(line, int(width * 19))]
-    every = [*heights, _FOOTER_LINE * len(text) + 0.1]
-    figure = LiteralFigure(figsize=(width, sum(every)), layout="constrained")
-    rows: Any = figure.subfigures(len(every), 1, height_ratios=every)
-    rows[-1].text(0.01, 1.0, "\n".join(text), fontsize=7, ha="left", va="top", color="0.25", gid="footer")
-    return figure, list(rows[:-1])
-
-
 def _columns(count: int) -> int:
     """The number of columns that leaves no single panel in the last row if possible, and few cells empty: 5 panels as 3 + 2."""
     if count <= 4:
@@ -240,7 +219,7 @@ def _shares(field: EffectiveField) -> Numbers:
 def _summary(found: Measures, field: EffectiveField) -> str:
     spread = found.moments
     turn = f" at {_degrees(spread.angle)}" if spread.anisotropy > 1.1 else ""
-    half = f"50 % in {found.area[0.5]:.0f} px\N{SUPERSCRIPT TWO}, " if 0.5 in found.area else ""
+    half = f"50 % in {found.area[0.5]:.0f} px\N{SUPERSCRIPT TWO}\n" if 0.5 in found.area else ""
     share = "" if field.other_frames is None else f"\n{field.other_frames:.0%}".replace("%", " % through other frames")
     return f"{half}\N{GREEK SMALL LETTER SIGMA} {spread.along:.1f} x {spread.across:.1f} px{turn}{share}"
 
@@ -282,10 +261,10 @@ def _draw_profiles(axis: Any, found: Sequence[Measures], *, known: bool) -> None
     axis.set_ylabel("mean share of the mass per pixel", fontsize=8)
     axis.tick_params(labelsize=7)
     centres = {one.profile_centre for one in found}
-    position = f", {_position_text(found[0].profile_centre)}" if len(centres) == 1 else ""
+    position = f",\n{_position_text(found[0].profile_centre)}" if len(centres) == 1 else ""
     about = f"the unit{position}" if known else "the centre of mass"
     band = "\nband: standard error, at most" if any(one.profile_error for one in found) else ""
-    axis.set_title(f"radial profile about {about}{band}", fontsize=9)
+    axis.set_title(f"radial profile about {about}{band}", fontsize=8)
     axis.grid(alpha=0.25)
 
 
@@ -297,13 +276,13 @@ def _draw_contours(axis: Any, fields: Sequence[EffectiveField], example: Tensor 
     for i, field in enumerate(fields):
         shares = _shares(field)
         line = _line(i)
-        for fraction, width in ((0.99, 0.8), (0.5, 2.0)) if few else ((0.5, 1.6),):
+        for fraction, width in ((0.99, 0.5), (0.5, 1.0)) if few else ((0.5, 0.8),):
             level = _level(shares, fraction)
             if float(shares.min()) < level < float(shares.max()):
                 style = {"colors": [line["color"]], "linestyles": [line["linestyle"]]}
                 axis.contour(shares, levels=[level], linewidths=width, **style)
-    levels = "50 % (thick) and 99 % (thin)" if few else "50 %"
-    axis.set_title(f"regions that hold\n{levels} of the mass", fontsize=9)
+    levels = "50 % (thick), 99 % (thin)" if few else "50 %"
+    axis.set_title(f"regions that hold\n{levels}\nof the mass", fontsize=8)
     _pixels(axis)
 
 
@@ -327,7 +306,7 @@ def _draw_difference(figure: Any, axis: Any, difference: Numbers, title: str) ->
     largest = float(np.abs(difference).max()) or 1.0
     norm = SymLogNorm(linthresh=largest * 0.02, linscale=0.5, vmin=-largest, vmax=largest)
     image = axis.imshow(difference, cmap=DIFFERENCE_COLOURS, norm=norm, interpolation="nearest")
-    axis.set_title(f"difference: {title}\nred: {title[0]} has the larger share", fontsize=9)
+    axis.set_title(f"difference: {title}\nred: {title[0]} has the larger share", fontsize=8)
     decade = 10.0 ** math.floor(math.log10(largest))
     _colour_bar(figure, image, axis).set_ticks([-decade, -decade / 10, 0.0, decade / 10, decade])
     _pixels(axis)

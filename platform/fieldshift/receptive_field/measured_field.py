@@ -55,7 +55,7 @@ def measured_field(
         "effective, reference frame: standard error of the share": field.other_frames_error,
         "effective, reference frame: side at 50 %, px": found.side[0.5],
         **{
-            f"effective, reference frame: area at {fraction:.0%}, px^2".replace("%", " %"): area
+            f"effective, reference frame: area at {fraction:.0%}, px²".replace("%", " %"): area
             for fraction, area in found.area.items()
         },
         "effective, reference frame: 99 % area / theory": found.ratio_to_theory,
@@ -67,7 +67,7 @@ def measured_field(
         "centre of mass: column, px": found.moments.centre[1],
         "mass of the map": field.mass,
         "mass: standard error": field.mass_standard_error,
-        "effective, all frames: area at 50 %, px^2": averaged.area[0.5],
+        "effective, all frames: area at 50 %, px²": averaged.area[0.5],
         **spread("effective, all frames", averaged),
     }
     return MeasuredField(field=field, measures=found, averaged=averaged, numbers=numbers, regions=regions)
@@ -102,7 +102,7 @@ def theoretical(layer: LayerField, regions: Reshaped | None) -> dict[str, Any]:
         {} if regions is None else {"reference frame": regions.reference, "all frames": regions.fused}
     ).items():
         numbers |= {
-            f"reshaped, {whose}: area, px^2": region.area,
+            f"reshaped, {whose}: area, px²": region.area,
             f"reshaped, {whose}: height, px": region.extent[0],
             f"reshaped, {whose}: width, px": region.extent[1],
             f"reshaped, {whose}: anisotropy": region.anisotropy,

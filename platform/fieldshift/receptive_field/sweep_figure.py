@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
 from fieldshift.receptive_field.effective_map import EffectiveField, check_comparable
-from fieldshift.receptive_field.figures import LINES, framed_figure
+from fieldshift.receptive_field.figure_frame import COLUMN, LINES, PAGE, framed_figure
 from fieldshift.receptive_field.measures import measures
 
 if TYPE_CHECKING:
@@ -17,12 +17,12 @@ else:
     Figure = Any
 
 
-def sweep_figure(fields: Mapping[int, EffectiveField]) -> Figure:
+def sweep_figure(fields: Mapping[int, EffectiveField], *, narrow: bool = False) -> Figure:
     """Draws spread along and across, area, and share through other frames, of effective fields against the number of frames.
 
     fields: T -> the field of a network that reads T frames, at least two, of the same conditions, else UserError. Spread
     in pixels by weighted second moments; areas in square pixels: those with half and 99 % of the mass, and the
-    theoretical region reshaped by the policy.
+    theoretical region reshaped by the policy. narrow: panels below each other, for a telephone.
     """
     if len(fields) < 2:
         raise UserError(f"A field against T needs at least 2 numbers of frames, but got {len(fields)}.")
@@ -31,8 +31,9 @@ def sweep_figure(fields: Mapping[int, EffectiveField]) -> Figure:
     found = [measures(fields[count]) for count in counts]
     last = fields[counts[-1]].conditions
     lines = [f"{replace(last, frames=1).lines()[0]}, temporal module {last.temporal}", last.lines()[1]]
-    figure, (top,) = framed_figure(10.8, [3.1], [*lines, f"policy: {'; '.join(last.policy) or 'replicate'}"])
-    left, right, last_panel = top.subplots(1, 3)
+    width, height = (COLUMN, 3 * 2.6) if narrow else (PAGE, 2.7)
+    figure, (top,) = framed_figure(width, [height], [*lines, f"policy: {'; '.join(last.policy) or 'replicate'}"])
+    left, right, last_panel = top.subplots(3, 1) if narrow else top.subplots(1, 3)
     spreads = {"along": [one.moments.along for one in found], "across": [one.moments.across for one in found]}
     for (name, values), colour, mark in zip(spreads.items(), LINES, "os", strict=False):
         left.plot(counts, values, color=colour, marker=mark, markersize=4, label=f"\N{GREEK SMALL LETTER SIGMA} {name}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
-from fieldshift.receptive_field.figures import LINES, framed_figure
+from fieldshift.receptive_field.figure_frame import LINES, framed_figure
 from fieldshift.receptive_field.theory import LayerField
 
 if TYPE_CHECKING:

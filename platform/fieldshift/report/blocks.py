@@ -57,11 +57,15 @@ class TableBlock:
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """A numbered figure: a matplotlib Figure, or a PNG or SVG file, with its alternative text and a caption."""
+    """A numbered figure: a matplotlib Figure, or a PNG or SVG file, with its alternative text and a caption.
+
+    `narrow` replaces it on a narrow screen, where its letters would become too small: the same with its panels stacked.
+    """
 
     content: Figure | Path
     caption: str
     alt: str
+    narrow: Figure | Path | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from fieldshift.report.blocks import Code, Definitions, Heading, KeyNumber, KeyN
 from fieldshift.report.claims import methods_of, outcomes
 from fieldshift.report.tables import interval
 from fieldshift.report.verdict import percent, points_of
-from fieldshift.run_folder import versions
+from fieldshift.run_folder import code_commit, versions
 
 PACKAGES = ("fieldshift", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scipy", "pandas", "matplotlib")
 
@@ -38,13 +38,14 @@ def conditions_section(
     """The section with the conditions of the numbers and their limitations.
 
     conditions are names with values in the given order (data, protocol, network, recipe, seeds, ...); commands repeat
-    the study; cautions are whole sentences, those of `caveats(summary)` and others. Machine and versions are
+    the study; cautions are whole sentences, those of `caveats(summary)` and others. Machine, commit and versions are
     those of this process.
     """
     found = {"python": platform.python_version(), **versions(*PACKAGES)}
     items = [
         *((name[:1].upper() + name[1:], value) for name, value in conditions.items()),
         ("Hardware", hardware()),
+        *((("Commit", commit),) if (commit := code_commit()) else ()),
         ("Versions", ", ".join(f"{name} {version}" for name, version in found.items())),
     ]
     return Section(

@@ -8,24 +8,42 @@ from typing import Any
 
 import pandas as pd
 
+DEVICE, WALL = "device", "wall"
 TOLERATED = 1.15
 """Factor by which operations and seconds may differ before a table notes it."""
 
 
-def cost_columns(part: pd.DataFrame) -> dict[str, float]:
+def cost_columns(part: pd.DataFrame) -> dict[str, Any]:
     """Means over the trials of one arm; NaN if a trial lacks the value."""
     costs = {
         name: float(pd.to_numeric(part[name]).mean(skipna=False))
         for name in ("parameters", "flops", "epochs", "frames", "seconds", "search_seconds")
     }
     devices = part["devices"].astype(float) if "devices" in part.columns else 1.0
-    held = (part["seconds"].astype(float) + part["search_seconds"].astype(float)) * devices
+    training, searching = device_seconds(part), device_seconds(part, "search_")
+    held = (training + searching) * devices
     return {
         **costs,
+        "device_seconds": float(training.mean(skipna=False)),
+        "search_device_seconds": float(searching.mean(skipna=False)),
+        "clock": clock(part),
         "search_operations": float(_numbers(part, "search_operations").mean(skipna=False)),
         "device_hours": float(held.mean(skipna=False)) / 3600.0,
         "device_seconds_per_epoch": float(_numbers(part, "device_seconds_per_epoch").mean(skipna=False)),
     }
+
+
+def device_seconds(rows: pd.DataFrame, of: str = "") -> pd.Series[float]:
+    """Seconds of training (or of the search with `of` "search_") on the device's clock, one per trial.
+
+    Where earlier versions did not measure it, the seconds on the wall.
+    """
+    return _numbers(rows, f"{of}device_seconds").fillna(_numbers(rows, f"{of}seconds"))
+
+
+def clock(rows: pd.DataFrame) -> str:
+    """The clock of `device_seconds`: DEVICE, or WALL if a trial of an earlier version has no seconds of the device."""
+    return DEVICE if _numbers(rows, "device_seconds").notna().all() else WALL
 
 
 def is_averaged(part: pd.DataFrame) -> bool:

@@ -67,7 +67,11 @@ def _environment() -> Environment:
 def _picture(block: FigureBlock, number: int) -> Markup:
     from markupsafe import Markup
 
-    return Markup(embed(block.content, alt=block.alt, prefix=f"figure-{number}-"))
+    wide = embed(block.content, alt=block.alt, prefix=f"figure-{number}-")
+    if block.narrow is None:
+        return Markup(wide)
+    narrow = embed(block.narrow, alt=block.alt, prefix=f"figure-{number}-narrow-")
+    return Markup(f'<div class="on-wide">{wide}</div><div class="on-narrow">{narrow}</div>')
 
 
 def _minus(cell: str) -> Markup:

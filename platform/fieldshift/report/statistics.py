@@ -50,7 +50,8 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
 
     rows has one row per trial with the columns of `REQUIRED`: score and score_tta (with test-time averaging, NaN
     if not measured) in [0, 1], flops of one image forward, seconds of training and search_seconds of the search.
-    Optional columns: `devices` (1) used during these seconds, `device_seconds_per_epoch` of one device, `views` averaged by
+    Optional columns: `devices` (1) used during these seconds, `device_seconds` and `search_device_seconds` (the same on the
+    device's clock, which other load does not slow down), `device_seconds_per_epoch` of one device, `views` averaged by
     score_tta, `copies` requested, `search_operations` of the search or tuning, `motions` (origin of the arm's policy, in
     words), `temporal` (temporal module of the arms that have one), and `key`, equal if one trial belongs to several
     readings. An arm that belongs to several readings has rows for each.
@@ -60,8 +61,10 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
     has a 2D augmentation or is policy-2d, and its passes allow two views, so no score decides which is judged); judged_mean;
     passes (single-frame passes per image of the judged score); reference (the best baseline by judged mean), is_reference;
     difference, difference_low, difference_high, p, wilcoxon_p, pairs (this arm - reference over common seeds, judged scores);
-    parameters, flops, epochs, frames, seconds, search_seconds and search_operations (means), device_hours (mean of (seconds +
-    search_seconds) * devices / 3600); operations_share and seconds_share (per training image, as multiples of those of the
+    parameters, flops, epochs, frames, seconds, search_seconds, device_seconds, search_device_seconds and search_operations
+    (means), clock ('wall' if the device's seconds are unknown, and those on the wall stand for them), device_hours (mean of
+    (device_seconds + search_device_seconds) * devices / 3600); operations_share and seconds_share (per training image, as
+    multiples of those of the
     arm held_against); seeds, scores (plain) and judged_scores (tuples); trials (their keys); copies (NaN if unknown);
     motions; temporal; note (missing values, in words).
     Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from fieldshift.readings import SEARCH_INCLUDED
-from fieldshift.report.costs import disagree
+from fieldshift.report.costs import DEVICE, WALL, clock, device_seconds, disagree
 from fieldshift.report.intervals import estimate
 from fieldshift.report.sheet import Sheet
 from fieldshift.report.verdict import p_words, percent, points_of
@@ -17,6 +17,10 @@ from fieldshift.report.verdict import p_words, percent, points_of
 if TYPE_CHECKING:
     from fieldshift.folding import AnyPolicy
 
+SECONDS = {
+    DEVICE: "Seconds are the device's: CPU seconds of the training process, or a GPU's seconds.",
+    WALL: "Seconds are those on the wall; an earlier version did not measure those of the device.",
+}
 ROLE_WORDS = {"das": "DAS", "baseline": "2D", "control": "control"}
 
 
@@ -44,7 +48,7 @@ def comparison_sheets(summary: pd.DataFrame, score_name: str = "accuracy", notes
 
 
 def cost_sheets(summary: pd.DataFrame) -> list[Sheet]:
-    """The costs of the arms, one sheet per reading: operations and measured seconds."""
+    """The costs of the arms, one sheet per reading: operations and seconds on the device's clock."""
     columns = (
         "arm", "frames", "parameters", "MFLOPs", "epochs", "train s", "search s", "device-h", "operations", "time",
     )  # fmt: skip
@@ -66,9 +70,9 @@ def _cost_notes(part: pd.DataFrame) -> tuple[str, ...]:
     against = str(rows[0]["held_against"])
     return (
         "MFLOPs: one image forward, all its frames: convolutions, matrix products, motions and gates. Means over seeds; "
-        "device-h: (training + search) in hours, times devices.",
-        f"operations, time: per training image, as multiples of those of {against}; time is the device's (CPU seconds of the "
-        "training process, or a GPU's seconds).",
+        f"{SECONDS[DEVICE]} device-h: (training + search) in hours, times devices.",
+        f"operations, time: per training image, as multiples of those of {against}.",
+        *_wall(rows),
         *_charges(rows),
         *(
             f"{row['arm']}: {row['operations_share']:.2f} times the operations of {against}, but {row['seconds_share']:.2f} "
@@ -77,6 +81,12 @@ def _cost_notes(part: pd.DataFrame) -> tuple[str, ...]:
             if disagree(row["operations_share"], row["seconds_share"])
         ),
     )
+
+
+def _wall(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, ...]:
+    """The note on arms whose device seconds an earlier version did not measure."""
+    named = [str(row["arm"]) for row in rows if row["clock"] == WALL]
+    return (f"{', '.join(named)}: seconds on the wall; those of the device are not known.",) if named else ()
 
 
 def _charges(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, ...]:
@@ -95,8 +105,8 @@ def _charges(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, ...]:
 def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy", notes: Sequence[str] = ()) -> Sheet:
     """The score against the number of frames T: mean and interval, one row per T (and arm, if there are several).
 
-    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm, parameters and flops. `notes` are
-    printed below.
+    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm, device_seconds, parameters and flops.
+    `notes` are printed below.
     """
     arms = "arm" in rows.columns and rows["arm"].nunique() > 1
     records = []
@@ -112,14 +122,14 @@ def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy", notes: Sequenc
                 str(value.n),
                 percent(value.mean),
                 interval(value.low, value.high),
-                _seconds(float(part["seconds"].astype(float).mean())),
+                _seconds(float(device_seconds(part).mean())),
                 _mega(flops),
             )
         )
     lead = ("arm", "frames T") if arms else ("frames T",)
     columns = (*lead, "n", f"{score_name} %", "95 % interval", "train s", "MFLOPs")
     align = (("left", "right") if arms else ("right",)) + ("right",) * 5
-    own = ("1 run: no interval.",) if any(record[-5] == "1" for record in records) else ()
+    own = (SECONDS[clock(rows)], *(("1 run: no interval.",) if any(record[-5] == "1" for record in records) else ()))
     title = f"Frame sweep, test {score_name}"
     return Sheet(title=title, columns=columns, rows=tuple(records), align=align, notes=(*own, *notes))
 
@@ -129,7 +139,7 @@ def field_sheet(
 ) -> Sheet:
     """Receptive-field measures side by side: numbers {network: {measure: value}}, one row per measure.
 
-    Put the unit into the measure's name ("area at 50 %, px^2") and the conditions (input size, layer, trained or not,
+    Put the unit into the measure's name ("area at 50 %, px²") and the conditions (input size, layer, trained or not,
     number of images) into notes.
     """
     measures = list(dict.fromkeys(name for values in numbers.values() for name in values))
@@ -195,8 +205,8 @@ def _cost_row(row: Mapping[Any, Any]) -> tuple[str, ...]:
         _whole(float(row["parameters"])),
         _mega(float(row["flops"])),
         _whole(float(row["epochs"])),
-        _seconds(float(row["seconds"])),
-        _seconds(float(row["search_seconds"])),
+        _seconds(float(row["device_seconds"])),
+        _seconds(float(row["search_device_seconds"])),
         _hours(float(row["device_hours"])),
         _share(float(row["operations_share"])),
         _share(float(row["seconds_share"])),

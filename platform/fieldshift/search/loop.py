@@ -24,6 +24,7 @@ from fieldshift.search.selection import Decision, Selector, is_open, next_edge, 
 from fieldshift.search.space import Space
 from fieldshift.training import distributed
 from fieldshift.training.batch_statistics import synchronise_batch_norm
+from fieldshift.training.clock import device_clock
 from fieldshift.training.cost import device_hours
 from fieldshift.training.objectives import Objective
 from fieldshift.training.step import use_channels_last
@@ -40,6 +41,8 @@ class FoundPolicy:
         history: one row per pass over the halves: losses, scores, alpha.
         decisions: the decisions in order, with their margins.
         seconds: time spent, over all sessions of a resumed search.
+        device_seconds: the same on the device's own clock (`device_clock`), of this worker; NaN if an earlier version began
+            the search.
         device_hours: the same in hours, times the number of workers.
         cost: image passes and operations.
     """
@@ -48,6 +51,7 @@ class FoundPolicy:
     history: list[dict[str, float]]
     decisions: list[dict[str, Any]]
     seconds: float
+    device_seconds: float
     device_hours: float
     cost: SearchCost
 
@@ -103,6 +107,7 @@ def search(
         history=run.state.history,
         decisions=run.state.decisions,
         seconds=run.state.seconds,
+        device_seconds=run.state.device_seconds,
         device_hours=device_hours(run.state.seconds, distributed.world_size()),
         cost=run.cost,
     )
@@ -134,7 +139,7 @@ class Stages:
         """Stage 1: the network's weights and alpha learn in turns, for `epochs` passes."""
         state, epochs = self.run.state, self.run.config.epochs
         while state.epoch < epochs:
-            row, seconds = timed(partial(learn_one_pass, self.run))
+            row, seconds = self.timed(partial(learn_one_pass, self.run))
             state.epoch += 1
             if state.epoch == epochs:
                 state.phase = "options"
@@ -144,7 +149,7 @@ class Stages:
         """Stage 2: every edge keeps one operation, in a random order; the network is tuned after each decision."""
         self.tune()
         while (edge := next_edge(self.run.cell, self.run.seed)) is not None:
-            self.record_decision(*timed(partial(self.selector.choose_operation, edge)))
+            self.record_decision(self.timed(partial(self.selector.choose_operation, edge))[0])
             self.tune()
         self.finish("edges")
 
@@ -153,7 +158,7 @@ class Stages:
         kept = self.run.edges_per_node
         self.tune()
         while (node := next_node(self.run.cell, kept)) is not None:
-            self.record_decision(*timed(partial(self.selector.choose_edges, node, kept)))
+            self.record_decision(self.timed(partial(self.selector.choose_edges, node, kept))[0])
             self.tune()
         self.finish("done")
 
@@ -161,7 +166,7 @@ class Stages:
         """Learning between two decisions, for `tune_epochs` passes, where the selection rule measures the network."""
         state = self.run.state
         while state.tuning:
-            row, seconds = timed(partial(learn_one_pass, self.run))
+            row, seconds = self.timed(partial(learn_one_pass, self.run))
             state.tuned += 1
             state.tuning = state.tuned < self.run.config.tune_epochs
             self.record_pass(row, seconds, f"tuning {state.tuned}")
@@ -172,7 +177,6 @@ class Stages:
         learned = run.steps_per_pass * run.batch
         run.count(weights=learned, alpha=learned if "val/loss" in row else 0)
         state.passes += 1
-        state.seconds += seconds
         row |= {"pass": state.passes, "seconds": seconds}
         state.history.append(row)
         self.progress(pass_line(name, row, run.objective.score_name))
@@ -183,10 +187,9 @@ class Stages:
         run.save(self.folder)
         self.report({**row, "cost/device_hours": hours}, state.passes)
 
-    def record_decision(self, decision: Decision, seconds: float) -> None:
+    def record_decision(self, decision: Decision) -> None:
         """Stores and reports a decision, after which the network is tuned if decisions are left."""
         run, state = self.run, self.run.state
-        state.seconds += seconds
         state.decisions.append(asdict(decision))
         if decision.whole:  # measured: the whole, and the whole without each alternative
             run.count(scored=len(run.alpha_half) * (1 + len(decision.harm)))
@@ -196,15 +199,18 @@ class Stages:
         run.save(self.folder)
         self.report(decision_metrics(decision), state.passes)
 
+    def timed(self, action: Callable[[], T]) -> tuple[T, float]:
+        """The result of an action and the seconds that it took, which are added to the search's."""
+        state, device = self.run.state, self.run.device
+        started, device_started = time.perf_counter(), device_clock(device)
+        result = action()
+        state.device_seconds += device_clock(device) - device_started
+        seconds = time.perf_counter() - started
+        state.seconds += seconds
+        return result, seconds
+
     def finish(self, phase: str) -> None:
         """Enters the next phase of the stored state."""
         if self.run.state.phase != phase:
             self.run.state.phase = phase
             self.run.save(self.folder)
-
-
-def timed(action: Callable[[], T]) -> tuple[T, float]:
-    """The result of an action, and the seconds that it took."""
-    started = time.perf_counter()
-    result = action()
-    return result, time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -32,6 +33,7 @@ class SearchState:
         history: one row per pass: losses, scores, weights.
         warned: whether a collapse to the identity was reported.
         seconds: time spent, over all sessions of a resumed search.
+        device_seconds: the same on the device's clock; NaN if a version that did not measure it began the search.
         cost: the image passes so far, as a plain `SearchCost`.
         cell: the cell's tensors.
         network: the network's tensors.
@@ -51,6 +53,7 @@ class SearchState:
     history: list[dict[str, Any]] = field(default_factory=list)
     warned: bool = False
     seconds: float = 0.0
+    device_seconds: float = 0.0
     cost: dict[str, Any] = field(default_factory=dict)
     cell: dict[str, Any] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
@@ -66,6 +69,7 @@ class SearchState:
     @classmethod
     def from_values(cls, values: dict[str, Any], path: str) -> SearchState:
         """The state of a checkpoint. Raises UserError if `path` does not contain a search of this version."""
+        values = {"device_seconds": math.nan, **values}
         known = {each.name for each in fields(cls)}
         if values.get("schema") != SCHEMA or set(values) - {"schema"} != known:
             raise UserError(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 OWN = "fieldshift"  # the gid of our figures, whose colours the report changes on a dark page
-WIDTH = 7.6  # inches, the width of the report's column
+WIDTH, NARROW = 7.6, 3.75  # inches, the width of the report's column, and of a telephone's screen
 INK = "#1c2024"
 MUTED = "#60666d"
 RULE = "#d5d8dc"

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from fieldshift.report.costs import device_seconds
 from fieldshift.report.figures.look import (
     INK,
     MARKS,
     MUTED,
+    NARROW,
     NORMAL,
     PAPER,
     ROLE_COLOURS,
     ROLE_LABELS,
     SERIES,
     SMALL,
+    WIDTH,
     legend,
     new_figure,
     plain_axes,
@@ -32,13 +35,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy") -> Figure:
+def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", narrow: bool = False) -> Figure:
     """The mean score of every arm in percent, one panel per reading, with 95 % intervals and one dot per seed.
 
     All panels have the same order of arms: by the judged mean of the last reading, best first. Bars start at zero; if
     all scores are so close and high that bars would hide the differences, markers on a shortened axis replace them.
     A diamond marks the mean with test-time averaging if it differs. The number beside a bar is the judged mean.
-    summary comes from `summarise`.
+    summary comes from `summarise`. narrow: panels below each other, for a telephone.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -47,14 +50,16 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy") -> Fig
     order = _order(summary)
     scores = np.array([score for row in summary["scores"] for score in row], dtype=np.float64)
     bars = bool(scores.min() < 0.85 * scores.max())
-    figure = new_figure(0.95 + 0.29 * len(order))
-    panels = figure.subplots(1, len(readings), sharey=True, squeeze=False)[0]
+    height = 0.95 + 0.29 * len(order)
+    figure = new_figure(height * len(readings) + 0.6, NARROW) if narrow else new_figure(height)
+    grid = (len(readings), 1) if narrow else (1, len(readings))
+    panels = figure.subplots(*grid, sharey=True, squeeze=False).ravel()
     span = _span(summary, bars)
     for panel, reading in zip(panels, readings, strict=True):
         _score_panel(panel, summary[summary["reading"] == reading], order, span, bars)
         panel.set_title(str(reading).capitalize().replace(", ", ",\n"), fontsize=NORMAL, color=INK, loc="left")
         panel.set_xlabel(f"test {score_name} (%)" + ("" if bars else ", axis not from 0"))
-    panels[0].set_yticks(range(len(order)), [shorten(arm) for arm in order])
+    panels[0].set_yticks(range(len(order)), [shorten(arm, 20 if narrow else 28) for arm in order])
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     roles = [role for role in ROLE_COLOURS if (summary["role"] == role).any()]
     handles: list[Artist] = [Patch(color=ROLE_COLOURS[role]) for role in roles]
@@ -67,18 +72,18 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy") -> Fig
     if any(_averaging_moved(row) for row in summary.to_dict("records")):
         handles.append(_dot_handle("D"))
         labels.append("mean with test-time averaging (judged)")
-    legend(figure, handles, labels, columns=6)
+    legend(figure, handles, labels, columns=2 if narrow else 6)
     return figure
 
 
-def frame_curve(rows: pd.DataFrame, *, score_name: str = "accuracy") -> Figure:
-    """The score in percent against the number of frames T with 95 % intervals, and the training seconds below.
+def frame_curve(rows: pd.DataFrame, *, score_name: str = "accuracy", narrow: bool = False) -> Figure:
+    """The score in percent against the number of frames T with 95 % intervals, and the device's training seconds below.
 
-    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm (one line per arm).
+    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm (one line per arm) and device_seconds.
     """
     arms = list(dict.fromkeys(rows["arm"].astype(str))) if "arm" in rows.columns else [""]
     ticks = sorted({int(frames) for frames in rows["frames"]})
-    figure = new_figure(4.3)
+    figure = new_figure(4.3, NARROW if narrow else WIDTH)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1.0))
     handles: list[Artist] = []
     for number, arm in enumerate(arms):
@@ -86,7 +91,7 @@ def frame_curve(rows: pd.DataFrame, *, score_name: str = "accuracy") -> Figure:
         colour, mark = SERIES[number % len(SERIES)], MARKS[number % len(MARKS)]
         shift = 1.0 + 0.03 * (number - (len(arms) - 1) / 2)
         handles.append(_curve(top, bottom, part, (colour, mark), shift))
-    for axes, label in ((top, f"test {score_name} (%)"), (bottom, "training (s)")):
+    for axes, label in ((top, f"test {score_name} (%)"), (bottom, "training (device s)")):
         axes.set_ylabel(label)
         plain_axes(axes, grid="y")
     bottom.set_ylim(bottom=0)
@@ -96,7 +101,7 @@ def frame_curve(rows: pd.DataFrame, *, score_name: str = "accuracy") -> Figure:
     bottom.set_xlim(ticks[0] / 1.2, ticks[-1] * 1.2)
     bottom.set_xlabel("frames T")
     if len(arms) > 1:
-        legend(figure, handles, arms)
+        legend(figure, handles, arms, columns=2 if narrow else None)
     return figure
 
 
@@ -174,7 +179,7 @@ def _curve(top: Axes, bottom: Axes, rows: pd.DataFrame, look: tuple[str, str], s
     top.plot(
         rows["frames"] * shift * 1.035, 100 * rows["score"], "o", markersize=2.6, color=colour, alpha=0.55, linewidth=0
     )
-    seconds = [float(part["seconds"].astype(float).mean()) for _, part in groups]
+    seconds = [float(device_seconds(part).mean()) for _, part in groups]
     bottom.plot(at, seconds, color=colour, marker=mark, markersize=4, linewidth=1.2)
     return line
 

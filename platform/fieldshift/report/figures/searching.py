@@ -11,8 +11,10 @@ from fieldshift.report.figures.look import (
     INK,
     MARKS,
     MUTED,
+    NARROW,
     SERIES,
     SMALL,
+    WIDTH,
     legend,
     new_figure,
     plain_axes,
@@ -30,25 +32,28 @@ STILL = "identity"
 LOSS_WORDS = {"train/loss": "loss on the weights' half", "val/loss": "loss on alpha's half"}
 
 
-def search_history(history: Sequence[Mapping[str, Any]]) -> Figure:
+def search_history(history: Sequence[Mapping[str, Any]], *, narrow: bool = False) -> Figure:
     """The mixture weights of a search over its passes, one small panel per edge; below, entropy, identity share and losses.
 
     history has one mapping per pass, as `FoundPolicy.history`: pass, alpha/EDGE/CANDIDATE, search/entropy (of the
     undecided edges, 1 = undecided), search/identity_share and names that end in "loss"; missing ones are not drawn. If there
-    are more candidates than colours, those with the smallest final weights are grey.
+    are more candidates than colours, those with the smallest final weights are grey. narrow: for a telephone.
     """
     assert history, "a search history has at least one pass"
     at = [int(row["pass"]) for row in history]
     weights = weights_by_edge(history)
-    rows = math.ceil(len(weights) / 4)
+    columns = 2 if narrow else 4
+    rows = math.ceil(len(weights) / columns)
     tall = 1.25 * rows if rows > 1 else 1.9 * rows
-    figure = new_figure(tall + 2.2)
+    tall += 0.6 if narrow and weights else 0.0  # a longer legend
+    below = 4.0 if narrow else 2.0
+    figure = new_figure(tall + below + 0.2, NARROW if narrow else WIDTH)
     lower: Figure | SubFigure = figure
     if weights:
-        parts: Any = figure.subfigures(2, 1, height_ratios=(tall, 2.0))
+        parts: Any = figure.subfigures(2, 1, height_ratios=(tall, below))
         upper, lower = parts
-        _weight_panels(upper, at, weights, figure)
-    state, loss = lower.subplots(1, 2)
+        _weight_panels(upper, at, weights, figure, columns)
+    state, loss = lower.subplots(2, 1) if narrow else lower.subplots(1, 2)
     _curves(
         state,
         at,
@@ -63,23 +68,23 @@ def search_history(history: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def decision_chart(decisions: Sequence[Mapping[str, Any]]) -> Figure:
+def decision_chart(decisions: Sequence[Mapping[str, Any]], *, narrow: bool = False) -> Figure:
     """The measurements behind every decision of a selection: the loss or score lost when each candidate is removed.
 
     decisions has one mapping per decision, in order, as `FoundPolicy.decisions`: at, harm ({candidate: loss added or
     score lost when it is removed}) and chosen. Kept candidates are coloured; a
-    bar to the left of zero means that the network was better without it. All panels share one scale.
+    bar to the left of zero means that the network was better without it. All panels share one scale. narrow: for a telephone.
     """
     from matplotlib.patches import Patch
 
     assert decisions, "a decision chart has at least one decision"
     choices = [choice(decision) for decision in decisions]
     longest = max(len(name) for each in choices for name in each.harm)
-    columns = min(len(choices), 3 if longest <= 18 else 2)
+    columns = 1 if narrow else min(len(choices), 3 if longest <= 18 else 2)
     rows = [choices[start : start + columns] for start in range(0, len(choices), columns)]
     tallest = [max(len(each.harm) for each in row) for row in rows]
     heights = [0.17 * bars + 0.42 for bars in tallest]
-    figure = new_figure(sum(heights) + 0.6)
+    figure = new_figure(sum(heights) + 0.6, NARROW if narrow else WIDTH)
     panels = figure.subplots(len(rows), columns, squeeze=False, sharex=True, height_ratios=heights).ravel()
     for number, (panel, each) in enumerate(zip(panels, choices, strict=False)):
         _decision_panel(panel, each, f"{number + 1}. {each.at}", tallest[number // columns])
@@ -92,10 +97,10 @@ def decision_chart(decisions: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _weight_panels(upper: SubFigure, at: Sequence[int], weights: Weights, figure: Figure) -> None:
+def _weight_panels(upper: SubFigure, at: Sequence[int], weights: Weights, figure: Figure, most: int) -> None:
     ops = list(dict.fromkeys(op for candidates in weights.values() for op in candidates))
     looks = _looks(ops, weights)
-    columns = min(4, len(weights))
+    columns = min(most, len(weights))
     panels = upper.subplots(math.ceil(len(weights) / columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
     handles: dict[str, Artist] = {}
     for panel, (edge, candidates) in zip(panels, weights.items(), strict=False):
@@ -124,7 +129,8 @@ def _weight_panels(upper: SubFigure, at: Sequence[int], weights: Weights, figure
     grey = [handles[op] for op in ops if looks[op][0] == LOST]
     named += [(grey[0], f"{len(grey)} others")] if grey else []
     wide = max(len(name) for _, name in named) >= 16
-    legend(figure, [line for line, _ in named], [name for _, name in named], columns=3 if wide else 5)
+    across = (1 if wide else 2) if most < 4 else (3 if wide else 5)
+    legend(figure, [line for line, _ in named], [name for _, name in named], columns=across)
 
 
 def _looks(ops: Sequence[str], weights: Weights) -> dict[str, tuple[str, str]]:
