@@ -119,6 +119,7 @@ def run_comparison(
             "reading": reading,
             "search_operations": budget.charged(each.trial.arm, reading),
             **search_columns(policies, each.trial.arm, each.trial.seed),
+            "policy": digest_of(cards[each.trial.arm, each.trial.seed]),
         }
         for each in planned
         if each.trial.key in results
@@ -201,17 +202,18 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
         say()
         show(sheet)
     say()
-    sentence = verdict(summary, score_name)
+    asked = claims(summary)
+    sentence = verdict(summary, asked, score_name)
     say(sentence)
     say()
-    answered = answers(summary, score_name)
+    answered = answers(summary, asked, score_name)
     if answered.rows:
         show(answered)
     say(f"  {session.path / 'result.json'}")
     record_arms(session, rows, summary)
     failed = result.get("failed", {})
     say_failed(failed)
-    return Comparison(session.path, rows, summary, sentence, answered, claims(summary), failed)
+    return Comparison(session.path, rows, summary, sentence, answered, asked, failed)
 
 
 def budget_of(
@@ -239,6 +241,11 @@ def budget_of(
         searches={name: math.nan if spent is None else spent for name, spent in searches.items()},
         tuning=tuning,
     )
+
+
+def digest_of(card: NetworkCard) -> str:
+    """The digest of the motions that a network is trained under; "" without."""
+    return "" if card.motions is None else card.motions.digest()
 
 
 def search_columns(policies: ArmPolicies, arm: str, seed: int) -> dict[str, Any]:

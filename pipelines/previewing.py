@@ -141,7 +141,7 @@ def pictures(images: list[str], loading: LoadingConfig) -> Examples:
     from fieldshift.data.files.pictures import picture_reader, read_picture
 
     height, width = loading.size or (224, 224)
-    reader = picture_reader(3, (height, width))
+    reader = picture_reader(3, (height, width), loading.pixel_limit)
     rows = [read_picture(name, reader) for name in images]
     note = f"the images were scaled and cropped to their centre, {height} x {width} px"
     return Examples(torch.stack(rows), [Path(name).name for name in images], [note])

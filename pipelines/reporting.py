@@ -87,7 +87,7 @@ def write_study_report(session: Session, study: PreparedStudy, found: StudyResul
             },
             commands=[command_of(session.folder)],
             cautions=[
-                *([] if comparison is None else caveats(comparison.summary)),
+                *([] if comparison is None else caveats(comparison.summary, comparison.claims)),
                 *notes_on(experiment.data),
                 *failures(comparison, sweep),
             ],

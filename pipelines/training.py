@@ -100,7 +100,9 @@ def train(
                 log_model(session, experiment.tracking.register, align=align)
             return TrainResult(session.path, finished["row"])
         trial = training_trial(session, experiment, card, recipe, reading="equal epochs", data=dataset.digest)
-        trial = replace(trial, copies=tta_copies, align=align, folder=str(session.path), augmentation=numbers)
+        trial = replace(
+            trial, moves=True, copies=tta_copies, align=align, folder=str(session.path), augmentation=numbers
+        )
         row = run_trial(session, trial, cluster)
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
         log_model(session, experiment.tracking.register, align=align)
@@ -129,12 +131,15 @@ def augmentation_numbers(randaugment: list[int] | None, arm: str) -> dict[str, i
 def run_trial(session: Session, trial: Trial, cluster: ClusterConfig) -> dict[str, Any]:
     """Runs the trial on the workers, with a progress bar and its metrics on the run itself; returns its row."""
     from fieldshift.experiment.training_runs import epoch_metrics, final_metrics, record_history
-    from fieldshift.experiment.trial import run_training_trial
+    from fieldshift.experiment.trial import MOVE, run_training_trial
 
     epochs = trial.recipe["epochs"]
     with placed(cluster, on_ray=cluster.workers > 0), progress(f"training {trial.arm}", epochs) as bar:
 
         def reported(metrics: dict[str, float]) -> None:
+            if MOVE in metrics:
+                bar.show(metrics[MOVE], f"epoch {int(metrics[MOVE]) + 1}/{epochs}")
+                return
             epoch = int(metrics["epoch"])
             session.run.log_metrics(epoch_metrics(metrics), step=epoch)
             bar.show(epoch, f"epoch {epoch}/{epochs} loss {metrics['train/loss']:.3f}")

@@ -114,6 +114,24 @@ def test_preview_draws_frames_and_says_the_policy(
         assert figure.size[0] > 300
 
 
+def test_preview_refuses_own_pictures_over_the_pixel_limit(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "large.png")
+    words = [
+        "preview",
+        "--policy",
+        str(policy),
+        "--images",
+        str(tmp_path / "large.png"),
+        "--out",
+        str(tmp_path / "f.png"),
+    ]
+    assert main([*words, "--loading.pixel_limit", "1199"]) == 2
+    assert "large.png has 40 x 30 pixels, over the limit of 1199" in capsys.readouterr().err
+    assert main([*words, "--loading.pixel_limit", "1200"]) == 0
+
+
 @pytest.mark.parametrize("network", ["tiny-resnet", "resnet18"])
 def test_theory_as_json_needs_no_data(network: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["receptive-field", "--network", network, "--json"]) == 0

@@ -9,6 +9,7 @@ import pytest
 import pipelines
 from fieldshift.arguments import option_types
 from fieldshift.cli import commands, main
+from fieldshift.console import Progress
 from fieldshift.run_folder import read_result
 from tests.terminal import PLACES, Shown
 
@@ -53,6 +54,16 @@ def shown(place: str, command: str, out: Path, policy: Path, run: Path) -> Shown
     given = {"POLICY": str(policy), "RUN": str(run)}
     words = [command, *(given.get(word, word) for word in LONG[command][0]), "--out", str(out)]
     return PLACES[place](lambda: main(words), COLUMNS)
+
+
+def test_the_bar_of_a_training_moves_within_its_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown_at: list[float] = []
+    show = Progress.show
+    monkeypatch.setattr("fieldshift.training.loop.READ_EVERY", 1)
+    monkeypatch.setattr(Progress, "show", lambda bar, done, note="": (shown_at.append(done), show(bar, done, note)))
+    words = ["--recipe.epochs", "1", "--recipe.batch", "24", "--tracking.enabled", "false"]
+    assert main(["train", *LOADED, *words, "--out", str(tmp_path / "t")]) == 0
+    assert shown_at == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_every_command_that_can_be_resumed_is_tried() -> None:

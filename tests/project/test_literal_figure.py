@@ -121,7 +121,7 @@ def test_only_literal_figures_are_made() -> None:
                 makers.append((path.name, node.func.id))
             if isinstance(node, ast.ImportFrom | ast.Import):
                 assert not any("pyplot" in alias.name for alias in node.names), path
-    assert sorted(makers) == [("figures.py", "LiteralFigure"), ("look.py", "LiteralFigure")]
+    assert sorted(makers) == [("figure_frame.py", "LiteralFigure"), ("look.py", "LiteralFigure")]
     assert issubclass(LiteralFigure, Figure)
 
 

@@ -45,6 +45,12 @@ MEANS = {  # plain, averaged
 WOBBLE = (0.0, 0.01, -0.01)
 
 
+def asked_of(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The summary of a comparison and its claims."""
+    summary = summarise(rows, baseline_arms=BASELINES)
+    return summary, claims(summary)
+
+
 @pytest.fixture
 def summary(make_trial: Any) -> pd.DataFrame:
     rows = [
@@ -243,7 +249,7 @@ def test_a_comparison_without_a_p_is_not_counted(make_trial: Any) -> None:
     asked = claims(summary)
     assert set(asked.loc[asked["question"] == RANDOM, "outcome"]) == {"cannot be told"}
     assert comparisons(asked) == 2
-    assert "corrected for all 2 comparisons (Holm)" in verdict(summary)
+    assert "corrected for all 2 comparisons (Holm)" in verdict(summary, claims(summary))
     assert asked["holm_p"].min() == pytest.approx(2 * asked["p"].min())
 
 
@@ -256,8 +262,8 @@ def test_holm_is_the_step_down_of_its_definition() -> None:
 
 
 def test_the_table_of_answers_says_what_the_sentences_say(summary: pd.DataFrame) -> None:
-    table = answers(summary)
-    *lines, _ = verdict(summary).splitlines()
+    table = answers(summary, claims(summary))
+    *lines, _ = verdict(summary, claims(summary)).splitlines()
     assert len(table.rows) == len(lines)
     for (reading, method, score, *cells), line in zip(table.rows, lines, strict=True):
         assert line.startswith(f"At {reading}, {method} (accuracy {score} %")
@@ -267,7 +273,7 @@ def test_the_table_of_answers_says_what_the_sentences_say(summary: pd.DataFrame)
 
 
 def test_the_verdict_answers_every_question_of_every_method_in_a_sentence(summary: pd.DataFrame) -> None:
-    *lines, made = verdict(summary).splitlines()
+    *lines, made = verdict(summary, claims(summary)).splitlines()
     assert [line.split(", ")[1].split(" (")[0] for line in lines] == list(OPPONENTS)
     for line in lines:
         for question in ("Does the motion help?", "Does the search help?", "Does it help at equal compute?"):
@@ -285,7 +291,7 @@ def test_the_verdict_answers_every_question_of_every_method_in_a_sentence(summar
     claim = claims(summary).query("method == 'das-folded' and question == @FIELD").iloc[0]
     assert f"p = {claim['p']:.3f}, corrected {claim['holm_p']:.3f}, 3 seeds" in lines[1]
     assert made.endswith("corrected for all 11 comparisons (Holm).")
-    assert "11 comparisons of the verdict" in " ".join(caveats(summary))
+    assert "11 comparisons of the verdict" in " ".join(caveats(summary, claims(summary)))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +311,7 @@ def test_the_answer_is_yes_only_where_everything_asked_was_run_and_won(
         if mean is not None
         for seed, off in enumerate(WOBBLE)
     ]
-    line = verdict(summarise(pd.DataFrame(rows), baseline_arms=BASELINES)).splitlines()[0]
+    line = verdict(*asked_of(pd.DataFrame(rows))).splitlines()[0]
     assert f"Does the motion help? {answer}: " in line
     assert "Does it help at equal compute? Unanswered: " in line
     assert ("(add the arm replicate)" in line) == (still is None)
@@ -324,7 +330,7 @@ def test_a_yes_that_does_not_outlast_the_correction_says_so(make_trial: Any) -> 
     asked = claims(summary).dropna(subset="p")
     assert (asked["p"] < 0.05).all()
     assert (asked["holm_p"] > 0.05).all()
-    assert "Does the motion help? Yes, but not after correcting p: it wins against" in verdict(summary)
+    assert "Does the motion help? Yes, but not after correcting p: it wins against" in verdict(summary, claims(summary))
 
 
 def test_the_table_says_what_is_judged_and_whose_motions_they_are(summary: pd.DataFrame) -> None:

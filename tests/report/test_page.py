@@ -25,6 +25,7 @@ from fieldshift.report import (
     TableBlock,
     accuracy_bars,
     caveats,
+    claims,
     comparison_sheets,
     conditions_section,
     headline,
@@ -89,7 +90,7 @@ def page(trial_rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> 
     picture = tmp_path / "field.png"
     picture.write_bytes(PNG)
     sections = [
-        Section("Result & verdict", [Paragraph(verdict(summary), lead=True), headline(summary)]),
+        Section("Result & verdict", [Paragraph(verdict(summary, claims(summary)), lead=True), headline(summary)]),
         Section(
             "Comparison",
             [
@@ -110,7 +111,7 @@ def page(trial_rows: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> 
         conditions_section(
             conditions={"Data": "made up", "Seeds": "0 to 3"},
             commands=["fieldshift study --seed 0"],
-            cautions=caveats(summary),
+            cautions=caveats(summary, claims(summary)),
         ),
     ]
     path = write_report(

@@ -10,11 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldshift.errors import UserError
-from fieldshift.report import caveats, cost_sheets, estimate, outcomes, paired_difference, summarise, verdict
+from fieldshift.report import caveats, claims, cost_sheets, estimate, outcomes, paired_difference, summarise, verdict
 
 # Two-sided 95 % points of Student's t by degrees of freedom, from a printed table.
 PRINTED_T = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764, 9: 2.2622, 29: 2.0452}
 BASELINES = ("none", "affine")
+
+
+def asked_of(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The summary of a comparison and its claims."""
+    summary = summarise(rows, baseline_arms=BASELINES)
+    return summary, claims(summary)
 
 
 def two_sided_p(t: float, df: int) -> float:
@@ -240,7 +246,7 @@ def test_missing_columns_and_no_rows_are_refused(rows: pd.DataFrame) -> None:
 
 def test_the_verdict_says_wins_loses_and_cannot_be_told(rows: pd.DataFrame) -> None:
     summary = summarise(rows, baseline_arms=BASELINES)
-    lines = verdict(summary).splitlines()
+    lines = verdict(summary, claims(summary)).splitlines()
     assert len(lines) == 3
     assert lines[1].startswith(
         "At equal compute, das (accuracy 90.5 %). Does the motion help? No: it loses to no motion, replicate"
@@ -262,20 +268,42 @@ def test_the_verdict_says_wins_loses_and_cannot_be_told(rows: pd.DataFrame) -> N
 
 def test_the_verdict_invents_no_winner_where_there_is_none(make_trial: Any) -> None:
     lone = summarise(pd.DataFrame([make_trial("das", 0, 0.9), make_trial("none", 0, 0.1)]), baseline_arms=BASELINES)
-    assert "cannot be compared with the best 2D arm" in verdict(lone)
-    assert "no interval" in verdict(lone)
-    assert "wins" not in verdict(lone)
-    assert verdict(lone).count("Unanswered") == 2
+    assert "cannot be compared with the best 2D arm" in verdict(lone, claims(lone))
+    assert "no interval" in verdict(lone, claims(lone))
+    assert "wins" not in verdict(lone, claims(lone))
+    assert verdict(lone, claims(lone)).count("Unanswered") == 2
     without = summarise(pd.DataFrame([make_trial("none", 0, 0.1)]), baseline_arms=BASELINES)
-    assert verdict(without) == "At equal compute: das was not run, so there is no verdict."
+    assert verdict(without, claims(without)) == "At equal compute: das was not run, so there is no verdict."
     bare = summarise(pd.DataFrame([make_trial("das", 0, 0.1)]), baseline_arms=BASELINES)
-    assert "no best 2D arm was run (add the arm none)" in verdict(bare)
+    assert "no best 2D arm was run (add the arm none)" in verdict(bare, claims(bare))
     apart = summarise(pd.DataFrame([make_trial("das", 0, 0.9), make_trial("none", 1, 0.1)]), baseline_arms=BASELINES)
-    assert "no common seed" in verdict(apart)
+    assert "no common seed" in verdict(apart, claims(apart))
+
+
+def test_a_random_policy_that_equals_the_searched_one_is_told(make_trial: Any) -> None:
+    policies = {
+        "das": ("a", "b", "c"),
+        "random-policy": ("b", "b", "c"),
+        "none": ("", "", ""),
+        "das-folded": ("a",) * 3,
+    }
+    rows = pd.DataFrame(
+        [
+            make_trial(arm, seed, 0.5 + 0.01 * seed, policy=digest)
+            for arm, digests in policies.items()
+            for seed, digest in enumerate(digests)
+        ]
+    )
+    told = [point for point in caveats(*asked_of(rows)) if "same training" in point]
+    assert len(told) == 1
+    assert told[0].startswith("random-policy drew the motions that the search of das found, at seed 1, 2 of 3:")
+    other = rows.assign(policy=[f"{place}" for place in range(len(rows))])
+    for without in (other, rows.drop(columns="policy")):  # earlier versions did not record the motions
+        assert not any("same training" in point for point in caveats(*asked_of(without)))
 
 
 def test_caveats_follow_from_the_summary(rows: pd.DataFrame) -> None:
-    text = " ".join(caveats(summarise(rows, baseline_arms=BASELINES)))
+    text = " ".join(caveats(*asked_of(rows)))
     assert "only 1 run" in text
     assert "das-gsf: 1 run: no interval." in text
     assert "half of the comparison" not in text
@@ -283,6 +311,6 @@ def test_caveats_follow_from_the_summary(rows: pd.DataFrame) -> None:
     assert "need the arms random-policy." in text
     assert "No enlarged field" not in text
     lonely = rows[(rows["reading"] == "equal epochs") & (rows["arm"] != "wide-field")]
-    text = " ".join(caveats(summarise(lonely, baseline_arms=BASELINES)))
+    text = " ".join(caveats(*asked_of(lonely)))
     assert "equal compute was not run" in text
     assert "No enlarged field" in text

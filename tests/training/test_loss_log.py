@@ -46,6 +46,24 @@ def test_the_first_loss_that_is_not_finite_is_named_at_the_end_of_its_interval(v
         log.add("weights", torch.tensor(1.0), IMAGES)
 
 
+@pytest.mark.parametrize(
+    ("every", "moves"), [(1, [0.125 * n for n in range(1, 8)]), (10, [10 / 24, 20 / 24]), (50, [])]
+)
+def test_a_bar_moves_at_log_intervals_within_an_epoch(
+    every: int, moves: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fieldshift.training.loop.READ_EVERY", every)
+    network = video_network("tiny-resnet", temporal="none", frames=1, num_classes=2, in_channels=1)
+    split = TensorSplit(torch.randint(0, 255, (48, 1, 12, 12), dtype=torch.uint8), torch.arange(48) % 2)
+    seen: list[float] = []
+    train_network(
+        network, split, plan=FramePlan(policy=None), recipe=Recipe(epochs=2, batch=2), seed=0,
+        objective=objective_for("classification", 2), progress=seen.append,
+        report=lambda _row, epoch: seen.append(float(epoch)),
+    )  # fmt: skip
+    assert seen == pytest.approx([*moves, 1.0, *(1.0 + done for done in moves), 2.0])
+
+
 def test_weights_are_checked_where_they_are_learned() -> None:
     good, bad = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.tensor([1.0, torch.inf]))
     check_weights([good], "no")

@@ -58,7 +58,7 @@ class WorkerContext:
     def report(self, metrics: Mapping[str, float]) -> None:
         """Reports metrics to the driver, which uses those of rank 0.
 
-        Every worker must call this equally often, about once per epoch and never once per batch: each call is a message.
+        Every worker must call this equally often, about ten times per epoch and never once per batch: each call is a message.
 
         Args:
             metrics: Plain numbers by name. Non-finite values are allowed, tensors are not.

@@ -24,6 +24,7 @@ from fieldshift.training.optimisation import basic_augmentation
 
 HELD_OUT_SCORE = "held_out/score"
 CHECKPOINT = "checkpoint.pt"
+MOVE = "progress/epochs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class Trial:
         align: whether dense maps are fused in the reference frame.
         folder: where weights and checkpoint go; training resumes from a checkpoint found there.
         holdout: share of the training images that is scored instead of the test split; 0 scores the test split.
+        moves: report the progress within an epoch as well (MOVE), for a bar of this training alone.
     """
 
     key: str
@@ -59,6 +61,7 @@ class Trial:
     align: bool
     folder: str
     holdout: float = 0.0
+    moves: bool = False
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -132,6 +135,7 @@ def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[
         checkpoint=folder / CHECKPOINT,
         resume=True,
         report=report,
+        progress=(lambda epochs: context.report({MOVE: epochs})) if trial.moves else (lambda _epochs: None),
     )
     started = time.perf_counter()
     evaluation = score(each_map=not trial.holdout)

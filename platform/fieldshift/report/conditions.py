@@ -38,7 +38,7 @@ def conditions_section(
     """The section with the conditions of the numbers and their limitations.
 
     conditions are names with values in the given order (data, protocol, network, recipe, seeds, ...); commands repeat
-    the study; cautions are whole sentences, those of `caveats(summary)` and others. Machine, commit and versions are
+    the study; cautions are whole sentences, those of `caveats` and others. Machine, commit and versions are
     those of this process.
     """
     found = {"python": platform.python_version(), **versions(*PACKAGES)}

@@ -53,8 +53,9 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
     Optional columns: `devices` (1) used during these seconds, `device_seconds` and `search_device_seconds` (the same on the
     device's clock, which other load does not slow down), `device_seconds_per_epoch` of one device, `views` averaged by
     score_tta, `copies` requested, `search_operations` of the search or tuning, `motions` (origin of the arm's policy, in
-    words), `temporal` (temporal module of the arms that have one), and `key`, equal if one trial belongs to several
-    readings. An arm that belongs to several readings has rows for each.
+    words), `policy` (digest of the motions that an arm was trained under, "" without), `temporal` (temporal module of the
+    arms that have one), and `key`, equal if one trial belongs to several readings. An arm that belongs to several readings
+    has rows for each.
 
     Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('averaged' if
     every trial has a score_tta of more than one view, else 'plain': trials measure it if averaging was requested, the arm
@@ -66,7 +67,7 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
     (device_seconds + search_device_seconds) * devices / 3600); operations_share and seconds_share (per training image, as
     multiples of those of the
     arm held_against); seeds, scores (plain) and judged_scores (tuples); trials (their keys); copies (NaN if unknown);
-    motions; temporal; note (missing values, in words).
+    motions; policies (the digests, by seed); temporal; note (missing values, in words).
     Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.
     """
     _check(rows)
@@ -149,6 +150,7 @@ def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, .
                 "trials": tuple(str(row.get("key", (reading, arm, row["seed"]))) for row in part.to_dict("records")),
                 "copies": copies_of(part),
                 "motions": str(part["motions"].iloc[0]) if "motions" in part.columns else "",
+                "policies": tuple(part["policy"].astype(str)) if "policy" in part.columns else (),
                 "temporal": str(part["temporal"].iloc[0]) if "temporal" in part.columns else "",
                 "note": _note(plain.n, len(tested)),
             }

@@ -18,8 +18,8 @@ from fieldshift.report.claims import (
     STILL,
     UNANSWERED,
     UNSHIFTED,
-    claims,
     comparisons,
+    controls_of,
     methods_of,
 )
 from fieldshift.report.intervals import FEWEST_PAIRS_FOR_WILCOXON
@@ -38,18 +38,18 @@ QUESTIONS = (
 )
 
 
-def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
+def verdict(summary: pd.DataFrame, asked: pd.DataFrame, score_name: str = "accuracy") -> str:
     """The verdict, one line per reading and method: does the motion help, does the search, is it better than 2D?
 
-    summary comes from `summarise`; the methods are das, das-folded and both combined with a 2D augmentation. The motion is
-    compared with no motion and with random motions, the search with random motions, the method with the best 2D arm and the
-    best enlarged field, both chosen by judged mean. The answer is yes if the method wins against all of them (with a
-    reservation if a corrected p is 0.05 or more), no if it loses to one, and not shown otherwise; questions whose opponents
-    were not run are unanswered. A difference whose 95 % interval includes zero "cannot be told apart"; without two common
-    seeds there is no interval and no winner. Each p is followed by the one corrected for the number of different
-    comparisons (Holm), which the last line gives.
+    summary comes from `summarise`, asked from `claims(summary)`. The methods are das, das-folded and both combined with a 2D
+    augmentation. The motion is compared with no motion and with random motions, the search with random motions, the method
+    with the best 2D arm and the best enlarged field, both chosen by judged mean. The answer is yes if the method wins against
+    all of them (with a reservation if a corrected p is 0.05 or more), no if it loses to one, and not shown otherwise;
+    questions whose opponents were not run are unanswered. A difference whose 95 % interval includes zero "cannot be told
+    apart"; without two common seeds there is no interval and no winner. Each p is followed by the one corrected for the
+    number of different comparisons (Holm), which the last line gives.
     """
-    asked, methods = claims(summary), methods_of(summary)
+    methods = methods_of(summary)
     lines = []
     for reading in dict.fromkeys(summary["reading"]):
         part = summary[summary["reading"] == reading]
@@ -67,9 +67,11 @@ def verdict(summary: pd.DataFrame, score_name: str = "accuracy") -> str:
     return "\n".join(lines)
 
 
-def answers(summary: pd.DataFrame, score_name: str = "accuracy") -> Sheet:
-    """The verdict as a table: one row per reading and method with its judged score and the answer to every question."""
-    asked = claims(summary)
+def answers(summary: pd.DataFrame, asked: pd.DataFrame, score_name: str = "accuracy") -> Sheet:
+    """The verdict as a table: one row per reading and method with its judged score and the answer to every question.
+
+    Takes what `verdict` takes.
+    """
     names = [words for _, words, _ in QUESTIONS]
     rows = []
     for reading in dict.fromkeys(summary["reading"]):
@@ -94,14 +96,13 @@ def answers(summary: pd.DataFrame, score_name: str = "accuracy") -> Sheet:
     )
 
 
-def caveats(summary: pd.DataFrame) -> list[str]:
-    """The caveats of a comparison, derived from its summary."""
+def caveats(summary: pd.DataFrame, asked: pd.DataFrame) -> list[str]:
+    """The caveats of a comparison, derived from its summary and its `claims`."""
     points = []
     runs = int(summary["n"].min())
     if runs < 5:
         words = "a single run has no interval" if runs == 1 else "the intervals are wide and assume normality"
         points.append(f"Some arms have only {runs} run{'s' if runs > 1 else ''}: {words}.")
-    asked = claims(summary)
     made = comparisons(asked)
     if made > 1:
         points.append(
@@ -139,8 +140,28 @@ def caveats(summary: pd.DataFrame) -> list[str]:
         )
     if missing := list(dict.fromkeys(unanswered["opponent"])):
         points.append(f"The unanswered questions of the verdict need the arms {', '.join(missing)}.")
+    points += equal_draws(summary)
     noted = dict.fromkeys((row["arm"], row["note"]) for row in summary.to_dict("records") if row["note"])
     return points + [f"{arm}: {note}." for arm, note in noted]
+
+
+def equal_draws(summary: pd.DataFrame) -> list[str]:
+    """A caveat for each method whose random control drew the motions that the search had found, with the seeds."""
+    points = {}
+    for reading in dict.fromkeys(summary["reading"]):
+        rows = {str(row["arm"]): row for row in summary[summary["reading"] == reading].to_dict("records")}
+        for method in methods_of(summary):
+            control = controls_of(method, rows, "")[RANDOM]
+            if method not in rows or control is None:
+                continue
+            drawn = dict(zip(rows[control]["seeds"], rows[control]["policies"], strict=False))
+            found = dict(zip(rows[method]["seeds"], rows[method]["policies"], strict=False))
+            if same := [str(seed) for seed, policy in found.items() if policy and drawn.get(seed) == policy]:
+                points[control] = (
+                    f"{control} drew the motions that the search of {method} found, at seed {', '.join(same)} of {len(found)}: "
+                    "there both arms are the same training, and their difference says nothing about the search."
+                )
+    return list(points.values())
 
 
 def percent(score: float) -> str:

@@ -25,7 +25,7 @@ from fieldshift.training.batch_statistics import synchronise_batch_norm
 from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
 from fieldshift.training.clock import device_clock
 from fieldshift.training.frames import FramePlan
-from fieldshift.training.loss_log import LossLog, check_weights
+from fieldshift.training.loss_log import READ_EVERY, LossLog, check_weights
 from fieldshift.training.objectives import Objective
 from fieldshift.training.optimisation import build_optimizer, build_schedule
 from fieldshift.training.recipe import Recipe
@@ -40,6 +40,7 @@ from fieldshift.training.step import (
     use_channels_last,
 )
 
+MOST_MOVES = 10  # of a progress bar within an epoch
 LAYERS = -1  # in place of a step: the seed of an epoch's random layers
 ADVICE = "; the last checkpoint is kept. Lower --recipe.learning_rate."
 Report = Callable[[dict[str, float], int], None]
@@ -85,6 +86,7 @@ def train_network(
     checkpoint: Path | None = None,
     resume: bool = False,
     report: Report = lambda _metrics, _step: None,
+    progress: Callable[[float], None] = lambda _epochs: None,
 ) -> TrainedNetwork:
     """Trains `network` in place on `split` and returns it with its history.
 
@@ -92,7 +94,8 @@ def train_network(
     `recipe.accumulate` micro-batches. Without BatchNorm the update does not depend on their number, up to rounding. With
     `checkpoint` the state is written after every epoch, and `resume` continues from there; k + k epochs equal 2k.
     Raises UserError for a loss that is not finite, naming epoch, step and the images' indices, at the end of the log
-    interval (`loss_log.READ_EVERY` steps, or the epoch); the last checkpoint is kept.
+    interval (`loss_log.READ_EVERY` steps, or the epoch); the last checkpoint is kept. `report` is called after every epoch,
+    `progress` at most ten times within one, at the end of a log interval, with the epochs so far, such as 2.4.
     """
     device = torch.device(device)
     autocast = precision_of(recipe, device)
@@ -101,8 +104,8 @@ def train_network(
     if recipe.sync_batch_norm:
         synchronise_batch_norm(network)
     optimizer = build_optimizer(network, recipe)
-    schedule = build_schedule(optimizer, recipe, recipe.epochs * count_steps(len(split), recipe.batch))
-    trained, first_epoch = TrainedNetwork(network=network), 0
+    trained, first_epoch, steps = TrainedNetwork(network=network), 0, count_steps(len(split), recipe.batch)
+    schedule = build_schedule(optimizer, recipe, recipe.epochs * steps)
     if resume and checkpoint is not None:
         first_epoch = restore(checkpoint, trained, optimizer, schedule)
     split = split.to(device)
@@ -133,9 +136,9 @@ def train_network(
                     nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 optimizer.step()
                 schedule.step()
-                loss_sum += loss * len(images)
-                images_seen += len(images)
+                loss_sum, images_seen = loss_sum + loss * len(images), images_seen + len(images)
                 losses.add("training", loss, indices)
+                move(progress, epoch, step + 1, steps)
         losses.read()
         check_weights(network.parameters(), f"The weights after epoch {epoch + 1} are not finite{ADVICE}")
 
@@ -158,6 +161,12 @@ def train_network(
             write_checkpoint(checkpoint, state_of(trained, optimizer, schedule, epoch + 1))
         report(row, epoch + 1)
     return trained
+
+
+def move(progress: Callable[[float], None], epoch: int, done: int, steps: int) -> None:
+    """Reports the progress after `done` steps of an epoch, at most MOST_MOVES times, at the end of a log interval."""
+    if done < steps and done % (READ_EVERY * math.ceil(steps / (READ_EVERY * MOST_MOVES))) == 0:
+        progress(epoch + done / steps)
 
 
 def diverged(epoch: int, kind: str, loss: float, step: int, images: list[int]) -> str:
