@@ -1,6 +1,6 @@
 """Writes the pages that are made of the committed raw numbers: no number on them is typed.
 
-    python benchmarks/pages.py            # writes benchmarks/README.md, docs/results.md, its pictures, and README's table
+    python benchmarks/pages.py            # writes benchmarks/README.md, docs/{results,scaling}.md, pictures, README's table
     python benchmarks/pages.py --check    # status 1 where a page differs from its numbers
 
 The sentences of docs/results.md are in `studies/results.md.jinja`.
@@ -22,6 +22,7 @@ ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(HERE / "studies")]
 
 import figures  # noqa: E402
+import scaling  # noqa: E402
 import study as studies  # noqa: E402
 import tables  # noqa: E402
 from record import goal, shown  # noqa: E402
@@ -35,6 +36,7 @@ def pages() -> dict[Path, str]:
     return {
         HERE / "README.md": rendered("speed.md.jinja"),
         ROOT / "docs" / "results.md": rendered("studies/results.md.jinja"),
+        ROOT / "docs" / "scaling.md": rendered("scaling.md.jinja"),
         readme: with_table(readme.read_text()),
     }
 
@@ -48,7 +50,7 @@ def rendered(template: str) -> str:
     environment.globals.update(
         benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
         studies={name: tables.Study.load(name) for name in studies.names()}, selection=selection(),
-        fields=json.loads((HERE / "results" / "fields.json").read_text()),
+        fields=json.loads((HERE / "results" / "fields.json").read_text()), scaling=scaled(HERE / "results" / "scaling.json"),
     )  # fmt: skip
     return environment.get_template(template).render()
 
@@ -88,6 +90,35 @@ def selection() -> dict[str, dict[str, dict[str, float]]]:
             for rule in dict.fromkeys(row["rule"] for row in rows)
         }
     return found
+
+
+def scaled(file: Path) -> dict[str, Any] | None:
+    """What the page on scaling shows of its record; None where nothing was measured."""
+    if not file.exists():
+        return None
+    contents = json.loads(file.read_text())
+    kept: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in contents["rows"]:
+        kept.setdefault(row["table"], {})[row["case"]] = row
+    options, predicted = contents["settings"], {}
+    for title, cases in kept.items():
+        if "operations of a forward pass" in cases:
+            form = title.partition(",")[2].partition(":")[0].strip()
+            gflop, millions = (cases[name]["ours"][0] for name in ("operations of a forward pass", "parameters"))
+            step = scaling.step_of(gflop, options["images_per_gpu"], options["teraflops"])
+            predicted[form] = {
+                "gflop": shown(gflop), "parameters": shown(millions), "step": shown(1e3 * step),
+                "megabytes": shown(scaling.BYTES_PER_NUMBER * millions),
+                "table": tables.markdown(scaling.HEADS, scaling.rows_of(options, step, 1e6 * millions)),
+            }  # fmt: skip
+    timed = {title: cases for title, cases in kept.items() if "step of two workers" in cases}
+    repetitions = {len(cases["step of two workers"]["ours"]) for cases in timed.values()}
+    return {
+        **options, "machine": contents["machine"], "repetitions": max(repetitions), "images": f"{options['images']:,}",
+        "factor": scaling.BACKWARD_FACTOR, "network": scaling.IMAGENET[0], "predicted": predicted,
+        "measured": tables.markdown(scaling.MEASURED, [scaling.cells_of(title, each) for title, each in timed.items()]),
+        "verdicts": [scaling.verdict(title, each) for title, each in timed.items()],
+    }  # fmt: skip
 
 
 def with_table(page: str) -> str:
