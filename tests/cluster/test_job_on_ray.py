@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -120,66 +121,65 @@ def test_a_job_needs_the_token_brings_its_package_and_ends_with_its_status(
     assert finished.returncode == 3
 
 
-def test_a_job_is_listed_followed_and_stopped_so_that_its_run_goes_on(cluster: tuple[str, str], tmp_path: Path) -> None:
+def test_a_study_is_submitted_stopped_resumed_and_fetched(cluster: tuple[str, str], tmp_path: Path) -> None:
     """The commands as a person types them, on a cluster whose own Python is in nobody's PATH."""
     url, token = cluster
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     variables = clean | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "FOR_THE_JOB": "1"}
 
-    def fieldshift(*words: str) -> str:
-        command = [sys.executable, "-m", "fieldshift.cli", *words, "--address", url]
-        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False, cwd=tmp_path)
+    def fieldshift(command: str, *words: str) -> str:
+        argv = [sys.executable, "-m", "fieldshift.cli", command, "--address", url, *words]
+        done = subprocess.run(argv, env=variables, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    search = [
-        "search",
-        "--search.epochs=500",
-        "--loading.train_limit=200",
-        "--search.batch=32",
-        f"--out={tmp_path / 'out'}",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "fieldshift.cli",
-        "submit",
-        "--address",
-        url,
-        "--env",
-        "FOR_THE_JOB",
-        "--",
-        *search,
-    ]
-    sent = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
-    assert sent.returncode == 0, sent.stdout + sent.stderr
-    name = sent.stdout.split()[1].rstrip(":")
-
+    options = (
+        "--stages search compare --form folded --arms das-folded --seeds 1 --budgets equal-epochs --tta_copies 0 "
+        "--search.epochs 60 --search.tune_epochs 0 --search.batch 25 --recipe.epochs 1 --recipe.batch 25 "
+        "--loading.train_limit 100 --loading.test_limit 20"
+    )
+    study = ["study", *options.split(), f"--out={tmp_path / 'out'}"]
+    name = fieldshift("submit", "--env", "FOR_THE_JOB", "--", *study).split()[1].rstrip(":")
     deadline = time.monotonic() + 300
-    while not (tmp_path / "out" / "search.pt").exists():
+    while not list(tmp_path.glob("out/**/search.pt")):
         assert time.monotonic() < deadline, fieldshift("logs", name)
         time.sleep(0.5)
     listed = fieldshift("jobs")
     assert name in listed
     assert "RUNNING" in listed
-    assert "fieldshift search --search.epochs=500" in " ".join(listed.split())
-    assert "affine-one" in fieldshift("logs", name)
+    assert "fieldshift study --stages search compare" in " ".join(listed.split())
     assert f"job {name}: STOPPED" in fieldshift("stop", name)
-    assert "--resume" in fieldshift("logs", name)
+    printed = fieldshift("logs", name)
+    assert "affine-one" in printed
+    assert "--resume" in printed
+    assert not (tmp_path / "out" / "result.json").exists()
+    assert {"KILLED"} <= statuses(tmp_path / "out") <= {"KILLED", "FINISHED"}
 
+    printed = fieldshift("submit", "--follow", "--", *study, "--resume")
+    assert "1 of 1 trials" in printed
+    (resumed,) = re.findall(r"^job (\w+): SUCCEEDED$", printed, re.MULTILINE)
+    assert statuses(tmp_path / "out") == {"FINISHED"}
+
+    said = fieldshift("fetch", resumed, "--out", "fetched")
+    assert f"{tmp_path / 'out'} of the cluster is now in fetched" in said
+    fetched = {path.name for path in (tmp_path / "fetched").rglob("*")}
+    assert {
+        "config.yaml",
+        "data.json",
+        "mlflow.db",
+        "policy.json",
+        "result.json",
+        "weights.safetensors",
+    } <= fetched
+    assert not {"search.pt", "ray"} & fetched
+    for name in ("config.yaml", "result.json"):
+        assert (tmp_path / "fetched" / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+
+
+def statuses(folder: Path) -> set[str]:
+    """Those of all MLflow runs in the store of a run folder."""
     from mlflow import MlflowClient
 
-    store = MlflowClient(f"sqlite:///{tmp_path / 'out' / 'mlflow.db'}")
+    store = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     runs = store.search_runs([each.experiment_id for each in store.search_experiments()])
-    assert {run.info.status for run in runs} == {"KILLED"}
-
-    said = fieldshift("fetch", name, "--out", "fetched")
-    assert f"{tmp_path / 'out'} of the cluster is now in fetched" in said
-    fetched = {path.name for path in (tmp_path / "fetched").iterdir()}
-    assert {"config.yaml", "data.json", "mlflow.db"} <= fetched
-    assert "search.pt" not in fetched
-    assert (tmp_path / "fetched/config.yaml").read_bytes() == (tmp_path / "out/config.yaml").read_bytes()
-    again = [sys.executable, "-m", "fieldshift.cli", "fetch", name, "--address", url, "--out", "fetched"]
-    refused = subprocess.run(again, env=variables, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "fetched exists; name a folder that does not" in " ".join(refused.stderr.split())
+    return {run.info.status for run in runs}

@@ -19,6 +19,7 @@ URL = "http://127.0.0.1:1"
         (["jobs", "--address", URL], "Nothing answers at http://127.0.0.1:1"),
         (["stop", "a", "--address", URL], "Nothing answers at http://127.0.0.1:1"),
         (["submit", "--address", URL, "--env", "FS_UNSET", "--", "study"], "--env names FS_UNSET, which is not set here"),
+        (["fetch", "a", "--address", URL, "--out", "/tmp"], "--out /tmp exists; name a folder that does not."),
         (["submit", "--address", URL], "There is no command to submit;"),
     ],
 )  # fmt: skip
