@@ -122,10 +122,10 @@ def scaled(file: Path) -> dict[str, Any] | None:
 
 
 def with_table(page: str) -> str:
-    """README with the table of the digit pairs between its marks."""
+    """README with the table of the digit pairs, and what it says, between its marks."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{tables.Study.load('digit-pairs').arms_table()}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{rendered('studies/readme.md.jinja').strip()}\n\n{END}{after}"
 
 
 def main() -> int:

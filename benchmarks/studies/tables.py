@@ -154,6 +154,36 @@ class Study:
             ["cell", "best DAS", "against the best 2D arm", "against the best enlarged field", "found"], rows
         )
 
+    def claims(self, arm: str, question: str) -> list[tuple[Cell, dict[str, Any]]]:
+        """The comparisons of an arm that answer a question at equal compute, without and with the search."""
+        return [
+            (cell, claim)
+            for cell in self.cells.values()
+            for claim in cell.numbers["claims"]
+            if claim["method"] == arm and claim["question"] == question and claim["reading"] != "equal epochs"
+        ]
+
+    def significant(self, arm: str, question: str) -> str:
+        """How many of the comparisons have p < 0.05 after correction."""
+        found = [claim["holm_p"] < 0.05 for _, claim in self.claims(arm, question)]
+        return f"{sum(found)} of {len(found)}"
+
+    def told_apart(self, arm: str, question: str) -> str:
+        """Where an arm is better than its control, in words; each interval stands on its own."""
+        wins: dict[str, list[bool]] = {cell.name: [] for cell, _ in self.claims(arm, question)}
+        for cell, claim in self.claims(arm, question):
+            wins[cell.name].append(claim["outcome"] == "wins")
+        return " and ".join(
+            f"{'better than' if all(each) else 'better at one budget than' if any(each) else 'not told apart from'}"
+            f" {question} on {name}"
+            for name, each in wins.items()
+        )
+
+    def losses(self, arm: str, budget: str, question: str) -> str:
+        """Whether an arm loses to its opponent in every cell: "loses to", else "does not always lose to"."""
+        outcomes = [claim["outcome"] for _, claim in self.claims(arm, question) if claim["reading"] == budget]
+        return "loses to" if set(outcomes) == {"loses"} else "does not always lose to"
+
     def changes_table(self, table: str, budget: str = "equal epochs", arm: str = "das-folded") -> str:
         """One row per cell named `TABLE-...`, beside the cell `default`."""
         rows = []
