@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: setup study test check bench docs clean
+.PHONY: setup study test test-oldest check bench docs clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,14 @@ study: setup
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
+# The lowest versions that pyproject.toml allows, in an environment of their own; the tools are the newest ones.
+test-oldest:
+	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	$(PYTHON) .ci/lower_bounds.py > .venv-oldest/lower-bounds.txt
+	@echo "installing into .venv-oldest (some minutes and about 6 GB the first time)"
+	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/lower-bounds.txt -e ".[dev]"
+	.venv-oldest/bin/python -m pytest -n $(JOBS) --dist loadgroup -m "not cluster" -W default
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -39,4 +47,4 @@ docs: setup
 	@echo "site/index.html"
 
 clean:
-	rm -rf .venv runs site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-oldest runs site dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

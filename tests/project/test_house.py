@@ -89,7 +89,7 @@ def test_nothing_in_the_platform_imports_the_pipelines_but_the_command_line() ->
 
 
 @pytest.mark.timeout(280)
-def test_the_wheel_installed_elsewhere_imports_and_answers_help(tmp_path: Path) -> None:
+def test_the_wheel_installed_elsewhere_runs_the_readmes_commands(tmp_path: Path) -> None:
     built = run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
@@ -111,6 +111,18 @@ def test_the_wheel_installed_elsewhere_imports_and_answers_help(tmp_path: Path) 
         python, "-c", "from fieldshift.search import load_space; print(load_space('affine-cell').name)", cwd=tmp_path
     )
     assert spaces.stdout.strip() == "affine-cell", spaces.stderr
+    examples = [
+        "--version",
+        "study --form folded --arms none das-folded --seeds 1 --stages search compare report --cluster.trials_at_once 0 "
+        "--loading.train_limit 48 --loading.test_limit 16 --recipe.epochs 1 --recipe.batch 16 --search.epochs 1 "
+        "--search.tune_epochs 0 --search.batch 16 --tracking.enabled false --out runs/study",
+        "preview --policy runs/study --out frames.gif",
+    ]
+    for example in examples:
+        done = run(python, "-m", "fieldshift.cli", *example.split(), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "frames.gif").exists()
+    assert (tmp_path / "runs" / "study" / "report.html").exists()
     helped = run(python, "-m", "fieldshift.cli", "--help", cwd=tmp_path)
     assert helped.returncode == 0
     assert "receptive-field" in helped.stdout
