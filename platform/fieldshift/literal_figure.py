@@ -6,6 +6,7 @@ labels, ticks, legends and footers are drawn literally.
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+NOTEBOOK_DPI = 110
 _NUMBER = re.compile(r"\$\\mathdefault\{[-+\d.,{}^\\ a-z]*\}\$")  # written only by matplotlib's formatters
 
 
@@ -26,3 +28,9 @@ class LiteralFigure(Figure):
         for text in self.findobj(Text):
             text.set_parse_math(bool(_NUMBER.fullmatch(text.get_text())))
         super().draw(renderer)
+
+    def _repr_png_(self) -> bytes:
+        """The picture that a notebook shows where a cell ends with the figure."""
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=NOTEBOOK_DPI, bbox_inches="tight")
+        return stream.getvalue()

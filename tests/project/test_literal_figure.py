@@ -130,3 +130,12 @@ def test_policies_say_their_own_words() -> None:
 
     policy = Policy(inputs=1, nodes=1, edges=(Edge(0, 1, (Step("rotate", 10.0),)),), frames=3)
     assert isinstance(policy_graph(policy), LiteralFigure)
+
+
+def test_a_notebook_shows_a_figure_that_ends_a_cell() -> None:
+    from IPython.core.formatters import DisplayFormatter
+
+    figure = LiteralFigure(figsize=(2.0, 1.0))
+    figure.subplots().plot([0, 1])
+    shown, _ = DisplayFormatter().format(figure)
+    assert shown["image/png"].startswith(b"\x89PNG")
