@@ -16,6 +16,7 @@ import pytest
 
 from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_trials
 from fieldshift.cluster.sharing import check_shared
+from fieldshift.cluster.storage import Storage
 from fieldshift.errors import UserError
 from fieldshift.ports import free_port
 
@@ -73,3 +74,12 @@ def test_a_folder_that_a_node_does_not_see_is_refused_before_any_work(blind_fold
 def test_a_folder_that_all_nodes_see_is_taken(blind_folder: Path, tmp_path: Path) -> None:
     check_shared(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_storage_that_a_node_does_not_reach_is_refused_before_any_work(blind_folder: Path, tmp_path: Path) -> None:
+    there = f"file://{blind_folder}/bucket"
+    with pytest.raises(
+        UserError, match=rf"^cluster.storage {there} cannot be read and written by 1 of the cluster's 2 "
+    ):
+        check_shared(blind_folder, Storage(there, str(tmp_path)))
+    assert list((blind_folder / "bucket").iterdir()) == []
