@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,3 +84,35 @@ def test_a_storage_that_a_node_does_not_reach_is_refused_before_any_work(blind_f
     ):
         check_shared(blind_folder, Storage(there, str(tmp_path)))
     assert list((blind_folder / "bucket").iterdir()) == []
+
+
+def test_with_a_storage_the_run_folder_is_on_one_node_and_gets_the_files_of_all(
+    blind_folder: Path, tmp_path: Path
+) -> None:
+    """As many trials at once as there are cores, one of them on the node without the folder: each waits for the others."""
+    cores = int(ray.cluster_resources()["CPU"])
+    out, met = blind_folder / "out", tmp_path / "met"
+    met.mkdir()
+
+    def meet(trial: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+        with context.folder(trial["folder"]) as folder:
+            (folder / "weights").write_text(trial["key"])
+            context.report({"epoch": 1.0})
+            (met / trial["key"]).touch()
+            deadline = time.monotonic() + DEADLINE_S
+            while len(list(met.iterdir())) < trial["cores"]:
+                assert time.monotonic() < deadline, "the others did not start"
+                time.sleep(0.1)
+        return {"sees": Path(trial["seen"]).exists()}
+
+    (blind_folder / "here").touch()
+    trials = [
+        {"key": f"t{number}", "folder": str(out / f"t{number}"), "seen": str(blind_folder / "here"), "cores": cores}
+        for number in range(cores)
+    ]
+    storage = Storage(f"file://{tmp_path}/bucket", str(out))
+    results = run_trials(
+        meet, trials, cluster=ClusterConfig(gpus_per_worker=0), name="meet", storage=out / "ray", shared=storage
+    )
+    assert sorted(result.value["sees"] for result in results if result.value) == [False, *[True] * (cores - 1)]
+    assert [(out / trial["key"] / "weights").read_text() for trial in trials] == [trial["key"] for trial in trials]
