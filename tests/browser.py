@@ -46,6 +46,7 @@ class Seen:
     def __init__(self, browser: Any, url: str) -> None:
         self.page = browser.new_page()
         self.failed: list[str] = []
+        self.clicks = 0
         self.page.on("response", lambda answer: self._note(answer.status >= 400, f"{answer.status} {answer.url}"))
         self.page.on("requestfailed", lambda request: self._note("ERR_ABORTED" not in request.failure, request.url))
         self.page.goto(url, wait_until="load", timeout=WAIT_MS)
@@ -57,6 +58,30 @@ class Seen:
     def wait_for(self, text: str) -> None:
         """Waits until the text is on the page."""
         self.page.wait_for_function("text => document.body.innerText.includes(text)", arg=text, timeout=WAIT_MS)
+
+    def click(self, what: Any) -> None:
+        """Clicks a part of the page; clicks are counted."""
+        self.clicks += 1
+        what.click(timeout=WAIT_MS)
+
+    def row(self, first: str, count: int) -> list[str]:
+        """The first `count` cells to the right of the words with which a row of a table begins, once they are there."""
+        beside = """([first, count]) => {
+            const written = each => each.textContent.replace(/[^\\x20-\\x7e]/g, "").trim();
+            const small = [...document.querySelectorAll("td, th, div, span, a")].filter(each =>
+                each.textContent.length < 200 && each.childElementCount < 3 && each.getClientRects().length);
+            const named = small.filter(each => written(each) === first).at(-1);
+            if (!named) return null;
+            const start = named.getBoundingClientRect();
+            const own = each => each.childElementCount === 0 && each.closest("table") === named.closest("table");
+            const cells = small.filter(each => own(each) && written(each)).map(each => [
+                each.getBoundingClientRect(), written(each)]).filter(([box]) => box.x > start.right &&
+                Math.abs(box.y + box.height / 2 - start.y - start.height / 2) < 6);
+            const found = cells.sort((one, two) => one[0].x - two[0].x).map(each => each[1]);
+            return found.length < count ? null : found.slice(0, count);
+        }"""
+        found = self.page.wait_for_function(beside, arg=[first, count], timeout=WAIT_MS, polling=500).json_value()
+        return [str(cell) for cell in found]
 
     @property
     def text(self) -> str:

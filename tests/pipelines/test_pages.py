@@ -122,10 +122,33 @@ def test_the_arms_page_is_the_first_and_there_is_one_for_each_question(printed: 
 def test_accuracy_by_arm_is_there_without_a_click_best_first(look: Any, summary: pd.DataFrame) -> None:
     arms = summary[summary["reading"] == "equal compute"]
     page = look("arms")
+    assert page.clicks == 0
     assert page.bars(len(arms)) == [shown(100 * score) for score in sorted(arms["judged_mean"], reverse=True)]
     for arm in arms["arm"]:
         assert f"{arm} T" in page.text
     assert "das T3" in page.text
+
+
+def test_six_runs_are_compared_in_seven_clicks(look: Any, small_study: Path) -> None:
+    rows = {f"{row['arm']} T{row['policy_frames']} s{row['seed']} {row['reading'].replace(' ', '-')}": row
+            for row in read_result(small_study / "compare")["rows"] if row["reading"] == "equal epochs"}  # fmt: skip
+    chosen = sorted(rows)[:6]
+    page = look("all runs")
+    page.wait_for(chosen[-1])
+    for name in chosen:
+        row = page.page.locator("[role=row]").filter(has=page.page.get_by_text(name, exact=True))
+        page.click(row.get_by_role("checkbox").first)
+    page.click(page.page.get_by_role("button", name="Compare"))
+    page.wait_for("Run details")
+    page.page.set_viewport_size({"width": 2600, "height": 2400})  # cells outside of the window are not on the page
+    assert page.clicks == 7
+    assert page.row("Run Name:", 6) == chosen
+    assert page.row("arm", 6) == [rows[name]["arm"] for name in chosen]
+    assert page.row("seed", 6) == [str(rows[name]["seed"]) for name in chosen]
+    judged = [rows[name]["score"] if rows[name]["score_tta"] is None else rows[name]["score_tta"] for name in chosen]
+    assert [float(cell) for cell in page.row("accuracy/judged_percent", 6)] == pytest.approx(
+        [100 * score for score in judged]
+    )
 
 
 def test_frames_are_told_apart_by_score_and_cost(look: Any, small_study: Path) -> None:
@@ -142,6 +165,7 @@ def test_fields_lie_side_by_side_with_their_numbers(look: Any, small_study: Path
     names = [*result["sheet"], *result["lengths"]]
     page = look("fields")
     sizes = page.pictures(len(names))
+    assert page.clicks == 0
     assert len(set(sizes)) == 1
     assert min(sizes[0]) >= 40
     along = [
