@@ -39,6 +39,18 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(
 
 
 @pytest.mark.parametrize(
+    "uri", ["http://[::1", "https://host:99999", "http://", "http:///path", "postgresql://[::1/mlflow"]
+)
+def test_a_malformed_address_is_refused_in_one_line(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"^tracking.uri is '") as caught:
+        TrackingConfig(uri=uri)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(UserError, match=r"^MLFLOW_TRACKING_URI is '"):
+        _ = TrackingConfig().address
+
+
+@pytest.mark.parametrize(
     "uri", ["http://host:5000", "http://me@host", "postgresql://me@host/mlflow", "sqlite:////a/b@c.db"]
 )
 def test_an_address_without_one_is_taken(uri: str) -> None:

@@ -49,12 +49,26 @@ def server() -> Iterator[str]:
         ("401", "refused the log-in: set MLFLOW_TRACKING_USERNAME"),
         ("403", "refused the log-in"),
         ("404", "is no MLflow server"),
+        ("501", "is no MLflow server"),
         ("200", "is no MLflow server"),
     ],
 )
 def test_a_server_that_will_never_take_it_ends_the_command(server: str, path: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_store(TrackingConfig(uri=f"{server}/{path}"))
+
+
+def test_a_folder_for_artifacts_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    check_store(TrackingConfig(artifacts=str(tmp_path / "new" / "place")))
+    with pytest.raises(UserError, match=r"tracking.artifacts is '\S+', but \S+file is a file; give a folder"):
+        check_store(TrackingConfig(artifacts=str(file / "place")))
+    monkeypatch.setattr("os.access", lambda path, _how: Path(path) != tmp_path)  # tests may run as root
+    with pytest.raises(UserError, match="is not writable"):
+        check_store(TrackingConfig(artifacts=str(tmp_path / "place")))
 
 
 def test_a_driver_that_is_missing_is_named() -> None:

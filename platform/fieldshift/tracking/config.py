@@ -68,7 +68,10 @@ class TrackingConfig:
 
 
 def check_address(uri: str, name: str, otherwise: str) -> None:
-    """Raises UserError where `uri`, the value of `name`, is no address of a store, or contains a password."""
+    """Raises UserError where `uri`, the value of `name`, is no address of a store, or contains a password.
+
+    A bracket without its partner and a port over 65535 are no address.
+    """
     if holds_password(uri):
         raise UserError(
             f"{name} holds a password, which would be written into config.yaml and MLflow; leave it out of"
@@ -77,6 +80,13 @@ def check_address(uri: str, name: str, otherwise: str) -> None:
         )
     if uri.split(":", 1)[0].split("+", 1)[0] not in SCHEMES:
         raise UserError(f"{name} is '{uri}', but must start with one of {', '.join(SCHEMES)} and a colon; {otherwise}.")
+    try:
+        parts = urlsplit(uri)
+        has_host = parts.port is not None or bool(parts.hostname)
+    except ValueError as error:
+        raise UserError(f"{name} is '{uri}', which is no address ({error}); {otherwise}.") from None
+    if parts.scheme in {"http", "https"} and not has_host:
+        raise UserError(f"{name} is '{uri}', but must name a server, such as http://HOST:5000; {otherwise}.")
 
 
 def holds_password(uri: str) -> bool:

@@ -35,7 +35,7 @@ def lasting_reason(error: BaseException, uri: str) -> str | None:
             else "set the database's own password file or variable (~/.pgpass, PGPASSWORD)"
         )
         return f"refused the log-in: {way}"
-    if uri.startswith("http") and (_status(error, text) in {404, 405} or "valid JSON" in text):
+    if uri.startswith("http") and (_status(error, text) in {404, 405, 501} or "valid JSON" in text):
         return "answers, but is no MLflow server: give the address that its pages have"
     if re.search(r"Could not parse SQLAlchemy URL|database \S+ does not exist|role \S+ does not exist", text):
         return f"cannot be opened ({one_line(error, 160)}): correct the address"

@@ -218,7 +218,12 @@ def refuse_lasting(error: Exception, uri: str) -> None:
 
 
 def check_store(config: TrackingConfig) -> None:
-    """Raises UserError if the configured store cannot be used; a store that does not answer yet is no error."""
+    """Raises UserError if the configured store or the folder of its artifacts cannot be used.
+
+    A store that does not answer yet is no error.
+    """
+    if config.enabled and config.artifacts is not None and "://" not in config.artifacts:
+        check_folder_of(Path(config.artifacts))
     if not config.enabled or (uri := config.address) is None or importlib.util.find_spec("mlflow") is None:
         return
     try:
@@ -226,6 +231,16 @@ def check_store(config: TrackingConfig) -> None:
         answer_from(uri)
     except Exception as error:
         refuse_lasting(error, uri)
+
+
+def check_folder_of(artifacts: Path) -> None:
+    """Raises UserError where the nearest existing part of a folder for artifacts is a file, or is not writable."""
+    above = next(part for part in (artifacts.absolute(), *artifacts.absolute().parents) if part.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        reason = "is not writable" if above.is_dir() else "is a file"
+        raise UserError(
+            f"tracking.artifacts is '{artifacts}', but {above} {reason}; give a folder that can be written."
+        )
 
 
 def close_abandoned(uri: str) -> list[str]:
