@@ -140,7 +140,7 @@ class Study:
         return markdown(["arm", *(f"{cell.name}, {BUDGETS[budget]}" for cell, budget in columns)], rows)
 
     def gaps_table(self, budget: str, arms: Iterable[str] = ("das-folded+affine", "das-folded")) -> str:
-        """One row per cell: the best folded DAS against no motion, the best 2D arm, and the best enlarged field."""
+        """One row per cell: the best folded DAS, and its differences to the best 2D arm, enlarged field and random motions."""
         rows = []
         for cell in self.cells.values():
             if budget not in cell.budgets():
