@@ -9,6 +9,7 @@ The sentences of docs/results.md are in `studies/results.md.jinja`.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -42,17 +43,23 @@ def pages() -> dict[Path, str]:
 
 
 def rendered(template: str) -> str:
-    environment = Environment(
+    return environment().get_template(template).render()
+
+
+@functools.cache
+def environment() -> Environment:
+    """The templates with what they show: every file of results is read once."""
+    made = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
-    environment.tests["in_table"] = lambda cell, table: cell.startswith(f"{table}-")
-    environment.globals.update(
+    made.tests["in_table"] = lambda cell, table: cell.startswith(f"{table}-")
+    made.globals.update(
         benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
         studies={name: tables.Study.load(name) for name in studies.names()}, selection=selection(),
         fields=json.loads((HERE / "results" / "fields.json").read_text()), scaling=scaled(HERE / "results" / "scaling.json"),
     )  # fmt: skip
-    return environment.get_template(template).render()
+    return made
 
 
 def benchmarks() -> list[dict[str, Any]]:
@@ -132,14 +139,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     chosen = parser.parse_args()
-    different = [page for page, text in pages().items() if not page.exists() or page.read_text() != text]
-    for page in different:
+    different = {page: text for page, text in pages().items() if not page.exists() or page.read_text() != text}
+    for page, text in different.items():
         if chosen.check:
             print(
                 f"{page.relative_to(ROOT)} differs from its numbers; run python benchmarks/pages.py.", file=sys.stderr
             )
         else:
-            page.write_text(pages()[page])
+            page.write_text(text)
             print(page.relative_to(ROOT))
     if not chosen.check:
         figures.draw_object_size(tables.Study.load("object-size"), ROOT / "docs" / "pictures" / "object-size.png")

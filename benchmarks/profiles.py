@@ -16,8 +16,9 @@ from dataclasses import replace
 import torch
 from record import Record, benchmark_parser
 from torch.profiler import ProfilerActivity, profile
+from whole_search import noise
 
-from fieldshift.data import DataSet, TensorSplit, load_dataset
+from fieldshift.data import DataSet, load_dataset
 from fieldshift.motions import Policy
 from fieldshift.networks import VideoNetwork
 from fieldshift.search import SearchConfig, load_space, search
@@ -34,15 +35,6 @@ from fieldshift.training import (
 SHOWN, BATCH = 10, 64
 IMAGES = {"tiny-resnet": 1024, "resnet18": 256}
 ON_GPU = torch.cuda.is_available()
-
-
-def noise(images: int) -> DataSet:
-    pixels = torch.randint(256, (images, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    split = TensorSplit(pixels, torch.arange(images) % 10)
-    return DataSet(
-        name="noise", task="classification", classes=tuple("0123456789"), train=split, test=split, mean=(0.5,) * 3,
-        std=(0.25,) * 3, size=(64, 64), protocol="noise", digest="noise",
-    )  # fmt: skip
 
 
 def profiled(record: Record, table: str, work: Callable[[], object]) -> None:
@@ -107,7 +99,7 @@ def main() -> None:
     digits = load_dataset("digit-pairs-left", train_limit=IMAGES["tiny-resnet"], test_limit=8)
     profile_loops(record, "tiny-resnet", digits, device)
     if chosen.full or ON_GPU:
-        profile_loops(record, "resnet18", noise(IMAGES["resnet18"]), device)
+        profile_loops(record, "resnet18", noise(IMAGES["resnet18"], side=64), device)
     record.finish()
 
 

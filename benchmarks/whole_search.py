@@ -24,12 +24,12 @@ from fieldshift.training import objective_for
 WHOLE, CLASSES = 50_000, 10
 
 
-def noise(images: int) -> DataSet:
-    pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def noise(images: int, side: int = 32) -> DataSet:
+    pixels = torch.randint(256, (images, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     split = TensorSplit(pixels, torch.arange(images) % CLASSES)
     return DataSet(
         name="noise", task="classification", classes=tuple(map(str, range(CLASSES))), train=split, test=split,
-        mean=(0.5,) * 3, std=(0.25,) * 3, size=(32, 32), protocol="noise", digest="noise",
+        mean=(0.5,) * 3, std=(0.25,) * 3, size=(side, side), protocol="noise", digest="noise",
     )  # fmt: skip
 
 

@@ -66,9 +66,12 @@ class Cell:
 
     def gap(self, arm: str, opponent: str, budget: str) -> Difference:
         """The paired difference over common seeds."""
-        ours, theirs = (self.row(each, budget) for each in (arm, opponent))
-        scores = [dict(zip(row["seeds"], row["judged_scores"], strict=True)) for row in (ours, theirs)]
-        return paired_difference(*scores)
+        return paired_difference(self.judged(arm, budget), self.judged(opponent, budget))
+
+    def judged(self, arm: str, budget: str) -> dict[int, float]:
+        """The judged score of every seed."""
+        row = self.row(arm, budget)
+        return dict(zip(row["seeds"], row["judged_scores"], strict=True))
 
     def claims_table(self, budgets: Iterable[str], arms: Iterable[str]) -> str:
         """The comparisons behind the verdict on some arms: opponent, difference, p raw and corrected, outcome."""
@@ -199,8 +202,7 @@ class Study:
 
 def difference(cell: Cell, default: Cell, arm: str, budget: str) -> Difference:
     """The paired difference of one arm between two cells, over common seeds."""
-    rows = [each.row(arm, budget) for each in (cell, default)]
-    return paired_difference(*(dict(zip(row["seeds"], row["judged_scores"], strict=True)) for row in rows))
+    return paired_difference(cell.judged(arm, budget), default.judged(arm, budget))
 
 
 def against(cell: Cell, arm: str, opponent: str, budget: str) -> str:
