@@ -49,6 +49,7 @@ def rendered(template: str) -> str:
 @functools.cache
 def environment() -> Environment:
     """The templates with what they show: every file of results is read once."""
+    full = result(full_name("scaling"))
     made = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         keep_trailing_newline=True, autoescape=False,
@@ -57,15 +58,26 @@ def environment() -> Environment:
     made.globals.update(
         benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
         studies={name: tables.Study.load(name) for name in studies.names()}, selection=selection(),
-        fields=json.loads((HERE / "results" / "fields.json").read_text()), scaling=scaled(HERE / "results" / "scaling.json"),
+        fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
     )  # fmt: skip
     return made
 
 
 def benchmarks() -> list[dict[str, Any]]:
-    """The records of the benchmarks of speed and memory."""
-    found = (json.loads(file.read_text()) for file in sorted((HERE / "results").glob("*.json")))
+    """The records of the benchmarks of speed and memory: of each the full form where it was run, else the short one."""
+    names = {file.stem for file in (HERE / "results").glob("*.json")}
+    found = [json.loads(result(name).read_text()) for name in sorted(names) if full_name(name) not in names]
     return [contents for contents in found if "benchmark" in contents]
+
+
+def full_name(name: str) -> str:
+    """The name of the record of the full form on the same kind of machine."""
+    on = "-cuda" if name.endswith("-cuda") else ""
+    return f"{name.removesuffix(on)}-full{on}"
+
+
+def result(name: str) -> Path:
+    return HERE / "results" / f"{name}.json"
 
 
 def speed_tables(benchmark: dict[str, Any]) -> dict[str, str]:

@@ -33,7 +33,7 @@ from fieldshift.training import (
 )
 
 SHOWN, BATCH = 10, 64
-IMAGES = {"tiny-resnet": 1024, "resnet18": 256}
+IMAGES, FULL_IMAGES = 512, {"tiny-resnet": 1024, "resnet18": 256}
 ON_GPU = torch.cuda.is_available()
 
 
@@ -96,10 +96,10 @@ def main() -> None:
     torch.set_num_threads(1)
     record = Record("profiles", __doc__, vars(chosen))
     device = "cuda" if ON_GPU else "cpu"
-    digits = load_dataset("digit-pairs-left", train_limit=IMAGES["tiny-resnet"], test_limit=8)
-    profile_loops(record, "tiny-resnet", digits, device)
+    images = FULL_IMAGES["tiny-resnet"] if chosen.full else IMAGES
+    profile_loops(record, "tiny-resnet", load_dataset("digit-pairs-left", train_limit=images, test_limit=8), device)
     if chosen.full or ON_GPU:
-        profile_loops(record, "resnet18", noise(IMAGES["resnet18"], side=64), device)
+        profile_loops(record, "resnet18", noise(FULL_IMAGES["resnet18"], side=64), device)
     record.finish()
 
 

@@ -20,7 +20,7 @@ from fieldshift.motions import Policy
 from fieldshift.networks import video_network
 from fieldshift.receptive_field import effective, feature_extractor, reshaped, theory
 
-SIZE, IMAGES = 224, 50
+SIZE, IMAGES, FULL_IMAGES = 224, 20, 50
 
 
 def timed(record: Record, repeats: int, name: str, aim: float | None, work: Callable[[], object]) -> None:
@@ -52,8 +52,13 @@ def main() -> None:
     measure(f"reshaped region, T = {frames}, without end", None, lambda: reshaped(policy, field, SIZE, clip=False))
 
     network = torchvision.models.resnet50(weights=None)
-    noise = torch.rand(IMAGES, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
-    measure(f"effective field, ResNet-50, {IMAGES} images", 60.0, lambda: effective(network, noise, trained=False))
+    images = FULL_IMAGES if chosen.full else IMAGES
+    noise = torch.rand(images, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    measure(
+        f"effective field, ResNet-50, {images} images",
+        60.0 * images / FULL_IMAGES,
+        lambda: effective(network, noise, trained=False),
+    )
 
     tiny = video_network("tiny-resnet", temporal="tsm", frames=3, num_classes=10, in_channels=1)
     small = torch.rand(50, 1, 40, 40, generator=torch.Generator().manual_seed(0))

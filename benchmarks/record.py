@@ -114,7 +114,8 @@ class Record:
             "settings": self.settings,
             "rows": self.rows,
         }  # fmt: skip
-        write_whole(RESULTS / f"{self.name}{on}.json", json.dumps(contents, indent=1) + "\n")
+        form = "-full" if self.settings.get("full") else ""
+        write_whole(RESULTS / f"{self.name}{form}{on}.json", json.dumps(contents, indent=1) + "\n")
         if peak > MEMORY_LIMIT:
             sys.exit(1)
 

@@ -26,7 +26,8 @@ from fieldshift.motions import distances, motion, sampling_grid
 from fieldshift.search import RelaxedCell, load_space
 
 CASES = ((32, 64), (224, 4))  # side in pixels, batch
-FRAMES, CHANNELS, REPEATS = 8, 3, 5
+FRAMES, CHANNELS = 8, 3
+REPEATS, FULL_REPEATS = 3, 9
 
 
 def plain_video(cell: RelaxedCell, images: Tensor, weights: Tensor) -> Tensor:
@@ -63,14 +64,14 @@ def peak_bytes(device: str) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def measure(kind: str, side: int, batch: int, device: str) -> dict[str, Any]:
+def measure(kind: str, side: int, batch: int, device: str, repeats: int) -> dict[str, Any]:
     """Seconds of forward and backward, peak bytes above what was there before, and the gradient's norm."""
     torch.set_num_threads(1)
     cell = RelaxedCell(load_space("affine-cell"), FRAMES, seed=0).to(device)
     images = torch.rand(batch, CHANNELS, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     probe = torch.randn(batch, FRAMES, CHANNELS, side, side, generator=torch.Generator().manual_seed(1)).to(device)
     start, seconds = peak_bytes(device), []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         begin = time.perf_counter()
         weights = cell.weights()
         video = cell.video(images, weights) if kind == "cell" else plain_video(cell, images, weights)
@@ -84,12 +85,12 @@ def measure(kind: str, side: int, batch: int, device: str) -> dict[str, Any]:
     }
 
 
-def compare(device: str, record: Record) -> None:
+def compare(device: str, record: Record, repeats: int) -> None:
     for side, batch in CASES:
         table = f"affine-cell, T = {FRAMES}, {batch} images of {side} x {side}, {CHANNELS} channels, {device}"
         rows = {}
         for kind in ("plain", "cell"):
-            command = [sys.executable, __file__, "--one", kind, str(side), str(batch), device]
+            command = [sys.executable, __file__, "--one", kind, str(side), str(batch), device, str(repeats)]
             rows[kind] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         ours, plain = rows["cell"], rows["plain"]
         record.row(table, "forward and backward", ours["seconds"], unit="s", peer="plain loop", theirs=plain["seconds"])
@@ -102,17 +103,20 @@ def compare(device: str, record: Record) -> None:
 def main() -> None:
     parser = benchmark_parser(__doc__)
     parser.add_argument(
-        "--one", nargs=4, metavar=("KIND", "SIDE", "BATCH", "DEVICE"), help="measure one case in this process"
+        "--one",
+        nargs=5,
+        metavar=("KIND", "SIDE", "BATCH", "DEVICE", "REPEATS"),
+        help="measure one case in this process",
     )
     chosen = parser.parse_args()
     if chosen.one:
-        kind, side, batch, device = chosen.one
-        print(json.dumps(measure(kind, int(side), int(batch), device)))
+        kind, side, batch, device, repeats = chosen.one
+        print(json.dumps(measure(kind, int(side), int(batch), device, int(repeats))))
         return
     torch.set_num_threads(1)
     record = Record("relaxed_cell", __doc__, vars(chosen))
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        compare(device, record)
+        compare(device, record, FULL_REPEATS if chosen.full else REPEATS)
     record.finish()
 
 

@@ -249,7 +249,7 @@ def record_imagenet(record: Record) -> None:
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = benchmark_parser(__doc__)
     parser.add_argument("--networks", nargs="+", choices=WORK, help="default: tiny-resnet; with --full all")
-    parser.add_argument("--repetitions", type=int, help="default: 3; with --full 9")
+    parser.add_argument("--repetitions", type=int, help="default: 2; with --full 9")
     parser.add_argument("--predict", action="store_true", help="measure nothing; print the model's prediction")
     parser.add_argument("--step_ms", type=float, help="of --predict: a step of one GPU alone")
     parser.add_argument("--parameters", type=float, help="of --predict: learned numbers of the network")
@@ -286,7 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for form in ARMS:
                 payload = {
                     "network": name, "form": form, "work": vars(WORK[name]),
-                    "repetitions": chosen.repetitions or (9 if chosen.full else 3),
+                    "repetitions": chosen.repetitions or (9 if chosen.full else 2),
                 }  # fmt: skip
                 found = run_workers(
                     measure, payload, cluster=cluster, name=f"scaling-{name}-{form}", storage=Path(folder)

@@ -25,7 +25,7 @@ from record import Record, benchmark_parser
 
 AIM = 2.0
 SHARE = 0.01
-EPOCHS, BATCH = 4, 64
+EPOCHS, BATCH = 3, 64
 
 
 def seconds() -> dict[str, float]:
@@ -103,7 +103,7 @@ def main() -> None:
         return
     record = Record("tracking_store", __doc__, vars(options))
     with tempfile.TemporaryDirectory() as folder:
-        first, *later = (in_process(Path(folder)) for _ in range(10 if options.full else 4))
+        first, *later = (in_process(Path(folder)) for _ in range(10 if options.full else 3))
     table = "a store of its own"
     for name, shown in (("import", "import of MLflow"), ("store", "opening, logging, closing")):
         record.row(table, shown, [run[name] for run in later], unit="s", peer="first run", theirs=[first[name]])
@@ -111,7 +111,7 @@ def main() -> None:
     tracked, plain, shares = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         training(None)
-        for number in range(12 if options.full else 4):
+        for number in range(12 if options.full else 2):
             both = {}
             for place in (None, Path(folder) / str(number))[:: 1 if number % 2 else -1]:
                 both[place is None] = training(place)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +17,7 @@ import pytest
 
 import fieldshift
 from fieldshift.ports import free_port
+from tests.family import end_family
 
 ray = pytest.importorskip("ray")
 
@@ -43,7 +42,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """URL and token of a head node; its processes are one group, which ends with the tests."""
+    """URL and token of a head node; its processes end with the tests."""
     token = secrets.token_hex(32)
     port = free_port()
     folder = Path(tmp_path_factory.mktemp("ray"))
@@ -57,18 +56,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
     ]
     variables = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
     with (folder / "log").open("w") as log:
-        head = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
+        head = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
         try:
             await_port(head, port, folder / "log")
             yield f"http://127.0.0.1:{port}", token
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(head.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                head.wait(timeout=20)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(head.pid, signal.SIGKILL)
-            head.wait(timeout=20)
+            end_family(head)
             shutil.rmtree(session, ignore_errors=True)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +17,7 @@ from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.storage import Storage
 from fieldshift.errors import UserError
 from fieldshift.ports import free_port
+from tests.family import end_family
 
 ray = pytest.importorskip("ray")
 
@@ -47,7 +45,7 @@ def blind_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ports = [f"--{name}={free_port()}" for name in ("dashboard-agent-listen-port", "dashboard-agent-grpc-port")]
         start = f"{Path(sys.executable).with_name('ray')} start --address={head} --num-cpus=1 --block {' '.join(ports)}"
         command = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs tmpfs {folder} && exec {start}"]
-        node = subprocess.Popen(command, stdout=printed, stderr=printed, start_new_session=True)
+        node = subprocess.Popen(command, stdout=printed, stderr=printed)
         try:
             deadline = time.monotonic() + DEADLINE_S
             while sum(each["Alive"] for each in ray.nodes()) < 2:
@@ -56,11 +54,7 @@ def blind_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 time.sleep(0.2)
             yield folder
         finally:
-            for sent in (signal.SIGTERM, signal.SIGKILL):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(node.pid, sent)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    node.wait(timeout=20)
+            end_family(node)
 
 
 def test_a_folder_that_a_node_does_not_see_is_refused_before_any_work(blind_folder: Path) -> None:

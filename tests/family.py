@@ -1,0 +1,26 @@
+"""The end of a process with all that descend from it."""
+
+from __future__ import annotations
+
+import subprocess
+
+import psutil
+
+DEADLINE_S = 20.0
+
+
+def end_family(process: subprocess.Popen[bytes]) -> None:
+    """Kills a process and its descendants, of whatever process groups, and waits until none of them is left."""
+    try:
+        parent = psutil.Process(process.pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        family = []
+    for each in family:
+        try:
+            each.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait(timeout=DEADLINE_S)
+    _, left = psutil.wait_procs(family, timeout=DEADLINE_S)
+    assert not left, left
