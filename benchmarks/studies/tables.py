@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,14 +128,16 @@ class Study:
         kept = json.loads(file.read_text()) if file.exists() else {"question": "", "cells": {}}
         return cls(name, kept["question"], {cell: Cell(cell, numbers) for cell, numbers in kept["cells"].items()})
 
-    def arms_table(self, budgets: Iterable[str] = BUDGETS, cells: Iterable[str] = ()) -> str:
-        """One row per arm, one column per cell and budget; the best arm of the first cell at equal compute first."""
+    def arms_table(
+        self, budgets: Iterable[str] = BUDGETS, cells: Iterable[str] = (), only: Collection[str] = ()
+    ) -> str:
+        """One row per arm, or per one of `only`, one column per cell and budget; by the first cell's equal compute."""
         chosen = [self.cells[name] for name in (cells or self.cells)]
         columns = [(cell, budget) for cell in chosen for budget in budgets if budget in cell.budgets()]
         by = next((column for column in columns if column[1] == "equal compute"), columns[0])
         arms = dict.fromkeys(arm for column in (by, *columns) for arm in column[0].arms(column[1]))
         rows = []
-        for arm in arms:
+        for arm in [arm for arm in arms if not only or arm in only]:
             shown = f"**{arm}**" if arm.startswith("das-folded") else arm
             rows.append(
                 [shown, *(cell.score(arm, budget) if cell.has(arm, budget) else "-" for cell, budget in columns)]
