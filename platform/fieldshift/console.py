@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 import time
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ _BLANK = "\0"  # replaces a space within quotation marks while a line is wrapped
 
 # The length of a bar in characters, and the screen width above which the longer one is used.
 NARROW_BAR, WIDE_BAR, WIDE_SCREEN = 10, 30, 110
+ESTIMATE_SCREEN = 80  # a narrower one shows no remaining time
+
+# The remaining time is estimated from so many seconds on, and from the later part of the time so far.
+ESTIMATED_AFTER_S, LATER_PART = 10.0, 0.5
 
 
 def console() -> Console:
@@ -119,7 +124,7 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Progress:
-    """Counts `total` units of work; `advance` and `show` report the progress.
+    """Counts `total` units of work; `advance` and `show` report the progress and the estimated remaining time.
 
     On a terminal one bar is redrawn; elsewhere a line is printed at most every `interval` seconds and at the end.
     It belongs to the process that it prints from and cannot be pickled.
@@ -134,6 +139,7 @@ class Progress:
     _task: Any = None
     _started: float = field(default_factory=time.perf_counter)
     _last: float = 0.0
+    _marks: deque[tuple[float, float]] = field(default_factory=deque)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A Progress stays in the process that shows it; send plain values to other processes.")
@@ -144,10 +150,13 @@ class Progress:
     def show(self, done: float, note: str = "") -> None:
         """Sets the work done so far."""
         self.done, self.note = min(done, self.total), note
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, note=note)
-            return
         elapsed = time.perf_counter() - self._started
+        self._marks.append((elapsed, self.done))
+        while len(self._marks) > 1 and self._marks[1][0] <= LATER_PART * elapsed:
+            self._marks.popleft()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, note=note, left=self.left())
+            return
         if self.done < self.total and elapsed - self._last >= self.interval:
             self._last = elapsed
             self._print()
@@ -156,14 +165,27 @@ class Progress:
         """Marks all work as done, whatever the expected total."""
         self.done = self.total
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.total)
+            self._bar.update(self._task, completed=self.total, left="")
         else:
             self._print()
+
+    def left(self) -> str:
+        """The estimated remaining time, such as "about 2:10 left"; "" at the start and at the end.
+
+        The rate is that of the later half of the time so far: what a resumed run finds done does not count as speed.
+        """
+        if not self._marks or not self.done < self.total:
+            return ""
+        (since, before), (elapsed, done) = self._marks[0], self._marks[-1]
+        if elapsed < ESTIMATED_AFTER_S or done <= before:
+            return ""
+        remaining = (self.total - done) * (elapsed - since) / (done - before)
+        return f"about {duration(remaining)} left"
 
     def _print(self) -> None:
         share = self.done / self.total if self.total else 1.0
         passed = duration(time.perf_counter() - self._started)
-        say(f"  {self.title} {share:4.0%}  {passed}  {self.note}".rstrip())
+        say("  ".join(part for part in (f"  {self.title} {share:4.0%}", passed, self.left(), self.note) if part))
 
 
 @contextmanager
@@ -181,16 +203,18 @@ def progress(title: str, total: float) -> Iterator[Progress]:
     screen = console()
     width = WIDE_BAR if screen.width >= WIDE_SCREEN else NARROW_BAR
     one_line = Column(no_wrap=True, overflow="ellipsis")
+    remaining = TextColumn("{task.fields[left]}", markup=False, table_column=Column(no_wrap=True))
     # Only the note column shrinks on a narrow terminal.
     columns = (
         TextColumn("  {task.description}", markup=False, table_column=Column(no_wrap=True, min_width=len(title) + 2)),
         BarColumn(bar_width=width, table_column=Column(min_width=width)),
         TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
         TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
+        *([remaining] if screen.width >= ESTIMATE_SCREEN else []),
         TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=one_line),
     )
     with Bar(*columns, console=screen) as bar:
-        shown = Progress(title, total, _bar=bar, _task=bar.add_task(title, total=total, note=""))
+        shown = Progress(title, total, _bar=bar, _task=bar.add_task(title, total=total, note="", left=""))
         yield shown
         shown.finish()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import math
 import pickle
+import re
 
 import pytest
 
-from fieldshift.console import broken, duration, progress, say, table
+from fieldshift.console import Progress, broken, duration, progress, say, table
 from tests.terminal import PLACES, in_pipe, in_terminal
 
 NOTE = "accuracy 100.0% of trivialaugment-equal-compute-T16-seed12"
@@ -91,6 +94,44 @@ def test_what_is_said_while_a_bar_is_shown_stands_above_it() -> None:
         "[red]one[/red] line",
         "work ━━━━━━━━━━ 100",
     ]
+
+
+@pytest.mark.parametrize(
+    ("marks", "shown"),
+    [
+        ([(4, 1)], ""),
+        ([(12, 3)], ""),  # one report says nothing of the rate
+        ([(5, 1), (10, 2)], "about 0:40 left"),
+        ([(1, 7), (6, 8), (12, 9)], "about 0:06 left"),  # 7 of 10 were found done
+        ([(5, 1), (10, 2), (60, 2)], ""),
+        ([(100, 1), (200, 2), (300, 5), (400, 8)], "about 1:07 left"),
+        ([(10, 2), (20, 10)], ""),
+    ],
+)
+def test_the_remaining_time_goes_by_the_later_half(
+    marks: list[tuple[float, float]], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar = Progress("work", 10, interval=math.inf, _started=0.0)
+    for seconds, done in marks:
+        monkeypatch.setattr("fieldshift.console.time.perf_counter", lambda now=seconds: now)
+        bar.show(done)
+    assert bar.left() == shown
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_remaining_time_is_shown_until_the_end(place: str) -> None:
+    def work(until: int) -> int:
+        with contextlib.suppress(ValueError), progress("work", 4) as bar:
+            bar.interval = 0
+            bar._started -= 60
+            for done in range(1, until + 1):
+                bar.show(done, "epoch")
+            if until < bar.total:
+                raise ValueError
+        return 0
+
+    assert re.search(r"\d:\d\d +about 0:00 left +epoch", PLACES[place](lambda: work(3)).bar("work"))
+    assert "left" not in PLACES[place](lambda: work(4)).bar("work")
 
 
 WORDS = "  note: " + "several words that go on and on until they are wider than any screen " * 4
