@@ -201,6 +201,20 @@ class Study:
             rows.append([label, cell.score(arm, budget), gap, f"{statistics.mean(searches):.0f}", cell.motions()])
         return markdown([table, "score", "minus default", "search, s", "found (searches)"], rows)
 
+    def against_table(self, name: str, arm: str, budget: str) -> str:
+        """One row per network and arm with its cost, and the difference to it of one cell's arm."""
+        chosen = self.cells[name]
+        rows = []
+        for cell in self.cells.values():
+            for other in cell.arms(budget):
+                numbers = next(row for row in cell.numbers["rows"] if row["arm"] == other)
+                gap = paired_difference(chosen.judged(arm, budget), cell.judged(other, budget))
+                rows.append([
+                    cell.name, other, cell.score(other, budget), f"{numbers['flops'] / 1e6:.1f}",
+                    f"{numbers['parameters']:,}", "" if (cell, other) == (chosen, arm) else points(gap),
+                ])  # fmt: skip
+        return markdown(["network", "arm", "score", "MFLOP per image", "parameters", f"{name} {arm} minus it"], rows)
+
 
 def difference(cell: Cell, default: Cell, arm: str, budget: str) -> Difference:
     """The paired difference of one arm between two cells, over common seeds."""
