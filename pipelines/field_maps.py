@@ -15,6 +15,7 @@ from fieldshift.experiment.labels import card_labels
 from fieldshift.experiment.placement import best_device
 from fieldshift.experiment.session import Session
 from fieldshift.receptive_field import MeasuredField, Reshaped, check_comparable, measured_field
+from fieldshift.tracking.views import SHOWN_PICTURE
 from pipelines.field_records import field_key, field_metrics
 from pipelines.field_subjects import Subject
 from pipelines.fields import IMAGES, NARROW, FieldResult
@@ -95,7 +96,8 @@ def measure_and_draw(
         session.run.log_artifact(path)
     record(session, every, subjects)
     names = {name for found in every.values() for name in field_metrics(found.numbers)}
-    session.keep(fields_view(session.mark, "accuracy" if subjects[0].card.task == "classification" else "mIoU", names))
+    score = "accuracy" if subjects[0].card.task == "classification" else "mIoU"
+    session.keep(fields_view(session.mark, score, names, count=len(every)))
     return {
         "rows": rows,
         "sheet": {name: found.numbers for name, found in shown.items()},
@@ -227,7 +229,7 @@ def record(session: Session, every: dict[str, MeasuredField], subjects: Sequence
         )
         run.log_metrics(field_metrics(found.numbers))
         run.set_tags(found.field.conditions.tags())
-        run.log_image(MAPS, map_picture(found.field, highest), step=0)
+        run.log_image(MAPS, map_picture(found.field, highest), shown=SHOWN_PICTURE)
         run.log_artifact(session.path / f"{file_name(subject.name)}.npz")
         run.close("FINISHED")
 

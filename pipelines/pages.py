@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from fieldshift.experiment.labels import score_metric
 from fieldshift.tracking.store import RUN_TAG
-from fieldshift.tracking.views import Chart, Section, View, bars, images, lines, parallel, points
+from fieldshift.tracking.views import Chart, Section, View, bars, height_of_images, images, lines, parallel, points
 
 PAGES = ("arms", "frames", "fields", "search")
 MOST_CANDIDATES = 12
@@ -94,8 +94,8 @@ def frames_view(mark: str, score_name: str) -> View:
     )
 
 
-def fields_view(mark: str, score_name: str, metrics: Collection[str]) -> View:
-    """Receptive-field maps side by side on one scale, and their numbers."""
+def fields_view(mark: str, score_name: str, metrics: Collection[str], *, count: int) -> View:
+    """The `count` receptive-field maps of a run side by side on one scale, and their numbers."""
     judged = score_metric("judged", score_name)
     wanted = (
         "field/sigma_along_px", "field/sigma_across_px", "field/anisotropy", "field/share_through_other_frames",
@@ -109,9 +109,13 @@ def fields_view(mark: str, score_name: str, metrics: Collection[str]) -> View:
         order="attributes.`Created`",
         ascending=True,
         columns=columns(("arm", "form", "T"), (judged, *numbers)),
+        table=False,  # each map and bar has its run's name, and the maps need the width
         sections=(
             Section(
-                name="Effective fields on one scale", columns=1, height=640, charts=(images("effective field", MAPS),)
+                name="Effective fields on one scale",
+                columns=1,
+                height=height_of_images(count),
+                charts=(images("effective field", MAPS),),
             ),
             Section(name="Their numbers", charts=[bars(name.removeprefix("field/"), name) for name in numbers]),
             Section(

@@ -107,6 +107,15 @@ class Seen:
         sizes = self.page.evaluate(f"{loaded}.map(each => [each.naturalWidth, each.naturalHeight])")
         return [(int(width), int(height)) for width, height in sizes]
 
+    def wait_until_whole(self, what: str, count: int) -> None:
+        """Waits until as many parts of the page are seen from edge to edge, none cut by the window or by what scrolls."""
+        whole = """([what, count]) => [...document.querySelectorAll(what)].filter(each => {
+            const box = each.getBoundingClientRect(), around = each.parentElement;
+            const isOnTop = (x, y) => around.contains(document.elementFromPoint(x, y));
+            return isOnTop(box.left + 2, box.top + 2) && isOnTop(box.right - 2, box.bottom - 2);
+        }).length >= count"""
+        self.page.wait_for_function(whole, arg=[what, count], timeout=WAIT_MS)
+
     def check(self, shot: Path | None = None) -> None:
         """Nothing that was asked for failed, and no message of an error stands on the page; a picture of it is kept."""
         if shot is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fieldshift.errors import UserError
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store
+from fieldshift.tracking.abandoned import process_is_gone, this_process
 from fieldshift.tracking.run import TrackedRun, flat, metric_name
 from fieldshift.tracking.sending import perform
 from fieldshift.tracking.spool import Spool
-from fieldshift.tracking.store import client_for, process_is_gone, this_process
+from fieldshift.tracking.store import client_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -111,6 +114,16 @@ def test_pictures_of_one_key_make_a_series(store: Store) -> None:
     assert {step for name in names for step in re.findall(r"step[%+\w]*?(\d+)", name)[:1]} == {"0", "5"}
 
 
+def test_a_picture_is_shown_as_large_as_asked_for_and_kept_whole(store: Store) -> None:
+    run = store.run("images", "shown")
+    run.log_image("a:b/c", np.full((40, 80, 3), 200, np.uint8), shown=16)
+    client = client_for(store.uri)
+    files = [file.path for file in client.list_artifacts(run.id, "images")]
+    sizes = {Path(name).suffix: Image.open(client.download_artifacts(run.id, name)).size for name in files}
+    assert sizes == {".png": (80, 40), ".webp": (16, 8)}
+    assert len(files) == 2
+
+
 @pytest.mark.parametrize("array", [np.zeros((4, 4, 3)), np.zeros((4, 4, 2), np.uint8), np.zeros(4, np.uint8)])
 def test_what_is_no_picture_is_refused(store: Store, array: np.ndarray) -> None:
     with pytest.raises(ValueError, match="A picture is uint8"):
@@ -145,6 +158,19 @@ def test_a_reopened_run_is_running_again_and_has_one_id(store: Store) -> None:
     found = client_for(store.uri).get_run(second.id)
     assert (found.info.status, found.info.run_name, found.data.tags["seed"]) == ("RUNNING", "b", "3")
     assert store.run("again", "c").id != store.run("again", "c").id
+
+
+def test_the_duration_of_a_reopened_run_is_the_time_in_which_it_was_open(store: Store) -> None:
+    client = client_for(store.uri)
+    before = 3_600_000
+    first = store.run("again", "long", key="long")
+    client.set_terminated(first.id, "KILLED", client.get_run(first.id).info.start_time + before)
+    begin = time.time()
+    second = store.run("again", "long", key="long")
+    second.log_metrics({"x": 1.0})
+    second.close()
+    info = client.get_run(first.id).info
+    assert before <= info.end_time - info.start_time <= before + 1000 * (time.time() - begin) + 1
 
 
 def test_a_run_that_keeps_nothing_takes_everything(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from fieldshift.tracking import Store, TrackingConfig, open_store
-from fieldshift.tracking.store import close_abandoned
+from fieldshift.tracking.abandoned import close_abandoned
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -93,11 +93,13 @@ def test_runs_of_a_process_that_died_are_closed_as_killed(tmp_path: Path) -> Non
     store = open_store(TrackingConfig(), tmp_path)
     (lost,) = client(store).search_runs([store.experiment_id("e")])
     assert lost.info.status == "KILLED"
+    (point,) = client(store).get_metric_history(lost.info.run_id, "x")
+    assert lost.info.end_time == point.timestamp
     mine = store.run("e", "mine", key="mine")
-    assert close_abandoned(store.uri) == []
+    assert close_abandoned(client(store)) == []
     assert client(store).get_run(mine.id).info.status == "RUNNING"
     mine.close("FINISHED")
 
 
 def open_without_closing(folder: str) -> None:
-    open_store(TrackingConfig(), Path(folder)).run("e", "lost", key="lost")
+    open_store(TrackingConfig(), Path(folder)).run("e", "lost", key="lost").log_metrics({"x": 1.0}, step=1)

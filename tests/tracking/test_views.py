@@ -11,12 +11,14 @@ import pytest
 
 from fieldshift.tracking.views import (
     LONGEST,
+    SHOWN_PICTURE,
     TAG,
     Chart,
     Section,
     View,
     are_known,
     bars,
+    height_of_images,
     images,
     lines,
     links,
@@ -71,6 +73,13 @@ def test_a_chart_of_each_kind_lies_in_its_section(kind: str) -> None:
     last = state["compareRunCharts"][-1]
     assert (last["type"], sections[last["metricSectionId"]]) == (kind, "two")
     assert len({chart["uuid"] for chart in state["compareRunCharts"]}) == 2
+
+
+def test_a_chart_of_images_is_as_high_as_its_rows() -> None:
+    heights = [height_of_images(count) for count in range(1, 8)]
+    assert len(set(heights)) == 3
+    assert heights == sorted(heights)
+    assert heights[3] - heights[2] >= SHOWN_PICTURE
 
 
 def test_a_view_that_mlflow_would_cut_is_refused() -> None:

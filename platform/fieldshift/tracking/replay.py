@@ -13,11 +13,12 @@ import psutil
 from filelock import FileLock
 
 from fieldshift.errors import UserError, one_line
+from fieldshift.tracking.abandoned import PARENT_TAG
 from fieldshift.tracking.points import KnownPoints
 from fieldshift.tracking.refusals import is_refused
 from fieldshift.tracking.sending import perform
 from fieldshift.tracking.spool import LOCK, LOCK_WAIT_S, Spool, unsent
-from fieldshift.tracking.store import PARENT_TAG, Store, client_for, refuse_lasting
+from fieldshift.tracking.store import Store, client_for, refuse_lasting
 
 _log = logging.getLogger("fieldshift.tracking")
 

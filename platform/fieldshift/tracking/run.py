@@ -61,8 +61,12 @@ class Run:
     def tag_experiment(self, tags: Mapping[str, str]) -> None:
         """Sets tags of the experiment that the run belongs to."""
 
-    def log_image(self, key: str, array: np.ndarray, step: int = 0) -> None:
-        """Logs a (height, width, 3) or (height, width) uint8 picture; pictures with one key form a series over steps."""
+    def log_image(self, key: str, array: np.ndarray, step: int = 0, *, shown: int | None = None) -> None:
+        """Logs a (height, width, 3) or (height, width) uint8 picture; pictures with one key form a series over steps.
+
+        `shown` is the length of the picture's longer side in MLflow's image grids, in pixels; None leaves MLflow's own, 256.
+        A click opens the picture at its own size.
+        """
 
     def log_table(self, table: pd.DataFrame, name: str) -> None:
         """Logs a pandas table as NAME.json, replacing an earlier one; shown in MLflow's compare view."""
@@ -131,14 +135,15 @@ class TrackedRun(Run):
     def tag_experiment(self, tags: Mapping[str, str]) -> None:
         self._send("experiment", {"tags": dict(tags)})
 
-    def log_image(self, key: str, array: np.ndarray, step: int = 0) -> None:
+    def log_image(self, key: str, array: np.ndarray, step: int = 0, *, shown: int | None = None) -> None:
         if (
             array.dtype.name != "uint8"
             or array.ndim not in {2, 3}
             or (array.ndim == 3 and array.shape[2] not in {1, 3, 4})
         ):
             raise ValueError(f"A picture is uint8 (H, W, 3) or (H, W), but '{key}' is {array.dtype} {array.shape}.")
-        self._send("image", {"key": metric_name(key), "step": int(step), "time": int(time.time() * 1000)}, array)
+        name = metric_name(key).replace(":", "_")  # which MLflow takes in the names of metrics only
+        self._send("image", {"key": name, "step": int(step), "time": int(time.time() * 1000), "shown": shown}, array)
 
     def log_table(self, table: pd.DataFrame, name: str) -> None:
         text = table.to_json(orient="split", index=False)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
+OPENED_TAG = "fieldshift.opened"
+"""The time at which a run was opened last, in milliseconds since 1970."""
+
 _TABLES_TAG = "mlflow.loggedArtifacts"
 
 
@@ -28,9 +33,7 @@ def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array:
     elif what == "dataset":
         _dataset(client, run_id, message)
     elif what == "image":
-        client.log_image(
-            run_id, array, key=message["key"], step=message["step"], timestamp=message["time"], synchronous=True
-        )
+        _image(client, run_id, message, array)
     elif what == "table":
         _table(client, run_id, message["file"], message["text"])
     elif what == "artifact":
@@ -38,9 +41,19 @@ def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array:
     elif what == "register":
         _register(client, run_id, message["name"], message["folder"])
     elif what == "close":
-        client.set_terminated(run_id, message["status"], message["time"])
+        client.set_terminated(run_id, message["status"], end_of(client.get_run(run_id), message["time"]))
     else:
         raise ValueError(f"There is no message '{what}'.")
+
+
+def end_of(run: Any, now: int) -> int:
+    """The end of a run that is closed at `now`, in milliseconds since 1970: its start plus the time in which it was open.
+
+    MLflow's pages show end minus start as the duration, and a start cannot be changed: a run that was opened again would
+    also count the time in which nobody worked on it.
+    """
+    opened = int(run.data.tags.get(OPENED_TAG, run.info.start_time))
+    return int(run.info.end_time or run.info.start_time) + max(0, now - opened)
 
 
 def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
@@ -69,6 +82,25 @@ def _dataset(client: Any, run_id: str, message: dict[str, Any]) -> None:
         profile=json.dumps(message["counts"]),
     )  # fmt: skip
     client.log_inputs(run_id, datasets=[DatasetInput(dataset=data, tags=[])])
+
+
+def _image(client: Any, run_id: str, message: dict[str, Any], array: Any) -> None:
+    """Logs a picture, and replaces the copy that MLflow's grids show, whose longer side has 256 pixels, by one of `shown`."""
+    client.log_image(
+        run_id, array, key=message["key"], step=message["step"], timestamp=message["time"], synchronous=True
+    )
+    if message.get("shown") is None:
+        return
+    from PIL import Image
+
+    small = Image.fromarray(array.squeeze())
+    small.thumbnail((message["shown"], message["shown"]), Image.Resampling.BOX)
+    for file in client.list_artifacts(run_id, "images"):
+        name = file.path.rpartition("/")[2]
+        if str(message["time"]) in name and "compressed" in name:
+            with tempfile.TemporaryDirectory() as place:
+                small.save(Path(place) / name, lossless=True)
+                client.log_artifact(run_id, str(Path(place) / name), "images")
 
 
 def _register(client: Any, run_id: str, name: str, folder: str) -> None:

@@ -20,8 +20,9 @@ from urllib.parse import quote, urlencode
 
 from fieldshift.errors import MissingFeatureError, UserError
 from fieldshift.ports import free_port
+from fieldshift.tracking.abandoned import PARENT_TAG, close_abandoned
 from fieldshift.tracking.moved import ARTIFACTS, DATABASE, is_writable, readable
-from fieldshift.tracking.store import PARENT_TAG, RUN_TAG, client_for, close_abandoned, quiet_mlflow
+from fieldshift.tracking.store import RUN_TAG, client_for, quiet_mlflow
 from fieldshift.tracking.views import TAG, are_known, links
 
 START_DEADLINE_S = 300.0
@@ -51,7 +52,7 @@ def serving(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> 
     variables = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     url = f"http://{host}:{port}"
     with opened(where) as (uri, artifacts), tempfile.TemporaryFile("w+") as log:
-        close_abandoned(uri)
+        close_abandoned(client_for(uri))
         command = [
             *(sys.executable, "-m", "mlflow", "server"),
             *("--backend-store-uri", uri, "--artifacts-destination", artifacts),
@@ -75,7 +76,7 @@ class Pages:
 
 def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> None:
     """Serves MLflow's pages for a store until Ctrl-C and prints their addresses once the server answers; see `serving`."""
-    with contextlib.suppress(KeyboardInterrupt), serving(where, host=host, port=port) as pages:
+    with serving(where, host=host, port=port) as pages:
         for line in welcome(where, pages):
             print(line, flush=True)
         while True:
@@ -163,8 +164,11 @@ def _refuse_taken(host: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
-            raise UserError(f"Port {port} of {host} cannot be used ({error.strerror}); give another --port.") from error
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", "it must be from 0 to 65535")
+            raise UserError(
+                f"Port {port} of {host} cannot be used ({reason}); give another --port or --host."
+            ) from error
 
 
 def _await_answer(process: subprocess.Popen[bytes], url: str, log: object) -> None:

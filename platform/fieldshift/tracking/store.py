@@ -8,7 +8,6 @@ import http.client
 import importlib.util
 import logging
 import os
-import socket
 import time
 import uuid
 import warnings
@@ -22,22 +21,17 @@ from filelock import FileLock
 
 from fieldshift.errors import UserError
 from fieldshift.ports import refusal
+from fieldshift.tracking.abandoned import PARENT_TAG, PROCESS_TAG, close_abandoned, this_process
 from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address
 from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.refusals import lasting_reason
 from fieldshift.tracking.run import Run, TrackedRun
-from fieldshift.tracking.sending import perform
+from fieldshift.tracking.sending import OPENED_TAG, perform
 from fieldshift.tracking.spool import LOCK_WAIT_S, Spool
 from fieldshift.tracking.template import copy_template, keep_template
 
-KEY_TAG, PROCESS_TAG, PARENT_TAG, NAME_TAG = (
-    "fieldshift.key",
-    "fieldshift.process",
-    "mlflow.parentRunId",
-    "mlflow.runName",
-)
-RUN_TAG, FOLDER_TAG = "fieldshift.run", "fieldshift.folder"
+KEY_TAG, RUN_TAG, FOLDER_TAG = "fieldshift.key", "fieldshift.run", "fieldshift.folder"
 KNOCK_S = 3.0
 
 _log = logging.getLogger("fieldshift.tracking")
@@ -78,7 +72,8 @@ class Store:
         if not self.uri:
             return Run()
         key = key or uuid.uuid4().hex
-        wanted = {KEY_TAG: key, PROCESS_TAG: this_process(), "mlflow.source.name": "fieldshift"}
+        now = int(time.time() * 1000)
+        wanted = {KEY_TAG: key, PROCESS_TAG: this_process(), OPENED_TAG: str(now), "mlflow.source.name": "fieldshift"}
         wanted |= {tag: str(value) for tag, value in (tags or {}).items()}
         if parent_id:
             wanted[PARENT_TAG] = parent_id
@@ -88,7 +83,7 @@ class Store:
             "name": name,
             "key": key,
             "tags": wanted,
-            "start": int(time.time() * 1000),
+            "start": now,
             "artifacts": self.artifacts,
         }
         if spool.is_down or (parent_id and parent_id.startswith(spool.PREFIX)):
@@ -201,7 +196,7 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
             else:
                 make_database(store.uri, database)
                 point_here(database, folder)
-        close_abandoned(store.uri)
+        close_abandoned(client_for(store.uri))
     except Exception as error:
         refuse_lasting(error, store.uri)
         spool.server_is_down(error)
@@ -241,22 +236,6 @@ def check_folder_of(artifacts: Path) -> None:
         raise UserError(
             f"tracking.artifacts is '{artifacts}', but {above} {reason}; give a folder that can be written."
         )
-
-
-def close_abandoned(uri: str) -> list[str]:
-    """Closes the runs that killed processes of this machine left RUNNING, as KILLED, and returns their ids.
-
-    A run belongs to the process that opened it last. Runs of running processes and of other machines stay unchanged.
-    """
-    client = client_for(uri)
-    condition = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '{socket.gethostname()}:%'"
-    closed = []
-    places = [each.experiment_id for each in client.search_experiments()]
-    for run in client.search_runs(places, condition, max_results=1000) if places else ():
-        if process_is_gone(run.data.tags[PROCESS_TAG]):
-            client.set_terminated(run.info.run_id, "KILLED")
-            closed.append(str(run.info.run_id))
-    return closed
 
 
 def make_database(uri: str, database: Path) -> None:
@@ -300,27 +279,6 @@ def _client(uri: str) -> Any:
 
     quiet_mlflow()
     return MlflowClient(tracking_uri=uri)
-
-
-def this_process() -> str:
-    """The identifier HOST:PID:START of this process, which no other process has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_start_of(os.getpid())}"
-
-
-def process_is_gone(process: str) -> bool:
-    """Whether a process of this machine has ended; unknown processes and those of other machines count as running."""
-    host, _, rest = process.rpartition(":")[0].rpartition(":")
-    started = process.rpartition(":")[2]
-    if host != socket.gethostname() or not rest.isdigit():
-        return False
-    return _start_of(int(rest)) != started
-
-
-def _start_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return "gone"
 
 
 def _knock(uri: str) -> None:

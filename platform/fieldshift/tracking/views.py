@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,11 @@ from urllib.parse import quote, urlencode
 TAG = "mlflow.sharedViewState."
 LONGEST = 5000
 """Maximum length of an experiment's tag in MLflow's SQL stores."""
+
+SHOWN_PICTURE, PICTURE_BORDER, PICTURE_TITLE, CHART_EDGE = 160, 22, 44, 130
+"""Pixels of the longer side of a picture in an image grid, and what MLflow adds to its width, its height, and the grid."""
+NARROW_CHART = 560
+"""Pixels for the pictures of a chart over the whole row, in a window of 1200 pixels without the table of runs."""
 
 Chart = dict[str, Any]
 
@@ -47,6 +53,7 @@ class View:
         order: Column to sort runs by, such as metrics.`accuracy/mean_percent`.
         ascending: Whether to sort in ascending order.
         columns: Columns of the table of runs, in addition to their names.
+        table: Whether the table of runs is open beside the charts.
         sections: The sections of charts.
     """
 
@@ -56,6 +63,7 @@ class View:
     order: str
     ascending: bool = False
     columns: Sequence[str] = ()
+    table: bool = True
     sections: Sequence[Section] = field(default_factory=tuple)
 
     def state(self) -> dict[str, Any]:
@@ -83,6 +91,7 @@ class View:
             "modelVersionFilter": "All Runs",
             "selectedColumns": list(self.columns),
             "runsHiddenMode": "SHOW_ALL",
+            "runListHidden": not self.table,
             "compareRunCharts": charts,
             "compareRunSections": sections,
             "isAccordionReordered": True,
@@ -151,6 +160,12 @@ def parallel(title: str, params: Sequence[str], metrics: Sequence[str]) -> Chart
     """A parallel-coordinates chart: one line per run, one axis per parameter and metric."""
     return {"type": "PARALLEL", "displayName": title, "selectedParams": list(params), "selectedMetrics": list(metrics),
             "runsCountToCompare": 100, "showAllRuns": True}  # fmt: skip
+
+
+def height_of_images(count: int) -> int:
+    """Height of a chart with `count` pictures whose longer side is SHOWN_PICTURE, in pixels, without scroll bar."""
+    rows = math.ceil(count / (NARROW_CHART // (SHOWN_PICTURE + PICTURE_BORDER)))
+    return rows * (SHOWN_PICTURE + PICTURE_TITLE) + CHART_EDGE
 
 
 def images(title: str, *keys: str) -> Chart:
