@@ -30,7 +30,10 @@ def commands() -> dict[str, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit status: 0 success, 2 user error (one line), 1 any other error, 130 Ctrl-C, 143 SIGTERM."""
+    """Runs one command.
+
+    Exit status: 0 success, 2 user error (one line), 1 any other error, 130 Ctrl-C, 143 SIGTERM or SIGHUP.
+    """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may contain characters that the terminal cannot show

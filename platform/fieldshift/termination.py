@@ -1,4 +1,4 @@
-"""Handling of SIGTERM (from `kill` or a stopped job) like Ctrl-C: runs are closed and workers are stopped."""
+"""Handling of SIGTERM (`kill`, a stopped job) and SIGHUP (a closed terminal) like Ctrl-C: runs are closed, workers stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import FrameType
 
 @dataclass
 class Termination:
-    """Records whether SIGTERM was received."""
+    """Records whether SIGTERM or SIGHUP was received."""
 
     received: bool = False
 
@@ -22,9 +22,10 @@ _current: list[Termination] = []
 
 @contextlib.contextmanager
 def terminate_like_interrupt() -> Iterator[Termination]:
-    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does; `Termination` records which of the two it was.
+    """Within the block SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; `Termination` records which it was.
 
-    Outside the main thread, where signals cannot be handled, the block changes nothing.
+    A signal that is ignored, as SIGHUP under `nohup`, stays so. Outside the main thread, where signals cannot be handled,
+    the block changes nothing.
     """
     termination = Termination()
     if threading.current_thread() is not threading.main_thread():
@@ -37,13 +38,15 @@ def terminate_like_interrupt() -> Iterator[Termination]:
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    taken = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in taken}
     _current.append(termination)
     try:
         yield termination
     finally:
         _current.remove(termination)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as Ctrl-C does."""
+"""SIGTERM and a closed terminal end a command as Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -13,16 +13,28 @@ from fieldshift import cli
 from fieldshift.termination import own_signals, terminate_like_interrupt
 
 
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("on_ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
-def test_sigterm_interrupts_and_its_handler_is_put_back(on_ctrl_c: object, request: pytest.FixtureRequest) -> None:
+def test_a_signal_interrupts_and_its_handler_is_put_back(
+    sent: signal.Signals, on_ctrl_c: object, request: pytest.FixtureRequest
+) -> None:
     """Also where Ctrl-C is ignored, as in what a shell starts in the background."""
     ours = signal.signal(signal.SIGINT, on_ctrl_c)  # type: ignore[arg-type]
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.signal(sent, signal.SIG_DFL)
+    request.addfinalizer(lambda: signal.signal(sent, before))
     with pytest.raises(KeyboardInterrupt), terminate_like_interrupt() as termination:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), sent)
     assert termination.received
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(sent) == signal.SIG_DFL
+
+
+def test_a_command_under_nohup_outlives_its_terminal(request: pytest.FixtureRequest) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
+    with terminate_like_interrupt() as termination:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert not termination.received
 
 
 def test_outside_the_main_thread_signals_are_left_alone() -> None:
