@@ -32,13 +32,21 @@ def pass_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def record_found(run: Run, found: Mapping[str, Any]) -> None:
-    """Records the policy of a finished search: its file, digest and motions in words, and passes that were not logged."""
+    """Records the policy of a finished search: its file, digest and motions in words, and numbers that were not logged.
+
+    A report is lost where the process that should have logged it was killed.
+    """
     from fieldshift.motions.placed import load_policy
+    from fieldshift.search.journal import decision_metrics
 
     labels = {**policy_labels(load_policy(Path(found["policy"]))), "motions": "; ".join(found["words"]) or "no motion"}
     labels.pop("space", None)
     for row in found["history"]:
         run.log_metrics(pass_metrics(row), step=int(row["pass"]))
+    for decision in found["decisions"]:
+        if "pass" not in decision:  # of an earlier version
+            continue
+        run.log_metrics(decision_metrics(decision), step=int(decision["pass"]))
     run.log_params(labels)
     run.set_tags(labels)
     run.log_artifact(Path(found["policy"]))

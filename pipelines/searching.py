@@ -121,11 +121,11 @@ def run_search(
                 shared=session.storage(cluster),
                 on_report=reported,
             )
-        finished = session.folder.write_result(found)
         record_found(run, found)
         run.log_artifact(draw_weights(session.path, found["history"]))
         run.close("FINISHED")
         session.keep(search_view(session.mark, metrics_of([found])))
+        finished = session.folder.write_result(found)
     found_here = SearchResult.from_row(session.path, finished)
     say(f"policy, found in {duration(finished['seconds'])}:")
     for line in found_here.policy.describe():

@@ -66,6 +66,7 @@ VARYING = {
     "images_per_second",
     "folder",
     "device_hours",
+    "cost/device_hours",
 }
 
 

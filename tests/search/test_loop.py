@@ -9,6 +9,7 @@ import torch
 
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
+from fieldshift.search.journal import decision_metrics
 from fieldshift.training.checkpoint import read_checkpoint
 from fieldshift.training.objectives import Objective, objective_for
 
@@ -18,9 +19,10 @@ class Interrupted(Exception):  # noqa: N818
 
 
 def test_a_search_ends_with_a_policy_and_tells_how(run, toy_space, tmp_path) -> None:
-    lines, metrics, judged = [], {}, []
+    lines, metrics, judged, reported = [], {}, [], []
 
     def report(row: dict[str, float], step: int) -> None:
+        reported.append((step, row))
         if "train/loss" in row:
             metrics[step] = row
         else:
@@ -35,6 +37,11 @@ def test_a_search_ends_with_a_policy_and_tells_how(run, toy_space, tmp_path) -> 
     assert kinds.count("edges") >= 1
     assert result.policy.found["decisions"] == result.decisions
     assert sorted(metrics) == list(range(1, len(result.history) + 1))
+    # What a tracker missed can be filled in.
+    kept = [(row["pass"], row) for row in result.history]
+    kept += [(each["pass"], decision_metrics(each)) for each in result.decisions]
+    assert len(kept) == len(reported)
+    assert all(each in kept for each in reported)
     for row, made in zip(judged, result.decisions, strict=True):
         assert [value for name, value in row.items() if name.startswith("harm/")] == list(made["harm"].values())
     assert {"harm/0-1/translate_x", "margin/0-1"} <= {name for row in judged for name in row}
@@ -51,7 +58,10 @@ def test_a_search_ends_with_a_policy_and_tells_how(run, toy_space, tmp_path) -> 
 def test_the_same_seed_gives_the_same_policy_bit_for_bit_and_alpha_too(run) -> None:
     first, again = run(seed=3), run(seed=3)
     assert first.policy.to_json() == again.policy.to_json()
-    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in each.history] for each in (first, again)]
+    timeless = [
+        [{k: v for k, v in row.items() if k not in {"seconds", "cost/device_hours"}} for row in each.history]
+        for each in (first, again)
+    ]
     assert timeless[0] == timeless[1]
     assert run(seed=4).policy.found["seed"] == 4
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from fieldshift.search.cell import Cell
 from fieldshift.search.selection import Decision
@@ -56,11 +58,11 @@ def pass_line(name: str, row: dict[str, float], score: str) -> str:
     return text + f" ({row['seconds']:.1f} s)"
 
 
-def decision_metrics(decision: Decision) -> dict[str, float]:
-    """The values that a decision is based on, by alternative, and its margin."""
-    at = metric_name(decision.at)
-    harm = {label.replace(" + ", " then ").replace("->", "-"): value for label, value in decision.harm.items()}
-    return {f"harm/{at}/{label}": value for label, value in harm.items()} | {f"margin/{at}": decision.margin}
+def decision_metrics(decision: Mapping[str, Any]) -> dict[str, float]:
+    """The values that a stored decision is based on, by alternative, and its margin."""
+    at = metric_name(decision["at"])
+    harm = {label.replace(" + ", " then ").replace("->", "-"): value for label, value in decision["harm"].items()}
+    return {f"harm/{at}/{label}": value for label, value in harm.items()} | {f"margin/{at}": decision["margin"]}
 
 
 def decision_line(decision: Decision) -> str:

@@ -177,27 +177,27 @@ class Stages:
         learned = run.steps_per_pass * run.batch
         run.count(weights=learned, alpha=learned if "val/loss" in row else 0)
         state.passes += 1
-        row |= {"pass": state.passes, "seconds": seconds}
+        hours = device_hours(state.seconds, distributed.world_size())
+        row |= {"pass": state.passes, "seconds": seconds, "cost/device_hours": hours}
         state.history.append(row)
         self.progress(pass_line(name, row, run.objective.score_name))
         if not state.warned and (warning := collapse_warning(row)) is not None:
             self.progress(warning)
             state.warned = True
-        hours = device_hours(state.seconds, distributed.world_size())
         run.save(self.folder)
-        self.report({**row, "cost/device_hours": hours}, state.passes)
+        self.report(row, state.passes)
 
     def record_decision(self, decision: Decision) -> None:
         """Stores and reports a decision, after which the network is tuned if decisions are left."""
         run, state = self.run, self.run.state
-        state.decisions.append(asdict(decision))
+        state.decisions.append({**asdict(decision), "pass": state.passes})
         if decision.whole:  # measured: the whole, and the whole without each alternative
             run.count(scored=len(run.alpha_half) * (1 + len(decision.harm)))
         tunes = run.config.tune_epochs > 0 and self.selector.rule.measures
         state.tuning, state.tuned = tunes and is_open(run.cell, run.edges_per_node), 0
         self.progress(decision_line(decision))
         run.save(self.folder)
-        self.report(decision_metrics(decision), state.passes)
+        self.report(decision_metrics(state.decisions[-1]), state.passes)
 
     def timed(self, action: Callable[[], T]) -> tuple[T, float]:
         """The result of an action and the seconds that it took, which are added to the search's."""
