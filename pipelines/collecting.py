@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,9 +67,11 @@ def _found(run: str, tracking: TrackingConfig) -> Iterator[tuple[str, str | None
     """The store to read, and the experiment in it; None for the only one with runs."""
     from fieldshift.tracking.moved import readable
     from fieldshift.tracking.server import find_store
+    from fieldshift.tracking.store import reach
 
-    uri = tracking.uri or (None if Path(run).is_dir() else os.environ.get("MLFLOW_TRACKING_URI"))
+    uri = tracking.uri or (None if Path(run).is_dir() else tracking.address)
     if uri is not None:
+        reach(uri)
         yield uri, run
         return
     if not Path(run).is_dir():

@@ -223,11 +223,12 @@ def trained_folder(run: str, tracking: TrackingConfig) -> Path:
     if Path(run).exists() or not _RUN_ID.fullmatch(run):
         return Path(run)
     from fieldshift.tracking.addresses import is_sqlite, sqlite_address, sqlite_file
-    from fieldshift.tracking.store import FOLDER_TAG, KEY_TAG, client_for
+    from fieldshift.tracking.store import FOLDER_TAG, KEY_TAG, client_for, reach
 
-    stores = (
-        {tracking.uri: Path.cwd()} if tracking.uri else {sqlite_address(file): file.parent for file in local_stores()}
-    )
+    given = tracking.address
+    if given:
+        reach(given)
+    stores = {given: Path.cwd()} if given else {sqlite_address(file): file.parent for file in local_stores()}
     for uri, home in stores.items():
         try:
             tags = client_for(uri).get_run(run).data.tags
@@ -241,7 +242,7 @@ def trained_folder(run: str, tracking: TrackingConfig) -> Path:
                 f"MLflow run {run} lies in {folder or 'no folder'}, which is not here; give its run folder."
             )
         return folder
-    where = tracking.uri or "the stores of the folders below runs/"
+    where = given or "the stores of the folders below runs/"
     raise UserError(f"There is no MLflow run {run} in {where}; give --tracking.uri of its store, or its run folder.")
 
 

@@ -16,7 +16,10 @@ def sync(*, run: list[str] | None = None, uri: str | None = None) -> int:
         uri: the store to send to; by default the run's own.
     """
     from fieldshift.tracking import replay
+    from fieldshift.tracking.config import check_address
 
+    if uri is not None:
+        check_address(uri, "uri", "leave it out to send to the run's own store")
     if not run:
         raise UserError("There is no run to send messages of; give its folder, such as: fieldshift sync runs/study.")
     for folder in run:
@@ -30,10 +33,10 @@ sync.positional = "run"  # type: ignore[attr-defined]
 
 
 def ui(*, run: str = "runs/study", host: str = "127.0.0.1", port: int = 5000) -> int:
-    """Opens MLflow's pages on the store of a run folder, or of a tracking server, until Ctrl-C.
+    """Opens MLflow's pages on the store of a run folder until Ctrl-C, or prints their links for a tracking server.
 
     Args:
-        run: run folder (with its SQLite store) or a store's URI.
+        run: run folder (with its SQLite store), or the address of a store or of a server.
         host: address that the pages are served on; keep it local.
         port: its port.
     """

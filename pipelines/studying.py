@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -196,7 +197,9 @@ def run_stages(session: Session, study: PreparedStudy) -> StudyResult:
     for file in policies:
         say(f"  policy        {file}")
     if session.store.uri:
-        say(f"  MLflow store  {session.store.uri.partition('?')[0]}   (fieldshift ui --run {session.path})")
+        address = session.store.uri.partition("?")[0]
+        shown = session.path if session.store.is_own else address
+        say(f"  MLflow store  {address}   (fieldshift ui --run {shlex.quote(str(shown))})")
     return found
 
 

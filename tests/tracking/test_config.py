@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fieldshift.cli import main
@@ -29,6 +31,8 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(
     assert SECRET not in str(caught.value)
     for words in (
         ["search", "--tracking.uri", uri],
+        ["sync", str(Path(__file__).parent), "--uri", uri],
+        ["ui", "--run", uri],
         ["submit", "--address", "http://127.0.0.1:1", "--", "study", f"--tracking.uri={uri}"],
         ["submit", "--address", "http://127.0.0.1:1", "--", "study", "--tracking.uri", uri],
     ):
@@ -36,6 +40,25 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(
         printed = capsys.readouterr()
         assert "holds a password" in printed.err
         assert SECRET not in printed.err + printed.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["results", "--run", "mine"], ["ui", "--run"], ["compare-fields", "--runs", "ab" * 16, "--runs", "cd" * 16]],
+)
+def test_whoever_reads_a_store_that_is_down_is_told_so_in_one_line_without_a_password(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = "http://127.0.0.1:9"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert main([*words, address] if words[-1] == "--run" else words) == 2
+    assert f"The tracking store {address} does not answer" in (said := capsys.readouterr().err)
+    assert said.count("\n") == 1
+    if words[0] != "ui":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@host")
+        assert main(words) == 2
+        assert SECRET not in (said := capsys.readouterr().err)
+        assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,34 @@ def test_a_reopened_run_is_running_again_and_has_one_id(store: Store) -> None:
     assert store.run("again", "c").id != store.run("again", "c").id
 
 
+def test_a_run_that_was_deleted_with_its_experiment_is_restored_and_loses_nothing(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, client = store.run("deleted", "das"), client_for(store.uri)
+    client.delete_experiment(store.experiment_id("deleted"))
+    run.log_metrics({"x": 1.0}, 1)
+    client.delete_run(run.id)
+    run.log_params({"a": 1})
+    run.log_metrics({"x": 0.5}, 2)
+    run.close()
+    found = client.get_run(run.id)
+    assert (found.info.lifecycle_stage, found.info.status, found.data.params) == ("active", "FINISHED", {"a": "1"})
+    assert [point.step for point in client.get_metric_history(run.id, "x")] == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"The MLflow run {run.id} was deleted while it was in progress, and is restored."
+    ] * 2
+
+
+def test_a_run_that_a_silent_server_created_several_times_is_one(store: Store) -> None:
+    client, where = client_for(store.uri), store.experiment_id("silent")
+    run = store.run("silent", "das", key="das")
+    run.log_metrics({"x": 1.0}, 1)
+    for _ in range(2):
+        client.create_run(where, tags={"fieldshift.key": "das"}, run_name="das")
+    assert store.run("silent", "das", key="das").id == run.id
+    assert [found.info.run_id for found in client.search_runs([where])] == [run.id]
+
+
 def test_the_duration_of_a_reopened_run_is_the_time_in_which_it_was_open(store: Store) -> None:
     client = client_for(store.uri)
     before = 3_600_000
@@ -199,7 +227,16 @@ def test_a_process_is_gone_only_when_it_is_known_to_be() -> None:
     assert not process_is_gone("")
 
 
-@pytest.mark.parametrize(("field", "value"), [("uri", "file:///tmp/x"), ("uri", "mlruns"), ("experiment", " ")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("uri", "file:///tmp/x"),
+        ("uri", "mlruns"),
+        ("experiment", " "),
+        ("experiment", "x" * 501),
+        ("experiment", "a\nb"),
+    ],
+)
 def test_a_wrong_setting_is_named_in_one_line(field: str, value: str) -> None:
     with pytest.raises(UserError, match=f"tracking.{field} is"):
         TrackingConfig(**{field: value})

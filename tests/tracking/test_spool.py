@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from fieldshift.errors import UserError
-from fieldshift.tracking import TrackingConfig, open_store, replay
-from fieldshift.tracking.spool import Spool
+from fieldshift.tracking import TrackingConfig, open_store, replay, sending
+from fieldshift.tracking.spool import SENDING, Spool
 from fieldshift.tracking.store import client_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -78,19 +79,68 @@ def test_a_replay_of_what_was_in_part_sent_makes_no_run_twice(folder: Path, tmp_
     assert len(client_for(other.uri).search_runs([other.experiment_id("e")])) == created == 2
 
 
-def test_a_replay_that_was_killed_goes_on_after_the_last_message(folder: Path, tmp_path: Path) -> None:
+def test_a_replay_that_was_killed_goes_on_after_the_last_message(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = open_store(TrackingConfig(), tmp_path / "other")
     (file,) = (folder / "tracking-spool").glob("*.jsonl")
-    lines, whole = file.read_text().splitlines(), file.read_text()
-    file.write_text("\n".join(lines[:5]) + "\n{")  # a line that was not written to its end stops it
-    with pytest.raises(json.JSONDecodeError):
+    lines = file.read_text().splitlines()
+    sent, whole = [], sending._carry_out
+
+    def killed(client: object, run_id: str, what: str, *rest: object) -> None:
+        if len(sent) == 3:  # after the two that create runs
+            raise KeyboardInterrupt
+        sent.append(what)
+        whole(client, run_id, what, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("fieldshift.tracking.sending._carry_out", killed)
         replay(folder, other.uri)
-    file.write_text(whole)
     assert Spool(folder).waiting() == len(lines) - 5
     assert replay(folder, other.uri) == len(lines) - 5
     client = client_for(other.uri)
     (child,) = [run for run in client.search_runs([other.experiment_id("e")]) if run.info.run_name == "das"]
     assert [point.step for point in client.get_metric_history(child.info.run_id, "train/loss")] == [1, 2]
+
+
+def test_a_line_that_was_not_written_to_its_end_is_no_message(folder: Path, tmp_path: Path) -> None:
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    (file,) = (folder / "tracking-spool").glob("*.jsonl")
+    with file.open("a") as killed:
+        killed.write('{"uri": "http')
+    assert replay(folder, other.uri) == 10
+    assert not (folder / "tracking-spool").exists()
+
+
+def test_what_a_moved_folder_spooled_is_sent_from_where_it_lies_and_what_is_gone_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = open_store(TrackingConfig(uri="http://127.0.0.1:9"), tmp_path / "first").run("e", "das", key="das")
+    outside = tmp_path / "outside.txt"
+    for file in (tmp_path / "first/result.json", outside):
+        file.write_text("kept")
+        run.log_artifact(file)
+    run.log_metrics({"x": 1.0})
+    outside.unlink()
+    moved = (tmp_path / "first").rename(tmp_path / "moved")
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    caplog.clear()
+    assert replay(moved, other.uri) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{outside} is no longer there and was not sent to MLflow."
+    ]
+    client = client_for(other.uri)
+    (sent,) = client.search_runs([other.experiment_id("e")])
+    assert sent.data.metrics == {"x": 1.0}
+    assert [file.path for file in client.list_artifacts(sent.info.run_id)] == ["result.json"]
+
+
+def test_one_process_sends_at_a_time_and_a_run_in_progress_is_not_held_up(folder: Path, tmp_path: Path) -> None:
+    spool = Spool(folder, "http://127.0.0.1:9")
+    with FileLock(spool.folder / SENDING):
+        with pytest.raises(UserError, match="Another process is sending"):
+            replay(folder)
+        spool.write("offline-1", "tags", {"tags": {}})
 
 
 def test_metrics_that_the_store_has_already_are_not_sent_twice(folder: Path, tmp_path: Path) -> None:

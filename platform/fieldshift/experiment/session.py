@@ -182,9 +182,9 @@ def open_session(
     keep_record(folder, dataset)
     if out is None and folder.path.name != command and not resume:
         say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
+    store = open_store(tracking, folder.path)
     if resume:
         send_waiting(folder.path)
-    store = open_store(tracking, folder.path)
     identity = identity_of(folder)
     asked = {name: str(config[name]) for name in ASKED if config.get(name) is not None}
     session = Session(
@@ -223,8 +223,9 @@ def fixed_options(folder: RunFolder) -> dict[str, Any]:
 
 
 def send_waiting(folder: Path) -> None:
-    """Sends the messages of an earlier session; where the store is still unavailable, prints a line and continues."""
-    if not Spool(folder).waiting():
+    """Sends the messages of an earlier session; where their store is still unavailable, prints a line and continues."""
+    spool = Spool(folder)
+    if spool.is_down or not spool.waiting():  # that the store is down was said
         return
     try:
         say(f"{replay(folder)} messages that the tracking store had missed were sent.")

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 from fieldshift.errors import UserError
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
+LONGEST_NAME = 500
 VARIABLE = "MLFLOW_TRACKING_URI"
 SYSTEM_VARIABLE = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 
@@ -37,8 +38,11 @@ class TrackingConfig:
     system_metrics: bool = False
 
     def __post_init__(self) -> None:
-        if not self.experiment.strip():
-            raise UserError("tracking.experiment is empty, but must be a name such as 'fieldshift'.")
+        if not self.experiment.strip() or len(self.experiment) > LONGEST_NAME or not self.experiment.isprintable():
+            raise UserError(
+                f"tracking.experiment is {self.experiment[:60]!r}, but must be a name of 1 to {LONGEST_NAME} printable"
+                " characters, such as 'fieldshift'."
+            )
         if self.register is not None and not self.enabled:
             raise UserError("tracking.register needs a store, but tracking.enabled is false; leave out one of the two.")
         if self.register is not None and (not self.register.strip() or set(self.register) & set("/:.%\"'")):

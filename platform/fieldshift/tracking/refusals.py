@@ -14,6 +14,12 @@ def is_refused(error: Exception) -> bool:
     return getattr(error, "error_code", "") in NEVER
 
 
+def failure(error: Exception) -> str:
+    """What a store does instead of taking a message, and why, in a few words."""
+    fails = "takes no files" if isinstance(error, OSError) and error.filename is not None else "does not answer"
+    return f"{fails} ({one_line(error, 200)})"
+
+
 def lasting_reason(error: BaseException, uri: str) -> str | None:
     """The permanent problem of a store, as the end of a sentence with a remedy; None if the error is temporary."""
     text = _whole(error)

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from fieldshift.errors import UserError, one_line
 from fieldshift.tracking.abandoned import PARENT_TAG
 from fieldshift.tracking.points import KnownPoints
-from fieldshift.tracking.refusals import is_refused
+from fieldshift.tracking.refusals import failure, is_refused
 from fieldshift.tracking.sending import perform
-from fieldshift.tracking.spool import LOCK, LOCK_WAIT_S, Spool, unsent
-from fieldshift.tracking.store import Store, client_for, refuse_lasting
+from fieldshift.tracking.spool import LOCK, LOCK_WAIT_S, SENDING, Spool, unsent
+from fieldshift.tracking.store import Store, client_for, knock, refuse_lasting
+from fieldshift.whole_file import write_whole
 
 _log = logging.getLogger("fieldshift.tracking")
 
@@ -39,49 +40,109 @@ def replay(folder: Path, uri: str | None = None) -> int:
     spool = Spool(folder)
     if not spool.waiting():
         raise UserError(f"There is nothing to send in {spool.folder}; give the folder of a run whose store was down.")
-    with FileLock(folder.resolve() / LOCK, timeout=LOCK_WAIT_S):
-        sent = _send_all(spool, folder.resolve(), uri)
+    try:
+        with FileLock(spool.folder / SENDING, timeout=0):
+            sent = _send_all(spool, folder.resolve(), uri)
+    except Timeout:
+        raise UserError(f"Another process is sending the messages of {folder}; wait until it has finished.") from None
     spool.answers_again()
     return sent
 
 
 def _send_all(spool: Spool, folder: Path, uri: str | None) -> int:
-    """Sends all messages and returns their number."""
+    """Sends all messages and returns their number. Runs in progress may add messages meanwhile."""
     files = sorted(spool.folder.glob("*.jsonl"), key=lambda file: file.stat().st_mtime)
-    ids = _Ids(spool.folder / "sent-runs.json")
-    points: dict[str, KnownPoints] = {}
-    sent = 0
+    sending = _Sending(spool, folder, uri)
     for file in files:
-        noted = file.with_suffix(".sent")
-        for text in unsent(file):
-            line = json.loads(text)
-            store = Store(uri=uri or line["uri"], folder=folder)
-            try:
-                _send(store, spool, ids, points, line)
-            except Exception as error:
-                if not is_refused(error):
-                    refuse_lasting(error, store.uri)
-                    raise UserError(
-                        f"{store.uri} still does not answer ({one_line(error, 200)}), and {spool.waiting()} messages are"
-                        f" waiting; send them later with: fieldshift sync {shlex.quote(str(folder))}"
-                    ) from error
-                _log.warning("MLflow refused %s of run %s: %s", line["what"], line["run"], error)
-            with noted.open("a") as handle:
-                handle.write(".")
-            sent += 1
-        file.unlink()
-        noted.unlink(missing_ok=True)
-    if not any(_is_alive(file) for file in files):  # a process that still writes needs the ids of its runs
-        for left in spool.folder.iterdir():
-            left.unlink()
-        spool.folder.rmdir()
-    return sent
+        is_whole = False
+        while not is_whole:
+            for text in unsent(file):
+                sending.send(file, json.loads(text))
+            with FileLock(folder / LOCK, timeout=LOCK_WAIT_S):
+                is_whole = not unsent(file)
+                if is_whole:
+                    file.unlink()
+                    file.with_suffix(".sent").unlink(missing_ok=True)
+    with FileLock(folder / LOCK, timeout=LOCK_WAIT_S):
+        # A process that still writes needs the ids of its runs.
+        if not any(spool.folder.glob("*.jsonl")) and not any(_is_alive(file) for file in files):
+            for left in spool.folder.iterdir():
+                left.unlink()
+            spool.folder.rmdir()
+    return sending.sent
+
+
+class _Sending:
+    """A replay in progress: the stores that answered, ids of runs, the points that runs have, and the messages sent."""
+
+    def __init__(self, spool: Spool, folder: Path, uri: str | None) -> None:
+        self.spool, self.folder, self.uri = spool, folder, uri
+        self.ids = _Ids(spool.folder / "sent-runs.json")
+        self.points: dict[str, KnownPoints] = {}
+        self.reached: set[str] = set()
+        self.sent = 0
+
+    def send(self, file: Path, line: dict[str, Any]) -> None:
+        """Sends one message of a file, and records that it was sent. Raises UserError where the store does not answer."""
+        store = Store(uri=self.uri or line["uri"], folder=self.folder)
+        try:
+            if store.uri not in self.reached:
+                knock(store.uri)
+                self.reached.add(store.uri)
+            self._perform(store, line)
+        except _GoneError as error:
+            _log.warning("%s is no longer there and was not sent to MLflow.", error)
+        except Exception as error:
+            if not is_refused(error):
+                refuse_lasting(error, store.uri)
+                raise UserError(
+                    f"{store.uri} still {failure(error)}, and {self.spool.waiting()} messages are waiting;"
+                    f" send them later with: fieldshift sync {shlex.quote(str(self.folder))}"
+                ) from error
+            _log.warning("MLflow refused %s of run %s: %s", line["what"], line["run"], one_line(error, 300))
+        with file.with_suffix(".sent").open("a") as handle:
+            handle.write(".")
+        self.sent += 1
+
+    def _perform(self, store: Store, line: dict[str, Any]) -> None:
+        message = line["message"]
+        if line["what"] == "create":
+            tags = dict(message["tags"])
+            if PARENT_TAG in tags:
+                tags[PARENT_TAG] = self.ids[tags[PARENT_TAG]]
+            self.ids[line["run"]] = store.find_or_create(**{**message, "tags": tags})[0]
+            return
+        client, run_id = client_for(store.uri), self.ids[line["run"]]
+        if line["what"] == "metrics":
+            known = self.points.setdefault(run_id, KnownPoints(client, run_id, is_new=False))
+            message = {**message, "metrics": known.missing(message["metrics"], message["step"])}
+            known.add(message["metrics"], message["step"])
+        if line["what"] == "artifact":
+            message = {**message, "path": str(_present(self.folder / message["path"]))}
+        picture = None
+        if "picture" in line:
+            import numpy as np
+            from PIL import Image
+
+            with Image.open(_present(self.spool.folder / line["picture"])) as opened:
+                picture = np.asarray(opened)
+        perform(client, run_id, line["what"], message, picture)
 
 
 def _is_alive(file: Path) -> bool:
     """Whether another process wrote a file of the spool and is still running."""
     pid = int(file.name.partition("-")[0])
     return pid != os.getpid() and psutil.pid_exists(pid)
+
+
+class _GoneError(Exception):
+    """A file that was to be sent is no longer there."""
+
+
+def _present(path: Path) -> Path:
+    if not path.exists():
+        raise _GoneError(path)
+    return path
 
 
 class _Ids:
@@ -96,27 +157,4 @@ class _Ids:
 
     def __setitem__(self, run_id: str, real: str) -> None:
         self._known[run_id] = real
-        self.file.write_text(json.dumps(self._known))
-
-
-def _send(store: Store, spool: Spool, ids: _Ids, points: dict[str, KnownPoints], line: dict[str, Any]) -> None:
-    message = line["message"]
-    if line["what"] == "create":
-        tags = dict(message["tags"])
-        if PARENT_TAG in tags:
-            tags[PARENT_TAG] = ids[tags[PARENT_TAG]]
-        ids[line["run"]] = store.find_or_create(**{**message, "tags": tags})[0]
-        return
-    client, run_id = client_for(store.uri), ids[line["run"]]
-    if line["what"] == "metrics":
-        known = points.setdefault(run_id, KnownPoints(client, run_id, is_new=False))
-        message = {**message, "metrics": known.missing(message["metrics"], message["step"])}
-        known.add(message["metrics"], message["step"])
-    picture = None
-    if "picture" in line:
-        import numpy as np
-        from PIL import Image
-
-        with Image.open(spool.folder / line["picture"]) as opened:
-            picture = np.asarray(opened)
-    perform(client, run_id, line["what"], message, picture)
+        write_whole(self.file, json.dumps(self._known))

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fieldshift.tracking.refusals import is_refused
+
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
 OPENED_TAG = "fieldshift.opened"
-"""The time at which a run was opened last, in milliseconds since 1970."""
+"""When a run was opened, less the time in which it was open before, in milliseconds since 1970."""
 
+_log = logging.getLogger("fieldshift.tracking")
 _TABLES_TAG = "mlflow.loggedArtifacts"
 
 
 def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
-    """Carries out one message on a run; `what` is its kind: params, metrics, tags, experiment, ..., register or close."""
+    """Carries out one message on a run; `what` is its kind: params, metrics, tags, experiment, ..., register or close.
+
+    A run that was deleted while it was in progress is restored, as it would take no more messages.
+    """
+    try:
+        _carry_out(client, run_id, what, message, array)
+    except Exception as error:
+        if not (is_refused(error) and _restored(client, run_id)):
+            raise
+        _carry_out(client, run_id, what, message, array)
+
+
+def _carry_out(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any) -> None:
     if what == "params":
         _params(client, run_id, message["params"])
     elif what == "metrics":
@@ -46,14 +62,27 @@ def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array:
         raise ValueError(f"There is no message '{what}'.")
 
 
+def _restored(client: Any, run_id: str) -> bool:
+    """Restores a run, with its experiment, if it was deleted; returns whether it was."""
+    info = client.get_run(run_id).info
+    if info.lifecycle_stage != "deleted":
+        return False
+    if client.get_experiment(info.experiment_id).lifecycle_stage == "deleted":
+        client.restore_experiment(info.experiment_id)
+    if client.get_run(run_id).info.lifecycle_stage == "deleted":
+        client.restore_run(run_id)
+    _log.warning("The MLflow run %s was deleted while it was in progress, and is restored.", run_id)
+    return True
+
+
 def end_of(run: Any, now: int) -> int:
     """The end of a run that is closed at `now`, in milliseconds since 1970: its start plus the time in which it was open.
 
     MLflow's pages show end minus start as the duration, and a start cannot be changed: a run that was opened again would
     also count the time in which nobody worked on it.
     """
-    opened = int(run.data.tags.get(OPENED_TAG, run.info.start_time))
-    return int(run.info.end_time or run.info.start_time) + max(0, now - opened)
+    start = int(run.info.start_time)
+    return start + max(0, now - int(run.data.tags.get(OPENED_TAG, start)))
 
 
 def _params(client: Any, run_id: str, params: dict[str, str]) -> None:

@@ -21,8 +21,9 @@ from urllib.parse import quote, urlencode
 from fieldshift.errors import MissingFeatureError, UserError
 from fieldshift.ports import free_port
 from fieldshift.tracking.abandoned import PARENT_TAG, close_abandoned
+from fieldshift.tracking.config import check_address
 from fieldshift.tracking.moved import ARTIFACTS, DATABASE, is_writable, readable
-from fieldshift.tracking.store import RUN_TAG, client_for, quiet_mlflow
+from fieldshift.tracking.store import RUN_TAG, client_for, quiet_mlflow, reach
 from fieldshift.tracking.views import TAG, are_known, links
 
 START_DEADLINE_S = 300.0
@@ -75,7 +76,16 @@ class Pages:
 
 
 def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> None:
-    """Serves MLflow's pages for a store until Ctrl-C and prints their addresses once the server answers; see `serving`."""
+    """Serves MLflow's pages for a store until Ctrl-C and prints their addresses once the server answers; see `serving`.
+
+    For the address of a server, which has its pages already, only prints them.
+    """
+    if is_served(where):
+        check_address(str(where), "run", "give a run folder or the address of a store")
+        reach(str(where))
+        for line in welcome(where, Pages(str(where).rstrip("/"), str(where)), f"The pages of {where}:"):
+            print(line, flush=True)
+        return
     with serving(where, host=host, port=port) as pages:
         for line in welcome(where, pages):
             print(line, flush=True)
@@ -83,12 +93,20 @@ def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> No
             signal.pause()
 
 
-def welcome(where: str | Path, pages: Pages) -> list[str]:
-    """The lines printed once the server answers: links to the saved views of the newest run, and to all runs."""
+def is_served(where: str | Path) -> bool:
+    """Whether this is the address of a server."""
+    return str(where).startswith(("http://", "https://"))
+
+
+def welcome(where: str | Path, pages: Pages, first: str = "") -> list[str]:
+    """The lines printed once the server answers: links to the saved views of the newest run, and to all runs.
+
+    first: the first line; by default that the pages are served until Ctrl-C.
+    """
     client = client_for(pages.uri)
     newest = client.search_experiments(order_by=["last_update_time DESC"], max_results=10)
     written = next((each for each in newest if client.search_runs([each.experiment_id], max_results=1)), None)
-    lines = [f"MLflow shows {where} at (press Ctrl-C to stop)"]
+    lines = [first or f"MLflow shows {where} at (press Ctrl-C to stop)"]
     if written is None:
         return [*lines, pages.url]
     found = links(pages.url, written.experiment_id, latest_views(client, written)) if are_known() else {}
@@ -131,8 +149,10 @@ def opened(where: str | Path) -> Iterator[tuple[str, str]]:
     """Yields the URI of a store and the folder of its artifacts. Raises UserError if there is no store."""
     text = str(where)
     if "://" in text:
-        if text.startswith(("http://", "https://")):
+        if is_served(where):
             raise UserError(f"{text} is already a server; open it in a browser.")
+        check_address(text, "run", "give a run folder or the address of a store")
+        reach(text)
         yield text, str(Path("mlartifacts").resolve())
         return
     folder = find_store(where)

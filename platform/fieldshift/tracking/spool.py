@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 from filelock import FileLock
 
-from fieldshift.errors import one_line
+from fieldshift.tracking.refusals import failure
 from fieldshift.whole_file import FULL
 
-LOCK = ".tracking-spool.lock"
+LOCK, SENDING = ".tracking-spool.lock", "sending.lock"
 LOCK_WAIT_S = 60.0
 
 _log = logging.getLogger("fieldshift.tracking")
@@ -51,10 +51,10 @@ class Spool:
         if not self.is_down:
             self._down.add(self.folder)
             _log.warning(
-                "The tracking store %s does not answer (%s); the run continues, and its messages are saved in %s."
+                "The tracking store %s %s; the run continues, and its messages are saved in %s."
                 " Send them later with: fieldshift sync %s",
                 self.uri,
-                one_line(error, 200),
+                failure(error),
                 self.folder,
                 shlex.quote(str(self.folder.parent)),
             )
@@ -87,6 +87,8 @@ class Spool:
 
     def _append(self, run_id: str, what: str, message: dict[str, Any], array: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        if "path" in message and Path(message["path"]).is_relative_to(self.folder.parent):  # the folder may be moved
+            message = {**message, "path": str(Path(message["path"]).relative_to(self.folder.parent))}
         line = {"uri": self.uri, "run": run_id, "what": what, "message": message}
         if array is not None:
             from PIL import Image
@@ -105,10 +107,13 @@ class Spool:
 
 
 def unsent(file: Path) -> list[str]:
-    """The messages of a file that were not sent yet; a replay records their number in a second file."""
+    """The messages of a file that were not sent yet; a replay records their number in a second file.
+
+    A last line without its end is none: its process was killed while it wrote, or is writing.
+    """
     noted = file.with_suffix(".sent")
     sent = noted.stat().st_size if noted.exists() else 0  # a byte per message
-    return file.read_text().splitlines()[sent:]
+    return file.read_text().split("\n")[sent:-1]
 
 
 _PROCESS = uuid.uuid4().hex[:8]

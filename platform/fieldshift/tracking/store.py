@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from fieldshift.errors import UserError
+from fieldshift.errors import UserError, one_line
 from fieldshift.ports import refusal
 from fieldshift.tracking.abandoned import PARENT_TAG, PROCESS_TAG, close_abandoned, this_process
 from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address
@@ -72,8 +72,7 @@ class Store:
         if not self.uri:
             return Run()
         key = key or uuid.uuid4().hex
-        now = int(time.time() * 1000)
-        wanted = {KEY_TAG: key, PROCESS_TAG: this_process(), OPENED_TAG: str(now), "mlflow.source.name": "fieldshift"}
+        wanted = {KEY_TAG: key, PROCESS_TAG: this_process(), "mlflow.source.name": "fieldshift"}
         wanted |= {tag: str(value) for tag, value in (tags or {}).items()}
         if parent_id:
             wanted[PARENT_TAG] = parent_id
@@ -83,7 +82,7 @@ class Store:
             "name": name,
             "key": key,
             "tags": wanted,
-            "start": now,
+            "start": int(time.time() * 1000),
             "artifacts": self.artifacts,
         }
         if spool.is_down or (parent_id and parent_id.startswith(spool.PREFIX)):
@@ -105,18 +104,28 @@ class Store:
         start: int,
         artifacts: str | None = None,
     ) -> tuple[str, bool]:
-        """Returns the id of the run with `key`, set to RUNNING, and whether it is new."""
+        """Returns the id of the run with `key`, set to RUNNING, and whether it is new.
+
+        start: when it is opened, in milliseconds since 1970. A server that was silent for a while may have created a run
+        several times, as requests are repeated; empty ones are deleted.
+        """
         client = client_for(self.uri)
         with self._locked():
             where = self.experiment_id(experiment, artifacts)
             alike = client.search_runs([where], quoted_condition(f"tags.`{KEY_TAG}`", key), max_results=1000)
             found = [run for run in alike if run.data.tags[KEY_TAG] == key]
             if not found:
-                made = client.create_run(where, start_time=start, tags=tags, run_name=name)
+                made = client.create_run(where, start_time=start, tags={**tags, OPENED_TAG: str(start)}, run_name=name)
                 return str(made.info.run_id), True
-        run_id = str(found[0].info.run_id)
-        held = found[0].data.tags  # the process first: an open run whose process has ended counts as abandoned
-        perform(client, run_id, "tags", {"tags": {tag: value for tag, value in tags.items() if held.get(tag) != value}})
+        found.sort(key=lambda run: (-len(run.data.metrics), -len(run.data.params), run.info.run_id))
+        for extra in found[1:]:
+            if not extra.data.metrics and not extra.data.params:
+                client.delete_run(extra.info.run_id)
+        run_id, info, held = str(found[0].info.run_id), found[0].info, found[0].data.tags
+        before = info.end_time - info.start_time if info.end_time else 0
+        wanted = {**tags, OPENED_TAG: str(start - before)}
+        # The process first: an open run whose process has ended counts as abandoned.
+        perform(client, run_id, "tags", {"tags": {tag: text for tag, text in wanted.items() if held.get(tag) != text}})
         client.update_run(run_id, status="RUNNING", name=name)
         return run_id, False
 
@@ -127,7 +136,12 @@ class Store:
         if known is None:
             where = artifacts or self.own_artifacts
             kind = {"mlflow.experimentKind": "custom_model_development"}
-            return str(client.create_experiment(experiment, artifact_location=where, tags=kind))
+            try:
+                return str(client.create_experiment(experiment, artifact_location=where, tags=kind))
+            except Exception as error:
+                if getattr(error, "error_code", "") != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                known = client.get_experiment_by_name(experiment)  # another process was faster
         if known.lifecycle_stage == "deleted":
             client.restore_experiment(known.experiment_id)
         return str(known.experiment_id)
@@ -135,10 +149,15 @@ class Store:
     @property
     def own_artifacts(self) -> str | None:
         """The default place of artifacts: the run's folder, or one beside it; None for a server, which has its own."""
-        if self.uri == sqlite_address(self.folder / "mlflow.db"):
+        if self.is_own:
             return (self.folder / "artifacts").as_uri()
         served = self.uri.startswith(("http", "databricks"))
         return None if served else (self.folder.parent / "mlflow-artifacts").as_uri()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the store in the run's folder."""
+        return self.uri == sqlite_address(self.folder / "mlflow.db")
 
     @property
     def is_local(self) -> bool:
@@ -147,7 +166,7 @@ class Store:
     def place(self, folder: Path) -> str:
         """A folder as the value of a tag: relative to the store's folder if it lies inside, so that both can be moved."""
         folder = folder.resolve()
-        is_inside = self.uri == sqlite_address(self.folder / "mlflow.db") and folder.is_relative_to(self.folder)
+        is_inside = self.is_own and folder.is_relative_to(self.folder)
         return str(folder.relative_to(self.folder) if is_inside else folder)
 
     @contextlib.contextmanager
@@ -189,7 +208,7 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
     store = Store(uri=given or sqlite_address(database), folder=folder, artifacts=location(config.artifacts))
     spool = Spool(folder, store.uri)
     try:
-        _knock(store.uri)
+        knock(store.uri)
         with FileLock(folder / ".mlflow.lock", timeout=LOCK_WAIT_S):
             if given:
                 answer_from(store.uri)
@@ -212,6 +231,16 @@ def refuse_lasting(error: Exception, uri: str) -> None:
         )
 
 
+def reach(uri: str) -> None:
+    """Raises UserError if a store that is to be read, or to be sent to, does not answer within seconds."""
+    try:
+        knock(uri)
+        answer_from(uri)
+    except Exception as error:
+        reason = lasting_reason(error, uri) or f"does not answer ({one_line(error, 160)}): try again when it does"
+        raise UserError(f"The tracking store {uri.partition('?')[0]} {reason}.") from error
+
+
 def check_store(config: TrackingConfig) -> None:
     """Raises UserError if the configured store or the folder of its artifacts cannot be used.
 
@@ -222,7 +251,7 @@ def check_store(config: TrackingConfig) -> None:
     if not config.enabled or (uri := config.address) is None or importlib.util.find_spec("mlflow") is None:
         return
     try:
-        _knock(uri)
+        knock(uri)
         answer_from(uri)
     except Exception as error:
         refuse_lasting(error, uri)
@@ -281,7 +310,7 @@ def _client(uri: str) -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def _knock(uri: str) -> None:
+def knock(uri: str) -> None:
     """Raises an error if a server or database does not answer within seconds; any answer of a server is accepted.
 
     MLflow itself tries a database that refuses ten times, over 100 seconds.
