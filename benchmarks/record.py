@@ -45,6 +45,11 @@ def commit() -> str:
     return f"{found}{' with changed files' if changed else ''}"
 
 
+def machine() -> dict[str, Any]:
+    """The machine, the commit and the versions of the packages that a measurement was taken with."""
+    return {"hardware": hardware(), "threads": torch.get_num_threads(), "commit": commit(), **versions(*PACKAGES)}
+
+
 class Record:
     """The rows of one benchmark.
 
@@ -106,14 +111,12 @@ class Record:
         contents = {
             "benchmark": self.name,
             "question": self.question,
-            "machine": {
-                "hardware": hardware(), "threads": torch.get_num_threads(), "commit": commit(), **versions(*PACKAGES),
-            },
+            "machine": machine(),
             "began": self.started.isoformat(timespec="seconds"),
             "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 1),
             "settings": self.settings,
             "rows": self.rows,
-        }  # fmt: skip
+        }
         form = "-full" if self.settings.get("full") else ""
         write_whole(RESULTS / f"{self.name}{form}{on}.json", json.dumps(contents, indent=1) + "\n")
         if peak > MEMORY_LIMIT:

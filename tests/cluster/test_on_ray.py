@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ def ray_cluster() -> Iterator[None]:
 
 def test_two_workers_share_a_process_group_and_a_users_mistake_comes_back(ray_cluster: None, tmp_path: Path) -> None:
     def agree(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+        import os
+
         import torch
         import torch.distributed as dist
 
@@ -35,13 +38,13 @@ def test_two_workers_share_a_process_group_and_a_users_mistake_comes_back(ray_cl
         total = torch.tensor([float(context.rank + 1)])
         dist.all_reduce(total)
         context.report({"total": float(total)})
-        return {"total": float(total), "rank": context.rank, "world": context.world}
+        return {"total": float(total), "rank": context.rank, "world": context.world, "niceness": os.nice(0)}
 
     heard: list[dict[str, float]] = []
     found = run_workers(
         agree, {"mistake": False}, cluster=WORKERS, name="agree", storage=tmp_path, on_report=lambda m: heard.append(m)
     )
-    assert found == {"total": 3.0, "rank": 0, "world": 2}
+    assert found == {"total": 3.0, "rank": 0, "world": 2, "niceness": os.nice(0)}
     assert [metrics["total"] for metrics in heard] == [3.0]
     with pytest.raises(UserError, match="The value of x is 3, but must be 4"):
         run_workers(agree, {"mistake": True}, cluster=WORKERS, name="mistake", storage=tmp_path)
