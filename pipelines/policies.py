@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
+from fieldshift.cluster import ClusterConfig, TrialResult
 from fieldshift.console import duration, progress, say
 from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.experiment.labels import run_name
@@ -203,17 +203,7 @@ def search_trials(
             run.close("FAILED" if result.value is None else "FINISHED")
             bar.show(sum(done.values()), f"{'failed' if result.value is None else 'done'}: {result.key}")
 
-        results = run_trials(
-            run_search_trial,
-            payloads,
-            cluster=cluster,
-            name=session.path.name,
-            storage=session.path / "ray",
-            shared=session.storage(cluster),
-            on_report=reported,
-            on_done=finished,
-            resume=session.resume,
-        )
+        results = session.run_trials(run_search_trial, payloads, cluster, on_report=reported, on_done=finished)
     for result in results:
         if result.value is None:
             raise RunFailedError(

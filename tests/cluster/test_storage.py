@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from fieldshift.cluster import ClusterConfig, WorkerContext, check_fits
-from fieldshift.cluster.storage import Storage, bring_all, given_storage, joined, path_of_ray, try_storage
+from fieldshift.cluster.storage import (
+    Storage,
+    StorageLostError,
+    bring_all,
+    filesystem,
+    given_storage,
+    joined,
+    patient_filesystem,
+    place_of_ray,
+    try_storage,
+)
 from fieldshift.errors import UserError
 
 KINDS: dict[str, Callable[[Path], str]] = {
@@ -121,5 +131,29 @@ def test_places_are_joined_before_the_parameters_of_a_uri(tmp_path: Path) -> Non
     given = "s3://bucket/folder/?endpoint_override=host%3A9000&scheme=http"
     assert joined(given, "run", "ray") == "s3://bucket/folder/run/ray?endpoint_override=host%3A9000&scheme=http"
     assert joined("gs://bucket", "run") == "gs://bucket/run"
-    assert path_of_ray(tmp_path, Storage("gs://bucket/run", "/out")) == "gs://bucket/run/ray"
-    assert path_of_ray(tmp_path, None) == str(tmp_path / "ray")
+    assert place_of_ray(tmp_path, Storage("gs://anonymous@bucket/run", "/out"))["storage_path"] == "bucket/run/ray"
+    assert place_of_ray(tmp_path, None) == {"storage_path": str(tmp_path / "ray")}
+
+
+def test_a_run_asks_s3_again_for_half_a_minute_with_the_other_settings_of_its_address(tmp_path: Path) -> None:
+    """Of pyarrow's file system, only its pickled form shows its settings, and the attempts are not among them."""
+    from pyarrow import fs
+
+    uri = "s3://bucket/folder?endpoint_override=127.0.0.1%3A1&scheme=http&region=eu-west-1"
+    (plain, path), (patient, same) = filesystem(uri), patient_filesystem(uri)
+    assert path == same == "bucket/folder"
+    assert isinstance(patient, fs.S3FileSystem)
+    assert plain.__reduce__() == patient.__reduce__()
+
+
+def test_a_storage_that_fails_in_a_run_is_no_mistake_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "bucket").write_text("a file in place of the folder")
+    storage = Storage(f"file://{tmp_path}/bucket", str(tmp_path / "out"))
+    with (
+        pytest.raises(
+            StorageLostError, match=re.escape(f"cluster.storage file://{tmp_path}/bucket failed (")
+        ) as caught,
+        WorkerContext(storage=storage).folder(tmp_path / "out" / "one") as folder,
+    ):
+        (folder / "state").write_text("1")
+    assert "\n" not in str(caught.value)

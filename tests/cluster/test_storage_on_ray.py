@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -31,12 +32,20 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def counts(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
-    """Counts to 3 over reports, and dies once after the second."""
+    """Counts to 4 over reports; it dies once after the second, and once the storage fails at the third."""
+    from fieldshift.cluster import storage as used
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     with context.folder(payload["folder"]) as folder:
-        state = folder / "state"
+        state, failed = folder / "state", Path(payload["failed"])
         begun = int(state.read_text()) if state.exists() else 0
-        for number in range(begun + 1, 4):
+        for number in range(begun + 1, 5):
             state.write_text(str(number))
+            if number == 3 and not failed.exists():
+                failed.touch()
+                used.upload = full
             context.report({"number": float(number)})
             if number == 2 and begun == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -48,18 +57,25 @@ def left(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_lost_worker_resumes_from_the_storage_and_its_files_come_back(storage: Storage, tmp_path: Path) -> None:
+def test_a_lost_worker_resumes_from_the_storage_and_its_files_come_back(
+    storage: Storage, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
-    payload = {"folder": str(out / "train")}
+    payload = {"folder": str(out / "train"), "failed": str(tmp_path / "failed")}
     found = run_workers(counts, payload, cluster=ONE, name="train", storage=out / "ray", shared=storage)
     assert found == {"begun": 2, "elsewhere": True}
+    told = capfd.readouterr().out
+    assert "worker 0 on " in told
+    assert f"cluster.storage {storage.uri} failed ([Errno 28] No space left on device); resuming" in told
     assert left(out) == ["train/state", "train/weights"]
     assert [path.name for path in (tmp_path / "bucket/run").iterdir() if path.name != "train"] == ["ray"]
 
 
 def test_a_lost_trial_resumes_from_the_storage_and_its_files_come_back(storage: Storage, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    trials = [{"key": name, "folder": str(out / "trials" / name)} for name in ("one", "two")]
+    trials = [
+        {"key": name, "folder": str(out / "trials" / name), "failed": str(tmp_path / name)} for name in ("one", "two")
+    ]
     cluster = ClusterConfig(gpus_per_worker=0)
     results = run_trials(counts, trials, cluster=cluster, name="trials", storage=out / "ray", shared=storage)
     assert [result.value for result in results] == 2 * [{"begun": 2, "elsewhere": True}]

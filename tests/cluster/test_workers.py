@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldshift.cluster import ClusterConfig, RunStoppedError, WorkerContext, run_workers
-from fieldshift.cluster.reports import Mailbox, describe_failure, failure_text
+from fieldshift.cluster.reports import Mailbox, Resize, describe_failure, failure_text
+from fieldshift.cluster.storage import StorageLostError
 from fieldshift.cluster.train import digest
 from fieldshift.errors import UserError
 
@@ -87,19 +88,44 @@ def test_the_mailbox_keeps_what_rank_0_says_until_it_is_taken() -> None:
 
 def test_deaths_are_told_apart_from_failures_and_late_failures_from_new_ones() -> None:
     mailbox = Mailbox()
-    own, peer = ({"rank": rank, "peer": peer, "user": False} for rank, peer in ((0, False), (1, True)))
-    assert [mailbox.begin(rank, f"node{rank}") for rank in (0, 1)] == [0, 0]
+    own, peer = ({"rank": rank, "passing": peer, "storage": False} for rank, peer in ((0, False), (1, True)))
+    assert [mailbox.begin(rank, f"node{rank}", 2) for rank in (0, 1)] == [0, 0]
     mailbox.fail(peer, 0)
     assert mailbox.lost([0, 1])  # rank 1 failed because rank 0 died
     assert [loss.words() for loss in mailbox.losses()] == ["worker 0 on node0 died"]
     assert mailbox.failures() == []
-    assert [mailbox.begin(rank, "node2") for rank in (0, 1)] == [1, 1]
+    assert [mailbox.begin(rank, "node2", 2) for rank in (0, 1)] == [1, 1]
     mailbox.fail(peer, 0)  # of the attempt before
     assert mailbox.failures() == []
     mailbox.fail(own, 1)
     assert not mailbox.lost([0, 1])
     assert mailbox.failures() == [own]
     assert len(mailbox.losses()) == 1
+
+
+def test_a_storage_that_failed_is_named_as_the_loss() -> None:
+    mailbox = Mailbox()
+    mailbox.begin(0, "node0", 1)
+    mailbox.fail(describe_failure(StorageLostError("cluster.storage s3://b failed (timeout); --resume continues.")), 0)
+    assert mailbox.lost([0])
+    assert [loss.words() for loss in mailbox.losses()] == ["cluster.storage s3://b failed (timeout)"]
+
+
+@pytest.mark.parametrize("now", [1, 3])
+def test_another_number_of_workers_is_told_and_a_stop_takes_effect_at_its_reports(now: int) -> None:
+    mailbox = Mailbox()
+    for rank in range(2):
+        mailbox.begin(rank, "node", 2)
+    for number in range(1, 5):
+        mailbox.post(0, number, {})
+    mailbox.take()
+    for rank in range(now):
+        mailbox.begin(rank, "node", now)
+    assert [change.words() for change in mailbox.take() if isinstance(change, Resize)] == [
+        f"continuing with {now} worker{'s' * (now > 1)} instead of 2"
+    ]
+    mailbox.end()
+    assert mailbox.post(0, 1, {})
 
 
 def test_a_failure_is_one_line_and_plain_values() -> None:

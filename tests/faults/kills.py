@@ -2,10 +2,10 @@
 
     python -m tests.faults.kills [--repetitions 20] [--stages search selection train compare] [--seed 0] [--write]
 
-One local Ray cluster serves all runs. Each repetition runs a small command, sends SIGKILL to one of its workers at a random
-moment of the stage's work, and compares what the command found with what the unharmed one did: policy, history and scores, to
-the last digit. A run that ends before its moment does not count and is repeated. Prints one line per stage; ends with status 1
-where anything differs. `--write` keeps the numbers for the table of faults.
+One local Ray cluster serves all runs. Each harmed run is a small command that has a worker killed (SIGKILL) at each of some
+random moments of the stage's work; what it finds is compared with what the unharmed one did: policy, history and scores, to the
+last digit. Prints one line per stage, after that many kills; ends with status 1 where anything differs. `--write` keeps the
+numbers for the table of faults.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import io
 import json
 import os
 import random
-import statistics
 import sys
 import tempfile
 import threading
@@ -34,10 +33,11 @@ from tests.faults.table import keep_rows
 
 SMALL = (
     "--loading.train_limit=240", "--loading.test_limit=80", "--tracking.enabled=false", "--cluster.cpus_per_worker=1",
-    "--cluster.max_failures=10", "--cluster.gpus_per_worker=0",
+    "--cluster.max_failures=9", "--cluster.gpus_per_worker=0",
 )  # fmt: skip
 DEADLINE_S = 600.0
 LOOK_S = 0.05
+KILLS_PER_RUN = 4
 TRAINING, TRIAL = "RayTrainWorker", "ImplicitFunc"
 
 
@@ -97,10 +97,10 @@ VARYING = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command came to: its status, the moment of the kill, deaths told, what it found, its seconds and those of the stage."""
+    """What a command came to: its status, moments of kills, deaths told, what it found, its seconds and those of the stage."""
 
     status: int
-    killed_at: float | None
+    killed_at: list[float]
     told: int
     found: Any
     seconds: float
@@ -109,33 +109,36 @@ class Outcome:
 
 
 class Killer(threading.Thread):
-    """Sends SIGKILL to one worker of a run so many seconds after its stage has begun; without a moment it only looks."""
+    """Sends SIGKILL to a worker of a run at moments of its stage: seconds in which workers were alive since its begin."""
 
-    def __init__(self, stage: Stage, out: Path, moment: float | None, chance: random.Random) -> None:
+    def __init__(self, stage: Stage, out: Path, moments: Sequence[float], chance: random.Random) -> None:
         super().__init__(daemon=True)
-        self.stage, self.out, self.moment, self.chance = stage, out, moment, chance
-        self.begun: float | None = None
-        self.killed_at: float | None = None
+        self.stage, self.out, self.waiting, self.chance = stage, out, sorted(moments), chance
+        self.begun, self.worked = False, 0.0
+        self.killed_at: list[float] = []
         self.over = threading.Event()
 
     def run(self) -> None:
+        last, dead = time.monotonic(), set[int]()
         while not self.over.wait(LOOK_S):
-            workers = working(os.getpid(), self.stage.process)
-            if self.begun is None and workers and self.stage.has_begun(self.out):
-                self.begun = time.monotonic()
-            if self.begun is None or self.moment is None or not workers:
-                continue
-            since = time.monotonic() - self.begun
-            if since >= self.moment:
+            now = time.monotonic()
+            workers = [each for each in working(os.getpid(), self.stage.process) if each.pid not in dead]
+            self.begun = self.begun or (bool(workers) and self.stage.has_begun(self.out))
+            self.worked += now - last if self.begun and workers else 0.0
+            last = now
+            if self.begun and workers and self.waiting and self.worked >= self.waiting[0]:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    self.chance.choice(workers).kill()
-                    self.killed_at = since
-                    return
+                    victim = self.chance.choice(workers)
+                    victim.kill()
+                    self.killed_at.append(self.worked)
+                    del self.waiting[0]
+                    # The others of a group restart with the victim; those of other trials go on.
+                    dead.update(each.pid for each in workers if self.stage.process == TRAINING or each == victim)
 
 
-def run(stage: Stage, folder: Path, moment: float | None, chance: random.Random) -> Outcome:
-    """Runs a stage's command in `folder` on the connected cluster; a worker is killed at that moment of the stage."""
-    killer, begin, printed = Killer(stage, folder / "out", moment, chance), time.monotonic(), io.StringIO()
+def run(stage: Stage, folder: Path, moments: Sequence[float], chance: random.Random) -> Outcome:
+    """Runs a stage's command in `folder` on the connected cluster; a worker is killed at each of the moments."""
+    killer, begin, printed = Killer(stage, folder / "out", moments, chance), time.monotonic(), io.StringIO()
     killer.start()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -143,12 +146,11 @@ def run(stage: Stage, folder: Path, moment: float | None, chance: random.Random)
     finally:
         killer.over.set()
         killer.join()
-    now, text = time.monotonic(), printed.getvalue()
+    seconds, text = time.monotonic() - begin, printed.getvalue()
     result = folder / "out" / "result.json"
     values = json.loads(result.read_text()) if result.exists() else {}
     found = [steady(values.get(name)) for name in stage.compared]
-    worked = 0.0 if killer.begun is None else now - killer.begun
-    return Outcome(status, killer.killed_at, text.count("resuming from"), found, now - begin, worked, text)
+    return Outcome(status, killer.killed_at, text.count("resuming from"), found, seconds, killer.worked, text)
 
 
 def working(parent: int, name: str) -> list[psutil.Process]:
@@ -168,35 +170,41 @@ def steady(value: Any) -> Any:
     return [steady(each) for each in value] if isinstance(value, list) else value
 
 
-def harmed_alike(name: str, repetitions: int, seed: int) -> tuple[dict[str, Any], list[str]]:
-    """Kills a worker of a stage at that many random moments; the stage's row of the table, and differences in words."""
+def harmed_alike(name: str, kills: int, seed: int) -> tuple[dict[str, Any], list[str]]:
+    """Kills workers of a stage at that many random moments; the stage's row of the table, and differences in words."""
     stage, chance = STAGES[name], random.Random(f"{name} {seed}")
     wrong: list[str] = []
     harmed: list[Outcome] = []
+    done = 0
     with tempfile.TemporaryDirectory() as home:
-        whole = run(stage, made(Path(home) / "whole"), None, chance)
+        whole = run(stage, made(Path(home) / "whole"), [], chance)
         if whole.status != 0:
             return {}, [f"{name}: the unharmed command ended with {whole.status}: {whole.printed[-500:]}"]
-        for number in range(3 * repetitions):
-            outcome = run(stage, made(Path(home) / str(number)), chance.uniform(0, whole.worked), chance)
-            if outcome.killed_at is None and outcome.status == 0:
-                continue
+        while done < kills and len(harmed) < kills:
+            moments = [chance.uniform(0, whole.worked) for _ in range(min(KILLS_PER_RUN, kills - done))]
+            outcome = run(stage, made(Path(home) / str(len(harmed))), moments, chance)
             harmed.append(outcome)
-            if outcome.status != 0 or outcome.found != whole.found or outcome.told != 1:
-                what = f"status {outcome.status}" if outcome.status else "another result, or not told"
-                wrong.append(f"{name}, killed after {outcome.killed_at or 0:.1f} s: {what}: {outcome.printed[-1500:]}")
-            if len(harmed) == repetitions:
-                break
-    extra = [each.seconds - whole.seconds for each in harmed]
+            done += len(outcome.killed_at)
+            if outcome.status != 0 or outcome.found != whole.found:
+                what = f"status {outcome.status}" if outcome.status else "another result"
+                wrong.append(f"{name}, killed after {outcome.killed_at} s: {what}: {outcome.printed[-1500:]}")
+            print(
+                f"  {name}: {len(outcome.killed_at)} killed, {outcome.told} told, {outcome.seconds:.0f} s "
+                f"({whole.seconds:.0f} unharmed), {'not ' if wrong else ''}alike",
+                flush=True,
+            )
+    cost = sum(each.seconds - whole.seconds for each in harmed) / done
+    told, held = sum(each.told for each in harmed), len(harmed) - len(wrong)
     print(
-        f"{name}: {len(harmed)} killed, {len(harmed) - len(wrong)} like the unharmed run; {whole.seconds:.0f} s unharmed; "
-        f"a kill costs {statistics.median(extra):.0f} s (at most {max(extra):.0f})",
+        f"{name}: {done} killed in {len(harmed)} runs, {held} of these like the unharmed one; {told} told; a kill costs "
+        f"{cost:.0f} s",
         flush=True,
     )
     row = {
-        "fault": "worker killed (SIGKILL)", "stage": name, "runs": len(harmed), "held": len(harmed) - len(wrong),
-        "moments_s": [round(each.killed_at or 0.0, 2) for each in harmed], "unharmed_s": round(whole.seconds, 1),
-        "stage_s": round(whole.worked, 1), "harmed_s": [round(each.seconds, 1) for each in harmed],
+        "fault": "worker killed (SIGKILL)", "stage": name, "faults": done, "runs": len(harmed), "held": held, "told": told,
+        "moments_s": [[round(moment, 2) for moment in each.killed_at] for each in harmed],
+        "stage_s": round(whole.worked, 1), "seconds": [round(each.seconds, 1) for each in harmed],
+        "unharmed_s": round(whole.seconds, 1), "cost_s": round(cost, 1),
     }  # fmt: skip
     return row, wrong
 

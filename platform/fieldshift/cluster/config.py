@@ -23,11 +23,13 @@ class ClusterConfig:
         address: Cluster to join, HOST:PORT or "auto"; None starts a local one, or joins the cluster of the job it runs in.
         trials_at_once: Upper bound on concurrent trials; None runs as many as fit, 0 uses no Ray.
         trial_workers: Processes that train each trial together; 0 gives a trial one process.
-        max_failures: How often workers or a trial that died are restarted from their last checkpoint.
+        max_failures: How often workers or a trial that died, or whose storage failed, are restarted from their last
+            checkpoint.
         storage: Path or URI (s3://, gs://, file://, ... of pyarrow.fs) that every node can write to, for checkpoints and
             the workers' files, which come back to the run folder; None uses the run folder itself, which all nodes then
             have to share.
-        start_timeout_s: Seconds to wait for the workers to start before the run ends with an error.
+        start_timeout_s: Seconds to wait for the workers to start; the run ends with an error when they did not after as many
+            further attempts as `max_failures`.
     """
 
     workers: int = 0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fieldshift.cluster.context import Metrics
+from fieldshift.cluster.storage import StorageLostError
 from fieldshift.errors import UserError, one_line
 
 POLL_S = 0.25
@@ -30,16 +31,22 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self._reports: list[Metrics | Loss] = []
+        self._reports: list[Metrics | Loss | Resize] = []
         self._failures: list[dict[str, Any]] = []
         self._places: dict[int, str] = {}
         self._losses: list[Loss] = []
+        self._world = 0
         self._latest = 0
         self._end_at: int | None = None
 
-    def begin(self, rank: int, place: str) -> int:
-        """Registers a rank that starts on that node; returns the number of losses before it."""
+    def begin(self, rank: int, place: str, world: int) -> int:
+        """Registers a rank of `world` that starts on that node; returns the number of losses before it."""
         self._places[rank] = place
+        if rank == 0:
+            if self._world not in (0, world):
+                self._reports.append(Resize(before=self._world, now=world))
+                self._latest = 0
+            self._world = world
         return len(self._losses)
 
     def post(self, rank: int, number: int, metrics: Metrics) -> bool:
@@ -55,19 +62,20 @@ class Mailbox:
             self._failures.append(failure)
 
     def lost(self, ranks: list[int]) -> bool:
-        """Whether the run may restart after these ranks ended: every failure is a death, or the result of another's death."""
-        if any(not failure["peer"] for failure in self._failures):
+        """Whether the run may restart after these ranks ended: by deaths, by others' deaths, or by a storage that failed."""
+        if any(not failure["passing"] for failure in self._failures):
             return False
         reported = {failure["rank"] for failure in self._failures}
         dead = tuple((rank, self._places.get(rank, "")) for rank in ranks if rank not in reported)
-        self._losses.append(Loss(number=len(self._losses) + 1, dead=dead))
+        storage = next((failure["text"] for failure in self._failures if failure["storage"]), "")
+        self._losses.append(Loss(number=len(self._losses) + 1, dead=dead, storage=storage))
         self._reports.append(self._losses[-1])
         self._failures, self._latest = [], 0
         self._end_at = None if self._end_at is None else 1
         return True
 
-    def take(self) -> list[Metrics | Loss]:
-        """Returns the reports and losses since the last call, in order."""
+    def take(self) -> list[Metrics | Loss | Resize]:
+        """Returns the reports, losses and resizes since the last call, in order."""
         reports, self._reports = self._reports, []
         return reports
 
@@ -85,17 +93,32 @@ class Mailbox:
 
 @dataclass(frozen=True)
 class Loss:
-    """Workers that died: the number of losses so far, and the (rank, node) of those known to be dead."""
+    """Workers that ended: the number of losses so far, the (rank, node) of those known to be dead, a storage's failure."""
 
     number: int
     dead: tuple[tuple[int, str], ...]
+    storage: str = ""
 
     def words(self) -> str:
-        """Describes who died, in one phrase."""
+        """Describes what was lost, in one phrase."""
+        if self.storage:
+            return self.storage.partition(";")[0]
         named = [f"worker {rank}{f' on {place}' if place else ''}" for rank, place in self.dead]
         if not named:
             return "the workers lost their connection to each other"
         return f"{', '.join(named)} died"
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Another number of workers, after a loss or because the cluster has room for more."""
+
+    before: int
+    now: int
+
+    def words(self) -> str:
+        """Describes the change, in one phrase."""
+        return f"continuing with {self.now} worker{'' if self.now == 1 else 's'} instead of {self.before}"
 
 
 def start_mailbox() -> Any:
@@ -126,7 +149,8 @@ def describe_failure(error: BaseException, rank: int = 0) -> dict[str, Any]:
     return {
         "rank": rank,
         "user": isinstance(error, UserError),
-        "peer": is_lost_peer(error),
+        "passing": is_lost_peer(error) or isinstance(error, StorageLostError),
+        "storage": isinstance(error, StorageLostError),
         "text": failure_text(error),
         "traceback": "".join(traceback.format_exception(error)),
     }
@@ -144,7 +168,7 @@ def is_lost_peer(error: BaseException) -> bool:
 def failure_text(error: BaseException) -> str:
     """A failure as one line: a user error as its own message, any other error with its type."""
     text, kind = one_line(error), type(error).__name__
-    return text if isinstance(error, UserError) or text == kind else f"{kind}: {text}"
+    return text if isinstance(error, UserError | StorageLostError) or text == kind else f"{kind}: {text}"
 
 
 class Listener:
@@ -154,10 +178,10 @@ class Listener:
     stops the run at the workers' next report.
     """
 
-    def __init__(self, mailbox: Any, on_report: OnReport | None, on_loss: Callable[[Loss], object]) -> None:
+    def __init__(self, mailbox: Any, on_report: OnReport | None, on_change: Callable[[Loss | Resize], object]) -> None:
         self._mailbox = mailbox
         self._on_report = on_report
-        self._on_loss = on_loss
+        self._on_change = on_change
         self._over = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._listen, name="fieldshift-reports", daemon=True)
@@ -166,8 +190,8 @@ class Listener:
         import ray
 
         for metrics in ray.get(self._mailbox.take.remote(), timeout=ANSWER_DEADLINE_S):
-            if isinstance(metrics, Loss):
-                self._on_loss(metrics)
+            if isinstance(metrics, Loss | Resize):
+                self._on_change(metrics)
             elif self._on_report is not None and self._error is None and self._on_report(metrics):
                 self._mailbox.end.remote()
 

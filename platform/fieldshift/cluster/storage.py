@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fieldshift.errors import UserError, reason_of
+from fieldshift.errors import RunFailedError, UserError, reason_of
 from fieldshift.paths import given_path
 from fieldshift.whole_file import whole_file
 
@@ -21,6 +21,12 @@ NONCE = "nonce"
 BLOCK = 4 * 2**20
 WRITING = ".writing"
 """How the names of files end that are not written whole yet."""
+ATTEMPTS = 10
+"""Attempts of a request to S3 while a run uses it; pyarrow waits 25 ms, then twice as long each time, 25 s in all."""
+
+
+class StorageLostError(RunFailedError):
+    """A storage that was found in order at the start of a run failed while the run used it; it may be in order again."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +62,18 @@ class Storage:
 
     def bring(self, folder: Path) -> None:
         """Copies the files of the run's `folder` from the storage to this machine."""
-        with reaching(self.uri):
+        with using(self.uri):
             download(*self._place(folder), folder)
 
     def remove(self, path: Path) -> None:
         """Removes a file of the run from the storage, if it is there."""
-        with reaching(self.uri):
+        with using(self.uri):
             files, place = self._place(path)
             if place in found_below(files, str(PurePosixPath(place).parent)):
                 files.delete_file(place)
 
     def _place(self, path: Path) -> tuple[Any, str]:
-        return filesystem(joined(self.uri, *path.relative_to(self.root).parts))
+        return patient_filesystem(joined(self.uri, *path.relative_to(self.root).parts))
 
 
 @dataclass
@@ -85,7 +91,7 @@ class WorkingCopy:
     def load(self) -> None:
         """Copies the files of the storage into the copy; only of the first worker."""
         if self.first:
-            with reaching(self.storage.uri):
+            with using(self.storage.uri):
                 download(*self.storage._place(self.folder), self.local)
             self._stored = self._present()
 
@@ -94,7 +100,7 @@ class WorkingCopy:
         if not self.first:
             return
         present = self._present()
-        with reaching(self.storage.uri):
+        with using(self.storage.uri):
             files, place = self.storage._place(self.folder)
             for name in sorted(present):
                 if self._stored.get(name) != present[name]:
@@ -111,9 +117,12 @@ class WorkingCopy:
         }
 
 
-def path_of_ray(folder: Path, storage: Storage | None) -> str:
-    """The storage path of Ray Train and Ray Tune: in the storage, or without one below the run's folder for Ray."""
-    return str((folder / "ray").resolve()) if storage is None else joined(storage.uri, "ray")
+def place_of_ray(folder: Path, storage: Storage | None) -> dict[str, Any]:
+    """Where Ray Train and Ray Tune write, as their `RunConfig` takes it: in the storage, or below the run's folder for Ray."""
+    if storage is None:
+        return {"storage_path": str((folder / "ray").resolve())}
+    files, path = patient_filesystem(joined(storage.uri, "ray"))
+    return {"storage_path": path, "storage_filesystem": files}
 
 
 def bring_all(storage: Storage | None, folders: Iterable[str]) -> None:
@@ -143,6 +152,17 @@ def filesystem(uri: str) -> tuple[Any, str]:
     with reaching(uri):
         files, path = fs.FileSystem.from_uri(uri)
     return files, path.rstrip("/")
+
+
+def patient_filesystem(uri: str) -> tuple[Any, str]:
+    """As `filesystem`, for a run in progress: S3 is asked again for half a minute, as GCS is by itself."""
+    from pyarrow import fs
+
+    files, path = filesystem(uri)
+    if isinstance(files, fs.S3FileSystem):
+        _, (settings,) = files.__reduce__()
+        files = fs.S3FileSystem(**settings, retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS))
+    return files, path
 
 
 def joined(uri: str, *names: str) -> str:
@@ -230,6 +250,18 @@ def reaching(uri: str) -> Iterator[None]:
         raise UserError(
             f"cluster.storage {shown(uri)} cannot be used ({reason_of(error)}); give a path or URI that all nodes can write "
             "to, such as /shared/runs, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER."
+        ) from error
+
+
+@contextlib.contextmanager
+def using(uri: str) -> Iterator[None]:
+    """Raises StorageLostError in one line in place of the errors of a storage that a run uses."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageLostError(
+            f"cluster.storage {shown(uri)} failed ({reason_of(error)}); once it works again, the same command with "
+            "--resume continues."
         ) from error
 
 

@@ -19,13 +19,14 @@ from fieldshift.cluster.reports import (
     Listener,
     Loss,
     OnReport,
+    Resize,
     describe_failure,
     sender,
     start_mailbox,
 )
 from fieldshift.cluster.resources import local_device, preflight, resources, worker_gpus
 from fieldshift.cluster.sharing import check_shared
-from fieldshift.cluster.storage import Storage, bring_all, path_of_ray
+from fieldshift.cluster.storage import Storage, bring_all, place_of_ray
 from fieldshift.console import say
 from fieldshift.errors import RunFailedError, UserError, reason_of
 from fieldshift.termination import own_signals
@@ -171,11 +172,11 @@ def fit(
         ),
         run_config=RunConfig(  # type: ignore[arg-type]
             name=f"{name}-{digest(payload)}",
-            storage_path=path_of_ray(storage, shared),
+            **place_of_ray(storage, shared),
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
                 # Workers that died during their start, or did not start.
-                controller_failure_limit=min(1, cluster.max_failures),
+                controller_failure_limit=cluster.max_failures,
                 max_preemption_failures=cluster.max_failures,
             ),
             callbacks=[_watcher(mailbox)],
@@ -184,11 +185,14 @@ def fit(
     )
     deadline = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(cluster.start_timeout_s)}
 
-    def lost(loss: Loss) -> None:
-        if loss.number <= cluster.max_failures:
-            say(f"  {loss.words()}; resuming from the last checkpoint (retry {loss.number} of {cluster.max_failures})")
+    def tell(change: Loss | Resize) -> None:
+        if isinstance(change, Resize):
+            say(f"  {change.words()}, from the last checkpoint")
+        elif change.number <= cluster.max_failures:
+            retry = f"retry {change.number} of {cluster.max_failures}"
+            say(f"  {change.words()}; resuming from the last checkpoint ({retry})")
 
-    with Listener(mailbox, on_report, lost), environment(deadline), own_signals():
+    with Listener(mailbox, on_report, tell), environment(deadline), own_signals():
         value = _outcome(trainer, mailbox, workers, cluster)
     if value == _STOPPED:
         raise RunStoppedError
@@ -231,7 +235,7 @@ def _work(config: dict[str, Any]) -> Any:
         storage=config["storage"],
     )
     node = ray.util.get_node_ip_address()
-    attempt = ray.get(config["mailbox"].begin.remote(rank, node), timeout=ANSWER_DEADLINE_S)
+    attempt = ray.get(config["mailbox"].begin.remote(rank, node, context.world), timeout=ANSWER_DEADLINE_S)
     try:
         value = config["function"](config["payload"], context)
     except RunStoppedError:
@@ -258,7 +262,7 @@ def _watcher(mailbox: Any) -> Any:
 
 def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -> Any:
     import ray
-    from ray.train import TrainingFailedError
+    from ray.train import ControllerError, TrainingFailedError
 
     try:
         return trainer.fit().return_value
@@ -267,17 +271,22 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -
         raise KeyboardInterrupt from None
     except (TrainingFailedError, ray.exceptions.RayError) as error:
         failures = ray.get(mailbox.failures.remote(), timeout=ANSWER_DEADLINE_S)
-        if not failures and "tart" in str(error) and "imeout" in type(error).__name__ + str(error):
+        times = 1 + cluster.max_failures
+        if not failures and isinstance(error, ControllerError) and "WorkerGroupStartupTimeout" in kind_of(error):
             raise UserError(
-                f"{workers} worker(s) did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s);"
-                " wait for other runs on the cluster to end, or allow more time."
+                f"{workers} worker(s) did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s), "
+                f"{counted(times)}; wait for other runs on the cluster to end, or allow more time."
+            ) from error
+        if not failures and isinstance(error, ControllerError) and "WorkerGroupStartupFailed" in kind_of(error):
+            raise WorkersLostError(
+                f"The run's workers died {counted(times)} while they started (cluster.max_failures is "
+                f"{cluster.max_failures}); the same command with --resume resumes from the last checkpoint."
             ) from error
         losses: list[Loss] = ray.get(mailbox.losses.remote(), timeout=ANSWER_DEADLINE_S)
         if not failures and losses:
-            times = f"{len(losses)} time{'s' if len(losses) > 1 else ''}"
             raise WorkersLostError(
-                f"The run's workers were lost {times} (cluster.max_failures is {cluster.max_failures}), at last: "
-                f"{losses[-1].words()}; the same command with --resume resumes from the last checkpoint."
+                f"The run's workers were lost {counted(len(losses))} (cluster.max_failures is {cluster.max_failures}), at "
+                f"last: {losses[-1].words()}; the same command with --resume resumes from the last checkpoint."
             ) from None
         if not failures:
             raise RunFailedError(
@@ -288,3 +297,12 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -
         if first["user"]:
             raise UserError(first["text"]) from None
         raise WorkerFailedError(f"Worker {first['rank']} of {workers}: {first['text']}\n{first['traceback']}") from None
+
+
+def kind_of(error: Any) -> str:
+    """The name of the class of a controller's own error."""
+    return type(error.controller_failure).__name__
+
+
+def counted(times: int) -> str:
+    return f"{times} time{'' if times == 1 else 's'}"

@@ -15,7 +15,7 @@ from fieldshift.cluster.connect import environment
 from fieldshift.cluster.context import Metrics, WorkerContext
 from fieldshift.cluster.reports import describe_failure
 from fieldshift.cluster.resources import Resources, worker_gpus
-from fieldshift.cluster.storage import Storage
+from fieldshift.cluster.storage import Storage, StorageLostError
 from fieldshift.cluster.train import WorkerFunction, fit
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialResult
 from fieldshift.console import say
@@ -102,6 +102,8 @@ def _run_trial(
             context = WorkerContext(device=device, send=tell, storage=shared)
             value, folders = function(trial, context), context.folders
         final = {VALUE: json.dumps(value), FOLDERS: json.dumps(folders)}
+    except StorageLostError:  # Tune restarts the trial
+        raise
     except Exception as error:
         final = {FAILURE: json.dumps(describe_failure(error))}
     if FAILURE in final:  # Optuna takes a last report with a score for a complete sample
@@ -189,13 +191,13 @@ def own_metrics(result: dict[str, Any]) -> Metrics:
     }
 
 
-def run_config(name: str, storage_path: str, callback: Any, cluster: ClusterConfig) -> Any:
-    """Tune's settings: files below `storage_path`, nothing printed; a trial whose process died is restarted."""
+def run_config(name: str, place: dict[str, Any], callback: Any, cluster: ClusterConfig) -> Any:
+    """Tune's settings: files at `place`, nothing printed; a trial whose process died or lost its storage is restarted."""
     from ray import tune
 
     return tune.RunConfig(
         name=name,
-        storage_path=storage_path,
+        **place,
         callbacks=[callback],
         failure_config=tune.FailureConfig(max_failures=cluster.max_failures),
         verbose=0,

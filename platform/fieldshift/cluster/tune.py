@@ -11,7 +11,7 @@ from fieldshift.cluster.connect import connect, has_ray
 from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.resources import concurrent_trials, local_device, resources
 from fieldshift.cluster.sharing import check_shared
-from fieldshift.cluster.storage import Storage, bring_all, path_of_ray
+from fieldshift.cluster.storage import Storage, bring_all, place_of_ray
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
 from fieldshift.cluster.trials import (
@@ -133,7 +133,7 @@ def _run_on_ray(
             trial_dirname_creator=_key,
             reuse_actors=True,
         ),
-        run_config=run_config(name, path_of_ray(storage, shared), listener, cluster),
+        run_config=run_config(name, place_of_ray(storage, shared), listener, cluster),
     )
     fit_quietly(tuner, listener)
     if len(ended) < len(trials):

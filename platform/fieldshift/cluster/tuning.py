@@ -14,7 +14,7 @@ from fieldshift.cluster.connect import connect, require_ray
 from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.resources import concurrent_trials, local_device, resources
 from fieldshift.cluster.sharing import check_shared
-from fieldshift.cluster.storage import Storage, bring_all, path_of_ray
+from fieldshift.cluster.storage import Storage, bring_all, place_of_ray
 from fieldshift.cluster.train import WorkerFunction
 from fieldshift.cluster.trainable import fit_quietly, run_config, trainable_for, trial_listener
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialFolder, TrialResult, agrees, run_trial_here
@@ -303,7 +303,7 @@ def _tune_on_ray(
             max_concurrent_trials=concurrent_trials(cluster, held),
             reuse_actors=True,
         ),
-        run_config=run_config(task.name, path_of_ray(storage, shared), listener, cluster),
+        run_config=run_config(task.name, place_of_ray(storage, shared), listener, cluster),
     )
     fit_quietly(tuner, listener)
     if len(ended) < missing:

@@ -8,12 +8,13 @@ import shlex
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fieldshift.cluster import run_trials
 from fieldshift.cluster.storage import Storage, given_storage, joined
 from fieldshift.console import lasting_output, say
 from fieldshift.errors import UserError
@@ -34,7 +35,9 @@ ASKED = ("data", "network", "temporal", "space")
 """Options of a run that are labels of all its parts."""
 
 if TYPE_CHECKING:
-    from fieldshift.cluster import ClusterConfig
+    from fieldshift.cluster import ClusterConfig, TrialResult
+    from fieldshift.cluster.train import WorkerFunction
+    from fieldshift.cluster.trials import OnDone, OnTrialReport
     from fieldshift.data import DataSet
     from fieldshift.experiment.options import Experiment
 
@@ -125,12 +128,23 @@ class Session:
         """The place of this run, or part, in the storage of the cluster, where that has one; wherever the folder is."""
         if cluster.storage is None:
             return None
-        parts = (
-            [f"fieldshift-{self.mark}", *self.parts.strip("/").split("/")]
-            if self.parts
-            else [f"fieldshift-{self.mark}"]
-        )
-        return Storage(joined(given_storage(cluster.storage), *parts), str(self.path))
+        parts = [part for part in self.parts.split("/") if part]
+        return Storage(joined(given_storage(cluster.storage), f"fieldshift-{self.mark}", *parts), str(self.path))
+
+    def run_trials(
+        self,
+        function: WorkerFunction,
+        trials: Sequence[dict[str, Any]],
+        cluster: ClusterConfig,
+        *,
+        on_report: OnTrialReport,
+        on_done: OnDone,
+    ) -> list[TrialResult]:
+        """Runs trials in this folder, as `fieldshift.cluster.run_trials`; a resumed run keeps those that are finished."""
+        return run_trials(
+            function, trials, cluster=cluster, name=self.path.name, storage=self.path / "ray", shared=self.storage(cluster),
+            on_report=on_report, on_done=on_done, resume=self.resume,
+        )  # fmt: skip
 
     def stage(self, name: str, config: dict[str, Any]) -> Session:
         """Opens a part of this run with its own folder inside this one; it is resumed with the whole.

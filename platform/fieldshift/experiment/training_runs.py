@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from fieldshift.cluster import ClusterConfig, TrialResult, run_trials
+from fieldshift.cluster import ClusterConfig, TrialResult
 from fieldshift.console import Progress, duration, progress, say
 from fieldshift.errors import RunFailedError
 from fieldshift.experiment.labels import costs, run_name, score_metric, sectioned, trial_labels
@@ -95,16 +95,8 @@ def run_training_trials(
             show(bar, done, f"{result.value['score_name']} {result.value['score']:.1%} of {key}")
 
         ordered = sorted(trials, key=lambda trial: -cost[trial.key])
-        results = run_trials(
-            run_training_trial,
-            [trial.plain() for trial in ordered],
-            cluster=cluster,
-            name=session.path.name,
-            storage=session.path / "ray",
-            shared=session.storage(cluster),
-            on_report=reported,
-            on_done=finished,
-            resume=session.resume,
+        results = session.run_trials(
+            run_training_trial, [trial.plain() for trial in ordered], cluster, on_report=reported, on_done=finished
         )
     rows = {result.trial["key"]: result.value for result in results if result.value is not None}
     for result in results:
