@@ -24,8 +24,9 @@ _current: list[Termination] = []
 def terminate_like_interrupt() -> Iterator[Termination]:
     """Within the block SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; `Termination` records which it was.
 
-    A signal that is ignored, as SIGHUP under `nohup`, stays so. Outside the main thread, where signals cannot be handled,
-    the block changes nothing.
+    It does so whatever a library made of SIGINT: Ray's handler waits for answers of a cluster that, where the signal went to a
+    whole process group (as `timeout` and batch systems send it), has ended by then. A signal that is ignored, as SIGHUP under
+    `nohup`, stays so. Outside the main thread, where signals cannot be handled, the block changes nothing.
     """
     termination = Termination()
     if threading.current_thread() is not threading.main_thread():
@@ -34,9 +35,7 @@ def terminate_like_interrupt() -> Iterator[Termination]:
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         termination.received = True
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a shell's background
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     taken = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
     before = {number: signal.signal(number, interrupt) for number in taken}
@@ -49,11 +48,16 @@ def terminate_like_interrupt() -> Iterator[Termination]:
             signal.signal(number, handler)
 
 
+def is_terminated() -> bool:
+    """Whether this process has received SIGTERM or SIGHUP and is ending."""
+    return any(termination.received for termination in _current)
+
+
 @contextlib.contextmanager
 def own_signals() -> Iterator[None]:
     """Restores this process's signal handlers after the block, in which a library may put its own in their place.
 
-    A SIGTERM that such a handler took without ending the block raises KeyboardInterrupt at its end.
+    A SIGTERM that a library took without ending the block raises KeyboardInterrupt at its end.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -65,5 +69,5 @@ def own_signals() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not None:  # one that was not set from Python
                 signal.signal(number, handler)
-    if any(termination.received for termination in _current):
+    if is_terminated():
         raise KeyboardInterrupt

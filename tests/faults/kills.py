@@ -38,6 +38,8 @@ SMALL = (
 DEADLINE_S = 600.0
 LOOK_S = 0.05
 KILLS_PER_RUN = 4
+PROGRESS = {"halves.json", "search.pt", "checkpoint.pt"}
+"""Files that workers write when they begin, and at every checkpoint."""
 TRAINING, TRIAL = "RayTrainWorker", "ImplicitFunc"
 
 
@@ -53,12 +55,14 @@ class Stage:
     compared: tuple[str, ...]
     after: str | None = None
 
-    def has_begun(self, out: Path) -> bool:
-        """Whether the run in that folder has come to this stage."""
+    def is_under_way(self, out: Path, since: float) -> bool:
+        """Whether workers of the run in that folder have worked on this stage since that time."""
         policy = out / "policy.json"
-        if self.after is None:
-            return True
-        return policy.exists() and json.loads(policy.read_text())["found"]["phase"] != self.after
+        if not any(path.stat().st_mtime > since for path in out.rglob("*") if path.name in PROGRESS):
+            return False
+        return self.after is None or (
+            policy.exists() and json.loads(policy.read_text())["found"]["phase"] != self.after
+        )
 
 
 SEARCHED = ("words", "history", "decisions")
@@ -109,31 +113,32 @@ class Outcome:
 
 
 class Killer(threading.Thread):
-    """Sends SIGKILL to a worker of a run at moments of its stage: seconds in which workers were alive since its begin."""
+    """Sends SIGKILL to a worker of a run at moments of its stage: seconds in which its workers worked."""
 
     def __init__(self, stage: Stage, out: Path, moments: Sequence[float], chance: random.Random) -> None:
         super().__init__(daemon=True)
         self.stage, self.out, self.waiting, self.chance = stage, out, sorted(moments), chance
-        self.begun, self.worked = False, 0.0
+        self.worked = 0.0
         self.killed_at: list[float] = []
         self.over = threading.Event()
 
     def run(self) -> None:
-        last, dead = time.monotonic(), set[int]()
+        last, killed, was_working = time.monotonic(), 0.0, False
         while not self.over.wait(LOOK_S):
-            now = time.monotonic()
-            workers = [each for each in working(os.getpid(), self.stage.process) if each.pid not in dead]
-            self.begun = self.begun or (bool(workers) and self.stage.has_begun(self.out))
-            self.worked += now - last if self.begun and workers else 0.0
-            last = now
-            if self.begun and workers and self.waiting and self.worked >= self.waiting[0]:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    victim = self.chance.choice(workers)
-                    victim.kill()
+            now, is_working = time.monotonic(), self.looks_working(killed)
+            self.worked += now - last if was_working and is_working else 0.0
+            last, was_working = now, is_working
+            if is_working and self.waiting and self.worked >= self.waiting[0]:
+                with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                    self.chance.choice(working(os.getpid(), self.stage.process)).kill()
+                    killed = time.time()
                     self.killed_at.append(self.worked)
                     del self.waiting[0]
-                    # The others of a group restart with the victim; those of other trials go on.
-                    dead.update(each.pid for each in workers if self.stage.process == TRAINING or each == victim)
+
+    def looks_working(self, killed: float) -> bool:
+        with contextlib.suppress(OSError, ValueError):  # a file that is replaced meanwhile
+            return not (self.out / "result.json").exists() and self.stage.is_under_way(self.out, killed)
+        return False
 
 
 def run(stage: Stage, folder: Path, moments: Sequence[float], chance: random.Random) -> Outcome:
@@ -154,11 +159,11 @@ def run(stage: Stage, folder: Path, moments: Sequence[float], chance: random.Ran
 
 
 def working(parent: int, name: str) -> list[psutil.Process]:
-    """The processes below a command that carry a worker's name and have loaded torch."""
+    """The processes below a command that carry a worker's name and have begun to compute."""
     found = []
     for process in psutil.Process(parent).children(recursive=True):
-        with contextlib.suppress(psutil.Error, OSError):
-            if name in " ".join(process.cmdline()) and "libtorch" in Path(f"/proc/{process.pid}/maps").read_text():
+        with contextlib.suppress(psutil.Error):
+            if name in " ".join(process.cmdline()) and process.cpu_times().user > 0:
                 found.append(process)
     return found
 

@@ -77,7 +77,9 @@ def test_a_library_that_takes_signals_gives_them_back_and_loses_none() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), terminate_like_interrupt() as termination, own_signals():
         signal.signal(signal.SIGINT, library)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
     assert termination.received
     assert taken == [signal.SIGINT]
     assert signal.getsignal(signal.SIGINT) == before

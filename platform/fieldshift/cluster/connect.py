@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -139,8 +140,38 @@ def _join(place: str, **settings: Any) -> None:
         raise UserError(f"No Ray cluster answers at {place}: {_reason(error)}") from error
 
 
+@dataclass
+class _Forks:
+    """Whether processes that this one starts now get a process group each."""
+
+    apart: bool = False
+    watched: bool = False
+
+    def leave(self) -> None:
+        if self.apart:
+            os.setpgid(0, 0)
+
+    @contextlib.contextmanager
+    def in_own_groups(self) -> Iterator[None]:
+        if not self.watched:
+            os.register_at_fork(after_in_child=self.leave)
+            self.watched = True
+        self.apart = True
+        try:
+            yield
+        finally:
+            self.apart = False
+
+
+_forks = _Forks()
+
+
 def _start_local(**quiet: Any) -> None:
-    """Starts a local cluster, again where a busy machine exceeds the half minute that Ray allows."""
+    """Starts a local cluster, again where a busy machine exceeds the half minute that Ray allows.
+
+    Its processes do not belong to the group of this one: a signal to the group (`timeout`, a shell's `kill %1`) would end them
+    before the run is closed, and Ray then ends this process at once.
+    """
     import ray
 
     for attempt in range(1, STARTS + 1):
@@ -148,7 +179,7 @@ def _start_local(**quiet: Any) -> None:
         # The state API of trials queries this dashboard, not one that an older cluster left on the machine.
         inherited = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "PYTHONPATH": _import_path()}
         try:
-            with environment(inherited):
+            with environment(inherited), _forks.in_own_groups():
                 ray.init(address="local", include_dashboard=True, dashboard_port=port, **quiet)
         except Exception as error:
             ray.shutdown()

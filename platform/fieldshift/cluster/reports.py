@@ -12,6 +12,7 @@ from typing import Any
 from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.storage import StorageLostError
 from fieldshift.errors import UserError, one_line
+from fieldshift.termination import is_terminated
 
 POLL_S = 0.25
 # A mailbox that died answers with an error at once; on a busy machine a living one may be slow.
@@ -210,7 +211,7 @@ class Listener:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
-        self._thread.join(timeout=ANSWER_DEADLINE_S)
+        self._thread.join(timeout=0.0 if is_terminated() else ANSWER_DEADLINE_S)
         if kind is None and self._error is None:
             self._drain()
         if self._error is not None and (kind is None or issubclass(kind, Exception)):

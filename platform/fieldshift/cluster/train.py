@@ -29,7 +29,7 @@ from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.storage import Storage, bring_all, place_of_ray
 from fieldshift.console import say
 from fieldshift.errors import RunFailedError, UserError, reason_of
-from fieldshift.termination import own_signals
+from fieldshift.termination import is_terminated, own_signals
 
 _STOPPED = "fieldshift: stopped"
 RESIZE_INTERVAL_S = 30.0
@@ -113,6 +113,8 @@ def own_groups_released(cluster: ClusterConfig) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        if is_terminated():  # the cluster ends with this process, or has ended
+            raise
         for left in groups() - before:
             remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(left)))
         raise
