@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from fieldshift.cli import INTERRUPTED, TERMINATED
 from fieldshift.cli import main as command_line
 from fieldshift.cluster import ClusterConfig, connect
 from tests.faults.table import keep_rows
@@ -37,7 +38,7 @@ SMALL = (
 )  # fmt: skip
 DEADLINE_S = 600.0
 LOOK_S = 0.05
-KILLS_PER_RUN = 4
+KILLS_PER_RUN = 7
 PROGRESS = {"halves.json", "search.pt", "checkpoint.pt"}
 """Files that workers write when they begin, and at every checkpoint."""
 TRAINING, TRIAL = "RayTrainWorker", "ImplicitFunc"
@@ -188,6 +189,8 @@ def harmed_alike(name: str, kills: int, seed: int) -> tuple[dict[str, Any], list
         while done < kills and len(harmed) < kills:
             moments = [chance.uniform(0, whole.worked) for _ in range(min(KILLS_PER_RUN, kills - done))]
             outcome = run(stage, made(Path(home) / str(len(harmed))), moments, chance)
+            if outcome.status in {INTERRUPTED, TERMINATED}:
+                raise KeyboardInterrupt
             harmed.append(outcome)
             done += len(outcome.killed_at)
             if outcome.status != 0 or outcome.found != whole.found:

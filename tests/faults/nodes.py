@@ -25,17 +25,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fieldshift.cluster.connect import NICENESS
 from fieldshift.ports import free_port
 
 DEADLINE_S = 900.0
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), **NICENESS}
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
 @contextlib.contextmanager
-def node(*words: str, session: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A node with one core, whose processes are one group."""
-    command = [RAY, "start", "--block", "--num-cpus=1", "--num-gpus=0", *words]
+def node(*words: str, session: Path, cores: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+    """A node whose processes are one group."""
+    command = [RAY, "start", "--block", f"--num-cpus={cores}", "--num-gpus=0", *words]
     if "--head" in words:
         command.append(f"--temp-dir={session}")
     log = session.parent / f"{session.name}-{secrets.token_hex(2)}.log"
