@@ -59,6 +59,7 @@ def environment() -> Environment:
         benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
         studies={name: tables.Study.load(name) for name in studies.names()}, selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
+        faults=fault_table(result("faults")),
     )  # fmt: skip
     return made
 
@@ -138,6 +139,16 @@ def scaled(file: Path) -> dict[str, Any] | None:
         "measured": tables.markdown(scaling.MEASURED, [scaling.cells_of(title, each) for title, each in timed.items()]),
         "verdicts": [scaling.verdict(title, each) for title, each in timed.items()],
     }  # fmt: skip
+
+
+def fault_table(file: Path) -> str:
+    """The faults that `tests/faults` has tried on a cluster, and what became of the runs."""
+    rows = json.loads(file.read_text())["faults"] if file.exists() else []
+    cells = [
+        [row["fault"], row["stage"], str(row["faults"]), f"{row['held']} of {row['runs']}", row["outcome"]]
+        for row in rows
+    ]
+    return tables.markdown(["fault", "stage", "times", "runs as they should be", "in these"], cells)
 
 
 def with_table(page: str) -> str:

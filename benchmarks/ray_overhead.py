@@ -5,8 +5,8 @@
 tiny-resnet on the built-in digits, one thread, one worker on a local cluster. The loops take turns; the seconds are those that
 the training itself counts. The same loop in Ray's own TorchTrainer, with Ray's reports, shows what is Ray's part. A start is a
 run of a function that returns at once, beside Ray's own TorchTrainer with such a function. Checkpoint and report are timed
-within the worker, against the epoch that they belong to. Aims: the loop in a worker at least 0.97 times as fast, a start at most
-1.3 times Ray's, checkpoint and report at most 2 % of an epoch.
+within the worker, against the epoch that they belong to. Aims: the loop in a worker at least 0.97 times as fast, a start at
+most 1.3 times Ray's, checkpoint and report at most 2 % of an epoch.
 """
 
 from __future__ import annotations

@@ -163,9 +163,10 @@ def report(name: str, how: str, moment: str, wrong: list[str], seconds: float) -
 
 
 def row_of(how: str, name: str, found: Sequence[tuple[list[str], float]]) -> dict[str, Any]:
+    slowest = max(seconds for _, seconds in found)
     return {
         "fault": how, "stage": name, "faults": len(found), "runs": len(found), "held": sum(not wrong for wrong, _ in found),
-        "ended_s": [round(seconds, 1) for _, seconds in found],
+        "ended_s": [round(seconds, 1) for _, seconds in found], "outcome": f"the last process ended after {slowest:.0f} s",
     }  # fmt: skip
 
 

@@ -212,7 +212,7 @@ def harmed_alike(name: str, kills: int, seed: int) -> tuple[dict[str, Any], list
         "fault": "worker killed (SIGKILL)", "stage": name, "faults": done, "runs": len(harmed), "held": held, "told": told,
         "moments_s": [[round(moment, 2) for moment in each.killed_at] for each in harmed],
         "stage_s": round(whole.worked, 1), "seconds": [round(each.seconds, 1) for each in harmed],
-        "unharmed_s": round(whole.seconds, 1), "cost_s": round(cost, 1),
+        "unharmed_s": round(whole.seconds, 1), "outcome": f"a kill costs {cost:.0f} s, most of it the start of workers",
     }  # fmt: skip
     return row, wrong
 
