@@ -202,7 +202,7 @@ class Study:
         return markdown([table, "score", "minus default", "search, s", "found (searches)"], rows)
 
     def against_table(self, name: str, arm: str, budget: str) -> str:
-        """One row per network and arm with its cost, and the difference to it of one cell's arm."""
+        """One row per cell and arm with its cost, and the difference to it of one cell's arm."""
         chosen = self.cells[name]
         rows = []
         for cell in self.cells.values():
@@ -213,7 +213,7 @@ class Study:
                     cell.name, other, cell.score(other, budget), f"{numbers['flops'] / 1e6:.1f}",
                     f"{numbers['parameters']:,}", "" if (cell, other) == (chosen, arm) else points(gap),
                 ])  # fmt: skip
-        return markdown(["network", "arm", "score", "MFLOP per image", "parameters", f"{name} {arm} minus it"], rows)
+        return markdown(["cell", "arm", "score", "MFLOP per image", "parameters", f"{name} {arm} minus it"], rows)
 
 
 def difference(cell: Cell, default: Cell, arm: str, budget: str) -> Difference:
