@@ -1,9 +1,9 @@
 """Commands that are ended at random moments, by signals or as jobs: how, how soon, and what they leave behind.
 
-    python -m tests.faults.ends [--repetitions 2] [--stages ...] [--seed 0] [--write]
+    python -m tests.faults.ends [--repetitions 2] [--stages ...] [--ends ...] [--seed 0] [--write]
 
-Each stage runs as a small command on a local Ray cluster and gets SIGINT, SIGTERM, or SIGTERM to its process group, once
-while it starts and then in its work; and as a job, which `fieldshift stop` or `ray job stop` ends. Looked at are the exit
+Each stage runs as a small command on a local Ray cluster and gets SIGINT, SIGTERM, or SIGTERM to its process group, in
+its work and, every second time, while it starts; and as a job, which `fieldshift stop` or `ray job stop` ends. Looked at are the exit
 status (130, 143; of a job STOPPED), processes after 15 seconds, MLflow runs left RUNNING, and one line how to go on; then the
 same command with --resume finishes. Ends with status 1 where anything is otherwise. `--write` keeps the numbers for the table.
 """
@@ -170,13 +170,15 @@ def row_of(how: str, name: str, found: Sequence[tuple[list[str], float]]) -> dic
     }  # fmt: skip
 
 
-def by_signals(names: Sequence[str], repetitions: int, chance: random.Random) -> list[dict[str, Any]]:
+def by_signals(
+    names: Sequence[str], signals: Sequence[str], repetitions: int, chance: random.Random
+) -> list[dict[str, Any]]:
     rows = []
     for name in names:
-        for how in SIGNALS:
+        for how in signals:
             found = []
             for number in range(repetitions):
-                starting = number == 0
+                starting = number % 2 == 1
                 after = chance.uniform(0, STARTING_S if starting else WORKING_S)
                 with tempfile.TemporaryDirectory() as home:
                     found.append(ended(name, how, after, Path(home), starting=starting))
@@ -185,14 +187,14 @@ def by_signals(names: Sequence[str], repetitions: int, chance: random.Random) ->
     return rows
 
 
-def as_jobs(names: Sequence[str], chance: random.Random) -> list[dict[str, Any]]:
+def as_jobs(names: Sequence[str], stops: Sequence[str], chance: random.Random) -> list[dict[str, Any]]:
     port, session, rows = free_port(), Path("/tmp") / f"fs-{chance.randrange(16**6):06x}", []
     words = ("--head", f"--port={free_port()}", f"--dashboard-port={port}", "--dashboard-host=127.0.0.1",
              f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}")  # fmt: skip
     try:
         with node(*words, session=session, cores=2) as head:
             for name in names:
-                for how in STOPS:
+                for how in stops:
                     with tempfile.TemporaryDirectory() as home:
                         after = chance.uniform(0, WORKING_S)
                         found = stopped(name, how, after, Path(home), f"http://127.0.0.1:{port}", head.pid)
@@ -204,9 +206,13 @@ def as_jobs(names: Sequence[str], chance: random.Random) -> list[dict[str, Any]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen = options(__doc__, 2, arguments)
+    parser = options(__doc__, 2)
+    parser.add_argument("--ends", nargs="+", default=[*SIGNALS, *STOPS], choices=[*SIGNALS, *STOPS])
+    chosen = parser.parse_args(arguments)
     chance = random.Random(chosen.seed)
-    rows = by_signals(chosen.stages, chosen.repetitions, chance) + as_jobs(chosen.stages, chance)
+    rows = by_signals(chosen.stages, [how for how in SIGNALS if how in chosen.ends], chosen.repetitions, chance)
+    if stops := [how for how in STOPS if how in chosen.ends]:
+        rows += as_jobs(chosen.stages, stops, chance)
     if chosen.write:
         keep_rows(rows)
     return 1 if any(row["held"] < row["runs"] for row in rows) else 0

@@ -222,18 +222,18 @@ def made(folder: Path) -> Path:
     return folder
 
 
-def options(about: str | None, repetitions: int, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a script of this folder."""
+def options(about: str | None, repetitions: int) -> argparse.ArgumentParser:
+    """The options that scripts of this folder share."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=repetitions)
     parser.add_argument("--stages", nargs="+", default=list(STAGES), choices=list(STAGES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", action="store_true", help="keep the numbers for the table of faults")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    chosen, wrong = options(__doc__, 20, arguments), []
+    chosen, wrong = options(__doc__, 20).parse_args(arguments), []
     with connect(ClusterConfig(workers=2)):
         for name in chosen.stages:
             row, differences = harmed_alike(name, chosen.repetitions, chosen.seed)

@@ -118,7 +118,7 @@ class WorkingCopy:
 
 
 def place_of_ray(folder: Path, storage: Storage | None) -> dict[str, Any]:
-    """The place of the files of Ray Train and Ray Tune, as their `RunConfig` takes it: in the storage, or in the run's folder."""
+    """The place of the files of Ray Train and Ray Tune, as their `RunConfig` takes it: in the storage, or in the run folder."""
     if storage is None:
         return {"storage_path": str((folder / "ray").resolve())}
     files, path = patient_filesystem(joined(storage.uri, "ray"))
