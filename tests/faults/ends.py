@@ -2,10 +2,10 @@
 
     python -m tests.faults.ends [--repetitions 2] [--stages ...] [--ends ...] [--seed 0] [--write]
 
-Each stage runs as a small command on a local Ray cluster and gets SIGINT, SIGTERM, or SIGTERM to its process group, in
-its work and, every second time, while it starts; and as a job, which `fieldshift stop` or `ray job stop` ends. Looked at are the exit
-status (130, 143; of a job STOPPED), processes after 15 seconds, MLflow runs left RUNNING, and one line how to go on; then the
-same command with --resume finishes. Ends with status 1 where anything is otherwise. `--write` keeps the numbers for the table.
+Each stage runs as a small command on a local Ray cluster and gets SIGINT, SIGTERM, or SIGTERM to its process group, in its
+work and, every second time, while it starts; and as a job, which `fieldshift stop` or `ray job stop` ends. Looked at are the
+exit status (130, 143; of a job STOPPED), processes after 15 seconds, MLflow runs left RUNNING, and one line how to go on; then
+the same command with --resume finishes. Ends with status 1 where anything is otherwise. `--write` keeps the numbers.
 """
 
 from __future__ import annotations
