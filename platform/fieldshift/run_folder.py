@@ -18,6 +18,7 @@ from typing import Any
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
+from fieldshift.folder_lock import check_free
 from fieldshift.paths import given_path
 from fieldshift.result_table import result_table
 from fieldshift.whole_file import write_whole
@@ -105,6 +106,7 @@ def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any]
     if os.environ.pop(IN_JOB, None):
         say(f"{NAMED} {path}", whole=True)
     if config_path.exists():
+        check_free(path)
         check_same_run(config_path, command, config, resume)
         check_semantics(path, path)
         return RunFolder(path, command, config, resumed=resume)
@@ -128,6 +130,7 @@ def check_folder(out: str | Path | None, command: str, settings: dict[str, Any],
         raise UserError(f"--out {path} is a file; give a folder.")
     config_path = path / "config.yaml"
     if config_path.exists():
+        check_free(path)
         held_command, held = read_config(config_path)
         settings = plain(settings)
         part = {name: held.get(name) for name in settings}

@@ -21,6 +21,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.data_record import FILE, keep_record
 from fieldshift.experiment.labels import colour
 from fieldshift.experiment.origin import NOTE_TAG, command_of, log_data, note_of, origin_of, part_note
+from fieldshift.folder_lock import locked
 from fieldshift.run_folder import NOT_HASHED, RunFolder, check_semantics, open_run_folder
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
@@ -188,16 +189,31 @@ def open_session(
 ) -> Iterator[Session]:
     """Opens the run's folder and MLflow run; closes the latter FINISHED, FAILED, or KILLED on Ctrl-C.
 
-    Raises UserError where the run is resumed but its data have changed.
+    Raises UserError where the run is resumed but its data have changed, and where another process has the folder in use.
     """
-    out, resume, tracking = destination.out, destination.resume, destination.tracking
-    check_store(tracking)
-    folder = open_run_folder(out, command, config, resume)
-    keep_record(folder, dataset)
-    if out is None and folder.path.name != command and not resume:
-        say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
+    check_store(destination.tracking)
+    folder = open_run_folder(destination.out, command, config, destination.resume)
+    with locked(folder.path):
+        keep_record(folder, dataset)
+        if destination.out is None and folder.path.name != command and not destination.resume:
+            say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
+        with recorded(command, folder, destination.tracking, config=config, tags=tags, dataset=dataset) as session:
+            yield session
+
+
+@contextmanager
+def recorded(
+    command: str,
+    folder: RunFolder,
+    tracking: TrackingConfig,
+    *,
+    config: dict[str, Any],
+    tags: dict[str, str],
+    dataset: DataSet,
+) -> Iterator[Session]:
+    """The session of a run in its folder, which this process holds, with its MLflow run."""
     store = open_store(tracking, folder.path)
-    if resume:
+    if folder.resumed:
         send_waiting(folder.path)
     identity = identity_of(folder)
     asked = {name: str(config[name]) for name in ASKED if config.get(name) is not None}

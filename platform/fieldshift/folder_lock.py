@@ -1,0 +1,79 @@
+"""The lock of a run folder: one process at a time writes to it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from fieldshift.errors import UserError
+
+LOCK = "in-use"
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds an existing run folder for the block. Raises UserError, naming process and host, where another one holds it.
+
+    The system releases the lock when the process ends, however it ends. On a file system without locks nothing is held.
+    """
+    held = _taken(folder)
+    try:
+        yield
+    finally:
+        if held is not None:
+            (folder / LOCK).unlink(missing_ok=True)
+            held.close()
+
+
+def check_free(folder: Path) -> None:
+    """Raises UserError where a process holds the run folder; writes nothing."""
+    with contextlib.suppress(FileNotFoundError, PermissionError), (folder / LOCK).open() as file:
+        _lock(file, folder, fcntl.LOCK_SH)
+
+
+def _taken(folder: Path) -> TextIO | None:
+    """The open lock file with this process's name in it; None on a file system without locks."""
+    path = folder / LOCK
+    while True:
+        try:
+            file = path.open("a+")
+        except OSError:
+            return None
+        try:
+            if not _lock(file, folder, fcntl.LOCK_EX):
+                file.close()
+                path.unlink(missing_ok=True)
+                return None
+        except UserError:
+            file.close()
+            raise
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+        file.close()  # removed by its last holder meanwhile
+    with contextlib.suppress(OSError):  # a full disk
+        file.truncate(0)
+        file.write(f"{os.getpid()} {socket.gethostname()}")
+        file.flush()
+    return file
+
+
+def _lock(file: TextIO, folder: Path, kind: int) -> bool:
+    """Locks an open file; False where the file system has no locks. Raises UserError where another process has it."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        process, _, host = file.read().partition(" ")
+        holder = f"process {process} on {host}" if host else "another process"
+        raise UserError(
+            f"--out {folder} is in use by {holder}; wait until it has ended, or give another --out."
+        ) from None
+    except OSError:
+        return False
+    return True

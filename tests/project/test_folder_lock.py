@@ -1,0 +1,63 @@
+"""One process at a time writes to a run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fieldshift.errors import UserError
+from fieldshift.folder_lock import check_free, locked
+from fieldshift.run_folder import check_folder, open_run_folder
+
+CONFIG = {"data": "digits"}
+HOLDER = (
+    "import sys, time; from pathlib import Path; from fieldshift.folder_lock import locked\n"
+    "with locked(Path(sys.argv[1])):\n"
+    "    print('held', flush=True); sys.stdin.read()"
+)
+
+
+def refused(folder: Path, process: int) -> object:
+    text = f"--out {folder} is in use by process {process} on {socket.gethostname()}; wait until"
+    return pytest.raises(UserError, match=re.escape(text))
+
+
+def test_a_folder_in_use_is_refused_with_and_without_resume_and_is_free_afterwards(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    open_run_folder(folder, "train", CONFIG, resume=False)
+    before = sorted(path.name for path in folder.iterdir())
+    with locked(folder):
+        for resume in (False, True):
+            with refused(folder, os.getpid()):
+                check_folder(str(folder), "train", CONFIG, resume)
+            with refused(folder, os.getpid()):
+                open_run_folder(folder, "train", CONFIG, resume)
+        with refused(folder, os.getpid()), locked(folder):
+            pass
+    assert sorted(path.name for path in folder.iterdir()) == before
+    check_folder(str(folder), "train", CONFIG, resume=True)
+    with locked(folder):
+        pass
+
+
+def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with refused(tmp_path, holder.pid):
+            check_free(tmp_path)
+        with refused(tmp_path, holder.pid), locked(tmp_path):
+            pass
+        holder.kill()
+    check_free(tmp_path)
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
