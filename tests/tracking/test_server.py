@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
+import threading
+import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from fieldshift.cli import main
 from fieldshift.errors import UserError
+from fieldshift.ports import free_port
 from fieldshift.tracking import TrackingConfig, open_store, serving
 from fieldshift.tracking.server import Pages, find_store, opened, welcome
-from fieldshift.tracking.store import RUN_TAG
+from fieldshift.tracking.store import RUN_TAG, client_for
 from fieldshift.tracking.views import View
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,8 +49,12 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"Port {port} of 127.0.0.1 cannot be used"), serving(tmp_path, port=port):
-            pass
+        for wrong in (port, 70000):
+            with (
+                pytest.raises(UserError, match=f"Port {wrong} of 127.0.0.1 cannot be used"),
+                serving(tmp_path, port=wrong),
+            ):
+                pass
 
 
 def test_what_is_printed_leads_to_the_charts_of_the_children(tmp_path: Path) -> None:
@@ -84,9 +96,52 @@ def test_the_views_of_the_run_that_was_written_last_are_shown(tmp_path: Path) ->
 
 
 @pytest.mark.timeout(400)
-def test_the_server_answers_and_ends_with_the_block(tmp_path: Path) -> None:
+def test_the_server_answers_and_sigterm_ends_it_with_its_workers(tmp_path: Path) -> None:
     open_store(TrackingConfig(), tmp_path).run("mine", "study").close()
-    with serving(tmp_path, port=0) as pages, urllib.request.urlopen(f"{pages.url}/version", timeout=30) as answer:
-        assert answer.status == 200
+    port, found = free_port(), []
+
+    def end_once_it_answers() -> None:
+        deadline = time.monotonic() + 300
+        while not found and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/version", timeout=5):
+                found.extend(psutil.Process().children(recursive=True))
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=end_once_it_answers)
+    thread.start()
+    assert main(["ui", "--run", str(tmp_path), "--port", str(port)]) == 143
+    thread.join()
+    assert len(found) >= 2
+    assert psutil.wait_procs(found, timeout=15)[1] == []
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(pages.url, timeout=5)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5)
+
+
+def test_ctrl_c_ends_the_pages_with_its_own_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(TrackingConfig(), tmp_path)
+
+    @contextlib.contextmanager
+    def served(*_: object, **__: object) -> Iterator[Pages]:
+        yield Pages("http://here", store.uri)
+
+    monkeypatch.setattr("fieldshift.tracking.server.serving", served)
+    monkeypatch.setattr("signal.pause", lambda: signal.raise_signal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+    try:
+        assert main(["ui", "--run", str(tmp_path)]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_server_has_its_pages_already_and_only_their_links_are_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(TrackingConfig(), tmp_path)
+    store.run("mine", "study").close()
+    monkeypatch.setattr("fieldshift.tracking.server.reach", lambda _uri: None)
+    monkeypatch.setattr("fieldshift.tracking.server.client_for", lambda _uri: client_for(store.uri))
+    assert main(["ui", "--run", "http://127.0.0.1:5000/"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "The pages of http://127.0.0.1:5000/:"
+    assert lines[-1].startswith("  http://127.0.0.1:5000/#/experiments/")

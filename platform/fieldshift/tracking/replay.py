@@ -96,7 +96,7 @@ class _Sending:
             if not is_refused(error):
                 refuse_lasting(error, store.uri)
                 raise UserError(
-                    f"{store.uri} still {failure(error)}, and {self.spool.waiting()} messages are waiting;"
+                    f"{store.uri.partition('?')[0]} still {failure(error)}, and {self.spool.waiting()} messages are waiting;"
                     f" send them later with: fieldshift sync {shlex.quote(str(self.folder))}"
                 ) from error
             _log.warning("MLflow refused %s of run %s: %s", line["what"], line["run"], one_line(error, 300))

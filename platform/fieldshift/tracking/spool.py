@@ -53,7 +53,7 @@ class Spool:
             _log.warning(
                 "The tracking store %s %s; the run continues, and its messages are saved in %s."
                 " Send them later with: fieldshift sync %s",
-                self.uri,
+                self.uri.partition("?")[0],
                 failure(error),
                 self.folder,
                 shlex.quote(str(self.folder.parent)),
