@@ -1,4 +1,4 @@
-"""The saved views of a study on MLflow's pages: its arms, frame counts, receptive fields and searches."""
+"""The saved views of a study on MLflow's pages: its arms, frame counts, receptive fields, searches and trials."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fieldshift.experiment.labels import score_metric
 from fieldshift.tracking.store import RUN_TAG
 from fieldshift.tracking.views import Chart, Section, View, bars, height_of_images, images, lines, parallel, points
 
-PAGES = ("arms", "frames", "fields", "search")
+PAGES = ("arms", "frames", "fields", "search", "trials")
 MOST_CANDIDATES = 12
 MAPS = "field/map"
 
@@ -163,6 +163,18 @@ def search_view(mark: str, metrics: Collection[str]) -> View:
                 "search", "train", "val", *(f"{kind}/{edge}" for edge in edges for kind in ("alpha", "harm")), "margin"
             ),
         ),
+    )
+
+
+def trials_view(mark: str, score_name: str) -> View:
+    """The table of all training runs of a comparison, the best first: what differs, the score, and the cost."""
+    judged = score_metric("judged", score_name)
+    return View(
+        key=page_key(mark, "trials"),
+        name=f"trials: the table of runs, by {score_name}",
+        runs=runs_of(mark, "compare"),
+        order=f"metrics.`{judged}`",
+        columns=columns(("arm", "form", "T", "seed", "reading"), (judged, "cost/MFLOP_per_image")),
     )
 
 

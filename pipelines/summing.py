@@ -11,7 +11,7 @@ from fieldshift.experiment.labels import budgets, costs, run_name, score_metric
 from fieldshift.experiment.origin import NOTE_TAG, note_of
 from fieldshift.experiment.session import Session
 from fieldshift.readings import EQUAL_COMPUTE
-from pipelines.pages import arms_view, frames_view
+from pipelines.pages import arms_view, frames_view, trials_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +63,7 @@ def record_arms(session: Session, rows: pd.DataFrame, summary: pd.DataFrame) -> 
     shown = summary[summary["reading"] == reading]
     seeds, frames = int(shown["n"].max()), int(rows["policy_frames"].max())
     session.keep(arms_view(session.mark, reading, score_name, seeds=seeds, frames=frames))
+    session.keep(trials_view(session.mark, score_name))
 
 
 def record_study(session: Session, comparison: Comparison | None, files: Iterable[Path]) -> None:

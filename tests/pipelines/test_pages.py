@@ -151,6 +151,17 @@ def test_six_runs_are_compared_in_seven_clicks(look: Any, small_study: Path) -> 
     )
 
 
+def test_the_table_of_trials_has_what_differs_and_the_score_without_a_click(look: Any, small_study: Path) -> None:
+    rows = read_result(small_study / "compare")["rows"]
+    page = look("trials")
+    for row in (rows[0], rows[-1]):
+        name = f"{row['arm']} T{row['policy_frames']} s{row['seed']} {row['reading'].replace(' ', '-')}"
+        page.wait_for(name)
+    for title in ("accuracy/judged_percent", "arm", "form", "T", "seed"):
+        assert page.page.get_by_role("columnheader", name=title, exact=True).first.is_visible()
+    assert page.clicks == 0
+
+
 def test_frames_are_told_apart_by_score_and_cost(look: Any, small_study: Path) -> None:
     rows = pd.DataFrame(read_result(small_study / "frames")["rows"])
     page = look("frames")

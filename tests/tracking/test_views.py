@@ -96,5 +96,12 @@ def test_links_are_in_the_order_of_the_keys() -> None:
     assert found["first"].endswith("viewStateShareKey=a")
 
 
+def test_a_view_without_charts_opens_the_table_of_runs() -> None:
+    charts = view(Section(name="one", charts=(bars("a", "x/a"),)))
+    for held, mode in ((charts, "CHART"), (view(), "TABLE")):
+        (address,) = links("http://here", "3", dict([held.tag(1)])).values()
+        assert f"compareRunsMode={mode}" in address
+
+
 def test_the_installed_mlflow_opens_saved_views() -> None:
     assert are_known()

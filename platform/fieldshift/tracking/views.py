@@ -54,7 +54,7 @@ class View:
         ascending: Whether to sort in ascending order.
         columns: Columns of the table of runs, in addition to their names.
         table: Whether the table of runs is open beside the charts.
-        sections: The sections of charts.
+        sections: The sections of charts; without any, the page is the table of runs over the whole width.
     """
 
     key: str
@@ -113,16 +113,22 @@ class View:
         return f"{TAG}{self.key}", value
 
 
-def link(url: str, experiment_id: str, key: str) -> str:
-    """The address of a saved view on MLflow's server at `url`."""
-    query = {"workflowType": "machine_learning", "compareRunsMode": "CHART", "viewStateShareKey": key}
+def link(url: str, experiment_id: str, key: str, mode: str = "CHART") -> str:
+    """The address of a saved view on MLflow's server at `url`; mode: CHART, or TABLE for the table of runs alone."""
+    query = {"workflowType": "machine_learning", "compareRunsMode": mode, "viewStateShareKey": key}
     return f"{url}/#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
 def links(url: str, experiment_id: str, tags: Mapping[str, str]) -> dict[str, str]:
     """The addresses of the saved views among the tags of an experiment, by name and in the order of their keys."""
-    views = {key.removeprefix(TAG): json.loads(value)["name"] for key, value in tags.items() if key.startswith(TAG)}
-    return {str(views[key]): link(url, experiment_id, key) for key in sorted(views)}
+    views = {key.removeprefix(TAG): json.loads(value) for key, value in tags.items() if key.startswith(TAG)}
+    modes = {key: "CHART" if _unpacked(view["state"])["compareRunCharts"] else "TABLE" for key, view in views.items()}
+    return {str(views[key]["name"]): link(url, experiment_id, key, modes[key]) for key in sorted(views)}
+
+
+def _unpacked(state: str) -> dict[str, Any]:
+    """The state of a page from its text in a tag."""
+    return dict(json.loads(zlib.decompress(base64.b64decode(state.removeprefix("deflate;")))))
 
 
 @cache
