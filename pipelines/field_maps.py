@@ -66,8 +66,8 @@ def measure_fields(
     if finished.get("lengths"):  # older results have none
         say()
         show(field_sheet(finished["lengths"], title="Receptive field against T", notes=finished["notes"][:1]))
-    say(f"  {session.path}")
     paths = {name: Path(path) for name, path in finished["figures"].items()}
+    say(f"  {paths.get('png', session.path)}")
     return FieldResult(session.path, pd.DataFrame(finished["rows"]), paths)
 
 

@@ -82,6 +82,7 @@ def preview(  # noqa: PLR0913 - the options of a command
     from fieldshift.motions import Policy
     from fieldshift.motions.animation import write_animation
     from fieldshift.report import frame_strip
+    from fieldshift.report.figures import frame_captions
     from fieldshift.training.frames import as_floats
 
     found = policy_in_form(policy, frames, form)
@@ -96,7 +97,9 @@ def preview(  # noqa: PLR0913 - the options of a command
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
         moving = [drawn] if isinstance(drawn, Policy) else drawn
-        write_animation(moving, as_floats(pixels), path, neighbours=form == "folded")
+        neighbours = form == "folded"
+        captions = frame_captions(moving, neighbours=neighbours)
+        write_animation(moving, as_floats(pixels), path, captions, neighbours=neighbours)
     else:
         figure = frame_strip(drawn, as_floats(pixels), labels, notes=words, neighbours=form == "folded")
         figure.savefig(path, dpi=150, bbox_inches="tight")

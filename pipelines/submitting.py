@@ -50,7 +50,14 @@ def submit(
             env=passed,
             command=["fieldshift", *command],
         )
-    return report_outcome(outcome)
+    code = report_outcome(outcome)
+    if not follow:
+        job = f"{outcome.job_id} --address {address}"
+        say("next:")
+        say(f"  fieldshift logs {job} --follow", whole=True)
+        say(f"  fieldshift stop {job}", whole=True)
+        say(f"  fieldshift fetch {job} --out FOLDER", whole=True)
+    return code
 
 
 submit.positional = "command"  # type: ignore[attr-defined]

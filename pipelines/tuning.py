@@ -276,7 +276,10 @@ def shown(session: Session, result: dict[str, Any]) -> TuneResult:
         options.append(f"--randaugment {' '.join(str(result['best'].get(name, DEFAULTS[name])) for name in DEFAULTS)}")
     if (policy := read_policy(result["tuned_policy"])) is not None:
         options.append(f"--policy {policy.save(session.path / 'policy.json')}")
-    say(f"best on held-out images: {result['score']:.1%}; train with {' '.join(options)}")
+    say(
+        f"best on held-out images: {result['score']:.1%}; to train with these values, give `fieldshift train` the same arm, "
+        f"data and network, and {' '.join(options)}"
+    )
     say_failed(result["failed"])
     say(f"  {session.folder.result_path}")
     return TuneResult(

@@ -143,6 +143,7 @@ class Progress:
     _started: float = field(default_factory=time.perf_counter)
     _last: float = 0.0
     _marks: deque[tuple[float, float]] = field(default_factory=deque)
+    _estimate: tuple[float, float, float] | None = None  # seconds left at the last mark, its time, the least left later
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A Progress stays in the process that shows it; send plain values to other processes.")
@@ -157,8 +158,9 @@ class Progress:
         self._marks.append((elapsed, self.done))
         while len(self._marks) > 1 and self._marks[1][0] <= LATER_PART * elapsed:
             self._marks.popleft()
+        self._estimate = self._estimated()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, note=note, left=self.left())
+            self._bar.update(self._task, completed=self.done, note=note)
             return
         if self.done < self.total and elapsed - self._last >= self.interval:
             self._last = elapsed
@@ -168,7 +170,7 @@ class Progress:
         """Marks all work as done, whatever the expected total."""
         self.done = self.total
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.total, left="")
+            self._bar.update(self._task, completed=self.total)
         else:
             self._print()
 
@@ -176,14 +178,22 @@ class Progress:
         """The estimated remaining time, such as "about 2:10 left"; "" at the start and at the end.
 
         The rate is that of the later half of the time so far: what a resumed run finds done does not count as speed.
+        Between two reports the time counts down, by no more than the time that a report usually takes.
         """
-        if not self._marks or not self.done < self.total:
+        if self._estimate is None or not self.done < self.total:
             return ""
+        remaining, at, least = self._estimate
+        since = time.perf_counter() - self._started - at
+        return f"about {duration(max(remaining - since, least))} left"
+
+    def _estimated(self) -> tuple[float, float, float] | None:
+        """The seconds left at the last mark, the time of that mark, and the seconds left at the next one."""
         (since, before), (elapsed, done) = self._marks[0], self._marks[-1]
         if elapsed < ESTIMATED_AFTER_S or done <= before:
-            return ""
-        remaining = (self.total - done) * (elapsed - since) / (done - before)
-        return f"about {duration(remaining)} left"
+            return None
+        pace = (elapsed - since) / (done - before)
+        step = done - self._marks[-2][1]
+        return (self.total - done) * pace, elapsed, max(0.0, self.total - done - step) * pace
 
     def _print(self) -> None:
         share = self.done / self.total if self.total else 1.0
@@ -199,14 +209,21 @@ def progress(title: str, total: float) -> Iterator[Progress]:
         yield shown
         shown.finish()
         return
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
     from rich.table import Column
+    from rich.text import Text
+
+    class Remaining(ProgressColumn):
+        """The estimated remaining time, as of now."""
+
+        def render(self, task: Task) -> Text:
+            return Text("" if task.finished else task.fields["owner"].left())
 
     screen = console()
     width = WIDE_BAR if screen.width >= WIDE_SCREEN else NARROW_BAR
     one_line = Column(no_wrap=True, overflow="ellipsis")
-    remaining = TextColumn("{task.fields[left]}", markup=False, table_column=Column(no_wrap=True))
+    remaining = Remaining(table_column=Column(no_wrap=True))
     # Only the note column shrinks on a narrow terminal.
     columns = (
         TextColumn("  {task.description}", markup=False, table_column=Column(no_wrap=True, min_width=len(title) + 2)),
@@ -217,7 +234,8 @@ def progress(title: str, total: float) -> Iterator[Progress]:
         TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=one_line),
     )
     with Bar(*columns, console=screen) as bar:
-        shown = Progress(title, total, _bar=bar, _task=bar.add_task(title, total=total, note="", left=""))
+        shown = Progress(title, total, _bar=bar)
+        shown._task = bar.add_task(title, total=total, note="", owner=shown)
         yield shown
         shown.finish()
 

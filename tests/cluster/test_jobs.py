@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fieldshift.cluster import jobs, submit
+from fieldshift.cluster.job_control import show_logs, stop_job
 from fieldshift.errors import UserError
 
 pytest.importorskip("ray.job_submission")
@@ -63,6 +64,17 @@ def test_an_address_where_nothing_answers_is_said_at_once() -> None:
 def test_an_address_that_is_no_url_is_refused(address: str) -> None:
     with pytest.raises(UserError, match="must be the URL of a dashboard"):
         submit(address, ["true"])
+
+
+def test_the_commands_own_error_is_not_the_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown job is an answer of ours, with the jobs there are, and no refusal by the cluster."""
+    known = SimpleNamespace(submission_id="raysubmit_1")
+    monkeypatch.setattr(jobs, "_knock", lambda _: None)
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda _: SimpleNamespace(list_jobs=lambda: [known]))
+    for ask in (show_logs, stop_job):
+        with pytest.raises(UserError) as caught:
+            ask("http://127.0.0.1:1", "nothing")
+        assert str(caught.value) == "Unknown job 'nothing'. Known: raysubmit_1."
 
 
 def test_a_job_without_a_command_is_refused() -> None:

@@ -12,6 +12,7 @@ from PIL import Image, ImageSequence
 from fieldshift.cli import main
 from fieldshift.motions import Policy
 from fieldshift.motions.animation import GAP, write_animation
+from fieldshift.report.figures import frame_captions
 
 
 def pages(path: Path) -> list[np.ndarray]:
@@ -26,7 +27,7 @@ def test_every_page_shows_one_frame_of_every_image(tmp_path: Path, channels: int
     images[0, :, :, 4:] = 1.0  # colours that a palette of 256 holds exactly
     images[1, :, 4:] = 1.0
     policy = Policy.single("translate_x", 0.5, frames=5)
-    found = pages(write_animation([policy], images, tmp_path / "x.gif"))
+    found = pages(write_animation([policy], images, tmp_path / "x.gif", "abcde"))
     assert len(found) == 5
     video = (policy.video(images) * 255).round().byte().numpy()
     side, factor = 160, 20
@@ -41,7 +42,7 @@ def test_every_page_shows_one_frame_of_every_image(tmp_path: Path, channels: int
 def test_neighbours_are_the_three_frames_about_the_reference(tmp_path: Path) -> None:
     images = torch.rand(1, 1, 8, 8)
     policy = Policy.single("translate_y", 0.5, frames=7)
-    assert len(pages(write_animation([policy], images, tmp_path / "x.gif", neighbours=True))) == 3
+    assert len(pages(write_animation([policy], images, tmp_path / "x.gif", "abc", neighbours=True))) == 3
 
 
 @pytest.mark.parametrize("form", ["video", "folded"])
@@ -50,3 +51,20 @@ def test_a_preview_is_animated_by_its_files_ending(tmp_path: Path, form: str) ->
     assert main(["preview", "--policy", str(policy), "--form", form, "--examples", "2", "--out", str(out)]) == 0
     assert len(pages(out)) == {"video": 5, "folded": 3}[form]
     assert [path.name for path in out.parent.iterdir()] == ["x.gif"]
+
+
+@pytest.mark.parametrize(
+    ("policies", "neighbours", "captions"),
+    [
+        ([Policy.single("rotate", 30, frames=3)], False,
+         ["frame 0, -1.0: rotate -30°", "frame 1, 0: the image itself", "frame 2, +1.0: rotate +30°"]),
+        ([Policy.single("translate_x", 0.4, frames=5)], True,
+         ["frame 0, -0.5: translate_x -0.2 of the width", "frame 1, 0: the image itself",
+          "frame 2, +0.5: translate_x +0.2 of the width"]),
+        ([Policy.single("rotate", 30, frames=3)] * 2, False, ["frame 0, -1.0", "frame 1, 0", "frame 2, +1.0"]),
+    ],
+)  # fmt: skip
+def test_the_captions_name_frame_distance_and_motion(
+    policies: list[Policy], neighbours: bool, captions: list[str]
+) -> None:
+    assert frame_captions(policies, neighbours=neighbours) == captions

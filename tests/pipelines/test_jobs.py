@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from fieldshift.cli import main
-from fieldshift.cluster.jobs import JobGoesOn
+from fieldshift.cluster import jobs
+from fieldshift.cluster.jobs import JobGoesOn, JobOutcome
 from pipelines import submitting
 
 URL = "http://127.0.0.1:1"
@@ -35,3 +38,15 @@ def test_ctrl_c_while_following_says_that_the_job_goes_on(capsys: pytest.Capture
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith("job raysubmit_1 continues;")
     assert f"`fieldshift stop raysubmit_1 --address {URL}` stops it" in printed
+
+
+def test_a_job_that_is_not_followed_is_printed_with_the_commands_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "submit", lambda *_, **__: JobOutcome("raysubmit_1", "PENDING", None))
+    assert main(["submit", "--address", URL, "--", "study"]) == 0
+    state, _, *commands = capsys.readouterr().out.splitlines()
+    assert state == "job raysubmit_1: PENDING"
+    assert [shlex.split(line)[:5] for line in commands] == [
+        ["fieldshift", command, "raysubmit_1", "--address", URL] for command in ("logs", "stop", "fetch")
+    ]

@@ -118,6 +118,19 @@ def test_the_remaining_time_goes_by_the_later_half(
     assert bar.left() == shown
 
 
+@pytest.mark.parametrize(("now", "shown"), [(20, "1:20"), (24, "1:16"), (30, "1:10"), (300, "1:10")])
+def test_the_remaining_time_counts_down_until_the_next_report_is_due(
+    now: float, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports every 10 seconds, 2 of 10 done: a report that is late leaves the time of the work behind it."""
+    bar = Progress("work", 10, interval=math.inf, _started=0.0)
+    for seconds, done in [(10, 1), (20, 2)]:
+        monkeypatch.setattr("fieldshift.console.time.perf_counter", lambda at=seconds: at)
+        bar.show(done)
+    monkeypatch.setattr("fieldshift.console.time.perf_counter", lambda: now)
+    assert bar.left() == f"about {shown} left"
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_the_remaining_time_is_shown_until_the_end(place: str) -> None:
     def work(until: int) -> int:

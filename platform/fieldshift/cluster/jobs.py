@@ -168,12 +168,14 @@ def _errors_in_one_line(address: str) -> Iterator[None]:
 
     try:
         yield
+    except UserError:  # a ValueError too
+        raise
     except (OSError, RayError, RuntimeError, ValueError) as error:  # what requests raises is an OSError
         text = one_line(error)
         # Whole numbers only: the text names the port as well.
         if re.search(r"\b(401|403)\b|[Aa]uthentication|[Uu]nauthorized", text):
             raise UserError(f"The cluster at {address} rejects this client's token; {_TOKEN_ADVICE}.") from error
-        raise UserError(f"The cluster at {address} does not accept the job: {text[:300]}") from error
+        raise UserError(f"The cluster at {address} does not accept the request: {text[:300]}") from error
 
 
 def _await_start(client: Any, job_id: str, timeout_s: float) -> None:

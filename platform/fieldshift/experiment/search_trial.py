@@ -139,8 +139,9 @@ def describe_space(space: Space) -> str:
         groups = f" and each of {space.groups} groups of channels" if space.groups > 1 else ""
         return f"a motion for each {space.per}{groups}, {each}"
     size = space.size()
-    cells = f"{size:,}" if size < 10**7 else f"{size:.1e}"
-    return f"{len(space.edges)} edge(s) with {each}, {cells} cells"
+    policies = f"{size:,}" if size < 10**7 else f"{size:.1e}"
+    edges = "one edge" if len(space.edges) == 1 else f"{len(space.edges)} edges"
+    return f"{edges} with {each}, {policies} possible policies"
 
 
 def pass_note(metrics: dict[str, float]) -> str:

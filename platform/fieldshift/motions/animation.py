@@ -18,11 +18,14 @@ SIDE, GAP, CAPTION = 160, 6, 20  # pixels: least side of an image, space between
 PAPER, INK = 255, 40  # grey levels
 
 
-def write_animation(policies: Sequence[Policy], images: Tensor, path: Path, *, neighbours: bool = False) -> Path:
+def write_animation(
+    policies: Sequence[Policy], images: Tensor, path: Path, captions: Sequence[str], *, neighbours: bool = False
+) -> Path:
     """Writes an animated GIF that shows the images side by side, frame after frame, and returns its path.
 
     images: (N, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3. One policy moves all images; several, with equal
     numbers of frames, move one image each. With `neighbours` only the reference frame and its two neighbours are shown.
+    captions: one line below each shown frame, such as those of `fieldshift.report.figures.frame_captions`.
     Small images are enlarged by a whole factor. A loop takes two seconds, or 60 ms a frame for many frames.
     """
     policies = [each.centred if neighbours else each for each in policies]
@@ -30,7 +33,7 @@ def write_animation(policies: Sequence[Policy], images: Tensor, path: Path, *, n
     middle = policies[0].frames // 2
     shown = range(middle - 1, middle + 2) if neighbours else range(policies[0].frames)
     pixels = np.concatenate([(video.detach().cpu().clamp(0, 1) * 255).round().byte().numpy() for video in videos])
-    pages = [page(pixels[:, frame], f"frame {frame} of {policies[0].frames}") for frame in shown]
+    pages = [page(pixels[:, frame], caption) for frame, caption in zip(shown, captions, strict=True)]
     with whole_file(path) as temporary:
         pages[0].save(
             temporary,

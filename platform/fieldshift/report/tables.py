@@ -69,7 +69,7 @@ def _cost_notes(part: pd.DataFrame) -> tuple[str, ...]:
     rows = part.to_dict("records")
     against = str(rows[0]["held_against"])
     return (
-        "MFLOPs: one image forward, all its frames: convolutions, matrix products, motions and gates. Means over seeds; "
+        "MFLOPs: one image forward, all its frames: convolutions, matrix products, motions and gates. Means over seeds. "
         f"{SECONDS[DEVICE]} device-h: (training + search) in hours, times devices.",
         f"operations, time: per training image, as multiples of those of {against}.",
         *_wall(rows),

@@ -91,8 +91,7 @@ def frame_strip(
     """
     policies = list(policy) if isinstance(policy, Sequence) else [policy]
     policies = [each.centred if neighbours else each for each in policies]
-    first, middle = policies[0], policies[0].frames // 2
-    drawn = slice(middle - 1, middle + 2) if neighbours else slice(None)
+    first, drawn = policies[0], _drawn_frames(policies[0], neighbours)
     videos = [each.video(images if len(policies) == 1 else images[[row]]) for row, each in enumerate(policies)]
     video = np.concatenate([each[:, drawn].detach().cpu().clamp(0.0, 1.0).numpy() for each in videos])
     rows, frames, channels, height, width = video.shape
@@ -125,6 +124,14 @@ def frame_strip(
                 axes.set_ylabel(named, fontsize=SMALL, color=INK, rotation=0, ha="right", va="center", labelpad=6)
     figure.text(0.5, foot / page, words, ha="center", va="top", fontsize=SMALL, color=MUTED)
     return figure
+
+
+def frame_captions(policies: Sequence[Policy], *, neighbours: bool = False) -> list[str]:
+    """What `frame_strip` writes below each frame, in one line: "frame 0, -1.0: rotate -30 degrees"."""
+    first = policies[0].centred if neighbours else policies[0]
+    s = [float(value) for value in first.distances][_drawn_frames(first, neighbours)]
+    labels = _under_frames(s, _only_step(first) if len(policies) == 1 else None, roomy=True)
+    return [label.replace("\n", ": ", 1).replace("\n", " ") for label in labels]
 
 
 def edge_label(steps: Sequence[Step]) -> str:
@@ -249,6 +256,11 @@ def _shown_share(policy: Policy, size: tuple[int, int]) -> NDArray[Any]:
     reached = replace(policy, edges=edges, fill="zeros").video(torch.ones(1, 1, *size))[0, :, 0].numpy()
     outside = 0.35 if policy.fill in ("border", "reflection") else 0.0
     return np.where(reached > 0.01, 1.0, outside)
+
+
+def _drawn_frames(policy: Policy, neighbours: bool) -> slice:
+    middle = policy.frames // 2
+    return slice(middle - 1, middle + 2) if neighbours else slice(None)
 
 
 def _strip_notes(policy: Policy, step: Step | None, hatched: bool) -> list[str]:

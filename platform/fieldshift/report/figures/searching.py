@@ -93,7 +93,7 @@ def decision_chart(decisions: Sequence[Mapping[str, Any]], *, narrow: bool = Fal
     for panel in panels[max(0, len(choices) - columns) : len(choices)]:
         panel.tick_params(labelbottom=True)
     legend(figure, [Patch(color=KEPT), Patch(color=LOST)], ["kept", "discarded"], place="outside upper left")
-    figure.supxlabel("lost when the candidate is removed (longer: missed more)", fontsize=SMALL, color=INK)
+    figure.supxlabel("lost when the candidate is removed (further right: needed more)", fontsize=SMALL, color=INK)
     return figure
 
 
