@@ -122,9 +122,9 @@ def overview() -> str:
                 "writes them. Commands that train, search or measure write result.json and config.yaml into their --out folder."
             ),
             paragraph(
-                "fieldshift --completion bash (or zsh) prints a script that completes commands, options and names; "
-                "source <(fieldshift --completion bash) loads it into this shell."
+                "fieldshift --completion bash (or zsh) prints a script that completes commands, options and names. Load it with"
             ),
+            "  source <(fieldshift --completion bash)",
         ]
     )
 

@@ -39,6 +39,14 @@ def test_every_page_shows_one_frame_of_every_image(tmp_path: Path, channels: int
             assert np.array_equal(shown, expected)
 
 
+def test_a_long_caption_is_whole_below_one_image(tmp_path: Path) -> None:
+    images, policy = torch.rand(1, 1, 8, 8), Policy.single("translate_x", 0.45, frames=3)
+    found = pages(write_animation([policy], images, tmp_path / "x.gif", ["a caption " * 9] * 3))
+    below = found[0][GAP + 160 :]
+    assert (below[:, :-GAP] < 128).any(axis=(0, 2)).nonzero()[0].max() > 160 + 2 * GAP
+    assert (below[:, -GAP:] > 128).all()  # the paper's edge: no letter is cut
+
+
 def test_neighbours_are_the_three_frames_about_the_reference(tmp_path: Path) -> None:
     images = torch.rand(1, 1, 8, 8)
     policy = Policy.single("translate_y", 0.5, frames=7)

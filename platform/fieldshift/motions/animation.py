@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from fieldshift.whole_file import whole_file
 LOOP = 2000  # milliseconds for all frames
 SHORTEST = 60  # milliseconds of a frame; viewers slow down shorter ones
 SIDE, GAP, CAPTION = 160, 6, 20  # pixels: least side of an image, space between images, height of the line below
+LETTERS = 13  # pixels: height of the caption's letters
 PAPER, INK = 255, 40  # grey levels
 
 
@@ -33,7 +35,8 @@ def write_animation(
     middle = policies[0].frames // 2
     shown = range(middle - 1, middle + 2) if neighbours else range(policies[0].frames)
     pixels = np.concatenate([(video.detach().cpu().clamp(0, 1) * 255).round().byte().numpy() for video in videos])
-    pages = [page(pixels[:, frame], caption) for frame, caption in zip(shown, captions, strict=True)]
+    least = max(math.ceil(ImageFont.load_default(LETTERS).getlength(caption)) for caption in captions) + 2 * GAP
+    pages = [page(pixels[:, frame], caption, least) for frame, caption in zip(shown, captions, strict=True)]
     with whole_file(path) as temporary:
         pages[0].save(
             temporary,
@@ -47,16 +50,16 @@ def write_animation(
     return path
 
 
-def page(images: np.ndarray, caption: str) -> Image.Image:
-    """One frame of all images, (N, C, H, W) uint8, in a row with a caption."""
+def page(images: np.ndarray, caption: str, least: int) -> Image.Image:
+    """One frame of all images, (N, C, H, W) uint8, in a row with a caption, at least `least` pixels wide."""
     count, channels, height, width = images.shape
     assert channels in (1, 3), f"images of 1 or 3 channels can be shown, not {channels}"
     factor = max(1, -(-SIDE // max(height, width)))
     tall, wide = height * factor, width * factor
-    sheet = Image.new("RGB", (count * (wide + GAP) + GAP, tall + GAP + CAPTION), (PAPER,) * 3)
+    sheet = Image.new("RGB", (max(least, count * (wide + GAP) + GAP), tall + GAP + CAPTION), (PAPER,) * 3)
     for place, image in enumerate(images):
         picture = Image.fromarray(image[0] if channels == 1 else image.transpose(1, 2, 0)).convert("RGB")
         enlarged = picture.resize((wide, tall), Image.Resampling.NEAREST)
         sheet.paste(enlarged, (GAP + place * (wide + GAP), GAP))
-    ImageDraw.Draw(sheet).text((GAP, tall + GAP + 3), caption, (INK,) * 3, ImageFont.load_default(13))
+    ImageDraw.Draw(sheet).text((GAP, tall + GAP + 3), caption, (INK,) * 3, ImageFont.load_default(LETTERS))
     return sheet
