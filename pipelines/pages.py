@@ -167,14 +167,14 @@ def search_view(mark: str, metrics: Collection[str]) -> View:
 
 
 def trials_view(mark: str, score_name: str) -> View:
-    """The table of all training runs of a comparison, the best first: what differs, the score, and the cost."""
+    """The table of all training runs of a comparison, the best first: the score and what differs; names have the budget."""
     judged = score_metric("judged", score_name)
     return View(
         key=page_key(mark, "trials"),
         name=f"trials: the table of runs, by {score_name}",
         runs=runs_of(mark, "compare"),
         order=f"metrics.`{judged}`",
-        columns=columns(("arm", "form", "T", "seed", "reading"), (judged, "cost/MFLOP_per_image")),
+        columns=columns(("arm", "form", "T", "seed"), (judged,)),
     )
 
 

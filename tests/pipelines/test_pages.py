@@ -19,6 +19,11 @@ from fieldshift.tracking.server import Pages, serving, welcome
 from pipelines.pages import PAGES
 from tests.browser import Seen, browsing, kept
 
+ON_SCREEN = """each => {
+    const box = each.getBoundingClientRect();
+    return each.contains(document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2));
+}"""
+
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
 
@@ -158,7 +163,8 @@ def test_the_table_of_trials_has_what_differs_and_the_score_without_a_click(look
         name = f"{row['arm']} T{row['policy_frames']} s{row['seed']} {row['reading'].replace(' ', '-')}"
         page.wait_for(name)
     for title in ("accuracy/judged_percent", "arm", "form", "T", "seed"):
-        assert page.page.get_by_role("columnheader", name=title, exact=True).first.is_visible()
+        header = page.page.get_by_role("columnheader", name=title, exact=True).first
+        assert header.evaluate(ON_SCREEN), title
     assert page.clicks == 0
 
 
