@@ -15,7 +15,7 @@ def is_refused(error: Exception) -> bool:
 
 
 def failure(error: Exception) -> str:
-    """What a store does instead of taking a message, and why, in a few words."""
+    """The failure of a store to take a message, and its cause, in a few words."""
     fails = "takes no files" if isinstance(error, OSError) and error.filename is not None else "does not answer"
     return f"{fails} ({one_line(error, 200)})"
 
