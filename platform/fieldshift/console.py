@@ -11,7 +11,7 @@ import textwrap
 import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
@@ -90,7 +90,8 @@ def say(line: str = "", *, whole: bool = False) -> None:
 def complain(line: str) -> None:
     """Prints one line to standard error, prefixed with "fieldshift: ", wrapped between words on a narrow terminal."""
     line = f"fieldshift: {line}"
-    print(broken(line, columns_of(sys.stderr)) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal is closed
+        print(broken(line, columns_of(sys.stderr)) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
 def columns_of(stream: TextIO) -> int:
@@ -192,7 +193,7 @@ class Progress:
         if elapsed < ESTIMATED_AFTER_S or done <= before:
             return None
         pace = (elapsed - since) / (done - before)
-        step = done - self._marks[-2][1]
+        step = max(0.0, done - self._marks[-2][1])
         return (self.total - done) * pace, elapsed, max(0.0, self.total - done - step) * pace
 
     def _print(self) -> None:

@@ -26,7 +26,8 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         if held is not None:
-            (folder / LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder is read-only by now, or gone
+                (folder / LOCK).unlink()
             held.close()
 
 
@@ -47,14 +48,20 @@ def _taken(folder: Path) -> TextIO | None:
         try:
             if not _lock(file, folder, fcntl.LOCK_EX):
                 file.close()
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()
                 return None
         except UserError:
             file.close()
             raise
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
+        except FileNotFoundError:
+            pass
+        except OSError:
+            file.close()
+            return None
         file.close()  # removed by its last holder meanwhile
     with contextlib.suppress(OSError):  # a full disk
         file.truncate(0)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
+AGAIN_S = 5.0
+"""A signal that follows the first within this time is the same one: `timeout`, shells and kernels send it twice."""
+
 
 @dataclass
 class Termination:
-    """Records whether SIGTERM or SIGHUP was received."""
+    """Records whether SIGTERM or SIGHUP was received, and when, on the monotonic clock."""
 
     received: bool = False
+    at: float = 0.0
 
 
 _current: list[Termination] = []
@@ -26,7 +31,8 @@ def terminate_like_interrupt() -> Iterator[Termination]:
 
     It does so whatever a library made of SIGINT: Ray's handler waits for answers of a cluster that, where the signal went to a
     whole process group (as `timeout` and batch systems send it), has ended by then. A signal that is ignored, as SIGHUP under
-    `nohup`, stays so. Outside the main thread, where signals cannot be handled, the block changes nothing.
+    `nohup`, stays so. One that comes again at once does not interrupt what the first began. Outside the main thread, where signals
+    cannot be handled, the block changes nothing.
     """
     termination = Termination()
     if threading.current_thread() is not threading.main_thread():
@@ -34,7 +40,10 @@ def terminate_like_interrupt() -> Iterator[Termination]:
         return
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        termination.received = True
+        now = time.monotonic()
+        if termination.received and now - termination.at < AGAIN_S:
+            return
+        termination.received, termination.at = True, now
         raise KeyboardInterrupt
 
     taken = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
@@ -45,7 +54,8 @@ def terminate_like_interrupt() -> Iterator[Termination]:
     finally:
         _current.remove(termination)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one that was not set from Python
+                signal.signal(number, handler)
 
 
 def is_terminated() -> bool:
@@ -67,7 +77,7 @@ def own_signals() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # one that was not set from Python
+            if handler is not None:
                 signal.signal(number, handler)
     if is_terminated():
         raise KeyboardInterrupt

@@ -96,7 +96,7 @@ def test_a_killed_trial_starts_again_and_the_others_go_on(
     assert once.metrics["begun"] == 1
     assert always.value is None
     assert always.error is not None
-    assert "trial once died; resuming from its last checkpoint (retry 1 of 1)" in capfd.readouterr().out
+    assert "trial once ended early; resuming from its last checkpoint (retry 1 of 1)" in capfd.readouterr().out
 
 
 def test_what_a_failed_run_reserved_is_free_for_the_next(

@@ -128,6 +128,21 @@ def test_another_number_of_workers_is_told_and_a_stop_takes_effect_at_its_report
     assert mailbox.post(0, 1, {})
 
 
+def test_a_resize_keeps_a_stop_that_was_requested_and_forgets_failures_of_the_workers_before() -> None:
+    mailbox = Mailbox()
+    assert [mailbox.begin(rank, "node", 2) for rank in (0, 1)] == [0, 0]
+    mailbox.post(0, 50, {})
+    mailbox.end()
+    peer = {"rank": 1, "passing": True, "storage": False}
+    mailbox.fail(peer, 0)
+    assert [mailbox.begin(rank, "node", 3) for rank in (2, 0, 1)] == [1, 1, 1]
+    mailbox.fail(peer, 0)
+    assert mailbox.failures() == []
+    assert mailbox.post(0, 1, {})
+    assert mailbox.lost([1])
+    assert [loss.words() for loss in mailbox.losses()] == ["worker 1 on node died"]
+
+
 def test_a_failure_is_one_line_and_plain_values() -> None:
     try:
         raise UserError("a\n  b")

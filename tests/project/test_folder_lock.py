@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -44,6 +45,14 @@ def test_a_folder_in_use_is_refused_with_and_without_resume_and_is_free_afterwar
     check_folder(str(folder), "train", CONFIG, resume=True)
     with locked(folder):
         pass
+
+
+def test_a_folder_that_is_gone_at_the_end_does_not_change_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with locked(folder):
+        shutil.rmtree(folder)
+    assert not folder.exists()
 
 
 def test_a_killed_process_leaves_the_folder_free(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import io
 import os
 import signal
 import threading
@@ -27,6 +29,32 @@ def test_a_signal_interrupts_and_its_handler_is_put_back(
         os.kill(os.getpid(), sent)
     assert termination.received
     assert signal.getsignal(sent) == signal.SIG_DFL
+
+
+def test_a_signal_that_is_sent_twice_does_not_interrupt_the_end_that_it_began() -> None:
+    cleaned = []
+    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt() as termination:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned.append(True)
+    assert cleaned == [True]
+    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt() as termination:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+        termination.at -= 60  # a person who asks again
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_closed_terminal_takes_no_last_word_and_the_status_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, _text: str) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(cli, "dispatch", lambda _argv: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("sys.stderr", Closed())
+    assert cli.main(["study"]) == 143
 
 
 def test_a_command_under_nohup_outlives_its_terminal(request: pytest.FixtureRequest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import traceback
@@ -16,7 +17,7 @@ from fieldshift.termination import is_terminated
 
 POLL_S = 0.25
 # A mailbox that died answers with an error at once; on a busy machine a living one may be slow.
-ANSWER_DEADLINE_S = 600.0
+ANSWER_DEADLINE_S, ENDING_DEADLINE_S = 600.0, 2.0
 
 _LOST_PEER = re.compile(r"gloo|NCCL|Connection (?:reset|closed|refused)|Broken pipe|Socket Timeout", re.IGNORECASE)
 
@@ -36,19 +37,19 @@ class Mailbox:
         self._failures: list[dict[str, Any]] = []
         self._places: dict[int, str] = {}
         self._losses: list[Loss] = []
+        self._attempt = 0
         self._world = 0
         self._latest = 0
         self._end_at: int | None = None
 
     def begin(self, rank: int, place: str, world: int) -> int:
-        """Registers a rank of `world` that starts on that node; returns the number of losses before it."""
+        """Registers a rank of `world` that starts on that node; returns how often all ranks have restarted before."""
         self._places[rank] = place
-        if rank == 0:
-            if self._world not in (0, world):
-                self._reports.append(Resize(before=self._world, now=world))
-                self._latest = 0
-            self._world = world
-        return len(self._losses)
+        if self._world not in (0, world):
+            self._reports.append(Resize(before=self._world, now=world))
+            self._restart()
+        self._world = world
+        return self._attempt
 
     def post(self, rank: int, number: int, metrics: Metrics) -> bool:
         """Takes report `number` (1, 2, ...) of a rank and returns whether the run should stop there."""
@@ -58,8 +59,8 @@ class Mailbox:
         return self._end_at is not None and number >= self._end_at
 
     def fail(self, failure: dict[str, Any], attempt: int) -> None:
-        """Takes a rank's failure, unless it is the late one of an attempt that others' death has ended."""
-        if attempt == len(self._losses):
+        """Takes a rank's failure, unless it is the late one of an attempt that a death or a resize has ended."""
+        if attempt == self._attempt:
             self._failures.append(failure)
 
     def lost(self, ranks: list[int]) -> bool:
@@ -71,9 +72,14 @@ class Mailbox:
         storage = next((failure["text"] for failure in self._failures if failure["storage"]), "")
         self._losses.append(Loss(number=len(self._losses) + 1, dead=dead, storage=storage))
         self._reports.append(self._losses[-1])
+        self._restart()
+        return True
+
+    def _restart(self) -> None:
+        """Prepares for ranks that number their reports from 1 again; a stop that was requested is at the first one."""
+        self._attempt += 1
         self._failures, self._latest = [], 0
         self._end_at = None if self._end_at is None else 1
-        return True
 
     def take(self) -> list[Metrics | Loss | Resize]:
         """Returns the reports, losses and resizes since the last call, in order."""
@@ -202,7 +208,8 @@ class Listener:
                 self._drain()
             except Exception as error:
                 self._error = error
-                self._mailbox.end.remote()
+                with contextlib.suppress(Exception):  # the connection has ended
+                    self._mailbox.end.remote()
                 return
 
     def __enter__(self) -> Listener:
@@ -211,7 +218,7 @@ class Listener:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._over.set()
-        self._thread.join(timeout=0.0 if is_terminated() else ANSWER_DEADLINE_S)
+        self._thread.join(timeout=ENDING_DEADLINE_S if is_terminated() else ANSWER_DEADLINE_S)
         if kind is None and self._error is None:
             self._drain()
         if self._error is not None and (kind is None or issubclass(kind, Exception)):

@@ -121,7 +121,8 @@ def place_of_ray(folder: Path, storage: Storage | None) -> dict[str, Any]:
     """The place of the files of Ray Train and Ray Tune, as their `RunConfig` takes it: in the storage, or in the run folder."""
     if storage is None:
         return {"storage_path": str((folder / "ray").resolve())}
-    files, path = patient_filesystem(joined(storage.uri, "ray"))
+    with using(storage.uri):
+        files, path = patient_filesystem(joined(storage.uri, "ray"))
     return {"storage_path": path, "storage_filesystem": files}
 
 
@@ -145,20 +146,27 @@ def given_storage(text: str) -> str:
 
 def filesystem(uri: str) -> tuple[Any, str]:
     """The file system of a path or URI and the path in it. Raises UserError for one that pyarrow.fs does not accept."""
+    with reaching(uri):
+        return _opened(uri)
+
+
+def _opened(uri: str) -> tuple[Any, str]:
     from pyarrow import fs
 
     if "://" not in uri:
         return fs.LocalFileSystem(), uri
-    with reaching(uri):
-        files, path = fs.FileSystem.from_uri(uri)
+    files, path = fs.FileSystem.from_uri(uri)
     return files, path.rstrip("/")
 
 
 def patient_filesystem(uri: str) -> tuple[Any, str]:
-    """As `filesystem`, for a run in progress: S3 is asked again for half a minute, as GCS is by itself."""
+    """As `filesystem`, for a run in progress: its errors are those of pyarrow, and S3 is asked again for half a minute.
+
+    GCS is asked again by itself. A copy of the S3 file system in another process has pyarrow's own number of attempts.
+    """
     from pyarrow import fs
 
-    files, path = filesystem(uri)
+    files, path = _opened(uri)
     if isinstance(files, fs.S3FileSystem):
         _, (settings,) = files.__reduce__()
         files = fs.S3FileSystem(**settings, retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS))
@@ -256,9 +264,11 @@ def reaching(uri: str) -> Iterator[None]:
 @contextlib.contextmanager
 def using(uri: str) -> Iterator[None]:
     """Raises StorageLostError in one line in place of the errors of a storage that a run uses."""
+    import pyarrow as pa
+
     try:
         yield
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
         raise StorageLostError(
             f"cluster.storage {shown(uri)} failed ({reason_of(error)}); once it works again, the same command with "
             "--resume continues."

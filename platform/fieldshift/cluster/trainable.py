@@ -146,7 +146,7 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
         def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
             retry = f"retry {trial.num_failures} of {max_failures}"
             self._call(
-                say, f"  trial {trial_of(trial.config)['key']} died; resuming from its last checkpoint ({retry})"
+                say, f"  trial {trial_of(trial.config)['key']} ended early; resuming from its last checkpoint ({retry})"
             )
 
         def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
