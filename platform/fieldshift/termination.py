@@ -31,8 +31,8 @@ def terminate_like_interrupt() -> Iterator[Termination]:
 
     It does so whatever a library made of SIGINT: Ray's handler waits for answers of a cluster that, where the signal went to a
     whole process group (as `timeout` and batch systems send it), has ended by then. A signal that is ignored, as SIGHUP under
-    `nohup`, stays so. One that comes again at once does not interrupt what the first began. Outside the main thread, where signals
-    cannot be handled, the block changes nothing.
+    `nohup`, stays so. One that comes again at once does not interrupt what the first began. Outside the main thread,
+    where signals cannot be handled, the block changes nothing.
     """
     termination = Termination()
     if threading.current_thread() is not threading.main_thread():
