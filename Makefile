@@ -1,6 +1,6 @@
 # The whole set of habits. `make setup` is the only way that tests and CI install anything.
 PYTHON ?= python3
-JOBS ?= 3
+JOBS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1

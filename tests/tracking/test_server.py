@@ -99,12 +99,13 @@ def test_the_views_of_the_run_that_was_written_last_are_shown(tmp_path: Path) ->
 def test_the_server_answers_and_sigterm_ends_it_with_its_workers(tmp_path: Path) -> None:
     open_store(TrackingConfig(), tmp_path).run("mine", "study").close()
     port, found = free_port(), []
+    others = set(psutil.Process().children(recursive=True))  # of tests before, in the same process
 
     def end_once_it_answers() -> None:
         deadline = time.monotonic() + 300
         while not found and time.monotonic() < deadline:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/version", timeout=5):
-                found.extend(psutil.Process().children(recursive=True))
+                found.extend(set(psutil.Process().children(recursive=True)) - others)
             time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -127,7 +127,7 @@ def frame_strip(
 
 
 def frame_captions(policies: Sequence[Policy], *, neighbours: bool = False) -> list[str]:
-    """What `frame_strip` writes below each frame, in one line: "frame 0, -1.0: rotate -30 degrees"."""
+    """The caption of each frame in `frame_strip`, in one line, such as "frame 0, -1.0: rotate -30 degrees"."""
     first = policies[0].centred if neighbours else policies[0]
     s = [float(value) for value in first.distances][_drawn_frames(first, neighbours)]
     labels = _under_frames(s, _only_step(first) if len(policies) == 1 else None, roomy=True)
