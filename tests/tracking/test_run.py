@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -225,6 +226,26 @@ def test_a_process_is_gone_only_when_it_is_known_to_be() -> None:
     assert process_is_gone(mine.rpartition(":")[0] + ":1")
     assert not process_is_gone("elsewhere:1:1")
     assert not process_is_gone("")
+
+
+def test_without_proc_a_process_is_known_by_when_it_was_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("fieldshift.tracking.abandoned.Path.read_text", none)
+    mine = this_process()
+    assert float(mine.rpartition(":")[2]) == pytest.approx(psutil.Process().create_time())
+    assert not process_is_gone(mine)
+    before = mine.rpartition(":")[0]
+    assert process_is_gone(f"{before}:1.0")
+    assert not process_is_gone(f"{before}:gone")  # a tag of a version that knew no time
+    assert process_is_gone(f"{mine.partition(':')[0]}:{2**22 + 1}:gone")  # above Linux's largest identifier
+    monkeypatch.setattr("psutil.Process", denied)
+    assert not process_is_gone(f"{before}:1.0")
+
+
+def denied(pid: int) -> None:
+    raise psutil.AccessDenied(pid)
 
 
 @pytest.mark.parametrize(

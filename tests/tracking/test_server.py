@@ -20,6 +20,7 @@ from fieldshift.cli import main
 from fieldshift.errors import UserError
 from fieldshift.ports import free_port
 from fieldshift.tracking import TrackingConfig, open_store, serving
+from fieldshift.tracking.addresses import sqlite_address
 from fieldshift.tracking.server import Pages, find_store, opened, welcome
 from fieldshift.tracking.store import RUN_TAG, client_for
 from fieldshift.tracking.views import View
@@ -32,6 +33,17 @@ def test_a_folder_without_a_store_is_named(tmp_path: Path) -> None:
         find_store(tmp_path)
     with pytest.raises(UserError, match="is already a server"), opened("http://127.0.0.1:5000"):
         pass
+
+
+def test_a_mistyped_address_is_named_and_makes_no_database(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    wrong = sqlite_address(tmp_path / "run/mlfow.db")
+    with pytest.raises(UserError, match=f"{wrong.partition('?')[0]} does not exist: there is no file"), opened(wrong):
+        pass
+    assert list((tmp_path / "run").iterdir()) == []
+    store = open_store(TrackingConfig(), tmp_path / "run")
+    with opened(store.uri) as (uri, _):
+        assert uri == store.uri
 
 
 def test_the_newest_store_of_a_folder_of_runs_is_found(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from filelock import FileLock
 
 from fieldshift.errors import UserError
 from fieldshift.tracking import TrackingConfig, open_store, replay, sending
-from fieldshift.tracking.spool import SENDING, Spool
+from fieldshift.tracking.spool import LOCK, SENDING, Spool
 from fieldshift.tracking.store import client_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -37,6 +38,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def assert_only_ids_are_left(folder: Path) -> None:
+    assert {file.name for file in (folder / "tracking-spool").iterdir()} - {SENDING} == {"sent-runs.json"}
+
+
 def test_it_is_said_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert not caplog.records
     open_store(TrackingConfig(uri="http://127.0.0.1:9"), folder).run("e", "x").log_metrics({"a": 1.0})
@@ -57,7 +62,7 @@ def test_a_replay_brings_everything_where_it_belongs(folder: Path, tmp_path: Pat
     assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5)]
     files = {file.path for file in client.list_artifacts(child.info.run_id)}
     assert files == {"images", "table.json", "report.txt"}
-    assert not (folder / "tracking-spool").exists()
+    assert_only_ids_are_left(folder)
 
 
 def test_a_replay_of_what_was_in_part_sent_makes_no_run_twice(folder: Path, tmp_path: Path) -> None:
@@ -68,7 +73,6 @@ def test_a_replay_of_what_was_in_part_sent_makes_no_run_twice(folder: Path, tmp_
     whole = file.read_text()
     file.write_text("\n".join(lines[:4]) + "\n")
     replay(folder, other.uri)
-    file.parent.mkdir()
     file.write_text(whole)
     for line in lines:
         if "picture" in (message := json.loads(line)):
@@ -109,7 +113,49 @@ def test_a_line_that_was_not_written_to_its_end_is_no_message(folder: Path, tmp_
     with file.open("a") as killed:
         killed.write('{"uri": "http')
     assert replay(folder, other.uri) == 10
-    assert not (folder / "tracking-spool").exists()
+    assert_only_ids_are_left(folder)
+
+
+def test_what_a_writer_adds_after_a_replay_reaches_its_run(tmp_path: Path) -> None:
+    run = open_store(TrackingConfig(uri="http://127.0.0.1:9"), tmp_path / "run").run("e", "das", key="das")
+    run.log_metrics({"x": 1.0}, 1)
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    assert replay(tmp_path / "run", other.uri) == 2
+    run.log_metrics({"x": 0.5}, 2)
+    run.close()
+    assert replay(tmp_path / "run", other.uri) == 2
+    (sent,) = client_for(other.uri).search_runs([other.experiment_id("e")])
+    assert (sent.data.metrics, sent.info.status) == ({"x": 0.5}, "FINISHED")
+
+
+@pytest.mark.parametrize("damage", [b"\0" * 40, b'{"uri": "\xff\xfe', b"{}", b"[1]", b'{"uri": "'])
+def test_a_damaged_message_is_named_and_stops_nothing(
+    damage: bytes, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    (file,) = (folder / "tracking-spool").glob("*.jsonl")
+    lines = file.read_bytes().splitlines()
+    lines[3] = damage  # the metrics of step 1
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    caplog.clear()
+    assert replay(folder, other.uri) == 9
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"A damaged message in {file} was not sent to MLflow: ")
+    assert "\n" not in said
+    runs = {run.info.run_name: run for run in client_for(other.uri).search_runs([other.experiment_id("e")])}
+    history = client_for(other.uri).get_metric_history(runs["das"].info.run_id, "train/loss")
+    assert [point.step for point in history] == [2]
+
+
+def test_a_lock_that_a_writer_holds_is_not_taken_for_a_second_replay(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    monkeypatch.setattr(importlib.import_module("fieldshift.tracking.replay"), "LOCK_WAIT_S", 0.01)
+    with FileLock(folder / LOCK), pytest.raises(UserError, match=f"holds {folder / LOCK} for over .*fieldshift sync"):
+        replay(folder, other.uri)
+    with pytest.raises(UserError, match="nothing to send"):
+        replay(folder, other.uri)
 
 
 def test_what_a_moved_folder_spooled_is_sent_from_where_it_lies_and_what_is_gone_stops_nothing(

@@ -2,40 +2,76 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from pathlib import Path
 from typing import Any
 
-from fieldshift.tracking.sending import perform
+import psutil
+
+from fieldshift.errors import one_line
+from fieldshift.tracking.refusals import is_refused, lasting_reason
+from fieldshift.tracking.sending import opened_at, perform
 
 PROCESS_TAG, PARENT_TAG = "fieldshift.process", "mlflow.parentRunId"
+
+_log = logging.getLogger("fieldshift.tracking")
+_GONE = "gone"
 
 
 def close_abandoned(client: Any) -> list[str]:
     """Closes the runs that killed processes of this machine left RUNNING, as KILLED, and returns their ids.
 
     A run belongs to the process that opened it last. Runs of running processes and of other machines stay unchanged. As
-    nothing tells when a process was killed, a run ends with the last metric of itself or its children.
+    nothing tells when a process was killed, a run ends with the last metric of itself or its children. Runs that the store
+    refuses to close, such as those of other users, stay open with one warning, and no error ends the command.
     """
+    closed: list[str] = []
+    first = ""
+    try:
+        gone = _abandoned(client)
+    except Exception as error:
+        _log.warning("MLflow did not list the runs that killed processes left open: %s", one_line(error, 200))
+        return closed
+    for run in sorted(gone, key=lambda run: PARENT_TAG not in run.data.tags):  # children first
+        run_id = str(run.info.run_id)
+        try:
+            perform(client, run_id, "close", {"status": "KILLED", "time": last_sign(client, run)})
+            closed.append(run_id)
+        except Exception as error:
+            first = first or f"{run_id} ({one_line(error, 200)})"
+            if not (is_refused(error) or lasting_reason(error, client.tracking_uri)):
+                break  # the store may be down, and each request would wait for it
+    if first:
+        count = len(gone) - len(closed)
+        _log.warning("%d MLflow runs that killed processes left open could not be closed, first %s.", count, first)
+    return closed
+
+
+def _abandoned(client: Any) -> list[Any]:
     condition = f"attributes.status = 'RUNNING' and tags.`{PROCESS_TAG}` LIKE '{socket.gethostname()}:%'"
     places = [each.experiment_id for each in client.search_experiments()]
     found = client.search_runs(places, condition, max_results=1000) if places else ()
-    gone = [run for run in found if process_is_gone(run.data.tags[PROCESS_TAG])]
-    for run in sorted(gone, key=lambda run: PARENT_TAG not in run.data.tags):  # children first
-        perform(client, run.info.run_id, "close", {"status": "KILLED", "time": _last_sign(client, run)})
-    return [str(run.info.run_id) for run in gone]
+    return [run for run in found if process_is_gone(run.data.tags[PROCESS_TAG])]
 
 
-def _last_sign(client: Any, run: Any) -> int:
-    """The time of the last metric of a run, or the last end of its children, in milliseconds since 1970; 0 without any."""
-    histories = (client.get_metric_history(run.info.run_id, name) for name in run.data.metrics)
-    times = [int(point.timestamp) for history in histories for point in history]
+def last_sign(client: Any, run: Any) -> int:
+    """When a run or its children logged their last metric or a child ended, in milliseconds since 1970; 0 without any."""
+    times = _points_of(run)
     if PARENT_TAG not in run.data.tags:
         condition = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
         children = client.search_runs([run.info.experiment_id], condition, max_results=1000)
-        times += [int(child.info.end_time) for child in children if child.info.end_time]
+        for child in children:
+            times += _points_of(child)
+            if child.info.end_time:  # as a time of the clock: a child that was opened again has its end set back
+                times.append(int(child.info.end_time - child.info.start_time) + opened_at(child))
     return max(times, default=0)
+
+
+def _points_of(run: Any) -> list[int]:
+    """The times of the last points of a run's metrics, which MLflow's reply contains."""
+    return [int(metric.timestamp) for metric in run.data.to_proto().metrics]
 
 
 def this_process() -> str:
@@ -49,11 +85,20 @@ def process_is_gone(process: str) -> bool:
     started = process.rpartition(":")[2]
     if host != socket.gethostname() or not rest.isdigit():
         return False
-    return _start_of(int(rest)) != started
+    try:
+        now = _start_of(int(rest))
+    except psutil.AccessDenied:
+        return False
+    return now == _GONE or started not in {now, _GONE}
 
 
 def _start_of(pid: int) -> str:
+    """When a process started: in clock ticks since the boot, or without /proc in seconds since 1970."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
-        return "gone"
+        pass
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess:
+        return _GONE

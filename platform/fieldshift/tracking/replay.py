@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
 from pathlib import Path
 from typing import Any
 
-import psutil
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from fieldshift.errors import UserError, one_line
 from fieldshift.tracking.abandoned import PARENT_TAG
@@ -28,7 +26,8 @@ def replay(folder: Path, uri: str | None = None) -> int:
     """Sends the messages that a store missed, in order and with their original times, and returns their number.
 
     Runs that started while the store was down are found or created by their key. Progress is recorded after each message,
-    so an interrupted replay can be repeated and sends each message once.
+    so an interrupted replay can be repeated and sends each message once. The ids of the runs stay in the folder, as processes
+    on any machine may add messages later. Damaged messages are skipped with a warning, and are not counted.
 
     Args:
         folder: Folder of the run, which contains "tracking-spool".
@@ -40,36 +39,44 @@ def replay(folder: Path, uri: str | None = None) -> int:
     spool = Spool(folder)
     if not spool.waiting():
         raise UserError(f"There is nothing to send in {spool.folder}; give the folder of a run whose store was down.")
-    try:
-        with FileLock(spool.folder / SENDING, timeout=0):
-            sent = _send_all(spool, folder.resolve(), uri)
-    except Timeout:
-        raise UserError(f"Another process is sending the messages of {folder}; wait until it has finished.") from None
+    busy = f"Another process is sending the messages of {folder}; wait until it has finished."
+    with _held(spool.folder / SENDING, 0, busy):
+        sent = _send_all(spool, folder.resolve(), uri)
     spool.answers_again()
     return sent
 
 
 def _send_all(spool: Spool, folder: Path, uri: str | None) -> int:
     """Sends all messages and returns their number. Runs in progress may add messages meanwhile."""
+    busy = (
+        f"Another process holds {folder / LOCK} for over {LOCK_WAIT_S:g} s;"
+        f" send the messages later with: fieldshift sync {shlex.quote(str(folder))}"
+    )
     files = sorted(spool.folder.glob("*.jsonl"), key=lambda file: file.stat().st_mtime)
     sending = _Sending(spool, folder, uri)
     for file in files:
         is_whole = False
         while not is_whole:
             for text in unsent(file):
-                sending.send(file, json.loads(text))
-            with FileLock(folder / LOCK, timeout=LOCK_WAIT_S):
+                sending.send(file, text)
+            with _held(folder / LOCK, LOCK_WAIT_S, busy):
                 is_whole = not unsent(file)
                 if is_whole:
                     file.unlink()
                     file.with_suffix(".sent").unlink(missing_ok=True)
-    with FileLock(folder / LOCK, timeout=LOCK_WAIT_S):
-        # A process that still writes needs the ids of its runs.
-        if not any(spool.folder.glob("*.jsonl")) and not any(_is_alive(file) for file in files):
-            for left in spool.folder.iterdir():
-                left.unlink()
-            spool.folder.rmdir()
+    with _held(folder / LOCK, LOCK_WAIT_S, busy):
+        if not any(spool.folder.glob("*.jsonl")):
+            for picture in spool.folder.glob("*.png"):
+                picture.unlink()
     return sending.sent
+
+
+def _held(lock: Path, wait_s: float, busy: str) -> AcquireReturnProxy:
+    """Acquires a lock, for use in `with`. Raises UserError with the line `busy` if it is not free in time."""
+    try:
+        return FileLock(lock).acquire(timeout=wait_s)
+    except Timeout:
+        raise UserError(busy) from None
 
 
 class _Sending:
@@ -82,8 +89,18 @@ class _Sending:
         self.reached: set[str] = set()
         self.sent = 0
 
-    def send(self, file: Path, line: dict[str, Any]) -> None:
+    def send(self, file: Path, text: str) -> None:
         """Sends one message of a file, and records that it was sent. Raises UserError where the store does not answer."""
+        line = _read(text)
+        if line is None:
+            _log.warning("A damaged message in %s was not sent to MLflow: %.100r", file, text)
+        else:
+            self._deliver(line)
+            self.sent += 1
+        with file.with_suffix(".sent").open("a") as handle:
+            handle.write(".")
+
+    def _deliver(self, line: dict[str, Any]) -> None:
         store = Store(uri=self.uri or line["uri"], folder=self.folder)
         try:
             if store.uri not in self.reached:
@@ -100,9 +117,6 @@ class _Sending:
                     f" send them later with: fieldshift sync {shlex.quote(str(self.folder))}"
                 ) from error
             _log.warning("MLflow refused %s of run %s: %s", line["what"], line["run"], one_line(error, 300))
-        with file.with_suffix(".sent").open("a") as handle:
-            handle.write(".")
-        self.sent += 1
 
     def _perform(self, store: Store, line: dict[str, Any]) -> None:
         message = line["message"]
@@ -129,10 +143,15 @@ class _Sending:
         perform(client, run_id, line["what"], message, picture)
 
 
-def _is_alive(file: Path) -> bool:
-    """Whether another process wrote a file of the spool and is still running."""
-    pid = int(file.name.partition("-")[0])
-    return pid != os.getpid() and psutil.pid_exists(pid)
+def _read(text: str) -> dict[str, Any] | None:
+    """A line of a spool as the message in it; None for a damaged one, for example with NUL bytes after a power loss."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    # Whole lines are ASCII: `unsent` replaces damaged bytes by a character that is not.
+    is_whole = text.isascii() and isinstance(line, dict) and {"uri", "run", "what", "message"} <= line.keys()
+    return line if is_whole else None
 
 
 class _GoneError(Exception):

@@ -79,10 +79,17 @@ def end_of(run: Any, now: int) -> int:
     """The end of a run that is closed at `now`, in milliseconds since 1970: its start plus the time in which it was open.
 
     MLflow's pages show end minus start as the duration, and a start cannot be changed: a run that was opened again would
-    also count the time in which nobody worked on it.
+    also count the time in which nobody worked on it. MLflow keeps the end of a run that was opened again, and the run keeps
+    at least the duration that it had then.
     """
     start = int(run.info.start_time)
-    return start + max(0, now - int(run.data.tags.get(OPENED_TAG, start)))
+    kept = int(run.info.end_time or start) - start
+    return start + max(0, kept, now - opened_at(run))
+
+
+def opened_at(run: Any) -> int:
+    """When a run was opened, less the time in which it was open before, in milliseconds since 1970."""
+    return int(run.data.tags.get(OPENED_TAG, run.info.start_time))
 
 
 def _params(client: Any, run_id: str, params: dict[str, str]) -> None:

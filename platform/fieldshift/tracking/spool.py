@@ -109,11 +109,11 @@ class Spool:
 def unsent(file: Path) -> list[str]:
     """The messages of a file that were not sent yet; a replay records their number in a second file.
 
-    A last line without its end is none: its process was killed while it wrote, or is writing.
+    A last line without its end is none: its process was killed while it wrote, or is writing. Damaged bytes are replaced.
     """
     noted = file.with_suffix(".sent")
     sent = noted.stat().st_size if noted.exists() else 0  # a byte per message
-    return file.read_text().split("\n")[sent:-1]
+    return file.read_text(encoding="utf-8", errors="replace").split("\n")[sent:-1]
 
 
 _PROCESS = uuid.uuid4().hex[:8]

@@ -21,8 +21,8 @@ from filelock import FileLock
 
 from fieldshift.errors import UserError, one_line
 from fieldshift.ports import refusal
-from fieldshift.tracking.abandoned import PARENT_TAG, PROCESS_TAG, close_abandoned, this_process
-from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address
+from fieldshift.tracking.abandoned import PARENT_TAG, PROCESS_TAG, close_abandoned, last_sign, this_process
+from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address, sqlite_file
 from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.refusals import lasting_reason
@@ -122,6 +122,12 @@ class Store:
             if not extra.data.metrics and not extra.data.params:
                 client.delete_run(extra.info.run_id)
         run_id, info, held = str(found[0].info.run_id), found[0].info, found[0].data.tags
+        if (
+            info.status == "RUNNING"
+        ):  # its last session was not closed; the end that it gets now stays while it runs again
+            last = min(last_sign(client, found[0]), start)
+            perform(client, run_id, "close", {"status": "KILLED", "time": last})
+            info = client.get_run(run_id).info
         before = info.end_time - info.start_time if info.end_time else 0
         wanted = {**tags, OPENED_TAG: str(start - before)}
         # The process first: an open run whose process has ended counts as abandoned.
@@ -232,13 +238,20 @@ def refuse_lasting(error: Exception, uri: str) -> None:
 
 
 def reach(uri: str) -> None:
-    """Raises UserError if a store that is to be read, or to be sent to, does not answer within seconds."""
+    """Raises UserError if a store that is to be read does not exist, or does not answer within seconds."""
     try:
         knock(uri)
-        answer_from(uri)
+        is_there = not is_sqlite(uri) or sqlite_file(uri).is_file()
+        if is_there:
+            answer_from(uri)
     except Exception as error:
         reason = lasting_reason(error, uri) or f"does not answer ({one_line(error, 160)}): try again when it does"
         raise UserError(f"The tracking store {uri.partition('?')[0]} {reason}.") from error
+    if not is_there:
+        raise UserError(
+            f"The tracking store {uri.partition('?')[0]} does not exist: there is no file {sqlite_file(uri)};"
+            " give the address of an existing store."
+        )
 
 
 def check_store(config: TrackingConfig) -> None:
