@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import shlex
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from fieldshift.errors import UserError, one_line
 from fieldshift.tracking.abandoned import PARENT_TAG
@@ -71,7 +72,7 @@ def _send_all(spool: Spool, folder: Path, uri: str | None) -> int:
     return sending.sent
 
 
-def _held(lock: Path, wait_s: float, busy: str) -> AcquireReturnProxy:
+def _held(lock: Path, wait_s: float, busy: str) -> AbstractContextManager[Any]:
     """Acquires a lock, for use in `with`. Raises UserError with the line `busy` if it is not free in time."""
     try:
         return FileLock(lock).acquire(timeout=wait_s)
