@@ -57,7 +57,7 @@ def _abandoned(client: Any) -> list[Any]:
 
 
 def last_sign(client: Any, run: Any) -> int:
-    """When a run or its children logged their last metric or a child ended, in milliseconds since 1970; 0 without any."""
+    """The time of the last metric of a run or its children, or of a child's end, in milliseconds since 1970; 0 without any."""
     times = _points_of(run)
     if PARENT_TAG not in run.data.tags:
         condition = f"tags.`{PARENT_TAG}` = '{run.info.run_id}'"
@@ -93,7 +93,7 @@ def process_is_gone(process: str) -> bool:
 
 
 def _start_of(pid: int) -> str:
-    """When a process started: in clock ticks since the boot, or without /proc in seconds since 1970."""
+    """The start of a process: in clock ticks since the boot, or without /proc in seconds since 1970."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

@@ -88,7 +88,7 @@ def end_of(run: Any, now: int) -> int:
 
 
 def opened_at(run: Any) -> int:
-    """When a run was opened, less the time in which it was open before, in milliseconds since 1970."""
+    """The time at which a run was opened, less that in which it was open before, in milliseconds since 1970."""
     return int(run.data.tags.get(OPENED_TAG, run.info.start_time))
 
 
