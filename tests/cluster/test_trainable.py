@@ -29,7 +29,9 @@ def test_what_tune_writes_of_its_callbacks_holds_nothing_of_this_process(tmp_pat
     listener = trial_listener(lambda config: dict(config["trial"]), hear, hear)
     with pytest.raises(TypeError, match="cannot pickle"):
         cloudpickle.dumps(hear)
-    written = cloudpickle.loads(cloudpickle.dumps(run_config("name", {"storage_path": str(tmp_path)}, listener, ClusterConfig())))
+    written = cloudpickle.loads(
+        cloudpickle.dumps(run_config("name", {"storage_path": str(tmp_path)}, listener, ClusterConfig()))
+    )
     assert written.name == "name"
     (mute,) = written.callbacks
     mute.on_trial_result(1, [], None, {})
