@@ -54,7 +54,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         *("--include-dashboard=true", f"--temp-dir={session}", f"--ray-client-server-port={free_port()}"),
         f"--dashboard-agent-listen-port={free_port()}",
     ]
-    variables = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0"}
+    variables = os.environ | {
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # Ray's 15 would starve the job beside other tests
+    }  # fmt: skip
     with (folder / "log").open("w") as log:
         head = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
         try:
