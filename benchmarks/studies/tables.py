@@ -145,7 +145,7 @@ class Study:
         return markdown(["arm", *(f"{cell.name}, {BUDGETS[budget]}" for cell, budget in columns)], rows)
 
     def gaps_table(self, budget: str, arms: Iterable[str] = ("das-folded+affine", "das-folded")) -> str:
-        """One row per cell: the best folded DAS, and its differences to the best 2D arm, enlarged field and random motions."""
+        """One row per cell: the best folded DAS, and its differences to the best 2D arm and the best enlarged field."""
         rows = []
         for cell in self.cells.values():
             if budget not in cell.budgets():
@@ -211,7 +211,7 @@ class Study:
                 gap = paired_difference(chosen.judged(arm, budget), cell.judged(other, budget))
                 rows.append([
                     cell.name, other, cell.score(other, budget), f"{numbers['flops'] / 1e6:.1f}",
-                    f"{numbers['parameters']:,}", "" if (cell, other) == (chosen, arm) else points(gap),
+                    f"{numbers['parameters']:,}", "" if (cell.name, other) == (name, arm) else points(gap),
                 ])  # fmt: skip
         return markdown(["cell", "arm", "score", "MFLOP per image", "parameters", f"{name} {arm} minus it"], rows)
 

@@ -122,9 +122,8 @@ class Store:
             if not extra.data.metrics and not extra.data.params:
                 client.delete_run(extra.info.run_id)
         run_id, info, held = str(found[0].info.run_id), found[0].info, found[0].data.tags
-        if (
-            info.status == "RUNNING"
-        ):  # its last session was not closed; the end that it gets now stays while it runs again
+        if info.status == "RUNNING":
+            # Its last session was not closed; the end that it gets now stays while it runs again.
             last = min(last_sign(client, found[0]), start)
             perform(client, run_id, "close", {"status": "KILLED", "time": last})
             info = client.get_run(run_id).info
