@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fieldshift.errors import UserError
@@ -15,3 +16,11 @@ def given_path(text: str | Path) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise UserError(f"'{text}' begins with a user whose home folder is unknown; give the full path.") from None
+
+
+def obstacle(path: Path) -> str:
+    """The nearest existing part of `path` and why nothing can be written below it, such as "/a is a file"; "" if it can."""
+    above = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not above.is_dir():
+        return f"{above} is a file"
+    return "" if os.access(above, os.W_OK) else f"{above} is not writable"

@@ -19,7 +19,7 @@ from typing import Any
 from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.folder_lock import check_free
-from fieldshift.paths import given_path
+from fieldshift.paths import given_path, obstacle
 from fieldshift.result_table import result_table
 from fieldshift.whole_file import write_whole
 
@@ -141,12 +141,10 @@ def check_folder(out: str | Path | None, command: str, settings: dict[str, Any],
 
 def check_writable(path: Path, allowed: str) -> None:
     """Raises UserError where the nearest existing part of `path` is not a folder, or is not writable."""
-    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if above == path and not above.is_dir():
+    if path.exists() and not path.is_dir():
         return
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        reason = "is not writable" if above.is_dir() else "is a file"
-        raise UserError(f"--out {path} cannot be written ({above} {reason}); give {allowed}.")
+    if found := obstacle(path):
+        raise UserError(f"--out {path} cannot be written ({found}); give {allowed}.")
 
 
 def check_same_run(config_path: Path, command: str, config: dict[str, Any], resume: bool) -> None:

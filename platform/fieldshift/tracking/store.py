@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from fieldshift.errors import UserError, one_line
+from fieldshift.paths import obstacle
 from fieldshift.ports import refusal
 from fieldshift.tracking.abandoned import PARENT_TAG, PROCESS_TAG, close_abandoned, last_sign, this_process
 from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address, sqlite_file
@@ -271,12 +272,8 @@ def check_store(config: TrackingConfig) -> None:
 
 def check_folder_of(artifacts: Path) -> None:
     """Raises UserError where the nearest existing part of a folder for artifacts is a file, or is not writable."""
-    above = next(part for part in (artifacts.absolute(), *artifacts.absolute().parents) if part.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        reason = "is not writable" if above.is_dir() else "is a file"
-        raise UserError(
-            f"tracking.artifacts is '{artifacts}', but {above} {reason}; give a folder that can be written."
-        )
+    if found := obstacle(artifacts.absolute()):
+        raise UserError(f"tracking.artifacts is '{artifacts}', but {found}; give a folder that can be written.")
 
 
 def make_database(uri: str, database: Path) -> None:
