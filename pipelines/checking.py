@@ -17,6 +17,7 @@ from fieldshift.experiment.dataset import load_data
 from fieldshift.run_folder import check_writable
 from fieldshift.tasks import check_task
 from fieldshift.whole_file import write_whole
+from fieldshift.wording import counted
 from pipelines.study_plan import STUDY_ARMS
 
 if TYPE_CHECKING:
@@ -151,7 +152,9 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
     few = len(dataset.train) // STEPS_A_PASS < 2 * chosen.batch
     why = f"so that few images make {STEPS_A_PASS} steps per pass" if few else memory
     problems = (
-        f"{len(report.problems)} file(s) cannot be used: `fieldshift check` names them" if report.problems else ""
+        f"{counted(len(report.problems), 'file')} cannot be used: `fieldshift check` names them"
+        if report.problems
+        else ""
     )
     lines = [
         f"# {report.name}: {len(dataset.train)} train and {len(dataset.test)} test samples, "
@@ -190,7 +193,7 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
         f"  trials_at_once: {chosen.trials_at_once}  # searches or trainings side by side, each on one core, and a GPU if any",
     ]
     if report.duplicates:
-        lines.insert(2, f"# {len(report.duplicates)} test sample(s) are in train too: scores would be too good.")
+        lines.insert(2, f"# {counted(len(report.duplicates), 'test sample')} also in train: scores would be too good.")
     return "\n".join(lines) + "\n"
 
 

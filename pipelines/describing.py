@@ -12,6 +12,7 @@ from fieldshift.experiment.placement import best_device
 from fieldshift.experiment.policy_source import PolicySource, check_policy, read_policy
 from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
+from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     from fieldshift.networks import VideoNetwork
@@ -168,7 +169,11 @@ def measured_speed(network: VideoNetwork, plain: VideoNetwork, size: int) -> dic
     from fieldshift.networks import flops_per_image, images_per_second
 
     device = best_device()
-    place = torch.cuda.get_device_name() if device.type == "cuda" else f"the CPU, {torch.get_num_threads()} thread(s)"
+    place = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"the CPU, {counted(torch.get_num_threads(), 'thread')}"
+    )
     rows = {
         "video": (
             network.to(device),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from fieldshift.experiment.labels import score_metric
 from fieldshift.tracking.store import RUN_TAG
 from fieldshift.tracking.views import Chart, Section, View, bars, height_of_images, images, lines, parallel, points
+from fieldshift.wording import counted
 
 PAGES = ("arms", "frames", "fields", "search", "trials")
 MOST_CANDIDATES = 12
@@ -39,7 +40,7 @@ def arms_view(mark: str, reading: str, score_name: str, *, seeds: int, frames: i
         columns=columns(("arm", "form", "T", "seeds"), (mean, *interval)),
         sections=(
             Section(
-                name=f"{score_name} by arm, {reading}, T = {frames}, {seeds} seed(s)",
+                name=f"{score_name} by arm, {reading}, T = {frames}, {counted(seeds, 'seed')}",
                 columns=1,
                 height=420,
                 charts=(

@@ -39,6 +39,7 @@ from fieldshift.report.claims import methods_of
 from fieldshift.report.costs import DEVICE, WALL
 from fieldshift.report.tables import SECONDS
 from fieldshift.training.frames import as_floats
+from fieldshift.wording import counted
 from pipelines.builtin_data import notes_on
 from pipelines.fields import NARROW
 
@@ -113,7 +114,8 @@ def comparison_section(comparison: Comparison, score: str, where: str, seeds: in
             FigureBlock(
                 accuracy_bars(comparison.summary, score_name=score),
                 narrow=accuracy_bars(comparison.summary, score_name=score, narrow=True),
-                caption=f"Test {score} of every arm: mean over {seeds} seed(s), 95 % interval (t), dots are seeds. {where}.",
+                caption=f"Test {score} of every arm: mean over {counted(seeds, 'seed')}, 95 % interval (t), dots are seeds. "
+                f"{where}.",
                 alt=f"Bars of test {score} for every arm, a panel for every reading.",
             ),
             *(TableBlock(sheet, caption=f"{sheet.title}. {where}.", strong=methods) for sheet in sheets),

@@ -12,6 +12,7 @@ from fieldshift.errors import UserError, reason_of
 from fieldshift.experiment.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
 from fieldshift.experiment.dataset import load_data, loading_from_plain
 from fieldshift.run_folder import read_config
+from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     from fieldshift.training import NetworkCard
@@ -67,8 +68,8 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
     dataset = load_data(spec, card.task, read, like=None if record is None else record.identity)
     if dataset.channels != card.channels:
         raise UserError(
-            f"The network of {run} reads {card.channels} channel(s), but {spec} has {dataset.channels}; give data with "
-            "the same."
+            f"The network of {run} reads {counted(card.channels, 'channel')}, but {spec} has {dataset.channels}; give data "
+            "with the same."
         )
     partly = any(getattr(loading, name) != getattr(kept, name) for name in LIMITS)
     notes += notes_on(run, card, record, dataset, own=own, partly=partly)
@@ -122,7 +123,7 @@ def notes_on(
         notes.append(f"{dataset.name} has changed since the training: {what}.")
     if dataset.left_out:
         notes.append(
-            f"{dataset.left_out:,} image(s) of {dataset.name} are in neither part of the training's split and are skipped."
+            f"{counted(dataset.left_out, 'image')} of {dataset.name} skipped, in neither part of the training's split."
         )
     trained_on = sum(record.identity.trained_on(dataset.identity.test.contents))
     if trained_on:

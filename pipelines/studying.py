@@ -20,6 +20,7 @@ from fieldshift.forms import Form, check_form
 from fieldshift.run_folder import is_finished
 from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe
+from fieldshift.wording import counted
 from pipelines.comparison import Comparison, ComparisonPlan, run_comparison
 from pipelines.field_records import record_on_trials
 from pipelines.fields import FieldResult, run_fields
@@ -248,7 +249,7 @@ def frames_stage(session: Session, study: PreparedStudy, found: StudyResult) -> 
         if plan.counts[form]
     ]
     words = "; ".join(f"{swept.arm} T = {', '.join(map(str, swept.counts))}" for swept in arms)
-    headline(session, "frames", f"{words}, {plan.frame_seeds} seed(s)")
+    headline(session, "frames", f"{words}, {counted(plan.frame_seeds, 'seed')}")
     return run_sweep(
         session.stage("frames", {**study.settings["frames"], **found.policy_part}),
         experiment,

@@ -74,10 +74,13 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "frames": (["train", "--frames", "0"], "--frames is 0"),
     "folder that is a file": (["train", "--out", "FILE"], "is a file; give a folder"),
     "folder of a run": (["train", "--out", "TAKEN"], "holds a run of another configuration (data is other there"),
-    "cores": (["train", "--cluster.workers", "4096", "--recipe.batch", "4096"], "4096 worker(s) need 4096 CPU cores"),
+    "cores": (
+        ["train", "--cluster.workers", "4096", "--recipe.batch", "4096"],
+        "Too few CPU cores for 4,096 workers",
+    ),
     "cores of trials": (
         ["study", "--cluster.trial_workers", "4096", "--recipe.batch", "4096", "--search.batch", "4096"],
-        "need 4096 CPU cores",
+        "Too few CPU cores for 4,096 workers",
     ),
     "address": (["train", "--cluster.workers", "1", "--cluster.address", "127.0.0.1:1"], "Nothing answers at"),
     "run": (["evaluate", "--run", "nothing"], "There is no folder nothing"),

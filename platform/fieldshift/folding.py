@@ -24,6 +24,7 @@ from fieldshift.networks.movement import Movement, Taps, row_counts
 from fieldshift.networks.temporal import temporal_kind
 from fieldshift.networks.video import VideoNetwork
 from fieldshift.tensor_cache import TensorCache, index, is_traced
+from fieldshift.wording import counted
 
 AnyPolicy = Policy | PlacedPolicy
 CACHE_BYTES = 512 * 2**20
@@ -140,8 +141,8 @@ def check_folds(policy: AnyPolicy) -> None:
     """Raises UserError for a policy without a folded form: one with fewer than 3 frames or with colour changes."""
     if policy.frames < 3:
         raise UserError(
-            f"The policy has {policy.frames} frame(s), but the folded form needs a frame to either side of the reference; "
-            "use 3 frames or more, or the form video."
+            f"The policy has {counted(policy.frames, 'frame')}, but the folded form needs a frame to either side of the "
+            "reference; use 3 frames or more, or the form video."
         )
     colours = sorted({step.op for each in policy.parts for edge in each.edges for step in edge.steps if step.is_colour})
     if colours:

@@ -15,11 +15,26 @@ from fieldshift.errors import UserError
 @pytest.mark.parametrize(
     ("cluster", "workers", "held", "wanted"),
     [
-        (ClusterConfig(), 3, Resources(2, 0), "3 worker(s) need 3 CPU cores, but the cluster has 2"),
-        (ClusterConfig(cpus_per_worker=4), 2, Resources(6, 0), "2 worker(s) need 8 CPU cores, but the cluster has 6"),
-        (ClusterConfig(gpus_per_worker=1), 2, Resources(8, 1), "2 worker(s) need 2 GPUs, but the cluster has 1"),
-        (ClusterConfig(gpus_per_worker=1), 1, Resources(8, 0), "1 worker(s) need 1 GPUs, but the cluster has 0"),
-        (ClusterConfig(), 2, Resources(8, 1), "2 worker(s) need 2 GPUs, but the cluster has 1"),
+        (ClusterConfig(), 3, Resources(2, 0), "Too few CPU cores for 3 workers: 3 needed, but the cluster has 2"),
+        (
+            ClusterConfig(cpus_per_worker=4),
+            2,
+            Resources(6, 0),
+            "CPU cores for 2 workers: 8 needed, but the cluster has 6",
+        ),
+        (
+            ClusterConfig(gpus_per_worker=1),
+            2,
+            Resources(8, 1),
+            "Too few GPUs for 2 workers: 2 needed, but the cluster has 1",
+        ),
+        (
+            ClusterConfig(gpus_per_worker=1),
+            1,
+            Resources(8, 0),
+            "Too few GPUs for 1 worker: 1 needed, but the cluster has 0",
+        ),
+        (ClusterConfig(), 2, Resources(8, 1), "Too few GPUs for 2 workers: 2 needed, but the cluster has 1"),
     ],
 )
 def test_more_than_the_cluster_has_is_refused_with_both_numbers(

@@ -66,7 +66,7 @@ def test_the_report_names_equal_and_almost_equal_samples(tmp_path: Path) -> None
     report = inspect_data(f"folder:{tmp_path / 'data'}")
     assert report.duplicates == ((str(first), str(test / "same.png")),)
     assert report.near == ((str(first), str(test / "anew.jpg")),)
-    assert any("look almost like one in train" in line for line in report.lines())
+    assert any("almost equal to one in train" in line for line in report.lines())
     assert load_dataset(f"folder:{tmp_path / 'data'}").record()["leaked"] == 1
 
 

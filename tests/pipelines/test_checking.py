@@ -37,7 +37,7 @@ def test_check_names_what_is_wrong_and_writes_nothing(pictures: Path, capsys: py
     shown = capsys.readouterr().out
     assert "47 train and 16 test samples" in shown
     assert "3.png" in shown
-    assert "1 test sample(s) are also in train" in shown
+    assert "1 test sample also in train" in shown
     assert main(["check", "--data", f"folder:{pictures}", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert len(found["problems"]) == len(found["duplicates"]) == 1
@@ -56,7 +56,7 @@ def test_init_writes_a_study_that_runs(
     settings = yaml.safe_load(text)
     assert settings["loading"] == {"size": [24, 30], "skip_unreadable": True}
     assert settings["recipe"]["batch"] <= 8  # 47 pictures make a few steps per pass
-    assert "1 test sample(s) are in train too" in text
+    assert "1 test sample also in train" in text
     assert main(words) == 2
     assert "--force" in capsys.readouterr().err
     here = ["--cluster.workers", "0", "--cluster.trials_at_once", "0", "--tracking.enabled", "false"]

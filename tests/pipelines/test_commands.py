@@ -203,14 +203,26 @@ MISTAKES = {
         ["search", "--cluster.workers", "2", "--search.batch", "63"],
         "cannot be shared equally by 2 workers",
     ),
-    "workers": (["train", "--cluster.workers", "4096", "--recipe.batch", "4096"], "4096 worker(s) need 4096 CPU cores"),
-    "search workers": (["search", "--cluster.workers", "4096", "--search.batch", "4096"], "need 4096 CPU cores"),
+    "workers": (
+        ["train", "--cluster.workers", "4096", "--recipe.batch", "4096"],
+        "Too few CPU cores for 4,096 workers",
+    ),
+    "search workers": (
+        ["search", "--cluster.workers", "4096", "--search.batch", "4096"],
+        "Too few CPU cores for 4,096 workers",
+    ),
     "trial workers": (
         ["compare", "--arms", "none", "--cluster.trial_workers", "4096", "--recipe.batch", "4096"],
-        "need 4096 CPU cores",
+        "Too few CPU cores for 4,096 workers",
     ),
-    "study workers": (["study", "--cluster.workers", "4096", "--search.batch", "4096"], "need 4096 CPU cores"),
-    "GPUs": (["train", "--cluster.workers", "64", "--cluster.gpus_per_worker", "1"], "64 worker(s) need 64"),
+    "study workers": (
+        ["study", "--cluster.workers", "4096", "--search.batch", "4096"],
+        "Too few CPU cores for 4,096 workers",
+    ),
+    "GPUs": (
+        ["train", "--cluster.workers", "64", "--cluster.gpus_per_worker", "1"],
+        "Too few GPUs for 64 workers: 64 needed",
+    ),
     "weights": (["train", "--network", "resnet18", "--architecture.weights", "DEFALT"], "Did you mean 'DEFAULT'"),
     "weights file": (["train", "--architecture.weights", "nowhere.pth"], "nowhere.pth"),
     "interleave": (["train", "--architecture.interleave", "true"], "has no interleave"),

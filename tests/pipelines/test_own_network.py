@@ -87,7 +87,7 @@ def test_a_detectors_backbone_reads_single_images(capsys: pytest.CaptureFixture[
 def test_other_networks_are_described_where_places_are_named(own: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["describe", "--size", "64", "--speed", "false", "--classes", "4"]
     assert main([*words, "--network", "densenet121", "--architecture.places", "features.transition?"]) == 0
-    assert "3 module(s) inserted" in capsys.readouterr().out
+    assert "3 modules inserted" in capsys.readouterr().out
     assert main([*words, "--network", own, "--architecture.places", "2"]) == 0
     assert "TSM before 2, 8 channels" in capsys.readouterr().out
     assert main([*words, "--network", "torch.nn:Identity", "--temporal", "none", "--frames", "1"]) == 2

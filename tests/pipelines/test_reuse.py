@@ -109,10 +109,10 @@ SITUATIONS = {
     "its own data by a link": Situation(data=linked),
     "its own data copied": Situation(data=copied),
     "a folder that grew": Situation(
-        change=lambda trained: trained.add(30), said="30 image(s) of folder:DATA are in neither part"
+        change=lambda trained: trained.add(30), said="30 images of folder:DATA skipped, in neither part"
     ),
     "a folder that grew, and workers": Situation(
-        change=lambda trained: trained.add(30), given=LoadingOverrides(workers=2), said="30 image(s) of folder:DATA"
+        change=lambda trained: trained.add(30), given=LoadingOverrides(workers=2), said="30 images of folder:DATA"
     ),
     "fewer to train": Situation(
         change=lambda trained: trained.path(tested=False).unlink(), said="has changed since the training: 1 gone"
@@ -133,7 +133,7 @@ SITUATIONS = {
         change=lambda trained: [path.rename(path.with_name(f"x{path.name}")) for path in trained.root.rglob("*.png")] and None,
         said="the training: 24 renamed",
     ),
-    "a tested image copied": Situation(change=copy_a_tested_image, said="1 image(s) of folder:DATA are in neither part"),
+    "a tested image copied": Situation(change=copy_a_tested_image, said="1 image of folder:DATA skipped, in neither part"),
     "a tested image copied over one trained on": Situation(
         change=copy_a_tested_image_over_one_trained_on, said="the training: 1 with another content"
     ),

@@ -14,6 +14,7 @@ from fieldshift.cluster.context import Metrics
 from fieldshift.cluster.storage import StorageLostError
 from fieldshift.errors import UserError, one_line
 from fieldshift.termination import is_terminated
+from fieldshift.wording import counted
 
 POLL_S = 0.25
 # A mailbox that died answers with an error at once; on a busy machine a living one may be slow.
@@ -125,7 +126,7 @@ class Resize:
 
     def words(self) -> str:
         """Describes the change, in one phrase."""
-        return f"continuing with {self.now} worker{'' if self.now == 1 else 's'} instead of {self.before}"
+        return f"continuing with {counted(self.now, 'worker')} instead of {self.before}"
 
 
 def start_mailbox() -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.errors import UserError
+from fieldshift.wording import counted
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def check_cores(cluster: ClusterConfig, workers: int, cores: float) -> None:
 
 def _too_many(workers: int, needed: float, what: str, there: float, field: str) -> UserError:
     return UserError(
-        f"{workers} worker(s) need {needed:g} {what}, but the cluster has {there:g};"
+        f"Too few {what} for {counted(workers, 'worker')}: {needed:,g} needed, but the cluster has {there:,g};"
         f" ask for fewer workers, lower {field}, or give the cluster.address of a bigger cluster."
     )
 

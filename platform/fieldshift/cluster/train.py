@@ -30,6 +30,7 @@ from fieldshift.cluster.storage import Storage, bring_all, place_of_ray
 from fieldshift.console import say
 from fieldshift.errors import RunFailedError, UserError, reason_of
 from fieldshift.termination import is_terminated, own_signals
+from fieldshift.wording import counted
 
 _STOPPED = "fieldshift: stopped"
 RESIZE_INTERVAL_S = 30.0
@@ -276,19 +277,19 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -
         times = 1 + cluster.max_failures
         if not failures and isinstance(error, ControllerError) and "WorkerGroupStartupTimeout" in kind_of(error):
             raise UserError(
-                f"{workers} worker(s) did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s), "
-                f"{counted(times)}; wait for other runs on the cluster to end, or allow more time."
+                f"{counted(workers, 'worker')} did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s), "
+                f"{counted(times, 'time')}; wait for other runs on the cluster to end, or allow more time."
             ) from error
         if not failures and isinstance(error, ControllerError) and "WorkerGroupStartupFailed" in kind_of(error):
             raise WorkersLostError(
-                f"The run's workers died {counted(times)} while they started (cluster.max_failures is "
+                f"The run's workers died {counted(times, 'time')} while they started (cluster.max_failures is "
                 f"{cluster.max_failures}); the same command with --resume resumes from the last checkpoint."
             ) from error
         losses: list[Loss] = ray.get(mailbox.losses.remote(), timeout=ANSWER_DEADLINE_S)
         if not failures and losses:
             raise WorkersLostError(
-                f"The run's workers were lost {counted(len(losses))} (cluster.max_failures is {cluster.max_failures}), at "
-                f"last: {losses[-1].words()}; the same command with --resume resumes from the last checkpoint."
+                f"The run's workers were lost {counted(len(losses), 'time')} (cluster.max_failures is {cluster.max_failures}), "
+                f"at last: {losses[-1].words()}; the same command with --resume resumes from the last checkpoint."
             ) from None
         if not failures:
             raise RunFailedError(
@@ -304,7 +305,3 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -
 def kind_of(error: Any) -> str:
     """The name of the class of a controller's own error."""
     return type(error.controller_failure).__name__
-
-
-def counted(times: int) -> str:
-    return f"{times} time{'' if times == 1 else 's'}"

@@ -12,6 +12,7 @@ from torch import Tensor
 from fieldshift.data.split import Split
 from fieldshift.errors import UserError
 from fieldshift.whole_file import write_whole
+from fieldshift.wording import counted
 
 
 def halves(split: Split, seed: int) -> tuple[Int64[Tensor, " first"], Int64[Tensor, " second"]]:
@@ -21,7 +22,9 @@ def halves(split: Split, seed: int) -> tuple[Int64[Tensor, " first"], Int64[Tens
     UserError when there are fewer than two samples.
     """
     if len(split) < 2:
-        raise UserError(f"A split of {len(split)} sample(s) cannot be halved; give at least 2 training samples.")
+        raise UserError(
+            f"A split of {counted(len(split), 'sample')} cannot be halved; give at least 2 training samples."
+        )
     return stratified(split.targets, 0.5, seed)
 
 

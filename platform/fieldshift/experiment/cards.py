@@ -14,6 +14,7 @@ from fieldshift.experiment.options import Experiment, check_folded
 from fieldshift.forms import Form
 from fieldshift.networks import is_foreign
 from fieldshift.training import arm_named
+from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
@@ -56,7 +57,7 @@ def training_step(dataset: DataSet, recipe: Recipe, workers: int) -> NormedBatch
     if steps < FEW_STEPS and steps * recipe.epochs < ENOUGH_STEPS:
         smaller = max(1, images // FEW_STEPS)
         say(
-            f"note: {images} training images in batches of {recipe.batch} make {steps} step(s) per epoch and "
+            f"note: {images} training images in batches of {recipe.batch} make {counted(steps, 'step')} per epoch and "
             f"{steps * recipe.epochs} in all, which is little to learn from; --recipe.batch {smaller} makes "
             f"{images // smaller} per epoch"
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from fieldshift.console import say
 from fieldshift.data import LoadingConfig
+from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet, Identity
@@ -40,6 +41,10 @@ def say_reading(dataset: DataSet) -> None:
         say(f"  note: {finding}")
     named = f"`fieldshift check --data {dataset.name}` names them."
     if dataset.skipped:
-        say(f"{dataset.skipped} file(s) or sample(s) of {dataset.name} cannot be used and are skipped; {named}")
+        say(
+            f"{counted(dataset.skipped, 'file or sample', 'files or samples')} of {dataset.name} skipped as unusable; {named}"
+        )
     if dataset.leaked:
-        say(f"{dataset.leaked} test image(s) of {dataset.name} are in train too, so scores will be too good; {named}")
+        say(
+            f"{counted(dataset.leaked, 'test image')} of {dataset.name} also in train, so scores will be too good; {named}"
+        )

@@ -13,6 +13,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.cards import STILL_ARMS, arm_card, without_auxiliary
 from fieldshift.experiment.options import Experiment
 from fieldshift.search import RULES, SearchConfig
+from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,7 +169,8 @@ def check_edges(search: SearchConfig, space: Space) -> None:
     incoming = space.inputs + space.nodes - 1
     if search.edges_per_node is not None and search.edges_per_node > incoming:
         raise UserError(
-            f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than {incoming} edge(s)."
+            f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than "
+            f"{counted(incoming, 'edge')}."
         )
 
 

@@ -22,6 +22,7 @@ from fieldshift.motions.registry import motion
 from fieldshift.motions.rendering import RenderPlan, render, render_plan, taps_of
 from fieldshift.motions.warp import check_fill, check_mode, warp_masks
 from fieldshift.whole_file import write_whole
+from fieldshift.wording import counted
 
 ROUNDING = 1e-3  # tolerance beyond [0, 1] for resizing and half precision
 _ANY_SIZE = (97, 131)
@@ -143,7 +144,8 @@ class Policy:
         """
         if self.frames < 3:
             raise UserError(
-                f"The policy has {self.frames} frame(s), but a frame with neighbours on both sides needs 3; use 3 or more."
+                f"The policy has {counted(self.frames, 'frame')}, but a frame with neighbours on both sides needs 3; "
+                "use 3 or more."
             )
         centred = self.centred
         paths, middle = centred._geometric(size).paths, centred.frames // 2

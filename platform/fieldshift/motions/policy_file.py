@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError, one_line
+from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     from fieldshift.motions.graph import Edge, Graph
@@ -209,7 +210,9 @@ def read_placed(document: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"The places of motion {number} are {_short(places)}, but must be names of modules.")
         graphs = _list(f"The groups of motion {number}", motion["groups"])
         if len(graphs) != groups:
-            raise UserError(f"Motion {number} has {len(graphs)} group(s), but groups is {groups}; give that many.")
+            raise UserError(
+                f"Motion {number} has {counted(len(graphs), 'group')}, but groups is {groups}; give that many."
+            )
         whole = [_keys(f"A group of motion {number}", graph, _GRAPH) for graph in graphs]
         motions.append((tuple(places), [_graph(graph, f" of motion {number}") for graph in whole]))
     return {"settings": _settings(document), "motions": motions, "found": _found(document)}

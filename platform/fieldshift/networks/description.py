@@ -12,6 +12,7 @@ from fieldshift.networks.folded import motions_counted
 from fieldshift.networks.insertion import Inserted, Placement
 from fieldshift.networks.shift import MovedChannels
 from fieldshift.networks.video import VideoNetwork
+from fieldshift.wording import counted
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -108,7 +109,8 @@ def describe_lines(network: VideoNetwork, size: tuple[int, int]) -> list[str]:
         f"{facts['fusion']}, {facts['classes']} classes",
         f"parameters {facts['parameters']:,}, of which temporal {facts['temporal_parameters']:,}",
         f"FLOPs per image {facts['flops_per_image'] / 1e9:.3f} G at {height} x {width} x {facts['channels']}, all frames",
-        f"temporal reach {facts['temporal_reach']} frame(s) {side}, {len(facts['inserted'])} module(s) inserted",
+        f"temporal reach {counted(facts['temporal_reach'], 'frame')} {side}, "
+        f"{counted(len(facts['inserted']), 'module')} inserted",
         *(
             f"  {entry['module']} {entry['place']}, {entry['channels']} channels, {entry['how']}"
             for entry in facts["inserted"]

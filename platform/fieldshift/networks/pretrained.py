@@ -14,6 +14,7 @@ from torchvision.models import get_model_weights, list_models
 
 from fieldshift.errors import UserError, reason_of, unknown_name
 from fieldshift.networks.names import SUFFIXES, check_weights_file, is_weights_file
+from fieldshift.wording import counted
 
 _NESTED = ("state_dict", "model", "network")  # keys under which training scripts store the weights
 _SECOND_HEADS = ("aux_classifier", "low_classifier")
@@ -174,8 +175,8 @@ def _adopt(
     if misfits:
         shown = ", ".join(misfits[:4]) + (f" and {len(misfits) - 4} more" if len(misfits) > 4 else "")
         raise UserError(
-            f"{len(misfits)} tensor(s) of '{source}' have another shape than the network's: {shown}; it was made for "
-            "another network or another ratio."
+            f"'{source}' has {counted(len(misfits), 'tensor')} of another shape than the network's: {shown}; it was made "
+            "for another network or another ratio."
         )
     if not matched:
         raise UserError(

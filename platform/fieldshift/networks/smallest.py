@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fieldshift.errors import UserError, reason_of
+from fieldshift.wording import counted
 
 LARGEST_SIDE = 512
 
@@ -34,8 +35,8 @@ def check_batch_and_size(
     for more in (2, 4, 8):
         if training and passes(network, (more * images * rows, channels, *size), training):
             raise UserError(
-                f"The network {name} cannot learn from {images} image(s) per step: one of its normalisations has a single "
-                f"value per channel; give --recipe.batch {more * images} or more{' per worker' if per_worker else ''}."
+                f"The network {name} cannot learn from {counted(images, 'image')} per step: one of its normalisations has a "
+                f"single value per channel; give --recipe.batch {more * images} or more{' per worker' if per_worker else ''}."
             )
     side = max(size)
     while side < LARGEST_SIDE:

@@ -13,6 +13,7 @@ from fieldshift.report.costs import DEVICE, WALL, clock, device_seconds, disagre
 from fieldshift.report.intervals import estimate
 from fieldshift.report.sheet import Sheet
 from fieldshift.report.verdict import p_words, percent, points_of
+from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     from fieldshift.folding import AnyPolicy
@@ -168,7 +169,7 @@ def policy_sheet(policy: AnyPolicy) -> Sheet:
     first = policy.parts[0]
     fill = first.fill if isinstance(first.fill, str) else ", ".join(f"{value:.3g}" for value in first.fill)
     title = (
-        f"Policy {policy.digest()[:12]}: {policy.frames} frame{'s' if policy.frames != 1 else ''}, "
+        f"Policy {policy.digest()[:12]}: {counted(policy.frames, 'frame')}, "
         f"reference {first.reference}, {'symmetric' if first.symmetric else 'signed'} distances, fill {fill}"
     )
     return Sheet(title=title, columns=("edge", "motion"), rows=tuple(rows), align=("left", "left"))

@@ -16,6 +16,7 @@ from fieldshift.motions.graph import operation
 from fieldshift.motions.matrices import REFERENCES
 from fieldshift.motions.registry import MOTIONS
 from fieldshift.motions.warp import FILLS
+from fieldshift.wording import counted
 
 MAGNITUDES = ("frozen", "learned", "grid")
 PER = ("network", "stage", "place")
@@ -191,7 +192,7 @@ def parse_space(text: str, file: str) -> Space:
     incoming = space.inputs + space.nodes - 1
     if "edges_per_node" in table and space.edges_per_node > incoming:
         raise UserError(
-            f"{file}: 'edges_per_node' is {space.edges_per_node}, but no node has more than {incoming} edge(s)."
+            f"{file}: 'edges_per_node' is {space.edges_per_node}, but no node has more than {counted(incoming, 'edge')}."
         )
     return space
 

@@ -16,6 +16,7 @@ from fieldshift.search.cell import RelaxedCell
 from fieldshift.search.folded_cell import FoldedCell
 from fieldshift.search.space import Space
 from fieldshift.training.frames import as_floats
+from fieldshift.wording import counted
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -108,7 +109,7 @@ def supernet_of(
         return FoldedSupernet(network, cell, normalise)
     if space.is_placed:
         raise UserError(
-            f"The space {space.name} has a motion for each {space.per} and {space.groups} group(s) of channels, but a "
+            f"The space {space.name} has a motion for each {space.per} and {counted(space.groups, 'group')} of channels, but a "
             "video has one motion for all; use the form folded, or another space."
         )
     return Supernet(network, RelaxedCell(space, frames, seed), normalise)

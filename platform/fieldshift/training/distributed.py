@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fieldshift.errors import UserError
+from fieldshift.wording import counted
 
 T = TypeVar("T")
 
@@ -87,5 +88,5 @@ def assert_equal_across_workers(tensor: Tensor, name: str) -> None:
     dist.all_reduce(differs)
     if differs.item() > 0:
         raise RuntimeError(
-            f"{name} differs between workers on {int(differs.item())} rank(s): the ranks are out of step."
+            f"{name} differs between workers on {counted(int(differs.item()), 'rank')}: the ranks are out of step."
         )

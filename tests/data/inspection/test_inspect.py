@@ -60,7 +60,7 @@ def test_everything_that_is_wrong_is_in_one_report(image_folder: Path, tmp_path:
     assert not report.is_clean
     text = "\n".join(report.lines())
     assert "0.png has 0 bytes; copy it again or delete it." in text
-    assert "1 test sample(s) are also in train" in text
+    assert "1 test sample also in train" in text
 
 
 def test_scenes_are_counted_in_pixels(scene_folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -39,5 +40,6 @@ def formats_of(path: str | Path) -> tuple[str, ...]:
 
 def without_ending(name: str) -> str:
     """A file's name without the ending of a picture; other dots are part of the name."""
-    found = Path(name)
-    return name[: -len(found.suffix)] if found.suffix.lower() in format_of_ending() else name
+    stem, _, ending = name.rpartition(".")  # a Path for each of a million files takes longer than their listing
+    is_named = bool(stem) and not stem.endswith(os.sep)
+    return stem if is_named and f".{ending.lower()}" in format_of_ending() else name

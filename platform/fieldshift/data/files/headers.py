@@ -18,6 +18,7 @@ from fieldshift.data.files.reading import Reader, open_image
 from fieldshift.data.problems import BadFileError, Findings, Problem
 from fieldshift.errors import UserError
 from fieldshift.tasks import Task
+from fieldshift.wording import counted
 
 PROBED = 256
 LARGEST_CROP = 224
@@ -42,7 +43,10 @@ def conversions(path: str, reader: Reader) -> tuple[Problem, ...]:
         if image.mode in ("L", "1") and (bits := depth_of(image)) < 8:
             notes.append(
                 Problem(
-                    "few bits", path, f"has {bits} bit(s) per pixel, scaled to 0 .. 255", "no action needed if intended"
+                    "few bits",
+                    path,
+                    f"has {counted(bits, 'bit')} per pixel, scaled to 0 .. 255",
+                    "no action needed if intended",
                 )
             )
         if image.has_transparency_data:

@@ -18,6 +18,7 @@ from fieldshift.data.files.class_files import ClassTable
 from fieldshift.data.files.mask_files import COLOUR, GREY_IN_RGB, StoredMask
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import UserError
+from fieldshift.wording import counted
 
 UNKNOWN_LABEL = 254
 MOST_CLASSES = 254
@@ -93,7 +94,7 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
     if COLOUR in seen:
         if colours is None:
             raise UserError(
-                f"The masks of {where} are RGB with {len(seen[COLOUR])} colour(s), and no file names the colours; "
+                f"The masks of {where} are RGB with {counted(len(seen[COLOUR]), 'colour')}, and no file names the colours; "
                 "write label_colors.txt with one line 'red green blue name' per class, or save class numbers."
             )
         pairs[COLOUR] = tuple(sorted(colours.items()))
@@ -111,8 +112,8 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
     if names is None:
         count = max((label for found in pairs.values() for _, label in found if label != IGNORE), default=-1) + 1
         if count < 2:
-            raise UserError(f"The masks of {where} hold {count} class(es), but must hold 2 to {MOST_CLASSES}: number them "
-                            f"from 0 ({IGNORE} is ignored).")  # fmt: skip
+            raise UserError(f"The masks of {where} hold {counted(count, 'class', 'classes')}, but must hold 2 to "
+                            f"{MOST_CLASSES}: number them from 0 ({IGNORE} is ignored).")  # fmt: skip
         names = scaled_names if len(scaled_names) == count else names_of(count)
     descriptions = [words.get(storage) or f"{storage}, {in_words(found, names)}" for storage, found in pairs.items()]
     return Decoding(MaskTable(tuple(pairs.items())), names, "; ".join(descriptions))

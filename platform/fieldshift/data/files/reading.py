@@ -140,7 +140,7 @@ def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: 
 def unknown_labels(path: str | Path, codes: list[int], storage: str) -> BadFileError:
     shown = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255})" if storage == COLOUR else str(code)
                       for code in [code for code in codes if code >= 0][:8])  # fmt: skip
-    return bad("unknown label", path, f"holds the label(s) {shown}, which no class has",
+    return bad("unknown label", path, f"holds labels that no class has: {shown}",
                f"name them in the class file, or use {IGNORE} for ignored pixels")  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fieldshift.data.problems import Problem
+from fieldshift.wording import counted
 
 SHOWN = 5
 FEW_CLASSES = 20
@@ -76,7 +77,7 @@ class DataReport:
         )
         lines = [
             f"data: {self.name}: {class_words(tuple(self.classes))}; {self.protocol}; {self.counts['train']} train and"
-            f" {self.counts['test']} test samples, {self.task}, {self.channels} channel(s)",
+            f" {self.counts['test']} test samples, {self.task}, {counted(self.channels, 'channel')}",
             f"height x width (images): {sizes}"
             + (f" and {len(self.sizes) - SHOWN} more" if len(self.sizes) > SHOWN else ""),
             f"mean {rounded(self.mean)}, std {rounded(self.std)}",
@@ -90,16 +91,16 @@ class DataReport:
         if self.looked_at[0] < self.looked_at[1]:
             lines.append(f"inspected {self.looked_at[0]} of {self.looked_at[1]} samples")
         if self.repeated:
-            lines.append(f"{self.repeated} train sample(s) repeat another one")
+            lines.append(f"{counted(self.repeated, 'train sample')} equal to another one")
         if self.duplicates:
             first = " = ".join(self.duplicates[0])
             lines.append(
-                f"{len(self.duplicates)} test sample(s) are also in train ({first}): remove them from one of the two"
+                f"{counted(len(self.duplicates), 'test sample')} also in train ({first}): remove the copies from one of the two"
             )
         if self.near:
             first = ", ".join(" ~ ".join(pair) for pair in self.near[:SHOWN])
             lines.append(
-                f"{len(self.near)} test sample(s) look almost like one in train; copies inflate scores ({first})"
+                f"{counted(len(self.near), 'test sample')} almost equal to one in train; copies inflate scores ({first})"
             )
         for title, entries in (("problem", self.problems), ("note", self.notes)):
             for kind, count in Counter(entry.kind for entry in entries).most_common():

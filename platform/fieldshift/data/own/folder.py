@@ -18,6 +18,7 @@ from fieldshift.data.own.folder_layout import EXAMPLE, FolderLayout, folder_layo
 from fieldshift.data.partition import stratified
 from fieldshift.data.problems import Findings
 from fieldshift.errors import UserError, nearest_name
+from fieldshift.wording import counted
 
 MASK_FILE = re.compile(r"(?P<stem>.+)[ _\-.](masks?|gt|groundtruth|seg|segmentation|labels?|annotations?)([ _\-]?\d+)?")
 
@@ -134,7 +135,9 @@ def split_apart(
     kept, held = stratified(torch.tensor(whole.targets, dtype=torch.int64), 1 - loading.test_share, seed)
     train, test = whole.kept(kept.tolist()), whole.kept(held.tolist())
     if not len(train) or not len(test):
-        raise UserError(f"{len(whole)} image(s) in {path} cannot be split {loading.test_share} to test; add images.")
+        raise UserError(
+            f"{counted(len(whole), 'image')} in {path} cannot be split {loading.test_share} to test; add images."
+        )
     unseen = [found[key].name for label, key in enumerate(keys) if label not in set(train.targets)]
     if unseen:
         raise UserError(f"The class '{unseen[0]}' in {path} has too few images to train and test on; add images to it.")
@@ -175,5 +178,7 @@ def filled_classes(found: Classes, root: Path, findings: Findings) -> list[str]:
                          "add images or delete the folder")  # fmt: skip
     keys = sorted((key for key in found if found[key].images), key=lambda key: found[key].name)
     if len(keys) < 2:
-        raise UserError(f"{root} has {len(keys)} class folder(s) with images, but must have 2 or more: {EXAMPLE}.")
+        raise UserError(
+            f"{root} has {counted(len(keys), 'class folder')} with images, but must have 2 or more: {EXAMPLE}."
+        )
     return keys

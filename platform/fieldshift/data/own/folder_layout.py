@@ -13,6 +13,7 @@ from fieldshift.data.files.listing import is_clutter, subfolders
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.problems import Findings
 from fieldshift.errors import UserError
+from fieldshift.wording import counted
 
 EXAMPLE = "PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg, or PATH/CLASS/*.jpg"
 TOP_ARE_CLASSES = "give --loading.classes_on_top true if the folders at the top are the classes"
@@ -97,7 +98,7 @@ def unwrapped(folder: Path, *, keep_parts: bool) -> Path:
 
 def note_loose(folder: Path, here: Peek, findings: Findings) -> None:
     if here.pictures and here.folders:
-        findings.note("not used", folder, f"holds {here.pictures} picture(s) beside its folders, in no class",
+        findings.note("not used", folder, f"holds {counted(here.pictures, 'picture')} beside its folders, in no class",
                       "move them into the folder of their class")  # fmt: skip
 
 

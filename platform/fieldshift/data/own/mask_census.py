@@ -147,7 +147,7 @@ def check_amounts(
     """Reports classes without pixels and parts that are mostly ignored; `named` is the file that names the classes."""
     absent = [name for label, name in enumerate(names) if not pixels["train"][label]]
     if absent and named is None:
-        findings.stop("empty-class", where, f"has no training mask with the number(s) {listed(absent)}",
+        findings.stop("empty-class", where, f"has no training mask of class number {listed(absent)}",
                       "number the classes from 0 without gaps, or name them in classes.txt")  # fmt: skip
     elif absent:
         findings.stop("empty-class", named, f"names {listed(absent)}, of which no training mask has a pixel",

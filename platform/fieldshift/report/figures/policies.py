@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fieldshift.report.figures.look import INK, MUTED, NORMAL, PAPER, RULE, SERIES, SMALL, WIDTH, new_figure
+from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -213,7 +214,7 @@ def _node(axes: Axes, x: float, node: int, policy: Policy, used: bool) -> None:
     if is_input:
         words.append("image")
     if is_output:
-        words.append(f"output\n{policy.frames} frame{'s' if policy.frames != 1 else ''}")
+        words.append(f"output\n{counted(policy.frames, 'frame')}")
     if words:
         text = "\n".join(words)
         axes.text(x, -NODE_RADIUS - 0.06, text, ha="center", va="top", fontsize=SMALL, color=MUTED, linespacing=1.15)
