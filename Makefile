@@ -21,7 +21,7 @@ study: setup
 	$(BIN)/fieldshift study --out runs/study --resume
 
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(JOBS)
 
 # The lowest versions that pyproject.toml allows, in an environment of their own; the tools are the newest ones.
 test-oldest:
@@ -29,7 +29,7 @@ test-oldest:
 	$(PYTHON) .ci/lower_bounds.py > .venv-oldest/lower-bounds.txt
 	@echo "installing into .venv-oldest (some minutes and about 6 GB the first time)"
 	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/lower-bounds.txt -e ".[dev]"
-	.venv-oldest/bin/python -m pytest -n $(JOBS) --dist loadgroup -m "not cluster" -W default
+	.venv-oldest/bin/python -m pytest -n $(JOBS) -m "not cluster" -W default
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -32,17 +32,39 @@ from typing import Any
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.progress import progress_awaited
 
 AWAITED = pytest.StashKey[contextlib.ExitStack]()
 
 
+# Made once by a process: all files whose tests use it stay in one.
+SHARED = "small_study"
+ON_RAY = "_on_ray.py"
+
+
+class FilesTogether(LoadScopeScheduling):
+    """Gives a process whole files, as their tests share what they trained; those with Ray clusters all go to one.
+
+    A scheduler of our own, because groups of pytest-xdist 3.8 are not seen by pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file.endswith(ON_RAY):
+            return ON_RAY
+        return SHARED if SHARED in (self.config.rootpath / file).read_text() else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
+    config.option.loadscopereorder = False  # the clusters of tests/cluster take longest, so they come first
+    return FilesTogether(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several processes a file's tests stay in one, as they share what they trained, and so do all Ray clusters."""
     for item in items:
-        group = "cluster" if item.get_closest_marker("cluster") else item.location[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+        assert item.location[0].endswith(ON_RAY) == bool(item.get_closest_marker("cluster")), item
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:

@@ -20,7 +20,7 @@ from fieldshift.errors import UserError
             ClusterConfig(cpus_per_worker=4),
             2,
             Resources(6, 0),
-            "CPU cores for 2 workers: 8 needed, but the cluster has 6",
+            "Too few CPU cores for 2 workers: 8 needed, but the cluster has 6",
         ),
         (
             ClusterConfig(gpus_per_worker=1),
@@ -128,10 +128,12 @@ def test_what_does_not_fit_is_refused_without_starting_a_cluster(monkeypatch: py
     monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("a check starts no cluster"))
     cores = os.cpu_count() or 1
     check_fits(ClusterConfig(gpus_per_worker=0), cores)
-    with pytest.raises(UserError, match=rf"^{cores + 1} worker\(s\) need {cores + 1} CPU cores, but .* has {cores};"):
+    with pytest.raises(
+        UserError, match=f"^Too few CPU cores for {cores + 1} workers: {cores + 1} needed, but .* has {cores};"
+    ):
         check_fits(ClusterConfig(gpus_per_worker=0), cores + 1)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(UserError, match=r"^1 worker\(s\) need 1 GPUs, but the cluster has 0;"):
+    with pytest.raises(UserError, match="^Too few GPUs for 1 worker: 1 needed, but the cluster has 0;"):
         check_fits(ClusterConfig(gpus_per_worker=1), 1)
     check_fits(ClusterConfig(gpus_per_worker=0), 0)
 

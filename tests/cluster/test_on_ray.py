@@ -90,9 +90,9 @@ def test_more_than_the_cluster_has_is_said_before_anything_starts(ray_cluster: N
     def never(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
         return {}
 
-    with pytest.raises(UserError, match=r"1000 worker\(s\) need 1000 CPU cores, but the cluster has"):
+    with pytest.raises(UserError, match=r"Too few CPU cores for 1,000 workers: 1,000 needed, but the cluster has"):
         run_workers(never, {}, cluster=ClusterConfig(workers=1000), name="never", storage=tmp_path)
-    with pytest.raises(UserError, match=r"GPUs, but the cluster has 0"):
+    with pytest.raises(UserError, match="GPUs for 1 worker: 1 needed, but the cluster has 0"):
         run_workers(never, {}, cluster=ClusterConfig(workers=1, gpus_per_worker=1), name="never", storage=tmp_path)
 
 
@@ -107,5 +107,5 @@ def test_an_elastic_run_starts_with_the_workers_that_there_is_room_for(ray_clust
     asked = ClusterConfig(workers=cores + 1, min_workers=1, start_timeout_s=3600)
     found = run_workers(count, {}, cluster=asked, name="elastic", storage=tmp_path)
     assert found == {"world": cores}
-    with pytest.raises(UserError, match=rf"{cores + 1} worker\(s\) need {cores + 1} CPU cores"):
+    with pytest.raises(UserError, match=f"Too few CPU cores for {cores + 1} workers: {cores + 1} needed"):
         run_workers(count, {}, cluster=ClusterConfig(workers=cores + 1), name="fixed", storage=tmp_path)

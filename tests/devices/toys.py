@@ -92,9 +92,12 @@ def motions_are_searched_in_one_frame(
 ) -> tuple[list[float], str, dict[str, int]]:
     data, objective = data_of("classification"), objective_for("classification", 2)
     config = SearchConfig(epochs=2, frames=3, channels_last=False, **{"batch": 8, **settings})
-    space = load_space("affine-place")
-    if learned:
-        space = space.with_changes(magnitudes="learned", grid={})
+    magnitudes = (
+        {"magnitudes": "learned", "grid": {}} if learned else {"grid": {"translate_x": (0.3,), "rotate": (30.0,)}}
+    )
+    space = load_space("affine-place").with_changes(
+        candidates=(("identity",), ("translate_x",), ("rotate",)), **magnitudes
+    )
     normalise = FramePlan(policy=None, mean=data.mean, std=data.std).normalise
     of_a_pass: list[dict[str, int]] = []
 

@@ -196,7 +196,7 @@ def with_graph(**changes: object) -> dict[str, Any]:
     [
         ({**document(), "groups": 0}, "groups is 0, but must be a whole number of at least 1"),
         ({**document(), "groups": True}, "groups is True"),
-        ({**document(), "groups": 3}, r"Motion 0 has 2 group\(s\), but groups is 3"),
+        ({**document(), "groups": 3}, r"Motion 0 has 2 groups, but groups is 3"),
         ({**document(), "motions": {}}, "motions is {}, but must be a list"),
         ({**document(), "motions": []}, "has no motions"),
         ({**document(), "motions": [3]}, "Motion 0 is 3, but must be an object"),
@@ -208,7 +208,7 @@ def with_graph(**changes: object) -> dict[str, Any]:
         (with_motion(places=[""]), "must be names of modules"),
         (with_motion(places="layer1"), "The places of motion 0 is 'layer1', but must be a list"),
         (with_motion(places=["layer2.0.conv1"]), "'layer2.0.conv1' has two motions"),
-        (with_motion(groups=[]), r"Motion 0 has 0 group\(s\)"),
+        (with_motion(groups=[]), r"Motion 0 has 0 groups"),
         (with_motion(weight=1), "Motion 0 has unknown keys 'weight'"),
         (with_graph(nodes=9), "nodes?"),
         (with_graph(edges=3), "edges of motion 1 is 3, but must be a list"),

@@ -201,8 +201,8 @@ def built(policy: Policy | PlacedPolicy, name: str | nn.Module = "tiny-resnet", 
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: built(moved(frames=3).with_frames(2)), r"has 2 frame\(s\), but the folded form needs"),
-        (lambda: built(placed().with_frames(1)), r"has 1 frame\(s\), but the folded form needs"),
+        (lambda: built(moved(frames=3).with_frames(2)), r"has 2 frames, but the folded form needs"),
+        (lambda: built(placed().with_frames(1)), r"has 1 frame, but the folded form needs"),
         (lambda: built(Policy.single("solarize", 0.5, frames=3)), r"changes colours \(solarize\), but the folded form"),
         (lambda: built(moved(), nn.Conv2d(3, 5, 1)), "No residual block of a known family in Conv2d"),
         (lambda: built(moved(), places="stage9.*"), r"places='stage9\.\*' matches no module"),

@@ -60,7 +60,7 @@ def test_a_single_value_a_channel() -> None:
     check(Sized(pooled=True), images=2)
     check(Sized(pooled=True), images=1, rows=3)  # frames are rows too
     check(Sized(pooled=True), images=1, training=False)
-    with pytest.raises(UserError, match=r"cannot learn from 1 image\(s\) per step.* give --recipe.batch 2 or more"):
+    with pytest.raises(UserError, match=r"cannot learn from 1 image per step.* give --recipe.batch 2 or more"):
         check(Sized(pooled=True), images=1)
 
 

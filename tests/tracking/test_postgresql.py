@@ -27,7 +27,6 @@ pytestmark = [
     pytest.mark.skipif(
         not (PROGRAMS / "initdb").exists(), reason="PostgreSQL is not installed (apt-get install postgresql)"
     ),
-    pytest.mark.xdist_group("postgresql"),
 ]
 
 
