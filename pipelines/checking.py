@@ -18,7 +18,7 @@ from fieldshift.run_folder import check_writable
 from fieldshift.tasks import check_task
 from fieldshift.whole_file import write_whole
 from fieldshift.wording import counted
-from pipelines.study_plan import STUDY_ARMS
+from pipelines.study_plan import STUDY_ARMS, STUDY_FRAMES, STUDY_STEPS
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
@@ -107,7 +107,8 @@ def init(
         if problem.kind in ACCEPTABLE:
             raise MeaninglessDataError(problem)
 
-    from pipelines.suggesting import size_for, study_seconds, suggest, videos_a_second
+    from pipelines.estimating import Workload, images_per_second, roughly
+    from pipelines.suggesting import size_for, suggest, video_card
 
     skips = loading.skip_unreadable or any(problem.kind not in ACCEPTABLE for problem in report.problems)
     loading = replace(loading, skip_unreadable=skips)
@@ -117,7 +118,7 @@ def init(
         loading = replace(loading, size=size_for(dataset))
         dataset = load_data(data, report.task, loading)
     chosen = suggest(dataset, network)
-    speed = videos_a_second(dataset, chosen)
+    speed = images_per_second(dataset, video_card(dataset, chosen.network, chosen.frames), chosen.batch)
     text = study_yaml(data, report, dataset, loading, chosen)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
@@ -125,21 +126,20 @@ def init(
         say(f"{len(dataset.test)} test images are few: one of them is {100 / len(dataset.test):.1f} points.")
     say()
     whole, short = (
-        study_seconds(dataset, chosen, speed, arms, seeds)
+        Workload(
+            arms=arms, seeds=seeds, searches=seeds, frames=chosen.frames, epochs=chosen.epochs,
+            search_epochs=chosen.search_epochs, counts={"video": STUDY_FRAMES, "folded": STUDY_STEPS},
+            trials_at_once=chosen.trials_at_once,
+        ).seconds(len(dataset.train), speed)
         for arms, seeds in ((STUDY_ARMS, SUGGESTED_SEEDS), (FEW_ARMS, 1))
-    )
+    )  # fmt: skip
     rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
     say(
-        f"{chosen.network} learns from {rate} videos a second here: this study takes about {long(whole)}; with "
-        f"--arms {' '.join(FEW_ARMS)} --seeds 1 about {long(short)}."
+        f"{chosen.network} learns from {rate} videos per second here: this study takes about {roughly(whole)}; with "
+        f"--arms {' '.join(FEW_ARMS)} --seeds 1 about {roughly(short)}."
     )
     say(f"settings are in {path}; read them, then: fieldshift study --config {path}")
     return path
-
-
-def long(seconds: float) -> str:
-    minutes = max(1, round(seconds / 60))
-    return f"{seconds / 3600:.1f} hours" if minutes > 90 else "a minute" if minutes == 1 else f"{minutes} minutes"
 
 
 def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: LoadingConfig, chosen: Suggestion) -> str:

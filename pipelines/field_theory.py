@@ -19,6 +19,7 @@ from fieldshift.receptive_field.fitting import fits, fitting_note, last_fitting
 from fieldshift.receptive_field.theory import gates_note, unknown_note
 from fieldshift.run_folder import open_run_folder
 from fieldshift.tasks import TASKS
+from fieldshift.wording import counted
 from pipelines.describing import AskedNetwork, build_network
 from pipelines.fields import FieldResult
 
@@ -92,7 +93,7 @@ def network_theory(
     if policy is not None:
         if asked.frames not in (1, policy.frames):
             lengths.append(
-                f"the policy was made with {policy.frames} frames and is used with {asked.frames}: its steps differ"
+                f"the policy was made with {counted(policy.frames, 'frame')} and is used with {asked.frames}: its steps differ"
             )
             policy = policy.with_frames(asked.frames)
         temporal = "tsm" if asked.temporal == "none" else asked.temporal

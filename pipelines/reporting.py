@@ -81,7 +81,8 @@ def write_study_report(session: Session, study: PreparedStudy, found: StudyResul
                 "data": f"{experiment.data} (digest {dataset.digest}): {len(dataset.train):,} training and "
                 f"{len(dataset.test):,} test images, {dataset.size[0]} x {dataset.size[1]} px",
                 "protocol": dataset.protocol,
-                "network": f"{experiment.network}, temporal module {experiment.temporal}, {experiment.frames} frames",
+                "network": f"{experiment.network}, temporal module {experiment.temporal}, "
+                f"{counted(experiment.frames, 'frame')}",
                 "recipe": f"{recipe.epochs} epochs, batch {recipe.batch}, {recipe.optimizer} at "
                 f"{recipe.learning_rate:g}, {recipe.schedule}, weight decay {recipe.weight_decay:g}",
                 "seeds": ", ".join(str(seed) for seed in seeds),

@@ -22,6 +22,7 @@ from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe
 from fieldshift.wording import counted
 from pipelines.comparison import Comparison, ComparisonPlan, run_comparison
+from pipelines.estimating import estimated_seconds, roughly
 from pipelines.field_records import record_on_trials
 from pipelines.fields import FieldResult, run_fields
 from pipelines.policies import FOLDER, SEARCHES, ArmPolicies, record_of, run_searches, search_cluster
@@ -168,6 +169,8 @@ def run_stages(session: Session, study: PreparedStudy) -> StudyResult:
     """Runs the stages asked for, or takes finished ones from the folder; prints, records and returns their results."""
     started = time.perf_counter()
     stages, cluster = study.plan.stages, study.experiment.cluster
+    if cluster.address is None and not session.resume:
+        say(f"estimated time: {roughly(estimated_seconds(study))}, from the speed of a training step here")
     with placed(cluster, on_ray=needs_ray(session, stages, cluster)):
         found = search_stage(session, study)
         if "compare" in stages:
@@ -233,7 +236,11 @@ def search_stage(session: Session, study: PreparedStudy) -> StudyResult:
 def comparison_stage(session: Session, study: PreparedStudy, found: StudyResult) -> Comparison:
     """Compares the arms that can be built."""
     plan = replace(study.plan.comparison, arms=study.arms)
-    headline(session, "compare", f"{len(plan.arms)} arms, {len(plan.seeds)} seeds, {' and '.join(plan.readings)}")
+    headline(
+        session,
+        "compare",
+        f"{counted(len(plan.arms), 'arm')}, {counted(len(plan.seeds), 'seed')}, {' and '.join(plan.readings)}",
+    )
     stage = session.stage("compare", {**study.settings["compare"], **found.policy_part})
     policies, searches = ArmPolicies.searched(found.searches, plan.seeds), record_of(found.searches)
     return run_comparison(stage, study.experiment, study.dataset, plan, policies, study.space, searches)

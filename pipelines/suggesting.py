@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
 import torch
 from torch import nn
 
-from fieldshift.cluster import ClusterConfig
 from fieldshift.data import DataSet
-from fieldshift.experiment.placement import best_device
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.networks.config import SMALL_SIDE
-from fieldshift.training import NetworkCard, Recipe, arm_named, network_card, objective_for, train_network
-from pipelines.study_plan import STUDY_FRAMES, STUDY_STEPS
+from fieldshift.training import NetworkCard, arm_named, network_card
 
 SMALLEST_BATCH, LARGEST_BATCH = 4, 256
 USED_MEMORY = 0.4  # share of the free memory that activations may take
@@ -116,6 +112,7 @@ def free_memory() -> int:
 
 
 def video_card(dataset: DataSet, network: str, frames: int) -> NetworkCard:
+    """The network of a video of replicated frames, which costs as much as one of moved frames."""
     return network_card(
         dataset,
         dataset.name,
@@ -125,45 +122,6 @@ def video_card(dataset: DataSet, network: str, frames: int) -> NetworkCard:
         policy=Policy.replicate(frames),
         architecture=NetworkConfig(),
     )
-
-
-def videos_a_second(dataset: DataSet, chosen: Suggestion) -> float:
-    """Videos per second of one training trial here, measured in the second of two passes over one batch."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(ClusterConfig().cpus_per_worker)
-    try:
-        trained = train_network(
-            (card := video_card(dataset, chosen.network, chosen.frames)).build(pretrained=False),
-            dataset.train.subset(torch.arange(min(len(dataset.train), chosen.batch))),
-            plan=card.plan(),
-            recipe=Recipe(epochs=2, batch=chosen.batch),
-            objective=objective_for(dataset.task, len(dataset.classes), dataset.ignore_index),
-            seed=0,
-            device=best_device(),
-        )
-    finally:
-        torch.set_num_threads(threads)
-    return trained.history[-1]["images_per_second"]
-
-
-def study_seconds(dataset: DataSet, chosen: Suggestion, speed: float, arms: Sequence[str], seeds: int) -> float:
-    """About how long a study takes that trains `speed` videos a second: searches, comparison and sweep, not evaluation.
-
-    A video arm learns from every image once per pass; an arm of one frame spends as much at equal compute, and a T-th at
-    equal epochs. A search per seed and form passes once over either half, and its motions cost about as much as its network.
-    """
-    a_pass = len(dataset.train) / speed
-    videos = seeds * sum(1.0 if arm_named(name).is_video else 1 + 1 / chosen.frames for name in arms)
-    searches = 0.0
-    forms = {arm_named(name).form for name in arms if arm_named(name).needs_policy}
-    if "video" in forms:
-        videos += sum(count / chosen.frames for count in STUDY_FRAMES if count != chosen.frames)
-        searches += seeds
-    if "folded" in forms:
-        videos += sum(count != chosen.frames for count in STUDY_STEPS)
-        searches += seeds / chosen.frames
-    passes = videos * chosen.epochs + searches * 2 * chosen.search_epochs
-    return a_pass * passes / chosen.trials_at_once
 
 
 def activation_bytes(dataset: DataSet, network: str, frames: int) -> int:

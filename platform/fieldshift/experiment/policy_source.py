@@ -12,6 +12,7 @@ from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.motions import policy_file as policy_document
 from fieldshift.training import arm_named
+from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     from fieldshift.folding import AnyPolicy
@@ -84,8 +85,8 @@ def say_other_length(policy: AnyPolicy | None, frames: int) -> None:
     """Prints a line where a policy is used with another number of frames than it was found with."""
     if policy is not None and policy.frames != frames:
         say(
-            f"The policy was made with {policy.frames} frames and is used with {frames}: the farthest frame moves as far, the "
-            f"ones between differ; --frames {policy.frames} uses it as it is."
+            f"The policy was made with {counted(policy.frames, 'frame')} and is used with {frames}: the farthest frame "
+            f"moves as far, the ones between differ; --frames {policy.frames} uses it as it is."
         )
 
 

@@ -105,7 +105,7 @@ def describe_lines(network: VideoNetwork, size: tuple[int, int]) -> list[str]:
     height, width = size
     side = "to either side" if facts["sees_later_frames"] else "back"
     lines = [
-        f"{facts['name']} ({facts['task']}), temporal {facts['temporal']}, {facts['frames']} frames, "
+        f"{facts['name']} ({facts['task']}), temporal {facts['temporal']}, {counted(facts['frames'], 'frame')}, "
         f"{facts['fusion']}, {facts['classes']} classes",
         f"parameters {facts['parameters']:,}, of which temporal {facts['temporal_parameters']:,}",
         f"FLOPs per image {facts['flops_per_image'] / 1e9:.3f} G at {height} x {width} x {facts['channels']}, all frames",

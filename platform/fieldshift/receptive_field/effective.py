@@ -30,6 +30,7 @@ from fieldshift.receptive_field.passages import check_motions, motions_at_places
 from fieldshift.receptive_field.reshaped import Reshaped, reshaped
 from fieldshift.receptive_field.theory import LayerField, feature_extractor, gates_note, theory
 from fieldshift.receptive_field.unit_gradient import UnitGradient, frozen
+from fieldshift.wording import counted
 
 _CHUNK_PIXELS = 8 * 224 * 224  # pixels in memory at once: about 1 GB for a ResNet-50
 
@@ -145,10 +146,12 @@ def _checked(network: nn.Module, images: Tensor, policy: Policy | None) -> tuple
         raise UserError("There are no images to measure the receptive field on; give at least one, 50 are usual.")
     frames = video_frames(network)
     if policy is not None and frames != policy.frames:
-        reads = "single images" if frames is None else f"{frames} frames"
-        raise UserError(f"The policy makes {policy.frames} frames, but the network reads {reads}; give both the same.")
+        reads = "single images" if frames is None else counted(frames, "frame")
+        raise UserError(
+            f"The policy makes {counted(policy.frames, 'frame')}, but the network reads {reads}; give both the same."
+        )
     if policy is None and frames is not None and frames > 1:
-        raise UserError(f"The network reads {frames} frames; give the policy that makes them of an image.")
+        raise UserError(f"The network reads {counted(frames, 'frame')}; give the policy that makes them of an image.")
     return images, frames or 1
 
 

@@ -27,6 +27,7 @@ from fieldshift.receptive_field.measures import ellipse_of
 from fieldshift.receptive_field.passages import Boxes, Mask, check_motions, moved_region, policy_in
 from fieldshift.receptive_field.spans import Numbers
 from fieldshift.receptive_field.theory import LayerField, feature_extractor, theory
+from fieldshift.wording import counted
 
 _SAMPLES = 500_000
 _WEIGHTLESS = 1e-9
@@ -209,7 +210,9 @@ def _frames_seen(field: LayerField, frames: int) -> list[tuple[int, int]]:
         return [field.frames_seen[0]] * frames
     if len(field.frames_seen) != frames:
         reads = max(last for _, last in field.frames_seen) + 1
-        raise UserError(f"The policy makes {frames} frames, but the network reads {reads}; give both the same.")
+        raise UserError(
+            f"The policy makes {counted(frames, 'frame')}, but the network reads {reads}; give both the same."
+        )
     return list(field.frames_seen)
 
 

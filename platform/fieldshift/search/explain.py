@@ -7,6 +7,7 @@ from typing import Any
 
 from fieldshift.folding import AnyPolicy
 from fieldshift.search.rules import RULES
+from fieldshift.wording import counted
 
 MEASURES = {"loss": "loss added by removal", "score": "score lost by removal"}
 
@@ -18,7 +19,7 @@ def explain(policy: AnyPolicy) -> list[str]:
     """
     found = policy.found
     lines = [
-        f"Policy {policy.digest()}: {policy.frames} frames, {policy.parts[0].reference} frame unchanged.",
+        f"Policy {policy.digest()}: {counted(policy.frames, 'frame')}, {policy.parts[0].reference} frame unchanged.",
         *policy.describe(),
     ]
     if not any(part.edges for part in policy.parts):

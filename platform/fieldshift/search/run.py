@@ -26,6 +26,7 @@ from fieldshift.training import distributed
 from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
 from fieldshift.training.objectives import Objective
 from fieldshift.training.recipe import Recipe
+from fieldshift.wording import counted
 
 POLICY_FILE, STATE_FILE, HALVES_FILE = "policy.json", "search.pt", "halves.json"
 DEFAULT_FRAMES = 3
@@ -78,7 +79,8 @@ class SearchRun:
         folded = network.form == "folded"
         if not folded and network.frames != frames:
             raise UserError(
-                f"The network reads {network.frames} frames, but the search uses {frames}; give both the same number."
+                f"The network reads {counted(network.frames, 'frame')}, but the search uses {frames}; give "
+                "both the same number."
             )
         used = limited(dataset.train.targets, config.subset or None, seed)
         train = dataset.train.subset(used) if config.subset else dataset.train

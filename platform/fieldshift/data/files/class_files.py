@@ -15,6 +15,7 @@ from pathlib import Path
 from fieldshift.data.files.folder_names import name_key
 from fieldshift.data.files.listing import text_lines
 from fieldshift.errors import UserError
+from fieldshift.wording import counted
 
 CLASS_FILES = ("classes.txt", "labels.txt", "class_names.txt", "classes.csv", "labels.csv", "class_dict.csv",
                "labelmap.txt", "label_colors.txt", "label_colours.txt", "colormap.txt")  # fmt: skip
@@ -67,7 +68,9 @@ def read_class_file(path: Path) -> ClassTable:
     else:
         table = numbered(path, *rows)
     if not 2 <= len(table.names) <= MOST_NAMES:
-        raise UserError(f"{path} names {len(table.names)} classes, but must name 2 to {MOST_NAMES}.")
+        raise UserError(
+            f"{path} names {counted(len(table.names), 'class', 'classes')}, but must name 2 to {MOST_NAMES}."
+        )
     return table
 
 
