@@ -35,6 +35,8 @@ from fieldshift.wording import counted
 _STOPPED = "fieldshift: stopped"
 RESIZE_INTERVAL_S = 30.0
 """Seconds between two looks for room for more workers."""
+LOOK_INTERVAL_S = 0.5
+"""Seconds between two looks at the workers: with Ray's 2, a run ends as long after its function, and learns as late of a death."""
 
 WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
 
@@ -186,7 +188,10 @@ def fit(
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )
-    deadline = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(cluster.start_timeout_s)}
+    times = {
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(cluster.start_timeout_s),
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": str(LOOK_INTERVAL_S),
+    }
 
     def tell(change: Loss | Resize) -> None:
         if isinstance(change, Resize):
@@ -195,7 +200,7 @@ def fit(
             retry = f"retry {change.number} of {cluster.max_failures}"
             say(f"  {change.words()}; resuming from the last checkpoint ({retry})")
 
-    with Listener(mailbox, on_report, tell), environment(deadline), own_signals():
+    with Listener(mailbox, on_report, tell), environment(times), own_signals():
         value = _outcome(trainer, mailbox, workers, cluster)
     if value == _STOPPED:
         raise RunStoppedError
