@@ -2,12 +2,12 @@
 
     python benchmarks/ray_overhead.py [--full]
 
-tiny-resnet on the built-in digits, one thread, one worker on a local cluster, beside a process without Ray. Both are new at every
-repetition and take turns; the seconds are those that the training itself counts. Rates are those after the first epoch, which
-has a row of its own: it includes the costs of a new process, and beside a worker Ray is still starting others. A start is a run
-of a function that returns at once, beside Ray's own TorchTrainer with such a function. Checkpoint and report are timed within
-the worker, against the epochs that they belong to. Aims: the loop in a worker at least 0.97 times as fast, a start at most 1.3
-times Ray's, checkpoint and report at most 2 % of an epoch.
+tiny-resnet on the built-in digits, one thread, one worker on a local cluster, beside a process without Ray. Both are new at
+every repetition and take turns; the seconds are those that the training itself counts. Rates are those after the first epoch,
+which has a row of its own: it includes the costs of a new process, and beside a worker Ray is still starting others. A start is
+a run of a function that returns at once, beside Ray's own TorchTrainer with such a function. Checkpoint and report are timed
+within the worker, against the epochs that they belong to. Aims: the loop in a worker at least 0.97 times as fast, a start at
+most 1.3 times Ray's, checkpoint and report at most 2 % of an epoch.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _STOPPED = "fieldshift: stopped"
 RESIZE_INTERVAL_S = 30.0
 """Seconds between two looks for room for more workers."""
 LOOK_INTERVAL_S = 0.5
-"""Seconds between two looks at the workers: with Ray's 2, a run ends as long after its function, and learns as late of a death."""
+"""Seconds between two looks at the workers; with Ray's 2, a run ends up to 2 s after its function."""
 
 WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
 
