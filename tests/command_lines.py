@@ -113,7 +113,7 @@ def guarded(folder: Path) -> Iterator[dict[str, str]]:
         mock.patch("fieldshift.motions.policy.Policy.from_json", begins),
         mock.patch("fieldshift.cluster.connect.has_ray", return_value=True),
         mock.patch("fieldshift.experiment.placement.has_ray", return_value=True),
-        mock.patch("fieldshift.cluster.connect._start", begins),
+        mock.patch("fieldshift.cluster.connect._session", begins),
         mock.patch("fieldshift.cluster.connect.connect", begins),
         mock.patch("subprocess.Popen", begins),
         mock.patch.object(socket, "create_connection", refused),

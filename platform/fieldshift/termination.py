@@ -6,9 +6,10 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 AGAIN_S = 5.0
 """A signal that follows the first within this time is the same one: `timeout`, shells and kernels send it twice."""
@@ -20,6 +21,9 @@ class Termination:
 
     received: bool = False
     at: float = 0.0
+
+    def receive(self) -> None:
+        self.received, self.at = True, time.monotonic()
 
 
 _current: list[Termination] = []
@@ -40,10 +44,9 @@ def terminate_like_interrupt() -> Iterator[Termination]:
         return
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if termination.received and now - termination.at < AGAIN_S:
+        if termination.received and time.monotonic() - termination.at < AGAIN_S:
             return
-        termination.received, termination.at = True, now
+        termination.receive()
         raise KeyboardInterrupt
 
     taken = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is not signal.SIG_IGN]
@@ -67,7 +70,7 @@ def is_terminated() -> bool:
 def own_signals() -> Iterator[None]:
     """Restores this process's signal handlers after the block, in which a library may put its own in their place.
 
-    A SIGTERM that a library took without ending the block raises KeyboardInterrupt at its end.
+    A SIGTERM that a library took raises KeyboardInterrupt: at the end of the block, or at once where its handler exits.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -75,9 +78,48 @@ def own_signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
+    except SystemExit as exit_:
+        if exit_.code != signal.SIGTERM:
+            raise
+        for termination in _current:
+            termination.receive()
     finally:
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
     if is_terminated():
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def signals_deferred() -> Iterator[None]:
+    """Within the block SIGINT, SIGTERM and SIGHUP wait for its end; one that comes again after AGAIN_S does not.
+
+    For short work that must not be left half done. Outside the main thread, where no signals arrive, the block changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    waiting: list[tuple[int, float]] = []
+    is_over = False
+
+    def wait(number: int, frame: FrameType | None) -> None:
+        if is_over or (waiting and time.monotonic() - waiting[0][1] > AGAIN_S):
+            before[number](number, frame)
+        else:
+            waiting.append((number, time.monotonic()))
+
+    try:
+        for taken in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            handler = signal.getsignal(taken)
+            if callable(handler):
+                before[taken] = handler
+                signal.signal(taken, wait)
+        yield
+    finally:
+        is_over = True
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+    for number, _ in waiting:
+        signal.raise_signal(number)

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from fieldshift.cluster import ClusterConfig, check_fits, connect
-from fieldshift.cluster.connect import _import_path, environment
+from fieldshift.cluster.local_cluster import _import_path
 from fieldshift.cluster.resources import Resources, local_device, preflight, worker_gpus
+from fieldshift.cluster.variables import environment
 from fieldshift.errors import UserError
 
 

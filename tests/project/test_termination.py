@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from fieldshift import cli
-from fieldshift.termination import own_signals, terminate_like_interrupt
+from fieldshift.termination import own_signals, signals_deferred, terminate_like_interrupt
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP])
@@ -121,3 +121,43 @@ def test_a_command_that_ends_well_after_sigterm_still_says_so(monkeypatch: pytes
 
     monkeypatch.setattr(cli, "dispatch", swallowing)
     assert cli.main(["ui"]) == 143
+
+
+def test_an_exit_that_a_library_makes_of_sigterm_is_an_interrupt() -> None:
+    def library(number: int, _frame: object) -> None:
+        raise SystemExit(number)
+
+    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt() as termination, own_signals():
+        signal.signal(signal.SIGTERM, library)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert termination.received
+    with pytest.raises(SystemExit), terminate_like_interrupt() as termination, own_signals():
+        raise SystemExit(1)
+    assert not termination.received
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_deferred_signals_wait_for_the_end_of_the_work(number: int, request: pytest.FixtureRequest) -> None:
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
+    done = []
+    with terminate_like_interrupt():
+        before = signal.getsignal(number)
+        with pytest.raises(KeyboardInterrupt), signals_deferred():
+            os.kill(os.getpid(), number)
+            done.append(True)
+        assert done == [True]
+        assert signal.getsignal(number) == before
+
+
+def test_a_person_who_asks_again_does_not_wait(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
+    monkeypatch.setattr("fieldshift.termination.AGAIN_S", 0.0)
+    done = []
+    with pytest.raises(KeyboardInterrupt), signals_deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("first")
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("second")
+    assert done == ["first"]

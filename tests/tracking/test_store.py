@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
 import socket
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fieldshift.termination import terminate_like_interrupt
 from fieldshift.tracking import Store, TrackingConfig, open_store
 from fieldshift.tracking.abandoned import close_abandoned
+from fieldshift.tracking.store import WholeCalls, client_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -103,3 +107,27 @@ def test_runs_of_a_process_that_died_are_closed_as_killed(tmp_path: Path) -> Non
 
 def open_without_closing(folder: str) -> None:
     open_store(TrackingConfig(), Path(folder)).run("e", "lost", key="lost").log_metrics({"x": 1.0}, step=1)
+
+
+def test_a_signal_does_not_interrupt_a_call_to_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted transaction would keep the database locked for the calls that close the run."""
+    store = open_store(TrackingConfig(), tmp_path)
+    run = store.run("signals", "run")
+    database = client_for(store.uri)._client
+    log_batch = database.log_batch
+
+    def interrupted(*arguments: object, **named: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        log_batch(*arguments, **named)
+
+    monkeypatch.setattr(database, "log_batch", interrupted)
+    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt():
+        run.log_metrics({"loss": 1.0}, step=1)
+    monkeypatch.undo()
+    run.close("KILLED")
+    found = client_for(store.uri).get_run(run.id)
+    assert found.data.metrics == {"loss": 1.0}
+    assert found.info.status == "KILLED"
+    assert not isinstance(
+        client_for("http://127.0.0.1:9"), WholeCalls
+    )  # of a server, an interrupted call leaves nothing

@@ -5,24 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
+from fieldshift.cluster.local_cluster import local_cluster
 from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.cluster.resources import Resources, local_device, preflight, resources, this_machine
 from fieldshift.cluster.storage import given_storage, shown, try_storage
+from fieldshift.cluster.variables import environment
 from fieldshift.errors import MissingFeatureError, UserError, one_line
-from fieldshift.ports import free_port
 from fieldshift.termination import own_signals
 
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
-
-STARTS = 5
 
 # Read by Ray in the driver and, through the local cluster's first process, in every worker.
 _QUIET = {
@@ -81,13 +77,9 @@ def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Itera
         yield resources()
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
-    with environment({name: value for name, value in (_QUIET | NICENESS).items() if name not in os.environ}):
-        with own_signals():
-            _start(cluster, modules)
-        try:
-            yield resources()
-        finally:
-            ray.shutdown()
+    quiet = {name: value for name, value in (_QUIET | NICENESS).items() if name not in os.environ}
+    with environment(quiet), _session(cluster, modules):
+        yield resources()
 
 
 def check_fits(cluster: ClusterConfig, workers: int) -> None:
@@ -117,18 +109,28 @@ def check_fits(cluster: ClusterConfig, workers: int) -> None:
         preflight(cluster, workers, held)
 
 
-def _start(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> None:
+@contextlib.contextmanager
+def _session(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> Iterator[None]:
+    import ray
+
     check_reach(cluster, 0)
     inherited = os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if inherited and cluster.address is None:
-        _join(f"RAY_ADDRESS {inherited}", runtime_env={"env_vars": _QUIET | {"RAY_ADDRESS": inherited}}, **quiet)
+    if cluster.address is None and not inherited:
+        with local_cluster(_reason, **quiet):
+            yield
         return
-    if cluster.address is not None:
-        travelling: dict[str, Any] = {"env_vars": dict(_QUIET), "py_modules": list(modules)}
-        _join(f"cluster.address {cluster.address}", address=cluster.address, runtime_env=travelling, **quiet)
-        return
-    _start_local(**quiet)
+    try:
+        with own_signals():
+            if cluster.address is None:
+                travelling: dict[str, Any] = {"env_vars": _QUIET | {"RAY_ADDRESS": inherited}}
+                _join(f"RAY_ADDRESS {inherited}", runtime_env=travelling, **quiet)
+            else:
+                travelling = {"env_vars": dict(_QUIET), "py_modules": list(modules)}
+                _join(f"cluster.address {cluster.address}", address=cluster.address, runtime_env=travelling, **quiet)
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _join(place: str, **settings: Any) -> None:
@@ -140,57 +142,6 @@ def _join(place: str, **settings: Any) -> None:
         raise UserError(f"No Ray cluster answers at {place}: {_reason(error)}") from error
 
 
-@dataclass
-class _Forks:
-    """Whether processes that this one starts now get a process group each."""
-
-    apart: bool = False
-    watched: bool = False
-
-    def leave(self) -> None:
-        if self.apart:
-            os.setpgid(0, 0)
-
-    @contextlib.contextmanager
-    def in_own_groups(self) -> Iterator[None]:
-        if not self.watched:
-            os.register_at_fork(after_in_child=self.leave)
-            self.watched = True
-        self.apart = True
-        try:
-            yield
-        finally:
-            self.apart = False
-
-
-_forks = _Forks()
-
-
-def _start_local(**quiet: Any) -> None:
-    """Starts a local cluster, again where a busy machine exceeds the half minute that Ray allows.
-
-    Its processes do not belong to the group of this one: a signal to the group (`timeout`, a shell's `kill %1`) would end them
-    before the run is closed, and Ray then ends this process at once.
-    """
-    import ray
-
-    for attempt in range(1, STARTS + 1):
-        port = free_port()
-        # The state API of trials queries this dashboard, not one that an older cluster left on the machine.
-        inherited = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{port}", "PYTHONPATH": _import_path()}
-        try:
-            with environment(inherited), _forks.in_own_groups():
-                ray.init(address="local", include_dashboard=True, dashboard_port=port, **quiet)
-        except Exception as error:
-            ray.shutdown()
-            if "timed out" not in str(error) or attempt == STARTS:
-                raise UserError(
-                    f"The local Ray cluster did not start: {_reason(error)}. Try again with fewer workers, or without workers."
-                ) from error
-        else:
-            return
-
-
 def _reason(error: Exception) -> str:
     text = one_line(error)
     if "auth" in text.lower():
@@ -198,29 +149,3 @@ def _reason(error: Exception) -> str:
     if text.startswith("Failed to connect") and "RAY_AUTH_TOKEN" not in os.environ:
         text += f"; if it requires a token, {TOKEN_ADVICE}"
     return text[:300]
-
-
-def _import_path() -> str:
-    """PYTHONPATH that lets local workers import this process's packages from outside its Python installation."""
-    own = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
-    outside = [
-        entry
-        for entry in sys.path
-        if entry and Path(entry).is_dir() and not own & {Path(entry).resolve(), *Path(entry).resolve().parents}
-    ]
-    return os.pathsep.join(dict.fromkeys([*outside, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))
-
-
-@contextlib.contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Sets environment variables for the block."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
-from fieldshift.cluster.connect import connect, environment
+from fieldshift.cluster.connect import connect
 from fieldshift.cluster.context import Metrics, RunStoppedError, WorkerContext
 from fieldshift.cluster.reports import (
     ANSWER_DEADLINE_S,
@@ -27,6 +27,7 @@ from fieldshift.cluster.reports import (
 from fieldshift.cluster.resources import local_device, preflight, resources, worker_gpus
 from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.storage import Storage, bring_all, place_of_ray
+from fieldshift.cluster.variables import environment
 from fieldshift.console import say
 from fieldshift.errors import RunFailedError, UserError, reason_of
 from fieldshift.termination import is_terminated, own_signals

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
-from fieldshift.cluster.connect import environment
 from fieldshift.cluster.context import Metrics, WorkerContext
 from fieldshift.cluster.reports import describe_failure
 from fieldshift.cluster.resources import Resources, worker_gpus
 from fieldshift.cluster.storage import Storage, StorageLostError
 from fieldshift.cluster.train import WorkerFunction, fit
 from fieldshift.cluster.trials import OnDone, OnTrialReport, Trial, TrialResult
+from fieldshift.cluster.variables import environment
 from fieldshift.console import say
 from fieldshift.termination import own_signals
 

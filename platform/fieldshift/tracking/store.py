@@ -22,6 +22,7 @@ from filelock import FileLock
 from fieldshift.errors import UserError, one_line
 from fieldshift.paths import obstacle
 from fieldshift.ports import refusal
+from fieldshift.termination import signals_deferred
 from fieldshift.tracking.abandoned import PARENT_TAG, PROCESS_TAG, close_abandoned, last_sign, this_process
 from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address, sqlite_file
 from fieldshift.tracking.config import TrackingConfig
@@ -305,8 +306,27 @@ def quiet_mlflow() -> None:
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)(\.|$)")
 
 
+class WholeCalls:
+    """A client whose calls signals do not interrupt: a transaction left open would lock the database for this process, too."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._client, name)
+        if not callable(value):
+            return value
+
+        @functools.wraps(value)
+        def whole(*arguments: Any, **named: Any) -> Any:
+            with signals_deferred():
+                return value(*arguments, **named)
+
+        return whole
+
+
 def client_for(uri: str) -> Any:
-    """The MLflow client of this process for a store."""
+    """The MLflow client of this process for a store; a signal waits for the end of a call to a database."""
     quiet_mlflow()
     return _client(uri)
 
@@ -316,7 +336,8 @@ def _client(uri: str) -> Any:
     from mlflow import MlflowClient
 
     quiet_mlflow()
-    return MlflowClient(tracking_uri=uri)
+    client = MlflowClient(tracking_uri=uri)
+    return client if urlsplit(uri).scheme in {"http", "https", "databricks"} else WholeCalls(client)
 
 
 def knock(uri: str) -> None:

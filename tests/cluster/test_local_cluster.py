@@ -1,0 +1,65 @@
+"""A cluster of this machine's own leaves no process, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from fieldshift.cluster.local_cluster import local_cluster
+from fieldshift.termination import terminate_like_interrupt
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes of a stand-in for Ray that leaves them behind, as Ray does where it had to kill its node manager."""
+    found: list[subprocess.Popen[bytes]] = []
+
+    def init(**_settings: object) -> None:
+        found.append(subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]))
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr("fieldshift.cluster.local_cluster.ENDING_S", 0.1)
+    yield found
+    for process in found:
+        process.kill()
+        process.wait()
+
+
+def test_what_the_cluster_leaves_is_ended_and_other_processes_stay(started: list[subprocess.Popen[bytes]]) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as other:
+        with local_cluster(str), subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as later:
+            assert started[0].poll() is None
+            assert later.poll() is None
+            later.kill()
+        assert started[0].wait(timeout=30) is not None
+        assert other.poll() is None
+        other.kill()
+
+
+def test_sigterm_during_the_start_ends_what_was_started(
+    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's `init` puts a handler of its own in place, which exits with the number of the signal."""
+    start = ray.init
+
+    def exits(number: int, _frame: object) -> None:
+        raise SystemExit(number)
+
+    def init(**settings: object) -> None:
+        signal.signal(signal.SIGTERM, exits)
+        start(**settings)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(KeyboardInterrupt), terminate_like_interrupt() as termination, local_cluster(str):
+        pass
+    assert termination.received
+    assert started[0].wait(timeout=30) is not None
