@@ -19,7 +19,7 @@ from fieldshift.termination import own_signals
 
 STARTS = 5
 ENDING_S = 3.0
-"""Seconds for Ray's processes to end by themselves: on a busy machine Ray kills its node manager, which would end the others."""
+"""Seconds for Ray's processes to end: on a busy machine Ray kills its node manager, which would have ended the others."""
 
 
 @contextlib.contextmanager
