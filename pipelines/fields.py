@@ -15,6 +15,7 @@ from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
+from fieldshift.tracking.store import check_store
 from pipelines.describing import AskedNetwork
 from pipelines.options import check_network_name
 
@@ -145,6 +146,7 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
         raise UserError("--runs names a folder twice; give each once.")
     layer, at = one_layer(layers), one_unit(unit)
     check_folder(out, "compare-fields", {}, resume)
+    check_store(tracking)
 
     from pipelines.field_maps import FieldSettings, measure_fields
     from pipelines.field_subjects import subjects_of

@@ -32,15 +32,16 @@ def sync(*, run: list[str] | None = None, uri: str | None = None) -> int:
 sync.positional = "run"  # type: ignore[attr-defined]
 
 
-def ui(*, run: str = "runs/study", host: str = "127.0.0.1", port: int = 5000) -> int:
-    """Opens MLflow's pages on the store of a run folder until Ctrl-C, or prints their links for a tracking server.
+def ui(*, run: str = "runs/study", host: str = "127.0.0.1", port: int = 5000, browser: bool = True) -> int:
+    """Opens MLflow's pages on the store of a run folder until Ctrl-C, or those of a tracking server, and prints their links.
 
     Args:
         run: run folder (with its SQLite store), or the address of a store or of a server.
         host: address that the pages are served on; keep it local.
         port: its port.
+        browser: open the first page in a browser, at a terminal with a display.
     """
     from fieldshift.tracking.server import serve
 
-    serve(run, host=host, port=port)
+    serve(run, host=host, port=port, browser=browser)
     return 0

@@ -181,11 +181,12 @@ def test_fields_lie_side_by_side_with_their_numbers(look: Any, small_study: Path
     result = read_result(small_study / "receptive-field")
     names = [*result["sheet"], *result["lengths"]]
     page = look("fields")
-    page.page.set_viewport_size({"width": 1440, "height": 900})
     sizes = page.pictures(len(names))
     assert page.clicks == 0
-    page.wait_until_whole("img[src*='get-artifact']", len(names))
-    page.page.screenshot(path=str(kept(tmp_path, "fields_without_scrolling.png")))
+    for width in (1440, 1100):
+        page.page.set_viewport_size({"width": width, "height": 900})
+        page.wait_until_whole("img[src*='get-artifact']", len(names))
+        page.page.screenshot(path=str(kept(tmp_path, f"fields_without_scrolling-{width}.png")))
     page.page.set_viewport_size({"width": 1700, "height": 2400})
     assert len(set(sizes)) == 1
     assert min(sizes[0]) >= 40

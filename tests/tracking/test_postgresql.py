@@ -1,4 +1,4 @@
-"""A store in PostgreSQL with its artifacts in a folder; the server is Debian's, started for these tests."""
+"""A store in PostgreSQL with its artifacts in a folder; the server is Debian's or that on the path, started for these tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from fieldshift.tracking import TrackingConfig, open_store, replay
 from fieldshift.tracking.spool import Spool
 from fieldshift.tracking.store import check_store, client_for
 
-PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=Path("/usr/bin"), key=lambda path: path.parent.name)
+ON_PATH = Path(shutil.which("initdb") or "/usr/bin/initdb").resolve().parent
+PROGRAMS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=ON_PATH, key=lambda path: float(path.parent.name))
 PASSWORD = "a word for these tests"
 
 pytestmark = [

@@ -13,19 +13,26 @@ import pytest
 
 from fieldshift.errors import UserError
 from fieldshift.tracking import TrackingConfig, open_store
-from fieldshift.tracking.store import check_store
+from fieldshift.tracking.spool import Spool
+from fieldshift.tracking.store import Store, check_store
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+INVALID_HOST = "403-Invalid-Host-header-possible-DNS-rebinding-attack-detected"
+"""The answer of MLflow's server to a host name that it does not allow."""
+
+
 class Answers(BaseHTTPRequestHandler):
-    """A server that is no MLflow: answers with the status that the path names."""
+    """A server that is no MLflow: answers with the status that the path names, and the words after it."""
 
     def answer(self) -> None:
-        self.send_response(int(self.path.split("/")[1]))
-        self.send_header("Content-Length", "2")
+        status, _, words = self.path.split("/")[1].partition("-")
+        body = words.replace("-", " ") or "no"
+        self.send_response(int(status))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(b"no")
+        self.wfile.write(body.encode())
 
     do_GET = do_POST = answer  # noqa: N815
 
@@ -47,7 +54,8 @@ def server() -> Iterator[str]:
     ("path", "said"),
     [
         ("401", "refused the log-in: set MLFLOW_TRACKING_USERNAME"),
-        ("403", "refused the log-in"),
+        ("403", "does not permit this: ask for the right"),
+        (INVALID_HOST, "refuses the host name of its address: start it with --allowed-hosts"),
         ("404", "is no MLflow server"),
         ("501", "is no MLflow server"),
         ("200", "is no MLflow server"),
@@ -56,6 +64,15 @@ def server() -> Iterator[str]:
 def test_a_server_that_will_never_take_it_ends_the_command(server: str, path: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_store(TrackingConfig(uri=f"{server}/{path}"))
+
+
+def test_a_right_that_is_missing_is_told_with_the_first_run_and_never_waited_for(server: str, tmp_path: Path) -> None:
+    store = Store(uri=f"{server}/403", folder=tmp_path)
+    with pytest.raises(UserError, match="does not permit this"):
+        store.run("experiment", "run", key="run")
+    assert not (tmp_path / "tracking-spool").exists()
+    store.run("experiment", "part", key="part", parent_id="parent").close()  # a right that ends later ends no training
+    assert Spool(tmp_path).waiting() == 2
 
 
 def test_a_folder_for_artifacts_that_cannot_be_written_is_named(

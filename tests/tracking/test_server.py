@@ -147,6 +147,41 @@ def test_ctrl_c_ends_the_pages_with_its_own_status(tmp_path: Path, monkeypatch: 
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize(
+    ("terminal", "display", "words", "opened"),
+    [(True, True, (), 1), (True, False, (), 0), (False, True, (), 0), (True, True, ("--browser", "false"), 0)],
+)
+def test_the_first_page_opens_for_a_person_with_a_display_and_a_line_is_said_before_the_server_starts(
+    terminal: bool, display: bool, words: tuple[str, ...], opened: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    store = open_store(TrackingConfig(), tmp_path)
+    run = store.run("mine", "study", tags={RUN_TAG: "abcd"})
+    run.tag_experiment(
+        dict(View(key=f"fieldshift-abcd-{n}-v", name=f"v{n}", runs="", order="a").tag(1) for n in (1, 2))
+    )
+    said, pages = [], []
+
+    @contextlib.contextmanager
+    def served(*_: object, **__: object) -> Iterator[Pages]:
+        said.extend(capsys.readouterr().out.splitlines())
+        yield Pages("http://here", store.uri)
+
+    monkeypatch.setattr("fieldshift.tracking.server.serving", served)
+    monkeypatch.setattr("webbrowser.open", pages.append)
+    monkeypatch.setattr("signal.pause", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    for name in ("WAYLAND_DISPLAY", "BROWSER", "DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    if display:
+        monkeypatch.setenv("DISPLAY", ":0")
+    assert main(["ui", "--run", str(tmp_path), "--port", "0", *words]) == 130
+    assert said == [f"Starting MLflow's pages on {tmp_path}, which takes some seconds ..."]
+    links = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "viewStateShareKey" in line]
+    assert len(links) == 2
+    assert pages == links[:opened]
+
+
 def test_a_server_has_its_pages_already_and_only_their_links_are_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

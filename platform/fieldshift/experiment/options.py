@@ -14,6 +14,7 @@ from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unkno
 from fieldshift.networks.names import check_temporal_folds
 from fieldshift.tasks import TASKS
 from fieldshift.tracking import TrackingConfig
+from fieldshift.tracking.store import check_store
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
@@ -71,8 +72,9 @@ class Experiment:
         check_data_name(self.data, self.loading, self.loading.root)
 
     def checked_dataset(self) -> "DataSet":
-        """Checks every name and number, then loads the data and prints how they were read. Raises UserError."""
+        """Checks every name and number and the store, then loads the data and prints how they were read. Raises UserError."""
         self.check_names()
+        check_store(self.tracking)
         dataset = self.load()
         say_reading(dataset)
         if self.network not in known_networks(dataset.task) and not is_foreign(self.network, dataset.task):

@@ -26,7 +26,7 @@ from fieldshift.run_folder import NOT_HASHED, RunFolder, check_semantics, open_r
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
 from fieldshift.tracking.spool import Spool
-from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG, check_store
+from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG
 from fieldshift.tracking.system import measured
 from fieldshift.tracking.views import View
 from fieldshift.whole_file import write_whole
@@ -191,7 +191,6 @@ def open_session(
 
     Raises UserError where the run is resumed but its data have changed, and where another process has the folder in use.
     """
-    check_store(destination.tracking)
     folder = open_run_folder(destination.out, command, config, destination.resume)
     with locked(folder.path):
         keep_record(folder, dataset)

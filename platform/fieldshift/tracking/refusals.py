@@ -32,6 +32,13 @@ def lasting_reason(error: BaseException, uri: str) -> str | None:
         return (
             "has the schema of another version of MLflow: migrate it with `mlflow db upgrade`, or install that version"
         )
+    if "Invalid Host header" in text:
+        return "refuses the host name of its address: start it with --allowed-hosts, or give an address that it allows"
+    if uri.startswith("http") and _status(error, text) == 403:
+        return (
+            "does not permit this: ask for the right to write to the experiment, or set MLFLOW_TRACKING_USERNAME and"
+            " MLFLOW_TRACKING_PASSWORD of a user who has it"
+        )
     if _status(error, text) in {401, 403} or re.search(
         r"authentication failed|no password supplied", text, re.IGNORECASE
     ):

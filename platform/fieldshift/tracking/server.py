@@ -12,7 +12,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+import webbrowser
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,22 +76,40 @@ class Pages:
     uri: str
 
 
-def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> None:
+def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000, browser: bool = True) -> None:
     """Serves MLflow's pages for a store until Ctrl-C and prints their addresses once the server answers; see `serving`.
 
-    For the address of a server, which has its pages already, only prints them.
+    For the address of a server, which has its pages already, only prints them. browser: open the first address where a person
+    sits at a terminal with a display.
     """
     if is_served(where):
         check_address(str(where), "run", "give a run folder or the address of a store")
         reach(str(where))
-        for line in welcome(where, Pages(str(where).rstrip("/"), str(where)), f"The pages of {where}:"):
-            print(line, flush=True)
+        first = f"The pages of {where}:"
+        show(welcome(where, Pages(str(where).rstrip("/"), str(where)), first), browser=browser)
         return
+    _refuse_taken(host, port)
+    if "://" not in str(where):
+        find_store(where)
+    print(f"Starting MLflow's pages on {where}, which takes some seconds ...", flush=True)
     with serving(where, host=host, port=port) as pages:
-        for line in welcome(where, pages):
-            print(line, flush=True)
+        show(welcome(where, pages), browser=browser)
         while True:
             signal.pause()
+
+
+def show(lines: Sequence[str], *, browser: bool) -> None:
+    """Prints the lines of `welcome`, and opens the first address in a browser if one is asked for and can be seen."""
+    for line in lines:
+        print(line, flush=True)
+    if browser and sys.stdout.isatty() and _has_display():
+        first = next(line for line in lines[1:] if "://" in line)
+        webbrowser.open(first.strip().partition(" ")[0])
+
+
+def _has_display() -> bool:
+    """Whether a browser has a display to open on, or the user has named one in BROWSER."""
+    return sys.platform in {"darwin", "win32"} or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")))
 
 
 def is_served(where: str | Path) -> bool:

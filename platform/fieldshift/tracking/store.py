@@ -64,6 +64,8 @@ class Store:
     ) -> Run:
         """Finds the run with `key` in the experiment, or creates it, so that a retried trial continues its run.
 
+        Raises UserError where the store will never take a run without a parent, the first of a command.
+
         Args:
             experiment: Name of the experiment; created if needed.
             name: Name of the run in MLflow's tables; None keeps the name of an existing run.
@@ -93,6 +95,8 @@ class Store:
             run_id, is_new = self.find_or_create(**birth)
             return TrackedRun(run_id, client_for(self.uri), spool, is_new=is_new)
         except Exception as error:
+            if parent_id is None:
+                refuse_lasting(error, self.uri)
             spool.server_is_down(error)
             return TrackedRun(spool.open_run(birth), None, spool)
 

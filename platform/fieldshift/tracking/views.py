@@ -17,10 +17,10 @@ TAG = "mlflow.sharedViewState."
 LONGEST = 5000
 """Maximum length of an experiment's tag in MLflow's SQL stores."""
 
-SHOWN_PICTURE, PICTURE_BORDER, PICTURE_TITLE, CHART_EDGE = 160, 22, 44, 130
+SHOWN_PICTURE, PICTURE_BORDER, PICTURE_TITLE, CHART_EDGE = 120, 22, 44, 130
 """Pixels of the longer side of a picture in an image grid, and what MLflow adds to its width, its height, and the grid."""
-NARROW_CHART = 560
-"""Pixels for the pictures of a chart over the whole row, in a window of 1200 pixels without the table of runs."""
+NARROW_CHART = 490
+"""Pixels for the pictures of a chart over the whole row, in a window of 1100 pixels without the table of runs."""
 
 Chart = dict[str, Any]
 
