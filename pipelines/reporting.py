@@ -157,11 +157,13 @@ def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Blo
         blocks += [
             FigureBlock(
                 policy_graph(found.policy),
+                narrow=policy_graph(found.policy, narrow=True),
                 caption="The policy as a graph: inputs are the image itself, a node is the mean of its incoming edges.",
                 alt="Graph of the searched policy with a motion on every edge.",
             ),
             FigureBlock(
                 frame_strip(found.policy, as_floats(pictures), labels),
+                narrow=frame_strip(found.policy, as_floats(pictures), labels, narrow=True),
                 caption="Training images as videos under the policy; hatched: outside of the moved image.",
                 alt="Rows of frames: each image moved by the policy.",
             ),

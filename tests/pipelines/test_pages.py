@@ -99,10 +99,11 @@ def test_the_report_fits_the_screen_and_its_letters_can_be_read(
         box = block.bounding_box()
         assert box["x"] + box["width"] <= width
         assert block.evaluate("each => each.scrollWidth <= each.clientWidth")
-    shrunk = "[...document.querySelectorAll('.on-narrow > img, .on-wide > img')].filter(each => each.checkVisibility())"
-    # A figure of 200 dots per inch at its natural size has the letters of its points.
-    for shown, natural in page.evaluate(f"{shrunk}.map(each => [each.width, each.naturalWidth])"):
-        assert shown / 96 >= 0.9 * natural / 200
+    # A figure has the letters of its points at its natural size: an image of 200 dots per inch, a drawing of 72.
+    sizes = """[...document.querySelectorAll("figure img, figure svg.drawing")].filter(one => one.checkVisibility()).map(one =>
+        [one.getBoundingClientRect().width / 96, one.tagName === "IMG" ? one.naturalWidth / 200 : one.viewBox.baseVal.width / 72])"""
+    for shown, natural in page.evaluate(sizes):
+        assert shown >= 0.9 * natural
     page.screenshot(path=str(kept(tmp_path, f"report-{width}-{scheme}.png")), full_page=True)
     page.close()
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fieldshift.report.figures.look import INK, MUTED, NORMAL, PAPER, RULE, SERIES, SMALL, WIDTH, new_figure
+from fieldshift.report.figures.look import INK, MUTED, NARROW, NORMAL, PAPER, RULE, SERIES, SMALL, WIDTH, new_figure
 from fieldshift.wording import counted
 
 if TYPE_CHECKING:
@@ -24,21 +24,29 @@ if TYPE_CHECKING:
 
 NODE_RADIUS = 0.17  # inches
 RISE = 0.50  # inches per node that an arc spans
-LINE = 0.14  # inches, one line of a label
+LINE, LETTER = 0.14, 0.075  # inches, one line of a label, and about the width of a letter
 KEY_LINE = 0.18  # inches, one line of the key under a graph
 MOST_TALL_LABELS = 6  # labels of several lines; with more of them, arcs have letters and a key is below
 
 
-def policy_graph(policy: Policy) -> Figure:
+def policy_graph(policy: Policy, *, narrow: bool = False) -> Figure:
     """The policy as a directed graph: images on the left, the output on the right, edges labelled with their motions.
 
     Nodes are on one line and edges are arcs above it, longer ones higher, so that labels do not overlap. Magnitudes are
-    those of the outer frames, in the motion's own unit; edges that the output does not depend on are dashed.
+    those of the outer frames, in the motion's own unit; edges that the output does not depend on are dashed. narrow: for a
+    telephone.
     """
     count = policy.inputs + policy.nodes
     labels = [edge_label(edge.steps) for edge in policy.edges]
     keys: list[str] = []
-    if len(labels) > MOST_TALL_LABELS and any("\n" in label for label in labels):
+    page = NARROW if narrow else WIDTH
+    spacing = min((page - 1.7) / max(1, count - 1), 2.6) if count > 1 else 0.0
+    longest = max((len(line) for label in labels for line in label.split("\n")), default=0)
+    if narrow and len(labels) > 1:
+        needs_keys = longest * LETTER > spacing
+    else:
+        needs_keys = len(labels) > MOST_TALL_LABELS and any("\n" in label for label in labels)
+    if needs_keys:
         keys = [
             f"{letter}  {label.replace(chr(10), ', ')}" for letter, label in zip(ascii_letters, labels, strict=False)
         ]
@@ -46,15 +54,14 @@ def policy_graph(policy: Policy) -> Figure:
     spans = [edge.target - edge.source for edge in policy.edges]
     tallest = max((label.count("\n") + 1 for label in labels), default=1)
     step = max(RISE, LINE * tallest + 0.2)
-    spacing = (WIDTH - 1.7) / max(1, count - 1) if count > 1 else 0.0
-    spacing = min(spacing, 2.6)
     top = step * (max(spans) - 0.28) + LINE * tallest / 2 + 0.08 if spans else NODE_RADIUS + 0.08
-    bottom = -0.68 - KEY_LINE * math.ceil(len(keys) / 2)
-    figure = new_figure(top - bottom)
+    key_lines = len(keys) if narrow else math.ceil(len(keys) / 2)
+    bottom = -0.68 - KEY_LINE * key_lines
+    figure = new_figure(top - bottom, page)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     figure.set_layout_engine("none")
-    left = (WIDTH - spacing * (count - 1)) / 2
-    axes.set_xlim(-left, WIDTH - left)
+    left = (page - spacing * (count - 1)) / 2
+    axes.set_xlim(-left, page - left)
     axes.set_ylim(bottom, top)
     axes.set_axis_off()
     used = _used_nodes(policy)
@@ -66,8 +73,8 @@ def policy_graph(policy: Policy) -> Figure:
     for node in range(count):
         _node(axes, node * spacing, node, policy, node in used)
     for place, key in enumerate(keys):
-        column, row = divmod(place, math.ceil(len(keys) / 2))
-        at = (0.35 - left + column * WIDTH / 2, -0.75 - KEY_LINE * row)
+        column, row = divmod(place, key_lines)
+        at = (0.35 - left + column * page / 2, -0.75 - KEY_LINE * row)
         axes.text(*at, key, ha="left", va="center", fontsize=SMALL, color=INK)
     return figure
 
@@ -79,6 +86,7 @@ def frame_strip(
     *,
     notes: Sequence[str] = (),
     neighbours: bool = False,
+    narrow: bool = False,
 ) -> Figure:
     """The policy's video of every image as a row of frames, with captions below the columns and notes below the figure.
 
@@ -88,8 +96,9 @@ def frame_strip(
     images (B, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3; labels, one per image, are left of the rows. The
     caption of a column is the frame's number, its signed distance from the reference frame (unmoved, with a frame around
     it) and, for a policy of a single motion, its magnitude there. Areas outside the moved image are hatched in the figure
-    only; the network gets the policy's fill there.
+    only; the network gets the policy's fill there. narrow: for a telephone.
     """
+    breadth = NARROW if narrow else WIDTH
     policies = list(policy) if isinstance(policy, Sequence) else [policy]
     policies = [each.centred if neighbours else each for each in policies]
     first, drawn = policies[0], _drawn_frames(policies[0], neighbours)
@@ -98,25 +107,24 @@ def frame_strip(
     rows, frames, channels, height, width = video.shape
     assert channels in (1, 3), f"images of 1 or 3 channels can be shown, not {channels}"
     shown = np.stack([_shown_share(each, (height, width))[drawn] for each in policies])
-    cell = min(1.25, (WIDTH - (0.9 if labels else 0.1)) / frames - 0.05)
+    cell = min(1.25, (breadth - (0.9 if labels else 0.1)) / frames - 0.05)
     tall = cell * height / width
     s = [float(value) for value in first.distances][drawn]
     step = _only_step(first) if len(policies) == 1 else None
     under = _under_frames(s, step, roomy=cell >= 1.2)
     lines = _strip_notes(first, step, bool((shown < 1.0).any())) + list(notes)
-    words = "\n".join(piece for line in lines for piece in textwrap.wrap(line, 108))
+    words = "\n".join(piece for line in lines for piece in textwrap.wrap(line, 50 if narrow else 108))
     foot = LINE * (words.count("\n") + 1) + 0.1
     below = LINE * (max(label.count("\n") for label in under) + 1) + 0.12 + foot
     page = rows * (tall + 0.05) + below
-    figure = new_figure(page, WIDTH)
+    figure = new_figure(page, breadth)
     figure.set_layout_engine("none")
-    breadth = frames * (cell + 0.05) - 0.05
-    start = max(0.85 if labels else 0.0, (WIDTH - breadth) / 2)
+    start = max(0.85 if labels else 0.0, (breadth - frames * (cell + 0.05) + 0.05) / 2)
     every = math.ceil(0.4 / (cell + 0.05))
     for row in range(rows):
         for frame in range(frames):
             x, y = start + frame * (cell + 0.05), below + (rows - 1 - row) * (tall + 0.05)
-            axes = figure.add_axes((x / WIDTH, y / page, cell / WIDTH, tall / page))
+            axes = figure.add_axes((x / breadth, y / page, cell / breadth, tall / page))
             _frame(axes, video[row, frame], shown[row % len(shown), frame], reference=s[frame] == 0.0)
             if row == rows - 1 and (frame - s.index(0.0)) % every == 0:
                 axes.set_xlabel(under[frame], fontsize=SMALL if cell > 0.5 else 7, color=INK, labelpad=4)
