@@ -50,6 +50,7 @@ def arms_view(mark: str, reading: str, score_name: str, *, seeds: int, frames: i
             ),
             Section(
                 name="What it costs",
+                columns=2,
                 charts=(
                     points(f"{score_name} against operations", "cost/MFLOP_per_image", mean),
                     bars("MFLOP per image", "cost/MFLOP_per_image", runs=100),
@@ -142,7 +143,7 @@ def search_view(mark: str, metrics: Collection[str]) -> View:
         if len(harms) > 1:
             charts.append(parallel(f"harm of removing a candidate, {edge}", (), harms[:MOST_CANDIDATES]))
         charts += [lines(name.removeprefix("alpha/"), name) for name in alphas[:MOST_CANDIDATES]]
-        sections.append(Section(name=f"Edge {edge}: harm when removed, and alpha by pass", charts=charts))
+        sections.append(Section(name=f"Edge {edge}: harm when removed, and alpha by pass", columns=2, charts=charts))
     shown = ("search/entropy", "search/identity_share", "train/loss", "val/loss")
     general = [lines(name, name) for name in shown if name in metrics]
     margins = [
@@ -158,7 +159,7 @@ def search_view(mark: str, metrics: Collection[str]) -> View:
         ascending=True,
         columns=columns(("form", "seed", "policy", "motions"), ("search/entropy",)),
         sections=(
-            Section(name="The searches", charts=(*general, *margins[:4])),
+            Section(name="The searches", columns=2, charts=(*general, *margins[:4])),
             *sections[:3],
             *folded(
                 "search", "train", "val", *(f"{kind}/{edge}" for edge in edges for kind in ("alpha", "harm")), "margin"

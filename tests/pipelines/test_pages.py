@@ -100,8 +100,9 @@ def test_the_report_fits_the_screen_and_its_letters_can_be_read(
         assert box["x"] + box["width"] <= width
         assert block.evaluate("each => each.scrollWidth <= each.clientWidth")
     # A figure has the letters of its points at its natural size: an image of 200 dots per inch, a drawing of 72.
-    sizes = """[...document.querySelectorAll("figure img, figure svg.drawing")].filter(one => one.checkVisibility()).map(one =>
-        [one.getBoundingClientRect().width / 96, one.tagName === "IMG" ? one.naturalWidth / 200 : one.viewBox.baseVal.width / 72])"""
+    sizes = """[...document.querySelectorAll("figure img, figure svg.drawing")].filter(one => one.checkVisibility()).map(
+        one => [one.getBoundingClientRect().width / 96,
+                one.tagName === "IMG" ? one.naturalWidth / 200 : one.viewBox.baseVal.width / 72])"""
     for shown, natural in page.evaluate(sizes):
         assert shown >= 0.9 * natural
     page.screenshot(path=str(kept(tmp_path, f"report-{width}-{scheme}.png")), full_page=True)
