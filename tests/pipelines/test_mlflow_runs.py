@@ -121,6 +121,16 @@ def test_a_search_says_what_it_found(children: list[Any], small_study: Path) -> 
         assert len(run.data.params["policy"]) == 16
 
 
+def test_colours_tell_arms_and_searches_apart(children: list[Any]) -> None:
+    for stages, wanted in ((("compare", "frames"), ("arm",)), (("search",), ("form", "seed"))):
+        colours: dict[tuple[str, ...], set[str]] = {}
+        for run in of_stage(children, *stages):
+            what = tuple(run.data.params[label] for label in wanted)
+            colours.setdefault(what, set()).add(run.data.tags["mlflow.runColor"])
+        assert {len(each) for each in colours.values()} == {1}
+        assert len(set.union(*colours.values())) == len(colours)
+
+
 def test_the_studys_own_run_has_the_headline_its_files_and_its_data(runs: list[Any], small_study: Path) -> None:
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     result = read_result(small_study)

@@ -76,15 +76,23 @@ def run_name(labels: Mapping[str, str]) -> str:
     return " ".join([*filter(None, parts), labels.get("reading", "").replace(", ", "-").replace(" ", "-")]).strip()
 
 
-def colour(arm: str) -> dict[str, str]:
-    """The tag that gives the runs of an arm one colour in MLflow's charts; joined arms are darker. None for other names."""
+def colour(labels: Mapping[str, str]) -> dict[str, str]:
+    """The tag that gives runs their colour in MLflow's charts; no tag for other runs than those of arms and searches.
+
+    All runs of an arm have one colour, those of joined arms a darker one; searches differ by their seed, folded ones are
+    darker.
+    """
     from fieldshift.training.arms import ARMS
 
-    base, joined, _ = arm.partition("+")
-    if base not in ARMS:
+    base, joined, _ = labels.get("arm", "").partition("+")
+    if base == "search":
+        place, is_dark = int(labels["seed"]), labels["form"] == "folded"
+    elif base in ARMS:
+        place, is_dark = list(ARMS).index(base), bool(joined)
+    else:
         return {}
-    hue = list(ARMS).index(base) * 0.618 % 1  # neighbours far apart
-    shares = colorsys.hls_to_rgb(hue, 0.33 if joined else 0.5, 0.65)
+    hue = place * 0.618 % 1  # neighbours far apart
+    shares = colorsys.hls_to_rgb(hue, 0.33 if is_dark else 0.5, 0.65)
     return {"mlflow.runColor": "#" + "".join(f"{round(255 * share):02x}" for share in shares)}
 
 

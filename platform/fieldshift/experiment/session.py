@@ -92,7 +92,7 @@ class Session:
         tags = {
             **self.origin,
             **labels,
-            **(colour(labels["arm"]) if name.startswith(labels.get("arm", " ")) else {}),
+            **(colour(labels) if name.startswith(labels.get("arm", " ")) else {}),
             RUN_TAG: self.mark,
             FOLDER_TAG: place,
             NOTE_TAG: part_note(self.repeated, labels, place),
