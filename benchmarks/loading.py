@@ -34,6 +34,7 @@ from fieldshift.data import (
     load_dataset,
 )
 from fieldshift.data.augmentation.arms import augmentation
+from fieldshift.wording import counted
 
 BATCH = 128
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -114,7 +115,7 @@ def compare_arms(record: Record, samples: int, rounds: int, side: int, workers: 
                 for batch, _, _ in batches(split, BATCH, seed=0, epoch=0):
                     yield normalised(torch.stack(list(pool.map(transform, batch))))
 
-        compare(record, table, name, ours, f"per image, {workers} thread(s)", threaded, rounds=rounds)
+        compare(record, table, name, ours, f"per image, {counted(workers, 'thread')}", threaded, rounds=rounds)
 
 
 def write_pictures(folder: Path, count: int, side: int) -> list[Path]:
@@ -174,7 +175,9 @@ def main() -> None:
     record = Record("loading", __doc__, vars(chosen))
     samples, files, images, rounds = (10_000, 1000, 50_000, 5) if chosen.full else (600, 200, 5_000, 3)
     for side in (32, 224):
-        compare_arms(record, samples if side == 32 else samples // 10, rounds, side, chosen.workers)
+        compare_arms(
+            record, samples if side == 32 else samples // 10 if chosen.full else 128, rounds, side, chosen.workers
+        )
     with tempfile.TemporaryDirectory() as folder:
         compare_files(record, Path(folder) / "jpeg", files, chosen.workers, rounds)
         compare_first_batch(record, Path(folder) / "many", images, chosen.workers)

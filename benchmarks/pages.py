@@ -28,6 +28,8 @@ import study as studies  # noqa: E402
 import tables  # noqa: E402
 from record import goal, shown  # noqa: E402
 
+from fieldshift.wording import counted  # noqa: E402
+
 BEGIN, END = "<!-- made by benchmarks/pages.py -->", "<!-- end -->"
 
 
@@ -59,7 +61,7 @@ def environment() -> Environment:
         benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
         studies={name: tables.Study.load(name) for name in studies.names()}, selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
-        faults=fault_table(result("faults")),
+        faults=fault_table(result("faults")), counted=counted,
     )  # fmt: skip
     return made
 

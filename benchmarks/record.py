@@ -19,6 +19,7 @@ import torch
 from fieldshift.report import hardware
 from fieldshift.run_folder import versions
 from fieldshift.whole_file import write_whole
+from fieldshift.wording import counted
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -65,7 +66,8 @@ class Record:
         self.rows: list[dict[str, Any]] = []
         self.started = datetime.now(UTC)
         print(
-            f"{self.question}\n{hardware()}, torch {torch.__version__}, {torch.get_num_threads()} thread(s)", flush=True
+            f"{self.question}\n{hardware()}, torch {torch.__version__}, {counted(torch.get_num_threads(), 'thread')}",
+            flush=True,
         )
 
     def row(

@@ -25,7 +25,7 @@ from torch import Tensor
 from fieldshift.motions import distances, motion, sampling_grid
 from fieldshift.search import RelaxedCell, load_space
 
-CASES = ((32, 64), (224, 4))  # side in pixels, batch
+CASES = ((32, 64), (224, 2))  # side in pixels, batch
 FRAMES, CHANNELS = 8, 3
 REPEATS, FULL_REPEATS = 3, 9
 

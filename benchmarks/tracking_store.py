@@ -25,7 +25,7 @@ from record import Record, benchmark_parser
 
 AIM = 2.0
 SHARE = 0.01
-EPOCHS, BATCH = 3, 64
+EPOCHS, BATCH = 2, 64
 
 
 def seconds() -> dict[str, float]:

@@ -21,6 +21,7 @@ import torch
 from record import Record, benchmark_parser
 
 from fieldshift.networks import known_networks, video_network
+from fieldshift.wording import counted
 
 AIM = 0.40
 SIDES = {"kept": False, "recomputed": True}
@@ -76,7 +77,7 @@ def main() -> None:
         )  # fmt: skip
         found[side] = int(done.stdout.split()[-1]) / 2**20
     record.row(
-        f"{options.network}, {options.temporal}, T = {options.frames}, {options.batch} video(s) of {options.size} px",
+        f"{options.network}, {options.temporal}, T = {options.frames}, {counted(options.batch, 'video')} of {options.size} px",
         f"peak of a training step on {options.device}, recomputed", [found["recomputed"]], unit="MiB", peer="kept",
         theirs=[found["kept"]], at_most=AIM,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from fieldshift.data import DataSet, TensorSplit
 from fieldshift.networks import video_network
 from fieldshift.search import SearchConfig, load_space, search
 from fieldshift.training import objective_for
+from fieldshift.wording import counted
 
 WHOLE, CLASSES = 50_000, 10
 
@@ -76,7 +77,7 @@ def main() -> None:
     table = f"{space.name}, {chosen.network}, T = {chosen.frames}, batch {batch}, {device}"
     record.row(table, f"measured on {images} images", [seconds], unit="s")
     record.row(table, f"a pass over {WHOLE:,} images", [a_pass], unit="s")
-    record.row(table, f"{decisions} decision(s)", [deciding], unit="s")
+    record.row(table, counted(decisions, "decision"), [deciding], unit="s")
     for epochs in chosen.epochs:
         tuning = max(0, decisions - 1)
         hours = (a_pass * (epochs + tuning) + deciding) / 3600
