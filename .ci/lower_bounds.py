@@ -7,8 +7,6 @@ import tomllib
 from pathlib import Path
 
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
-COMPANIONS = ["SQLAlchemy==2.0.*"]
-"""What the lowest versions need in turn: MLflow 3.5 imports a name that SQLAlchemy 2.1 no longer has."""
 LOWEST = re.compile(r"(?P<name>[\w-]+)(?:\[[^\]]*\])?>=(?P<version>[\d.]+)")
 
 
@@ -18,7 +16,7 @@ def lower_bounds() -> list[str]:
     requirements = [*PROJECT["dependencies"], *(each for feature in features for each in feature)]
     found = [LOWEST.fullmatch(requirement) for requirement in requirements]
     assert all(found), "every dependency has a lower bound"
-    return [*(f"{each['name']}=={each['version']}.*" for each in found if each), *COMPANIONS]
+    return [f"{each['name']}=={each['version']}.*" for each in found if each]
 
 
 if __name__ == "__main__":
