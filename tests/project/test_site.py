@@ -57,6 +57,16 @@ def test_every_picture_has_words(site: Path) -> None:
         assert len(words[1].split()) >= 3, (name, tag)
 
 
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
+)
+def test_lists_within_lists_are_indented_as_the_site_needs_it(page: Path) -> None:
+    """By four spaces a level: fewer are a nested list on a code host, but not on the site."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    indents = {len(found) % 4 for found in re.findall(r"^( *)(?:[-*+]|\d+\.) ", text, flags=re.MULTILINE)}
+    assert indents <= {0}
+
+
 def test_every_command_and_public_function_has_its_entry(site: Path) -> None:
     text = pages(site)
     listed = text[str(Path("reference") / "commands.html")]
