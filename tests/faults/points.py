@@ -34,7 +34,7 @@ from tests.faults.table import keep_rows
 STUDY = (
     "study", "--arms", "none", "das", "das-folded", "--seeds=2", "--searches=one", "--frame_counts", "1", "3",
     "--search.epochs=2", "--search.tune_epochs=0", "--search.batch=32", "--recipe.epochs=3", "--recipe.batch=32",
-    "--loading.train_limit=240", "--loading.test_limit=80", "--cluster.workers=2", "--cluster.cpus_per_worker=1",
+    "--loading.train_limit=240", "--loading.test_limit=80", "--cluster.workers=1", "--cluster.cpus_per_worker=1",
     "--cluster.gpus_per_worker=0", "--cluster.max_failures=9",
 )  # fmt: skip
 GONE_S = 180.0
