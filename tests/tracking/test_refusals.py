@@ -88,6 +88,27 @@ def test_a_folder_for_artifacts_that_cannot_be_written_is_named(
         check_store(TrackingConfig(artifacts=str(tmp_path / "place")))
 
 
+@pytest.mark.parametrize(
+    ("given", "locked", "said"),
+    [
+        ("file/store.db", "", "file is a file"),
+        ("folder", "", "folder is a folder"),
+        ("folder/store.db", "folder", "folder is not writable"),
+        ("folder/new/store.db", "folder", "folder is not writable"),
+        ("file", "file", "file is not writable"),
+    ],
+)
+def test_a_database_that_cannot_be_written_is_named_before_mlflow_tries_it_for_minutes(
+    given: str, locked: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr("os.access", lambda path, _how: not locked or Path(path) != tmp_path / locked)
+    monkeypatch.setattr("fieldshift.tracking.store.client_for", lambda _uri: pytest.fail("MLflow was asked"))
+    with pytest.raises(UserError, match=rf"cannot be written \({tmp_path / said}\); give a file that can"):
+        check_store(TrackingConfig(uri=f"sqlite:///{tmp_path}/{given}"))
+
+
 def test_a_driver_that_is_missing_is_named() -> None:
     with pytest.raises(UserError, match=r"needs the package \w+, which is not installed: pip install \w+"):
         check_store(TrackingConfig(uri="mssql://127.0.0.1/x"))

@@ -179,6 +179,20 @@ def test_a_run_that_was_deleted_with_its_experiment_is_restored_and_loses_nothin
     ] * 2
 
 
+def test_an_experiment_that_was_deleted_before_is_restored_with_a_line(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, client = store.run("forgotten", "one"), client_for(store.uri)
+    first.close()
+    client.delete_experiment(store.experiment_id("forgotten"))
+    store.run("forgotten", "two").close()
+    runs = client.search_runs([store.experiment_id("forgotten")])
+    assert {run.info.run_name for run in runs} == {"one", "two"}
+    assert [record.getMessage() for record in caplog.records] == [
+        "The MLflow experiment forgotten was deleted, and is restored."
+    ]
+
+
 def test_a_run_that_a_silent_server_created_several_times_is_one(store: Store) -> None:
     client, where = client_for(store.uri), store.experiment_id("silent")
     run = store.run("silent", "das", key="das")

@@ -155,6 +155,7 @@ class Store:
                 known = client.get_experiment_by_name(experiment)  # another process was faster
         if known.lifecycle_stage == "deleted":
             client.restore_experiment(known.experiment_id)
+            _log.warning("The MLflow experiment %s was deleted, and is restored.", experiment)
         return str(known.experiment_id)
 
     @property
@@ -268,11 +269,25 @@ def check_store(config: TrackingConfig) -> None:
         check_folder_of(Path(config.artifacts))
     if not config.enabled or (uri := config.address) is None or importlib.util.find_spec("mlflow") is None:
         return
+    if is_sqlite(uri) and (found := database_obstacle(sqlite_file(uri))):  # which MLflow tries again for minutes
+        raise UserError(
+            f"The tracking store {uri.partition('?')[0]} cannot be written ({found}); give a file that can, or disable"
+            " tracking with --tracking.enabled false."
+        )
     try:
         knock(uri)
         answer_from(uri)
     except Exception as error:
         refuse_lasting(error, uri)
+
+
+def database_obstacle(file: Path) -> str:
+    """Why a SQLite store cannot be written, such as "/a is not writable"; "" if it can. SQLite adds files beside its own."""
+    if file.is_dir():
+        return f"{file} is a folder"
+    if file.exists() and not os.access(file, os.W_OK):
+        return f"{file} is not writable"
+    return obstacle(file.absolute().parent)
 
 
 def check_folder_of(artifacts: Path) -> None:
