@@ -17,7 +17,7 @@ from fieldshift.networks.names import is_foreign, is_import_path, known_detector
 from fieldshift.receptive_field import LayerField, Region, Reshaped, feature_extractor, reshaped, theory
 from fieldshift.receptive_field.fitting import fits, fitting_note, last_fitting
 from fieldshift.receptive_field.theory import gates_note, unknown_note
-from fieldshift.run_folder import open_run_folder
+from fieldshift.run_folder import held_run_folder
 from fieldshift.tasks import TASKS
 from fieldshift.wording import counted
 from pipelines.describing import AskedNetwork, build_network
@@ -188,11 +188,11 @@ def write_theory(
         "policy": plain_policy(found.policy),
         "architecture": asked.architecture,
     }
-    folder = open_run_folder(out, "receptive-field", config, resume)
-    figures = {path.name: path for path in save_figure(figure, folder.path / "theory")}
-    if found.regions is not None:
-        figures |= write_regions(folder.path, found.regions)
-    folder.write_result({**found.to_json(), "figures": {key: str(path) for key, path in figures.items()}})
+    with held_run_folder(out, "receptive-field", config, resume) as folder:
+        figures = {path.name: path for path in save_figure(figure, folder.path / "theory")}
+        if found.regions is not None:
+            figures |= write_regions(folder.path, found.regions)
+        folder.write_result({**found.to_json(), "figures": {key: str(path) for key, path in figures.items()}})
     return folder.path, figures
 
 

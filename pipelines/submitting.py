@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,9 +65,14 @@ submit.positional = "command"  # type: ignore[attr-defined]
 
 
 def check_words(command: str, words: list[str]) -> None:
-    """Raises UserError for an option that the command does not have, and for a value that holds a password."""
+    """Raises UserError for an option or a value that the command does not take, and for a value that holds a password.
+
+    What only the cluster knows is left to it: the data, files, and so the options in a --config.
+    """
     import pipelines
     from fieldshift.arguments import given_texts, normalise, option_kinds
+    from fieldshift.command_parser import parsed
+    from fieldshift.experiment.options import Experiment
 
     function = getattr(pipelines, command.replace("-", "_"))
     options, loose = normalise(words, option_kinds(function), getattr(function, "positional", None))
@@ -78,6 +84,12 @@ def check_words(command: str, words: list[str]) -> None:
                 f"{where} holds a password, which Ray's list of jobs would show; leave it out of the address, and pass a"
                 " variable that has it with --env, such as --env PGPASSWORD."
             )
+    if any(name in {"--config", "--print_config", "--help", "-h"} for name, _ in given):
+        return
+    values = parsed(command, function, words)
+    shared = {field.name for field in fields(Experiment)}
+    if shared <= values.keys():
+        Experiment(**{name: values[name] for name in shared if values[name] is not None}).check_values()
 
 
 def jobs(*, address: str) -> int:

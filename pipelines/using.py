@@ -14,7 +14,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.alignment import check_run_alignment
 from fieldshift.experiment.placement import best_device
 from fieldshift.forms import Form
-from fieldshift.run_folder import check_folder, open_run_folder
+from fieldshift.run_folder import check_folder, held_run_folder
 from pipelines.options import check_pictures, check_run
 
 
@@ -75,35 +75,35 @@ def evaluate(
         "align": align,
         "loading": found_data.loading,
     }
-    folder = open_run_folder(out, "evaluate", config, resume=resume)
-    for line in found_data.notes:
-        say(line)
-    objective = objective_for(card.task, len(card.classes), card.ignore_index)
-    with progress("scoring", len(dataset.test)) as bar:
-        found = evaluate_network(
-            network,
-            dataset.test,
-            plan=card.plan(),
-            objective=objective,
-            device=device,
-            align=align,
-            copies=tta_copies,
-            each_map=True,
-            scored=bar.advance,
+    with held_run_folder(out, "evaluate", config, resume=resume) as folder:
+        for line in found_data.notes:
+            say(line)
+        objective = objective_for(card.task, len(card.classes), card.ignore_index)
+        with progress("scoring", len(dataset.test)) as bar:
+            found = evaluate_network(
+                network,
+                dataset.test,
+                plan=card.plan(),
+                objective=objective,
+                device=device,
+                align=align,
+                copies=tta_copies,
+                each_map=True,
+                scored=bar.advance,
+            )
+        result = EvaluationResult(objective.score_name, found.score, found.score_tta, found.loss, len(dataset.test))
+        say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
+        if result.score_averaged is not None:
+            say(f"{result.score_name} with test-time averaging {result.score_averaged:.2%}")
+        if found.maps:
+            write_maps(folder.path, found.maps)
+        page = write_failure_page(folder.path, Path(run), dataset, found.maps, score=found.score, align=align)
+        say_maps(found.maps, page)
+        folder.write_result(
+            {**asdict(result), **map_means(found.maps), "data": {**dataset.record(), "notes": found_data.notes}}
         )
-    result = EvaluationResult(objective.score_name, found.score, found.score_tta, found.loss, len(dataset.test))
-    say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
-    if result.score_averaged is not None:
-        say(f"{result.score_name} with test-time averaging {result.score_averaged:.2%}")
-    if found.maps:
-        write_maps(folder.path, found.maps)
-    page = write_failure_page(folder.path, Path(run), dataset, found.maps, score=found.score, align=align)
-    say_maps(found.maps, page)
-    folder.write_result(
-        {**asdict(result), **map_means(found.maps), "data": {**dataset.record(), "notes": found_data.notes}}
-    )
-    say(f"  {folder.result_path}")
-    return result
+        say(f"  {folder.result_path}")
+        return result
 
 
 def predict(

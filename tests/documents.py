@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldshift.arguments import normalise, option_kinds
-from fieldshift.cli import command_parser, commands
+from fieldshift.cli import commands
+from fieldshift.command_parser import command_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

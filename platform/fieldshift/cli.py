@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
-import inspect
 import io
 import shutil
 import sys
@@ -141,60 +140,11 @@ def summary(home: str, function: str) -> str:
 
 
 def run(command: str, argv: list[str]) -> int:
-    from fieldshift.arguments import normalise, option_kinds
-    from fieldshift.renamed import check_moved, present_config
+    from fieldshift.command_parser import parsed
 
     function = command_function(command)
-    parser = command_parser(command, function)
-    positional, kinds = getattr(function, "positional", None), option_kinds(function)
-    try:
-        check_moved(command, (word[2:].partition("=")[0] for word in argv if word.startswith("--")))
-        words, loose = normalise(argv, kinds, positional)
-        words = [
-            f"--config={present_config(word[9:], command, kinds)}" if word.startswith("--config=") else word
-            for word in words
-        ]
-    except UserError as error:
-        raise UserError(f"{error} See fieldshift {command} --help.") from None
-    values = vars(parser.instantiate(parser.parse_args(words)))
-    values.pop("config", None)
-    if loose is not None:
-        values[positional] = loose
-    outcome = function(**values)
+    outcome = function(**parsed(command, function, argv))
     return outcome if isinstance(outcome, int) else getattr(outcome, "exit_status", 0)
-
-
-def command_parser(command: str, function: Callable[..., Any]) -> Any:
-    """The parser of one command: types, defaults and help come from the function."""
-    from jsonargparse import SUPPRESS, ArgumentParser, DefaultHelpFormatter
-
-    from fieldshift.arguments import explain, option_kinds, plain_help, typed
-    from fieldshift.renamed import HIDDEN
-
-    class Help(DefaultHelpFormatter):
-        def _expand_help(self, action: Any) -> str:
-            return plain_help(super()._expand_help(action))
-
-        def _format_args(self, action: Any, default_metavar: str) -> str:
-            text = super()._format_args(action, default_metavar).replace(",null}", "}")
-            return text.replace("[ITEM,...]", action.dest.upper())
-
-    class Parser(ArgumentParser):
-        def error(self, message: str, ex: Exception | None = None) -> Any:
-            if isinstance(ex, UserError):
-                raise ex
-            raise UserError(f"{explain(message, option_kinds(function))} See fieldshift {command} --help.")
-
-    about = inspect.cleandoc(function.__doc__ or "").split("\n\nArgs:")[0]
-    words = getattr(function, "positional", None)
-    usage = f"fieldshift {command} [OPTIONS]" + (f" {words.upper()} ..." if words else "")
-    parser = Parser(prog=f"fieldshift {command}", usage=usage, description=about, formatter_class=Help)
-    parser.add_argument("--config", action="config", help="read options from a YAML file")
-    parser.add_function_arguments(typed(function), as_group=False, fail_untyped=True)
-    for action in parser._actions:
-        if action.dest in HIDDEN:
-            action.help = SUPPRESS
-    return parser
 
 
 if __name__ == "__main__":

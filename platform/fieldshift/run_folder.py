@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import platform as host
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -18,7 +20,7 @@ from typing import Any
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
-from fieldshift.folder_lock import check_free
+from fieldshift.folder_lock import check_free, locked
 from fieldshift.paths import given_path, obstacle
 from fieldshift.result_table import result_table
 from fieldshift.whole_file import write_whole
@@ -91,31 +93,47 @@ def result_without_failures(folder: Path) -> dict[str, Any] | None:
     return None if result is None or result.get("failed") else result
 
 
-def open_run_folder(out: str | Path | None, command: str, config: dict[str, Any], resume: bool) -> RunFolder:
-    """Returns the folder that this run writes to, created if needed.
+@contextlib.contextmanager
+def held_run_folder(out: str | Path | None, command: str, config: dict[str, Any], resume: bool) -> Iterator[RunFolder]:
+    """The folder that this run writes to, created if needed, and locked for the block before anything is written.
 
     Without `out` it is runs/COMMAND, or the first free runs/COMMAND-N; with `resume` the latest one. Raises
-    UserError when the folder holds another configuration, or the same one without `resume`.
+    UserError when another process has the folder in use, or it holds another configuration, or the same one without `resume`.
     """
-    config = plain(config)
-    path = default_folder(command, resume) if out is None else given_path(out)
-    path = path.absolute()
+    path = (default_folder(command, resume) if out is None else given_path(out)).absolute()
     if path.exists() and not path.is_dir():
         raise UserError(f"--out {path} is a file; give a folder.")
+    with writing_to(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        yield open_run_folder(path, command, config, resume)
+
+
+def open_run_folder(path: Path, command: str, config: dict[str, Any], resume: bool) -> RunFolder:
+    """Opens a run, or a part of one, in a folder that this process holds.
+
+    Raises UserError when the folder holds another configuration, or the same one without `resume`.
+    """
+    config = plain(config)
     config_path = path / "config.yaml"
     if os.environ.pop(IN_JOB, None):
         say(f"{NAMED} {path}", whole=True)
     if config_path.exists():
-        check_free(path)
         check_same_run(config_path, command, config, resume)
         check_semantics(path, path)
         return RunFolder(path, command, config, resumed=resume)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    with writing_to(path):
         write_whole(config_path, config_text(command, config))
+    return RunFolder(path, command, config, resumed=resume)
+
+
+@contextlib.contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """Raises UserError in one line where a run folder cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise UserError(f"--out {path} cannot be written ({error.strerror}); give a writable folder.") from None
-    return RunFolder(path, command, config, resumed=resume)
 
 
 def check_folder(out: str | Path | None, command: str, settings: dict[str, Any], resume: bool) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ray import cloudpickle
 
 from fieldshift.cluster import ClusterConfig, WorkerContext, check_fits
 from fieldshift.cluster.storage import (
+    ATTEMPTS,
     Storage,
     StorageLostError,
     bring_all,
@@ -144,6 +147,24 @@ def test_a_run_asks_s3_again_for_half_a_minute_with_the_other_settings_of_its_ad
     assert path == same == "bucket/folder"
     assert isinstance(patient, fs.S3FileSystem)
     assert plain.__reduce__() == patient.__reduce__()
+
+
+def test_copies_of_s3_in_other_processes_are_as_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray pickles the file system for its own files; each copy is made anew, with the attempts."""
+    from pyarrow import fs
+
+    asked: list[int] = []
+    strategy = fs.AwsDefaultS3RetryStrategy
+
+    def counted(max_attempts: int) -> object:
+        asked.append(max_attempts)
+        return strategy(max_attempts=max_attempts)
+
+    monkeypatch.setattr(fs, "AwsDefaultS3RetryStrategy", counted)
+    files, _ = patient_filesystem("s3://bucket/folder?endpoint_override=127.0.0.1%3A1&scheme=http&region=eu-west-1")
+    copy = pickle.loads(cloudpickle.dumps(pickle.loads(pickle.dumps(files))))
+    assert copy.region == "eu-west-1"
+    assert asked == [ATTEMPTS] * 3
 
 
 def test_a_storage_that_fails_in_a_run_is_no_mistake_of_the_user(tmp_path: Path) -> None:

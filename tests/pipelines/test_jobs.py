@@ -24,6 +24,13 @@ URL = "http://127.0.0.1:1"
         (["submit", "--address", URL, "--env", "FS_UNSET", "--", "study"], "--env names FS_UNSET, which is not set here"),
         (["fetch", "a", "--address", URL, "--out", "/tmp"], "--out /tmp exists; name a folder that does not."),
         (["submit", "--address", URL], "There is no command to submit;"),
+        (["submit", "--address", URL, "--", "study", "--seeds", "many"], "--seeds is 'many'"),
+        (["submit", "--address", URL, "--", "train", "--cluster.workers", "-1"], "cluster.workers is -1, but must be"),
+        (["submit", "--address", URL, "--", "train", "--network", "resnet19"], "Unknown network 'resnet19'"),
+        (["submit", "--address", URL, "--", "train", "--form", "folded", "--frames", "2"], "--frames is 2, but --form folded"),
+        (["submit", "--address", URL, "--", "train", "--data", "folder:/there", "--config", "/there/a.yaml"],
+         "Nothing answers at http://127.0.0.1:1"),
+        (["submit", "--address", URL, "--", "train", "--data", "folder:/there"], "Nothing answers at http://127.0.0.1:1"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

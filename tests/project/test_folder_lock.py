@@ -14,7 +14,7 @@ import pytest
 
 from fieldshift.errors import UserError
 from fieldshift.folder_lock import check_free, locked
-from fieldshift.run_folder import check_folder, open_run_folder
+from fieldshift.run_folder import check_folder, held_run_folder
 
 CONFIG = {"data": "digits"}
 HOLDER = (
@@ -31,20 +31,29 @@ def refused(folder: Path, process: int) -> object:
 
 def test_a_folder_in_use_is_refused_with_and_without_resume_and_is_free_afterwards(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    open_run_folder(folder, "train", CONFIG, resume=False)
+    with held_run_folder(folder, "train", CONFIG, resume=False):
+        pass
     before = sorted(path.name for path in folder.iterdir())
     with locked(folder):
         for resume in (False, True):
             with refused(folder, os.getpid()):
                 check_folder(str(folder), "train", CONFIG, resume)
-            with refused(folder, os.getpid()):
-                open_run_folder(folder, "train", CONFIG, resume)
+            with refused(folder, os.getpid()), held_run_folder(folder, "train", CONFIG, resume):
+                pass
         with refused(folder, os.getpid()), locked(folder):
             pass
     assert sorted(path.name for path in folder.iterdir()) == before
     check_folder(str(folder), "train", CONFIG, resume=True)
     with locked(folder):
         pass
+
+
+def test_of_two_runs_that_start_at_once_the_second_writes_nothing(tmp_path: Path) -> None:
+    """The first has taken the lock of a new folder, and has not written its configuration yet."""
+    with locked(tmp_path):
+        with refused(tmp_path, os.getpid()), held_run_folder(tmp_path, "train", CONFIG, resume=False):
+            pass
+        assert not (tmp_path / "config.yaml").exists()
 
 
 def test_a_folder_that_is_gone_at_the_end_does_not_change_the_end(tmp_path: Path) -> None:

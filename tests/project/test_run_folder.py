@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fieldshift.errors import UserError
-from fieldshift.run_folder import check_folder, config_digest, open_run_folder, plain, read_result
+from fieldshift.run_folder import check_folder, config_digest, held_run_folder, open_run_folder, plain, read_result
 
 CONFIG = {"data": "digits", "recipe": {"epochs": 3}, "cluster": {"workers": 0}}
 
@@ -77,16 +77,23 @@ def test_what_another_version_left_unfinished_is_refused_and_finished_it_is_read
 
 def test_default_folders_count_up_and_resume_takes_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    first = open_run_folder(None, "train", CONFIG, resume=False)
-    second = open_run_folder(None, "train", CONFIG, resume=False)
+    with (
+        held_run_folder(None, "train", CONFIG, resume=False) as first,
+        held_run_folder(None, "train", CONFIG, resume=False) as second,
+    ):
+        pass
     assert [first.path.name, second.path.name] == ["train", "train-2"]
-    assert open_run_folder(None, "train", CONFIG, resume=True).path == second.path
+    with held_run_folder(None, "train", CONFIG, resume=True) as latest:
+        assert latest.path == second.path
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is a file; give a folder"):
-        open_run_folder(tmp_path / "file", "train", CONFIG, resume=False)
+    with (
+        pytest.raises(UserError, match="is a file; give a folder"),
+        held_run_folder(tmp_path / "file", "train", CONFIG, resume=False),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": "other"}'])

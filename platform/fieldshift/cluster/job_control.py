@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fieldshift.cluster.jobs import POLL_S, STOP_DEADLINE_S, JobOutcome, follow_job, job_client
+from fieldshift.cluster.job_output import JobOutput
+from fieldshift.cluster.jobs import POLL_S, STOP_DEADLINE_S, JobOutcome, follow_job, job_client, print_text
 from fieldshift.errors import UserError, unknown_name
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
@@ -52,7 +53,9 @@ def show_logs(address: str, job_id: str, *, follow: bool = False) -> JobOutcome:
     with job_client(address) as client:
         job = known_job(client, job_id)
         if not follow:
-            print(client.get_job_logs(job_id), end="", flush=True)
+            output = JobOutput(print_text, job_id, client.get_job_info(job_id).entrypoint)
+            output.add(client.get_job_logs(job_id))
+            output.end()
             return JobOutcome(job_id, job.status, None)
     return follow_job(client, job_id)
 

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fieldshift.cluster.connect import require_ray
+from fieldshift.cluster.job_output import JobOutput
 from fieldshift.errors import UserError, one_line
 from fieldshift.ports import refusal
 from fieldshift.run_folder import IN_JOB
@@ -103,7 +104,9 @@ def follow_job(
     """Passes on a job's output, from its beginning, until the job ends. Raises JobGoesOn on Ctrl-C."""
     try:
         _await_start(client, job_id, start_timeout_s)
-        _follow(client, job_id, on_text or _print)
+        output = JobOutput(on_text or print_text, job_id, client.get_job_info(job_id).entrypoint)
+        _follow(client, job_id, output.add)
+        output.end()
         return _outcome(client, job_id)
     except KeyboardInterrupt:
         raise JobGoesOn(job_id) from None
@@ -135,7 +138,7 @@ def _submitted(client: Any, entrypoint: str, runtime_env: dict[str, Any], metada
             time.sleep(POLL_S)
 
 
-def _print(text: str) -> None:
+def print_text(text: str) -> None:
     print(text, end="", flush=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import hashlib
 import os
 import re
@@ -162,15 +163,25 @@ def _opened(uri: str) -> tuple[Any, str]:
 def patient_filesystem(uri: str) -> tuple[Any, str]:
     """As `filesystem`, for a run in progress: its errors are those of pyarrow, and S3 is asked again for half a minute.
 
-    GCS is asked again by itself. A copy of the S3 file system in another process has pyarrow's own number of attempts.
+    So are its copies in other processes, such as those of Ray's own files. GCS is asked again by itself.
     """
     from pyarrow import fs
 
     files, path = _opened(uri)
-    if isinstance(files, fs.S3FileSystem):
-        _, (settings,) = files.__reduce__()
-        files = fs.S3FileSystem(**settings, retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS))
-    return files, path
+    return (_patient_s3(_settings(files)) if isinstance(files, fs.S3FileSystem) else files), path
+
+
+def _patient_s3(settings: dict[str, Any]) -> Any:
+    """S3 with these settings, in this process and, since pyarrow's own copies leave the attempts out, wherever it is sent."""
+    from pyarrow import fs
+
+    copyreg.pickle(fs.S3FileSystem, lambda files: (_patient_s3, (_settings(files),)))  # type: ignore[arg-type]
+    return fs.S3FileSystem(**settings, retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS))
+
+
+def _settings(files: Any) -> dict[str, Any]:
+    _, (settings,) = files.__reduce__()
+    return dict(settings)
 
 
 def joined(uri: str, *names: str) -> str:

@@ -59,6 +59,11 @@ class Experiment:
 
     def check_names(self) -> None:
         """Checks every name, number and path that can be checked without importing torch. Raises UserError."""
+        self.check_values()
+        check_data_name(self.data, self.loading, self.loading.root)
+
+    def check_values(self) -> None:
+        """As `check_names`, without the paths and names of data on this machine. Raises UserError."""
         if self.frames < 1:
             raise UserError(f"--frames is {self.frames}, but a video has at least 1 frame.")
         tasks = [self.task] if self.task else TASKS
@@ -69,7 +74,6 @@ class Experiment:
         check_form(self.form)
         if self.form == "folded":
             check_folded(self.temporal, self.frames)
-        check_data_name(self.data, self.loading, self.loading.root)
 
     def checked_dataset(self) -> "DataSet":
         """Checks every name and number and the store, then loads the data and prints how they were read. Raises UserError."""

@@ -21,8 +21,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.data_record import FILE, keep_record
 from fieldshift.experiment.labels import colour
 from fieldshift.experiment.origin import NOTE_TAG, command_of, log_data, note_of, origin_of, part_note
-from fieldshift.folder_lock import locked
-from fieldshift.run_folder import NOT_HASHED, RunFolder, check_semantics, open_run_folder
+from fieldshift.run_folder import NOT_HASHED, RunFolder, check_semantics, held_run_folder, open_run_folder
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
 from fieldshift.tracking.spool import Spool
@@ -191,8 +190,7 @@ def open_session(
 
     Raises UserError where the run is resumed but its data have changed, and where another process has the folder in use.
     """
-    folder = open_run_folder(destination.out, command, config, destination.resume)
-    with locked(folder.path):
+    with held_run_folder(destination.out, command, config, destination.resume) as folder:
         keep_record(folder, dataset)
         if destination.out is None and folder.path.name != command and not destination.resume:
             say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
