@@ -175,7 +175,7 @@ def _patient_s3(settings: dict[str, Any]) -> Any:
     """S3 with these settings, in this process and, since pyarrow's own copies leave the attempts out, wherever it is sent."""
     from pyarrow import fs
 
-    copyreg.pickle(fs.S3FileSystem, lambda files: (_patient_s3, (_settings(files),)))  # type: ignore[arg-type]
+    copyreg.pickle(fs.S3FileSystem, lambda files: (_patient_s3, (_settings(files),)))
     return fs.S3FileSystem(**settings, retry_strategy=fs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS))
 
 
