@@ -210,7 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ends", nargs="+", default=[*SIGNALS, *STOPS], choices=[*SIGNALS, *STOPS])
     chosen = parser.parse_args(arguments)
     chance = random.Random(chosen.seed)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # commands would inherit that a shell's background ignores it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # commands would inherit that a shell's background ignores it
     rows = by_signals(chosen.stages, [how for how in SIGNALS if how in chosen.ends], chosen.repetitions, chance)
     if stops := [how for how in STOPS if how in chosen.ends]:
         rows += as_jobs(chosen.stages, stops, chance)
