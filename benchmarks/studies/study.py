@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import pipelines
-from fieldshift.cli import command_parser
+from fieldshift.command_parser import command_parser
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.report import hardware
 from fieldshift.run_folder import plain, read_result

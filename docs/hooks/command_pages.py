@@ -8,7 +8,8 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 from fieldshift.arguments import plain_help
-from fieldshift.cli import command_function, command_parser, commands
+from fieldshift.cli import command_function, commands
+from fieldshift.command_parser import command_parser
 from fieldshift.renamed import HIDDEN
 from pipelines import HOMES
 

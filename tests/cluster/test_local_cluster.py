@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from fieldshift.cluster import ClusterConfig, connect
 from fieldshift.cluster.local_cluster import local_cluster
+from fieldshift.errors import RunFailedError
 from fieldshift.termination import terminate_like_interrupt
 
 ray = pytest.importorskip("ray")
@@ -42,6 +44,25 @@ def test_what_the_cluster_leaves_is_ended_and_other_processes_stay(started: list
         assert started[0].wait(timeout=30) is not None
         assert other.poll() is None
         other.kill()
+
+
+def test_a_cluster_that_fails_is_one_line(
+    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its head was killed; an error of a function that ran there stays as it is."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    gone = ray.exceptions.ActorUnavailableError("failed to connect\nto all addresses", None)
+    with pytest.raises(
+        RunFailedError, match=r"^The Ray cluster failed \(.*failed to connect to all.*\); .*--resume"
+    ) as caught:
+        with connect(ClusterConfig(workers=1)):
+            raise gone
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ray.exceptions.RayTaskError), connect(ClusterConfig(workers=1)):
+        raise ray.exceptions.RayTaskError("function", "traceback", ValueError("own"))
+    assert len(started) == 2
 
 
 def test_sigterm_during_the_start_ends_what_was_started(

@@ -12,7 +12,7 @@ import pytest
 
 import pipelines
 from fieldshift.arguments import option_types
-from fieldshift.cli import command_parser
+from fieldshift.command_parser import command_parser
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.options import PROBLEM
 

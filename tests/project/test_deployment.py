@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from fieldshift.arguments import normalise, option_kinds
-from fieldshift.cli import command_parser, commands
+from fieldshift.cli import commands
+from fieldshift.command_parser import command_parser
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "deploy"

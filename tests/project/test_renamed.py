@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from fieldshift.arguments import normalise, option_kinds
-from fieldshift.cli import command_parser, commands, main
+from fieldshift.cli import commands, main
+from fieldshift.command_parser import command_parser
 from fieldshift.errors import UserError
 from fieldshift.experiment.budget import readings_of
 from fieldshift.readings import BUDGETS, READINGS

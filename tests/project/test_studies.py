@@ -15,7 +15,7 @@ import pytest
 import scipy.stats
 
 import pipelines
-from fieldshift.cli import command_parser
+from fieldshift.command_parser import command_parser
 from fieldshift.data.published.digit_pairs import scenes, source_digits
 from fieldshift.readings import READINGS
 from fieldshift.training import arm_named

@@ -15,7 +15,7 @@ from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.cluster.resources import Resources, local_device, preflight, resources, this_machine
 from fieldshift.cluster.storage import given_storage, shown, try_storage
 from fieldshift.cluster.variables import environment
-from fieldshift.errors import MissingFeatureError, UserError, one_line
+from fieldshift.errors import MissingFeatureError, RunFailedError, UserError, one_line
 from fieldshift.termination import own_signals
 
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
@@ -69,6 +69,7 @@ def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Itera
 
     Raises:
         UserError: The address does not answer, or refuses this process.
+        RunFailedError: The cluster failed during the block.
     """
     require_ray("cluster.address" if cluster.address else "Starting workers")
     import ray
@@ -78,8 +79,23 @@ def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Itera
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {name: value for name, value in (_QUIET | NICENESS).items() if name not in os.environ}
-    with environment(quiet), _session(cluster, modules):
+    with environment(quiet), _session(cluster, modules), _failures_in_one_line():
         yield resources()
+
+
+@contextlib.contextmanager
+def _failures_in_one_line() -> Iterator[None]:
+    """Raises RunFailedError in place of Ray's errors about the cluster itself, such as one whose head has gone."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayTaskError:  # of a function that ran there
+        raise
+    except ray.exceptions.RayError as error:
+        raise RunFailedError(
+            f"The Ray cluster failed ({one_line(error, 160)}); the same command with --resume resumes from the last checkpoint."
+        ) from error
 
 
 def check_fits(cluster: ClusterConfig, workers: int) -> None:
