@@ -54,11 +54,13 @@ def test_a_cluster_that_fails_is_one_line(
     monkeypatch.setattr(ray, "cluster_resources", dict)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     gone = ray.exceptions.ActorUnavailableError("failed to connect\nto all addresses", None)
-    with pytest.raises(
-        RunFailedError, match=r"^The Ray cluster failed \(.*failed to connect to all.*\); .*--resume"
-    ) as caught:
-        with connect(ClusterConfig(workers=1)):
-            raise gone
+    with (
+        pytest.raises(
+            RunFailedError, match=r"^The Ray cluster failed \(.*failed to connect to all.*\); .*--resume"
+        ) as caught,
+        connect(ClusterConfig(workers=1)),
+    ):
+        raise gone
     assert "\n" not in str(caught.value)
     with pytest.raises(ray.exceptions.RayTaskError), connect(ClusterConfig(workers=1)):
         raise ray.exceptions.RayTaskError("function", "traceback", ValueError("own"))

@@ -34,7 +34,7 @@ COMPARE = ("compare", "--arms", "none", "--seeds=1", "--recipe.epochs=1", "--rec
            "--cluster.trials_at_once=0", *SMALL)  # fmt: skip
 SUBJECTS = {
     "checkpoint.pt": (LONG, True), "search.pt": (SEARCH, True), "weights.safetensors": (TRAIN, False),
-    "trials/*.json": (COMPARE, False),
+    "ray/trials/*.json": (COMPARE, False),
 }  # fmt: skip
 """Files with the command that writes them, and whether it is killed when it has."""
 

@@ -102,6 +102,16 @@ def test_a_checkpoint_of_another_network_is_refused_in_a_line(tmp_path: Path) ->
         trained(recipe, plan_of(), checkpoint=checkpoint, resume=True)
 
 
+def test_a_checkpoint_of_another_run_is_refused_in_a_line(tmp_path: Path) -> None:
+    """Of the same network, so that its tensors would fit."""
+    checkpoint, recipe = tmp_path / "checkpoint.pt", Recipe(epochs=1, batch=16)
+    trained(recipe, plan_of(), checkpoint=checkpoint, fingerprint="one")
+    with pytest.raises(UserError, match=r"checkpoint\.pt belongs to another run; restore its own, or delete it"):
+        trained(recipe, plan_of(), checkpoint=checkpoint, fingerprint="another", resume=True)
+    _, history = trained(recipe, plan_of(), checkpoint=checkpoint, fingerprint="one", resume=True)
+    assert len(history) == 1
+
+
 def test_the_same_seed_gives_the_same_numbers_to_the_last_digit() -> None:
     plan = plan_of(augmentation=augmentation("randaugment"))
     first, second = (trained(Recipe(epochs=2, batch=16), plan) for _ in range(2))

@@ -9,6 +9,7 @@ from typing import Any
 
 from fieldshift.cluster import WorkerContext
 from fieldshift.experiment.options import Experiment
+from fieldshift.seals import values_digest
 from fieldshift.training import (
     Evaluation,
     NetworkCard,
@@ -25,6 +26,8 @@ from fieldshift.training.optimisation import basic_augmentation
 HELD_OUT_SCORE = "held_out/score"
 CHECKPOINT = "checkpoint.pt"
 MOVE = "progress/epochs"
+LEARNING = ("arm", "seed", "problem", "data", "card", "recipe", "augmentation", "holdout")
+"""What a trial's checkpoint depends on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +136,7 @@ def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[
         device=context.device,
         align=trial.align,
         checkpoint=folder / CHECKPOINT,
+        fingerprint=values_digest({name: value for name, value in trial.plain().items() if name in LEARNING}),
         resume=True,
         report=report,
         progress=(lambda epochs: context.report({MOVE: epochs})) if trial.moves else (lambda _epochs: None),

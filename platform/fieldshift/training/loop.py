@@ -84,6 +84,7 @@ def train_network(
     device: torch.device | str = "cpu",
     align: bool = True,
     checkpoint: Path | None = None,
+    fingerprint: str = "",
     resume: bool = False,
     report: Report = lambda _metrics, _step: None,
     progress: Callable[[float], None] = lambda _epochs: None,
@@ -92,7 +93,8 @@ def train_network(
 
     `recipe.batch` is the global batch: with several workers each takes its slice of the same batches, and computes it in
     `recipe.accumulate` micro-batches. Without BatchNorm the update does not depend on their number, up to rounding. With
-    `checkpoint` the state is written after every epoch, and `resume` continues from there; k + k epochs equal 2k.
+    `checkpoint` the state is written after every epoch, and `resume` continues from there; k + k epochs equal 2k. A state with
+    another `fingerprint` belongs to another run, and is refused.
     Raises UserError for a loss that is not finite, naming epoch, step and the images' indices, at the end of the log
     interval (`loss_log.READ_EVERY` steps, or the epoch); the last checkpoint is kept. `report` is called after every epoch,
     `progress` at most ten times within one, at the end of a log interval, with the epochs so far, such as 2.4.
@@ -107,7 +109,7 @@ def train_network(
     trained, first_epoch, steps = TrainedNetwork(network=network), 0, count_steps(len(split), recipe.batch)
     schedule = build_schedule(optimizer, recipe, recipe.epochs * steps)
     if resume and checkpoint is not None:
-        first_epoch = restore(checkpoint, trained, optimizer, schedule)
+        first_epoch = restore(checkpoint, trained, optimizer, schedule, fingerprint)
     split = split.to(device)
     model = wrapped(network, split, plan=plan, recipe=recipe, seed=seed, device=device)
     pieces = micro_batch_count(len(split), recipe.batch, recipe.accumulate)
@@ -158,7 +160,9 @@ def train_network(
         }
         trained.history.append(row)
         if checkpoint is not None and distributed.rank() == 0:
-            write_checkpoint(checkpoint, state_of(trained, optimizer, schedule, epoch + 1))
+            write_checkpoint(
+                checkpoint, state_of(trained, optimizer, schedule, epoch + 1) | {"fingerprint": fingerprint}
+            )
         report(row, epoch + 1)
     return trained
 
@@ -190,14 +194,18 @@ def wrapped(
     return model
 
 
-def restore(checkpoint: Path, trained: TrainedNetwork, optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> int:
+def restore(
+    checkpoint: Path, trained: TrainedNetwork, optimizer: torch.optim.Optimizer, schedule: LRScheduler, fingerprint: str
+) -> int:
     """Restores the state in the file, if there is one, and returns the number of finished epochs.
 
-    Raises UserError for the state of another network.
+    Raises UserError for the state of another network, or of a run with another fingerprint; earlier versions wrote none.
     """
     state = checkpoint_of_first(checkpoint)
     if state is None:
         return 0
+    if state.get("fingerprint", fingerprint) != fingerprint:
+        raise UserError(f"{checkpoint} belongs to another run; restore its own, or delete it to train from the start.")
     try:
         trained.network.load_state_dict(state["network"])
     except RuntimeError:  # torch names every tensor that does not fit
