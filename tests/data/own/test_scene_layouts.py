@@ -209,7 +209,7 @@ def test_names_that_differ_otherwise_are_shown_and_none_is_guessed(tmp_path: Pat
         ({"classes.txt": "0 0 300 a\n1 1 1 b\n"}, "must be 0 to 255"),
         ({"classes.txt": "0 0 0 a\n0 0 0 b\n"}, "gives 'b' the colour of another class"),
         ({"classes.csv": "name,value\na,3\nb,3\n"}, "gives 'b' the value of another class"),
-        ({"classes.txt": "a\n"}, "names 1 classes, but must name 2"),
+        ({"classes.txt": "a\n"}, "names 1 class, but must name 2"),
     ],
 )
 def test_class_files_that_make_no_sense_are_refused(files: dict[str, str], words: str, tmp_path: Path) -> None:

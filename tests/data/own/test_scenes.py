@@ -136,7 +136,7 @@ def test_a_list_cannot_lead_out_of_the_folder(scene_folder: Path, tmp_path: Path
         ("ImageSets/Segmentation/train.txt", b"s0\ns1\ns0\n", "names 's0' twice"),
         ("ImageSets/Segmentation/train.txt", b"s0\n\xff\xfe\n", "not UTF-8"),
         ("ImageSets/Segmentation/train.txt", b"\n", "no scene with a mask to train on"),
-        ("classes.txt", b"sky\n", "names 1 classes, but must name 2"),
+        ("classes.txt", b"sky\n", "names 1 class, but must name 2"),
         ("classes.txt", b"\xff", "not UTF-8"),
     ],
 )
