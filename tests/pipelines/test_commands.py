@@ -221,7 +221,7 @@ MISTAKES = {
     ),
     "GPUs": (
         ["train", "--cluster.workers", "64", "--cluster.gpus_per_worker", "1"],
-        "Too few GPUs for 64 workers: 64 needed",
+        "Too few CPU cores for 64 workers: 64 needed",
     ),
     "weights": (["train", "--network", "resnet18", "--architecture.weights", "DEFALT"], "Did you mean 'DEFAULT'"),
     "weights file": (["train", "--architecture.weights", "nowhere.pth"], "nowhere.pth"),
