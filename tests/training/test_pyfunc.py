@@ -68,6 +68,9 @@ def test_files_and_arrays_answer_alike(tmp_path: Path) -> None:
     by_file = model.predict(pd.DataFrame({"image": [str(tmp_path / "large.png")]}))
     by_array = model.predict({"image": [large]})
     pd.testing.assert_frame_equal(by_file, by_array)
+    for count in (1, 2):
+        by_name = model.predict({"image": [str(tmp_path / "large.png")] * count})
+        pd.testing.assert_frame_equal(by_name, pd.concat([by_array] * count, ignore_index=True))
 
 
 def test_segmenters_return_masks(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,17 +128,26 @@ def images_of(model_input: Any) -> Iterator[Given]:
             raise UserError(
                 f"The model reads one column '{COLUMN}', but got {', '.join(map(str, model_input.columns))}."
             )
-        yield from model_input[COLUMN]
+        yield from listed(model_input[COLUMN])
     elif isinstance(model_input, dict):
         if list(model_input) != [COLUMN]:
             raise UserError(f"The model reads '{COLUMN}', but got {', '.join(map(str, model_input)) or 'nothing'}.")
-        yield from model_input[COLUMN]
+        yield from listed(model_input[COLUMN])
     elif isinstance(model_input, (str, Path)):
         yield model_input
     elif isinstance(model_input, (Sequence, np.ndarray)):
         yield from model_input
     else:
         raise UserError(f"The model reads file names or uint8 arrays, but got a {type(model_input).__name__}.")
+
+
+def listed(images: Iterable[Any]) -> Iterator[Given]:
+    """The images of a column, with those of a list of file names one by one: MLflow makes {"image": [names]} a single cell."""
+    for image in images:
+        if isinstance(image, list) and image and all(isinstance(name, (str, Path)) for name in image):
+            yield from image
+        else:
+            yield image
 
 
 def pixels_of(image: Any, number: int, card: NetworkCard) -> Tensor:
