@@ -136,7 +136,9 @@ def study(home: Path, moments: Sequence[int], harm: str, chance: random.Random) 
         if harm == "command" and killed and process.returncode == -9:
             status = None
     if status != 0:
-        wrong.append(f"status {status}: {log.read_text()[-1500:]}")
+        said = log.read_text()
+        failed = [line for line in said.splitlines() if "failed" in line.lower()]
+        wrong.append(f"status {status}: {' '.join(failed[-5:])} {said[-500:]}")
     return killed, wrong
 
 
