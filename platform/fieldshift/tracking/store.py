@@ -282,7 +282,7 @@ def check_store(config: TrackingConfig) -> None:
 
 
 def database_obstacle(file: Path) -> str:
-    """Why a SQLite store cannot be written, such as "/a is not writable"; "" if it can. SQLite adds files beside its own."""
+    """The reason that a SQLite store cannot be written, such as "/a is not writable"; "" if it can, with files beside it."""
     if file.is_dir():
         return f"{file} is a folder"
     if file.exists() and not os.access(file, os.W_OK):
