@@ -167,6 +167,13 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
         f"temporal: {chosen.temporal}  # tsm costs nothing; gsf learns what to shift",
         f"frames: {chosen.frames}  # an image costs this many times the 2D network",
         "space: affine-one  # which motions are searched; affine-cell and others are in search_spaces/",
+        *(
+            [
+                "# On street scenes `form: folded` with `space: affine-stage` and `temporal: gsf` was best (docs/results.md)."
+            ]
+            if report.task == "segmentation"
+            else []
+        ),
         f"seeds: {SUGGESTED_SEEDS}  # every arm is trained this often; fewer make intervals wide",
         "",
         "recipe:",
