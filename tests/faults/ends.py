@@ -79,7 +79,7 @@ def ended(name: str, how: str, after: float, home: Path, *, starting: bool) -> t
             process.kill()
             return [f"it did not end: {log.read_text()[-500:]}"], DEADLINE_S
         seconds, left = all_ended(family, begin)
-    wrong = left_behind(left, out, log.read_text(), opened=not starting)
+    wrong = too_slow(seconds) + left_behind(left, out, log.read_text(), opened=not starting)
     if status != SIGNALS[how]:
         wrong.append(f"status {status}: {log.read_text()[-800:]}")
     resumed = ["--resume"] if (out / "config.yaml").exists() else []
@@ -94,6 +94,11 @@ def all_ended(family: Sequence[psutil.Process], begin: float) -> tuple[float, li
     there = [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
     _, left = psutil.wait_procs(there, timeout=max(0.0, ENDS_S - (time.monotonic() - begin)))
     return time.monotonic() - begin, left
+
+
+def too_slow(seconds: float) -> list[str]:
+    """What is wrong with the time after which the last process had ended, in words."""
+    return [f"it took {seconds:.1f} s"] if seconds > ENDS_S + LOOK_S else []
 
 
 def left_behind(left: Sequence[psutil.Process], out: Path, printed: str, *, opened: bool) -> list[str]:
@@ -140,7 +145,7 @@ def stopped(name: str, how: str, after: float, home: Path, address: str, head: i
                        timeout=DEADLINE_S, check=False)  # fmt: skip
     seconds, left = all_ended(family, begin)
     log.write_text(fieldshift("logs", job, "--address", address))
-    wrong = left_behind(left, out, log.read_text(), opened=True)
+    wrong = too_slow(seconds) + left_behind(left, out, log.read_text(), opened=True)
     if "STOPPED" not in fieldshift("jobs", "--address", address):
         wrong.append(f"the job is not STOPPED: {fieldshift('jobs', '--address', address)}")
     again = fieldshift("submit", "--address", address, "--follow", "--", *words_of(name, out), "--resume")
