@@ -22,7 +22,6 @@ from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe
 from fieldshift.wording import counted
 from pipelines.comparison import Comparison, ComparisonPlan, run_comparison
-from pipelines.estimating import estimated_seconds, roughly
 from pipelines.field_records import record_on_trials
 from pipelines.fields import FieldResult, run_fields
 from pipelines.policies import FOLDER, SEARCHES, ArmPolicies, record_of, run_searches, search_cluster
@@ -170,6 +169,8 @@ def run_stages(session: Session, study: PreparedStudy) -> StudyResult:
     started = time.perf_counter()
     stages, cluster = study.plan.stages, study.experiment.cluster
     if cluster.address is None and not session.resume:
+        from pipelines.estimating import estimated_seconds, roughly
+
         say(f"estimated time: {roughly(estimated_seconds(study))}, from the speed of a training step here")
     with placed(cluster, on_ray=needs_ray(session, stages, cluster)):
         found = search_stage(session, study)

@@ -121,5 +121,5 @@ def signals_deferred() -> Iterator[None]:
         is_over = True
         for number, earlier in before.items():
             signal.signal(number, earlier)
-    for number, _ in waiting:
-        signal.raise_signal(number)
+        for number, _ in waiting:
+            signal.raise_signal(number)

@@ -138,8 +138,11 @@ def test_an_exit_that_a_library_makes_of_sigterm_is_an_interrupt() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_deferred_signals_wait_for_the_end_of_the_work(number: int, request: pytest.FixtureRequest) -> None:
-    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
+    ours, inherited = (
+        signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.signal(signal.SIGHUP, signal.SIG_DFL),
+    )
+    request.addfinalizer(lambda: (signal.signal(signal.SIGINT, ours), signal.signal(signal.SIGHUP, inherited)))
     done = []
     with terminate_like_interrupt():
         before = signal.getsignal(number)
@@ -148,6 +151,15 @@ def test_deferred_signals_wait_for_the_end_of_the_work(number: int, request: pyt
             done.append(True)
         assert done == [True]
         assert signal.getsignal(number) == before
+
+
+def test_a_deferred_signal_is_not_lost_where_the_work_fails(request: pytest.FixtureRequest) -> None:
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
+    with pytest.raises(KeyboardInterrupt) as caught, signals_deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        raise OSError("the disk is full")
+    assert isinstance(caught.value.__context__, OSError)
 
 
 def test_a_person_who_asks_again_does_not_wait(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:

@@ -119,6 +119,6 @@ def test_a_store_that_refuses_to_close_a_run_ends_nothing(
 def test_the_history_of_no_metric_is_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = session(store, "a", START)
     log(store, run_id, START + HOUR)
-    monkeypatch.delattr(type(client_for(store.uri)), "get_metric_history")
+    monkeypatch.delattr("mlflow.MlflowClient.get_metric_history")
     assert close_abandoned(client_for(store.uri)) == [run_id]
     assert duration(store, run_id) == HOUR

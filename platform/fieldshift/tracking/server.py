@@ -82,8 +82,9 @@ def serve(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000, brows
     For the address of a server, which has its pages already, only prints them. browser: open the first address where a person
     sits at a terminal with a display.
     """
-    if is_served(where):
+    if "://" in str(where):
         check_address(str(where), "run", "give a run folder or the address of a store")
+    if is_served(where):
         reach(str(where))
         first = f"The pages of {where}:"
         show(welcome(where, Pages(str(where).rstrip("/"), str(where)), first), browser=browser)
