@@ -67,26 +67,40 @@ def is_terminated() -> bool:
 
 
 @contextlib.contextmanager
-def own_signals() -> Iterator[None]:
-    """Restores this process's signal handlers after the block, in which a library may put its own in their place.
+def handlers_kept() -> Iterator[None]:
+    """Restores this process's signal handlers after the block, in which a library may put others in their place.
 
-    A SIGTERM that a library took raises KeyboardInterrupt: at the end of the block, or at once where its handler exits.
+    Also those that were reset below Python, as Ray's `shutdown` does with SIGTERM: `signal.getsignal` still shows the handler,
+    but the signal ends the process. Outside the main thread, where signals cannot be handled, the block changes nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    is_main = threading.current_thread() is threading.main_thread()
+    taken = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) if is_main else ()
+    before = {number: signal.getsignal(number) for number in taken}
     try:
         yield
-    except SystemExit as exit_:
-        if exit_.code != signal.SIGTERM:
-            raise
-        for termination in _current:
-            termination.receive()
     finally:
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def own_signals() -> Iterator[None]:
+    """As `handlers_kept`; a SIGTERM that a library took raises KeyboardInterrupt.
+
+    It does so at the end of the block, or at once where the library's handler exits.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with handlers_kept():
+        try:
+            yield
+        except SystemExit as exit_:
+            if exit_.code != signal.SIGTERM:
+                raise
+            for termination in _current:
+                termination.receive()
     if is_terminated():
         raise KeyboardInterrupt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -65,6 +66,20 @@ def test_a_cluster_that_fails_is_one_line(
     with pytest.raises(ray.exceptions.RayTaskError), connect(ClusterConfig(workers=1)):
         raise ray.exceptions.RayTaskError("function", "traceback", ValueError("own"))
     assert len(started) == 2
+
+
+def test_sigterm_after_the_end_still_interrupts(
+    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's `shutdown` resets SIGTERM below Python, where a run that is being closed would die of it."""
+    handled = ctypes.CDLL(None).signal
+    handled.restype, handled.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+    monkeypatch.setattr(ray, "shutdown", lambda: handled(signal.SIGTERM, None))
+    with terminate_like_interrupt():
+        with local_cluster(str):
+            pass
+        assert started[0].wait(timeout=30) is not None
+        assert handled(signal.SIGTERM, None) is not None  # what handled it until then: None is the default
 
 
 def test_sigterm_during_the_start_ends_what_was_started(

@@ -16,7 +16,7 @@ from fieldshift.cluster.resources import Resources, local_device, preflight, res
 from fieldshift.cluster.storage import given_storage, shown, try_storage
 from fieldshift.cluster.variables import environment
 from fieldshift.errors import MissingFeatureError, RunFailedError, UserError, one_line
-from fieldshift.termination import own_signals
+from fieldshift.termination import handlers_kept, own_signals
 
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
 
@@ -146,7 +146,8 @@ def _session(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> Iterator[
                 _join(f"cluster.address {cluster.address}", address=cluster.address, runtime_env=travelling, **quiet)
         yield
     finally:
-        ray.shutdown()
+        with handlers_kept():
+            ray.shutdown()
 
 
 def _join(place: str, **settings: Any) -> None:

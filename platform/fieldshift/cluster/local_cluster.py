@@ -15,7 +15,7 @@ import psutil
 from fieldshift.cluster.variables import environment
 from fieldshift.errors import UserError
 from fieldshift.ports import free_port
-from fieldshift.termination import own_signals
+from fieldshift.termination import handlers_kept, own_signals
 
 STARTS = 5
 ENDING_S = 3.0
@@ -39,7 +39,8 @@ def local_cluster(reason: Callable[[Exception], str], **settings: Any) -> Iterat
     finally:
         own = _children() - before if own is None else own
         family = [*own, *(each for root in own for each in _below(root))]
-        ray.shutdown()
+        with handlers_kept():
+            ray.shutdown()
         _, left = psutil.wait_procs(family, timeout=ENDING_S)
         for each in left:
             with contextlib.suppress(psutil.Error):
