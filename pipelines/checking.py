@@ -107,7 +107,7 @@ def init(
         if problem.kind in ACCEPTABLE:
             raise MeaninglessDataError(problem)
 
-    from pipelines.estimating import Workload, images_per_second, roughly
+    from pipelines.estimating import Workload, roughly, training_speed
     from pipelines.suggesting import size_for, suggest, video_card
 
     skips = loading.skip_unreadable or any(problem.kind not in ACCEPTABLE for problem in report.problems)
@@ -118,7 +118,7 @@ def init(
         loading = replace(loading, size=size_for(dataset))
         dataset = load_data(data, report.task, loading)
     chosen = suggest(dataset, network)
-    speed = images_per_second(dataset, video_card(dataset, chosen.network, chosen.frames), chosen.batch)
+    speed = training_speed(dataset, video_card(dataset, chosen.network, chosen.frames), chosen.batch)
     text = study_yaml(data, report, dataset, loading, chosen)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)

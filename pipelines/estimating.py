@@ -63,7 +63,7 @@ class Workload:
         return images / speed * passes / self.trials_at_once
 
 
-def images_per_second(dataset: DataSet, card: NetworkCard, batch: int) -> float:
+def training_speed(dataset: DataSet, card: NetworkCard, batch: int) -> float:
     """Images, or videos, per second of one training trial here, measured in the second of two passes over one batch."""
     threads = torch.get_num_threads()
     torch.set_num_threads(ClusterConfig().cpus_per_worker)
@@ -109,7 +109,7 @@ def estimated_seconds(study: PreparedStudy) -> float:
         policy=Policy.replicate(experiment.frames) if as_video else None,
         architecture=experiment.architecture,
     )
-    speed = images_per_second(dataset, card, plan.comparison.recipe.batch)
+    speed = training_speed(dataset, card, plan.comparison.recipe.batch)
     return work.seconds(len(dataset.train), speed if as_video else speed / experiment.frames)
 
 
