@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import signal
 import threading
 import time
@@ -10,6 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
+
+ACTION_BYTES, HANDLER_BYTES = 256, ctypes.sizeof(ctypes.c_void_p)
+"""More than C's `struct sigaction` takes on any system, and what the handler at its begin takes."""
+
+LOOK_S = 0.001
+"""How often `action_held` looks whether a signal's action was reset."""
 
 AGAIN_S = 5.0
 """A signal that follows the first within this time is the same one: `timeout`, shells and kernels send it twice."""
@@ -67,11 +74,10 @@ def is_terminated() -> bool:
 
 
 @contextlib.contextmanager
-def handlers_kept() -> Iterator[None]:
+def _handlers_kept() -> Iterator[None]:
     """Restores this process's signal handlers after the block, in which a library may put others in their place.
 
-    Also those that were reset below Python, as Ray's `shutdown` does with SIGTERM: `signal.getsignal` still shows the handler,
-    but the signal ends the process. Outside the main thread, where signals cannot be handled, the block changes nothing.
+    Outside the main thread, where signals cannot be handled, the block changes nothing.
     """
     is_main = threading.current_thread() is threading.main_thread()
     taken = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1) if is_main else ()
@@ -85,15 +91,48 @@ def handlers_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def action_held(number: signal.Signals) -> Iterator[None]:
+    """Within the block and after it, a signal's action stays what it was, also where a library resets it below Python.
+
+    Ray's `shutdown` resets SIGTERM so, a second before its processes have ended: `signal.getsignal` still shows the handler,
+    but the signal would end the process. A thread looks every LOOK_S and puts the action back: only a signal within that
+    time still does.
+    """
+    library = ctypes.CDLL(None)
+    own, seen = (ctypes.create_string_buffer(ACTION_BYTES) for _ in range(2))
+    library.sigaction(number, None, own)
+
+    def put_back() -> None:
+        library.sigaction(number, None, seen)
+        if seen.raw[:HANDLER_BYTES] != own.raw[:HANDLER_BYTES]:
+            library.sigaction(number, own, None)
+
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LOOK_S):
+            put_back()
+
+    watcher = threading.Thread(target=watch, name="signal action", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+        put_back()
+
+
+@contextlib.contextmanager
 def own_signals() -> Iterator[None]:
-    """As `handlers_kept`; a SIGTERM that a library took raises KeyboardInterrupt.
+    """Restores this process's signal handlers after the block; a SIGTERM that a library took raises KeyboardInterrupt.
 
     It does so at the end of the block, or at once where the library's handler exits.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with handlers_kept():
+    with _handlers_kept():
         try:
             yield
         except SystemExit as exit_:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -68,18 +70,37 @@ def test_a_cluster_that_fails_is_one_line(
     assert len(started) == 2
 
 
-def test_sigterm_after_the_end_still_interrupts(
-    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("when", ["within", "after"])
+def test_sigterm_at_the_end_interrupts_once_all_has_ended(
+    started: list[subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """Ray's `shutdown` resets SIGTERM below Python, where a run that is being closed would die of it."""
-    handled = ctypes.CDLL(None).signal
-    handled.restype, handled.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
-    monkeypatch.setattr(ray, "shutdown", lambda: handled(signal.SIGTERM, None))
-    with terminate_like_interrupt():
-        with local_cluster(str):
+    """Ray's `shutdown` resets SIGTERM below Python long before it returns; the signal would end this process."""
+    library = ctypes.CDLL(None)
+    reset = ctypes.create_string_buffer(256)  # an action of zeros is the default
+
+    def action() -> bytes:
+        """The handler's address: what follows the first fields of C's `struct sigaction` is not set."""
+        found = ctypes.create_string_buffer(256)
+        library.sigaction(signal.SIGTERM, None, found)
+        return found.raw[: ctypes.sizeof(ctypes.c_void_p)]
+
+    def shutdown() -> None:
+        own = action()
+        library.sigaction(signal.SIGTERM, reset, None)
+        deadline = time.monotonic() + 30
+        while when == "within" and action() != own and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if when == "within":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    with terminate_like_interrupt() as termination:
+        own = action()
+        with pytest.raises(KeyboardInterrupt) if when == "within" else contextlib.nullcontext(), local_cluster(str):
             pass
-        assert started[0].wait(timeout=30) is not None
-        assert handled(signal.SIGTERM, None) is not None  # what handled it until then: None is the default
+        assert action() == own
+    assert termination.received == (when == "within")
+    assert started[0].wait(timeout=30) is not None
 
 
 def test_sigterm_during_the_start_ends_what_was_started(

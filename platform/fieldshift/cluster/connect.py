@@ -10,13 +10,13 @@ from types import ModuleType
 from typing import Any
 
 from fieldshift.cluster.config import ClusterConfig
-from fieldshift.cluster.local_cluster import local_cluster
+from fieldshift.cluster.local_cluster import disconnect, local_cluster
 from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.cluster.resources import Resources, local_device, preflight, resources, this_machine
 from fieldshift.cluster.storage import given_storage, shown, try_storage
 from fieldshift.cluster.variables import environment
 from fieldshift.errors import MissingFeatureError, RunFailedError, UserError, one_line
-from fieldshift.termination import handlers_kept, own_signals
+from fieldshift.termination import own_signals
 
 TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
 
@@ -127,8 +127,6 @@ def check_fits(cluster: ClusterConfig, workers: int) -> None:
 
 @contextlib.contextmanager
 def _session(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> Iterator[None]:
-    import ray
-
     check_reach(cluster, 0)
     inherited = os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -146,8 +144,7 @@ def _session(cluster: ClusterConfig, modules: Sequence[ModuleType]) -> Iterator[
                 _join(f"cluster.address {cluster.address}", address=cluster.address, runtime_env=travelling, **quiet)
         yield
     finally:
-        with handlers_kept():
-            ray.shutdown()
+        disconnect()
 
 
 def _join(place: str, **settings: Any) -> None:

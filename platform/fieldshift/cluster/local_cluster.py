@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import psutil
 from fieldshift.cluster.variables import environment
 from fieldshift.errors import UserError
 from fieldshift.ports import free_port
-from fieldshift.termination import handlers_kept, own_signals
+from fieldshift.termination import action_held, own_signals, signals_deferred
 
 STARTS = 5
 ENDING_S = 3.0
@@ -28,8 +29,6 @@ def local_cluster(reason: Callable[[Exception], str], **settings: Any) -> Iterat
 
     `reason` puts an error of Ray into words; `settings` are passed to `ray.init`. Raises UserError where Ray does not start.
     """
-    import ray
-
     before, own = _children(), None
     try:
         with own_signals():
@@ -39,12 +38,20 @@ def local_cluster(reason: Callable[[Exception], str], **settings: Any) -> Iterat
     finally:
         own = _children() - before if own is None else own
         family = [*own, *(each for root in own for each in _below(root))]
-        with handlers_kept():
-            ray.shutdown()
-        _, left = psutil.wait_procs(family, timeout=ENDING_S)
-        for each in left:
-            with contextlib.suppress(psutil.Error):
-                each.kill()
+        with signals_deferred():
+            disconnect()
+            _, left = psutil.wait_procs(family, timeout=ENDING_S)
+            for each in left:
+                with contextlib.suppress(psutil.Error):
+                    each.kill()
+
+
+def disconnect() -> None:
+    """Leaves the cluster; a signal that arrives meanwhile is received after it, though Ray resets its action."""
+    import ray
+
+    with signals_deferred(), action_held(signal.SIGTERM):
+        ray.shutdown()
 
 
 def _children() -> set[psutil.Process]:
@@ -99,7 +106,7 @@ def _start(reason: Callable[[Exception], str], **settings: Any) -> None:
             with environment(inherited), _forks.in_own_groups():
                 ray.init(address="local", include_dashboard=True, dashboard_port=port, **settings)
         except Exception as error:
-            ray.shutdown()
+            disconnect()
             if "timed out" not in str(error) or attempt == STARTS:
                 raise UserError(
                     f"The local Ray cluster did not start: {reason(error)}. Try again with fewer workers, or without workers."
