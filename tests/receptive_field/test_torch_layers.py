@@ -13,9 +13,14 @@ UNKNOWN = {
     "a mixture of rows or columns of which the channels hold a part",
 }
 
+LATER = {"LinearCrossEntropyLoss"}
+"""Layers that the lowest version of torch does not have."""
+
 
 def test_every_layer_of_torch_is_taken_or_named_with_a_reason() -> None:
-    assert set(layers()) | set(NO_MAPS) == set(classes()), "a layer is new, or gone"
+    named = set(layers()) | set(NO_MAPS)
+    assert set(classes()) <= named, "a layer is new"
+    assert named - set(classes()) <= LATER, "a layer is gone"
     assert not set(layers()) & set(NO_MAPS)
 
 

@@ -36,6 +36,7 @@ for _name in (
         "lift_fresh",
     ),
     *("prelu", "_prelu_kernel", "rrelu", "hardswish", "hardsigmoid", "hardtanh", "relu6", "masked_fill", "where"),
+    *("leaky_relu", "_conj_physical"),  # not tagged in torch 2.11
     *("_conj", "resolve_conj", "relu", "clamp", "rrelu_with_noise", "log_sigmoid_forward", "hardswish", "tril", "triu"),
     *("fake_quantize_per_tensor_affine_cachemask", "fake_quantize_per_channel_affine_cachemask"),
 ):
