@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 import fieldshift
+from fieldshift.cluster.tokens import check_token
+from fieldshift.errors import UserError
 from fieldshift.ports import free_port
 from tests.family import end_family
 
@@ -41,16 +43,16 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """URL and token of a head node; its processes end with the tests."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str]]:
+    """URL, token and address of a head node; its processes end with the tests."""
     token = secrets.token_hex(32)
-    port = free_port()
+    port, own = free_port(), free_port()
     folder = Path(tmp_path_factory.mktemp("ray"))
     # Unix sockets of a Ray session need a short path.
     session = Path("/tmp") / f"fs-{secrets.token_hex(3)}"
     command = [
         *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"),
-        *(f"--port={free_port()}", f"--dashboard-port={port}", "--dashboard-host=127.0.0.1"),
+        *(f"--port={own}", f"--dashboard-port={port}", "--dashboard-host=127.0.0.1"),
         *("--include-dashboard=true", f"--temp-dir={session}", f"--ray-client-server-port={free_port()}"),
         f"--dashboard-agent-listen-port={free_port()}",
     ]
@@ -62,7 +64,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         head = subprocess.Popen(command, env=variables, stdout=log, stderr=log)
         try:
             await_port(head, port, folder / "log")
-            yield f"http://127.0.0.1:{port}", token
+            yield f"http://127.0.0.1:{port}", token, f"127.0.0.1:{own}"
         finally:
             end_family(head)
             shutil.rmtree(session, ignore_errors=True)
@@ -79,11 +81,24 @@ def await_port(head: subprocess.Popen[bytes], port: int, log: Path) -> None:
             return
 
 
+def test_a_rejected_token_is_seen_before_ray_joins(
+    cluster: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Holds the name of Ray's call and of its header."""
+    _, token, address = cluster
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    check_token(address, "cluster.address")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token[::-1])
+    with pytest.raises(UserError, match="it rejects this process's token"):
+        check_token(address, "cluster.address")
+
+
 def test_a_job_needs_the_token_brings_its_package_and_ends_with_its_status(
-    cluster: tuple[str, str], tmp_path: Path
+    cluster: tuple[str, str, str], tmp_path: Path
 ) -> None:
     """In processes of their own, because Ray reads the way of authentication once."""
-    url, token = cluster
+    url, token, _ = cluster
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     script = tmp_path / "send.py"
@@ -117,9 +132,9 @@ def test_a_job_needs_the_token_brings_its_package_and_ends_with_its_status(
     assert finished.returncode == 3
 
 
-def test_a_study_is_submitted_stopped_resumed_and_fetched(cluster: tuple[str, str], tmp_path: Path) -> None:
+def test_a_study_is_submitted_stopped_resumed_and_fetched(cluster: tuple[str, str, str], tmp_path: Path) -> None:
     """The commands as a person types them, on a cluster whose own Python is in nobody's PATH."""
-    url, token = cluster
+    url, token, _ = cluster
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     variables = clean | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token, "FOR_THE_JOB": "1"}
 

@@ -120,7 +120,7 @@ def test_a_storage_that_cannot_be_used_is_refused_in_one_line_before_any_work(wr
 
 
 def test_a_storage_is_not_ignored_where_nothing_runs_on_ray(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a run in this process writes to --out"):
+    with pytest.raises(UserError, match="cluster.storage is .*, but a run in this process does not use it"):
         check_fits(ClusterConfig(storage=str(tmp_path), gpus_per_worker=0), 0)
 
 

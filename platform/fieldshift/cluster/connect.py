@@ -14,11 +14,10 @@ from fieldshift.cluster.local_cluster import disconnect, local_cluster
 from fieldshift.cluster.reach import check_reach, is_connected
 from fieldshift.cluster.resources import Resources, local_device, preflight, resources, this_machine
 from fieldshift.cluster.storage import given_storage, shown, try_storage
+from fieldshift.cluster.tokens import TOKEN_ADVICE
 from fieldshift.cluster.variables import environment
 from fieldshift.errors import MissingFeatureError, RunFailedError, UserError, one_line
 from fieldshift.termination import own_signals
-
-TOKEN_ADVICE = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH)"
 
 # Read by Ray in the driver and, through the local cluster's first process, in every worker.
 _QUIET = {
@@ -103,16 +102,17 @@ def check_fits(cluster: ClusterConfig, workers: int) -> None:
 
     Raises:
         UserError: The workers need more CPU cores or GPUs than available, the cluster does not answer, or its storage cannot
-            be written, or is not used because the run is in this process.
+            be written, or one of the two is given but not used because the run is in this process.
         MissingFeatureError: Workers are requested and Ray is not installed.
     """
     if workers == 0:
         local_device(cluster)
-        if cluster.storage is not None:
-            raise UserError(
-                f"cluster.storage is {shown(cluster.storage)}, but a run in this process writes to --out; leave it out, or "
-                "give workers (train, search) or concurrent trials."
-            )
+        for name, given in (("address", cluster.address), ("storage", cluster.storage and shown(cluster.storage))):
+            if given is not None:
+                raise UserError(
+                    f"cluster.{name} is {given}, but a run in this process does not use it; leave it out, or give "
+                    "--cluster.workers 1 or more (train, search), or --cluster.trials_at_once above 0."
+                )
         return
     check_reach(cluster, workers)
     if cluster.storage is not None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from fieldshift.cluster.connect import require_ray
 from fieldshift.cluster.job_output import JobOutput
+from fieldshift.cluster.tokens import TOKEN_ADVICE
 from fieldshift.errors import UserError, one_line
 from fieldshift.ports import refusal
 from fieldshift.run_folder import IN_JOB
@@ -26,11 +27,6 @@ POLL_S = 1.0
 ENDING_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 30.0
 AGENT_DEADLINE_S = 90.0
-
-_TOKEN_ADVICE = (
-    "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH);"
-    " on the head node `ray get-auth-token` shows it"
-)
 
 
 class JobGoesOn(KeyboardInterrupt):
@@ -177,7 +173,7 @@ def _errors_in_one_line(address: str) -> Iterator[None]:
         text = one_line(error)
         # Whole numbers only: the text names the port as well.
         if re.search(r"\b(401|403)\b|[Aa]uthentication|[Uu]nauthorized", text):
-            raise UserError(f"The cluster at {address} rejects this client's token; {_TOKEN_ADVICE}.") from error
+            raise UserError(f"The cluster at {address} rejects this client's token; {TOKEN_ADVICE}.") from error
         raise UserError(f"The cluster at {address} does not accept the request: {text[:300]}") from error
 
 

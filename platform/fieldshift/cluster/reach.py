@@ -1,4 +1,4 @@
-"""Checks before Ray is imported that it can be started or joined: addresses, folders, cores."""
+"""Checks before Ray is started or joined that it can be: addresses, tokens, folders, cores."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.resources import check_cores
+from fieldshift.cluster.tokens import check_token
 from fieldshift.errors import UserError
 from fieldshift.ports import refusal
 
@@ -17,22 +18,35 @@ _DEEPEST = "ray/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
 
 
 def check_reach(cluster: ClusterConfig, workers: int) -> None:
-    """Checks what `workers` workers need from Ray without importing it; does nothing in a connected process.
+    """Checks what `workers` workers need from Ray, importing it only for 'auto'; does nothing in a connected process.
 
     Raises:
-        UserError: No cluster answers at the given address or at RAY_ADDRESS; or a local one has too few CPU
-            cores, or its folder for files has too long a name.
+        UserError: No cluster answers at the given address or at RAY_ADDRESS, or it rejects this process's token; or a local
+            one has too few CPU cores, or its folder for files has too long a name.
     """
     if is_connected():
         return
     inherited = os.environ.get("RAY_ADDRESS")
-    if cluster.address is not None:
-        knock(cluster.address, "cluster.address")
-    elif inherited:
-        knock(inherited.removeprefix("ray://"), "RAY_ADDRESS")
-    else:
+    address, source = (cluster.address, "cluster.address") if cluster.address else (inherited, "RAY_ADDRESS")
+    if address == "auto":
+        address = _found()
+    if address:
+        knock(address.removeprefix("ray://"), source)
+        if address != "local" and not address.startswith("ray://"):
+            check_token(address, source)
+    elif cluster.address is None and not inherited:
         check_cores(cluster, workers, float(os.cpu_count() or 1))
         check_folder()
+
+
+def _found() -> str | None:
+    """The address of the cluster of this machine that Ray chooses for 'auto'; None where it finds none, or several."""
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    try:
+        return str(canonicalize_bootstrap_address_or_die("auto"))
+    except Exception:  # Ray says the same when it joins
+        return None
 
 
 def is_connected() -> bool:
@@ -42,7 +56,7 @@ def is_connected() -> bool:
 
 def knock(address: str, source: str) -> None:
     """Tests that HOST:PORT accepts connections, because Ray itself waits for minutes. `source`: where the address was given."""
-    if address in {"auto", "local"}:
+    if address == "local":
         return
     host, colon, port = address.rpartition(":")
     where = "" if source == "cluster.address" else f", or unset {source}"

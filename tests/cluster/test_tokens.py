@@ -1,0 +1,88 @@
+"""Tokens are presented to a cluster before Ray joins it, which would try a rejected one for 20 seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fieldshift.cluster import ClusterConfig
+from fieldshift.cluster.reach import check_reach
+from fieldshift.cluster.tokens import own_token
+from fieldshift.errors import UserError
+
+grpc = pytest.importorskip("grpc")
+
+TOKEN = "aabbccdd" * 4
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """A stand-in for a head node that checks tokens."""
+
+    def answer(_request: bytes, context: Any) -> bytes:
+        if ("authorization", f"Bearer {TOKEN}") not in [tuple(each) for each in context.invocation_metadata()]:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+        return b""
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    handler = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("ray.rpc.NodeInfoGcsService", {"GetClusterId": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@pytest.fixture(autouse=True)
+def own_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize("place", ["variable", "named file", "usual file"])
+def test_the_token_is_where_ray_reads_it(
+    address: str, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    if place == "variable":
+        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    else:
+        path = tmp_path / ("token" if place == "named file" else ".ray/auth_token")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{TOKEN}\n")
+        if place == "named file":
+            monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(path))
+    assert own_token() == TOKEN
+    check_reach(ClusterConfig(address=address), 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "token", "reason"),
+    [
+        (None, None, "this process has none"),
+        (None, TOKEN, "this process has none"),  # Ray sends it only in the mode `token`
+        ("token", None, "this process has none"),
+        ("token", TOKEN[::-1], "it rejects this process's token"),
+    ],
+)
+@pytest.mark.parametrize("source", ["cluster.address", "RAY_ADDRESS"])
+def test_a_rejected_token_is_one_line(
+    address: str, mode: str | None, token: str | None, reason: str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RAY_AUTH_MODE", mode), ("RAY_AUTH_TOKEN", token)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    if source == "RAY_ADDRESS":
+        monkeypatch.setenv(source, address)
+    with pytest.raises(UserError) as caught:
+        check_reach(ClusterConfig(address=address if source == "cluster.address" else None), 1)
+    assert str(caught.value).startswith(f"The cluster at {source} {address} requires a token, and {reason}; set RAY_")
+    assert "\n" not in str(caught.value)
+    assert TOKEN[::-1] not in str(caught.value)
