@@ -40,7 +40,10 @@ check: setup
 BENCHMARKS := $(filter-out benchmarks/record.py benchmarks/pages.py, $(wildcard benchmarks/*.py))
 
 bench: setup
-	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@begin=$$(date +%s); for script in $(BENCHMARKS); do \
+		started=$$(date +%s); echo "== $$script"; $(BIN)/python $$script || exit 1; \
+		echo "   $$script took $$(( $$(date +%s) - started )) s"; \
+	done; echo "== all took $$(( $$(date +%s) - begin )) s"
 
 docs: setup
 	PYTHONPATH=platform:. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

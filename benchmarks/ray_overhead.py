@@ -110,7 +110,7 @@ def main() -> None:
     record = Record("ray_overhead", __doc__, vars(options))
     here, there, bare, ours = [], [], [], []
     with tempfile.TemporaryDirectory() as name, connect(ONE):
-        for number in range(9 if options.full else 3):
+        for number in range(9 if options.full else 2):
             folder = Path(name) / str(number)
             folder.mkdir()
             payload = {"epochs": options.epochs, "checkpoint": str(folder / "here.pt")}
