@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import check_fits
@@ -145,7 +145,8 @@ class StudyPlan:
             check_reach(cluster, max(searched_by.trial_workers, 1))
         if cluster.workers:
             check_fits(cluster, cluster.workers)
-        check_trials_fit(cluster)
+        is_used = cluster.trials_at_once == 0 and searched_by.trials_at_once != 0  # by the searches alone
+        check_trials_fit(replace(cluster, address=None, storage=None) if is_used else cluster)
 
 
 @dataclass(frozen=True, kw_only=True)

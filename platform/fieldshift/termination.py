@@ -34,6 +34,8 @@ class Termination:
 
 
 _current: list[Termination] = []
+_deferred: list[bool] = []
+"""One entry while signals are deferred."""
 
 
 @contextlib.contextmanager
@@ -148,9 +150,10 @@ def own_signals() -> Iterator[None]:
 def signals_deferred() -> Iterator[None]:
     """Within the block SIGINT, SIGTERM and SIGHUP wait for its end; one that comes again after AGAIN_S does not.
 
-    For short work that must not be left half done. Outside the main thread, where no signals arrive, the block changes nothing.
+    For short work that must not be left half done. Within another such block it changes nothing, nor outside the main thread,
+    where no signals arrive.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or _deferred:
         yield
         return
     before: dict[int, Callable[[int, FrameType | None], Any]] = {}
@@ -164,6 +167,7 @@ def signals_deferred() -> Iterator[None]:
             waiting.append((number, time.monotonic()))
 
     try:
+        _deferred.append(True)
         for taken in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             handler = signal.getsignal(taken)
             if callable(handler):
@@ -172,6 +176,7 @@ def signals_deferred() -> Iterator[None]:
         yield
     finally:
         is_over = True
+        _deferred.clear()
         for number, earlier in before.items():
             signal.signal(number, earlier)
         for number, _ in waiting:

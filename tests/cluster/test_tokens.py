@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,13 +47,14 @@ def own_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
+@pytest.mark.parametrize("mode", ["token", "Token"])
 @pytest.mark.parametrize("place", ["variable", "named file", "usual file"])
 def test_the_token_is_where_ray_reads_it(
-    address: str, place: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    address: str, place: str, mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
     if place == "variable":
-        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", f" {TOKEN}\n")
     else:
         path = tmp_path / ("token" if place == "named file" else ".ray/auth_token")
         path.parent.mkdir(exist_ok=True)
@@ -86,3 +88,51 @@ def test_a_rejected_token_is_one_line(
     assert str(caught.value).startswith(f"The cluster at {source} {address} requires a token, and {reason}; set RAY_")
     assert "\n" not in str(caught.value)
     assert TOKEN[::-1] not in str(caught.value)
+
+
+def test_a_cluster_that_is_found_gets_the_token_without_a_mode(
+    address: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As Ray does for 'auto', but not where RAY_ADDRESS names the cluster."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
+    monkeypatch.setattr("fieldshift.cluster.reach._found", lambda: address)
+    check_reach(ClusterConfig(address="auto"), 1)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    check_reach(ClusterConfig(), 1)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match="this process has none"):
+        check_reach(ClusterConfig(address="auto"), 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", None])
+def test_a_file_that_holds_no_token_is_left_to_ray(
+    content: bytes | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    if content is None:
+        (tmp_path / "token").mkdir()
+    else:
+        (tmp_path / "token").write_bytes(content)
+    assert own_token() is None
+
+
+def test_no_proxy_receives_the_token(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as proxy:
+        proxy.bind(("127.0.0.1", 0))
+        proxy.listen()
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        check_reach(ClusterConfig(address=address), 1)
+        proxy.settimeout(0.0)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
+
+
+def test_an_empty_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as that of a variable that is not set, also where RAY_ADDRESS names a cluster."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    with pytest.raises(UserError, match="cluster.address is '', but must be HOST:PORT"):
+        check_reach(ClusterConfig(address=""), 1)

@@ -77,3 +77,22 @@ def test_a_search_with_a_storage_equals_one_without(worker_here: None, tmp_path:
         assert (there / name).exists()
     held = [json.loads((folder / "policy.json").read_text()) for folder in (plain, there)]
     assert held[0]["edges"] == held[1]["edges"]
+
+
+@pytest.mark.parametrize("given", ["storage", "address"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_study_uses_a_cluster_also_for_its_searches_alone(
+    workers: int, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From two workers on its searches are on Ray, where its trials are in this process."""
+    for name in ("check_reach", "check_fits"):  # whether the cluster answers is not asked here
+        monkeypatch.setattr(f"pipelines.study_plan.{name}", lambda *_: None)
+
+    def prepared(_plan: object) -> None:
+        raise InterruptedError("checked")
+
+    monkeypatch.setattr("pipelines.studying.prepare_study", prepared)
+    where = {"storage": str(tmp_path), "address": "127.0.0.1:6379"}[given]
+    cluster = ClusterConfig(gpus_per_worker=0, workers=workers, trials_at_once=0, **{given: where})
+    with pytest.raises(UserError if workers == 1 else InterruptedError, match=f"cluster.{given} is|checked"):
+        pipelines.study(cluster=cluster, tracking=UNTRACKED, out=str(tmp_path / "out"))

@@ -162,12 +162,17 @@ def test_a_deferred_signal_is_not_lost_where_the_work_fails(request: pytest.Fixt
     assert isinstance(caught.value.__context__, OSError)
 
 
-def test_a_person_who_asks_again_does_not_wait(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_person_who_asks_again_does_not_wait(
+    depth: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, ours))
     monkeypatch.setattr("fieldshift.termination.AGAIN_S", 0.0)
     done = []
-    with pytest.raises(KeyboardInterrupt), signals_deferred():
+    with pytest.raises(KeyboardInterrupt), contextlib.ExitStack() as blocks:
+        for _ in range(depth):
+            blocks.enter_context(signals_deferred())
         os.kill(os.getpid(), signal.SIGINT)
         done.append("first")
         os.kill(os.getpid(), signal.SIGINT)

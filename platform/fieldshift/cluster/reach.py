@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -27,25 +28,27 @@ def check_reach(cluster: ClusterConfig, workers: int) -> None:
     if is_connected():
         return
     inherited = os.environ.get("RAY_ADDRESS")
-    address, source = (cluster.address, "cluster.address") if cluster.address else (inherited, "RAY_ADDRESS")
-    if address == "auto":
-        address = _found()
-    if address:
-        knock(address.removeprefix("ray://"), source)
-        if address != "local" and not address.startswith("ray://"):
-            check_token(address, source)
-    elif cluster.address is None and not inherited:
+    if cluster.address is None and not inherited:
         check_cores(cluster, workers, float(os.cpu_count() or 1))
         check_folder()
+        return
+    given, source = (inherited, "RAY_ADDRESS") if cluster.address is None else (cluster.address, "cluster.address")
+    address = _found() if given == "auto" else given
+    if address is None:
+        return
+    knock(address.removeprefix("ray://"), source)
+    if address != "local" and not address.startswith("ray://"):
+        check_token(address, source, is_found=given == "auto" and inherited in (None, "", "auto"))
 
 
 def _found() -> str | None:
     """The address of the cluster of this machine that Ray chooses for 'auto'; None where it finds none, or several."""
-    from ray._private.services import canonicalize_bootstrap_address_or_die
-
+    logging.getLogger("ray").setLevel(logging.ERROR)
     try:
+        from ray._private.services import canonicalize_bootstrap_address_or_die
+
         return str(canonicalize_bootstrap_address_or_die("auto"))
-    except Exception:  # Ray says the same when it joins
+    except Exception:  # Ray says the same when it joins, or is missing
         return None
 
 
