@@ -20,7 +20,7 @@ from typing import Any
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
-from fieldshift.folder_lock import check_free, locked
+from fieldshift.folder_lock import LOCK, check_free, locked
 from fieldshift.paths import given_path, obstacle
 from fieldshift.result_table import result_table
 from fieldshift.whole_file import write_whole
@@ -45,7 +45,10 @@ NOT_HASHED = frozenset({"out", "resume", "cluster", "tracking", "samples"})
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder with `config.yaml` (the configuration) and, once finished, `result.json` (the result)."""
+    """A run folder with `config.yaml` (the configuration) and, once finished, `result.json` (the result).
+
+    resumed: the run is to be resumed, and has left something to resume.
+    """
 
     path: Path
     command: str
@@ -116,15 +119,16 @@ def open_run_folder(path: Path, command: str, config: dict[str, Any], resume: bo
     """
     config = plain(config)
     config_path = path / "config.yaml"
+    begun = path.exists() and any(each.name not in (LOCK, config_path.name) for each in path.iterdir())
     if os.environ.pop(IN_JOB, None):
         say(f"{NAMED} {path}", whole=True)
     if config_path.exists():
         check_same_run(config_path, command, config, resume)
         check_semantics(path, path)
-        return RunFolder(path, command, config, resumed=resume)
-    with writing_to(path):
-        write_whole(config_path, config_text(command, config))
-    return RunFolder(path, command, config, resumed=resume)
+    else:
+        with writing_to(path):
+            write_whole(config_path, config_text(command, config))
+    return RunFolder(path, command, config, resumed=resume and begun)
 
 
 @contextlib.contextmanager

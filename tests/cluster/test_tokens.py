@@ -96,13 +96,27 @@ def test_a_cluster_that_is_found_gets_the_token_without_a_mode(
     """As Ray does for 'auto', but not where RAY_ADDRESS names the cluster."""
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
-    monkeypatch.setattr("fieldshift.cluster.reach._found", lambda: address)
+    monkeypatch.setattr("fieldshift.cluster.reach.found_address", lambda: address)
     check_reach(ClusterConfig(address="auto"), 1)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     check_reach(ClusterConfig(), 1)
     monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(UserError, match="this process has none"):
         check_reach(ClusterConfig(address="auto"), 1)
+
+
+def test_a_cluster_that_was_found_and_is_gone_is_not_taken_for_one_that_was_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ray keeps the address of the last cluster in a file."""
+    with socket.socket() as held_back:
+        held_back.bind(("127.0.0.1", 0))
+        gone = f"127.0.0.1:{held_back.getsockname()[1]}"
+        monkeypatch.setattr("fieldshift.cluster.reach.found_address", lambda: gone)
+        with pytest.raises(
+            UserError, match=f"cluster.address is 'auto', but no cluster runs .* {gone}, does not answer"
+        ):
+            check_reach(ClusterConfig(address="auto"), 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", None])

@@ -42,7 +42,9 @@ def test_whatever_goes_on_does_so_on_the_same_data_only(
     stand_in = {"POLICY": str(policy), "RUN": str(trained.run)}
     words = [command, *(stand_in.get(word, word) for word in RESUMED[command]), "--out", str(out)]
     words += [] if command == "compare-fields" else ["--data", f"folder:{trained.root}", "--loading.workers", "0"]
-    assert main(words) == 0
+    assert main([*words, *([] if finished else ["--resume"])]) == 0
+    assert (f"nothing to resume in {out}" in capsys.readouterr().out) == (not finished)
+    assert (out / "data.json").exists()
     if not finished:
         (out / "result.json").unlink()
     assert main([*words, "--resume"]) == 0

@@ -29,6 +29,17 @@ def test_the_same_run_goes_on_only_when_asked(tmp_path: Path) -> None:
     assert again.finished_result()["score"] == 1.0  # type: ignore[index]
 
 
+@pytest.mark.parametrize("left", [None, "config.yaml", "checkpoint.pt"])
+def test_only_what_has_left_something_is_resumed(left: str | None, tmp_path: Path) -> None:
+    """A mistyped --out holds nothing, nor does a run that was killed before its first file; the lock does not count."""
+    if left == "config.yaml":
+        open_run_folder(tmp_path, "train", CONFIG, resume=False)
+    elif left is not None:
+        (tmp_path / left).touch()
+    with held_run_folder(tmp_path, "train", CONFIG, resume=True) as folder:
+        assert folder.resumed == (left == "checkpoint.pt")
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_another_configuration_is_refused_and_nothing_is_lost(tmp_path: Path, resume: bool) -> None:
     open_run_folder(tmp_path, "train", CONFIG, resume=False).write_result({"score": 1.0})
@@ -57,6 +68,7 @@ def test_what_another_version_left_unfinished_is_refused_and_finished_it_is_read
     tmp_path: Path, line: str, said: str
 ) -> None:
     open_run_folder(tmp_path, "train", CONFIG, resume=False)
+    (tmp_path / "checkpoint.pt").touch()
     assert open_run_folder(tmp_path, "train", CONFIG, resume=True).resumed  # of this version it goes on
     check_folder(tmp_path, "train", CONFIG, resume=True)
     config = tmp_path / "config.yaml"

@@ -96,6 +96,10 @@ def test_the_sweep_has_a_row_for_every_number_of_frames() -> None:
     assert sheet.rows[0][3] == f"{100 * (0.52 - reach):.1f} to {100 * (0.52 + reach):.1f}"
     both = pd.concat([pd.DataFrame(runs).assign(arm=arm) for arm in ("das", "das-gsf")])
     assert [row[:2] for row in sweep_sheet(both).rows][:2] == [("das", "1"), ("das", "3")]
+    unequal = sweep_sheet(both.assign(epochs=[6] * len(runs) + [18] * len(runs)))
+    assert unequal.columns[:4] == ("arm", "frames T", "epochs", "n")
+    assert [row[:4] for row in unequal.rows][::3] == [("das", "1", "6", "2"), ("das-gsf", "1", "18", "2")]
+    assert "equal compute" in unequal.notes[-1]
     wall, single = sweep_sheet(pd.DataFrame(runs[:1])).notes
     assert ("on the wall" in wall, single) == (True, "1 run: no interval.")
     measured = pd.DataFrame(runs).assign(device_seconds=7.0)

@@ -33,15 +33,25 @@ def check_reach(cluster: ClusterConfig, workers: int) -> None:
         check_folder()
         return
     given, source = (inherited, "RAY_ADDRESS") if cluster.address is None else (cluster.address, "cluster.address")
-    address = _found() if given == "auto" else given
+    address = found_address() if given == "auto" else given
     if address is None:
         return
+    if given == "auto" and not _answers(address):
+        raise UserError(
+            f"{source} is 'auto', but no cluster runs on this machine (the last one, {address}, does not answer); start one "
+            "with `ray start --head`, or give HOST:PORT."
+        )
     knock(address.removeprefix("ray://"), source)
     if address != "local" and not address.startswith("ray://"):
         check_token(address, source, is_found=given == "auto" and inherited in (None, "", "auto"))
 
 
-def _found() -> str | None:
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return refusal(host.strip("[]"), int(port)) is None
+
+
+def found_address() -> str | None:
     """The address of the cluster of this machine that Ray chooses for 'auto'; None where it finds none, or several."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:

@@ -80,7 +80,7 @@ def keep_record(folder: RunFolder, dataset: DataSet) -> None:
     """
     from fieldshift.data import changes
 
-    if not folder.resumed or not any(path.name != "config.yaml" for path in folder.path.iterdir()):
+    if not folder.resumed:
         write_record(folder.path, dataset)
         return
     held = read_record(folder.path)

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from fieldshift.cluster import ClusterConfig, check_fits, connect, has_ray
-from fieldshift.cluster.reach import check_reach, is_connected
+from fieldshift.cluster.reach import check_reach, found_address, is_connected
 from fieldshift.console import say
 from fieldshift.errors import UserError
 
@@ -78,6 +78,8 @@ def placed(cluster: ClusterConfig, *, on_ray: bool) -> Iterator[None]:
         return
     address = cluster.address or os.environ.get("RAY_ADDRESS")
     if not is_connected():
+        if address == "auto":
+            address = f"{found_address()}, which 'auto' found"
         say(f"  joining Ray at {address}" if address else "  starting Ray on this machine")
     with connect(cluster, modules=packages()):
         yield

@@ -192,6 +192,8 @@ def open_session(
     """
     with held_run_folder(destination.out, command, config, destination.resume) as folder:
         keep_record(folder, dataset)
+        if destination.resume and not folder.resumed:
+            say(f"There is nothing to resume in {folder.path}: the run starts anew.")
         if destination.out is None and folder.path.name != command and not destination.resume:
             say(f"runs/{command} is taken: this run writes to runs/{folder.path.name}")
         with recorded(command, folder, destination.tracking, config=config, tags=tags, dataset=dataset) as session:

@@ -106,10 +106,11 @@ def _charges(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, ...]:
 def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy", notes: Sequence[str] = ()) -> Sheet:
     """The score against the number of frames T: mean and interval, one row per T (and arm, if there are several).
 
-    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm, device_seconds, parameters and flops.
-    `notes` are printed below.
+    rows has one row per run: frames, score in [0, 1], seconds, and optionally arm, epochs, device_seconds, parameters and
+    flops. The epochs have a column where they differ. `notes` are printed below.
     """
     arms = "arm" in rows.columns and rows["arm"].nunique() > 1
+    lengths = "epochs" in rows.columns and rows["epochs"].nunique() > 1
     records = []
     named = rows if "arm" in rows.columns else rows.assign(arm="")
     for (arm, frames), part in ((_pair(key), part) for key, part in named.groupby(["arm", "frames"], sort=True)):
@@ -120,6 +121,7 @@ def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy", notes: Sequenc
             (
                 *names,
                 str(int(frames)),
+                *([f"{float(part['epochs'].mean()):g}"] if lengths else []),
                 str(value.n),
                 percent(value.mean),
                 interval(value.low, value.high),
@@ -127,10 +129,15 @@ def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy", notes: Sequenc
                 _mega(flops),
             )
         )
-    lead = ("arm", "frames T") if arms else ("frames T",)
+    lead = (*(("arm",) if arms else ()), "frames T", *(("epochs",) if lengths else ()))
     columns = (*lead, "n", f"{score_name} %", "95 % interval", "train s", "MFLOPs")
-    align = (("left", "right") if arms else ("right",)) + ("right",) * 5
-    own = (SECONDS[clock(rows)], *(("1 run: no interval.",) if any(record[-5] == "1" for record in records) else ()))
+    align = (*(("left",) if arms else ()), *("right",) * (len(columns) - arms))
+    unequal = "The folded form trains for as many epochs as cost what the study's videos do (equal compute)."
+    own = (
+        SECONDS[clock(rows)],
+        *(("1 run: no interval.",) if any(record[-5] == "1" for record in records) else ()),
+        *((unequal,) if lengths else ()),
+    )
     title = f"Frame sweep, test {score_name}"
     return Sheet(title=title, columns=columns, rows=tuple(records), align=align, notes=(*own, *notes))
 

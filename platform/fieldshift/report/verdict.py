@@ -91,7 +91,8 @@ def answers(summary: pd.DataFrame, asked: pd.DataFrame, score_name: str = "accur
         rows=tuple((*row[:3], *(row[3 + number] for number in kept)) for row in rows),
         align=("left", "left", "right", *["left"] * len(kept)),
         notes=(
-            "Yes: wins against every opponent of the question; No: loses to one; Not shown: cannot be told apart from one.",
+            "Yes: wins against every opponent of the question; No: loses to one; Not shown: cannot be told apart from one; "
+            "Unanswered: no opponent was run, in part: not all of them.",
         ),
     )
 
@@ -232,7 +233,13 @@ def _evidence(
 
 def _kind(claim: Mapping[Any, Any]) -> str:
     question = str(claim["question"])
-    return {STILL: "network without motion", RANDOM: "network with random motions"}.get(question, question)
+    named = {
+        STILL: "network of the same form without motion",
+        RANDOM: "network with random motions",
+        BASELINE: "2D arm",
+        FIELD: "arm with an enlarged field",
+    }
+    return named.get(question, question)
 
 
 def _opponent(claim: Mapping[Any, Any], rows: Mapping[str, Mapping[Any, Any]]) -> str:
