@@ -73,7 +73,7 @@ def frames_view(mark: str, score_name: str) -> View:
         runs=runs_of(mark, "length"),
         order="attributes.`Created`",
         ascending=True,
-        columns=columns(("arm", "form", "T", "seeds"), (mean, "cost/MFLOP_per_image", "cost/device_s")),
+        columns=columns(("arm", "form", "T", "reading", "seeds"), (mean, "cost/MFLOP_per_image", "cost/device_s")),
         sections=(
             Section(
                 name="Against T (the axis's step is T)",

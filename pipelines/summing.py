@@ -98,7 +98,8 @@ def record_lengths(session: Session, rows: pd.DataFrame) -> None:
         form, counts = str(part["form"].iloc[0]), sorted({int(count) for count in part["frames"]})
         labels = {"arm": str(arm), "form": form, "reading": str(part["reading"].iloc[0])}
         labels |= budgets([labels["reading"]])
-        line = session.child(f"sweep-{arm}", labels, stage=LENGTH, name=f"{arm} against T")
+        budget = labels["reading"].replace(" ", "-")
+        line = session.child(f"sweep-{arm}", labels, stage=LENGTH, name=f"{arm} {budget} against T")
         for count in counts:
             trials = part[part["frames"] == count]
             means: dict[str, Any] = {
@@ -116,7 +117,7 @@ def record_lengths(session: Session, rows: pd.DataFrame) -> None:
                 f"length-{arm}-{count}",
                 {**labels, "T": str(count), "seeds": str(len(trials))},
                 stage=LENGTH,
-                name=f"{arm} T{count} mean of {len(trials)}",
+                name=f"{arm} T{count} {budget} mean of {len(trials)}",
             )
             run.log_metrics(finite({**numbers, "cost/T": count}))
             run.close("FINISHED")

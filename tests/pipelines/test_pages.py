@@ -173,10 +173,10 @@ def test_the_table_of_trials_has_what_differs_and_the_score_without_a_click(look
 def test_frames_are_told_apart_by_score_and_cost(look: Any, small_study: Path) -> None:
     rows = pd.DataFrame(read_result(small_study / "frames")["rows"])
     page = look("frames")
-    means = rows.groupby(["arm", "frames"])["score"].mean()
+    means = rows.groupby(["arm", "frames", "reading"])["score"].mean()
     assert sorted(page.bars(len(means))) == sorted(shown(100 * score) for score in means)
-    for arm, count in means.index:
-        assert f"{arm} T{count} mean" in page.text
+    for arm, count, reading in means.index:
+        assert f"{arm} T{count} {reading.replace(' ', '-')} mean" in page.text
 
 
 def test_fields_lie_side_by_side_with_their_numbers(look: Any, small_study: Path, tmp_path: Path) -> None:
