@@ -42,8 +42,8 @@ class Shown:
         return " ".join(" ".join(self.lines).split())
 
     def bar(self, title: str) -> str:
-        """The last line of a progress bar."""
-        return [line for line in self.lines if line.startswith(f"  {title} ")][-1]
+        """The last line of a progress bar: a share and a time, unlike text that was wrapped before the same word."""
+        return [line for line in self.lines if re.match(rf"  {re.escape(title)} .*\d+% +\d+:\d\d", line)][-1]
 
 
 @dataclass
