@@ -98,8 +98,7 @@ def record_lengths(session: Session, rows: pd.DataFrame) -> None:
         form, counts = str(part["form"].iloc[0]), sorted({int(count) for count in part["frames"]})
         labels = {"arm": str(arm), "form": form, "reading": str(part["reading"].iloc[0])}
         labels |= budgets([labels["reading"]])
-        budget = labels["reading"].replace(" ", "-")
-        line = session.child(f"sweep-{arm}", labels, stage=LENGTH, name=f"{arm} {budget} against T")
+        line = session.child(f"sweep-{arm}", labels, stage=LENGTH, name=f"{run_name(labels)} against T")
         for count in counts:
             trials = part[part["frames"] == count]
             means: dict[str, Any] = {
@@ -113,12 +112,9 @@ def record_lengths(session: Session, rows: pd.DataFrame) -> None:
                 score_metric("highest_seed", score_name): max(scores),
                 **costs(means),
             }
-            run = session.child(
-                f"length-{arm}-{count}",
-                {**labels, "T": str(count), "seeds": str(len(trials))},
-                stage=LENGTH,
-                name=f"{arm} T{count} {budget} mean of {len(trials)}",
-            )
+            own = {**labels, "T": str(count), "seeds": str(len(trials))}
+            name = f"{run_name(own)} mean of {len(trials)}"
+            run = session.child(f"length-{arm}-{count}", own, stage=LENGTH, name=name)
             run.log_metrics(finite({**numbers, "cost/T": count}))
             run.close("FINISHED")
             line.log_metrics(

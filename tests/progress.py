@@ -14,6 +14,8 @@ from types import FrameType
 import psutil
 import pytest
 
+from fieldshift.background import beside
+
 LOOK_S = 5.0
 # Seconds of processor time that count as progress; a driver that only waits for Ray uses less in all its patience.
 WORK_S = 10.0
@@ -58,7 +60,6 @@ def progress_awaited(
 
     Where more processes want to run than there are cores, so much less work is asked of them.
     """
-    over = threading.Event()
 
     def fail(_signal: int, _frame: FrameType | None) -> None:
         faulthandler.dump_traceback(file=sys.__stderr__)
@@ -66,7 +67,7 @@ def progress_awaited(
             f"The processes of this test did less than {work_s * fair_share():.2g} s of work in {patience_s:g} s."
         )
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         work, begun, waited = Work(os.getpid(), start_s), 0.0, 0.0
         while not over.wait(look_s):
             waited += look_s
@@ -77,11 +78,8 @@ def progress_awaited(
                 return
 
     before = signal.signal(signal.SIGALRM, fail)
-    watcher = threading.Thread(target=watch, name="progress", daemon=True)
-    watcher.start()
     try:
-        yield
+        with beside(watch, "progress"):
+            yield
     finally:
-        over.set()
-        watcher.join()
         signal.signal(signal.SIGALRM, before)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from fieldshift.background import beside
+
 ACTION_BYTES, HANDLER_BYTES = 256, ctypes.sizeof(ctypes.c_void_p)
 """More than C's `struct sigaction` takes on any system, and what the handler at its begin takes."""
 
@@ -109,19 +111,14 @@ def action_held(number: signal.Signals) -> Iterator[None]:
         if seen.raw[:HANDLER_BYTES] != own.raw[:HANDLER_BYTES]:
             library.sigaction(number, own, None)
 
-    over = threading.Event()
-
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         while not over.wait(LOOK_S):
             put_back()
 
-    watcher = threading.Thread(target=watch, name="signal action", daemon=True)
-    watcher.start()
     try:
-        yield
+        with beside(watch, "signal action"):
+            yield
     finally:
-        over.set()
-        watcher.join()
         put_back()
 
 

@@ -36,19 +36,9 @@ def check_reach(cluster: ClusterConfig, workers: int) -> None:
     address = found_address() if given == "auto" else given
     if address is None:
         return
-    if given == "auto" and not _answers(address):
-        raise UserError(
-            f"{source} is 'auto', but no cluster runs on this machine (the last one, {address}, does not answer); start one "
-            "with `ray start --head`, or give HOST:PORT."
-        )
-    knock(address.removeprefix("ray://"), source)
+    knock(address.removeprefix("ray://"), source, is_found=given == "auto")
     if address != "local" and not address.startswith("ray://"):
         check_token(address, source, is_found=given == "auto" and inherited in (None, "", "auto"))
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    return refusal(host.strip("[]"), int(port)) is None
 
 
 def found_address() -> str | None:
@@ -67,8 +57,11 @@ def is_connected() -> bool:
     return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
 
 
-def knock(address: str, source: str) -> None:
-    """Tests that HOST:PORT accepts connections, because Ray itself waits for minutes. `source`: where the address was given."""
+def knock(address: str, source: str, *, is_found: bool = False) -> None:
+    """Tests that HOST:PORT accepts connections, because Ray itself waits for minutes.
+
+    `source`: where the address was given; `is_found`: 'auto' was given there, for which Ray found the address.
+    """
     if address == "local":
         return
     host, colon, port = address.rpartition(":")
@@ -76,6 +69,11 @@ def knock(address: str, source: str) -> None:
     if not colon or not host or "/" in host or not port.isdigit() or int(port) > 65535:
         raise UserError(f"{source} is '{address}', but must be HOST:PORT (6379 is usual) or 'auto'{where}.")
     reason = refusal(host.strip("[]"), int(port))
+    if reason is not None and is_found:
+        raise UserError(
+            f"{source} is 'auto', but no cluster runs on this machine (the last one, {address}, does not answer); start one "
+            "with `ray start --head`, or give HOST:PORT."
+        )
     if reason is not None:
         raise UserError(
             f"Nothing answers at {source} {address} ({reason});"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from fieldshift.background import beside
 from fieldshift.errors import one_line
 from fieldshift.tracking.run import Run
 
@@ -35,9 +36,9 @@ def measured(run: Run, *, began: float, interval: float | None = None) -> Iterat
     from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
 
     pause = interval or float(MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or 10)
-    monitors, over = _monitors(), threading.Event()
+    monitors = _monitors()
 
-    def log_until_over() -> None:
+    def log_until(over: threading.Event) -> None:
         try:
             _values(monitors)  # psutil gives the CPU's load since the call before
             is_last = False
@@ -47,13 +48,8 @@ def measured(run: Run, *, began: float, interval: float | None = None) -> Iterat
         except Exception as error:
             _log.warning("System metrics are no longer logged (%s); the run continues.", one_line(error, 200))
 
-    thread = threading.Thread(target=log_until_over, name="fieldshift-system-metrics", daemon=True)
-    thread.start()
-    try:
+    with beside(log_until, "fieldshift-system-metrics"):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _monitors() -> list[Any]:
