@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 if TYPE_CHECKING:
@@ -219,24 +220,32 @@ def progress(title: str, total: float) -> Iterator[Progress]:
         """The estimated remaining time, as of now."""
 
         def render(self, task: Task) -> Text:
-            return Text("" if task.finished else task.fields["owner"].left())
+            return Text(estimate())
 
-    screen = console()
+    class Note(TextColumn):
+        """The note, in what the other columns leave of the screen as it is now: a longer one would push them out."""
+
+        def get_table_column(self) -> Column:
+            passed = len(str(timedelta(seconds=int(time.perf_counter() - shown._started))))
+            free = screen.width - taken - max(len("0:00:00"), passed) - len(estimate())
+            return Column(no_wrap=True, overflow="ellipsis", max_width=max(1, free))
+
+    def estimate() -> str:
+        return shown.left() if screen.width >= ESTIMATE_SCREEN else ""
+
+    shown, screen = Progress(title, total), console()
     width = WIDE_BAR if screen.width >= WIDE_SCREEN else NARROW_BAR
-    one_line = Column(no_wrap=True, overflow="ellipsis")
-    remaining = Remaining(table_column=Column(no_wrap=True))
-    # Only the note column shrinks on a narrow terminal.
     columns = (
         TextColumn("  {task.description}", markup=False, table_column=Column(no_wrap=True, min_width=len(title) + 2)),
         BarColumn(bar_width=width, table_column=Column(min_width=width)),
         TaskProgressColumn(table_column=Column(no_wrap=True, min_width=4)),
         TimeElapsedColumn(table_column=Column(no_wrap=True, min_width=7)),
-        *([remaining] if screen.width >= ESTIMATE_SCREEN else []),
-        TextColumn("{task.fields[note]}", style="dim", markup=False, table_column=one_line),
+        Remaining(table_column=Column(no_wrap=True)),
+        Note("{task.fields[note]}", style="dim", markup=False),
     )
+    taken = len(title) + 2 + width + len("100%") + len(columns) - 1
     with Bar(*columns, console=screen) as bar:
-        shown = Progress(title, total, _bar=bar)
-        shown._task = bar.add_task(title, total=total, note="", owner=shown)
+        shown._bar, shown._task = bar, bar.add_task(title, total=total, note="")
         yield shown
         shown.finish()
 

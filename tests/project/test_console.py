@@ -64,12 +64,17 @@ def test_a_bar_that_an_error_ends_stays_where_it_was(place: str) -> None:
     assert " 25% " in seen.bar("work")
 
 
+@pytest.mark.parametrize("days", [0, 3])
 @pytest.mark.parametrize("columns", [60, 80, 160])
-def test_a_bar_is_one_line_that_keeps_its_length(columns: int) -> None:
+def test_a_bar_is_one_line_that_keeps_its_length(columns: int, days: int) -> None:
+    """Every drawing of it, however long its note and its time are."""
     lengths = set()
+    earlier = 86400 * days
 
     def work() -> int:
         with progress("training trivialaugment", 3) as bar:
+            bar._started -= earlier
+            bar._bar.tasks[0].start_time -= earlier
             for note in ("", "short", NOTE, NOTE * 4):
                 bar.advance(1, note)
                 bar._bar.refresh()
@@ -78,9 +83,11 @@ def test_a_bar_is_one_line_that_keeps_its_length(columns: int) -> None:
     seen = in_terminal(work, columns)
     assert seen.broken == []
     assert [line for line in seen.lines if line] == [seen.bar("training trivialaugment")]
-    for line in seen.sent.split("\r"):
-        lengths |= {sum(line.count(piece) for piece in "━╸╺")} - {0}
+    for drawn in seen.sent.split("\r"):
+        if "trivialaugment" in drawn:
+            lengths.add(sum(drawn.count(piece) for piece in "━╸╺"))
     assert lengths == {30 if columns >= 110 else 10}
+    assert ("3 days, 0:00:0" in seen.text) == (days == 3)
 
 
 def test_what_is_said_while_a_bar_is_shown_stands_above_it() -> None:
