@@ -43,7 +43,8 @@ class Shown:
 
     def bar(self, title: str) -> str:
         """The last line of a progress bar: a share and a time, unlike text that was wrapped before the same word."""
-        return [line for line in self.lines if re.match(rf"  {re.escape(title)} .*\d+% +(\d+ days?, )?\d+:\d\d", line)][-1]
+        bar = re.compile(rf"  {re.escape(title)} .*\d+% +(\d+ days?, )?\d+:\d\d")
+        return [line for line in self.lines if bar.match(line)][-1]
 
 
 @dataclass

@@ -219,7 +219,7 @@ def progress(title: str, total: float) -> Iterator[Progress]:
     class Remaining(ProgressColumn):
         """The estimated remaining time, as of now."""
 
-        def render(self, task: Task) -> Text:
+        def render(self, _task: Task) -> Text:
             return Text(estimate())
 
     class Note(TextColumn):
