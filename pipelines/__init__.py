@@ -42,5 +42,8 @@ __all__ = [*HOMES]  # noqa: PLE0604 - names of functions, loaded lazily
 
 def __getattr__(name: str) -> Any:
     if name in HOMES:
-        return getattr(importlib.import_module(HOMES[name]), name)
+        from fieldshift.keyword_values import checked
+
+        globals()[name] = checked(getattr(importlib.import_module(HOMES[name]), name), __name__)
+        return globals()[name]
     raise AttributeError(f"module 'pipelines' has no attribute '{name}'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import types
@@ -21,6 +22,7 @@ def typed(function: Callable[..., Any]) -> FunctionType:
 
     The parser would otherwise run the `if TYPE_CHECKING:` blocks of the module, which import everything the command needs.
     """
+    function = inspect.unwrap(function)
     assert isinstance(function, FunctionType)
     same = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     same.__kwdefaults__, same.__doc__ = function.__kwdefaults__, function.__doc__

@@ -1,0 +1,105 @@
+"""A wrong value in a Python call is named in one line before any work begins, as it is on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import pytest
+
+import pipelines
+from fieldshift.arguments import option_types
+from fieldshift.errors import UserError
+from fieldshift.keyword_values import accepted, checked, choices_of, constructor, described, is_settings
+from fieldshift.tracking import TrackingConfig
+from fieldshift.training import Recipe
+
+
+def recipe_with(**values: Any) -> Recipe:
+    """A recipe as it is made where nothing checks the types of a dataclass; the tests' own check would refuse it."""
+    recipe = Recipe()
+    for name, value in values.items():
+        object.__setattr__(recipe, name, value)
+    return recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"recipe": {"epochs": 1}}, "recipe is {'epochs': 1}, but must be an object such as fieldshift.training.Recipe()."),
+        ({"recipe": recipe_with(epochs="3")}, "recipe.epochs is '3', but must be a whole number."),
+        ({"tracking": {}}, "tracking is {}, but must be an object such as fieldshift.tracking.TrackingConfig()."),
+        ({"tracking": None}, "tracking is None, but must be an object such as fieldshift.tracking.TrackingConfig()."),
+        ({"frames": "3"}, "frames is '3', but must be a whole number."),
+        ({"frames": 3.0}, "frames is 3.0, but must be a whole number."),
+        ({"seeds": True}, "seeds is True, but must be a whole number."),
+        ({"arms": "none"}, "arms is 'none', but must be a list of names or None."),
+        ({"arms": ["none", 3]}, "arms is 3, but must be text."),
+        ({"data": 7}, "data is 7, but must be text."),
+        ({"form": 1}, "form is 1, but must be 'video' or 'folded'."),
+        ({"resume": "yes"}, "resume is 'yes', but must be True or False."),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_one_line_before_any_work(
+    given: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        pipelines.compare(**given)
+    assert str(caught.value) == message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("epochs", "compare() has no argument epochs. It is a setting: search=fieldshift.search.SearchConfig(epochs=...) or "
+         "recipe=fieldshift.training.Recipe(epochs=...)."),
+        ("crop", "compare() has no argument crop. It is a setting: recipe=fieldshift.training.Recipe(crop=...)."),
+        ("arm", "compare() has no argument arm. Did you mean arms?"),
+    ],
+)  # fmt: skip
+def test_an_unknown_keyword_is_named_with_where_it_belongs(name: str, message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        pipelines.compare(**{name: 1})
+    assert str(caught.value) == message
+
+
+def test_paths_and_numbers_of_numpy_become_plain_values() -> None:
+    def command(*, out: str | None = None, seeds: int = 1, share: float = 0.5, recipe: Recipe = Recipe()) -> Any:
+        return out, seeds, share, recipe
+
+    call = checked(command, __name__)
+    found = call(out=Path("runs/a"), seeds=np.int64(3), share=np.float32(0.5), recipe=recipe_with(epochs=np.int64(2)))
+    assert found == ("runs/a", 3, 0.5, Recipe(epochs=2))
+    assert [type(each) for each in found] == [str, int, np.float32, Recipe]
+    assert type(found[-1].epochs) is int
+
+
+@pytest.mark.parametrize("name", pipelines.HOMES)
+def test_every_default_of_a_command_is_accepted_and_every_type_has_words(name: str) -> None:
+    command = getattr(pipelines, name)
+    defaults = {each.name: each.default for each in inspect.signature(command).parameters.values()}
+    hints = option_types(command)
+    for option, hint in hints.items():
+        if defaults.get(option, inspect.Parameter.empty) is not inspect.Parameter.empty:
+            assert accepted(option, hint, defaults[option]) == defaults[option]
+        for choice in choices_of(hint):
+            for each in [choice, *(get_type_hints(choice).values() if is_settings(choice) else [])]:
+                assert all("typing" not in described(part) and "<" not in described(part) for part in choices_of(each))
+            if is_settings(choice):
+                home, _, kind = constructor(choice).rpartition(".")
+                assert getattr(importlib.import_module(home), kind) is choice
+
+
+def test_a_command_is_one_object_that_can_be_sent_to_a_process() -> None:
+    assert pipelines.compare is pipelines.compare
+    assert pickle.loads(pickle.dumps(pipelines.compare)) is pipelines.compare
+    assert inspect.signature(pipelines.compare) == inspect.signature(
+        importlib.import_module("pipelines.comparing").compare
+    )
+    assert TrackingConfig().__class__ is option_types(pipelines.compare)["tracking"]
