@@ -72,7 +72,7 @@ def converted(name: str, hint: Any, value: Any) -> Any:
         return with_accepted_fields(name, value) if isinstance(value, hint) else REFUSED
     if origin is Literal:  # which names are known is for the command to say
         return value if isinstance(value, tuple({type(each) for each in get_args(hint)})) else REFUSED
-    if origin in {list, Sequence}:
+    if origin is list:
         items = isinstance(value, Sequence) and not isinstance(value, str | bytes)
         return [accepted(name, get_args(hint)[0], item) for item in value] if items else REFUSED
     if origin is tuple:
@@ -94,7 +94,7 @@ def with_accepted_fields(name: str, settings: Any) -> Any:
     hints = get_type_hints(type(settings))
     now = {field.name: getattr(settings, field.name) for field in fields(settings) if field.init}
     then = {field: accepted(f"{name}.{field}", hints[field], value) for field, value in now.items()}
-    changed = {field: value for field, value in then.items() if value is not now[field] and value != now[field]}
+    changed = {field: value for field, value in then.items() if type(value) is not type(now[field])}
     return replace(settings, **changed) if changed else settings
 
 
@@ -118,7 +118,7 @@ def described(hint: Any) -> str:
         return f"an object such as {constructor(hint)}()"
     if origin is Literal:
         return " or ".join(repr(each) for each in get_args(hint))
-    if origin in {list, Sequence}:
+    if origin is list:
         return f"a list of {'names' if get_args(hint)[0] is str else 'whole numbers'}"
     if origin is tuple:
         return f"{len(get_args(hint))} values"

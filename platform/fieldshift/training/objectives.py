@@ -39,7 +39,7 @@ class Accuracy(Score):
         self._counts += torch.stack([right, torch.full_like(right, targets.numel())])
 
     def compute(self) -> float:
-        right, count = sum_across_workers(self._counts).cpu().float()
+        right, count = sum_across_workers(self._counts).cpu().double()
         return float(right / count.clamp(min=1))
 
 
@@ -57,9 +57,9 @@ class MeanIoU(Score):
         self._confusion.view(-1).scatter_add_(0, cells, torch.ones_like(cells))
 
     def compute(self) -> float:
-        confusion = sum_across_workers(self._confusion).cpu()[: self.num_classes].float()
+        confusion = sum_across_workers(self._confusion).cpu()[: self.num_classes].double()
         both, either = confusion.diag(), confusion.sum(0) + confusion.sum(1) - confusion.diag()
-        counted = (either > 0).float()
+        counted = (either > 0).double()
         if self.ignore_index is not None and 0 <= self.ignore_index < self.num_classes:
             counted[self.ignore_index] = 0.0
         return float((counted * (both / either.clamp(min=1)) / counted.sum()).sum())
