@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import fieldshift
+from fieldshift.cluster.reach import check_lasts
 from fieldshift.cluster.tokens import check_token
 from fieldshift.errors import UserError
 from fieldshift.ports import free_port
@@ -92,6 +93,7 @@ def test_a_rejected_token_is_seen_before_ray_joins(
     monkeypatch.setenv("RAY_AUTH_TOKEN", token[::-1])
     with pytest.raises(UserError, match="it rejects this process's token"):
         check_token(address, "cluster.address")
+    check_lasts(address, "cluster.address")  # `ray start --block` is no program that runs for itself
 
 
 def test_a_job_needs_the_token_brings_its_package_and_ends_with_its_status(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fieldshift.cluster import ClusterConfig, RunStoppedError, WorkerContext, connect, run_trials, run_workers
+from fieldshift.cluster.reach import check_reach
 from fieldshift.errors import UserError
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore")]
@@ -48,6 +49,22 @@ def test_two_workers_share_a_process_group_and_a_users_mistake_comes_back(ray_cl
     assert [metrics["total"] for metrics in heard] == [3.0]
     with pytest.raises(UserError, match="The value of x is 3, but must be 4"):
         run_workers(agree, {"mistake": True}, cluster=WORKERS, name="mistake", storage=tmp_path)
+
+
+def test_auto_does_not_join_a_cluster_that_ends_with_another_program(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a notebook or of another command; whoever gives its address means it."""
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    monkeypatch.setattr("fieldshift.cluster.reach.is_connected", lambda: False)
+    monkeypatch.setattr("fieldshift.cluster.reach.found_address", lambda: address)
+    with pytest.raises(
+        UserError, match=rf"belongs to process {os.getpid()} and ends with it; .* give {address} to join"
+    ):
+        check_reach(ClusterConfig(address="auto"), 1)
+    check_reach(ClusterConfig(address=address), 1)
 
 
 def test_a_callback_ends_all_workers_at_one_report(ray_cluster: None, tmp_path: Path) -> None:

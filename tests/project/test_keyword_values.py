@@ -59,7 +59,8 @@ def test_a_wrong_value_is_one_line_before_any_work(
     [
         ("epochs", "compare() has no argument epochs. It is a setting: search=fieldshift.search.SearchConfig(epochs=...) or "
          "recipe=fieldshift.training.Recipe(epochs=...)."),
-        ("accumulate", "compare() has no argument accumulate. It is a setting: recipe=fieldshift.training.Recipe(accumulate=...)."),
+        ("accumulate", "compare() has no argument accumulate. It is a setting: "
+         "recipe=fieldshift.training.Recipe(accumulate=...)."),
         ("arm", "compare() has no argument arm. Did you mean arms?"),
     ],
 )  # fmt: skip

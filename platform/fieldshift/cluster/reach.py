@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 from pathlib import Path
+
+import psutil
 
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.resources import check_cores
@@ -37,6 +40,8 @@ def check_reach(cluster: ClusterConfig, workers: int) -> None:
     if address is None:
         return
     knock(address.removeprefix("ray://"), source, is_found=given == "auto")
+    if given == "auto":
+        check_lasts(address, source)
     if address != "local" and not address.startswith("ray://"):
         check_token(address, source, is_found=given == "auto" and inherited in (None, "", "auto"))
 
@@ -50,6 +55,21 @@ def found_address() -> str | None:
         return str(canonicalize_bootstrap_address_or_die("auto"))
     except Exception:  # Ray says the same when it joins, or is missing
         return None
+
+
+def check_lasts(address: str, source: str) -> None:
+    """Raises UserError where a cluster that 'auto' found was started by a running program, with whose end it ends, too."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        if process.info["name"] != "raylet" or f"--gcs-address={address}" not in (process.info["cmdline"] or []):
+            continue
+        with contextlib.suppress(psutil.Error):
+            owner = process.parent()
+            words = owner.cmdline() if owner else []
+            if owner and "python" in owner.name() and "start" not in words:
+                raise UserError(
+                    f"{source} is 'auto', but the cluster of this machine belongs to process {owner.pid} and ends with it;"
+                    f" start one with `ray start --head`, or give {address} to join that one all the same."
+                )
 
 
 def is_connected() -> bool:
