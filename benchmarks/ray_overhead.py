@@ -104,9 +104,10 @@ def rate(trained: dict[str, Any]) -> float:
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, help="default: 4; with --full 6")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    options.epochs = options.epochs or (6 if options.full else 4)
     record = Record("ray_overhead", __doc__, vars(options))
     here, there, bare, ours = [], [], [], []
     with tempfile.TemporaryDirectory() as name, connect(ONE):
@@ -117,8 +118,9 @@ def main() -> None:
             here.append(train_without_ray(payload, folder))
             payload = {"epochs": options.epochs, "checkpoint": str(folder / "there.pt")}
             there.append(run_workers(train_once, payload, cluster=ONE, name="train", storage=folder))
-            bare.append(seconds_of_a_bare_trainer(folder / "bare"))
-            ours.append(seconds_of_our_start(folder / "ours"))
+            if options.full or not bare:
+                bare.append(seconds_of_a_bare_trainer(folder / "bare"))
+                ours.append(seconds_of_our_start(folder / "ours"))
     table = f"tiny-resnet, {options.epochs} epochs of {IMAGES:,} images, one worker"
     record.row(
         table, "loop in a worker", [rate(each) for each in there], unit="images/s", peer="loop without Ray",

@@ -156,6 +156,11 @@ def card_of(name: str, form: str, channels: int, side: int, classes: int = CLASS
     return network_card(noise, "noise", arm_named(ARMS[form]), network=name, temporal="tsm", policy=policy)
 
 
+def measure_all(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+    """`measure` for every form."""
+    return {form: measure({**payload, "form": form}, context) for form in ARMS}
+
+
 def measure(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
     """The seconds per step in every way, one number per repetition, and the bytes that DDP's hook saw in a step."""
     import torch.distributed as dist
@@ -283,15 +288,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cluster = ClusterConfig(workers=2, gpus_per_worker=0)
     with tempfile.TemporaryDirectory() as folder, connect(cluster):
         for name in chosen.networks or (list(WORK) if chosen.full else ["tiny-resnet"]):
+            repetitions = chosen.repetitions or (9 if chosen.full else 2)
+            payload = {"network": name, "work": vars(WORK[name]), "repetitions": repetitions}
+            found = run_workers(measure_all, payload, cluster=cluster, name=f"scaling-{name}", storage=Path(folder))
             for form in ARMS:
-                payload = {
-                    "network": name, "form": form, "work": vars(WORK[name]),
-                    "repetitions": chosen.repetitions or (9 if chosen.full else 2),
-                }  # fmt: skip
-                found = run_workers(
-                    measure, payload, cluster=cluster, name=f"scaling-{name}-{form}", storage=Path(folder)
-                )
-                record_case(record, name, form, found)
+                record_case(record, name, form, found[form])
     record_imagenet(record)
     record.finish()
 

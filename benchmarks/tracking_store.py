@@ -103,7 +103,7 @@ def main() -> None:
         return
     record = Record("tracking_store", __doc__, vars(options))
     with tempfile.TemporaryDirectory() as folder:
-        first, *later = (in_process(Path(folder)) for _ in range(10 if options.full else 3))
+        first, *later = (in_process(Path(folder)) for _ in range(10 if options.full else 2))
     table = "a store of its own"
     for name, shown in (("import", "import of MLflow"), ("store", "opening, logging, closing")):
         record.row(table, shown, [run[name] for run in later], unit="s", peer="first run", theirs=[first[name]])

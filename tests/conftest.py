@@ -65,6 +65,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogethe
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         assert item.location[0].endswith(ON_RAY) == bool(item.get_closest_marker("cluster")), item
+    # Long files first, so that none of them is begun when the other process has nothing left.
+    items.sort(key=lambda item: (not item.location[0].endswith(ON_RAY), not item.location[0].endswith(".ipynb")))
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fieldshift.cluster import ClusterConfig, RunStoppedError, WorkerContext, run_workers
 from fieldshift.cluster.reports import Mailbox, Resize, describe_failure, failure_text
 from fieldshift.cluster.storage import StorageLostError
-from fieldshift.cluster.train import digest
+from fieldshift.cluster.train import _trainer_class, digest
 from fieldshift.errors import UserError
 
 HERE = ClusterConfig(gpus_per_worker=0)
@@ -161,3 +161,20 @@ def test_a_digest_follows_every_value_and_no_order(tmp_path: Path) -> None:
     assert digest(base) != digest({**base, "b": {**base["b"], "cluster": ClusterConfig(workers=2)}})
     with pytest.raises(TypeError, match="plain values, but has a function"):
         digest({"a": count})
+
+
+@pytest.mark.filterwarnings("ignore")  # of Ray Data, which Ray Train imports
+@pytest.mark.parametrize(
+    ("is_own", "left_out"),
+    [(True, {"DatasetsCallback", "PlacementGroupCleanerCallback"}), (False, {"DatasetsCallback"})],
+)
+def test_the_actors_that_a_run_does_not_need_are_known_to_ray_by_these_names(is_own: bool, left_out: set[str]) -> None:
+    """A version of Ray with other names would start them again, with no other sign than the time."""
+    from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+    rays, ours = (
+        {type(each).__name__ for each in trainer(lambda: None)._create_default_callbacks()}
+        for trainer in (TorchTrainer, _trainer_class(is_own=is_own))
+    )
+    assert rays - ours == left_out
+    assert ours < rays

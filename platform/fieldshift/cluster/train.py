@@ -106,7 +106,7 @@ def own_groups_released(cluster: ClusterConfig) -> Iterator[None]:
     from ray.util import placement_group_table, remove_placement_group
     from ray.util.placement_group import PlacementGroup
 
-    if cluster.address is not None or "RAY_ADDRESS" in os.environ:
+    if not is_own_cluster(cluster):
         yield
         return
 
@@ -122,6 +122,11 @@ def own_groups_released(cluster: ClusterConfig) -> Iterator[None]:
         for left in groups() - before:
             remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(left)))
         raise
+
+
+def is_own_cluster(cluster: ClusterConfig) -> bool:
+    """Whether the connected cluster was started for this process alone."""
+    return cluster.address is None and "RAY_ADDRESS" not in os.environ
 
 
 def run_here(
@@ -152,7 +157,7 @@ def fit(
     Also returns the folders of the run that rank 0 has stored in `shared`.
     """
     from ray import train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
     held = resources()
@@ -160,7 +165,7 @@ def fit(
     gpus = worker_gpus(cluster, held.gpus)
     mailbox = start_mailbox()
     per_worker = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": gpus} if gpus else {})
-    trainer = TorchTrainer(
+    trainer = _trainer_class(is_own=is_own_cluster(cluster))(
         _work,
         train_loop_config={
             "function": function,
@@ -176,7 +181,7 @@ def fit(
             resources_per_worker=per_worker,
             elastic_resize_monitor_interval_s=RESIZE_INTERVAL_S,
         ),
-        run_config=RunConfig(  # type: ignore[arg-type]
+        run_config=RunConfig(
             name=f"{name}-{digest(payload)}",
             **place_of_ray(storage, shared),
             failure_config=FailureConfig(
@@ -253,6 +258,23 @@ def _work(config: dict[str, Any]) -> Any:
         ray.get(config["mailbox"].fail.remote(describe_failure(error, rank), attempt), timeout=ANSWER_DEADLINE_S)
         raise
     return (value, context.folders) if rank == 0 else None
+
+
+def _trainer_class(*, is_own: bool) -> Any:
+    """Ray's TorchTrainer without actors that have nothing to do here; each takes a process and about a second to start.
+
+    One hands out datasets of Ray Data, which no run has. Another removes placement groups after a controller that died: on a
+    cluster of this process alone `own_groups_released` does, or the cluster ends.
+    """
+    from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+    idle = {"DatasetsCallback", *(["PlacementGroupCleanerCallback"] if is_own else [])}
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            return [each for each in super()._create_default_callbacks() if type(each).__name__ not in idle]
+
+    return Trainer
 
 
 def _watcher(mailbox: Any) -> Any:
