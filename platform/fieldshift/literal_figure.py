@@ -10,8 +10,8 @@ import io
 import re
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.text import Text
 
 NOTEBOOK_DPI = 110
@@ -22,12 +22,17 @@ class LiteralFigure(Figure):
     """A matplotlib Figure that draws all its text literally."""
 
     def draw(self, renderer: Any) -> None:
-        for axes in self.findobj(Axes):
-            for axis in (axes.xaxis, axes.yaxis) if isinstance(axes, Axes) and axes.axison else ():
-                axis.get_ticklabels(which="both")  # created here for the first time, then reused
+        for axes in self.axes:  # those of subfigures, too
+            for each in (axes, *axes.child_axes):
+                for axis in (each.xaxis, each.yaxis) if each.axison else ():
+                    axis.get_ticklabels(which="both")  # created here for the first time, then reused
         for text in self.findobj(Text):
             text.set_parse_math(bool(_NUMBER.fullmatch(text.get_text())))
-        super().draw(renderer)
+        engine = self.get_layout_engine()
+        if engine is not None and self.canvas.is_saving() and not isinstance(engine, PlaceHolderLayoutEngine):
+            engine.execute(self)  # `savefig` draws twice, and of the first time keeps the layout alone
+        else:
+            super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         """The picture that a notebook shows where a cell ends with the figure."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -104,6 +107,30 @@ def test_names_are_drawn_as_they_are_written(name: str) -> None:
     for each in NAMES:
         assert each in drawn
     assert all(words.startswith(r"$\mathdefault{") for words, formula in read if formula)
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_saved_as_where_it_is_drawn_twice(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlib lays a figure out by a drawing that nobody sees; here nothing is drawn then."""
+    drawn = []
+    draw = Figure.draw
+
+    def counted(figure: Figure, renderer: Any) -> None:
+        drawn.append(figure)
+        draw(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", counted)
+    monkeypatch.setitem(mpl.rcParams, "svg.hashsalt", "fixed")
+    saved = []
+    for drawings, is_saving in ((1, FigureCanvasBase.is_saving), (2, lambda _canvas: False)):
+        drawn.clear()
+        monkeypatch.setattr(FigureCanvasBase, "is_saving", is_saving)
+        stream = io.BytesIO()
+        FIGURES[name](NAMES[:2]).savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        assert len(drawn) == drawings
+        saved.append(stream.getvalue())
+    assert saved[0] == saved[1]
 
 
 def test_numbers_of_a_log_scale_are_powers_of_ten() -> None:
