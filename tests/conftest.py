@@ -57,6 +57,7 @@ class FilesTogether(LoadScopeScheduling):
         return SHARED if SHARED in (self.config.rootpath / file).read_text() else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
     config.option.loadscopereorder = False  # the clusters of tests/cluster take longest, so they come first
     return FilesTogether(config, log)
