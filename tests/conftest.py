@@ -33,7 +33,7 @@ def has_shapes(function: Callable[..., Any]) -> bool:
 
 
 def checked(function: Any = None, *, typechecker: Any) -> Any:
-    """As `jaxtyping.jaxtyped`, which keeps account of shapes in every call: here only where there are any (ten times slower)."""
+    """As `jaxtyping.jaxtyped`, whose account of shapes in every call takes long: here only where there are any."""
     if function is None:
         return lambda each: checked(each, typechecker=typechecker)
     if isinstance(function, types.FunctionType) and not has_shapes(function):
