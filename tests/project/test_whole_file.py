@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,21 @@ def test_a_full_disk_ends_in_one_line_and_leaves_what_was_there(tmp_path: Path) 
         raise PermissionError
 
 
-def to_full_disk(_path: Path, data: Any) -> None:
-    with Path("/dev/full").open("wb", buffering=0) as file:
-        file.write(data)
+opened = Path.open
+
+
+def on_full_disk(_path: Path, mode: str) -> Any:
+    return opened(Path("/dev/full"), mode)
 
 
 def test_a_checkpoint_on_a_full_disk_keeps_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "checkpoint.pt"
     write_checkpoint(path, {"epoch": 1})
-    monkeypatch.setattr(Path, "write_bytes", to_full_disk)
-    with pytest.raises(UserError, match="checkpoint.pt cannot be written"):
-        write_checkpoint(path, {"epoch": 2, "weights": torch.zeros(10**5)})
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", on_full_disk)
+        with pytest.raises(UserError, match="checkpoint.pt cannot be written"):
+            write_checkpoint(path, {"epoch": 2, "weights": torch.zeros(10**5)})
+    gc.collect()  # what the error held
     assert read_checkpoint(path)["epoch"] == 1
 
 

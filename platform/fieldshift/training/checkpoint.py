@@ -20,7 +20,9 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     with whole_file(path) as temporary:
         packed = io.BytesIO()  # torch hides the error of a full disk
         torch.save(state, packed)
-        temporary.write_bytes(packed.getbuffer())
+        # Python below 3.12.3 crashes when it collects a view that an error keeps, here or in `Path.write_bytes`.
+        with packed.getbuffer() as view, temporary.open("wb") as file:
+            file.write(view)
         seal(temporary)
 
 
