@@ -21,7 +21,7 @@ from jaxtyping import AbstractArray, AbstractDtype, install_import_hook
 
 # A whole number is a float to Python's typing rules; beartype has to be told.
 checker = types.ModuleType("fieldshift_shape_checker")
-checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
+checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))  # type: ignore[attr-defined]
 sys.modules[checker.__name__] = checker
 
 
