@@ -37,13 +37,8 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BENCHMARKS := $(filter-out benchmarks/record.py benchmarks/pages.py, $(wildcard benchmarks/*.py))
-
 bench: setup
-	@begin=$$(date +%s); for script in $(BENCHMARKS); do \
-		started=$$(date +%s); echo "== $$script"; $(BIN)/python $$script || exit 1; \
-		echo "   $$script took $$(( $$(date +%s) - started )) s"; \
-	done; echo "== all took $$(( $$(date +%s) - begin )) s"
+	$(BIN)/python benchmarks
 
 docs: setup
 	PYTHONPATH=platform:. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet

@@ -31,7 +31,7 @@ from fieldshift.search.supernet import supernet_of
 from fieldshift.training.step import use_channels_last
 from fieldshift.wording import counted
 
-CASES = {"tiny-resnet": (40, 64, 4, 12), "resnet18": (224, 4, 1, 3)}  # side, batch, steps per turn, turns
+CASES = {"tiny-resnet": (40, 64, 4, 8), "resnet18": (224, 4, 1, 3)}  # side, batch, steps per turn, turns
 FULL_TURNS, FULL_BATCHES = 5, {"tiny-resnet": 64, "resnet18": 8}  # times as many turns with --full
 CLASSES, CHANNELS = 10, 3
 MEMORY_BATCHES = {
@@ -188,8 +188,8 @@ def main() -> None:
         return
     record = Record("folded_shift", __doc__, vars(chosen))
     for name in chosen.networks:
-        compare(name, record, full=chosen.full)
         memory(name, record)
+        compare(name, record, full=chosen.full)
     record.finish()
 
 

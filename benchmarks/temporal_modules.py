@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32, help="images, each of T frames")
     parser.add_argument("--channels", type=int, default=256)
     parser.add_argument("--sizes", type=int, nargs="+", default=[14, 56], help="sides of the maps in pixels")
-    parser.add_argument("--repeats", type=int, help="by default 3, with --full 9")
+    parser.add_argument("--repeats", type=int, help="by default 2, with --full 9")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--channels-last", action="store_true", help="memory format of the maps")
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--step-images", type=int, default=2, help="images in that step")
     parser.add_argument("--step-size", type=int, default=224, help="their side in pixels")
     options = parser.parse_args()
-    options.repeats = options.repeats or (9 if options.full else 3)
+    options.repeats = options.repeats or (9 if options.full else 2)
     if options.device == "cpu" and not KEPT_PAGES.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEPT_PAGES})
     torch.set_num_threads(options.threads)

@@ -21,7 +21,7 @@ from jaxtyping import AbstractArray, AbstractDtype, install_import_hook
 
 # A whole number is a float to Python's typing rules; beartype has to be told.
 checker = types.ModuleType("fieldshift_shape_checker")
-checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))  # type: ignore[attr-defined]
+checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
 sys.modules[checker.__name__] = checker
 
 
@@ -33,11 +33,14 @@ def has_shapes(function: Callable[..., Any]) -> bool:
 
 
 def checked(function: Any = None, *, typechecker: Any) -> Any:
-    """As `jaxtyping.jaxtyped`, whose account of shapes in every call takes long: here only where there are any."""
+    """As `jaxtyping.jaxtyped`, whose account of every call takes long: here only of functions that have shapes.
+
+    The types of the others are for mypy.
+    """
     if function is None:
         return lambda each: checked(each, typechecker=typechecker)
     if isinstance(function, types.FunctionType) and not has_shapes(function):
-        return typechecker(function)
+        return function
     return with_shapes(function, typechecker=typechecker)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-RUN = sorted(path for path in BENCHMARKS.glob("*.py") if path.name not in {"record.py", "pages.py"})
+RUN = sorted(path for path in BENCHMARKS.glob("*.py") if path.name not in {"__main__.py", "record.py", "pages.py"})
 
 
 @pytest.mark.parametrize("script", RUN, ids=lambda path: path.stem)

@@ -1,4 +1,4 @@
-"""Under pytest the annotations of the platform are assertions: shapes, their agreement within a call, and plain types."""
+"""Under pytest the annotations of the platform are assertions: shapes, and their agreement within a call."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from types import FunctionType
 
 import numpy as np
 import pytest
-import torch
 from jaxtyping import TypeCheckError
 
 import fieldshift
 from fieldshift.data.augmentation import colours
-from fieldshift.receptive_field.theory import theory
 from fieldshift.training.map_quality import mean_overlap
 from tests.conftest import SHAPED, has_shapes
 
@@ -28,11 +26,6 @@ def test_shapes_that_disagree_within_a_call_are_an_error_also_by_an_alias() -> N
     with pytest.raises(TypeCheckError):
         mean_overlap(labels, labels, mask, 2)
     assert mean_overlap(labels, labels, mask[:, :5], 2) == 1.0
-
-
-def test_plain_types_are_checked_without_shapes() -> None:
-    with pytest.raises(TypeError, match="violates type hint"):
-        theory(torch.nn.Linear(2, 2), "40")  # type: ignore[arg-type]
 
 
 def test_every_function_with_a_shape_in_its_signature_keeps_account_of_it() -> None:
