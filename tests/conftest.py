@@ -1,4 +1,4 @@
-"""Shapes are checked under pytest only: every jaxtyping annotation of the platform becomes an assertion here."""
+"""What all tests share: checks of shapes, which process a file goes to, and the deadlines of tests with a cluster."""
 
 from __future__ import annotations
 
@@ -9,52 +9,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "3600")
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "3600")
 
-import re
-import sys
-import types
-from collections.abc import Callable
-from typing import Any
+from tests.shapes import check_shapes
 
-import jaxtyping
-from beartype import BeartypeConf, beartype
-from jaxtyping import AbstractArray, AbstractDtype, install_import_hook
-
-# A whole number is a float to Python's typing rules; beartype has to be told.
-checker = types.ModuleType("fieldshift_shape_checker")
-checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
-sys.modules[checker.__name__] = checker
-
-
-def has_shapes(function: Callable[..., Any]) -> bool:
-    """Whether an annotation names an array with a shape, itself or by an alias of its module."""
-    names = {name for hint in function.__annotations__.values() for name in re.findall(r"\w+", str(hint))}
-    known = (function.__globals__.get(name) for name in names)
-    return any(isinstance(each, type) and issubclass(each, AbstractArray | AbstractDtype) for each in known)
-
-
-def checked(function: Any = None, *, typechecker: Any) -> Any:
-    """As `jaxtyping.jaxtyped`, whose account of every call takes long: here only of functions that have shapes.
-
-    The types of the others are for mypy.
-    """
-    if function is None:
-        return lambda each: checked(each, typechecker=typechecker)
-    if isinstance(function, types.FunctionType) and not has_shapes(function):
-        return function
-    return with_shapes(function, typechecker=typechecker)
-
-
-with_shapes = jaxtyping.jaxtyped
-jaxtyping.jaxtyped = checked
-
-# Of motions only what computes: policies and their files check what users give them themselves, in one line.
-SHAPED = (
-    *(f"motions.{name}" for name in ("colour", "grid_sampling", "matrices", "pixel_map", "sampling")),
-    *("networks", "data", "receptive_field", "training", "search"),
-)
-install_import_hook([f"fieldshift.{name}" for name in SHAPED], f"{checker.__name__}.check")
+check_shapes()
 
 import contextlib
+from typing import Any
 
 import pytest
 import torch

@@ -15,7 +15,7 @@ from jaxtyping import TypeCheckError
 import fieldshift
 from fieldshift.data.augmentation import colours
 from fieldshift.training.map_quality import mean_overlap
-from tests.conftest import SHAPED, has_shapes
+from tests.shapes import SHAPED, has_shapes
 
 PLATFORM = Path(fieldshift.__file__).parent
 SHAPES = ("Float[", "Float64[", "Int[", "Int64[", "Integer[", "Bool[", "UInt8[", "Shaped[", "Real[")

@@ -1,0 +1,52 @@
+"""Under pytest every jaxtyping annotation of the platform is an assertion; installed before anything imports the platform."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+from beartype import BeartypeConf, beartype
+from jaxtyping import AbstractArray, AbstractDtype, install_import_hook
+
+# A whole number is a float to Python's typing rules; beartype has to be told.
+checker = types.ModuleType("fieldshift_shape_checker")
+checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]
+sys.modules[checker.__name__] = checker
+
+
+def has_shapes(function: Callable[..., Any]) -> bool:
+    """Whether an annotation names an array with a shape, itself or by an alias of its module."""
+    names = {name for hint in function.__annotations__.values() for name in re.findall(r"\w+", str(hint))}
+    known = (function.__globals__.get(name) for name in names)
+    return any(isinstance(each, type) and issubclass(each, AbstractArray | AbstractDtype) for each in known)
+
+
+def checked(function: Any = None, *, typechecker: Any) -> Any:
+    """As `jaxtyping.jaxtyped`, whose account of every call takes long: here only of functions that have shapes.
+
+    The types of the others are for mypy.
+    """
+    if function is None:
+        return lambda each: checked(each, typechecker=typechecker)
+    if isinstance(function, types.FunctionType) and not has_shapes(function):
+        return function
+    return with_shapes(function, typechecker=typechecker)
+
+
+with_shapes = jaxtyping.jaxtyped
+
+# Of motions only what computes: policies and their files check what users give them themselves, in one line.
+SHAPED = (
+    *(f"motions.{name}" for name in ("colour", "grid_sampling", "matrices", "pixel_map", "sampling")),
+    *("networks", "data", "receptive_field", "training", "search"),
+)
+
+
+def check_shapes() -> None:
+    """Shapes of modules that are imported from now on are checked in every call."""
+    jaxtyping.jaxtyped = checked
+    install_import_hook([f"fieldshift.{name}" for name in SHAPED], f"{checker.__name__}.check")
