@@ -12,6 +12,7 @@ plain step for translations, 1.15 for any motion, 1.10 of the memory; a search s
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from collections.abc import Callable
 
 import psutil
 import torch
-from record import Record, benchmark_parser, peak_memory
+from record import LARGE_APART, Record, benchmark_parser, own_peak
 
 from fieldshift.folding import motions_of, still
 from fieldshift.motions import Policy
@@ -158,23 +159,26 @@ def compare(name: str, record: Record, *, full: bool) -> None:
 
 
 def memory(name: str, record: Record) -> None:
-    """Peaks of processes of their own: the plain network's and the folded one's."""
+    """Peaks of processes of their own: the plain network's, the folded one's, and that of copies, which no form can avoid."""
     peaks = {}
-    for kind in ("plain", "rotate"):
+    for kind in ("plain", "rotate", COPY):
         command = [sys.executable, __file__, "--memory", name, kind]
-        peaks[kind] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout) / 2**20
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **LARGE_APART})
+        peaks[kind] = json.loads(done.stdout) / 2**20
     record.row(
         "memory of a step", f"{name}, rotate", [peaks["rotate"]], unit="MiB", peer="plain", theirs=[peaks["plain"]],
         at_most=MEMORY_AIM,
     )  # fmt: skip
+    record.row("memory of a step", f"{name}, {COPY}", [peaks[COPY]], unit="MiB", peer="plain", theirs=[peaks["plain"]])
 
 
 def peak_of(name: str, kind: str) -> int:
-    step = training_step(network_of(name, MOTIONS[kind]), CASES[name][0], MEMORY_BATCHES[name])
+    network = copying(network_of(name, MOTIONS["identity"])) if kind == COPY else network_of(name, MOTIONS[kind])
+    step = training_step(network, CASES[name][0], MEMORY_BATCHES[name])
     start = psutil.Process().memory_info().rss
     for _ in range(2):  # the second one has the state of the optimizer
         step()
-    return peak_memory() - start
+    return own_peak() - start
 
 
 def main() -> None:

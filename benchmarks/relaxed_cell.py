@@ -11,7 +11,6 @@ every frame, and autograd keeps what it needs.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from record import Record, benchmark_parser
+from record import Record, benchmark_parser, own_peak
 from torch import Tensor
 
 from fieldshift.motions import distances, motion, sampling_grid
@@ -61,7 +60,7 @@ def peak_bytes(device: str) -> int:
     """The largest memory that this process has had so far, on the device that is measured."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return own_peak()
 
 
 def measure(kind: str, side: int, batch: int, device: str, repeats: int) -> dict[str, Any]:

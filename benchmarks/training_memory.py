@@ -12,24 +12,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 
 import psutil
 import torch
-from record import Record, benchmark_parser
+from record import LARGE_APART, Record, benchmark_parser, own_peak
 
 from fieldshift.networks import known_networks, video_network
 from fieldshift.wording import counted
 
 AIM = 0.40
 SIDES = {"kept": False, "recomputed": True}
-
-
-def most_resident() -> int:
-    """The most memory that this process has had so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def peak(options: argparse.Namespace, recompute: bool) -> int:
@@ -51,7 +45,7 @@ def peak(options: argparse.Namespace, recompute: bool) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     before = psutil.Process().memory_info().rss
     network.fuse(network(video)).square().mean().backward()
-    return most_resident() - before
+    return own_peak() - before
 
 
 def main() -> None:
@@ -73,7 +67,7 @@ def main() -> None:
     for side in SIDES:
         done = subprocess.run(
             [sys.executable, *sys.argv, "--side", side], capture_output=True, text=True, check=True,
-            env={**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)},
+            env={**os.environ, **LARGE_APART},
         )  # fmt: skip
         found[side] = int(done.stdout.split()[-1]) / 2**20
     record.row(
