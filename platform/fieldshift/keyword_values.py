@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import os
 import types
@@ -25,12 +26,17 @@ def checked(command: Command, home: str) -> Command:
     for a value of another type, also within settings such as `Recipe`.
     """
 
+    parameters = inspect.signature(command).parameters.values()
+    positions = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+
     @cache
     def hints() -> dict[str, Any]:
         return option_types(command)
 
     @wraps(command)
     def call(*positional: Any, **given: Any) -> Any:
+        given |= dict(zip(positions, positional, strict=False))
+        positional = positional[len(positions) :]
         for name in given:
             if name not in hints():
                 raise TypeError(unknown_keyword(command.__name__, name, hints()))
@@ -55,6 +61,8 @@ def unknown_keyword(command: str, name: str, hints: Mapping[str, Any]) -> str:
 def accepted(name: str, hint: Any, value: Any) -> Any:
     """The value as its type has it: a path as text, a number of numpy as Python's. Raises UserError."""
     choices = choices_of(hint)
+    if hasattr(value, "to_json") and any(get_origin(choice) is dict for choice in choices):
+        return value  # a `Policy`, whose class would import torch here
     for choice in choices:
         found = converted(name, choice, value)
         if found is not REFUSED:
@@ -76,15 +84,24 @@ def converted(name: str, hint: Any, value: Any) -> Any:
         items = isinstance(value, Sequence) and not isinstance(value, str | bytes)
         return [accepted(name, get_args(hint)[0], item) for item in value] if items else REFUSED
     if origin is tuple:
-        return value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else REFUSED
+        kinds = get_args(hint)
+        items = isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) == len(kinds)
+        return tuple(accepted(name, kind, item) for kind, item in zip(kinds, value, strict=True)) if items else REFUSED
     if origin is dict:
         return value if isinstance(value, Mapping) else REFUSED
     if hint is str and isinstance(value, os.PathLike):
         return os.fspath(value)
-    if hint is int:
-        return operator.index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else REFUSED
-    if hint is float:
-        return value if isinstance(value, Real) and not isinstance(value, bool) else REFUSED
+    if hint is bool and type(value).__name__ == "bool":  # Python's and numpy's
+        return bool(value)
+    if hint is int and not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            return REFUSED
+    if hint is float and isinstance(value, Real) and not isinstance(value, bool):
+        return value if isinstance(value, int | float) else float(value)
+    if hint in {int, float}:
+        return REFUSED
     if isinstance(hint, type):
         return value if isinstance(value, hint) else REFUSED
     return value
@@ -94,7 +111,7 @@ def with_accepted_fields(name: str, settings: Any) -> Any:
     hints = get_type_hints(type(settings))
     now = {field.name: getattr(settings, field.name) for field in fields(settings) if field.init}
     then = {field: accepted(f"{name}.{field}", hints[field], value) for field, value in now.items()}
-    changed = {field: value for field, value in then.items() if type(value) is not type(now[field])}
+    changed = {field: value for field, value in then.items() if repr(value) != repr(now[field])}
     return replace(settings, **changed) if changed else settings
 
 

@@ -29,7 +29,8 @@ class LiteralFigure(Figure):
         for text in self.findobj(Text):
             text.set_parse_math(bool(_NUMBER.fullmatch(text.get_text())))
         engine = self.get_layout_engine()
-        if engine is not None and self.canvas.is_saving() and not isinstance(engine, PlaceHolderLayoutEngine):
+        only_lays_out = self.axes and self.canvas.is_saving() and not isinstance(engine, PlaceHolderLayoutEngine)
+        if engine is not None and only_lays_out:
             engine.execute(self)  # `savefig` draws twice, and of the first time keeps the layout alone
         else:
             super().draw(renderer)

@@ -165,16 +165,18 @@ def test_a_digest_follows_every_value_and_no_order(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore")  # of Ray Data, which Ray Train imports
 @pytest.mark.parametrize(
-    ("is_own", "left_out"),
+    ("releases_groups", "left_out"),
     [(True, {"DatasetsCallback", "PlacementGroupCleanerCallback"}), (False, {"DatasetsCallback"})],
 )
-def test_the_actors_that_a_run_does_not_need_are_known_to_ray_by_these_names(is_own: bool, left_out: set[str]) -> None:
+def test_the_actors_that_a_run_does_not_need_are_known_to_ray_by_these_names(
+    releases_groups: bool, left_out: set[str]
+) -> None:
     """A version of Ray with other names would start them again, with no other sign than the time."""
     from ray.train.v2.torch.torch_trainer import TorchTrainer
 
     rays, ours = (
         {type(each).__name__ for each in trainer(lambda: None)._create_default_callbacks()}
-        for trainer in (TorchTrainer, _trainer_class(is_own=is_own))
+        for trainer in (TorchTrainer, _trainer_class(releases_groups=releases_groups))
     )
     assert rays - ours == left_out
     assert ours < rays

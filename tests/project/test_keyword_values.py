@@ -10,11 +10,13 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
+import torch
 
 import pipelines
 from fieldshift.arguments import option_types
 from fieldshift.errors import UserError
 from fieldshift.keyword_values import accepted, checked, choices_of, constructor, described, is_settings
+from fieldshift.motions import Policy
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
 
@@ -77,8 +79,49 @@ def test_paths_and_numbers_of_numpy_become_plain_values() -> None:
     call = checked(command, __name__)
     found = call(out=Path("runs/a"), seeds=np.int64(3), share=np.float32(0.5), recipe=recipe_with(epochs=np.int64(2)))
     assert found == ("runs/a", 3, 0.5, Recipe(epochs=2))
-    assert [type(each) for each in found] == [str, int, np.float32, Recipe]
+    assert [type(each) for each in found] == [str, int, float, Recipe]
     assert type(found[-1].epochs) is int
+
+
+@pytest.mark.parametrize(
+    ("hint", "value", "found"),
+    [
+        (bool, np.True_, True),
+        (tuple[int, int], [np.int64(48), 64], (48, 64)),
+        (list[str], (Path("a"), "b"), ["a", "b"]),
+        (list[str] | None, None, None),
+        (dict[str, Any] | str | None, Policy.replicate(3), Policy.replicate(3)),
+    ],
+)  # fmt: skip
+def test_what_is_meant_is_taken(hint: Any, value: Any, found: Any) -> None:
+    taken = accepted("option", hint, value)
+    assert taken == found
+    assert type(taken) is type(found)
+
+
+@pytest.mark.parametrize(
+    ("hint", "value"),
+    [
+        (int, np.array([1, 2])),
+        (int, torch.tensor(1.5)),
+        (int, np.True_),
+        (bool, 1),
+        (tuple[int, int], (48,)),
+        (tuple[int, int], (48.5, 64)),
+        (list[int], "12"),
+        (dict[str, Any] | str | None, 7),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_refused(hint: Any, value: Any) -> None:
+    with pytest.raises(UserError, match="^option is .*, but must be "):
+        accepted("option", hint, value)
+
+
+def test_a_positional_value_is_checked_and_a_keyword_does_not_become_one() -> None:
+    with pytest.raises(UserError, match="^run is 7, but must be text"):
+        pipelines.results(7)
+    with pytest.raises(TypeError, match="positional"):
+        pipelines.compare("digit-pairs-left")
 
 
 @pytest.mark.parametrize("name", pipelines.HOMES)

@@ -64,12 +64,16 @@ def check_lasts(address: str, source: str) -> None:
             continue
         with contextlib.suppress(psutil.Error):
             owner = process.parent()
-            words = owner.cmdline() if owner else []
-            if owner and "python" in owner.name() and "start" not in words:
+            if owner and "python" in Path(owner.exe()).name.lower() and not is_ray_start(owner.cmdline()):
                 raise UserError(
                     f"{source} is 'auto', but the cluster of this machine belongs to process {owner.pid} and ends with it;"
                     f" start one with `ray start --head`, or give {address} to join that one all the same."
                 )
+
+
+def is_ray_start(words: list[str]) -> bool:
+    """Whether a process with these words is `ray start --block`."""
+    return "start" in words and Path(words[words.index("start") - 1]).name in {"ray", "ray.scripts.scripts"}
 
 
 def is_connected() -> bool:

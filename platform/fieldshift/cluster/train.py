@@ -89,7 +89,7 @@ def run_workers(
         check_shared(storage.resolve(), shared)
         value, folders = fit(
             function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name, storage=storage,
-            shared=shared, on_report=on_report,
+            shared=shared, on_report=on_report, releases_groups=is_own_cluster(cluster),
         )  # fmt: skip
         bring_all(shared, folders)
         return value
@@ -151,9 +151,11 @@ def fit(
     storage: Path,
     shared: Storage | None = None,
     on_report: OnReport | None = None,
+    releases_groups: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
     """Implements `run_workers` on the connected cluster (a trial calls it too); with `least` the number is elastic.
 
+    `releases_groups`: the caller removes placement groups that are left; a trial that Tune stops could not.
     Also returns the folders of the run that rank 0 has stored in `shared`.
     """
     from ray import train
@@ -165,7 +167,7 @@ def fit(
     gpus = worker_gpus(cluster, held.gpus)
     mailbox = start_mailbox()
     per_worker = {"CPU": float(cluster.cpus_per_worker)} | ({"GPU": gpus} if gpus else {})
-    trainer = _trainer_class(is_own=is_own_cluster(cluster))(
+    trainer = _trainer_class(releases_groups=releases_groups)(
         _work,
         train_loop_config={
             "function": function,
@@ -260,15 +262,15 @@ def _work(config: dict[str, Any]) -> Any:
     return (value, context.folders) if rank == 0 else None
 
 
-def _trainer_class(*, is_own: bool) -> Any:
+def _trainer_class(*, releases_groups: bool) -> Any:
     """Ray's TorchTrainer without actors that have nothing to do here; each takes a process and about a second to start.
 
-    One hands out datasets of Ray Data, which no run has. Another removes placement groups after a controller that died: on a
-    cluster of this process alone `own_groups_released` does, or the cluster ends.
+    One hands out datasets of Ray Data, which no run has. Another removes placement groups after a controller that died, which
+    is not needed where the caller does.
     """
     from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-    idle = {"DatasetsCallback", *(["PlacementGroupCleanerCallback"] if is_own else [])}
+    idle = {"DatasetsCallback", *(["PlacementGroupCleanerCallback"] if releases_groups else [])}
 
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
