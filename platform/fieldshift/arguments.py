@@ -50,18 +50,28 @@ def option_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
 
 
 def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
-    if is_dataclass(hint) and isinstance(hint, type):
+    if is_settings(hint):
         inner = get_type_hints(hint)
         kinds: dict[str, Kind] = {name: "value"}
         for field in fields(hint):
             kinds.update(kinds_of(f"{name}.{field.name}", inner[field.name]))
         return kinds
-    choices = get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
+    choices = choices_of(hint)
     if bool in choices:
         return {name: "flag"}
     if any(get_origin(choice) in {list, tuple} for choice in choices):
         return {name: "list"}
     return {name: "value"}
+
+
+def is_settings(hint: Any) -> bool:
+    """Whether a type is a dataclass: a group of options, such as `Recipe`."""
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+def choices_of(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; any other type alone."""
+    return get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
 
 
 def normalise(

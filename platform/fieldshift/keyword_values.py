@@ -7,12 +7,12 @@ import operator
 import os
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from functools import cache, wraps
 from numbers import Real
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from fieldshift.arguments import option_types
+from fieldshift.arguments import choices_of, is_settings, option_types
 from fieldshift.errors import UserError, nearest_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -113,14 +113,6 @@ def with_accepted_fields(name: str, settings: Any) -> Any:
     then = {field: accepted(f"{name}.{field}", hints[field], value) for field, value in now.items()}
     changed = {field: value for field, value in then.items() if repr(value) != repr(now[field])}
     return replace(settings, **changed) if changed else settings
-
-
-def choices_of(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
-
-
-def is_settings(hint: Any) -> bool:
-    return isinstance(hint, type) and is_dataclass(hint)
 
 
 def constructor(settings: type) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-RUN = sorted(path for path in BENCHMARKS.glob("*.py") if path.name not in {"__main__.py", "record.py", "pages.py"})
+RUN = runpy.run_path(str(BENCHMARKS / "__main__.py"), run_name="benchmarks")["scripts"]()
 
 
 @pytest.mark.parametrize("script", RUN, ids=lambda path: path.stem)

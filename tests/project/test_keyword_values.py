@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import pipelines
-from fieldshift.arguments import option_types
+from fieldshift.arguments import choices_of, is_settings, option_types
 from fieldshift.errors import UserError
-from fieldshift.keyword_values import accepted, checked, choices_of, constructor, described, is_settings
+from fieldshift.keyword_values import accepted, checked, constructor, described
 from fieldshift.motions import Policy
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
