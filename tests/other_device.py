@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.util import Finalize
 from typing import Any
@@ -21,7 +22,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "elsewhere"
@@ -106,7 +106,8 @@ class Lists(TorchFunctionMode):
 
 def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """The operation on what the tensors hold; its result is on the device, unless it was asked for on the CPU."""
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    tensors: list[Tensor] = []
+    plain_args, plain_kwargs = (replaced(each, partial(plain, tensors)) for each in (args, kwargs))
     strangers = [each for each in tensors if not isinstance(each, Elsewhere) and each.dim() > 0]
     moves = func is aten._to_copy.default or func in COPIES
     if func in INDEXING and isinstance(args[0], Elsewhere):  # takes indices of the CPU, as a GPU does
@@ -122,7 +123,6 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         places = {isinstance(each, Elsewhere) for each in tensors} | ({not leaves} if asked is not None else set())
         if len(places) > 1:
             wait(f"{func}")
-    plain_args, plain_kwargs = tree_map_only(Elsewhere, lambda each: each.held, (args, kwargs))
     if asked is not None:
         plain_kwargs["device"] = asked if leaves else "cpu"
     result = func(*plain_args, **plain_kwargs)
@@ -130,8 +130,25 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return args[0]
     if leaves:
         return result.clone() if any(result is each for each in plain_args) else result
-    wrapped = tree_map_only(Tensor, Elsewhere, result)
+    wrapped = replaced(result, Elsewhere)
     return return_and_correct_aliasing(func, args, kwargs, wrapped) if tensors else wrapped
+
+
+def replaced(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """An operation's arguments or results with each tensor changed; PyTorch's own trees take most of the time of a test."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: replaced(each, change) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(replaced(each, change) for each in value)
+    return value
+
+
+def plain(met: list[Tensor], tensor: Tensor) -> Tensor:
+    """What a tensor holds; the tensor is added to those met."""
+    met.append(tensor)
+    return tensor.held if isinstance(tensor, Elsewhere) else tensor
 
 
 def wait(what: str) -> None:
