@@ -18,21 +18,21 @@ checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignor
 sys.modules[checker.__name__] = checker
 
 
-def has_shapes(function: Callable[..., Any]) -> bool:
-    """Whether an annotation names an array with a shape, itself or by an alias of its module."""
-    names = {name for hint in function.__annotations__.values() for name in re.findall(r"\w+", str(hint))}
-    known = (function.__globals__.get(name) for name in names)
+def has_shapes(made: Callable[..., Any]) -> bool:
+    """Whether an annotation of a function or of a dataclass's field names an array with a shape, itself or by an alias."""
+    names = {name for hint in made.__annotations__.values() for name in re.findall(r"\w+", str(hint))}
+    known = (vars(sys.modules[made.__module__]).get(name) for name in names)
     return any(isinstance(each, type) and issubclass(each, AbstractArray | AbstractDtype) for each in known)
 
 
 def checked(function: Any = None, *, typechecker: Any) -> Any:
-    """As `jaxtyping.jaxtyped`, whose account of every call takes long: here only of functions that have shapes.
+    """As `jaxtyping.jaxtyped`, whose account of every call takes long: here only of functions and dataclasses with shapes.
 
-    The types of the others are for mypy.
+    The types of the others are for mypy, and those of settings are checked by themselves.
     """
     if function is None:
         return lambda each: checked(each, typechecker=typechecker)
-    if isinstance(function, types.FunctionType) and not has_shapes(function):
+    if isinstance(function, types.FunctionType | type) and not has_shapes(function):
         return function
     return with_shapes(function, typechecker=typechecker)
 

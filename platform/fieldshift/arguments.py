@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
-import types
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields, is_dataclass
 from types import FunctionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 from fieldshift.errors import UserError, nearest_name
 from fieldshift.renamed import HIDDEN, aliases
+from fieldshift.settings import choices_of, field_types, is_settings
 
 Kind = Literal["flag", "list", "value"]
 
@@ -51,10 +50,9 @@ def option_kinds(function: Callable[..., Any]) -> dict[str, Kind]:
 
 def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
     if is_settings(hint):
-        inner = get_type_hints(hint)
         kinds: dict[str, Kind] = {name: "value"}
-        for field in fields(hint):
-            kinds.update(kinds_of(f"{name}.{field.name}", inner[field.name]))
+        for field, inner in field_types(hint).items():
+            kinds.update(kinds_of(f"{name}.{field}", inner))
         return kinds
     choices = choices_of(hint)
     if bool in choices:
@@ -64,16 +62,6 @@ def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
     return {name: "value"}
 
 
-def is_settings(hint: Any) -> bool:
-    """Whether a type is a dataclass: a group of options, such as `Recipe`."""
-    return isinstance(hint, type) and is_dataclass(hint)
-
-
-def choices_of(hint: Any) -> tuple[Any, ...]:
-    """The types of a union; any other type alone."""
-    return get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
-
-
 def normalise(
     argv: list[str], kinds: dict[str, Kind], positional: str | None = None
 ) -> tuple[list[str], list[str] | None]:
@@ -81,8 +69,8 @@ def normalise(
 
     An option of a group may be given by its last name where that is unique, and with dashes: `--skip-unreadable`. Also
     returns, unchanged, the words of the list option `positional` (none where it is None): words that are not options or
-    their values, and all words after `--`. Raises UserError for an unknown option (naming the nearest one), for unexpected
-    words, and for a value that is not valid text.
+    their values, and all words after `--`. Raises UserError for an unknown option (naming the nearest one), a list given
+    twice, unexpected words, and a value that is not valid text. Of other options given twice the last value counts.
     """
     out: list[str] = []
     loose: list[str] = []
@@ -99,6 +87,8 @@ def normalise(
         else:
             name, equals, value = word[2:].partition("=")
             name, given = known_option(name.replace("-", "_"), kinds), value if equals else None
+            if kinds[name] == "list" and any(each.startswith(f"--{name}=") for each in out):
+                raise UserError(f"--{name} is given twice; give all its values after one --{name}.")
             items = list_items(given, rest) if name == positional else []
             if name == positional and not is_json_list(items):
                 loose += items

@@ -82,6 +82,11 @@ def test_loose_words_stay_as_they_were_written(typed: list[str], parsed: list[st
     assert normalise(typed, KINDS, "images") == (parsed, loose)
 
 
+def test_a_single_value_given_twice_counts_as_the_last() -> None:
+    """So that a script's options can be replaced after them."""
+    assert normalise(["--frames", "3", "--frames", "5"], KINDS) == (["--frames=3", "--frames=5"], None)
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
@@ -92,6 +97,8 @@ def test_loose_words_stay_as_they_were_written(typed: list[str], parsed: list[st
         (["--frames=--"], "--frames needs a value"),
         (["--frames", "--", "a"], "--frames needs a value"),
         (["loose"], "Unexpected argument 'loose'"),
+        (["--arms", "none", "--arms", "das"], "--arms is given twice; give all its values after one --arms."),
+        (["--arms", "none", "--arms=das"], "--arms is given twice; give all its values after one --arms."),
         (["--frames", "caf\udce9"], "--frames=caf\\udce9 is not valid UTF-8; rename that file or folder."),
     ],
 )

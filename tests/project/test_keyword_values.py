@@ -13,27 +13,19 @@ import pytest
 import torch
 
 import pipelines
-from fieldshift.arguments import choices_of, is_settings, option_types
+from fieldshift.arguments import option_types
 from fieldshift.errors import UserError
-from fieldshift.keyword_values import accepted, checked, constructor, described
+from fieldshift.keyword_values import checked
 from fieldshift.motions import Policy
+from fieldshift.settings import accepted, choices_of, constructor, described, is_settings
 from fieldshift.tracking import TrackingConfig
-from fieldshift.training import Recipe
-
-
-def recipe_with(**values: Any) -> Recipe:
-    """A recipe as it is made where nothing checks the types of a dataclass; the tests' own check would refuse it."""
-    recipe = Recipe()
-    for name, value in values.items():
-        object.__setattr__(recipe, name, value)
-    return recipe
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"recipe": {"epochs": 1}}, "recipe is {'epochs': 1}, but must be an object such as fieldshift.training.Recipe()."),
-        ({"recipe": recipe_with(epochs="3")}, "recipe.epochs is '3', but must be a whole number."),
+        ({"form": "foldd"}, "form is 'foldd', but must be 'video' or 'folded'."),
         ({"tracking": {}}, "tracking is {}, but must be an object such as fieldshift.tracking.TrackingConfig()."),
         ({"tracking": None}, "tracking is None, but must be an object such as fieldshift.tracking.TrackingConfig()."),
         ({"frames": "3"}, "frames is '3', but must be a whole number."),
@@ -73,14 +65,12 @@ def test_an_unknown_keyword_is_named_with_where_it_belongs(name: str, message: s
 
 
 def test_paths_and_numbers_of_numpy_become_plain_values() -> None:
-    def command(*, out: str | None = None, seeds: int = 1, share: float = 0.5, recipe: Recipe = Recipe()) -> Any:
-        return out, seeds, share, recipe
+    def command(*, out: str | None = None, seeds: int = 1, share: float = 0.5) -> Any:
+        return out, seeds, share
 
-    call = checked(command, __name__)
-    found = call(out=Path("runs/a"), seeds=np.int64(3), share=np.float32(0.5), recipe=recipe_with(epochs=np.int64(2)))
-    assert found == ("runs/a", 3, 0.5, Recipe(epochs=2))
-    assert [type(each) for each in found] == [str, int, float, Recipe]
-    assert type(found[-1].epochs) is int
+    found = checked(command, __name__)(out=Path("runs/a"), seeds=np.int64(3), share=np.float32(0.5))
+    assert found == ("runs/a", 3, 0.5)
+    assert [type(each) for each in found] == [str, int, float]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fieldshift.errors import UserError
+from fieldshift.settings import accept_fields
 from fieldshift.tracking.config import holds_password
 
 
@@ -44,6 +45,7 @@ class ClusterConfig:
     start_timeout_s: float = 180.0
 
     def __post_init__(self) -> None:
+        accept_fields(self, "cluster")
         for name, least in (("workers", 0), ("cpus_per_worker", 1), ("trial_workers", 0), ("trials_at_once", 0),
                             ("max_failures", 0)):  # fmt: skip
             value = getattr(self, name)

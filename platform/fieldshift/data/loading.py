@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 
 from fieldshift.data.problems import ACCEPTABLE
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.settings import accept_fields
 
 # Pillow itself refuses larger images, whatever its limit.
 LARGEST_PIXEL_LIMIT = 178_956_970
@@ -51,6 +52,7 @@ class LoadingConfig:
     test_limit: int | None = None
 
     def __post_init__(self) -> None:
+        accept_fields(self, "loading")
         if self.workers < 0:
             raise UserError(f"loading.workers is {self.workers}, but must be 0 or more threads.")
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 2):
@@ -113,6 +115,7 @@ class LoadingOverrides:
     test_limit: int | None = None
 
     def __post_init__(self) -> None:
+        accept_fields(self, "loading")
         self.over(LoadingConfig())  # validates the values
 
     def over(self, base: LoadingConfig) -> LoadingConfig:

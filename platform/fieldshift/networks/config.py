@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.names import FUSIONS, check_weights_name, is_foreign, known_temporal, takes_interleave
+from fieldshift.settings import accept_fields
 
 SMALL_SIDE = 64
 
@@ -37,6 +38,7 @@ class NetworkConfig:
     recompute: bool = False
 
     def __post_init__(self) -> None:
+        accept_fields(self, "architecture")
         if self.fusion not in FUSIONS:
             raise unknown_name("fusion", self.fusion, FUSIONS)
         if self.ratio is not None and not 0 < self.ratio <= 1:

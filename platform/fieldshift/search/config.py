@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fieldshift.errors import UserError
 from fieldshift.renamed import RENAMED, former_names, present_names
 from fieldshift.search.rules import RULES
+from fieldshift.settings import accept_fields
 from fieldshift.training.recipe import Recipe, check_batch, check_learning, check_synchronised
 
 AUGMENTED = ("flip", "crop", "scale", "label_smoothing")
@@ -83,16 +84,9 @@ class SearchConfig:
     sync_batch_norm: bool | None = None
 
     def __post_init__(self) -> None:
-        choices = {
-            "order": ("first", "second", "second-exact"),
-            "relaxation": ("softmax", "gumbel"),
-            "selection": tuple(RULES),
-            "criterion": ("loss", "score"),
-            "optimizer": ("sgd", "adamw"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UserError(f"search.{name} is '{getattr(self, name)}', but must be one of {', '.join(allowed)}.")
+        accept_fields(self, "search")
+        if self.selection not in RULES:
+            raise UserError(f"search.selection is '{self.selection}', but must be one of {', '.join(RULES)}.")
         lowest = {"epochs": 1, "batch": 1, "tune_epochs": 0, "warmup_epochs": 0, "subset": 0, "frames": 1}
         for name, least in {**lowest, "edges_per_node": 1}.items():
             value = getattr(self, name)

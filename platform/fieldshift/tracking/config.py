@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 from fieldshift.errors import UserError
+from fieldshift.settings import accept_fields
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 LONGEST_NAME = 500
@@ -38,6 +39,7 @@ class TrackingConfig:
     system_metrics: bool = False
 
     def __post_init__(self) -> None:
+        accept_fields(self, "tracking")
         if not self.experiment.strip() or len(self.experiment) > LONGEST_NAME or not self.experiment.isprintable():
             raise UserError(
                 f"tracking.experiment is {self.experiment[:60]!r}, but must be a name of 1 to {LONGEST_NAME} printable"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fieldshift.errors import UserError
+from fieldshift.settings import accept_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,7 @@ class Recipe:
     sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
+        accept_fields(self, "recipe")
         if self.epochs < 1:
             raise UserError(f"recipe.epochs is {self.epochs}, but must be at least 1.")
         if self.batch < 1:

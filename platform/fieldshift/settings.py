@@ -1,0 +1,113 @@
+"""Checks of values that come from Python, against their types: before any work, and in one line."""
+
+from __future__ import annotations
+
+import operator
+import os
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from numbers import Real
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from fieldshift.errors import UserError
+
+WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", types.NoneType: "None"}
+REFUSED = object()
+
+
+def accept_fields(settings: Any, group: str) -> None:
+    """Checks every field of a frozen dataclass against its type, in its `__post_init__`; a path becomes text.
+
+    `group` is the name of the settings on the command line. Raises UserError for a value of another type.
+    """
+    for name, hint in field_types(settings.__class__).items():
+        object.__setattr__(settings, name, accepted(f"{group}.{name}", hint, getattr(settings, name)))
+
+
+@cache
+def field_types(settings: Any) -> dict[str, Any]:
+    """The types of the fields that are given to a dataclass."""
+    hints = get_type_hints(settings)
+    return {field.name: hints[field.name] for field in fields(settings) if field.init}
+
+
+def is_settings(hint: Any) -> bool:
+    """Whether a type is a dataclass: a group of options, such as `Recipe`."""
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+def choices_of(hint: Any) -> tuple[Any, ...]:
+    """The types of a union; any other type alone."""
+    return get_args(hint) if get_origin(hint) in {Union, types.UnionType} else (hint,)
+
+
+def accepted(name: str, hint: Any, value: Any) -> Any:
+    """The value as its type has it: a path as text, a number of numpy as Python's. Raises UserError."""
+    choices = choices_of(hint)
+    if hasattr(value, "to_json") and any(get_origin(choice) is dict for choice in choices):
+        return value  # a `Policy`, whose class would import torch here
+    for choice in choices:
+        found = converted(name, choice, value)
+        if found is not REFUSED:
+            return found
+    raise UserError(f"{name} is {shown(value)}, but must be {' or '.join(dict.fromkeys(map(described, choices)))}.")
+
+
+def converted(name: str, hint: Any, value: Any) -> Any:
+    """The value if it is one of this type, else REFUSED. Raises UserError for a wrong item of a list."""
+    origin = get_origin(hint)
+    if is_settings(hint):
+        return value if isinstance(value, hint) else REFUSED
+    if origin is Literal:
+        return value if value in get_args(hint) else REFUSED
+    if origin is list:
+        items = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+        return [accepted(name, get_args(hint)[0], item) for item in value] if items else REFUSED
+    if origin is tuple:
+        kinds = get_args(hint)
+        items = isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) == len(kinds)
+        return tuple(accepted(name, kind, item) for kind, item in zip(kinds, value, strict=True)) if items else REFUSED
+    if origin is dict:
+        return value if isinstance(value, Mapping) else REFUSED
+    if hint is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hint is bool and type(value).__name__ == "bool":  # Python's and numpy's
+        return bool(value)
+    if hint is int and not isinstance(value, bool):
+        try:
+            return operator.index(value)
+        except TypeError:
+            return REFUSED
+    if hint is float and isinstance(value, Real) and not isinstance(value, bool):
+        return value if isinstance(value, int | float) else float(value)
+    if hint in {int, float}:
+        return REFUSED
+    if isinstance(hint, type):
+        return value if isinstance(value, hint) else REFUSED
+    return value
+
+
+def constructor(settings: type) -> str:
+    """The class with the package that exports it, such as fieldshift.training.Recipe."""
+    return f"{'.'.join(settings.__module__.split('.')[:2])}.{settings.__name__}"
+
+
+def described(hint: Any) -> str:
+    """A type in words."""
+    origin = get_origin(hint)
+    if is_settings(hint):
+        return f"an object such as {constructor(hint)}()"
+    if origin is Literal:
+        return " or ".join(repr(each) for each in get_args(hint))
+    if origin is list:
+        return f"a list of {'names' if get_args(hint)[0] is str else 'whole numbers'}"
+    if origin is tuple:
+        return f"{len(get_args(hint))} values"
+    return WORDS.get(hint, "a dict" if origin is dict else str(hint))
+
+
+def shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
