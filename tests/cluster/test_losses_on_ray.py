@@ -99,20 +99,31 @@ def test_a_killed_trial_starts_again_and_the_others_go_on(
     assert "trial once ended early; resuming from its last checkpoint (retry 1 of 1)" in capfd.readouterr().out
 
 
-def test_what_a_failed_run_reserved_is_free_for_the_next(
+def test_what_a_failed_run_reserved_is_free_for_the_next_but_stays_where_others_may_have_reserved_it(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
-    from ray.util import placement_group, placement_group_table
+    from ray.util import placement_group, placement_group_table, remove_placement_group
 
-    from fieldshift.cluster import train
+    from fieldshift.cluster import local_cluster, train
+
+    made = []
 
     def leaving(*_arguments: Any, **_options: Any) -> dict[str, Any]:
-        ray.get(placement_group([{"CPU": 1}]).ready())
+        made.append(placement_group([{"CPU": 1}]))
+        ray.get(made[-1].ready())
         raise WorkersLostError("left")
 
-    before = {key for key, row in placement_group_table().items() if row["state"] == "CREATED"}
+    def created() -> set[str]:
+        return {key for key, row in placement_group_table().items() if row["state"] == "CREATED"}
+
+    before = created()
     monkeypatch.setattr(train, "fit", leaving)
     with pytest.raises(WorkersLostError, match="left"):
         run_workers(counting(), {}, cluster=WORKERS, name="left", storage=tmp_path)
-    assert {key for key, row in placement_group_table().items() if row["state"] == "CREATED"} == before
+    assert created() == before
+    monkeypatch.setattr(local_cluster, "_started", set())  # as where the caller has joined a cluster with `ray.init`
+    with pytest.raises(WorkersLostError, match="left"):
+        run_workers(counting(), {}, cluster=WORKERS, name="left", storage=tmp_path)
+    assert created() == before | {made[-1].id.hex()}
+    remove_placement_group(made[-1])

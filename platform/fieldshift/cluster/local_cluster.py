@@ -34,7 +34,8 @@ def local_cluster(reason: Callable[[Exception], str], **settings: Any) -> Iterat
         with own_signals():
             _start(reason, **settings)
         own = _children() - before
-        yield
+        with _running_at(_address()):
+            yield
     finally:
         own = _children() - before if own is None else own
         family = [*own, *(each for root in own for each in _below(root))]
@@ -44,6 +45,31 @@ def local_cluster(reason: Callable[[Exception], str], **settings: Any) -> Iterat
             for each in left:
                 with contextlib.suppress(psutil.Error):
                     each.kill()
+
+
+_started: set[str] = set()
+"""Addresses of the clusters that this process has started and not ended."""
+
+
+@contextlib.contextmanager
+def _running_at(address: str) -> Iterator[None]:
+    _started.add(address)
+    try:
+        yield
+    finally:
+        _started.discard(address)
+
+
+def _address() -> str:
+    import ray
+
+    address: str = ray.get_runtime_context().gcs_address
+    return address
+
+
+def is_own_cluster() -> bool:
+    """Whether the cluster that this process is connected to was started by `local_cluster` in this process."""
+    return _address() in _started
 
 
 def disconnect() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect
 from fieldshift.cluster.context import Metrics, RunStoppedError, WorkerContext
+from fieldshift.cluster.local_cluster import is_own_cluster
 from fieldshift.cluster.reports import (
     ANSWER_DEADLINE_S,
     Listener,
@@ -85,18 +85,18 @@ def run_workers(
     """
     if cluster.workers == 0:
         return run_here(function, payload, device=local_device(cluster), on_report=on_report)
-    with connect(cluster), own_groups_released(cluster):
+    with connect(cluster), own_groups_released():
         check_shared(storage.resolve(), shared)
         value, folders = fit(
             function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name, storage=storage,
-            shared=shared, on_report=on_report, releases_groups=is_own_cluster(cluster),
+            shared=shared, on_report=on_report, releases_groups=is_own_cluster(),
         )  # fmt: skip
         bring_all(shared, folders)
         return value
 
 
 @contextlib.contextmanager
-def own_groups_released(cluster: ClusterConfig) -> Iterator[None]:
+def own_groups_released() -> Iterator[None]:
     """Removes the placement groups that a failed run has left on a cluster of its own.
 
     Ray Train sometimes keeps those of workers that were lost. They would hold their cores, and the next run on the same cluster
@@ -106,7 +106,7 @@ def own_groups_released(cluster: ClusterConfig) -> Iterator[None]:
     from ray.util import placement_group_table, remove_placement_group
     from ray.util.placement_group import PlacementGroup
 
-    if not is_own_cluster(cluster):
+    if not is_own_cluster():
         yield
         return
 
@@ -122,11 +122,6 @@ def own_groups_released(cluster: ClusterConfig) -> Iterator[None]:
         for left in groups() - before:
             remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(left)))
         raise
-
-
-def is_own_cluster(cluster: ClusterConfig) -> bool:
-    """Whether the connected cluster was started for this process alone."""
-    return cluster.address is None and "RAY_ADDRESS" not in os.environ
 
 
 def run_here(
