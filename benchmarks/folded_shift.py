@@ -32,8 +32,8 @@ from fieldshift.search.supernet import supernet_of
 from fieldshift.training.step import use_channels_last
 from fieldshift.wording import counted
 
-CASES = {"tiny-resnet": (40, 64, 4, 8), "resnet18": (224, 4, 1, 3)}  # side, batch, steps per turn, turns
-FULL_TURNS, FULL_BATCHES = 5, {"tiny-resnet": 64, "resnet18": 8}  # times as many turns with --full
+CASES = {"tiny-resnet": (40, 64, 4, 6), "resnet18": (224, 4, 1, 2)}  # side, batch, steps per turn, turns
+FULL_TURNS, FULL_BATCHES = 8, {"tiny-resnet": 64, "resnet18": 8}  # times as many turns with --full
 CLASSES, CHANNELS = 10, 3
 MEMORY_BATCHES = {
     "tiny-resnet": 256,

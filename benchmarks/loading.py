@@ -173,7 +173,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     record = Record("loading", __doc__, vars(chosen))
-    samples, files, images, rounds = (10_000, 1000, 50_000, 5) if chosen.full else (384, 128, 5_000, 3)
+    samples, files, images, rounds = (10_000, 1000, 50_000, 5) if chosen.full else (384, 128, 5_000, 2)
     for side in (32, 224):
         compare_arms(
             record, samples if side == 32 else samples // 10 if chosen.full else 128, rounds, side, chosen.workers

@@ -1,6 +1,6 @@
-"""The loss curves of bf16, channels_last and torch.compile beside the plain path's and the spread of its seeds.
+"""The loss curves of bf16, channels_last and, with --full, torch.compile beside the plain path's and the spread of its seeds.
 
-    python benchmarks/precision.py [--epochs 4] [--temporal gsf] [--json]
+    python benchmarks/precision.py [--full] [--epochs 4] [--temporal gsf] [--json]
 
 Trains tiny-resnet on 64 small scenes, T = 3, once for each path with the same seed, and the plain path with three seeds.
 A path is the plain one within noise where no epoch's loss is further from the plain curve than three seeds are from one
@@ -63,8 +63,10 @@ def main() -> None:
         "plain again": plain,  # the first path also pays for what is set up once
         "channels_last": replace(plain, channels_last=True),
         "bf16": replace(plain, precision="bf16"),
-        "compile": replace(plain, compile=True),
     }
+    if options.full or options.json:
+        paths["compile"] = replace(plain, compile=True)  # compiling takes longer than all other paths together
+    record = None if options.json else Record("precision", __doc__, vars(options))
     curves, seconds = {}, {}
     for name, recipe in paths.items():
         started = time.perf_counter()
@@ -72,10 +74,9 @@ def main() -> None:
         seconds[name] = time.perf_counter() - started
     seeds = [curves["plain"], *(curve(plain, options.temporal, seed, device) for seed in range(1, SEEDS))]
     noise = [max(losses) - min(losses) for losses in zip(*seeds, strict=True)]
-    if options.json:
+    if record is None:
         print(json.dumps({"curves": curves, "noise": noise}))
         return
-    record = Record("precision", __doc__, vars(options))
     table = f"tiny-resnet, {options.temporal}, T = {FRAMES}, {options.epochs} epochs, {device}"
     for name in paths:
         if not name.startswith("plain"):

@@ -111,16 +111,15 @@ def main() -> None:
     record = Record("ray_overhead", __doc__, vars(options))
     here, there, bare, ours = [], [], [], []
     with tempfile.TemporaryDirectory() as name, connect(ONE):
-        for number in range(9 if options.full else 2):
+        for number in range(9 if options.full else 1):
             folder = Path(name) / str(number)
             folder.mkdir()
             payload = {"epochs": options.epochs, "checkpoint": str(folder / "here.pt")}
             here.append(train_without_ray(payload, folder))
             payload = {"epochs": options.epochs, "checkpoint": str(folder / "there.pt")}
             there.append(run_workers(train_once, payload, cluster=ONE, name="train", storage=folder))
-            if options.full or not bare:
-                bare.append(seconds_of_a_bare_trainer(folder / "bare"))
-                ours.append(seconds_of_our_start(folder / "ours"))
+            bare.append(seconds_of_a_bare_trainer(folder / "bare"))
+            ours.append(seconds_of_our_start(folder / "ours"))
     table = f"tiny-resnet, {options.epochs} epochs of {IMAGES:,} images, one worker"
     record.row(
         table, "loop in a worker", [rate(each) for each in there], unit="images/s", peer="loop without Ray",

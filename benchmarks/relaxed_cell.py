@@ -24,7 +24,7 @@ from torch import Tensor
 from fieldshift.motions import distances, motion, sampling_grid
 from fieldshift.search import RelaxedCell, load_space
 
-CASES = ((32, 64), (224, 2))  # side in pixels, batch
+CASES, FULL_CASES = ((32, 16), (224, 1)), ((32, 64), (224, 2))  # side in pixels, batch
 FRAMES, CHANNELS = 8, 3
 REPEATS, FULL_REPEATS = 2, 9
 
@@ -84,8 +84,9 @@ def measure(kind: str, side: int, batch: int, device: str, repeats: int) -> dict
     }
 
 
-def compare(device: str, record: Record, repeats: int) -> None:
-    for side, batch in CASES:
+def compare(device: str, record: Record, *, full: bool) -> None:
+    repeats = FULL_REPEATS if full else REPEATS
+    for side, batch in FULL_CASES if full else CASES:
         table = f"affine-cell, T = {FRAMES}, {batch} images of {side} x {side}, {CHANNELS} channels, {device}"
         rows = {}
         for kind in ("plain", "cell"):
@@ -115,7 +116,7 @@ def main() -> None:
     torch.set_num_threads(1)
     record = Record("relaxed_cell", __doc__, vars(chosen))
     for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        compare(device, record, FULL_REPEATS if chosen.full else REPEATS)
+        compare(device, record, full=chosen.full)
     record.finish()
 
 

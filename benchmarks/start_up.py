@@ -45,7 +45,7 @@ def seconds(command: list[str], folder: Path, repeats: int) -> tuple[list[float]
 
 def main() -> None:
     chosen = benchmark_parser(__doc__).parse_args()
-    repeats = 9 if chosen.full else 2
+    repeats = 9 if chosen.full else 1
     record = Record("start_up", __doc__, vars(chosen))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

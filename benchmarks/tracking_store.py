@@ -111,7 +111,7 @@ def main() -> None:
     tracked, plain, shares = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         training(None)
-        for number in range(12 if options.full else 2):
+        for number in range(12 if options.full else 1):
             both = {}
             for place in (None, Path(folder) / str(number))[:: 1 if number % 2 else -1]:
                 both[place is None] = training(place)

@@ -54,10 +54,11 @@ def main() -> None:
     parser.add_argument("--temporal", default="gsf")
     parser.add_argument("--frames", type=int, default=32, help="frames T")
     parser.add_argument("--batch", type=int, default=1, help="videos")
-    parser.add_argument("--size", type=int, default=112, help="side of the frames in pixels")
+    parser.add_argument("--size", type=int, help="side of the frames in pixels; default: 64; with --full 112")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--side", choices=list(SIDES), help="measure this one only and print its bytes")
     options = parser.parse_args()
+    options.size = options.size or (112 if options.full else 64)
     torch.set_num_threads(1)
     if options.side:
         print(peak(options, SIDES[options.side]))

@@ -169,11 +169,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", nargs="?", help="a configuration beside this script, without .toml")
     parser.add_argument("--list", action="store_true", help="list the studies, their questions and their cells")
-    parser.add_argument("--cells", nargs="+", help="the cells to run; by default all")
-    parser.add_argument("--data", nargs="+", default=[], metavar="NAME=PATH", help="paths of the data sets")
+    parser.add_argument("--cells", nargs="+", action="extend", help="the cells to run; by default all")
+    parser.add_argument(
+        "--data", nargs="+", action="extend", default=[], metavar="NAME=PATH", help="paths of the data sets"
+    )
     parser.add_argument("--at-once", type=int, default=2, help="trials at the same time, one core each; 0 uses no Ray")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="other options, for a trial of a study"
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="other options, for a trial of a study",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="where the run folders go")
     chosen = parser.parse_args(argv)

@@ -126,7 +126,8 @@ DATA = (
 
 
 def test_a_trial_with_other_options_leaves_the_committed_numbers(study: Any, tmp_path: Path) -> None:
-    words = ["small", "--cells", "held-out", "--at-once", "0", "--set", "recipe.epochs=2", "search.criterion=score"]
+    words = ["small", "--cells", "held-out", "--at-once", "0", "--set", "recipe.epochs=2"]
+    words += ["--set", "search.criterion=score"]  # added to those before, not in their place
     assert study.main(words) == 0
     assert not (tmp_path / "results").exists()
     kept = json.loads((tmp_path / "runs" / "studies" / "small.json").read_text())["cells"]["held-out"]["config"]
