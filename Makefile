@@ -1,6 +1,7 @@
 # The whole set of habits. `make setup` is the only way that tests and CI install anything.
 PYTHON ?= python3
-JOBS ?= 2
+# One more than two cores: tests with a Ray cluster wait most of the time.
+JOBS ?= 3
 BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
