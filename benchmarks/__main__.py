@@ -37,6 +37,8 @@ def status_of(script: Path) -> int:
         runpy.run_path(str(script), run_name="__main__")
         status = 0
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -96,6 +96,10 @@ class Cell:
                 found[text] = found.get(text, 0) + 1
         return ", ".join(f"{text} ({count})" for text, count in found.items())
 
+    def seeds(self) -> int:
+        """The number of seeds per arm."""
+        return len({row["seed"] for row in self.numbers["rows"]})
+
     def seconds(self) -> float:
         """Seconds of all trainings and searches, each counted once."""
         trained = {(row["arm"], row["seed"], row["epochs"]): row["seconds"] for row in self.numbers["rows"]}
@@ -143,6 +147,15 @@ class Study:
                 [shown, *(cell.score(arm, budget) if cell.has(arm, budget) else "-" for cell, budget in columns)]
             )
         return markdown(["arm", *(f"{cell.name}, {BUDGETS[budget]}" for cell, budget in columns)], rows)
+
+    def seeds(self) -> str:
+        """The number of seeds per arm in words, with the cells where they differ."""
+        cells: dict[int, list[str]] = {}
+        for cell in self.cells.values():
+            cells.setdefault(cell.seeds(), []).append(cell.name)
+        if len(cells) == 1:
+            return f"{next(iter(cells))} seeds per arm"
+        return "seeds per arm: " + "; ".join(f"{count} in {', '.join(cells[count])}" for count in sorted(cells))
 
     def gaps_table(self, budget: str, arms: Iterable[str] = ("das-folded+affine", "das-folded")) -> str:
         """One row per cell: the best folded DAS, and its differences to the best 2D arm and the best enlarged field."""

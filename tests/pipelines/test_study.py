@@ -119,18 +119,6 @@ def test_a_study_of_another_version_is_printed_but_no_missing_stage_is_made(
         run_study(tmp_path / "study", resume=True)
 
 
-def test_the_same_command_gives_the_same_policy_and_numbers(
-    run_study: RunStudy, small_study: Path, tmp_path: Path
-) -> None:
-    run_study(tmp_path / "again")
-    policies = [(folder / "policy.json").read_bytes() for folder in (small_study, tmp_path / "again")]
-    assert policies[0] == policies[1]
-    for stage in ("compare", "frames"):
-        first, second = (read_result(folder / stage)["rows"] for folder in (small_study, tmp_path / "again"))
-        for name in ("key", "score", "score_tta", "loss"):
-            assert [row[name] for row in first] == [row[name] for row in second], (stage, name)
-
-
 def test_another_configuration_is_refused_before_any_work(run_study: RunStudy, small_study: Path) -> None:
     with pytest.raises(UserError, match="recipe.epochs is 1 there, 2 here"):
         run_study(small_study, epochs=2)

@@ -1,8 +1,10 @@
-"""Every long command on a terminal and in a pipe: it ends well, its bar at 100 %, and says the same."""
+"""Every long command on a terminal and in a pipe: it ends well, its bar at 100 %, and finds the same, to the last digit."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,6 @@ import pipelines
 from fieldshift.arguments import option_types
 from fieldshift.cli import commands, main
 from fieldshift.console import Progress
-from fieldshift.run_folder import read_result
 from tests.terminal import PLACES, Shown
 
 COLUMNS = 80
@@ -19,12 +20,13 @@ TRAINED = [*LOADED, "--recipe.epochs", "1", "--recipe.batch", "32"]
 SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
 HERE = ["--tracking.enabled", "false", "--cluster.trials_at_once", "0"]
 FEW = ["--arms", "none", "das", "--seeds", "1", "--tta_copies", "0"]
+MIXED = ["--arms", "none", "das", "affine", "das-folded+affine", "--seeds", "1", "--tta_copies", "2"]
 
 # What each command is called with, the titles of its bars, and a part of what it says at its end.
 LONG = {
     "search": ([*LOADED, *SEARCHED, *HERE], ["search"], "policy, found in"),
     "train": (["--policy", "POLICY", *TRAINED, *HERE], ["training das"], "das: test accuracy"),
-    "compare": (["--policy", "POLICY", *FEW, *TRAINED, *HERE], ["comparison"], "At equal epochs, das"),
+    "compare": (["--policy", "POLICY", *MIXED, *TRAINED, *HERE], ["comparison"], "At equal epochs, das"),
     "sweep-frames": (
         ["--policy", "POLICY", "--frame_counts", "1", "2", "--seeds", "1", *TRAINED, *HERE], ["frame sweep"], "2 of 2 trials",
     ),
@@ -48,6 +50,28 @@ def run(small_study: Path) -> Path:
 @pytest.fixture
 def policy(small_study: Path) -> Path:
     return small_study / "policy.json"
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Any]:
+    """What every command left where it ran first."""
+    return {}
+
+
+def left_in(out: Path) -> dict[str, Any]:
+    """All results of a run folder, without times and without its own path."""
+    files = {str(file.relative_to(out)): file.read_text().replace(str(out), "OUT") for file in out.rglob("result.json")}
+    return {name: untimed(json.loads(text)) for name, text in files.items()}
+
+
+def untimed(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {name: each for name, each in value.items() if not any(word in name for word in TIMES)}
+        return {name: untimed(each) for name, each in kept.items()}
+    return [untimed(each) for each in value] if isinstance(value, list) else value
+
+
+TIMES = ("second", "hours", "finished")
 
 
 def shown(place: str, command: str, out: Path, policy: Path, run: Path) -> Shown:
@@ -76,7 +100,7 @@ def test_every_command_that_can_be_resumed_is_tried() -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("command", LONG)
 def test_a_long_command_ends_well_and_its_bars_at_100_percent(
-    command: str, place: str, policy: Path, run: Path, tmp_path: Path
+    command: str, place: str, policy: Path, run: Path, tmp_path: Path, found: dict[str, Any]
 ) -> None:
     _, bars, said = LONG[command]
     seen = shown(place, command, tmp_path / "out", policy, run)
@@ -86,4 +110,6 @@ def test_a_long_command_ends_well_and_its_bars_at_100_percent(
         assert " 100% " in seen.bar(title)
     assert "Traceback" not in seen.sent
     assert [line for line in seen.broken if not any(len(word) > COLUMNS - 8 for word in line.split())] == []
-    assert read_result(tmp_path / "out")
+    left = left_in(tmp_path / "out")
+    assert "result.json" in left
+    assert left == found.setdefault(command, left)
