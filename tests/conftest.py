@@ -14,6 +14,7 @@ from tests.shapes import check_shapes
 check_shapes()
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,12 +22,13 @@ import torch
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.progress import progress_awaited
+from tests.two_processes import InTwo, two_processes
 
 AWAITED = pytest.StashKey[contextlib.ExitStack]()
 
 
-# Made once by a process: all files whose tests use it stay in one.
-SHARED = "small_study"
+# Fixtures made once by a process: all files whose tests use one stay together.
+SHARED = ("small_study", "in_two")
 ON_RAY = "_on_ray.py"
 
 
@@ -40,7 +42,8 @@ class FilesTogether(LoadScopeScheduling):
         file = nodeid.partition("::")[0]
         if file.endswith(ON_RAY):
             return ON_RAY
-        return SHARED if SHARED in (self.config.rootpath / file).read_text() else file
+        text = (self.config.rootpath / file).read_text()
+        return next((fixture for fixture in SHARED if fixture in text), file)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -81,3 +84,10 @@ def one_thread() -> None:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Generated data goes to a folder of this test run."""
     os.environ["FIELDSHIFT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def in_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InTwo]:
+    """Runs a function in two gloo processes."""
+    with two_processes(tmp_path_factory.mktemp("meetings")) as run:
+        yield run

@@ -15,7 +15,8 @@ from fieldshift.search import SearchConfig, load_space, search
 from fieldshift.search.run import STATE_FILE
 from fieldshift.training.checkpoint import read_checkpoint
 from fieldshift.training.objectives import objective_for
-from tests.search.two_processes import in_two, keep_policy
+from tests.search.kept_policy import keep_policy
+from tests.two_processes import InTwo
 
 ORDERS = ["first", "second-exact"]
 
@@ -66,8 +67,12 @@ def run(folder: Path, order: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return in_two(tmp_path_factory.mktemp("two"), run, ORDERS)
+def shared(in_two: InTwo, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    for order in ORDERS:
+        (folder / order).mkdir()
+        in_two(run, folder / order, order)
+    return folder
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from fieldshift.data import TensorSplit
@@ -19,6 +18,7 @@ from fieldshift.training import FramePlan, Recipe, loop, objective_for, train_ne
 from fieldshift.training.accumulation import micro_batches
 from fieldshift.training.recipe import check_batch
 from tests.training.toys import CLASSES, MOVED, plan_of, toy_network, toy_split
+from tests.two_processes import InTwo
 
 SGD: dict[str, Any] = {"epochs": 2, "batch": 16, "optimizer": "sgd", "learning_rate": 0.02, "schedule": "constant"}
 
@@ -112,20 +112,19 @@ def test_with_batch_norm_every_micro_batch_has_statistics_of_its_own() -> None:
         assert torch.allclose(network.state_dict()[name], value, atol=1e-6), name
 
 
-def two_workers(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def two_workers(folder: Path) -> None:
     found = {
         "without": trained(without_norms(toy_network(3)), plan_of(MOVED), accumulate=4),
         "fewer": trained(without_norms(toy_network(3)), plan_of(MOVED), toy_split(5), accumulate=4),
         "synchronised": trained(toy_network(3), plan_of(MOVED), accumulate=2, sync_batch_norm=True),
     }
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(found, folder / f"{dist.get_rank()}.pt")
 
 
-def test_two_workers_accumulate_like_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mp.spawn(two_workers, args=(str(tmp_path),), nprocs=2)
+def test_two_workers_accumulate_like_one_process(
+    in_two: InTwo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_two(two_workers, tmp_path)
     first, second = torch.load(tmp_path / "0.pt"), torch.load(tmp_path / "1.pt")
     for name, found in first.items():
         assert all(torch.equal(second[name]["weights"][key], value) for key, value in found["weights"].items())

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
 from fieldshift.training import Recipe, objective_for, train_network
 from fieldshift.training.batch_statistics import SynchronisedBatchNorm, synchronise_batch_norm
 from tests.training.toys import CLASSES, MOVED, plan_of, toy_network, toy_split
+from tests.two_processes import InTwo
 
 PARTS = {"even": (4, 8), "uneven": (3, 8), "one of them without any": (8, 8)}
 ALONE = Recipe(epochs=1, batch=16, optimizer="sgd", learning_rate=0.05)
@@ -53,13 +54,11 @@ def measured(norm: nn.Module, images: Tensor, wanted: Tensor) -> dict[str, Tenso
     }
 
 
-def two_workers(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def two_workers(folder: Path) -> None:
     images, wanted = batch()
     found: dict[str, object] = {}
     for name, (first, last) in PARTS.items():
-        own = slice(0, first) if rank == 0 else slice(first, last)
+        own = slice(0, first) if dist.get_rank() == 0 else slice(first, last)
         for momentum in (0.1, None):
             norm = nn.Sequential(a_norm(momentum))
             synchronise_batch_norm(norm)
@@ -74,14 +73,13 @@ def two_workers(rank: int, folder: str) -> None:
         seed=0,
     )
     found["trained"] = network.state_dict()
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(found, folder / f"{dist.get_rank()}.pt")
 
 
 @pytest.fixture(scope="module")
-def workers(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
+def workers(in_two: InTwo, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     folder = tmp_path_factory.mktemp("two")
-    mp.spawn(two_workers, args=(str(folder),), nprocs=2)
+    in_two(two_workers, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
 
 

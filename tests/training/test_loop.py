@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fieldshift.data import TensorSplit
 from fieldshift.data.augmentation.arms import augmentation
@@ -18,6 +17,7 @@ from fieldshift.training.cost import device_hours, equal_compute_epochs
 from fieldshift.training.optimisation import build_optimizer
 from fieldshift.training.recipe import check_batch
 from tests.training.toys import CLASSES, MOVED, plan_of, toy_network, toy_split
+from tests.two_processes import InTwo
 
 
 def trained(recipe: Recipe, plan: FramePlan, **options: object) -> tuple[VideoNetwork, list[dict[str, float]]]:
@@ -156,9 +156,7 @@ def test_segmentation_trains_with_alignment() -> None:
     assert aligned.loss != unaligned.loss
 
 
-def two_workers(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def two_workers(folder: Path) -> None:
     network = toy_network(3)
     # Batch statistics of halves differ from those of the whole batch: the comparison holds without them.
     for module in network.modules():
@@ -173,12 +171,14 @@ def two_workers(rank: int, folder: str) -> None:
         network, toy_split(47), plan=plan_of(MOVED), objective=objective_for("classification", CLASSES), batch=10
     )
     state = {name: value for name, value in network.state_dict().items() if value.dtype.is_floating_point}
-    torch.save({**state, "score": torch.tensor(found.score), "loss": torch.tensor(found.loss)}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(
+        {**state, "score": torch.tensor(found.score), "loss": torch.tensor(found.loss)},
+        folder / f"{dist.get_rank()}.pt",
+    )
 
 
-def test_two_gloo_workers_train_and_score_like_one_process(tmp_path: Path) -> None:
-    mp.spawn(two_workers, args=(str(tmp_path),), nprocs=2)
+def test_two_gloo_workers_train_and_score_like_one_process(in_two: InTwo, tmp_path: Path) -> None:
+    in_two(two_workers, tmp_path)
     first, second = torch.load(tmp_path / "0.pt"), torch.load(tmp_path / "1.pt")
     network = toy_network(3)
     for module in network.modules():

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from fieldshift.data import TensorSplit
 from fieldshift.motions import Policy
 from fieldshift.networks import VideoNetwork, video_network
 from fieldshift.training import Evaluation, FramePlan, evaluate_network, objective_for
 from fieldshift.training.step import forward
+from tests.two_processes import InTwo
 
 CLASSES, IGNORE, SAMPLES = 4, 255, 33  # the last batch of 16 has one sample: one of two workers gets none of it
 MOVED = Policy.single("translate_x", 0.2, frames=3)
@@ -43,17 +43,14 @@ def evaluated(network: VideoNetwork) -> Evaluation:
     return evaluate_network(network, scenes(), plan=plan, objective=objective, batch=16, each_map=True)
 
 
-def one_of_two(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+def one_of_two(folder: Path) -> None:
     found = evaluated(network_of(3))
     plain = [[each.index, each.overlap, each.boundary, each.extra_components] for each in found.maps]
-    torch.save({"score": found.score, "loss": found.loss, "maps": plain}, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save({"score": found.score, "loss": found.loss, "maps": plain}, folder / f"{dist.get_rank()}.pt")
 
 
-def test_two_workers_count_every_sample_once(tmp_path: Path) -> None:
-    mp.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
+def test_two_workers_count_every_sample_once(in_two: InTwo, tmp_path: Path) -> None:
+    in_two(one_of_two, tmp_path)
     whole = evaluated(network_of(3))
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
