@@ -15,6 +15,8 @@ check_shapes()
 
 import contextlib
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +32,17 @@ AWAITED = pytest.StashKey[contextlib.ExitStack]()
 # Fixtures made once by a process: all files whose tests use one stay together.
 SHARED = ("small_study", "in_two")
 ON_RAY = "_on_ray.py"
+LONG = (ON_RAY, "small_study", ".ipynb", "")
+"""Parts of the names of groups, those that take longest first: none of them is begun when other processes have nothing left."""
+
+
+@cache
+def group_of(file: Path) -> str:
+    """The group of files that one process runs: those with Ray clusters, those that share a fixture, or a single file."""
+    if file.name.endswith(ON_RAY):
+        return ON_RAY
+    text = file.read_text()
+    return next((fixture for fixture in SHARED if fixture in text), str(file))
 
 
 class FilesTogether(LoadScopeScheduling):
@@ -39,24 +52,19 @@ class FilesTogether(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        if file.endswith(ON_RAY):
-            return ON_RAY
-        text = (self.config.rootpath / file).read_text()
-        return next((fixture for fixture in SHARED if fixture in text), file)
+        return group_of(self.config.rootpath / nodeid.partition("::")[0])
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
-    config.option.loadscopereorder = False  # the clusters of tests/cluster take longest, so they come first
+    config.option.loadscopereorder = False  # the order is that of LONG
     return FilesTogether(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         assert item.location[0].endswith(ON_RAY) == bool(item.get_closest_marker("cluster")), item
-    # Long files first, so that none of them is begun when the other process has nothing left.
-    items.sort(key=lambda item: (not item.location[0].endswith(ON_RAY), not item.location[0].endswith(".ipynb")))
+    items.sort(key=lambda item: LONG.index(next(part for part in LONG if part in group_of(item.path))))
 
 
 def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
