@@ -2,7 +2,7 @@
 
 Forward and backward to alpha through `affine-cell` at T = 8, time and peak memory, each measured in a process of its own:
 
-    python benchmarks/relaxed_cell.py
+    python benchmarks/relaxed_cell.py [--full]
 
 The plain loop is the definition of the cell written down with torch's `grid_sample`: every option of every edge warps
 every frame, and autograd keeps what it needs.

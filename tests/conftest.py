@@ -14,6 +14,7 @@ from tests.shapes import check_shapes
 check_shapes()
 
 import contextlib
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -42,7 +43,7 @@ def group_of(file: Path) -> str:
     if file.name.endswith(ON_RAY):
         return ON_RAY
     text = file.read_text()
-    return next((fixture for fixture in SHARED if fixture in text), str(file))
+    return next((fixture for fixture in SHARED if re.search(rf"\b{fixture}\b", text)), str(file))
 
 
 class FilesTogether(LoadScopeScheduling):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import subprocess
+import threading
 
 import psutil
 
@@ -24,3 +27,15 @@ def end_family(process: subprocess.Popen[bytes]) -> None:
     process.wait(timeout=DEADLINE_S)
     _, left = psutil.wait_procs(family, timeout=DEADLINE_S)
     assert not left, left
+
+
+def end_with_parent() -> None:
+    """Ends this process, which `multiprocessing` has started, as soon as the one that started it has ended, however."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -24,6 +24,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
+from tests.family import end_with_parent
+
 NAME = "elsewhere"
 aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten.copy.default}
@@ -170,6 +172,7 @@ class Backend(_DummyBackendModule):
 
 
 def _begin() -> None:
+    end_with_parent()
     # PyTorch's threads for the device outlive the interpreter, so the process ends without its clean-up.
     Finalize(None, os._exit, args=(0,), exitpriority=-100)
     torch.set_num_threads(1)

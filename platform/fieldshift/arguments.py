@@ -13,7 +13,7 @@ from fieldshift.errors import UserError, nearest_name
 from fieldshift.renamed import HIDDEN, aliases
 from fieldshift.settings import choices_of, field_types, is_settings
 
-Kind = Literal["flag", "list", "value"]
+Kind = Literal["flag", "list", "tuple", "value"]
 
 
 def typed(function: Callable[..., Any]) -> FunctionType:
@@ -57,9 +57,12 @@ def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
     choices = choices_of(hint)
     if bool in choices:
         return {name: "flag"}
-    if any(get_origin(choice) in {list, tuple} for choice in choices):
-        return {name: "list"}
-    return {name: "value"}
+    kind: Kind = next((kind for choice in choices for kind in SEVERAL if get_origin(choice) is SEVERAL[kind]), "value")
+    return {name: kind}
+
+
+SEVERAL: dict[Kind, type] = {"list": list, "tuple": tuple}
+"""The kinds of options that take several words."""
 
 
 def normalise(
@@ -70,7 +73,7 @@ def normalise(
     An option of a group may be given by its last name where that is unique, and with dashes: `--skip-unreadable`. Also
     returns, unchanged, the words of the list option `positional` (none where it is None): words that are not options or
     their values, and all words after `--`. Raises UserError for an unknown option (naming the nearest one), a list given
-    twice, unexpected words, and a value that is not valid text. Of other options given twice the last value counts.
+    twice, unexpected words, and a value that is not valid text. For any other option given twice, the last value counts.
     """
     out: list[str] = []
     loose: list[str] = []
@@ -122,7 +125,7 @@ def option_word(name: str, kind: Kind, given: str | None, rest: list[str]) -> st
     if kind == "flag":
         follows = given is None and rest and rest[0].lower() in {"true", "false"}
         return f"--{name}={(rest.pop(0) if follows else given or 'true').lower()}"
-    if kind == "list":
+    if kind in SEVERAL:
         return f"--{name}={list_text(list_items(given, rest))}"
     if given is None and rest and not rest[0].startswith("--"):
         given = rest.pop(0)

@@ -18,7 +18,7 @@ def checked(command: Command, home: str) -> Command:
     """Returns the command with every keyword checked against its type; paths may be `pathlib.Path` objects.
 
     `home` is the module that the result is an attribute of, for pickle. Raises TypeError for an unknown keyword and UserError
-    for a value of another type, also within settings such as `Recipe`.
+    for a value of a different type. Settings such as `Recipe` have checked their own values when they were made.
     """
 
     parameters = inspect.signature(command).parameters.values()

@@ -13,14 +13,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fieldshift.errors import UserError
 
-WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", types.NoneType: "None"}
+WORDS = {int: "a whole number", float: "a number", str: "text", types.NoneType: "None"}
 REFUSED = object()
 
 
 def accept_fields(settings: Any, group: str) -> None:
     """Checks every field of a frozen dataclass against its type, in its `__post_init__`; a path becomes text.
 
-    `group` is the name of the settings on the command line. Raises UserError for a value of another type.
+    `group` is the name of the settings on the command line. Raises UserError for a value of a different type.
     """
     for name, hint in field_types(settings.__class__).items():
         object.__setattr__(settings, name, accepted(f"{group}.{name}", hint, getattr(settings, name)))
@@ -52,7 +52,8 @@ def accepted(name: str, hint: Any, value: Any) -> Any:
         found = converted(name, choice, value)
         if found is not REFUSED:
             return found
-    raise UserError(f"{name} is {shown(value)}, but must be {' or '.join(dict.fromkeys(map(described, choices)))}.")
+    *others, last = dict.fromkeys(words for choice in choices for words in described(choice))
+    raise UserError(f"{name} is {shown(value)}, but must be {' or '.join([*filter(None, [', '.join(others)]), last])}.")
 
 
 def converted(name: str, hint: Any, value: Any) -> Any:
@@ -61,18 +62,13 @@ def converted(name: str, hint: Any, value: Any) -> Any:
     if is_settings(hint):
         return value if isinstance(value, hint) else REFUSED
     if origin is Literal:
-        return value if value in get_args(hint) else REFUSED
-    if origin is list:
-        items = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-        return [accepted(name, get_args(hint)[0], item) for item in value] if items else REFUSED
-    if origin is tuple:
-        kinds = get_args(hint)
-        items = isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) == len(kinds)
-        return tuple(accepted(name, kind, item) for kind, item in zip(kinds, value, strict=True)) if items else REFUSED
+        return next((each for each in get_args(hint) if isinstance(value, type(each)) and value == each), REFUSED)
+    if origin in {list, tuple}:
+        return converted_items(name, hint, value.tolist() if hasattr(value, "tolist") else value)
     if origin is dict:
         return value if isinstance(value, Mapping) else REFUSED
-    if hint is str and isinstance(value, os.PathLike):
-        return os.fspath(value)
+    if hint is str and isinstance(value, str | os.PathLike):
+        return str(os.fspath(value))
     if hint is bool and type(value).__name__ == "bool":  # Python's and numpy's
         return bool(value)
     if hint is int and not isinstance(value, bool):
@@ -81,7 +77,7 @@ def converted(name: str, hint: Any, value: Any) -> Any:
         except TypeError:
             return REFUSED
     if hint is float and isinstance(value, Real) and not isinstance(value, bool):
-        return value if isinstance(value, int | float) else float(value)
+        return value if type(value) in {int, float} else float(value)
     if hint in {int, float}:
         return REFUSED
     if isinstance(hint, type):
@@ -89,23 +85,37 @@ def converted(name: str, hint: Any, value: Any) -> Any:
     return value
 
 
+def converted_items(name: str, hint: Any, value: Any) -> Any:
+    """The items of a list or tuple, each as its type has it; REFUSED for anything else, and for a tuple of another length."""
+    kind, kinds = get_origin(hint), get_args(hint)
+    if (
+        not isinstance(value, Sequence)
+        or isinstance(value, str | bytes)
+        or (kind is tuple and len(value) != len(kinds))
+    ):
+        return REFUSED
+    kinds = kinds if kind is tuple else kinds * len(value)
+    return kind(accepted(f"{name}[{at}]", kinds[at], item) for at, item in enumerate(value))
+
+
 def constructor(settings: type) -> str:
     """The class with the package that exports it, such as fieldshift.training.Recipe."""
     return f"{'.'.join(settings.__module__.split('.')[:2])}.{settings.__name__}"
 
 
-def described(hint: Any) -> str:
-    """A type in words."""
+def described(hint: Any) -> list[str]:
+    """The alternatives of a type in words."""
     origin = get_origin(hint)
     if is_settings(hint):
-        return f"an object such as {constructor(hint)}()"
+        return [f"an object such as {constructor(hint)}()"]
     if origin is Literal:
-        return " or ".join(repr(each) for each in get_args(hint))
-    if origin is list:
-        return f"a list of {'names' if get_args(hint)[0] is str else 'whole numbers'}"
-    if origin is tuple:
-        return f"{len(get_args(hint))} values"
-    return WORDS.get(hint, "a dict" if origin is dict else str(hint))
+        return [repr(each) for each in get_args(hint)]
+    if hint is bool:
+        return ["True", "False"]
+    if origin in {list, tuple}:
+        many = "a list of" if origin is list else str(len(get_args(hint)))
+        return [f"{many} {'names' if get_args(hint)[0] is str else 'whole numbers'}"]
+    return [WORDS.get(hint, "a dict" if origin is dict else str(hint))]
 
 
 def shown(value: Any) -> str:

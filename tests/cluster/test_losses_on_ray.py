@@ -123,7 +123,9 @@ def test_what_a_failed_run_reserved_is_free_for_the_next_but_stays_where_others_
         run_workers(counting(), {}, cluster=WORKERS, name="left", storage=tmp_path)
     assert created() == before
     monkeypatch.setattr(local_cluster, "_started", set())  # as where the caller has joined a cluster with `ray.init`
-    with pytest.raises(WorkersLostError, match="left"):
-        run_workers(counting(), {}, cluster=WORKERS, name="left", storage=tmp_path)
-    assert created() == before | {made[-1].id.hex()}
-    remove_placement_group(made[-1])
+    try:
+        with pytest.raises(WorkersLostError, match="left"):
+            run_workers(counting(), {}, cluster=WORKERS, name="left", storage=tmp_path)
+        assert created() == before | {made[-1].id.hex()}
+    finally:
+        remove_placement_group(made[-1])

@@ -43,7 +43,8 @@ KINDS = option_kinds(command)
 
 def test_kinds_come_from_the_signature() -> None:
     assert KINDS["frames"] == "value"
-    assert KINDS["arms"] == KINDS["images"] == KINDS["size"] == "list"
+    assert KINDS["arms"] == KINDS["images"] == "list"
+    assert KINDS["size"] == "tuple"
     assert KINDS["resume"] == KINDS["settings.fast"] == "flag"
     assert KINDS["settings.kind"] == "value"
 
@@ -85,6 +86,7 @@ def test_loose_words_stay_as_they_were_written(typed: list[str], parsed: list[st
 def test_a_single_value_given_twice_counts_as_the_last() -> None:
     """So that a script's options can be replaced after them."""
     assert normalise(["--frames", "3", "--frames", "5"], KINDS) == (["--frames=3", "--frames=5"], None)
+    assert normalise(["--size", "4", "6", "--size", "8", "8"], KINDS) == (["--size=[4, 6]", "--size=[8, 8]"], None)
 
 
 @pytest.mark.parametrize(

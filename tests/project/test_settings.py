@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import pipelines
+from fieldshift.arguments import option_types
 from fieldshift.cluster import ClusterConfig
 from fieldshift.data import LoadingConfig
 from fieldshift.data.loading import LoadingOverrides
 from fieldshift.errors import UserError
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import SearchConfig
-from fieldshift.settings import field_types
+from fieldshift.settings import choices_of, field_types, is_settings
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
 
@@ -51,10 +54,17 @@ def test_a_value_of_another_type_is_one_line(kind: type, field: str, value: Any)
         (Recipe, {"optimizer": "adam"}, "recipe.optimizer is 'adam', but must be 'adamw' or 'sgd'."),
         (ClusterConfig, {"workers": True}, "cluster.workers is True, but must be a whole number."),
         (ClusterConfig, {"min_workers": "1"}, "cluster.min_workers is '1', but must be a whole number or None."),
-        (LoadingConfig, {"size": 48}, "loading.size is 48, but must be 2 values or None."),
+        (LoadingConfig, {"size": 48}, "loading.size is 48, but must be 2 whole numbers or None."),
+        (LoadingConfig, {"size": (1, 2, 3)}, "loading.size is (1, 2, 3), but must be 2 whole numbers or None."),
+        (LoadingConfig, {"size": (48, 64.0)}, "loading.size[1] is 64.0, but must be a whole number."),
         (LoadingConfig, {"accept": "leaks"}, "loading.accept is 'leaks', but must be a list of names or None."),
+        (LoadingConfig, {"accept": ["leaks", 3]}, "loading.accept[1] is 3, but must be text."),
+        (LoadingConfig, {"classes_on_top": 1}, "loading.classes_on_top is 1, but must be True or False."),
+        (LoadingOverrides, {"skip_unreadable": 1}, "loading.skip_unreadable is 1, but must be True, False or None."),
+        (Recipe, {"optimizer": np.array(["sgd", "adamw"])},
+         "recipe.optimizer is array(['sgd', 'adamw'], dtype='<U5'), but must be 'adamw' or 'sgd'."),
         (TrackingConfig, {"enabled": 1}, "tracking.enabled is 1, but must be True or False."),
-        (SearchConfig, {"order": "third"}, "search.order is 'third', but must be 'first' or 'second' or 'second-exact'."),
+        (SearchConfig, {"order": "third"}, "search.order is 'third', but must be 'first', 'second' or 'second-exact'."),
     ],
 )  # fmt: skip
 def test_the_line_names_value_and_what_is_allowed(kind: type, given: dict[str, Any], message: str) -> None:
@@ -67,15 +77,24 @@ def test_paths_and_numbers_of_numpy_become_plain_values(tmp_path: Path) -> None:
     assert ClusterConfig(storage=tmp_path).storage == str(tmp_path)
     assert TrackingConfig(artifacts=tmp_path).artifacts == str(tmp_path)
     assert NetworkConfig(weights=tmp_path / "w.safetensors").weights == str(tmp_path / "w.safetensors")
-    assert LoadingConfig(root=tmp_path, size=[np.int64(48), 64]).size == (48, 64)
-    recipe = Recipe(epochs=np.int64(2), flip=np.float32(0.5))
-    assert recipe == Recipe(epochs=2, flip=0.5)
-    assert [type(recipe.epochs), type(recipe.flip)] == [int, float]
+    for size in ([np.int64(48), 64], np.array([48, 64]), torch.tensor([48, 64]), torch.Size([48, 64])):
+        found = LoadingConfig(root=tmp_path, size=size).size
+        assert found == (48, 64)
+        assert [type(each) for each in (found, *found)] == [tuple, int, int]
+    recipe = Recipe(epochs=np.int64(2), flip=np.float64(0.5), scale=np.float32(1.5), optimizer=np.str_("sgd"))
+    assert recipe == Recipe(epochs=2, flip=0.5, scale=1.5, optimizer="sgd")
+    assert {type(getattr(recipe, name)) for name in ("epochs", "flip", "scale", "optimizer")} == {int, float, str}
+    assert type(NetworkConfig(places=np.str_("layer1.*")).places) is str
 
 
 def test_an_address_as_a_path_is_checked_as_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^tracking\.uri is "):
         TrackingConfig(uri=tmp_path)
+
+
+def test_all_settings_of_commands_check_themselves() -> None:
+    hints = {hint for name in pipelines.HOMES for hint in option_types(getattr(pipelines, name)).values()}
+    assert {choice for hint in hints for choice in choices_of(hint) if is_settings(choice)} == GROUPS.keys()
 
 
 @pytest.mark.parametrize("kind", GROUPS)

@@ -55,7 +55,7 @@ class LoadingConfig:
         accept_fields(self, "loading")
         if self.workers < 0:
             raise UserError(f"loading.workers is {self.workers}, but must be 0 or more threads.")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 2):
+        if self.size is not None and min(self.size) < 2:
             raise UserError(f"loading.size is {self.size}, but must be (height, width), each at least 2 pixels.")
         if self.channels not in (None, 1, 3):
             raise UserError(f"loading.channels is {self.channels}, but must be 1 (grey), 3 (RGB) or left out.")
