@@ -44,7 +44,7 @@ def test_an_address_with_a_password_is_refused_without_repeating_it(
 
 @pytest.mark.parametrize(
     "words",
-    [["results", "--run", "mine"], ["ui", "--run"], ["compare-fields", "--runs", "ab" * 16, "--runs", "cd" * 16]],
+    [["results", "--run", "mine"], ["ui", "--run"], ["compare-fields", "--runs", "ab" * 16, "cd" * 16]],
 )
 def test_whoever_reads_a_store_that_is_down_is_told_so_in_one_line_without_a_password(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

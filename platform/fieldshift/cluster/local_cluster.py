@@ -61,9 +61,10 @@ def _running_at(address: str) -> Iterator[None]:
 
 
 def _address() -> str:
+    """The address of the cluster that this process is connected to; "" without one."""
     import ray
 
-    address: str = ray.get_runtime_context().gcs_address
+    address: str = ray.get_runtime_context().gcs_address if ray.is_initialized() else ""
     return address
 
 
