@@ -11,7 +11,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 from fieldshift.errors import UserError, nearest_name
 from fieldshift.renamed import HIDDEN, aliases
-from fieldshift.settings import choices_of, field_types, is_settings
+from fieldshift.settings import WORDS, choices_of, field_types, is_settings
 
 Kind = Literal["flag", "list", "tuple", "value"]
 
@@ -57,12 +57,11 @@ def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
     choices = choices_of(hint)
     if bool in choices:
         return {name: "flag"}
-    kind: Kind = next((kind for choice in choices for kind in SEVERAL if get_origin(choice) is SEVERAL[kind]), "value")
-    return {name: kind}
+    return {name: next((SEVERAL[kind] for kind in map(get_origin, choices) if kind in SEVERAL), "value")}
 
 
-SEVERAL: dict[Kind, type] = {"list": list, "tuple": tuple}
-"""The kinds of options that take several words."""
+SEVERAL: dict[Any, Kind] = {list: "list", tuple: "tuple"}
+"""The types whose options take several words, and their kinds."""
 
 
 def normalise(
@@ -125,7 +124,7 @@ def option_word(name: str, kind: Kind, given: str | None, rest: list[str]) -> st
     if kind == "flag":
         follows = given is None and rest and rest[0].lower() in {"true", "false"}
         return f"--{name}={(rest.pop(0) if follows else given or 'true').lower()}"
-    if kind in SEVERAL:
+    if kind in SEVERAL.values():
         return f"--{name}={list_text(list_items(given, rest))}"
     if given is None and rest and not rest[0].startswith("--"):
         given = rest.pop(0)
@@ -225,9 +224,9 @@ def explain(message: str, known: Iterable[str] = ()) -> str:
     allowed = re.findall(
         r"typing\.Literal\[([^\]]*)\]|Expected an? <class '(\w+)'>|Expected <class '(\w+)'>", complaint
     )
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "list": "a list"}
+    names = {kind.__name__: words for kind, words in WORDS.items()}
+    names |= {"bool": "true or false", "list": "a list", "NoneType": "nothing"}
     parts = [names.get(part, part.replace("'", "")) for match in allowed for part in match if part]
-    parts = ["nothing" if part == "NoneType" else part for part in parts]
     if value and parts:
         return f"--{option} is '{value.group(1)}', but must be {' or '.join(dict.fromkeys(parts))}."
     return f"--{option}: {complaint}" if complaint.endswith(".") else f"--{option}: {complaint}."

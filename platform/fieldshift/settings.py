@@ -52,8 +52,9 @@ def accepted(name: str, hint: Any, value: Any) -> Any:
         found = converted(name, choice, value)
         if found is not REFUSED:
             return found
-    *others, last = dict.fromkeys(words for choice in choices for words in described(choice))
-    raise UserError(f"{name} is {shown(value)}, but must be {' or '.join([*filter(None, [', '.join(others)]), last])}.")
+    words = list(dict.fromkeys(word for choice in choices for word in described(choice)))
+    allowed = " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+    raise UserError(f"{name} is {shown(value)}, but must be {allowed}.")
 
 
 def converted(name: str, hint: Any, value: Any) -> Any:

@@ -34,9 +34,10 @@ def local_cluster(reason: Callable[[Exception], str], **settings: Any) -> Iterat
         with own_signals():
             _start(reason, **settings)
         own = _children() - before
-        with _running_at(_address()):
-            yield
+        _started.add(_address())
+        yield
     finally:
+        _started.clear()
         own = _children() - before if own is None else own
         family = [*own, *(each for root in own for each in _below(root))]
         with signals_deferred():
@@ -48,16 +49,7 @@ def local_cluster(reason: Callable[[Exception], str], **settings: Any) -> Iterat
 
 
 _started: set[str] = set()
-"""Addresses of the clusters that this process has started and not ended."""
-
-
-@contextlib.contextmanager
-def _running_at(address: str) -> Iterator[None]:
-    _started.add(address)
-    try:
-        yield
-    finally:
-        _started.discard(address)
+"""The address of the cluster that this process has started and not ended; empty without one."""
 
 
 def _address() -> str:
