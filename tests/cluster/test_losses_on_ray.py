@@ -82,6 +82,52 @@ def test_workers_that_die_too_often_end_the_run_in_one_line(ray_cluster: None, t
     assert (tmp_path / "state").read_text() == "1"
 
 
+def at_launch(folder: Path, act: str) -> WorkerFunction:
+    """A function that acts while Ray launches it: rank 1 waits for a file of rank 0, or rank 0 is killed."""
+
+    class Acting:
+        def __init__(self) -> None:
+            self.folder, self.act = folder, act
+
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            import os
+            import signal
+            import time
+
+            from ray import train
+
+            self.__dict__.update(state)
+            try:
+                rank = train.get_context().get_world_rank()
+            except RuntimeError:  # not a worker, but the controller
+                return
+            if self.act == "kill" and rank == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            end = time.monotonic() + 1.0
+            while self.act == "wait" and rank == 1 and time.monotonic() < end:
+                if (self.folder / "begun").exists():
+                    (self.folder / "early").touch()
+                    return
+                time.sleep(0.02)
+
+        def __call__(self, payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+            if context.rank == 0:
+                (self.folder / "begun").touch()
+            return {}
+
+    return Acting()
+
+
+def test_no_worker_begins_before_all_are_launched(ray_cluster: None, tmp_path: Path) -> None:
+    run_workers(at_launch(tmp_path, "wait"), {}, cluster=WORKERS, name="gate", storage=tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["begun"]
+
+
+def test_a_worker_that_dies_at_its_launch_is_told_in_one_line(ray_cluster: None, tmp_path: Path) -> None:
+    with pytest.raises(WorkersLostError, match=r"^A worker died while the function was launched.* --resume resumes"):
+        run_workers(at_launch(tmp_path, "kill"), {}, cluster=WORKERS, name="launch", storage=tmp_path)
+
+
 def test_a_killed_trial_starts_again_and_the_others_go_on(
     ray_cluster: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

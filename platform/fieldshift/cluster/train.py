@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ LOOK_INTERVAL_S = 0.5
 """Seconds between two looks at the workers; with Ray's 2, a run ends up to 2 s after its function."""
 
 WorkerFunction = Callable[[dict[str, Any], WorkerContext], dict[str, Any]]
+
+_LAUNCHED = threading.Event()
+"""In a worker: Ray has launched the function on every worker of the group."""
 
 
 class WorkerFailedError(RuntimeError):
@@ -187,7 +191,7 @@ def fit(
                 controller_failure_limit=cluster.max_failures,
                 max_preemption_failures=cluster.max_failures,
             ),
-            callbacks=[_watcher(mailbox)],
+            callbacks=[_watcher(mailbox), _launch_gate()],
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )
@@ -246,6 +250,7 @@ def _work(config: dict[str, Any]) -> Any:
         storage=config["storage"],
     )
     node = ray.util.get_node_ip_address()
+    _LAUNCHED.wait(ANSWER_DEADLINE_S)
     attempt = ray.get(config["mailbox"].begin.remote(rank, node, context.world), timeout=ANSWER_DEADLINE_S)
     try:
         value = config["function"](config["payload"], context)
@@ -288,9 +293,28 @@ def _watcher(mailbox: Any) -> Any:
     return Watcher()
 
 
+def _begin() -> None:
+    """Lets the function of this worker begin."""
+    _LAUNCHED.set()
+
+
+def _launch_gate() -> Any:
+    """The callback that lets the workers begin once Ray has launched the function on all of them.
+
+    Ray Train ends a run, without a retry, when a worker dies while others are still being launched.
+    """
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class Gate(WorkerGroupCallback):
+        def after_worker_group_training_start(self, worker_group: Any) -> None:
+            worker_group.execute_async(_begin)  # not waited for: the next look at the workers finds a dead one
+
+    return Gate()
+
+
 def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -> Any:
     import ray
-    from ray.train import ControllerError, TrainingFailedError
+    from ray.train import TrainingFailedError
 
     try:
         return trainer.fit().return_value
@@ -298,28 +322,15 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -
         # Ray's own SIGINT handler aborts the workers, then exits.
         raise KeyboardInterrupt from None
     except (TrainingFailedError, ray.exceptions.RayError) as error:
-        failures = ray.get(mailbox.failures.remote(), timeout=ANSWER_DEADLINE_S)
-        times = 1 + cluster.max_failures
-        if not failures and isinstance(error, ControllerError) and "WorkerGroupStartupTimeout" in kind_of(error):
-            raise UserError(
-                f"{counted(workers, 'worker')} did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s), "
-                f"{counted(times, 'time')}; wait for other runs on the cluster to end, or allow more time."
-            ) from error
-        if not failures and isinstance(error, ControllerError) and "WorkerGroupStartupFailed" in kind_of(error):
-            raise WorkersLostError(
-                f"The run's workers died {counted(times, 'time')} while they started (cluster.max_failures is "
-                f"{cluster.max_failures}); the same command with --resume resumes from the last checkpoint."
-            ) from error
-        losses: list[Loss] = ray.get(mailbox.losses.remote(), timeout=ANSWER_DEADLINE_S)
-        if not failures and losses:
-            raise WorkersLostError(
-                f"The run's workers were lost {counted(len(losses), 'time')} (cluster.max_failures is {cluster.max_failures}), "
-                f"at last: {losses[-1].words()}; the same command with --resume resumes from the last checkpoint."
-            ) from None
+        # A rank that lost its connection to a dead one reports that as its own failure.
+        failures = [
+            failure
+            for failure in ray.get(mailbox.failures.remote(), timeout=ANSWER_DEADLINE_S)
+            if not failure["passing"]
+        ]
         if not failures:
-            raise RunFailedError(
-                f"The workers could not run ({reason_of(error)}); the same command with --resume tries again."
-            ) from error
+            losses = ray.get(mailbox.losses.remote(), timeout=ANSWER_DEADLINE_S)
+            raise _without_own_failure(error, losses, workers, cluster) from error
         # The first one to fail is the cause; the other ranks fail because it went away.
         first = next((failure for failure in failures if failure["user"]), failures[0])
         if first["user"]:
@@ -327,6 +338,27 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -
         raise WorkerFailedError(f"Worker {first['rank']} of {workers}: {first['text']}\n{first['traceback']}") from None
 
 
-def kind_of(error: Any) -> str:
-    """The name of the class of a controller's own error."""
-    return type(error.controller_failure).__name__
+def _without_own_failure(error: Exception, losses: list[Loss], workers: int, cluster: ClusterConfig) -> Exception:
+    """What to raise for a run that ended though its function reported no failure of its own."""
+    import ray
+    from ray.train import ControllerError
+
+    cause = error.controller_failure if isinstance(error, ControllerError) else None
+    limit = f"cluster.max_failures is {cluster.max_failures}"
+    resume = "the same command with --resume resumes from the last checkpoint."
+    times = counted(1 + cluster.max_failures, "time")
+    if "WorkerGroupStartupTimeout" in type(cause).__name__:
+        return UserError(
+            f"{counted(workers, 'worker')} did not start in {cluster.start_timeout_s:g} seconds (cluster.start_timeout_s), "
+            f"{times}; wait for other runs on the cluster to end, or allow more time."
+        )
+    if "WorkerGroupStartupFailed" in type(cause).__name__:
+        return WorkersLostError(f"The run's workers died {times} while they started ({limit}); {resume}")
+    if isinstance(cause, ray.exceptions.RayActorError):
+        return WorkersLostError(f"A worker died while the function was launched, which Ray does not retry; {resume}")
+    if losses:
+        lost = f"The run's workers were lost {counted(len(losses), 'time')} ({limit})"
+        return WorkersLostError(f"{lost}, at last: {losses[-1].words()}; {resume}")
+    return RunFailedError(
+        f"The workers could not run ({reason_of(error)}); the same command with --resume tries again."
+    )
