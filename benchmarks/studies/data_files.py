@@ -1,4 +1,4 @@
-"""The data files that the studies make: held-out training data, and pictures at other sizes. Each is made once.
+"""The files that the studies make: held-out training data, images at other sizes, policies of one motion. Each is made once.
 
 Held-out scenes are those of `fieldshift.data.published.digit_pairs` for training. Two thirds of their 1,200 source digits
 are for training and one third is held out; a scene whose two digits belong to different parts is dropped. So settings can
@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional
 
 from fieldshift.cache_folder import cache_folder
 from fieldshift.data.published.digit_pairs import scenes, source_digits
+from fieldshift.motions import Policy
 from fieldshift.whole_file import whole_file, write_whole
 
 DRAWN, TRAIN = 6000, 2000
@@ -75,6 +76,12 @@ def resized_file(file: str, side: int) -> Path:
             arrays[f"{part}_images"] = small.permute(0, 2, 3, 1).numpy()
             arrays[f"{part}_labels"] = given[f"{part}_labels"][:count]
     return saved(made, arrays)
+
+
+def motion_file(operation: str, magnitude: str, frames: int = 3) -> Path:
+    """A policy of one motion, its magnitude in the motion's own unit."""
+    file = cache_folder() / f"motion-{operation}-{magnitude}-{frames}.json"
+    return Policy.single(operation, float(magnitude), frames=frames).save(file)
 
 
 def saved(file: Path, arrays: dict[str, NDArray[np.generic]]) -> Path:

@@ -7,8 +7,8 @@
 A configuration is a TOML file beside this script: the question, the options of `fieldshift compare` that all cells share,
 and those of each cell, which replace the shared ones. In a value, `{NAME}` stands for the path given as `--data NAME=PATH`,
 `{NAME@32}` for the first pictures of that file at 32 x 32 pixels, `{NAME-held-out}` for a folder in VOC's layout with a
-fifth of its training scenes held out, and `{left-held-out}` and `{top-held-out}` for scenes made of training digits alone
-(`data_files.py`).
+fifth of its training scenes held out, `{left-held-out}` and `{top-held-out}` for scenes made of training digits alone, and
+`{motion translate_x 0.45}` for a policy of that motion (`data_files.py`).
 
 `--set recipe.epochs=1 loading.train_limit=2000` tries a study with other options; its numbers then go to the folder of the
 runs, not to the committed ones.
@@ -43,7 +43,7 @@ NOT_KEPT = ("folder", "history", "key")
 
 sys.path[:0] = [str(HERE), str(HERE.parent)]  # the studies' own networks and data, and what benchmarks share
 
-from data_files import held_out_file, held_out_scenes, resized_file  # noqa: E402
+from data_files import held_out_file, held_out_scenes, motion_file, resized_file  # noqa: E402
 from record import commit  # noqa: E402
 
 
@@ -98,6 +98,8 @@ def path_of(name: str, paths: dict[str, str]) -> str:
         return paths[name]
     if name in HELD_OUT:
         return str(held_out_file(name.removesuffix("-held-out")))
+    if name.startswith("motion "):
+        return str(motion_file(*name.split()[1:]))
     file, resized, side = name.removesuffix("-held-out").partition("@")
     if file not in paths:
         raise UserError(f"This study reads the data set '{file}'; give its path with --data {file}=PATH.")
