@@ -22,11 +22,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(HERE / "studies")]
 
+import chart  # noqa: E402
 import figures  # noqa: E402
 import scaling  # noqa: E402
 import study as studies  # noqa: E402
 import tables  # noqa: E402
-from record import goal, shown  # noqa: E402
+from record import goal, ratio_words, shown, with_unit  # noqa: E402
 
 from fieldshift.wording import counted  # noqa: E402
 
@@ -57,9 +58,12 @@ def environment() -> Environment:
         keep_trailing_newline=True, autoescape=False,
     )  # fmt: skip
     made.tests["in_table"] = lambda cell, table: cell.startswith(f"{table}-")
+    committed = {name: tables.Study.load(name) for name in studies.names()}
     made.globals.update(
+        studies=committed, chart=chart.chart(committed), share=share_of_time,
+        selection_share=selection_share(committed["ablations"].cells["default"]),
         benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
-        studies={name: tables.Study.load(name) for name in studies.names()}, selection=selection(),
+        selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
         faults=fault_table(result("faults")), counted=counted,
     )  # fmt: skip
@@ -87,11 +91,23 @@ def speed_tables(benchmark: dict[str, Any]) -> dict[str, str]:
     """The tables of a benchmark by their titles, one row per measurement."""
     rows: dict[str, list[list[str]]] = {}
     for row in benchmark["rows"]:
-        peer = f"{row['peer']}: {shown(statistics.median(row['theirs']))} {row['unit']}" if row["theirs"] else ""
-        ratio = "" if row["ratio"] is None else f"{row['ratio']:.3f}"
-        ours = f"{shown(statistics.median(row['ours']))} {row['unit']}"
-        rows.setdefault(row["table"], []).append([row["case"], ours, peer, ratio, goal(row)])
+        peer = f"{row['peer']}: {with_unit(row['theirs'], row['unit'])}" if row["theirs"] else ""
+        ours = with_unit(row["ours"], row["unit"])
+        rows.setdefault(row["table"], []).append([row["case"], ours, peer, ratio_words(row), goal(row)])
     return {title: tables.markdown(["case", "ours", "peer", "ratio", "goal"], cells) for title, cells in rows.items()}
+
+
+def share_of_time(loop: str, network: str, *operators: str) -> str:
+    """The share of the time of all operators in a profiled loop that some of them take, in percent."""
+    rows = json.loads(result("profiles-full").read_text())["rows"]
+    found = {row["case"]: row["ours"][0] for row in rows if row["table"].startswith(f"{loop}: folded {network},")}
+    return f"{100 * sum(found[name] for name in operators) / found['all operators']:.0f} %"
+
+
+def selection_share(cell: tables.Cell) -> str:
+    """The share of a search's passes that score operations; a step of the network is three passes, one of alpha two."""
+    cost = cell.numbers["searches"][0]["policy"]["found"]["cost"]
+    return f"{100 * cost['scored'] / (3 * cost['weights'] + 2 * cost['alpha'] + cost['scored']):.0f} %"
 
 
 def configurations() -> dict[str, dict[str, Any]]:

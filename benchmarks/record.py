@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from fieldshift.report import hardware
+from fieldshift.report.intervals import estimate
 from fieldshift.run_folder import versions
 from fieldshift.whole_file import write_whole
 from fieldshift.wording import counted
@@ -24,6 +25,8 @@ from fieldshift.wording import counted
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 MEMORY_LIMIT = 8 * 2**30
+FEWEST = 3
+"""Pairs that an interval of their ratio takes."""
 PACKAGES = ("torch", "torchvision", "ray", "mlflow", "numpy", "kornia")
 
 
@@ -129,29 +132,58 @@ def described(row: dict[str, Any]) -> list[str]:
     """The measured value, the peer's, their ratio, and the goal, in words; empty where there is none."""
     unit = row["unit"]
     return [
-        f"{shown(statistics.median(row['ours']))} {unit}",
-        f"{row['peer']} {shown(statistics.median(row['theirs']))} {unit}" if row["theirs"] else "",
-        f"ratio {row['ratio']:.3f}" if row["ratio"] is not None else "",
+        with_unit(row["ours"], unit),
+        f"{row['peer']} {with_unit(row['theirs'], unit)}" if row["theirs"] else "",
+        f"ratio {ratio_words(row)}" if row["ratio"] is not None else "",
         goal(row),
     ]
 
 
 def goal(row: dict[str, Any]) -> str:
-    """The goal and whether it is met."""
+    """The goal and whether it is met; undecided where it lies within the 95 % interval of the ratio."""
     judged = statistics.median(row["ours"]) if row["ratio"] is None else row["ratio"]
+    low, high = interval(row) or (judged, judged)
+    met = {
+        "at_most": row["at_most"] is not None and judged <= row["at_most"],
+        "at_least": row["at_least"] is not None and judged >= row["at_least"],
+    }
     parts = []
-    if row["at_most"] is not None:
-        parts.append(f"at most {row['at_most']:g}: {'met' if judged <= row['at_most'] else 'NOT met'}")
-    if row["at_least"] is not None:
-        parts.append(f"at least {row['at_least']:g}: {'met' if judged >= row['at_least'] else 'NOT met'}")
+    for name, reached in met.items():
+        if row[name] is not None:
+            word = "undecided" if low < row[name] < high else "met" if reached else "NOT met"
+            parts.append(f"{name.replace('_', ' ')} {row[name]:g}: {word}")
     return ", ".join(parts)
+
+
+def interval(row: dict[str, Any]) -> tuple[float, float] | None:
+    """The 95 % interval of the paired ratios' geometric mean; None with fewer than three pairs."""
+    pairs = list(zip(row["ours"], row["theirs"], strict=False))
+    if len(row["ours"]) != len(row["theirs"]) or len(pairs) < FEWEST or any(min(pair) <= 0 for pair in pairs):
+        return None
+    found = estimate([math.log(ours / theirs) for ours, theirs in pairs])
+    return math.exp(found.low), math.exp(found.high)
+
+
+def ratio_words(row: dict[str, Any]) -> str:
+    """The ratio with its interval and the number of repetitions; empty where there is no peer."""
+    if row["ratio"] is None:
+        return ""
+    spread, pairs = interval(row), len(row["ours"]) if len(row["ours"]) == len(row["theirs"]) else 0
+    counts = f"n = {pairs}" if pairs else f"n = {len(row['ours'])}, {len(row['theirs'])}, not paired"
+    return f"{row['ratio']:.3f} ({f'{spread[0]:.2f} to {spread[1]:.2f}, ' if spread else ''}{counts})"
+
+
+def with_unit(values: Sequence[float], unit: str) -> str:
+    """The median of the repetitions with its unit."""
+    return f"{shown(statistics.median(values))} {unit}".rstrip()
 
 
 def shown(value: float) -> str:
     """A measured value with three significant digits."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{round(value, digits):,.{max(0, digits)}f}"
 
 
 LARGE_APART = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}

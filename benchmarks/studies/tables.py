@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import statistics
+import tomllib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,12 @@ from typing import Any
 
 from fieldshift.report.intervals import Difference, paired_difference
 
-RESULTS = Path(__file__).parents[1] / "results"
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results"
 BUDGETS = {"equal epochs": "epochs", "equal compute": "compute", "equal compute, search included": "with search"}
 ENLARGED = ("dilated", "wide-field")
+PASSES = 3
+"""Passes that a training step is counted as."""
 NO_OPPONENT = ("das", "random-policy", "replicate")
 
 
@@ -86,6 +89,14 @@ class Cell:
         ]  # fmt: skip
         return markdown(["budget", "arm", "opponent", "points", "p / corrected", "outcome"], rows)
 
+    def comparisons(self) -> int:
+        """The number of different comparisons of trials among the claims: what their p values are corrected for."""
+        return len({
+            tuple(tuple(self.row(claim[role], claim["reading"])["judged_scores"]) for role in ("method", "opponent"))
+            for claim in self.numbers["claims"]
+            if claim["holm_p"] is not None
+        })  # fmt: skip
+
     def motions(self, form: str = "folded") -> str:
         """The motions that the searches of a form ended in, in words, with how many found each."""
         found: dict[str, int] = {}
@@ -119,18 +130,22 @@ class Study:
         name: the name of its configuration.
         question: what it asks.
         cells: its finished cells by name.
+        baselines: for each cell that changes more than one setting of the default, the cell that differs in one.
     """
 
     name: str
     question: str
     cells: dict[str, Cell]
+    baselines: dict[str, str]
 
     @classmethod
     def load(cls, name: str) -> Study:
         """The study of `benchmarks/results/NAME.json`; without cells where there is no such file."""
         file = RESULTS / f"{name}.json"
         kept = json.loads(file.read_text()) if file.exists() else {"question": "", "cells": {}}
-        return cls(name, kept["question"], {cell: Cell(cell, numbers) for cell, numbers in kept["cells"].items()})
+        cells = {cell: Cell(cell, numbers) for cell, numbers in kept["cells"].items()}
+        baselines = tomllib.loads((HERE / f"{name}.toml").read_text()).get("baselines", {})
+        return cls(name, kept["question"], cells, {cell: base for cell, base in baselines.items() if base in cells})
 
     def arms_table(
         self, budgets: Iterable[str] = BUDGETS, cells: Iterable[str] = (), only: Collection[str] = ()
@@ -168,9 +183,7 @@ class Study:
             for opponents in (cell.opponents(budget, enlarged=False), cell.opponents(budget, enlarged=True)):
                 row.append(against(cell, arm, opponents[0], budget) if opponents else "-")
             rows.append([*row, cell.motions()])
-        return markdown(
-            ["cell", "best DAS", "against the best 2D arm", "against the best enlarged field", "found"], rows
-        )
+        return markdown(["cell", "best DAS", "minus the best 2D arm", "minus the best enlarged field", "found"], rows)
 
     def claims(self, arm: str, question: str) -> list[tuple[Cell, dict[str, Any]]]:
         """The comparisons of an arm that answer a question at equal compute, without and with the search."""
@@ -186,52 +199,82 @@ class Study:
         found = [claim["holm_p"] < 0.05 for _, claim in self.claims(arm, question)]
         return f"{sum(found)} of {len(found)}"
 
-    def told_apart(self, arm: str, question: str) -> str:
-        """Where an arm is better than its control, in words; each interval stands on its own."""
-        wins: dict[str, list[bool]] = {cell.name: [] for cell, _ in self.claims(arm, question)}
-        for cell, claim in self.claims(arm, question):
-            wins[cell.name].append(claim["outcome"] == "wins")
-        return " and ".join(
-            f"{'better than' if all(each) else 'better at one budget than' if any(each) else 'not told apart from'}"
-            f" {question} on {name}"
-            for name, each in wins.items()
-        )
-
     def losses(self, arm: str, budget: str, question: str) -> str:
         """Whether an arm loses to its opponent in every cell: "loses to", else "does not always lose to"."""
         outcomes = [claim["outcome"] for _, claim in self.claims(arm, question) if claim["reading"] == budget]
         return "loses to" if set(outcomes) == {"loses"} else "does not always lose to"
 
     def changes_table(self, table: str, budget: str = "equal epochs", arm: str = "das-folded") -> str:
-        """One row per cell named `TABLE-...`, beside the cell `default`."""
+        """One row per cell named `TABLE-...` and one for `default`, with the difference to its baseline."""
         rows = []
-        default = self.cells["default"]
-        for cell in (default, *(cell for name, cell in self.cells.items() if name.startswith(f"{table}-"))):
-            label = "default" if cell is default else cell.name.removeprefix(f"{table}-")
-            base = self.cells.get("order-first-sgd", default) if cell.name == "order-second-sgd" else default
-            gap = "" if cell is default else points(difference(cell, base, arm, budget))
-            searches = [search["seconds"] for search in cell.numbers["searches"]]
-            rows.append([label, cell.score(arm, budget), gap, f"{statistics.mean(searches):.0f}", cell.motions()])
-        return markdown([table, "score", "minus default", "search, s", "found (searches)"], rows)
+        for cell in (self.cells["default"], *(self.cells[name] for name in self.cells if name.startswith(f"{table}-"))):
+            label = cell.name.removeprefix(f"{table}-")
+            seconds = f"{cell.row(arm, budget)['search_device_seconds']:.0f}" if cell.numbers["searches"] else "-"
+            gap = self.change(cell, arm, budget)
+            rows.append([label, str(cell.seeds()), cell.score(arm, budget), gap, seconds, cell.motions() or "-"])
+        return markdown([table, "seeds", "score", "minus default", "search, CPU s", "found (searches)"], rows)
+
+    def change(self, cell: Cell, arm: str, budget: str) -> str:
+        """The difference of a cell to its baseline in words; nothing for the default itself."""
+        if cell.name == "default":
+            return ""
+        base = self.cells[self.baselines.get(cell.name, "default")]
+        other = "" if base.name == "default" else f", against {base.name}"
+        ours, theirs = cell.judged(arm, budget), base.judged(arm, budget)
+        if ours == theirs:
+            return f"the same networks{other}"
+        return f"{points(paired_difference(ours, theirs))}{other}"
 
     def against_table(self, name: str, arm: str, budget: str) -> str:
-        """One row per cell and arm with its cost, and the difference to it of one cell's arm."""
-        chosen = self.cells[name]
+        """One row per cell and arm with its cost, and its difference to one cell's arm, or to that of its baseline."""
         rows = []
         for cell in self.cells.values():
+            base = self.cells[self.baselines.get(cell.name, name)]
             for other in cell.arms(budget):
                 numbers = next(row for row in cell.numbers["rows"] if row["arm"] == other)
-                gap = paired_difference(chosen.judged(arm, budget), cell.judged(other, budget))
+                gap = paired_difference(cell.judged(other, budget), base.judged(arm, budget))
+                words = points(gap) + ("" if base.name == name else f", against {base.name}")
                 rows.append([
-                    cell.name, other, cell.score(other, budget), f"{numbers['flops'] / 1e6:.1f}",
-                    f"{numbers['parameters']:,}", "" if (cell.name, other) == (name, arm) else points(gap),
+                    cell.name, other, str(cell.seeds()), cell.score(other, budget), f"{numbers['flops'] / 1e6:.1f}",
+                    f"{numbers['parameters']:,}", "" if (cell.name, other) == (name, arm) else words,
                 ])  # fmt: skip
-        return markdown(["cell", "arm", "score", "MFLOP per image", "parameters", f"{name} {arm} minus it"], rows)
+        heads = ["cell", "arm", "seeds", "score", "MFLOP per image", "parameters", f"minus {arm} of {name}"]
+        return markdown(heads, rows)
+
+    def time_shares(self, arm: str, budget: str) -> list[float]:
+        """The time of an epoch of an arm against the plain network's, in every cell that has both."""
+        return [
+            cell.row(arm, budget)["seconds_share"]
+            for cell in self.cells.values()
+            if cell.has(arm, budget) and cell.has("none", budget)
+        ]
+
+    def costs_rows(self, budget: str, arms: Iterable[str]) -> str:
+        """One row per cell, without heads: time of an epoch by arm, passes with `affine`, a search against a training."""
+        rows = []
+        for cell in self.cells.values():
+            if cell.has("none", budget) and cell.has("das-folded", budget):
+                times = [
+                    f"{cell.row(arm, budget)['seconds_share']:.2f}" if cell.has(arm, budget) else "-" for arm in arms
+                ]
+                joined = [cell.row(arm, budget)["passes"] for arm in cell.arms(budget) if arm.endswith("affine")]
+                row = cell.row("das-folded", budget)
+                training = PASSES * row["flops"] * row["epochs"] * cell.numbers["budget"]["images_per_epoch"]
+                rows.append([
+                    f"{self.name}, {cell.name}", *times, f"{max(joined):.0f}" if joined else "-",
+                    f"{row['search_operations'] / training:.2f}",
+                ])  # fmt: skip
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
 def difference(cell: Cell, default: Cell, arm: str, budget: str) -> Difference:
     """The paired difference of one arm between two cells, over common seeds."""
     return paired_difference(cell.judged(arm, budget), default.judged(arm, budget))
+
+
+def paired(cell: Cell, arm: str, other: Cell, opponent: str, budget: str) -> Difference:
+    """The paired difference between two arms of two cells, over common seeds."""
+    return paired_difference(cell.judged(arm, budget), other.judged(opponent, budget))
 
 
 def against(cell: Cell, arm: str, opponent: str, budget: str) -> str:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.stats
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RUN = runpy.run_path(str(BENCHMARKS / "__main__.py"), run_name="benchmarks")["scripts"]()
@@ -31,6 +33,7 @@ def test_a_record(mebibytes: int, limit: float, status: int, tmp_path: Path) -> 
         f"record.MEMORY_LIMIT, record.RESULTS = int({limit} * 2**30), pathlib.Path({str(tmp_path)!r})\n"
         "kept = record.Record('example', 'A question?\\n\\nMore.', {'size': 3})\n"
         "kept.row('table', 'even', [2.0, 4.0, 9.0], unit='ms', peer='other', theirs=[1.0, 4.0, 3.0], at_most=1.5)\n"
+        "kept.row('table', 'sure', [2.0, 4.0, 9.0], unit='', peer='other', theirs=[1.0, 2.1, 4.4], at_most=1.5)\n"
         "kept.row('table', 'uneven', [2.0, 4.0, 9.0], unit='ms', peer='other', theirs=[8.0], at_least=0.5)\n"
         "kept.row('table', 'alone', [2.0, 4.0, 9.0], unit='ms', at_most=4.0, at_least=5.0)\n"
         f"subprocess.run([sys.executable, '-c', 'bytearray({mebibytes} * 2**20)'], check=True)\n"
@@ -42,11 +45,14 @@ def test_a_record(mebibytes: int, limit: float, status: int, tmp_path: Path) -> 
     assert done.returncode == status, done.stderr
     (file,) = tmp_path.iterdir()
     kept = json.loads(file.read_text())
-    even, uneven, alone, memory = kept["rows"]
+    even, _, uneven, alone, memory = kept["rows"]
     assert even["ratio"] == 2.0
-    assert "ratio 2.000 at most 1.5: NOT met" in done.stdout
+    logs = np.log([2.0, 1.0, 3.0])
+    low, high = np.exp(scipy.stats.t.interval(0.95, 2, logs.mean(), scipy.stats.sem(logs)))
+    assert f"ratio 2.000 ({low:.2f} to {high:.2f}, n = 3) at most 1.5: undecided" in done.stdout
+    assert "n = 3) at most 1.5: NOT met" in done.stdout
     assert uneven["ratio"] == 0.5
-    assert "ratio 0.500 at least 0.5: met" in done.stdout
+    assert "ratio 0.500 (n = 3, 1, not paired) at least 0.5: met" in done.stdout
     assert alone["ratio"] is None
     assert "4.00 ms at most 4: met, at least 5: NOT met" in done.stdout
     assert memory["ours"][0] >= mebibytes / 1024
@@ -54,3 +60,10 @@ def test_a_record(mebibytes: int, limit: float, status: int, tmp_path: Path) -> 
     assert kept["question"] == "A question?"
     assert kept["settings"] == {"size": 3}
     assert kept["machine"]["torch"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(10281.4, "10,300"), (1.0, "1.00"), (0.012345, "0.0123"), (999.6, "1,000"), (0, "0")]
+)
+def test_values_have_three_digits(value: float, text: str) -> None:
+    assert runpy.run_path(str(BENCHMARKS / "record.py"))["shown"](value) == text

@@ -1,0 +1,195 @@
+"""The decision chart of docs/results.md: its questions, the comparisons that answer them, and the words of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from tables import Cell, Study, chance, markdown, outcome, points
+
+from fieldshift.report.claims import holm
+from fieldshift.report.intervals import Difference
+
+EPOCHS, COMPUTE, INCLUDED = "equal epochs", "equal compute", "equal compute, search included"
+SURE = 0.05
+Studies = Mapping[str, Study]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against another at one budget, paired over seeds.
+
+    Attributes:
+        where: study and cell.
+        budget: the budget of both.
+        arm: the arm that the question is about.
+        opponent: the other arm, with its cell where that is another one.
+        gap: the difference arm - opponent.
+    """
+
+    where: str
+    budget: str
+    arm: str
+    opponent: str
+    gap: Difference
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of a practitioner.
+
+    Attributes:
+        text: the question.
+        comparisons: what answers it.
+        note: what a reader of the answer has to know.
+    """
+
+    text: str
+    comparisons: list[Comparison]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """All questions; p values are corrected for all different comparisons of the chart."""
+
+    questions: list[Question]
+
+    @property
+    def corrected(self) -> dict[Comparison, float]:
+        """Holm's p of every different comparison."""
+        each = list(dict.fromkeys(found for question in self.questions for found in question.comparisons))
+        return dict(zip(each, holm([found.gap.p for found in each]), strict=True))
+
+    def answer(self, question: Question) -> str:
+        """Yes (better in all), no (worse in one, better in none), not shown (told apart in none), or in part."""
+        outcomes = {outcome(found.gap) for found in question.comparisons}
+        if outcomes == {"better"}:
+            return "Yes"
+        if "better" in outcomes:
+            return "In part"
+        return "No" if "worse" in outcomes else "Not shown"
+
+    def counts(self, question: Question) -> str:
+        """How many of the comparisons are told apart, and how many of them after correction."""
+        words = []
+        for kind in ("better", "worse"):
+            found = [each for each in question.comparisons if outcome(each.gap) == kind]
+            sure = sum(self.corrected[each] < SURE for each in found)
+            if found:
+                words.append(f"{kind} in {len(found)} ({sure} after correction)")
+        return f"of {len(question.comparisons)} comparisons {' and '.join(words) or 'none is told apart'}"
+
+    def answers(self) -> str:
+        """One row per question."""
+        rows = [[each.text, f"**{self.answer(each)}**: {self.counts(each)}"] for each in self.questions]
+        return markdown(["question", "answer"], rows).replace("---:", "---")
+
+    def table(self, question: Question) -> str:
+        """One row per comparison."""
+        rows = [
+            [
+                found.where, found.budget, f"`{found.arm}`", found.opponent, str(found.gap.pairs), points(found.gap),
+                f"{chance(found.gap.p)} / {chance(self.corrected[found])}", outcome(found.gap),
+            ]
+            for found in question.comparisons
+        ]  # fmt: skip
+        heads = ["study, cell", "budget", "arm", "against", "seeds", "points", "p / corrected", "outcome"]
+        return markdown(heads, rows)
+
+
+def chart(studies: Studies) -> Chart:
+    """The chart of the committed studies."""
+    camvid, pairs = studies["camvid"], studies["digit-pairs"]
+    small_field = ["tiny-96", "tiny-96-chosen", "tiny-180", "tiny-180-chosen"]
+    wide_field = ["resnet18-96", "resnet18-180"]
+    sizes, classes = studies["object-size"], studies["classification"]
+    small_classes = ["fashion-tiny", "cifar10-tiny"]
+    return Chart([
+        Question(
+            "Does it help a small network if the label depends on something outside a unit's receptive field?",
+            [*against_2d(pairs, "das-folded+affine", COMPUTE)],
+            "One synthetic task, whose distances (16 to 20 px) the motions of the search space cover (up to 18 px). The scores "
+            "are means over 9 passes.",
+        ),
+        Question(
+            "Does it help there if the number of epochs is fixed, and compute does not matter?",
+            [*against_2d(pairs, "das-folded", EPOCHS)],
+            "Larger kernels (`wide-field`, 2.3 times the FLOPs) learn faster.",
+        ),
+        Question(
+            "Does it help segmentation by a network whose field is small against the image?",
+            [*against_2d(camvid, "das-folded", COMPUTE, small_field), *against_2d(camvid, "das-folded", INCLUDED, ["tiny-96"])],
+            "The cells `chosen` have GSF and a motion per stage; `none` and `dilated` were not tuned.",
+        ),
+        Question(
+            "Does it help a small network to classify small natural images?",
+            [*against_2d(sizes, "das-folded", COMPUTE), *against_2d(classes, "das-folded", COMPUTE, small_classes)],
+            "In the study of object sizes the same images grow; the side of the image is "
+            "1.1, 1.6, 2.1, 3.2 and 4.3 times the field.",
+        ),
+        Question(
+            "Does it help a deep network whose field covers the image?",
+            [
+                *against_2d(classes, "das-folded", COMPUTE, ["fashion-resnet18"]),
+                *against_2d(camvid, "das-folded", COMPUTE, wide_field),
+                *against_2d(studies["depth"], "das-folded", EPOCHS, ["resnet18"]),
+            ],
+            "Short trainings from scratch; on CamVid `fcn_resnet18` (stride 32) scores below the small network.",
+        ),
+        Question(
+            "Is the search better than random motions?",
+            [
+                *against(pairs, "das-folded", "random-policy-folded", COMPUTE),
+                *against(camvid, "das-folded", "random-policy-folded", COMPUTE, small_field),
+                *against(classes, "das-folded", "random-policy-folded", COMPUTE, small_classes),
+            ],
+            "A random policy is one draw per seed from the same few motions, so its scores vary widely. *Ablations* below has "
+            "every motion trained without a search.",
+        ),
+        Question(
+            "Do dilated kernels help instead, without motion or search?",
+            [
+                *against(pairs, "dilated", "none", COMPUTE),
+                *against(camvid, "dilated", "none", COMPUTE, ["tiny-96", "tiny-180", *wide_field]),
+                *against(sizes, "dilated", "none", COMPUTE),
+                *against(classes, "dilated", "none", COMPUTE, small_classes),
+            ],
+            "The same FLOPs and about the same time as `none`.",
+        ),
+        Question(
+            "Does it help if the cost of the search is counted?",
+            [
+                *against_2d(pairs, "das-folded+affine", INCLUDED),
+                *against_2d(camvid, "das-folded", INCLUDED, ["tiny-96"]),
+            ],
+        ),
+    ])  # fmt: skip
+
+
+def cells_of(study: Study, names: Iterable[str] | None, budget: str) -> Iterator[Cell]:
+    """The finished cells of these names at a budget; by default all."""
+    for name in study.cells if names is None else names:
+        if name in study.cells and budget in study.cells[name].budgets():
+            yield study.cells[name]
+
+
+def against_2d(study: Study, arm: str, budget: str, cells: Iterable[str] | None = None) -> Iterator[Comparison]:
+    """An arm against the 2D arm and the enlarged field of the best means on the test images, in every cell."""
+    for cell in cells_of(study, cells, budget):
+        for enlarged in (False, True):
+            for other in cell.opponents(budget, enlarged=enlarged)[:1]:
+                yield compared(study, cell, arm, other, budget)
+
+
+def against(
+    study: Study, arm: str, opponent: str, budget: str, cells: Iterable[str] | None = None
+) -> Iterator[Comparison]:
+    """An arm against a named one, in every cell that has both."""
+    for cell in cells_of(study, cells, budget):
+        if cell.has(arm, budget) and cell.has(opponent, budget):
+            yield compared(study, cell, arm, opponent, budget)
+
+
+def compared(study: Study, cell: Cell, arm: str, opponent: str, budget: str) -> Comparison:
+    return Comparison(f"{study.name}, {cell.name}", budget, arm, f"`{opponent}`", cell.gap(arm, opponent, budget))
