@@ -1,4 +1,4 @@
-"""What the folded form costs against the plain 2D network: a training step, its memory and FLOPs, and a search step.
+"""What the folded form costs against the plain 2D network: a training step, its memory and FLOPs, a prediction, a search step.
 
     python benchmarks/folded_shift.py
 
@@ -32,7 +32,7 @@ from fieldshift.search.supernet import supernet_of
 from fieldshift.training.step import use_channels_last
 from fieldshift.wording import counted
 
-CASES = {"tiny-resnet": (40, 64, 4, 6), "resnet18": (224, 4, 1, 2)}  # side, batch, steps per turn, turns
+CASES = {"tiny-resnet": (40, 64, 4, 6), "resnet18": (224, 4, 1, 3)}  # side, batch, steps per turn, turns
 FULL_TURNS, FULL_BATCHES = 8, {"tiny-resnet": 64, "resnet18": 8}  # times as many turns with --full
 CLASSES, CHANNELS = 10, 3
 MEMORY_BATCHES = {
@@ -51,6 +51,7 @@ MOTIONS: dict[str, Policy | None] = {
     "rotate": Policy.single("rotate", 30.0, frames=3),
 }
 COPY, SEARCH = "a copy of every map, nothing moved", "search step, affine-one"
+PREDICTED = ("plain", "translate_x, part cells", "rotate")
 Step = Callable[[], None]
 
 
@@ -94,6 +95,16 @@ def training_step(network: VideoNetwork, side: int, batch: int) -> Step:
     return step
 
 
+def prediction(network: VideoNetwork, side: int, batch: int) -> Step:
+    video = torch.rand(batch, 1, CHANNELS, side, side)
+
+    @torch.inference_mode()
+    def step() -> None:
+        network.fuse(network(video))
+
+    return step
+
+
 def search_step(name: str, side: int, batch: int) -> Step:
     """A step of alpha and one of the network, as the search does them, in the space affine-one."""
     space, config = load_space("affine-one"), SearchConfig()
@@ -123,6 +134,20 @@ def search_step(name: str, side: int, batch: int) -> Step:
     return step
 
 
+def taken_in_turns(variants: dict[str, Step], steps: int, turns: int) -> dict[str, list[float]]:
+    """Milliseconds per step of every variant in every turn, after one step that is not timed."""
+    milliseconds: dict[str, list[float]] = {kind: [] for kind in variants}
+    for step in variants.values():
+        step()
+    for _ in range(turns):
+        for kind, step in variants.items():
+            begin = time.perf_counter()
+            for _ in range(steps):
+                step()
+            milliseconds[kind].append(1e3 * (time.perf_counter() - begin) / steps)
+    return milliseconds
+
+
 def compare(name: str, record: Record, *, full: bool) -> None:
     side, batch, steps, turns = CASES[name]
     if full:
@@ -132,24 +157,22 @@ def compare(name: str, record: Record, *, full: bool) -> None:
     networks[COPY] = copying(network_of(name, MOTIONS["identity"]))
     variants = {kind: training_step(network, side, batch) for kind, network in networks.items()}
     variants[SEARCH] = search_step(name, side, batch)
-    seconds: dict[str, list[float]] = {kind: [] for kind in variants}
-    for step in variants.values():
-        step()
-    for _ in range(turns):
-        for kind, step in variants.items():
-            begin = time.perf_counter()
-            for _ in range(steps):
-                step()
-            seconds[kind].append((time.perf_counter() - begin) / steps)
     table = f"{name}, {side} x {side}, batch {batch}, {counted(steps, 'step')} per turn"
+    seconds = taken_in_turns(variants, steps, turns)
     for kind, taken in seconds.items():
         if kind == "plain":
             continue
         aim = SEARCH_AIM if kind == SEARCH else TRANSLATION_AIM if kind.startswith("translate") else ANY_AIM
         record.row(
-            table, kind, [1e3 * each for each in taken], unit="ms", peer="plain step",
-            theirs=[1e3 * each for each in seconds["plain"]], at_most=None if kind in ("plain again", COPY) else aim,
+            table, kind, taken, unit="ms", peer="plain step", theirs=seconds["plain"],
+            at_most=None if kind in ("plain again", COPY) else aim,
         )  # fmt: skip
+    predictions = {kind: prediction(networks[kind].eval(), side, batch) for kind in PREDICTED}
+    seconds = taken_in_turns(predictions, steps, turns)
+    for kind in PREDICTED[1:]:
+        record.row(
+            table, f"prediction, {kind}", seconds[kind], unit="ms", peer="plain prediction", theirs=seconds["plain"]
+        )
     for kind, policy in MOTIONS.items():
         if policy is not None:
             operations = flops_per_image(network_of(name, policy), (side, side))

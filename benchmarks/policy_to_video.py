@@ -1,4 +1,4 @@
-"""How fast a policy makes videos, next to a per-frame torchvision loop and kornia's warp_affine.
+"""How fast videos are made from a policy, next to a per-frame torchvision loop and kornia's warp_affine.
 
     python benchmarks/policy_to_video.py [--full] [--threads 1]
 

@@ -76,12 +76,12 @@ def main() -> None:
     decisions = len(found.decisions)
     table = f"{space.name}, {chosen.network}, T = {chosen.frames}, batch {batch}, {device}"
     record.row(table, f"measured on {images} images", [seconds], unit="s")
-    record.row(table, f"a pass over {WHOLE:,} images", [a_pass], unit="s")
-    record.row(table, counted(decisions, "decision"), [deciding], unit="s")
+    record.row(table, f"a pass over {WHOLE:,} images, extrapolated", [a_pass], unit="s")
+    record.row(table, f"{counted(decisions, 'decision')}, extrapolated", [deciding], unit="s")
     for epochs in chosen.epochs:
         tuning = max(0, decisions - 1)
         hours = (a_pass * (epochs + tuning) + deciding) / 3600
-        record.row(table, f"{epochs} passes, {tuning} of tuning", [hours], unit="device-hours")
+        record.row(table, f"{epochs} passes, {tuning} of tuning, extrapolated", [hours], unit="device-hours")
     record.finish()
 
 
