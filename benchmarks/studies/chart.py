@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tables import Cell, Study, chance, markdown, outcome, points
+from tables import BUDGETS, Cell, Study, chance, markdown, outcome, points
 
 from fieldshift.report.claims import holm
 from fieldshift.report.intervals import Difference
@@ -62,23 +62,23 @@ class Chart:
         return dict(zip(each, holm([found.gap.p for found in each]), strict=True))
 
     def answer(self, question: Question) -> str:
-        """Yes (better in all), no (worse in one, better in none), not shown (told apart in none), or in part."""
-        outcomes = {outcome(found.gap) for found in question.comparisons}
-        if outcomes == {"better"}:
-            return "Yes"
-        if "better" in outcomes:
-            return "In part"
-        return "No" if "worse" in outcomes else "Not shown"
+        """Yes, in part, no or not shown; all but the last need a comparison that is told apart after correction."""
+        sure = {outcome(found.gap) for found in question.comparisons if self.corrected[found] < SURE}
+        if "better" in sure:
+            return "Yes" if all(outcome(found.gap) == "better" for found in question.comparisons) else "In part"
+        return "No" if "worse" in sure else "Not shown"
 
     def counts(self, question: Question) -> str:
         """How many of the comparisons are told apart, and how many of them after correction."""
-        words = []
+        counts = []
         for kind in ("better", "worse"):
             found = [each for each in question.comparisons if outcome(each.gap) == kind]
-            sure = sum(self.corrected[each] < SURE for each in found)
-            if found:
-                words.append(f"{kind} in {len(found)} ({sure} after correction)")
-        return f"of {len(question.comparisons)} comparisons {' and '.join(words) or 'none is told apart'}"
+            counts.append((len(found), sum(self.corrected[each] < SURE for each in found)))
+        (better, sure), (worse, surely_worse) = counts
+        return (
+            f"better in {better} of {len(question.comparisons)} comparisons ({sure} after correction), worse in {worse} "
+            f"({surely_worse})"
+        )
 
     def answers(self) -> str:
         """One row per question."""
@@ -89,7 +89,7 @@ class Chart:
         """One row per comparison."""
         rows = [
             [
-                found.where, found.budget, f"`{found.arm}`", found.opponent, str(found.gap.pairs), points(found.gap),
+                found.where, BUDGETS[found.budget], f"`{found.arm}`", found.opponent, str(found.gap.pairs), points(found.gap),
                 f"{chance(found.gap.p)} / {chance(self.corrected[found])}", outcome(found.gap),
             ]
             for found in question.comparisons
