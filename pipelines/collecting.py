@@ -15,6 +15,7 @@ from fieldshift.tracking import TrackingConfig
 if TYPE_CHECKING:
     import pandas as pd
 
+FOLDER = "folder"
 RUN = ("name", "run_id", "parent_id", "status")
 LABELS = (
     "stage", "arm", "form", "T", "frames", "seed", "reading", "epochs", "equal_epochs", "equal_compute", "search_included",
@@ -34,21 +35,28 @@ def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingCon
     """Prints one row per run of a run folder or of an experiment on a tracking server, and returns them as a data frame.
 
     Args:
-        run: run folder, or the name of an experiment in the store of --tracking.uri (or of MLFLOW_TRACKING_URI).
+        run: run folder, or a folder of such folders, such as runs, whose rows then begin with the folder; or the name of an
+            experiment in the store of --tracking.uri (or of MLFLOW_TRACKING_URI).
         csv: print comma-separated values with every column.
         tracking: where the experiment is.
     """
     import pandas as pd
 
-    with _found(run, tracking) as (uri, experiment):
-        rows = [_row(each) for each in _runs(uri, experiment, run)]
-    table = pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(["stage", "name", "run_id"], ignore_index=True)
+    rows, several = [], []
+    for source in _sources(run, tracking):
+        with _found(source, run, tracking) as (uri, experiment):
+            rows += [{FOLDER: source.name if source else None, **_row(each)} for each in _runs(uri, experiment, run)]
+    if len({row[FOLDER] for row in rows}) > 1:
+        several = [FOLDER]
+    order = [*several, "stage", "name", "run_id"]
+    table = pd.DataFrame(rows, columns=[*several, *COLUMNS]).sort_values(order, ignore_index=True)
     if csv:
         table.to_csv(sys.stdout, index=False)
     else:
         scores = [name for name in METRICS if name.endswith("percent") and ("/judged" in name or "/mean" in name)]
         shown = pd.DataFrame(
             {
+                **{name: table[name] for name in several},
                 "stage": table["stage"].fillna("-"),
                 "name": table["name"],
                 "score %": table[scores].astype(float).bfill(axis=1).iloc[:, 0],
@@ -62,21 +70,34 @@ def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingCon
     return table
 
 
+def _sources(run: str, tracking: TrackingConfig) -> list[Path | None]:
+    """The run folders with a store: the one that is named, or all those in it; None for an experiment of a server."""
+    from fieldshift.tracking.moved import DATABASE
+    from fieldshift.tracking.server import find_store
+
+    folder = Path(run)
+    if tracking.uri or (tracking.address and not folder.is_dir()):
+        return [None]
+    if not folder.is_dir():
+        raise UserError(f"--run {run} is no folder; give a run folder, or an experiment's name with --tracking.uri.")
+    newest = find_store(run)
+    if newest == folder.resolve():
+        return [newest]
+    return [file.parent for file in sorted(folder.glob(f"*/{DATABASE}"))]
+
+
 @contextlib.contextmanager
-def _found(run: str, tracking: TrackingConfig) -> Iterator[tuple[str, str | None]]:
+def _found(source: Path | None, run: str, tracking: TrackingConfig) -> Iterator[tuple[str, str | None]]:
     """The store to read, and the experiment in it; None for the only one with runs."""
     from fieldshift.tracking.moved import readable
-    from fieldshift.tracking.server import find_store
     from fieldshift.tracking.store import reach
 
-    uri = tracking.uri or (None if Path(run).is_dir() else tracking.address)
-    if uri is not None:
+    if source is None:
+        uri = str(tracking.uri or tracking.address)
         reach(uri)
         yield uri, run
         return
-    if not Path(run).is_dir():
-        raise UserError(f"--run {run} is no folder; give a run folder, or an experiment's name with --tracking.uri.")
-    with readable(find_store(run)) as address:
+    with readable(source) as address:
         yield address, None
 
 

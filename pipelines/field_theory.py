@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import nn
 
+REACH = "temporal reach"
+"""The column of the frames that a layer reads on each side; left out where no layer reads another frame."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkTheory:
@@ -137,6 +140,8 @@ def shown_theory(
         figure = theory_figure(found.everything, found.drawn, image, name=asked.name, notes=found.notes)
     rows = [layer_row(field, field.name or "the whole network") for field in found.layers]
     last = layer_row(found.whole, "feature extractor")
+    if not any(row.get(REACH) for row in (*rows, last)):  # a column of zeros
+        rows, last = [without_reach(row) for row in rows], without_reach(last)
     if as_json:
         say(jsonlib.dumps(found.to_json(), indent=2), whole=True)
     else:
@@ -252,12 +257,14 @@ def informative_rows(network: nn.Module, fields: list[LayerField], rows: list[di
     return kept
 
 
+def without_reach(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != REACH}
+
+
 def layer_row(field: LayerField, name: str) -> dict[str, Any]:
     """A layer's row in the table; beside a global operation the size is what windows see."""
     reach = "-" if field.temporal_reach is None else field.temporal_reach
-    beside: dict[str, Any] = (
-        {"moved at": f"{len(field.moved)} places"} if field.form == "folded" else {"temporal reach": reach}
-    )
+    beside: dict[str, Any] = {"moved at": f"{len(field.moved)} places"} if field.form == "folded" else {REACH: reach}
     windows = f"unknown ({field.unknown_by})" if field.unknown_by else ""
     windows = windows if field.size is None else f"{field.size[0]} x {field.size[1]}"
     return {

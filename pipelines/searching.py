@@ -91,6 +91,7 @@ def run_search(
 ) -> SearchResult:
     """Runs the search through Ray Train (or in-process), shows and records it, and writes the policy file."""
 
+    from fieldshift.search.explain import close_decisions
     from fieldshift.search.run import STATE_FILE
 
     cluster = experiment.cluster
@@ -130,7 +131,7 @@ def run_search(
     say(f"policy, found in {duration(finished['seconds'])}:")
     for line in found_here.policy.describe():
         say(f"  {line}")
-    for warning in finished["warnings"]:
+    for warning in (*finished["warnings"], *close_decisions(found_here.policy)):
         say(f"  note: {warning}")
     say(f"  {session.path / 'policy.json'}")
     if (session.path / WEIGHTS).exists():  # folders of earlier versions have none

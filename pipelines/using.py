@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import progress, say, table
 from fieldshift.data import LoadingConfig, LoadingOverrides
@@ -16,6 +16,9 @@ from fieldshift.experiment.placement import best_device
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, held_run_folder
 from pipelines.options import check_pictures, check_run
+
+if TYPE_CHECKING:
+    from fieldshift.training import NetworkCard
 
 
 @dataclass(frozen=True)
@@ -158,10 +161,27 @@ def predict(
             for value, index in zip(likeliest.values, likeliest.indices, strict=True)
         ]
     print_predictions(rows, top, as_json=json)
+    if not json and (changed := conversions(card, images)):
+        say(f"Images are {changed}.")
     return rows
 
 
 predict.positional = "images"  # type: ignore[attr-defined]
+
+
+def conversions(card: NetworkCard, images: list[str]) -> str:
+    """How images of another size or in colour are read for the network, in words; empty where none is changed."""
+    from PIL import Image
+
+    height, width = card.size
+    sizes, bands = set(), set()
+    for name in images:
+        with Image.open(name) as picture:
+            sizes.add(picture.size)
+            bands.add(len(picture.getbands()))
+    scaled = f"scaled to cover {height} x {width} pixels and cropped at the centre" * bool(sizes - {(width, height)})
+    grey = "converted to grey" * (card.channels == 1 and max(bands) >= 3)
+    return " and ".join(filter(None, (scaled, grey)))
 
 
 def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) -> None:

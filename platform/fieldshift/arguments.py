@@ -213,6 +213,11 @@ def explain(message: str, known: Iterable[str] = ()) -> str:
         nearest = nearest_name(strange.group(1), known)
         hint = f" Did you mean {nearest}?" if nearest else ""
         return f"The configuration has an unknown option '{strange.group(1)}'.{hint}"
+    if strange := re.search(r"Group '(.+)' does not accept option '(.+)'", text):
+        group, name = strange.groups()
+        nearest = nearest_name(f"{group}.{name}", [each for each in known if each.startswith(f"{group}.")])
+        hint = f" Did you mean {nearest}?" if nearest else ""
+        return f"The configuration has an unknown option '{group}.{name}'.{hint}"
     if pair := re.search(r'key "([^"]+)".*tuple\[int, int\].*Given value: \[(.*)\]', text):
         name, given = pair.groups()
         return f"--{name} is '{given}', but must be two whole numbers, height and width, such as --{name} 48 64."

@@ -25,6 +25,7 @@ from fieldshift.paths import given_path, obstacle
 from fieldshift.result_table import result_table
 from fieldshift.whole_file import write_whole
 
+CONFIG = "config.yaml"
 SCHEMA = "fieldshift.result"
 VERSION = 1
 SEMANTICS = 2
@@ -118,7 +119,7 @@ def open_run_folder(path: Path, command: str, config: dict[str, Any], resume: bo
     Raises UserError when the folder holds another configuration, or the same one without `resume`.
     """
     config = plain(config)
-    config_path = path / "config.yaml"
+    config_path = path / CONFIG
     begun = path.exists() and any(each.name not in (LOCK, config_path.name) for each in path.iterdir())
     if os.environ.pop(IN_JOB, None):
         say(f"{NAMED} {path}", whole=True)
@@ -150,7 +151,7 @@ def check_folder(out: str | Path | None, command: str, settings: dict[str, Any],
     path = given_path(out).absolute()
     if path.exists() and not path.is_dir():
         raise UserError(f"--out {path} is a file; give a folder.")
-    config_path = path / "config.yaml"
+    config_path = path / CONFIG
     if config_path.exists():
         check_free(path)
         held_command, held = read_config(config_path)
@@ -205,7 +206,7 @@ def check_semantics(run: Path, part: Path) -> None:
     """Raises UserError where `part` of a run, or the whole, is unfinished and another version began the run."""
     if is_finished(part):
         return
-    first = (run / "config.yaml").read_text(encoding="utf-8").partition("\n")[0]
+    first = (run / CONFIG).read_text(encoding="utf-8").partition("\n")[0]
     named = re.search(r"; semantics (\d+)$", first)
     held = int(named[1]) if named else 1  # which versions before the second did not write
     if held != SEMANTICS:

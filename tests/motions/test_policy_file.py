@@ -179,7 +179,7 @@ def with_edge(**changes: object) -> str:
         (changed(nodes=1), "ends at node 3"),
         (changed(nodes=3), "Node 4 has no incoming edge"),
         (changed(edges={}), "edges is .*must be a list"),
-        (changed(edges=[3]), "Edge 0 is 3, but must be an object"),
+        (changed(edges=[3]), "Edge 0 of the list is 3, but must be an object"),
         (changed(edges=[]), "no incoming edge"),
         (changed(found=[1]), "found is"),
         (changed(extra=1), "unknown keys 'extra'"),

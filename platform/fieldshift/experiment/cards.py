@@ -53,19 +53,28 @@ def smallest_step(
 
 def training_step(dataset: DataSet, recipe: Recipe, workers: int) -> NormedBatch:
     """Returns the smallest step of a training, and prints a note where an epoch has few steps."""
-    images, steps = len(dataset.train), max(1, len(dataset.train) // recipe.batch)
-    if steps < FEW_STEPS and steps * recipe.epochs < ENOUGH_STEPS:
-        smaller = max(1, images // FEW_STEPS)
-        say(
-            f"note: {images} training images in batches of {recipe.batch} make {counted(steps, 'step')} per epoch and "
-            f"{steps * recipe.epochs} in all, which is little to learn from; --recipe.batch {smaller} makes "
-            f"{images // smaller} per epoch"
-        )
+    note_few_steps(len(dataset.train), recipe.batch, recipe.epochs, "recipe")
     return smallest_step(len(dataset.train), recipe.batch, workers, recipe.sync_batch_norm, recipe.accumulate)
 
 
+def note_few_steps(images: int, batch: int, epochs: int, group: str) -> None:
+    """Prints a note where `images` make few steps per epoch and few in all; group: recipe or search, of the options."""
+    steps = max(1, images // batch)
+    if steps < FEW_STEPS and steps * epochs < ENOUGH_STEPS:
+        smaller = max(1, images // FEW_STEPS)
+        of_half = " of a half" if group == "search" else ""
+        say(
+            f"note: {images} training images{of_half} in batches of {batch} make {counted(steps, 'step')} per epoch and "
+            f"{steps * epochs} in all, which is little to learn from; --{group}.batch {smaller} makes "
+            f"{images // smaller} per epoch"
+        )
+
+
 def search_step(dataset: DataSet, search: SearchConfig, workers: int) -> NormedBatch:
-    """The smallest step of a search, which learns from one half of the training images."""
+    """Returns the smallest step of a search, which learns from one half of the images; notes where a pass has few steps."""
+    note_few_steps(
+        min(len(dataset.train), search.subset or len(dataset.train)) // 2, search.batch, search.epochs, "search"
+    )
     return smallest_step(len(dataset.train) // 2, search.batch, workers, search.sync_batch_norm)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.motions import policy_file as policy_document
+from fieldshift.run_folder import CONFIG
 from fieldshift.training import arm_named
 from fieldshift.wording import counted
 
@@ -43,13 +44,29 @@ def check_policy(source: PolicySource | Path) -> None:
     """Raises UserError where a policy is given and its document cannot be read; its motions are checked later."""
     if not isinstance(source, (str, Path, dict)):  # none, or a policy in Python
         return
+    if not isinstance(source, dict):
+        check_searched(Path(source))
     text = json.dumps(source) if isinstance(source, dict) else policy_document.text_of(policy_file(source))
     try:
-        policy_document.document_of(text)
+        document = policy_document.document_of(text)
     except UserError as error:
         raise policy_document.invalid(
             "--policy" if isinstance(source, dict) else str(policy_file(source)), error
         ) from None
+    found = document.get("found") or {}
+    if isinstance(found, dict) and found.get("phase", policy_document.FINISHED) != policy_document.FINISHED:
+        say(
+            f"note: the search of {source if isinstance(source, str | Path) else 'this policy'} is not finished; this is its "
+            f"policy after {counted(found.get('passes', 0), 'pass')}. Its command with --resume continues it."
+        )
+
+
+def check_searched(folder: Path) -> None:
+    """Raises UserError for the folder of a search that has not written a policy yet."""
+    if (folder / CONFIG).is_file() and not policy_file(folder).exists():
+        raise UserError(
+            f"{folder} has no policy yet; give the folder of a search, and resume it with --resume where it was stopped."
+        )
 
 
 def check_arms_policy(arms: Sequence[str], policy: PolicySource) -> None:

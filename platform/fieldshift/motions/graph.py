@@ -119,9 +119,10 @@ def _check_edges(inputs: int, nodes: int, edges: Sequence[Edge]) -> None:
         if edge.source >= edge.target:
             raise UserError(f"{name} leads backwards, but must lead to a later node; swap its nodes or remove it.")
         if not inputs <= edge.target < inputs + nodes:
-            allowed = f"{inputs} to {inputs + nodes - 1}" if nodes else "none, as there are no intermediate nodes"
+            allowed = f"from {inputs} to {inputs + nodes - 1}" if nodes else "none, as 'nodes' is 0"
             raise UserError(
-                f"{name} ends at node {edge.target}, but targets must be intermediate ({allowed}); correct it."
+                f"{name} ends at node {edge.target}, but an edge ends at a node that is no input ({allowed}); correct "
+                "'target', or 'nodes'."
             )
         if edge.source in incoming[edge.target]:
             raise UserError(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "fieldshift.policy"
 VERSION, PLACED_VERSION = 1, 2
+FINISHED = "done"
+"""The phase that `found` names once a search is finished."""
 _SETTINGS = ("frames", "reference", "symmetric", "fill", "interpolation")
 _GRAPH = ("inputs", "nodes", "edges")
 
@@ -99,9 +101,13 @@ def _keys(what: str, value: Any, needed: tuple[str, ...], optional: tuple[str, .
     if not isinstance(value, dict):
         raise UserError(f"{what} is {_short(value)}, but must be an object with {', '.join(needed)}.")
     missing = [key for key in needed if key not in value]
+    unknown = [key for key in value if key not in needed and key not in optional]
+    if missing and unknown:
+        raise UserError(
+            f"{what} has {', '.join(map(_short, unknown))} but not {', '.join(missing)}; correct the names."
+        )
     if missing:
         raise UserError(f"{what} lacks {', '.join(missing)}; add the missing keys.")
-    unknown = [key for key in value if key not in needed and key not in optional]
     if unknown:
         raise UserError(
             f"{what} has unknown keys {', '.join(map(_short, unknown))}; allowed: {', '.join(needed + optional)}."
@@ -126,10 +132,10 @@ def _edge(value: Any, number: int) -> Edge:
         Step,
     )  # imports torch, which a command that only checks a file does without
 
-    document = _keys(f"Edge {number}", value, ("source", "target", "steps"))
-    steps = []
-    for step in _list(f"The steps of edge {number}", document["steps"]):
-        entry = _keys(f"A step of edge {number}", step, ("op", "magnitude"))
+    document = _keys(f"Edge {number} of the list", value, ("source", "target", "steps"))
+    steps, name = [], f"edge {document['source']}->{document['target']}"
+    for step in _list(f"The steps of {name}", document["steps"]):
+        entry = _keys(f"A step of {name}", step, ("op", "magnitude"))
         steps.append(Step(entry["op"], entry["magnitude"]))
     return Edge(document["source"], document["target"], tuple(steps))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fieldshift.folding import AnyPolicy
+from fieldshift.motions.policy_file import FINISHED
 from fieldshift.search.rules import RULES
 from fieldshift.wording import counted
 
@@ -27,15 +28,37 @@ def explain(policy: AnyPolicy) -> list[str]:
     if not found:
         return [*lines, "There is no record of how it was found."]
     lines.append("Found " + ", ".join(_origin(found)) + ".")
+    if found.get("phase", FINISHED) != FINISHED:
+        lines.append(
+            "Its search is not finished: this is the policy so far. The same command with --resume continues it."
+        )
+    if found.get("digest", policy.digest()) != policy.digest():
+        lines.append("The policy was changed after its search: what follows is not how it was chosen.")
     decisions = found.get("decisions") or []
     if not decisions:
         return [
             *lines,
-            "There is no record of decisions: it was drawn, written by hand, or its search is not finished.",
+            "There is no record of decisions: it was drawn, written by hand, or its search has not decided yet.",
         ]
     quantity = _quantity(found.get("settings") or {})
     lines.append(f"Decisions in order; in brackets {quantity}. Node numbers are those of the space, not of the policy.")
     return lines + [_decision(each) for each in decisions]
+
+
+def close_decisions(policy: AnyPolicy) -> list[str]:
+    """One line per decision of its search whose margin is below two standard errors, and so may be chance."""
+    return [
+        f"{each.get('at', '?')}: the choice of {' and '.join(each['chosen'])} may be chance (margin {each['margin']:.2g}, "
+        f"standard error {each['margin_error']:.2g}); more images or passes (--search.epochs) make it surer"
+        for each in policy.found.get("decisions") or []
+        if may_be_chance(each)
+    ]
+
+
+def may_be_chance(decision: Mapping[str, Any]) -> bool:
+    """Whether the margin of a decision is below two of its standard errors."""
+    error = decision.get("margin_error")
+    return error is not None and decision.get("margin", 0.0) < 2 * error
 
 
 def _origin(found: Mapping[str, Any]) -> list[str]:
@@ -67,7 +90,7 @@ def _decision(decision: Mapping[str, Any]) -> str:
         margin, error = decision.get("margin", 0.0), decision.get("margin_error")
         text += f" against {shown}{more}; margin {margin:.3g}"
         if error is not None:
-            text += f" (standard error {error:.2g}{': this may be chance' if margin < 2 * error else ''})"
+            text += f" (standard error {error:.2g}{': this may be chance' if may_be_chance(decision) else ''})"
         if any(harm[label] >= harm.get(kept, 0.0) for label in others for kept in chosen):
             text += " (a tie)"
     return text + "."

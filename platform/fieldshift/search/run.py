@@ -205,7 +205,8 @@ class SearchRun:
             "decisions": self.state.decisions,
             "cost": self.cost.record(),
         }
-        return self.cell.to_policy(found, choices, kept)
+        policy = self.cell.to_policy(found, choices, kept)
+        return replace(policy, found={**policy.found, "digest": policy.digest()})
 
     def save(self, folder: Path | None) -> None:
         """Writes the state and the current policy into the folder, on the first worker only.

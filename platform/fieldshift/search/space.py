@@ -260,3 +260,8 @@ def _check_magnitudes(space: Space, ops: set[str], file: str) -> None:
         )
     if space.magnitudes == "grid" and not space.grid:
         raise UserError(f"{file}: magnitudes = 'grid' needs a [grid] table such as translate_x = [-0.4, 0.4].")
+    if space.magnitudes == "grid" and (lacking := sorted(ops - {"identity"} - set(space.grid))):
+        raise UserError(
+            f"{file}: [grid] has no magnitudes of '{lacking[0]}', which 'candidates' names; add {lacking[0]} = [...], or "
+            "remove it from 'candidates'."
+        )

@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 
 from fieldshift.errors import MissingFeatureError, UserError
 from fieldshift.ports import free_port
+from fieldshift.run_folder import CONFIG, is_finished
 from fieldshift.tracking.abandoned import PARENT_TAG, close_abandoned
 from fieldshift.tracking.config import check_address
 from fieldshift.tracking.moved import ARTIFACTS, DATABASE, is_writable, readable
@@ -189,7 +190,9 @@ def find_store(where: str | Path) -> Path:
     if found is None and folder.is_dir():
         found = max(folder.glob(f"*/{DATABASE}"), key=lambda file: file.stat().st_mtime, default=None)
     if found is None:
-        raise UserError(f"There is no tracking store ({DATABASE}) in {folder}; give the folder of a tracked run.")
+        begun = (folder / CONFIG).is_file() and not is_finished(folder)
+        wait = " A run has its store from its first report on; wait for that." if begun else ""
+        raise UserError(f"There is no tracking store ({DATABASE}) in {folder}; give the folder of a tracked run.{wait}")
     return found.parent
 
 

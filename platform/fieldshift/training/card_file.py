@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.errors import UserError
+from fieldshift.run_folder import CONFIG, read_config
 
 SCHEMA = "fieldshift.network"
 VERSION = 1
@@ -38,6 +39,8 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not path.exists():
         trial = next((path.parent for path in sorted(folder.glob("**/trials/*/network.json"))), None)
         such = f"such as {trial}" if trial else "of `fieldshift train` or of a comparison's trial"
+        if trial is None and (folder / CONFIG).is_file() and read_config(folder / CONFIG)[0] == "train":
+            raise UserError(f"The training in {folder} is not finished; the same command with --resume continues it.")
         raise UserError(f"{folder} contains no trained network (no network.json); give a folder {such}.")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
