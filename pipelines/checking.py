@@ -135,8 +135,8 @@ def init(
     )  # fmt: skip
     rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}"
     say(
-        f"{chosen.network} learns from {rate} videos per second here: this study takes about {roughly(whole)}; with "
-        f"--arms {' '.join(FEW_ARMS)} --seeds 1 about {roughly(short)}."
+        f"{chosen.network} trains at {rate} videos per second on this machine: this study takes about {roughly(whole)}; "
+        f"with --arms {' '.join(FEW_ARMS)} --seeds 1 about {roughly(short)}."
     )
     say(f"settings are in {path}; read them, then: fieldshift study --config {path}")
     return path
@@ -180,7 +180,7 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
         f"  epochs: {chosen.epochs}",
         f"  batch: {chosen.batch}  # {why}",
         "  flip: 0.0  # 0.5 for pictures that mean the same mirrored; wrong for letters, digits, left and right",
-        f"  crop: {chosen.crop}  # pixels that a training image may be off the middle",
+        f"  crop: {chosen.crop}  # random crop: shifts by up to this many pixels",
         f"  scale: {1.25 if report.task == 'segmentation' else 1.0}  # largest random scaling, both ways",
         "",
         "search:",

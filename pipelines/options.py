@@ -61,7 +61,7 @@ def check_pictures(images: Sequence[str]) -> None:
         if path.is_dir():
             raise UserError(f"{name} is a folder; name the images in it, such as {path / '*.png'}.")
         if not path.exists():
-            raise UserError(f"{name} does not exist; restore it, or name another.")
+            raise UserError(f"{name} does not exist; check the path.")
 
 
 def only_one(words: Sequence[str] | None, plural: str, advice: str) -> str:

@@ -139,7 +139,7 @@ def policy_section(
     ]
     for form, result in found.items():
         seed = next(seed for each, seed in searches if each == form)
-        blocks += [Heading(f"In the form {form}, seed {seed}"), *policy_blocks(dataset, result, where)]
+        blocks += [Heading(f"{form.capitalize()} form, seed {seed}"), *policy_blocks(dataset, result, where)]
     return Section("What was found", blocks)
 
 
@@ -212,8 +212,8 @@ def sweep_section(sweep: FrameSweep, score: str, where: str, notes: list[str]) -
         "How many frames?",
         [
             Paragraph(
-                "The same policy at every length: a magnitude is that of the farthest frame. das reads T frames; das-folded "
-                "reads one, and T decides the step between neighbouring frames, magnitude / (T // 2)."
+                "Magnitudes are those of the farthest frame, whatever T. das reads T frames; das-folded reads one, and T "
+                "decides the step between neighbouring frames, magnitude / (T // 2)."
             ),
             FigureBlock(
                 frame_curve(sweep.rows, score_name=score),
@@ -277,10 +277,10 @@ def fields_section(fields: FieldResult, trained: Mapping[str, Path], where: str,
             ),
             Points(
                 [
-                    "The theoretical side is that of the plain network; the reshaped areas are, on the original image, what "
-                    "the reference frame's unit sees through the frames that it reaches in time, and the union over all "
-                    "frames, on which the fused output depends. In folded form both are the union over every choice of "
-                    "moving or staying at every place.",
+                    "The theoretical side is that of the plain network. The reshaped areas are measured on the original "
+                    "image. The area of the reference frame is what its unit sees through the frames that it reaches in "
+                    "time; the area of all frames is the union over all frames, on which the fused output depends. In the "
+                    "folded form both are the union over all combinations of moved and unmoved channels at every place.",
                     "An effective field is the mean absolute gradient of the centre unit, mapped back through the motions: of "
                     "the reference frame's unit, which shows the information that the network combines, and of the mean over "
                     "all frames, which is wide because of the motions alone.",

@@ -12,7 +12,7 @@ from fieldshift.errors import UserError, reason_of
 from fieldshift.experiment.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
 from fieldshift.experiment.dataset import load_data, loading_from_plain
 from fieldshift.run_folder import read_config
-from fieldshift.wording import counted
+from fieldshift.wording import counted, is_or_are
 
 if TYPE_CHECKING:
     from fieldshift.training import NetworkCard
@@ -128,8 +128,8 @@ def notes_on(
     trained_on = sum(record.identity.trained_on(dataset.identity.test.contents))
     if trained_on:
         notes.append(
-            f"{trained_on:,} of the {len(dataset.test):,} test images are among those that the network was trained on, so "
-            "the score is too good."
+            f"{trained_on:,} of the {len(dataset.test):,} test images {is_or_are(trained_on)} among those that the network "
+            "was trained on, so the score is too good."
         )
     return notes
 

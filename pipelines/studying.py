@@ -214,8 +214,8 @@ def search_stage(session: Session, study: PreparedStudy) -> StudyResult:
     seeds = len(plan.comparison.seeds)
     where = f"{study.space.name} on {experiment.data} with {experiment.network} + {experiment.temporal}"
     of_each = f"{seeds} seeds" if plan.searches == SEARCHES[0] and seeds > 1 else f"seed {experiment.seed}"
-    forms = " and ".join(study.edges)
-    headline(session, "search", f"{where}, T = {experiment.frames}, in the form {forms}, {of_each}")
+    forms = f"{' and '.join(study.edges)} form{'s' * (len(study.edges) > 1)}"
+    headline(session, "search", f"{where}, T = {experiment.frames}, {forms}, {of_each}")
     results = run_searches(
         session.stage(FOLDER, study.settings["search"]),
         replace(experiment, cluster=search_cluster(experiment.cluster)),

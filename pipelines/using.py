@@ -15,6 +15,7 @@ from fieldshift.experiment.alignment import check_run_alignment
 from fieldshift.experiment.placement import best_device
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, held_run_folder
+from fieldshift.wording import is_or_are
 from pipelines.options import check_pictures, check_run
 
 if TYPE_CHECKING:
@@ -195,4 +196,6 @@ def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) ->
     cells = [(row["file"], row["class"], f"{row['probability']:.1%}") for row in rows]
     table(("file", "class", "probability"), cells, right={"probability"})
     if learned := sum(row.get("trained_on", False) for row in rows[::top]):
-        say(f"{learned} of these {len(rows) // top} images are among those that the network was trained on.")
+        say(
+            f"{learned} of these {len(rows) // top} images {is_or_are(learned)} among those that the network was trained on."
+        )

@@ -180,7 +180,7 @@ def test_evaluate_scores_what_predict_says_of_those_images(
 def test_predict_names_what_the_network_was_trained_on(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["predict", "--run", str(trained.run), *(str(trained.path(tested=tested)) for tested in (True, False))]
     assert main(words) == 0
-    assert "1 of these 2 images are among those that the network was trained on" in capsys.readouterr().out
+    assert "1 of these 2 images is among those that the network was trained on" in capsys.readouterr().out
 
 
 def test_images_that_were_trained_on_are_counted_where_the_data_name_the_test_part(made: Any, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_images_that_were_trained_on_are_counted_where_the_data_name_the_test_pa
     shutil.copy(seen, tmp_path / "test" / seen.parent.name / "seen.png")
     card = load_network(made.run)[1]
     (note,) = load_as_in_run(made.run, card, LoadingOverrides(), f"folder:{tmp_path}").notes
-    assert note.startswith("1 of the 5 test images are among those that the network was trained on")
+    assert note.startswith("1 of the 5 test images is among those that the network was trained on")
 
 
 def test_scenes_whose_classes_stand_in_another_order_are_scored_alike(scenes: Path, tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_profiles_are_measured_from_the_unit_with_bands(fields: dict[str, Effect
     def a_label(axes: Any) -> str:
         return str(axes.get_xlabel())
 
-    about = "radial profile about the unit, x 12, y 12 px band: standard error, at most"
+    about = "radial profile about the unit, x 12, y 12 px band: upper bound of the standard error"
     assert profile(comparison_figure(fields)) == (about, "distance from the unit (px)")
     assert profile(effective_figure(fields["2D"])) == (about, "distance from the unit (px)")
     assert profile(effective_figure(fields["video"]))[0] == about
@@ -178,7 +178,7 @@ def test_profiles_are_measured_from_the_unit_with_bands(fields: dict[str, Effect
 
 
 def test_boxes_that_the_border_cuts_are_said(fields: dict[str, EffectiveField]) -> None:
-    words = "boxes of moved frames reach the image's border, which cuts them off"
+    words = "fields of moved frames are cut off at the image's border"
     assert footer(comparison_figure(fields)).count(words) == 1
     inside = torch.zeros(24, 24, dtype=torch.float64)
     inside[5:20, 5:20] = 1.0

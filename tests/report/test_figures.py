@@ -304,7 +304,7 @@ def test_a_history_has_a_panel_for_every_edge_with_the_softmax_of_alpha(edges: i
     assert last == pytest.approx([power / sum(powers) for power in powers])
 
     named = [text for text, _ in texts]
-    assert {"identity", "translate_x", "zoom", "loss on the weights' half"} <= set(named)
+    assert {"identity", "translate_x", "zoom", "loss on the half that trains the network"} <= set(named)
 
 
 def test_a_history_groups_candidates_beyond_the_colours() -> None:

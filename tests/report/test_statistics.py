@@ -308,7 +308,7 @@ def test_caveats_follow_from_the_summary(rows: pd.DataFrame) -> None:
     assert "das-gsf: 1 run: no interval." in text
     assert "half of the comparison" not in text
     assert "--budgets search-included" in text
-    assert "need the arms random-policy." in text
+    assert "need the arm random-policy." in text
     assert "No enlarged field" not in text
     lonely = rows[(rows["reading"] == "equal epochs") & (rows["arm"] != "wide-field")]
     text = " ".join(caveats(*asked_of(lonely)))

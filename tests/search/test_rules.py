@@ -95,7 +95,7 @@ def test_a_search_decides_by_a_rule_of_a_third_party_and_tunes_as_it_measures(ru
         least = min(decision["harm"][label] for label in decision["chosen"])
         assert all(cost <= least for label, cost in decision["harm"].items() if label not in decision["chosen"])
     assert run(quick(selection=loss_per_weight)).policy.to_json() == result.policy.to_json()
-    assert any("in brackets loss added per weight removed." in line for line in explain(result.policy))
+    assert any("in brackets: loss added per weight removed." in line for line in explain(result.policy))
 
 
 def test_a_name_is_registered_once_and_an_unknown_one_is_refused_with_the_known() -> None:

@@ -29,7 +29,7 @@ def foreign_network(name: str, *, num_classes: int, in_channels: int) -> nn.Modu
     """Builds a network (N, C, H, W) -> logits that has no default places, with random weights.
 
     name: an import path, or one of `other_classifiers()`, which reads 3 channels whatever `in_channels` is. The function
-    of an import path is called with those of `num_classes` and `in_channels` that it accepts. It may
+    of an import path is called with `num_classes` and `in_channels`, if it accepts them. It may
     be a class, or an existing module, which is then copied. Raises UserError where the path names nothing, the
     call fails, or the result is not a new torch.nn.Module.
     """

@@ -202,11 +202,11 @@ def _comparison_lines(fields: Mapping[str, EffectiveField]) -> list[str]:
 
 
 def _border_note(field: EffectiveField) -> list[str]:
-    """A note for boxes of moved frames that reach the image's border, where they are cut off."""
+    """A note for fields of moved frames that reach the image's border, where they are cut off."""
     mass = field.values > 0
     at_border = bool(mass[[0, -1]].any()) or bool(mass[:, [0, -1]].any())
     moved = "maps" if field.conditions.form == "folded" else "frames"
-    reaches = f"boxes of moved {moved} reach the image's border, which cuts them off"
+    reaches = f"fields of moved {moved} are cut off at the image's border"
     return [reaches] if field.conditions.policy and at_border else []
 
 
@@ -263,7 +263,7 @@ def _draw_profiles(axis: Any, found: Sequence[Measures], *, known: bool) -> None
     centres = {one.profile_centre for one in found}
     position = f",\n{_position_text(found[0].profile_centre)}" if len(centres) == 1 else ""
     about = f"the unit{position}" if known else "the centre of mass"
-    band = "\nband: standard error, at most" if any(one.profile_error for one in found) else ""
+    band = "\nband: upper bound of the standard error" if any(one.profile_error for one in found) else ""
     axis.set_title(f"radial profile about {about}{band}", fontsize=8)
     axis.grid(alpha=0.25)
 

@@ -178,7 +178,7 @@ def moved_note(passages: Sequence[Passage]) -> str:
     mean = " (without the mean of the map, which fills what comes from outside)" * any(
         each.fill == "mean" for passage in moving for each in passage.policies
     )
-    return f"the box covers the channels that stay; the reshaped region adds those moved at {places}{mean}"
+    return f"box: field of the channels that are not moved; reshaped region: with the channels moved at {places}{mean}"
 
 
 def folded_places(network: nn.Module) -> dict[str, FoldedModule]:

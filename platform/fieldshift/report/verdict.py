@@ -140,7 +140,9 @@ def caveats(summary: pd.DataFrame, asked: pd.DataFrame) -> list[str]:
             "for less compute."
         )
     if missing := list(dict.fromkeys(unanswered["opponent"])):
-        points.append(f"The unanswered questions of the verdict need the arms {', '.join(missing)}.")
+        points.append(
+            f"The unanswered questions of the verdict need the arm{'s' * (len(missing) > 1)} {', '.join(missing)}."
+        )
     points += equal_draws(summary)
     noted = dict.fromkeys((row["arm"], row["note"]) for row in summary.to_dict("records") if row["note"])
     return points + [f"{arm}: {note}." for arm, note in noted]

@@ -10,7 +10,10 @@ from fieldshift.motions.policy_file import FINISHED
 from fieldshift.search.rules import RULES
 from fieldshift.wording import counted
 
-MEASURES = {"loss": "loss added by removal", "score": "score lost by removal"}
+MEASURES = {
+    "loss": "the increase of the loss when the candidate is removed",
+    "score": "the decrease of the score when the candidate is removed",
+}
 
 
 def explain(policy: AnyPolicy) -> list[str]:
@@ -41,7 +44,9 @@ def explain(policy: AnyPolicy) -> list[str]:
             "There is no record of decisions: it was drawn, written by hand, or its search has not decided yet.",
         ]
     quantity = _quantity(found.get("settings") or {})
-    lines.append(f"Decisions in order; in brackets {quantity}. Node numbers are those of the space, not of the policy.")
+    lines.append(
+        f"Decisions in order; in brackets: {quantity}. Node numbers are those of the space, not of the policy."
+    )
     return lines + [_decision(each) for each in decisions]
 
 

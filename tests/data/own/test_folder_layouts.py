@@ -34,7 +34,7 @@ def load(root: Path, **settings: Any) -> DataSet:
 class Layout:
     """Folders of three pictures each, with what is given to the reader; the numbers it has to find, or words it refuses with.
 
-    test: None where a share of a fifth of `train` images is set apart.
+    test: None where a share of a fifth of `train` images is held out.
     """
 
     places: tuple[str, ...]

@@ -148,7 +148,7 @@ def split_apart(
         classes=tuple(found[key].name for key in keys),
         train=train,
         test=test,
-        protocol=f"no part to test on, so a share of {loading.test_share} of each class{where} is set apart, seed {seed}",
+        protocol=f"no part to test on, so a share of {loading.test_share} of each class{where} is held out, seed {seed}",
         is_own=True,
         drawn=True,
     )

@@ -61,7 +61,7 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
         strata = torch.from_numpy(labels) if task == "classification" else torch.zeros(len(labels), dtype=torch.int64)
         kept, held = (part.numpy() for part in stratified(strata, 1 - loading.test_share, seed))
         parts["train"], parts["test"] = (images[kept], labels[kept]), (images[held], labels[held])
-        protocol = f"a share of {loading.test_share} set apart to test on, seed {seed}"
+        protocol = f"a share of {loading.test_share} held out to test on, seed {seed}"
     for part in ("train", "test"):
         if len(parts[part][0]) == 0:
             raise UserError(f"{path} leaves no sample to {part} on; add samples.")

@@ -49,7 +49,7 @@ def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, s
         kept, held = stratified(torch.zeros(len(whole), dtype=torch.int64), 1 - loading.test_share, seed)
         found = {"train": whole.kept(kept.tolist()), "test": whole.kept(held.tolist())}
         listed = f"{parts.protocol}; " if parts.protocol else "no list or folder of parts; "
-        protocol = f"{listed}a share of {loading.test_share} set apart to test on, seed {seed}"
+        protocol = f"{listed}a share of {loading.test_share} held out to test on, seed {seed}"
     else:
         found["test"], protocol = matched(parts.test, files, root, findings), parts.protocol
         found["train"] = apart(found["train"], found["test"], findings)

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 KEPT, LOST = SERIES[1], GREY
 STILL = "identity"
-LOSS_WORDS = {"train/loss": "loss on the weights' half", "val/loss": "loss on alpha's half"}
+LOSS_WORDS = {
+    "train/loss": "loss on the half that trains the network",
+    "val/loss": "loss on the half that trains the motions",
+}
 
 
 def search_history(history: Sequence[Mapping[str, Any]], *, narrow: bool = False) -> Figure:
