@@ -43,8 +43,5 @@ def ui(*, run: str = "runs/study", host: str = "127.0.0.1", port: int = 5000, br
     """
     from fieldshift.tracking.server import serve
 
-    try:
-        serve(run, host=host, port=port, browser=browser)
-    except KeyboardInterrupt:  # how the pages are closed
-        say("\nMLflow's pages are closed.")
+    serve(run, host=host, port=port, browser=browser)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tables import BUDGETS, Cell, Study, chance, markdown, outcome, points
+from tables import BUDGETS, Cell, Study, chance, markdown, outcome, paired, points
 
 from fieldshift.report.claims import holm
 from fieldshift.report.intervals import Difference
@@ -119,8 +119,10 @@ def chart(studies: Studies) -> Chart:
         ),
         Question(
             "Does it help segmentation by a network whose field is small against the image?",
-            [*against_2d(camvid, "das-folded", COMPUTE, small_field), *against_2d(camvid, "das-folded", INCLUDED, ["tiny-96"])],
-            "The cells `chosen` have GSF and a motion per stage; `none` and `dilated` were not tuned.",
+            [*against_2d(camvid, "das-folded", COMPUTE, small_field), *against_2d(camvid, "das-folded", INCLUDED, ["tiny-96"]),
+                *between(camvid, "tiny-96-chosen", "tiny-96-chosen-identity", "das-folded", COMPUTE)],
+            "The cells `chosen` have GSF and a motion per stage; `none` and `dilated` were not tuned. `tiny-96-chosen-identity` is the "
+            "same network with GSF whose channels are not moved.",
         ),
         Question(
             "Does it help a small network to classify small natural images?",
@@ -143,9 +145,10 @@ def chart(studies: Studies) -> Chart:
                 *against(pairs, "das-folded", "random-policy-folded", COMPUTE),
                 *against(camvid, "das-folded", "random-policy-folded", COMPUTE, small_field),
                 *against(classes, "das-folded", "random-policy-folded", COMPUTE, small_classes),
+                *between(studies["ablations"], "default", "selection-random", "das-folded", EPOCHS),
             ],
-            "A random policy is one draw per seed from the same few motions, so its scores vary widely. *Ablations* below has "
-            "every motion trained without a search.",
+            "A random policy is one draw per seed from the same few motions, so its scores vary widely. In *ablations* "
+            "only the rule that chooses differs; its section below has every motion trained without a search.",
         ),
         Question(
             "Do dilated kernels help instead, without motion or search?",
@@ -189,6 +192,13 @@ def against(
     for cell in cells_of(study, cells, budget):
         if cell.has(arm, budget) and cell.has(opponent, budget):
             yield compared(study, cell, arm, opponent, budget)
+
+
+def between(study: Study, name: str, other: str, arm: str, budget: str) -> Iterator[Comparison]:
+    """The same arm in two cells of a study."""
+    if name in study.cells and other in study.cells:
+        ours, theirs = study.cells[name], study.cells[other]
+        yield Comparison(f"{study.name}, {name}", budget, arm, f"{other}", paired(ours, arm, theirs, arm, budget))
 
 
 def compared(study: Study, cell: Cell, arm: str, opponent: str, budget: str) -> Comparison:

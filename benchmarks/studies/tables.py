@@ -176,7 +176,7 @@ class Study:
         """One row per cell: the best folded DAS, and its differences to the best 2D arm and the best enlarged field."""
         rows = []
         for cell in self.cells.values():
-            if budget not in cell.budgets():
+            if budget not in cell.budgets() or not cell.opponents(budget, enlarged=False):
                 continue
             arm = cell.best(budget, arms)
             row = [cell.name, f"{arm} {cell.score(arm, budget)}"]

@@ -193,16 +193,17 @@ def test_the_chart_answers_from_the_trials() -> None:
         chart, tables = script("chart"), script("tables")
     finally:
         sys.path.pop(0)
-    names = ("digit-pairs", "camvid", "object-size", "classification", "depth")
+    names = ("digit-pairs", "camvid", "object-size", "classification", "depth", "ablations")
     found = chart.chart({name: tables.Study.load(name) for name in names})
     raw: list[float] = []
     for each in found.corrected:
         study, cell = each.where.split(", ")
-        rows = json.loads((ROOT / "benchmarks" / "results" / f"{study}.json").read_text())["cells"][cell]["rows"]
+        cells = json.loads((ROOT / "benchmarks" / "results" / f"{study}.json").read_text())["cells"]
+        other = each.opponent.strip("`")
         ours, theirs = (
-            {row["seed"]: row["score"] if row["score_tta"] is None else row["score_tta"] for row in rows
+            {row["seed"]: row["score"] if row["score_tta"] is None else row["score_tta"] for row in cells[place]["rows"]
              if (row["arm"], row["reading"]) == (arm, each.budget)}
-            for arm in (each.arm, each.opponent.strip("`"))
+            for place, arm in ((cell, each.arm), (other, each.arm) if other in cells else (cell, other))
         )  # fmt: skip
         assert ours.keys() == theirs.keys()
         expected = scipy.stats.ttest_rel(list(ours.values()), [theirs[seed] for seed in ours])

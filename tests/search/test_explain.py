@@ -35,7 +35,7 @@ def test_a_searched_policy_says_what_was_chosen_against_what_and_by_what_margin(
     text = "\n".join(explain(policy))
     assert "translate_x by 0.45 of the width" in text
     assert "in the space affine-one (version 1), data digit-pairs-left, seed 3" in text
-    assert "loss added by removal" in text
+    assert "the increase of the loss when the candidate is removed" in text
     assert (
         "translate_x 0.45 (0.31) against zoom 2 (0.06), rotate 30 (0.01), rotate 60 (0) and 1 more; margin 0.25" in text
     )
