@@ -181,10 +181,10 @@ def compare(name: str, record: Record, *, full: bool) -> None:
             )
 
 
-def memory(name: str, record: Record) -> None:
-    """Peaks of processes of their own: the plain network's, the folded one's, and that of copies, which no form can avoid."""
+def memory(name: str, record: Record, *, full: bool) -> None:
+    """Peaks of processes of their own: the plain network's, the folded one's; `full`: that of copies, which no form avoids."""
     peaks = {}
-    for kind in ("plain", "rotate", COPY):
+    for kind in ("plain", "rotate", *([COPY] if full else [])):
         command = [sys.executable, __file__, "--memory", name, kind]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **LARGE_APART})
         peaks[kind] = json.loads(done.stdout) / 2**20
@@ -192,7 +192,10 @@ def memory(name: str, record: Record) -> None:
         "memory of a step", f"{name}, rotate", [peaks["rotate"]], unit="MiB", peer="plain", theirs=[peaks["plain"]],
         at_most=MEMORY_AIM,
     )  # fmt: skip
-    record.row("memory of a step", f"{name}, {COPY}", [peaks[COPY]], unit="MiB", peer="plain", theirs=[peaks["plain"]])
+    if full:
+        record.row(
+            "memory of a step", f"{name}, {COPY}", [peaks[COPY]], unit="MiB", peer="plain", theirs=[peaks["plain"]]
+        )
 
 
 def peak_of(name: str, kind: str) -> int:
@@ -215,7 +218,7 @@ def main() -> None:
         return
     record = Record("folded_shift", __doc__, vars(chosen))
     for name in chosen.networks:
-        memory(name, record)
+        memory(name, record, full=chosen.full)
         compare(name, record, full=chosen.full)
     record.finish()
 

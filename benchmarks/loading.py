@@ -176,7 +176,7 @@ def main() -> None:
     samples, files, images, rounds = (10_000, 1000, 50_000, 5) if chosen.full else (384, 128, 5_000, 2)
     for side in (32, 224):
         compare_arms(
-            record, samples if side == 32 else samples // 10 if chosen.full else 128, rounds, side, chosen.workers
+            record, samples if side == 32 else samples // 10 if chosen.full else 64, rounds, side, chosen.workers
         )
     with tempfile.TemporaryDirectory() as folder:
         compare_files(record, Path(folder) / "jpeg", files, chosen.workers, rounds)

@@ -46,12 +46,12 @@ def main() -> None:
     parser.add_argument(
         "--images", type=int, default=None, help="measured on so many; by default 4 batches, 2 without a GPU"
     )
-    parser.add_argument("--batch", type=int, default=None, help="by default 256 on a GPU, 8 without, 16 with --full")
+    parser.add_argument("--batch", type=int, default=None, help="by default 256 on a GPU, 4 without, 16 with --full")
     parser.add_argument("--epochs", type=int, nargs="+", default=[12, 50], help="passes of the supernet")
     chosen = parser.parse_args()
     record = Record("whole_search", __doc__, vars(chosen))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    batch = chosen.batch or (256 if device == "cuda" else 16 if chosen.full else 8)
+    batch = chosen.batch or (256 if device == "cuda" else 16 if chosen.full else 4)
     images = chosen.images or (4 if device == "cuda" else 2) * batch
     space = load_space(chosen.space)
     config = SearchConfig(frames=chosen.frames, epochs=3, tune_epochs=0, batch=batch)

@@ -61,6 +61,11 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "policy": (["train", "--policy", "nothing.json"], "There is no policy file nothing.json"),
     "policy that is none": (["preview", "--policy", "FILE"], "is not a valid policy"),
     "explained policy": (["explain", "nothing.json"], "nothing.json"),
+    "explained folder": (["explain", "TAKEN"], "has no policy yet"),
+    "setting in a file": (
+        ["train", "--config", "CONFIG"],
+        "unknown option 'recipe.epoch'. Did you mean recipe.epochs?",
+    ),
     "space": (["search", "--space", "affine-cel"], "Did you mean 'affine-cell'"),
     "space file": (["study", "--space", "nothing.toml"], "No search space file at nothing.toml"),
     "arm": (["compare", "--arms", "randaugmen"], "Did you mean 'randaugment'"),
@@ -84,7 +89,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "address": (["train", "--cluster.workers", "1", "--cluster.address", "127.0.0.1:1"], "Nothing answers at"),
     "run": (["evaluate", "--run", "nothing"], "There is no folder nothing"),
-    "run without network": (["export", "--run", "TAKEN"], "contains no trained network"),
+    "run without network": (["export", "--run", "TAKEN"], "is not finished; the same command with --resume"),
     "export's format": (["export", "--run", "RUN", "--format", "onx"], "must be one of torch, onnx, safetensors"),
     "picture": (["predict", "--run", "RUN", "nothing.png"], "nothing.png does not exist"),
     "picture that is a folder": (["predict", "--run", "RUN", "TAKEN"], "is a folder; name the images in it"),
@@ -114,12 +119,19 @@ def prepare(folder: Path) -> dict[str, str]:
     (run / "weights.safetensors").touch()
     (taken / "config.yaml").write_text("# fieldshift train\ndata: other\n")
     file.write_text("no policy")
+    (folder / "train.yaml").write_text("recipe:\n  epoch: 3\n")
     policy = {
         "schema": "fieldshift.policy", "version": 1, "frames": 3, "reference": "centre", "symmetric": False,
         "fill": "zeros", "interpolation": "bilinear", "inputs": 1, "nodes": 1, "edges": [], "found": {},
     }  # fmt: skip
     (folder / "policy.json").write_text(json.dumps(policy))
-    return {"RUN": str(run), "TAKEN": str(taken), "FILE": str(file), "POLICY": str(folder / "policy.json")}
+    return {
+        "RUN": str(run),
+        "TAKEN": str(taken),
+        "FILE": str(file),
+        "CONFIG": str(folder / "train.yaml"),
+        "POLICY": str(folder / "policy.json"),
+    }
 
 
 def words_of(name: str, files: dict[str, str]) -> list[str]:

@@ -119,10 +119,13 @@ def chart(studies: Studies) -> Chart:
         ),
         Question(
             "Does it help segmentation by a network whose field is small against the image?",
-            [*against_2d(camvid, "das-folded", COMPUTE, small_field), *against_2d(camvid, "das-folded", INCLUDED, ["tiny-96"]),
-                *between(camvid, "tiny-96-chosen", "tiny-96-chosen-identity", "das-folded", COMPUTE)],
-            "The cells `chosen` have GSF and a motion per stage; `none` and `dilated` were not tuned. `tiny-96-chosen-identity` is the "
-            "same network with GSF whose channels are not moved.",
+            [
+                *against_2d(camvid, "das-folded", COMPUTE, small_field),
+                *against_2d(camvid, "das-folded", INCLUDED, ["tiny-96"]),
+                *between(camvid, "tiny-96-chosen", "tiny-96-chosen-identity", "das-folded", COMPUTE),
+            ],
+            "The cells `chosen` have GSF and a motion per stage; `none` and `dilated` were not tuned. In "
+            "`tiny-96-chosen-identity` GSF moves no channel.",
         ),
         Question(
             "Does it help a small network to classify small natural images?",

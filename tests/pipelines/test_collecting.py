@@ -40,6 +40,20 @@ def test_a_folder_and_a_store_give_the_same_table(folder: Path, capsys: pytest.C
     pd.testing.assert_frame_equal(table, pipelines.results("mine", tracking=config))
 
 
+def test_a_folder_of_run_folders_gives_the_runs_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, score in (("plain", 59.5), ("folded", 87.0)):
+        run = open_store(TrackingConfig(), tmp_path / name).run(name, "train", key=name)
+        run.log_params({"stage": "train"})
+        run.log_metrics({"accuracy/judged_percent": score})
+        run.close()
+    table = pipelines.results(str(tmp_path))
+    assert table.columns[0] == "folder"
+    assert dict(zip(table["folder"], table["accuracy/judged_percent"], strict=True)) == {"folded": 87.0, "plain": 59.5}
+    printed = capsys.readouterr().out
+    assert "folded" in printed
+    assert "plain" in printed
+
+
 def test_the_command_prints_comma_separated_values(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["results", "--run", str(folder), "--csv"]) == 0
     printed = pd.read_csv(io.StringIO(capsys.readouterr().out))

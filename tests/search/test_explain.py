@@ -7,7 +7,7 @@ import numpy as np
 from fieldshift.motions import Policy
 from fieldshift.report.figures.explained import explained
 from fieldshift.search import load_space, random_policy
-from fieldshift.search.explain import explain
+from fieldshift.search.explain import close_decisions, explain
 from fieldshift.search.journal import collapse_warning
 
 FOUND = {
@@ -58,6 +58,24 @@ def test_a_margin_within_two_standard_errors_may_be_chance() -> None:
         texts.append(explain(Policy.single("translate_x", 0.45, frames=3, found=found))[-1])
     assert "margin 0.25 (standard error 0.2: this may be chance)" in texts[0]
     assert "margin 0.25 (standard error 0.01)" in texts[1]
+
+
+def test_a_changed_policy_and_an_unfinished_search_are_named() -> None:
+    policy = Policy.single("translate_x", 0.45, frames=3, found=FOUND)
+    found = {**FOUND, "digest": policy.digest(), "phase": "done"}
+    for magnitude, phase, changed, unfinished in ((0.45, "done", 0, 0), (0.3, "done", 1, 0), (0.45, "options", 0, 1)):
+        text = "\n".join(explain(Policy.single("translate_x", magnitude, frames=3, found={**found, "phase": phase})))
+        assert ("The policy was changed after its search" in text) == changed
+        assert ("Its search is not finished" in text) == unfinished
+
+
+def test_a_choice_that_may_be_chance_is_named_where_the_search_ends() -> None:
+    made = FOUND["decisions"][0]  # type: ignore[index]
+    for error, lines in ((0.2, 1), (0.01, 0), (None, 0)):
+        found = {**FOUND, "decisions": [{**made, "margin_error": error}]}  # type: ignore[dict-item]
+        said = close_decisions(Policy.single("translate_x", 0.45, frames=3, found=found))
+        assert len(said) == lines
+        assert all(line.startswith("edge 0->1: the choice of translate_x 0.45 may be chance") for line in said)
 
 
 def test_a_tie_is_called_one() -> None:

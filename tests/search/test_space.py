@@ -139,6 +139,15 @@ def test_mistakes_name_the_file_the_key_and_what_is_allowed(line: str, words: st
     assert "\n" not in str(caught.value)
 
 
+def test_a_grid_has_magnitudes_of_every_motion() -> None:
+    text = GOOD.split("[ranges]", maxsplit=1)[0].replace('magnitudes = "frozen"\n', "")
+    whole = 'candidates = ["identity", "zoom", "rotate"]\nmagnitudes = "grid"\n[grid]\nzoom = [1.4]\n'
+    kept = [each for each in text.splitlines() if not each.startswith(("candidates", "magnitudes"))]
+    with pytest.raises(UserError, match=r"mine.toml: \[grid\] has no magnitudes of 'rotate'"):
+        parse_space("\n".join([*kept, whole]), "mine.toml")
+    assert len(parse_space("\n".join([*kept, f"{whole}rotate = [20.0, 40.0]"]), "mine.toml").operations) == 4
+
+
 def test_missing_keys_files_and_names_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no 'inputs'; add it"):
         parse_space('name = "a"\nversion = 1', "mine.toml")
