@@ -197,7 +197,7 @@ def with_edge(**changes: object) -> str:
         (with_step(magnitude=True), "must be a finite number"),
         (with_step(magnitude=10**400), "must be a finite number"),
         (with_step(p=0.5), "unknown keys 'p'"),
-        (GOLDEN.replace('"magnitude"', '"magntude"', 1), "A step of edge 0->1 has 'magntude' but not magnitude"),
+        (GOLDEN.replace('"magnitude"', '"magntude"', 1), "A step of edge 0->2 has 'magntude' but not magnitude"),
         (GOLDEN.replace("0.43", "NaN"), "contains NaN"),
         (GOLDEN.replace("0.43", "1" * 5000), "too long"),
         (GOLDEN.replace('"frames": 3', '"frames": 3, "frames": 5'), "'frames' appears twice"),
