@@ -131,7 +131,7 @@ def main() -> None:
     devices = [torch.device("cpu"), *([torch.device("cuda")] if torch.cuda.is_available() else [])]
     for device in devices:
         for batch, side in SIZES:
-            compare(record, batch, side, 21 if chosen.full else 7, device)
+            compare(record, batch, side, 21 if chosen.full else 5, device)
     record.finish()
 
 
