@@ -180,9 +180,9 @@ def conversions(card: NetworkCard, images: list[str]) -> str:
         with Image.open(name) as picture:
             sizes.add(picture.size)
             bands.add(len(picture.getbands()))
-    scaled = f"scaled to cover {height} x {width} pixels and cropped at the centre" * bool(sizes - {(width, height)})
+    scaled = f"scaled to cover {height} x {width} pixels, cropped at the centre" * bool(sizes - {(width, height)})
     grey = "converted to grey" * (card.channels == 1 and max(bands) >= 3)
-    return " and ".join(filter(None, (scaled, grey)))
+    return ", ".join(filter(None, (scaled, grey)))
 
 
 def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) -> None:

@@ -104,6 +104,29 @@ def test_predict_gives_class_and_probability_a_file(
         assert sorted(row["class"] for row in mine) == [str(digit) for digit in range(10)]
 
 
+def test_predict_says_how_pictures_of_another_size_are_read(
+    trained: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", "--run", str(trained), *map(str, pictures)]) == 0
+    assert "Images are" not in capsys.readouterr().out
+    Image.new("RGB", (60, 50)).save(tmp_path / "large.png")
+    assert main(["predict", "--run", str(trained), str(tmp_path / "large.png")]) == 0
+    said = "Images are scaled to cover 40 x 40 pixels, cropped at the centre, converted to grey."
+    assert said in capsys.readouterr().out
+
+
+def test_a_policy_of_an_unfinished_search_is_named(
+    policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads(policy.read_text())
+    document["found"] = {"by": "fieldshift search", "phase": "supernet", "passes": 3}
+    (tmp_path / "policy.json").write_text(json.dumps(document))
+    assert main(["preview", "--policy", str(tmp_path), "--out", str(tmp_path / "frames.png")]) == 0
+    assert "is not finished; this is its policy after 3 passes. Its command with --resume" in capsys.readouterr().out
+    assert main(["preview", "--policy", str(policy), "--out", str(tmp_path / "again.png")]) == 0
+    assert "not finished" not in capsys.readouterr().out
+
+
 def test_preview_draws_frames_and_says_the_policy(
     policy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,7 +57,7 @@ def check_policy(source: PolicySource | Path) -> None:
     if isinstance(found, dict) and found.get("phase", policy_document.FINISHED) != policy_document.FINISHED:
         say(
             f"note: the search of {source if isinstance(source, str | Path) else 'this policy'} is not finished; this is its "
-            f"policy after {counted(found.get('passes', 0), 'pass')}. Its command with --resume continues it."
+            f"policy after {counted(found.get('passes', 0), 'pass', 'passes')}. Its command with --resume continues it."
         )
 
 
