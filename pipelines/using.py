@@ -171,7 +171,7 @@ predict.positional = "images"  # type: ignore[attr-defined]
 
 
 def conversions(card: NetworkCard, images: list[str]) -> str:
-    """How images of another size or in colour are read for the network, in words; empty where none is changed."""
+    """The changes to images of another size or in colour, in words; empty where none is changed."""
     from PIL import Image
 
     height, width = card.size

@@ -44,7 +44,9 @@ def test_a_network_of_ones_own_trains_and_its_run_is_used_as_any_other(
     assert main(["compare-fields", "--runs", "run", "--images", "2", "--out", "field", *FEW]) == 0
     capsys.readouterr()
     assert main(["train", *words, "--out", "other"]) == 2
-    assert "name the modules to insert at (--architecture.places PATTERN)" in capsys.readouterr().err
+    assert (
+        "name the modules to insert at with places='PATTERN' (--architecture.places PATTERN)" in capsys.readouterr().err
+    )
     assert main(["train", *words, "--architecture.places", "2", "--arm", "wide-field", "--out", "other"]) == 2
     assert not Path("other").exists()
 

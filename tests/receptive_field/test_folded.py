@@ -237,7 +237,7 @@ def test_the_command_reads_both_versions_of_the_file(tmp_path: Path, capsys: pyt
         assert values["reshaped"]["fused"]["area"] == 15 * 40
     assert main([*asked, "--policy", str(files[1]), "--out", str(tmp_path / "run")]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "the reshaped region adds those moved at 2 places" in printed
+    assert "reshaped region: with the channels moved at 2 places" in printed
     assert (tmp_path / "run" / "reshaped.png").stat().st_size > 0
     for words, line in (
         (asked, "give --policy FILE"),

@@ -339,7 +339,7 @@ def _outcome(trainer: Any, mailbox: Any, workers: int, cluster: ClusterConfig) -
 
 
 def _without_own_failure(error: Exception, losses: list[Loss], workers: int, cluster: ClusterConfig) -> Exception:
-    """What to raise for a run that ended though its function reported no failure of its own."""
+    """The error of a run that ended though its function reported no failure of its own."""
     import ray
     from ray.train import ControllerError
 

@@ -163,7 +163,8 @@ def placements_by_family(network: nn.Module, kind: TemporalKind) -> list[Placeme
     if not branches:
         raise UserError(
             f"No residual block of a known family in {type(network).__name__}, so '{kind.name}' has no default place; "
-            f"name the modules to insert at (--architecture.places PATTERN). {_names(_with_convolutions(network))}"
+            f"name the modules to insert at with places='PATTERN' (--architecture.places PATTERN). "
+            f"{_names(_with_convolutions(network))}"
         )
     if kind.thins_deep_stages:
         branches = _thinned(branches)
