@@ -6,7 +6,7 @@ from typing import Any
 
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.budget import TUNED, check_copies, check_tuning, readings_of, with_known_costs
-from fieldshift.experiment.cards import search_step, training_step
+from fieldshift.experiment.cards import note_short_search, search_step, training_step
 from fieldshift.experiment.placement import check_trials_fit, sharing_workers
 from fieldshift.experiment.policy_source import PolicySource, check_policy, plain_policy
 from fieldshift.experiment.search_trial import check_edges, check_frames, space_of_search
@@ -109,6 +109,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     motion_space, dataset = load_space(space), experiment.checked_dataset()
     if forms:
         check_edges(search, motion_space)
+        note_short_search(dataset, search.like(recipe))
     motion_space = space_of_search(motion_space, search, list(given.values()))
     chosen, edges = arms_that_build(
         experiment,

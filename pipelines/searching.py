@@ -8,7 +8,7 @@ from fieldshift.cluster import check_fits, run_workers
 from fieldshift.console import duration, progress, say
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.alignment import NoAlignmentError, check_alignment
-from fieldshift.experiment.cards import MOVED_ARMS, edges_to_decide, search_step
+from fieldshift.experiment.cards import MOVED_ARMS, edges_to_decide, note_short_search, search_step
 from fieldshift.experiment.labels import run_name
 from fieldshift.experiment.placement import check_elastic, placed
 from fieldshift.experiment.search_trial import (
@@ -59,6 +59,7 @@ def search(*, space: str = "affine-one", search: SearchConfig = SearchConfig(), 
 
     motion_space, dataset = load_space(space), experiment.checked_dataset()
     check_edges(search, motion_space)
+    note_short_search(dataset, search)
     step = search_step(dataset, search, cluster.workers)
     edges = edges_to_decide(experiment, dataset, motion_space, step=step, order=search.order)
     try:

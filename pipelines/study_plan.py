@@ -11,7 +11,7 @@ from fieldshift.errors import UserError, unknown_name
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.alignment import check_alignment
 from fieldshift.experiment.budget import check_copies, check_tuning
-from fieldshift.experiment.cards import MOVED_ARMS, edges_to_decide, search_step, training_step
+from fieldshift.experiment.cards import MOVED_ARMS, edges_to_decide, note_short_search, search_step, training_step
 from fieldshift.experiment.placement import check_trials_fit, sharing_workers
 from fieldshift.experiment.search_trial import check_edges, check_frames, space_of_search
 from fieldshift.forms import FORMS, Form
@@ -199,6 +199,7 @@ def prepare_study(plan: StudyPlan) -> PreparedStudy:
     check_edges(search, space)
     space = space_of_search(space, search)
     dataset = experiment.checked_dataset()
+    note_short_search(dataset, search.like(recipe))
     searched = search_step(dataset, search.like(recipe), plan.search_workers)
     arms, edges = arms_that_build(
         experiment,

@@ -162,7 +162,7 @@ def predict(
             for value, index in zip(likeliest.values, likeliest.indices, strict=True)
         ]
     print_predictions(rows, top, as_json=json)
-    if not json and (changed := conversions(card, images)):
+    if not json and (changed := conversions(card, images, read.pixel_limit)):
         say(f"Images are {changed}.")
     return rows
 
@@ -170,14 +170,14 @@ def predict(
 predict.positional = "images"  # type: ignore[attr-defined]
 
 
-def conversions(card: NetworkCard, images: list[str]) -> str:
+def conversions(card: NetworkCard, images: list[str], pixel_limit: int) -> str:
     """The changes to images of another size or in colour, in words; empty where none is changed."""
-    from PIL import Image
+    from fieldshift.data.files.reading import open_image
 
     height, width = card.size
     sizes, bands = set(), set()
     for name in images:
-        with Image.open(name) as picture:
+        with open_image(name, pixel_limit) as picture:
             sizes.add(picture.size)
             bands.add(len(picture.getbands()))
     scaled = f"scaled to cover {height} x {width} pixels, cropped at the centre" * bool(sizes - {(width, height)})

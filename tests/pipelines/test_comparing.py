@@ -87,6 +87,20 @@ def test_the_folded_arms_may_have_a_policy_of_their_own(policies: Path, tmp_path
     assert not (tmp_path / "out" / "searches").exists()
 
 
+@pytest.mark.parametrize("searches", [False, True])
+def test_few_steps_of_a_search_are_noted_where_one_runs(
+    searches: bool, policies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "--arms", "das-folded", "--seeds", "1", "--loading.train_limit", "100", "--loading.test_limit", "40",
+             "--recipe.epochs", "1", "--cluster.trials_at_once", "0", "--tracking.enabled", "false", "--budgets",
+             "equal-epochs", "--out", str(tmp_path / "run")]  # fmt: skip
+    given = ["--search.epochs", "1"] if searches else ["--folded_policy", str(policies / "x.json")]
+    assert main([*words, *given]) == 0
+    said = capsys.readouterr().out
+    assert "--recipe.batch 25 makes" in said
+    assert ("50 training images of a half in batches of 64 make 1 step per epoch and 1 in all" in said) == searches
+
+
 def test_the_default_arms_of_each_form() -> None:
     everything = set(ARMS)
     assert set(check_arms(None, "video", "tsm")) == everything - {"identity-folded"}  # with tsm it is the arm none

@@ -70,11 +70,14 @@ def note_few_steps(images: int, batch: int, epochs: int, group: str) -> None:
         )
 
 
+def note_short_search(dataset: DataSet, search: SearchConfig) -> None:
+    """Prints a note where a pass of the searches that will run has few steps."""
+    images = min(len(dataset.train), search.subset or len(dataset.train))
+    note_few_steps(images // 2, search.batch, search.epochs, "search")
+
+
 def search_step(dataset: DataSet, search: SearchConfig, workers: int) -> NormedBatch:
-    """Returns the smallest step of a search, which learns from one half of the images; notes where a pass has few steps."""
-    note_few_steps(
-        min(len(dataset.train), search.subset or len(dataset.train)) // 2, search.batch, search.epochs, "search"
-    )
+    """The smallest step of a search, which learns from one half of the training images."""
     return smallest_step(len(dataset.train) // 2, search.batch, workers, search.sync_batch_norm)
 
 
