@@ -158,21 +158,22 @@ def compare(name: str, record: Record, *, full: bool) -> None:
     variants = {kind: training_step(network, side, batch) for kind, network in networks.items()}
     variants[SEARCH] = search_step(name, side, batch)
     table = f"{name}, {side} x {side}, batch {batch}, {counted(steps, 'step')} per turn"
-    seconds = taken_in_turns(variants, steps, turns)
-    for kind, taken in seconds.items():
+    milliseconds = taken_in_turns(variants, steps, turns)
+    for kind, taken in milliseconds.items():
         if kind == "plain":
             continue
         aim = SEARCH_AIM if kind == SEARCH else TRANSLATION_AIM if kind.startswith("translate") else ANY_AIM
         record.row(
-            table, kind, taken, unit="ms", peer="plain step", theirs=seconds["plain"],
+            table, kind, taken, unit="ms", peer="plain step", theirs=milliseconds["plain"],
             at_most=None if kind in ("plain again", COPY) else aim,
         )  # fmt: skip
     predictions = {kind: prediction(networks[kind].eval(), side, batch) for kind in PREDICTED}
-    seconds = taken_in_turns(predictions, steps, turns)
+    milliseconds = taken_in_turns(predictions, steps, turns)
     for kind in PREDICTED[1:]:
         record.row(
-            table, f"prediction, {kind}", seconds[kind], unit="ms", peer="plain prediction", theirs=seconds["plain"]
-        )
+            table, f"prediction, {kind}", milliseconds[kind], unit="ms", peer="plain prediction",
+            theirs=milliseconds["plain"],
+        )  # fmt: skip
     for kind, policy in MOTIONS.items():
         if policy is not None:
             operations = flops_per_image(network_of(name, policy), (side, side))

@@ -59,8 +59,9 @@ def environment() -> Environment:
     )  # fmt: skip
     made.tests["in_table"] = lambda cell, table: cell.startswith(f"{table}-")
     committed = {name: tables.Study.load(name) for name in studies.names()}
+    profiled = json.loads(result("profiles-full").read_text())["rows"]
     made.globals.update(
-        studies=committed, chart=chart.chart(committed), share=share_of_time,
+        studies=committed, chart=chart.chart(committed), share=functools.partial(share_of_time, profiled),
         selection_share=selection_share(committed["ablations"].cells["default"]),
         benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
         selection=selection(),
@@ -97,9 +98,8 @@ def speed_tables(benchmark: dict[str, Any]) -> dict[str, str]:
     return {title: tables.markdown(["case", "ours", "peer", "ratio", "goal"], cells) for title, cells in rows.items()}
 
 
-def share_of_time(loop: str, network: str, *operators: str) -> str:
+def share_of_time(rows: list[dict[str, Any]], loop: str, network: str, *operators: str) -> str:
     """The share of the time of all operators in a profiled loop that some of them take, in percent."""
-    rows = json.loads(result("profiles-full").read_text())["rows"]
     found = {row["case"]: row["ours"][0] for row in rows if row["table"].startswith(f"{loop}: folded {network},")}
     return f"{100 * sum(found[name] for name in operators) / found['all operators']:.0f} %"
 

@@ -42,12 +42,11 @@ def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingCon
     """
     import pandas as pd
 
-    rows, several = [], []
+    rows = []
     for source in _sources(run, tracking):
         with _found(source, run, tracking) as (uri, experiment):
             rows += [{FOLDER: source.name if source else None, **_row(each)} for each in _runs(uri, experiment, run)]
-    if len({row[FOLDER] for row in rows}) > 1:
-        several = [FOLDER]
+    several = [FOLDER] if len({row[FOLDER] for row in rows}) > 1 else []
     order = [*several, "stage", "name", "run_id"]
     table = pd.DataFrame(rows, columns=[*several, *COLUMNS]).sort_values(order, ignore_index=True)
     if csv:
@@ -72,18 +71,14 @@ def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingCon
 
 def _sources(run: str, tracking: TrackingConfig) -> list[Path | None]:
     """The run folders with a store: the one that is named, or all those in it; None for an experiment of a server."""
-    from fieldshift.tracking.moved import DATABASE
-    from fieldshift.tracking.server import find_store
+    from fieldshift.tracking.server import find_stores
 
-    folder = Path(run)
-    if tracking.uri or (tracking.address and not folder.is_dir()):
+    is_folder = Path(run).is_dir()
+    if tracking.uri or (tracking.address and not is_folder):
         return [None]
-    if not folder.is_dir():
+    if not is_folder:
         raise UserError(f"--run {run} is no folder; give a run folder, or an experiment's name with --tracking.uri.")
-    newest = find_store(run)
-    if newest == folder.resolve():
-        return [newest]
-    return [file.parent for file in sorted(folder.glob(f"*/{DATABASE}"))]
+    return [*find_stores(run)]
 
 
 @contextlib.contextmanager
@@ -93,7 +88,7 @@ def _found(source: Path | None, run: str, tracking: TrackingConfig) -> Iterator[
     from fieldshift.tracking.store import reach
 
     if source is None:
-        uri = str(tracking.uri or tracking.address)
+        uri = str(tracking.address)
         reach(uri)
         yield uri, run
         return

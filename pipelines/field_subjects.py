@@ -14,7 +14,7 @@ from fieldshift.experiment.policy_source import read_policy, say_other_length, v
 from fieldshift.folding import AnyPolicy, motions_of, move_by
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
-from fieldshift.run_folder import read_config, read_result
+from fieldshift.run_folder import CONFIG, read_config, read_result
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import NetworkCard, load_network
 
@@ -128,7 +128,7 @@ def before_training(subject: Subject) -> Subject:
 
 def seed_of(folder: Path) -> int:
     """The seed in the configuration of a run folder, or at the end of a trial's name; 0 where neither is there."""
-    file = folder / "config.yaml"
+    file = folder / CONFIG
     if file.is_file():
         seed = read_config(file)[1].get("seed") or 0
         if not isinstance(seed, int):

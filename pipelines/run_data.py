@@ -11,7 +11,7 @@ from fieldshift.data import DataSet, LoadingConfig, LoadingOverrides, changes, w
 from fieldshift.errors import UserError, reason_of
 from fieldshift.experiment.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
 from fieldshift.experiment.dataset import load_data, loading_from_plain
-from fieldshift.run_folder import read_config
+from fieldshift.run_folder import CONFIG, read_config
 from fieldshift.wording import counted, is_or_are
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class RunData:
 
 def loading_of(run: Path) -> LoadingConfig | None:
     """The loading settings of a run, from the configuration in its folder or, for a trial, in the run's; None without one."""
-    file = run_folder_of(run) / "config.yaml"
+    file = run_folder_of(run) / CONFIG
     if not file.is_file():
         return None
     loading = read_config(file)[1].get("loading") or {}

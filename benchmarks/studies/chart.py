@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from tables import BUDGETS, Cell, Study, chance, markdown, outcome, paired, points
 
+from fieldshift.readings import READINGS
 from fieldshift.report.claims import holm
 from fieldshift.report.intervals import Difference
+from fieldshift.report.verdict import SURE
 
-EPOCHS, COMPUTE, INCLUDED = "equal epochs", "equal compute", "equal compute, search included"
-SURE = 0.05
+EPOCHS, COMPUTE, INCLUDED = READINGS
 Studies = Mapping[str, Study]
 
 
@@ -55,7 +57,7 @@ class Chart:
 
     questions: list[Question]
 
-    @property
+    @cached_property
     def corrected(self) -> dict[Comparison, float]:
         """Holm's p of every different comparison."""
         each = list(dict.fromkeys(found for question in self.questions for found in question.comparisons))
@@ -201,7 +203,7 @@ def between(study: Study, name: str, other: str, arm: str, budget: str) -> Itera
     """The same arm in two cells of a study."""
     if name in study.cells and other in study.cells:
         ours, theirs = study.cells[name], study.cells[other]
-        yield Comparison(f"{study.name}, {name}", budget, arm, f"{other}", paired(ours, arm, theirs, arm, budget))
+        yield Comparison(f"{study.name}, {name}", budget, arm, other, paired(ours, arm, theirs, arm, budget))
 
 
 def compared(study: Study, cell: Cell, arm: str, opponent: str, budget: str) -> Comparison:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fieldshift.readings import READINGS
 from fieldshift.report.intervals import Difference, paired_difference
+from fieldshift.report.verdict import SURE
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
-BUDGETS = {"equal epochs": "epochs", "equal compute": "compute", "equal compute, search included": "with search"}
+BUDGETS = dict(zip(READINGS, ("epochs", "compute", "with search"), strict=True))
 ENLARGED = ("dilated", "wide-field")
 PASSES = 3
 """Passes that a training step is counted as."""
@@ -69,7 +71,7 @@ class Cell:
 
     def gap(self, arm: str, opponent: str, budget: str) -> Difference:
         """The paired difference over common seeds."""
-        return paired_difference(self.judged(arm, budget), self.judged(opponent, budget))
+        return paired(self, arm, self, opponent, budget)
 
     def judged(self, arm: str, budget: str) -> dict[int, float]:
         """The judged score of every seed."""
@@ -206,7 +208,7 @@ class Study:
 
     def significant(self, arm: str, question: str) -> str:
         """How many of the comparisons have p < 0.05 after correction."""
-        found = [claim["holm_p"] < 0.05 for _, claim in self.claims(arm, question)]
+        found = [claim["holm_p"] < SURE for _, claim in self.claims(arm, question)]
         return f"{sum(found)} of {len(found)}"
 
     def losses(self, arm: str, budget: str, question: str) -> str:
@@ -230,10 +232,9 @@ class Study:
             return ""
         base = self.cells[self.baselines.get(cell.name, "default")]
         other = "" if base.name == "default" else f", against {base.name}"
-        ours, theirs = cell.judged(arm, budget), base.judged(arm, budget)
-        if ours == theirs:
+        if cell.judged(arm, budget) == base.judged(arm, budget):
             return f"the same networks{other}"
-        return f"{points(paired_difference(ours, theirs))}{other}"
+        return f"{points(paired(cell, arm, base, arm, budget))}{other}"
 
     def against_table(self, name: str, arm: str, budget: str) -> str:
         """One row per cell and arm with its cost, and its difference to one cell's arm, or to that of its baseline."""
@@ -242,8 +243,9 @@ class Study:
             base = self.cells[self.baselines.get(cell.name, name)]
             for other in cell.arms(budget):
                 numbers = next(row for row in cell.numbers["rows"] if row["arm"] == other)
-                gap = paired_difference(cell.judged(other, budget), base.judged(arm, budget))
-                words = points(gap) + ("" if base.name == name else f", against {base.name}")
+                words = points(paired(cell, other, base, arm, budget)) + (
+                    "" if base.name == name else f", against {base.name}"
+                )
                 rows.append([
                     cell.name, other, str(cell.seeds()), cell.score(other, budget), f"{numbers['flops'] / 1e6:.1f}",
                     f"{numbers['parameters']:,}", "" if (cell.name, other) == (name, arm) else words,
@@ -259,27 +261,23 @@ class Study:
             if cell.has(arm, budget) and cell.has("none", budget)
         ]
 
-    def costs_rows(self, budget: str, arms: Iterable[str]) -> str:
-        """One row per cell, without heads: time of an epoch by arm, passes with `affine`, a search against a training."""
-        rows = []
-        for cell in self.cells.values():
-            if cell.has("none", budget) and cell.has("das-folded", budget):
-                times = [
-                    f"{cell.row(arm, budget)['seconds_share']:.2f}" if cell.has(arm, budget) else "-" for arm in arms
-                ]
-                joined = [cell.row(arm, budget)["passes"] for arm in cell.arms(budget) if arm.endswith("affine")]
-                row = cell.row("das-folded", budget)
-                training = PASSES * row["flops"] * row["epochs"] * cell.numbers["budget"]["images_per_epoch"]
-                rows.append([
-                    f"{self.name}, {cell.name}", *times, f"{max(joined):.0f}" if joined else "-",
-                    f"{row['search_operations'] / training:.2f}",
-                ])  # fmt: skip
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
-
-def difference(cell: Cell, default: Cell, arm: str, budget: str) -> Difference:
-    """The paired difference of one arm between two cells, over common seeds."""
-    return paired_difference(cell.judged(arm, budget), default.judged(arm, budget))
+def costs_table(studies: Iterable[Study], budget: str, arms: Collection[str]) -> str:
+    """One row per cell: time of an epoch by arm, passes with `affine`, and a search against a training of das-folded."""
+    rows = []
+    for study in studies:
+        for cell in study.cells.values():
+            if not (cell.has("none", budget) and cell.has("das-folded", budget)):
+                continue
+            times = [f"{cell.row(arm, budget)['seconds_share']:.2f}" if cell.has(arm, budget) else "-" for arm in arms]
+            joined = [cell.row(arm, budget)["passes"] for arm in cell.arms(budget) if arm.endswith("affine")]
+            row = cell.row("das-folded", budget)
+            training = PASSES * row["flops"] * row["epochs"] * cell.numbers["budget"]["images_per_epoch"]
+            rows.append([
+                f"{study.name}, {cell.name}", *times, f"{max(joined):.0f}" if joined else "-",
+                f"{row['search_operations'] / training:.2f}",
+            ])  # fmt: skip
+    return markdown(["study, cell", *(f"time, {arm}" for arm in arms), "passes", "search"], rows)
 
 
 def paired(cell: Cell, arm: str, other: Cell, opponent: str, budget: str) -> Difference:

@@ -209,15 +209,12 @@ def explain(message: str, known: Iterable[str] = ()) -> str:
     text = " ".join(message.split())
     if missing := re.search(r"following arguments are required: (.*)", text):
         return f"--{missing.group(1)} is required; give --{missing.group(1)} VALUE."
-    if strange := re.search(r"Option '(.+)' is not accepted", text):
-        nearest = nearest_name(strange.group(1), known)
+    if strange := re.search(r"Option '(.+)' is not accepted|Group '(.+)' does not accept option '(.+)'", text):
+        whole, group, name = strange.groups()
+        name = whole or f"{group}.{name}"
+        nearest = nearest_name(name, [each for each in known if whole or each.startswith(f"{group}.")])
         hint = f" Did you mean {nearest}?" if nearest else ""
-        return f"The configuration has an unknown option '{strange.group(1)}'.{hint}"
-    if strange := re.search(r"Group '(.+)' does not accept option '(.+)'", text):
-        group, name = strange.groups()
-        nearest = nearest_name(f"{group}.{name}", [each for each in known if each.startswith(f"{group}.")])
-        hint = f" Did you mean {nearest}?" if nearest else ""
-        return f"The configuration has an unknown option '{group}.{name}'.{hint}"
+        return f"The configuration has an unknown option '{name}'.{hint}"
     if pair := re.search(r'key "([^"]+)".*tuple\[int, int\].*Given value: \[(.*)\]', text):
         name, given = pair.groups()
         return f"--{name} is '{given}', but must be two whole numbers, height and width, such as --{name} 48 64."

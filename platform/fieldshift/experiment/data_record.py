@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import say
 from fieldshift.errors import UserError
-from fieldshift.run_folder import RunFolder, read_result
+from fieldshift.run_folder import CONFIG, RunFolder, read_result
 from fieldshift.whole_file import write_whole
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class DataRecord:
 
 def run_folder_of(folder: Path) -> Path:
     """The folder with a run's configuration: `folder`, or for one of the run's trials the folder that it is in."""
-    if (folder / "config.yaml").is_file() or folder.absolute().parent.name != "trials":
+    if (folder / CONFIG).is_file() or folder.absolute().parent.name != "trials":
         return folder
     return folder.absolute().parent.parent
 

@@ -44,20 +44,19 @@ def check_policy(source: PolicySource | Path) -> None:
     """Raises UserError where a policy is given and its document cannot be read; its motions are checked later."""
     if not isinstance(source, (str, Path, dict)):  # none, or a policy in Python
         return
-    if not isinstance(source, dict):
+    if isinstance(source, dict):
+        text, file, named = json.dumps(source), "--policy", "this policy"
+    else:
         check_searched(Path(source))
-    text = json.dumps(source) if isinstance(source, dict) else policy_document.text_of(policy_file(source))
+        text, file, named = policy_document.text_of(policy_file(source)), str(policy_file(source)), str(source)
     try:
-        document = policy_document.document_of(text)
+        found = policy_document.document_of(text).get("found")
     except UserError as error:
-        raise policy_document.invalid(
-            "--policy" if isinstance(source, dict) else str(policy_file(source)), error
-        ) from None
-    found = document.get("found") or {}
-    if isinstance(found, dict) and found.get("phase", policy_document.FINISHED) != policy_document.FINISHED:
+        raise policy_document.invalid(file, error) from None
+    if isinstance(found, dict) and policy_document.is_unfinished(found):
         say(
-            f"note: the search of {source if isinstance(source, str | Path) else 'this policy'} is not finished; this is its "
-            f"policy after {counted(found.get('passes', 0), 'pass', 'passes')}. Its command with --resume continues it."
+            f"note: the search of {named} is not finished; this is its policy after "
+            f"{counted(found.get('passes', 0), 'pass', 'passes')}. Its command with --resume continues it."
         )
 
 

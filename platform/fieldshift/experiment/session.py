@@ -21,7 +21,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.data_record import FILE, keep_record
 from fieldshift.experiment.labels import colour
 from fieldshift.experiment.origin import NOTE_TAG, command_of, log_data, note_of, origin_of, part_note
-from fieldshift.run_folder import NOT_HASHED, RunFolder, check_semantics, held_run_folder, open_run_folder
+from fieldshift.run_folder import CONFIG, NOT_HASHED, RunFolder, check_semantics, held_run_folder, open_run_folder
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store, replay
 from fieldshift.tracking.run import Status
 from fieldshift.tracking.spool import Spool
@@ -153,7 +153,7 @@ class Session:
         """
         folder = self.path / name
         check_semantics(self.path, folder)
-        resumed = self.resume and (folder / "config.yaml").exists()
+        resumed = self.resume and (folder / CONFIG).exists()
         opened = open_run_folder(folder, name, config, resumed)
         if (self.path / FILE).exists():
             shutil.copyfile(self.path / FILE, folder / FILE)  # for its trials, and for who takes the stage for a run
@@ -238,7 +238,7 @@ def recorded(
         session.close("FAILED")
         raise
     else:
-        run.log_artifact(folder.path / "config.yaml")
+        run.log_artifact(folder.path / CONFIG)
         if folder.result_path.exists():
             run.log_artifact(folder.result_path)
         run.close("FINISHED")

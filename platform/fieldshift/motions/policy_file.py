@@ -67,6 +67,11 @@ def to_text(document: dict[str, Any]) -> str:
         raise UserError(f"The policy's `found` must be plain JSON, but {error}; store plain values.") from None
 
 
+def is_unfinished(found: dict[str, Any]) -> bool:
+    """Whether `found` names a search that has not ended; a policy without a phase was not searched by this project."""
+    return bool(found.get("phase", FINISHED) != FINISHED)
+
+
 def digest(document: dict[str, Any]) -> str:
     """16 hexadecimal digits that identify the content of a document, without `found`."""
     text = json.dumps(

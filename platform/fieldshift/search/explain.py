@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fieldshift.folding import AnyPolicy
-from fieldshift.motions.policy_file import FINISHED
+from fieldshift.motions.policy_file import is_unfinished
 from fieldshift.search.rules import RULES
 from fieldshift.wording import counted
 
@@ -31,7 +31,7 @@ def explain(policy: AnyPolicy) -> list[str]:
     if not found:
         return [*lines, "There is no record of how it was found."]
     lines.append("Found " + ", ".join(_origin(found)) + ".")
-    if found.get("phase", FINISHED) != FINISHED:
+    if is_unfinished(found):
         lines.append(
             "Its search is not finished: this is the policy so far. The same command with --resume continues it."
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fieldshift.data import DataSet
 from fieldshift.folding import AnyPolicy
+from fieldshift.motions.policy_file import FINISHED
 from fieldshift.networks import VideoNetwork
 from fieldshift.search.config import SearchConfig
 from fieldshift.search.cost import SearchCost
@@ -96,7 +97,7 @@ def search(
     if run.config.sync_batch_norm:
         synchronise_batch_norm(network)
 
-    if run.state.phase != "done":
+    if run.state.phase != FINISHED:
         stages = Stages(run, folder, report, progress)
         stages.learn()
         stages.choose_operations()
@@ -160,7 +161,7 @@ class Stages:
         while (node := next_node(self.run.cell, kept)) is not None:
             self.record_decision(self.timed(partial(self.selector.choose_edges, node, kept))[0])
             self.tune()
-        self.finish("done")
+        self.finish(FINISHED)
 
     def tune(self) -> None:
         """Learning between two decisions, for `tune_epochs` passes, where the selection rule measures the network."""

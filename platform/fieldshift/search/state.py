@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fieldshift.errors import UserError
+from fieldshift.motions.policy_file import FINISHED
 
-PHASES = ("supernet", "options", "edges", "done")
+PHASES = ("supernet", "options", "edges", FINISHED)
 MAGNITUDES, EARLIER_MAGNITUDES = "magnitudes.position", "magnitudes.place"  # names of one tensor of the cell
 SCHEMA = 2  # 1: the step size of the tuning restarted after each decision
 

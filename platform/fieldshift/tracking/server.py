@@ -185,15 +185,19 @@ def opened(where: str | Path) -> Iterator[tuple[str, str]]:
 
 def find_store(where: str | Path) -> Path:
     """The run folder with the store at `where`, or the most recent one below it. Raises UserError if there is none."""
+    return max(find_stores(where), key=lambda run: (run / DATABASE).stat().st_mtime)
+
+
+def find_stores(where: str | Path) -> list[Path]:
+    """The run folder with the store at `where`, or all those directly below it. Raises UserError if there is none."""
     folder = Path(where).resolve()
-    found = folder / DATABASE if (folder / DATABASE).is_file() else None
-    if found is None and folder.is_dir():
-        found = max(folder.glob(f"*/{DATABASE}"), key=lambda file: file.stat().st_mtime, default=None)
-    if found is None:
-        begun = (folder / CONFIG).is_file() and not is_finished(folder)
-        wait = " A run has its store from its first report on; wait for that." if begun else ""
-        raise UserError(f"There is no tracking store ({DATABASE}) in {folder}; give the folder of a tracked run.{wait}")
-    return found.parent
+    if (folder / DATABASE).is_file():
+        return [folder]
+    if found := sorted(folder.glob(f"*/{DATABASE}")):
+        return [file.parent for file in found]
+    begun = (folder / CONFIG).is_file() and not is_finished(folder)
+    wait = " A run has its store from its first report on; wait for that." if begun else ""
+    raise UserError(f"There is no tracking store ({DATABASE}) in {folder}; give the folder of a tracked run.{wait}")
 
 
 def _missing(package: str) -> bool:
