@@ -2,10 +2,11 @@
 
     python benchmarks/folded_shift.py
 
-tiny-resnet at 40 px (batch 64) and ResNet-18 at 224 px (batch 4, with --full 8), channels-last, one thread. The steps of all
-variants take turns; a ratio is the median of the ratios to the plain step of the same turn. Memory is the peak of
-a process of its own above what it holds before its first step. A network that copies each map where the folded one moves
-channels of it shows the least that any such module costs, since autograd needs the map as it was. Aims: at most 1.08 times a
+tiny-resnet at 40 px (batch 64) and ResNet-18 at 224 px (batch 4, with --full 8), channels-last, one thread; on a GPU
+batches of 512 and 64, and ResNet-18 at 32 px (batch 512), in float32 and in bf16. The steps of all variants take turns; a
+ratio is the median of the ratios to the plain step of the same turn. Memory is the peak of a process of its own
+above what it holds before its first step. A network that copies each map where the folded one moves channels of it
+shows the least that any such module costs, since autograd needs the map as it was. Aims: at most 1.08 times a
 plain step for translations, 1.15 for any motion, 1.10 of the memory; a search step of affine-one at most 2.3 plain steps.
 """
 
@@ -17,10 +18,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import psutil
 import torch
 from record import LARGE_APART, Record, benchmark_parser, own_peak
+from torch import Tensor
 
 from fieldshift.folding import motions_of, still
 from fieldshift.motions import Policy
@@ -32,13 +35,36 @@ from fieldshift.search.supernet import supernet_of
 from fieldshift.training.step import use_channels_last
 from fieldshift.wording import counted
 
-CASES = {"tiny-resnet": (40, 64, 4, 6), "resnet18": (224, 4, 1, 3)}  # side, batch, steps per turn, turns
+
+class Case(NamedTuple):
+    """A network and what its steps are measured on."""
+
+    network: str
+    side: int
+    batch: int
+    steps: int
+    """Steps per turn."""
+    turns: int
+    memory_batch: int
+    """Images in the step whose memory is measured, above that of imports."""
+    precision: str = "float32"
+
+    @property
+    def title(self) -> str:
+        bf16 = ", bf16" if self.precision == "bf16" else ""
+        return f"{self.network}, {self.side} x {self.side}, batch {self.batch}{bf16}, {counted(self.steps, 'step')} per turn"
+
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FULL_TURNS, FULL_BATCHES = 8, {"tiny-resnet": 64, "resnet18": 8}  # times as many turns with --full
+ON_CPU = [Case("tiny-resnet", 40, 64, 4, 6, 256), Case("resnet18", 224, 4, 1, 3, 16)]
+ON_GPU = [
+    Case(name, side, batch, 10, 6, batch, precision)
+    for name, side, batch in (("tiny-resnet", 40, 512), ("resnet18", 32, 512), ("resnet18", 224, 64))
+    for precision in ("float32", "bf16")
+]
+CASES = ON_CPU if DEVICE.type == "cpu" else ON_GPU
 CLASSES, CHANNELS = 10, 3
-MEMORY_BATCHES = {
-    "tiny-resnet": 256,
-    "resnet18": 16,
-}  # images in the step whose memory is measured, above that of imports
 TRANSLATION_AIM, ANY_AIM, SEARCH_AIM, MEMORY_AIM = 1.08, 1.15, 2.3, 1.10
 MOTIONS: dict[str, Policy | None] = {
     "plain": None,
@@ -70,7 +96,7 @@ def network_of(name: str, policy: Policy | None) -> VideoNetwork:
         name, temporal=temporal, frames=1, num_classes=CLASSES, in_channels=CHANNELS, motions=motions
     )
     use_channels_last(network, wanted=True)
-    return network
+    return network.to(DEVICE)
 
 
 def copying(network: VideoNetwork) -> VideoNetwork:
@@ -82,12 +108,24 @@ def copying(network: VideoNetwork) -> VideoNetwork:
     return network
 
 
-def training_step(network: VideoNetwork, side: int, batch: int) -> Step:
+def images_of(case: Case) -> tuple[Tensor, Tensor]:
+    """Random images and targets on the device."""
+    shape = (case.batch, CHANNELS, case.side, case.side)
+    return torch.rand(shape, device=DEVICE), torch.randint(CLASSES, (case.batch,), device=DEVICE)
+
+
+def autocast(case: Case) -> torch.autocast:
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=case.precision == "bf16")
+
+
+def training_step(network: VideoNetwork, case: Case) -> Step:
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
-    video, targets = torch.rand(batch, 1, CHANNELS, side, side), torch.randint(CLASSES, (batch,))
+    images, targets = images_of(case)
+    video = images[:, None]
 
     def step() -> None:
-        loss = torch.nn.functional.cross_entropy(network.fuse(network(video)), targets)
+        with autocast(case):
+            loss = torch.nn.functional.cross_entropy(network.fuse(network(video)), targets)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -95,29 +133,30 @@ def training_step(network: VideoNetwork, side: int, batch: int) -> Step:
     return step
 
 
-def prediction(network: VideoNetwork, side: int, batch: int) -> Step:
-    video = torch.rand(batch, 1, CHANNELS, side, side)
+def prediction(network: VideoNetwork, case: Case) -> Step:
+    video = images_of(case)[0][:, None]
 
     @torch.inference_mode()
     def step() -> None:
-        network.fuse(network(video))
+        with autocast(case):
+            network.fuse(network(video))
 
     return step
 
 
-def search_step(name: str, side: int, batch: int) -> Step:
+def search_step(case: Case) -> Step:
     """A step of alpha and one of the network, as the search does them, in the space affine-one."""
     space, config = load_space("affine-one"), SearchConfig()
     torch.manual_seed(0)
     network = video_network(
-        name, temporal="tsm", frames=1, num_classes=CLASSES, in_channels=CHANNELS, motions=still(space.groups)
+        case.network, temporal="tsm", frames=1, num_classes=CLASSES, in_channels=CHANNELS, motions=still(space.groups)
     )
     use_channels_last(network, wanted=True)
-    supernet = supernet_of(network, space, 3, 0, lambda video: video)
+    supernet = supernet_of(network, space, 3, 0, lambda video: video).to(DEVICE)
     parameters = list(network.parameters())
     optimizer = torch.optim.AdamW(parameters, config.learning_rate)
     alpha_optimizer = torch.optim.Adam(supernet.cell.outer_parameters, config.alpha_learning_rate)
-    images, targets = torch.rand(batch, CHANNELS, side, side), torch.randint(CLASSES, (batch,))
+    images, targets = images_of(case)
 
     def loss_at(_parameters: object) -> torch.Tensor:
         return torch.nn.functional.cross_entropy(supernet(images, supernet.cell.weights()), targets)
@@ -134,6 +173,12 @@ def search_step(name: str, side: int, batch: int) -> Step:
     return step
 
 
+def wait() -> None:
+    """Waits until a GPU is idle."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def taken_in_turns(variants: dict[str, Step], steps: int, turns: int) -> dict[str, list[float]]:
     """Milliseconds per step of every variant in every turn, after one step that is not timed."""
     milliseconds: dict[str, list[float]] = {kind: [] for kind in variants}
@@ -141,24 +186,27 @@ def taken_in_turns(variants: dict[str, Step], steps: int, turns: int) -> dict[st
         step()
     for _ in range(turns):
         for kind, step in variants.items():
+            wait()
             begin = time.perf_counter()
             for _ in range(steps):
                 step()
+            wait()
             milliseconds[kind].append(1e3 * (time.perf_counter() - begin) / steps)
     return milliseconds
 
 
-def compare(name: str, record: Record, *, full: bool) -> None:
-    side, batch, steps, turns = CASES[name]
+def compare(case: Case, record: Record, *, full: bool) -> None:
+    name, size = case.network, (case.side, case.side)
     if full:
-        batch, turns = FULL_BATCHES[name], turns * FULL_TURNS
-    plain = flops_per_image(network_of(name, None), (side, side))
+        batch = FULL_BATCHES[name] if DEVICE.type == "cpu" else case.batch
+        case = case._replace(batch=batch, turns=case.turns * FULL_TURNS)
     networks = {kind: network_of(name, policy) for kind, policy in MOTIONS.items()}
     networks[COPY] = copying(network_of(name, MOTIONS["identity"]))
-    variants = {kind: training_step(network, side, batch) for kind, network in networks.items()}
-    variants[SEARCH] = search_step(name, side, batch)
-    table = f"{name}, {side} x {side}, batch {batch}, {counted(steps, 'step')} per turn"
-    milliseconds = taken_in_turns(variants, steps, turns)
+    variants = {kind: training_step(network, case) for kind, network in networks.items()}
+    if case.precision == "float32":  # the only one of a search
+        variants[SEARCH] = search_step(case)
+    table = case.title
+    milliseconds = taken_in_turns(variants, case.steps, case.turns)
     for kind, taken in milliseconds.items():
         if kind == "plain":
             continue
@@ -167,60 +215,72 @@ def compare(name: str, record: Record, *, full: bool) -> None:
             table, kind, taken, unit="ms", peer="plain step", theirs=milliseconds["plain"],
             at_most=None if kind in ("plain again", COPY) else aim,
         )  # fmt: skip
-    predictions = {kind: prediction(networks[kind].eval(), side, batch) for kind in PREDICTED}
-    milliseconds = taken_in_turns(predictions, steps, turns)
+    predictions = {kind: prediction(networks[kind].eval(), case) for kind in PREDICTED}
+    milliseconds = taken_in_turns(predictions, case.steps, case.turns)
     for kind in PREDICTED[1:]:
         record.row(
             table, f"prediction, {kind}", milliseconds[kind], unit="ms", peer="plain prediction",
             theirs=milliseconds["plain"],
         )  # fmt: skip
+    if case.precision != "float32":
+        return
+    plain = flops_per_image(network_of(name, None), size)
     for kind, policy in MOTIONS.items():
         if policy is not None:
-            operations = flops_per_image(network_of(name, policy), (side, side))
+            operations = flops_per_image(network_of(name, policy), size)
             record.row(
                 table, f"{kind}: operations", [operations / 1e6], unit="MFLOP", peer="plain", theirs=[plain / 1e6]
             )
 
 
-def memory(name: str, record: Record, *, full: bool) -> None:
+def memory(number: int, record: Record, *, full: bool) -> None:
     """Peaks of processes of their own: the plain network's, the folded one's; `full`: that of copies, which no form avoids."""
-    peaks = {}
+    peaks, case = {}, CASES[number]
     for kind in ("plain", "rotate", *([COPY] if full else [])):
-        command = [sys.executable, __file__, "--memory", name, kind]
+        command = [sys.executable, __file__, "--memory", str(number), kind]
         done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **LARGE_APART})
         peaks[kind] = json.loads(done.stdout) / 2**20
+    table = "memory of a step"
+    if DEVICE.type == "cuda":
+        table += f", {case.side} x {case.side}, {case.precision}"
     record.row(
-        "memory of a step", f"{name}, rotate", [peaks["rotate"]], unit="MiB", peer="plain", theirs=[peaks["plain"]],
+        table, f"{case.network}, rotate", [peaks["rotate"]], unit="MiB", peer="plain", theirs=[peaks["plain"]],
         at_most=MEMORY_AIM,
     )  # fmt: skip
     if full:
-        record.row(
-            "memory of a step", f"{name}, {COPY}", [peaks[COPY]], unit="MiB", peer="plain", theirs=[peaks["plain"]]
-        )
+        record.row(table, f"{case.network}, {COPY}", [peaks[COPY]], unit="MiB", peer="plain", theirs=[peaks["plain"]])
 
 
-def peak_of(name: str, kind: str) -> int:
+def peak_of(case: Case, kind: str) -> int:
+    name = case.network
     network = copying(network_of(name, MOTIONS["identity"])) if kind == COPY else network_of(name, MOTIONS[kind])
-    step = training_step(network, CASES[name][0], MEMORY_BATCHES[name])
-    start = psutil.Process().memory_info().rss
+    step = training_step(network, case._replace(batch=case.memory_batch))
+    start = held()
     for _ in range(2):  # the second one has the state of the optimizer
         step()
-    return own_peak() - start
+    return (torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else own_peak()) - start
+
+
+def held() -> int:
+    """The memory that this process holds now, in bytes: on a GPU that of its tensors."""
+    return torch.cuda.memory_allocated() if DEVICE.type == "cuda" else psutil.Process().memory_info().rss
 
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--memory", nargs=2, metavar=("NETWORK", "KIND"), help="measure one peak in this process")
-    parser.add_argument("--networks", nargs="+", default=list(CASES), choices=list(CASES))
+    parser.add_argument("--memory", nargs=2, metavar=("CASE", "KIND"), help="measure one peak in this process")
+    networks = sorted({case.network for case in CASES})
+    parser.add_argument("--networks", nargs="+", default=networks, choices=networks)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.memory:
-        print(peak_of(*chosen.memory))
+        print(peak_of(CASES[int(chosen.memory[0])], chosen.memory[1]))
         return
     record = Record("folded_shift", __doc__, vars(chosen))
-    for name in chosen.networks:
-        memory(name, record, full=chosen.full)
-        compare(name, record, full=chosen.full)
+    for number, case in enumerate(CASES):
+        if case.network in chosen.networks:
+            memory(number, record, full=chosen.full)
+            compare(case, record, full=chosen.full)
     record.finish()
 
 

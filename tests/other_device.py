@@ -3,16 +3,19 @@
 Its tensors say that they are on another device, count on the CPU, refuse to meet tensors of the CPU (as a GPU's do), and
 write down in `waits` whatever makes the CPU wait for a GPU: a value that is read, a list that is brought over. PyTorch
 takes one such device a process and cannot give it up again, so tests that use it run in a process of their own.
+
+With `FIELDSHIFT_DEVICE=cuda` in the environment the same tests run on a real GPU, whose driver reports the waits.
 """
 
 from __future__ import annotations
 
 import os
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.util import Finalize
@@ -26,7 +29,8 @@ from torch.utils.backend_registration import _DummyBackendModule, _setup_private
 
 from tests.family import end_with_parent
 
-NAME = "elsewhere"
+NAME = os.environ.get("FIELDSHIFT_DEVICE", "elsewhere")
+IS_STAND_IN = NAME == "elsewhere"
 aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten.copy.default}
 INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
@@ -162,8 +166,9 @@ def wait(what: str) -> None:
 
 def held(tensor: Tensor | None) -> Tensor:
     """What a tensor of the device holds; it has to be on the device."""
-    assert isinstance(tensor, Elsewhere), tensor
-    return tensor.held.detach()
+    assert tensor is not None
+    assert tensor.device.type == NAME, tensor
+    return (tensor.held if isinstance(tensor, Elsewhere) else tensor.cpu()).detach()
 
 
 class Backend(_DummyBackendModule):
@@ -176,13 +181,28 @@ def _begin() -> None:
     # PyTorch's threads for the device outlive the interpreter, so the process ends without its clean-up.
     Finalize(None, os._exit, args=(0,), exitpriority=-100)
     torch.set_num_threads(1)
-    _setup_privateuseone_for_python_backend(NAME, Backend())
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    if IS_STAND_IN:
+        _setup_privateuseone_for_python_backend(NAME, Backend())
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        return
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.cuda.set_sync_debug_mode("warn")
+    warnings.simplefilter("always")
+    warnings.showwarning = _waited
+
+
+def _waited(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Writes down a wait that the GPU's driver warns of."""
+    if "synchroniz" in str(message):
+        wait("a synchronisation")
 
 
 def _within(case: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     waits.clear()
-    with Lists(), Factories():
+    with ExitStack() as modes:
+        if IS_STAND_IN:
+            modes.enter_context(Lists())
+            modes.enter_context(Factories())
         return case(*arguments)
 
 

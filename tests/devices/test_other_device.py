@@ -26,7 +26,7 @@ from tests.devices.toys import (
     motions_are_searched_in_one_frame,
     network_of,
 )
-from tests.other_device import NAME, held, waits
+from tests.other_device import IS_STAND_IN, NAME, held, waits
 
 
 def images(count: int = 2, channels: int = 3, size: tuple[int, int] = (16, 20)) -> Tensor:
@@ -145,7 +145,10 @@ def test_learned_magnitudes_and_colours(there: Run, space: str) -> None:
     settings = {"selection": "magnitude"}
     moved, policy, *_ = there(motions_are_searched, space, "classification", settings, NAME)
     expected, same_policy, *_ = there(motions_are_searched, space, "classification", settings, "cpu")
-    assert moved == pytest.approx(expected, abs=1e-4)
+    # Posterised levels jump: 1e-7 in a weight, a GPU's rounding, moves the second pass's losses by 1e-3.
+    jumps = space == "affine-colour" and not IS_STAND_IN
+    assert moved[:2] == pytest.approx(expected[:2], abs=1e-4)
+    assert moved[2:] == pytest.approx(expected[2:], abs=2e-2 if jumps else 1e-4)
     assert policy == same_policy
 
 
@@ -168,6 +171,7 @@ def cpu_and_device_meet() -> None:
     assert waits.total() == 3
 
 
+@pytest.mark.skipif(not IS_STAND_IN, reason="of the stand-in alone")
 def test_the_stand_in_notices_what_a_gpu_would(there: Run) -> None:
     there(cpu_and_device_meet)
 

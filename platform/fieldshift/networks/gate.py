@@ -50,10 +50,18 @@ class TemporalGate(nn.Module):
         return torch.tanh(own + (previous + following) + self.bias[:, None, None])
 
 
-def interleave(video: Float[Tensor, "batch frames width height columns"]) -> Tensor:
+def interleave(features: Float[Tensor, "rows width height columns"]) -> Tensor:
     """Interleaves the channels within each half: every half is read as (2, F / 4) and transposed."""
-    batch, frames, width, height, columns = video.shape
-    return video.reshape(batch, frames, 2, 2, width // 4, height, columns).transpose(3, 4).flatten(2, 4)
+    rows, width, height, columns = features.shape
+    if is_channels_last(features):
+        pixels = features.permute(0, 2, 3, 1).reshape(rows, height, columns, 2, 2, width // 4)
+        return pixels.transpose(4, 5).flatten(3, 5).permute(0, 3, 1, 2)
+    return features.reshape(rows, 2, 2, width // 4, height, columns).transpose(2, 3).flatten(1, 3)
+
+
+def is_channels_last(features: Float[Tensor, "rows channels height columns"]) -> bool:
+    """Whether the channels of a pixel lie next to each other in memory, also in a part of a map's channels."""
+    return features.shape[1] > 1 and features.stride(1) == 1 and features.shape[2] * features.shape[3] > 1
 
 
 class GSM(nn.Module):
@@ -85,15 +93,16 @@ class GSM(nn.Module):
 
     def mixed(self, features: Float[Tensor, "batch_frames channels height width"]) -> Tensor:
         """The features after gate, shift and sum, whatever the number of frames."""
-        video = split_frames(features, self.frames, type(self).__name__)  # (B, T, C, H, W)
-        gated, passing = video.split([self.width, self.channels - self.width], dim=2)
-        batch, frames, width, height, columns = gated.shape
-        halves = gated.reshape(batch, frames, 2, width // 2, height, columns)
-        leaving = (halves * self.gate(gated, self.shift)[:, :, :, None]).flatten(2, 3)  # (B, T, F, H, W)
-        mixed = self.mix(gated, leaving)
+        gated, passing = features.split([self.width, self.channels - self.width], dim=1)
+        if is_channels_last(features):  # a part of a map is in no order that batch normalisation knows
+            gated = gated.contiguous(memory_format=torch.channels_last)
+        video = split_frames(gated, self.frames, type(self).__name__)  # (B, T, F, H, W)
+        halves = video.unflatten(2, (2, self.width // 2))
+        leaving = (halves * self.gate(video, self.shift)[:, :, :, None]).flatten(2, 3)  # (B, T, F, H, W)
+        mixed = self.mix(video, leaving).flatten(0, 1)
         if self.interleave:
             mixed = interleave(mixed)
-        return torch.cat([mixed, passing], dim=2).flatten(0, 1)
+        return torch.cat([mixed, passing], dim=1)  # of four dimensions: of five, it would lose a channels-last order
 
     def arrived(self, leaving: Tensor) -> Tensor:
         """The gated features at the neighbours: the first half from t + 1, the second from t - 1."""

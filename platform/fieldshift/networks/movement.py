@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fieldshift.networks import movement_kernel
 from fieldshift.tensor_cache import TensorCache, is_traced
 
 
@@ -56,6 +57,10 @@ class Taps:
     def nbytes(self) -> int:
         """The memory of the taps and of derived tensors, in bytes."""
         return 6 * self.rows.nbytes + 2 * self.starts.nbytes
+
+
+WeightedTaps = tuple[Tensor, Taps]
+"""Weights (N,) and the taps that they belong to."""
 
 
 def row_counts(rows: Int[Tensor, " taps"], count: int) -> Int[Tensor, " rows"]:
@@ -119,29 +124,37 @@ class _Products(torch.autograd.Function):
 
 
 class _MoveChannels(torch.autograd.Function):
-    """Adds rows of the first `width` channels of a map and copies the others, in one copy of the map."""
+    """Adds rows of the first `width` channels of a map and copies the others, in one copy of the map.
+
+    The sums have the precision of the weights, the map keeps its own. One function for all of it, because the gradient of a
+    slice is a whole map of zeros, in which a channels-last order is lost. `adjoint` are the weights and taps of the gradient,
+    where they are known. Without `setup_context`, which would double the time of a call.
+    """
 
     @staticmethod
-    def forward(features: Tensor, weights: Tensor, taps: Taps, width: int, blocks: int) -> Tensor:
-        added = add_rows(to_rows(features, blocks, width), weights, taps)
-        moved = from_rows(added, Layout.of(features), blocks)
-        return moved if width == features.shape[1] else torch.cat([moved, features[:, width:]], dim=1)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - torch's signature
-        features, weights, ctx.taps, ctx.width, ctx.blocks = inputs
+    def forward(
+        ctx: Any, features: Tensor, weights: Tensor, taps: Taps, width: int, blocks: int, adjoint: WeightedTaps | None
+    ) -> Tensor:
         ctx.save_for_backward(features if ctx.needs_input_grad[1] else None, weights)
+        ctx.taps, ctx.width, ctx.blocks, ctx.adjoint = taps, width, blocks, adjoint
+        if movement_kernel.takes(features):
+            return movement_kernel.launch(features, weights, taps, width, blocks)
+        added = add_rows(to_rows(features, blocks, width).to(weights.dtype), weights, taps)
+        moved = from_rows(added.to(features.dtype), Layout.of(features), blocks)
+        return moved if width == features.shape[1] else torch.cat([moved, features[:, width:]], dim=1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,), (features, weights), taps = gradients, ctx.saved_tensors, ctx.taps
         to_features = to_weights = None
         if ctx.needs_input_grad[0]:
-            to_features = _MoveChannels.apply(gradient, weights[taps.order], taps.transposed, ctx.width, ctx.blocks)
+            own = None if ctx.adjoint is None else (weights, taps)
+            turned = ctx.adjoint or (weights[taps.order], taps.transposed)
+            to_features = _MoveChannels.apply(gradient, *turned, ctx.width, ctx.blocks, own)
         if ctx.needs_input_grad[1]:
-            table = _Rows.apply(features[:, : ctx.width], ctx.blocks)
-            to_weights = _Products.apply(table, _Rows.apply(gradient[:, : ctx.width], ctx.blocks), taps)
-        return to_features, to_weights, None, None, None
+            tables = [_Rows.apply(each[:, : ctx.width], ctx.blocks).to(weights.dtype) for each in (features, gradient)]
+            to_weights = _Products.apply(*tables, taps)
+        return to_features, to_weights, None, None, None, None
 
 
 class Layout(NamedTuple):
@@ -162,7 +175,7 @@ def to_rows(features: Float[Tensor, "batch channels H W"], blocks: int, width: i
     """The first `width` channels of a map as a table (G * P, B * C'): one row per pixel, outside of autograd."""
     layout, channels = Layout.of(features), features.shape[1]
     pixels, each = layout.height * layout.width, width // blocks
-    if layout.channels_last:  # the C' numbers of a block are contiguous and move together
+    if layout.channels_last and features.is_cpu:  # the C' numbers of a block are contiguous and move together
         if channels % each:
             features, channels = features[:, :width], width
         pieces = features.permute(0, 2, 3, 1).reshape(-1, each)  # (B * P * C / C', C')
@@ -177,9 +190,12 @@ def from_rows(table: Float[Tensor, "rows numbers"], layout: Layout, blocks: int)
     batch, height, width, channels_last = layout
     pixels, each = height * width, table.shape[1] // batch
     if channels_last:
-        order = _transposition((blocks, pixels, batch), batch, table.device)
-        pieces = table.reshape(-1, each).index_select(0, order)
-        return pieces.view(batch, height, width, blocks * each).permute(0, 3, 1, 2)
+        if table.is_cpu:
+            order = _transposition((blocks, pixels, batch), batch, table.device)
+            pieces = table.reshape(-1, each).index_select(0, order)
+        else:  # a GPU selects short rows more slowly than it copies
+            pieces = table.reshape(blocks, pixels, batch, each).permute(2, 1, 0, 3)
+        return pieces.reshape(batch, height, width, blocks * each).permute(0, 3, 1, 2)
     parts = table.view(blocks, pixels, batch, each).permute(2, 0, 3, 1)
     return parts.reshape(batch, blocks * each, height, width)
 
@@ -284,19 +300,27 @@ class Movement:
             raise ValueError(f"Expected a map of the size {self.size}, but received {tuple(features.shape[-2:])}.")
         if self.is_identity or features.is_meta:
             return features
-        moved, passing = features[:, :width], features[:, width:]
         tracing: bool = torch.jit.is_tracing()
-        if tracing or is_traced():
+        traced = tracing or is_traced()
+        if not traced and not self.fill_mean:
+            return self.added(features, width)
+        moved, passing = features[:, :width], features[:, width:]
+        if traced:
             return torch.cat([self._filled(moved, self.gathered), passing], dim=1)
-        if self.fill_mean or features.dtype != self.weights.dtype:
-            summed = self._filled(moved.to(self.weights.dtype), lambda part: self.added(part, width))
-            return torch.cat([summed.to(features.dtype), passing], dim=1)
-        return self.added(features, width)
+        summed = self._filled(moved.to(self.weights.dtype), lambda part: self.added(part, width))
+        return torch.cat([summed.to(features.dtype), passing], dim=1)
 
     def added(self, features: Float[Tensor, "batch channels H W"], width: int) -> Tensor:
         """The map with its first `width` channels summed; zero outside the map, in a single precision."""
-        result: Tensor = _MoveChannels.apply(features, self.weights, self.taps, width, self.blocks)
+        known = features.requires_grad and torch.is_grad_enabled() and not self.weights.requires_grad
+        adjoint = self.adjoint if known else None
+        result: Tensor = _MoveChannels.apply(features, self.weights, self.taps, width, self.blocks, adjoint)
         return result
+
+    @cached_property
+    def adjoint(self) -> WeightedTaps:
+        """The weights and taps of the gradient."""
+        return self.weights[self.taps.order], self.taps.transposed
 
     def _filled(self, moved: Tensor, sums: Callable[[Tensor], Tensor]) -> Tensor:
         """The sums of the moved channels, with the fill outside the map."""

@@ -213,7 +213,7 @@ class GraphMovement(Movement):
     totals: Sequence[Float[Tensor, ""]]
 
     def added(self, features: Float[Tensor, "batch channels H W"], width: int) -> Tensor:
-        moved = self._through_nodes(features[:, :width], None)
+        moved = self._through_nodes(features[:, :width].to(self.weights.dtype), None).to(features.dtype)
         return torch.cat([moved, features[:, width:]], dim=1)
 
     def _filled(self, moved: Tensor, sums: Callable[[Tensor], Tensor]) -> Tensor:
