@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import tomllib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -260,6 +261,21 @@ class Study:
             for cell in self.cells.values()
             if cell.has(arm, budget) and cell.has("none", budget)
         ]
+
+
+def device_table(cell: Cell, budget: str) -> str:
+    """One row per arm: seconds of the device per epoch and per training, and what its searches took, as means over seeds."""
+    rows = []
+    for arm in cell.arms(budget):
+        own = [row for row in cell.numbers["rows"] if (row["arm"], row["reading"]) == (arm, budget)]
+        epoch, whole, search = (
+            statistics.mean(row[name] for row in own)
+            for name in ("device_seconds_per_epoch", "device_seconds", "search_device_seconds")
+        )
+        hours = f"{search / 3600:.3f}" if search else "-"
+        rows.append([arm, str(len(own)), cell.score(arm, budget), f"{epoch:.2f}", f"{whole:.0f}", hours])
+    heads = ["arm", "seeds", "accuracy", "s per epoch", "s per training", "search, device-hours"]
+    return markdown(heads, rows)
 
 
 def costs_table(studies: Iterable[Study], budget: str, arms: Collection[str]) -> str:

@@ -70,11 +70,12 @@ def launch(features: Tensor, weights: Tensor, taps: Taps, width: int, blocks: in
     wide = min(MOST_CHANNELS, _power_of_two(channels))
     tall = min(_power_of_two(pixels), NUMBERS // wide)
     grid = (-(-pixels // tall), -(-channels // wide), batch)
-    _kernel()[grid](
-        features, moved, taps.rows, weights, taps.starts, len(taps.rows), pixels, channels, width, width // blocks,
-        blocks * pixels, features.stride(0), features.stride(3), features.stride(1), moved.stride(0), moved.stride(3),
-        moved.stride(1), PIXELS=tall, CHANNELS=wide,
-    )  # fmt: skip
+    with torch.cuda.device_of(features):  # Triton starts kernels on the current device
+        _kernel()[grid](
+            features, moved, taps.rows, weights, taps.starts, len(taps.rows), pixels, channels, width, width // blocks,
+            blocks * pixels, features.stride(0), features.stride(3), features.stride(1), moved.stride(0), moved.stride(3),
+            moved.stride(1), PIXELS=tall, CHANNELS=wide,
+        )  # fmt: skip
     return moved
 
 
