@@ -208,6 +208,9 @@ def searches_sheet(searches: dict[tuple[Form, int], SearchResult]) -> Sheet:
 
 
 def sweep_section(sweep: FrameSweep, score: str, where: str, notes: list[str]) -> Section:
+    several = (
+        "Mean over seeds with its 95 % interval (t); small dots are seeds. " if sweep.rows["seed"].nunique() > 1 else ""
+    )
     return Section(
         "How many frames?",
         [
@@ -218,7 +221,7 @@ def sweep_section(sweep: FrameSweep, score: str, where: str, notes: list[str]) -
             FigureBlock(
                 frame_curve(sweep.rows, score_name=score),
                 narrow=frame_curve(sweep.rows, score_name=score, narrow=True),
-                caption=f"Test {score} and the device's training seconds against the number of frames. {where}.",
+                caption=f"Test {score} and the device's training seconds against the number of frames. {several}{where}.",
                 alt=f"Curve of test {score} against the number of frames.",
             ),
             TableBlock(sweep_sheet(sweep.rows, score, notes), caption=f"The frame sweep. {where}."),
@@ -255,7 +258,8 @@ def fields_section(fields: FieldResult, trained: Mapping[str, Path], where: str,
                 against,
                 narrow=narrow_of(against),
                 caption="Spread and area of the effective field of the reference frame's unit, and the share of the gradient "
-                f"that arrives through other frames, against the number of frames. {network}.",
+                "that arrives through other frames, against the number of frames: one network per T, of the first arm of the "
+                f"frame sweep. {network}.",
                 alt="Curves of the field's spread, area and share through other frames against the number of frames.",
             )
         ]
@@ -266,7 +270,8 @@ def fields_section(fields: FieldResult, trained: Mapping[str, Path], where: str,
             FigureBlock(
                 fields.figures["png"],
                 narrow=narrow_of(fields.figures["png"]),
-                caption=f"Effective receptive fields of the reference frame's unit on a common scale: {'; '.join(notes)}.",
+                caption="Effective receptive fields of the reference frame's unit on a common scale: one network per arm, of "
+                f"the comparison's first reading and seed; {'; '.join(notes)}.",
                 alt="Maps of the mean absolute gradient for every network, with radial profiles.",
             ),
             *fused,

@@ -10,9 +10,9 @@ from fieldshift.cli import main
 from fieldshift.data import DataSet, LoadingConfig, load_dataset
 from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
-from fieldshift.experiment.cards import NormedBatch, checked_card, edges_to_decide, smallest_step
+from fieldshift.experiment.cards import NormedBatch, checked_card, edges_to_decide, search_step, smallest_step
 from fieldshift.networks import NetworkConfig
-from fieldshift.search import load_space
+from fieldshift.search import SearchConfig, load_space
 
 OWN = """
 from torch import nn
@@ -58,6 +58,12 @@ def test_a_synchronised_step_is_that_of_all_workers(
     samples: int, batch: int, workers: int, synchronised: bool | None, images: int
 ) -> None:
     assert smallest_step(samples, batch, workers, synchronised) == NormedBatch(images, bool(synchronised))
+
+
+@pytest.mark.parametrize(("subset", "images"), [(0, 8), (6, 3), (50, 8)])
+def test_a_step_of_a_search_is_of_the_images_it_learns_from(subset: int, images: int) -> None:
+    _, dataset = asked("tiny-resnet")
+    assert search_step(dataset, SearchConfig(batch=8, subset=subset), 0) == NormedBatch(images)
 
 
 def test_one_image_per_worker_is_enough_where_the_statistics_are_shared(own: str) -> None:

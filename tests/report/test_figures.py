@@ -274,6 +274,7 @@ def test_the_curve_has_the_means_and_a_tick_for_every_number_of_frames(
     expected = [100 * (0.51 + 0.02 * count) for count in frames]
     assert sum(np.allclose(line.get_ydata(), expected) for line in means) == len(arms)
     assert len(bottom.lines) == len(arms)
+    assert bottom.get_ylim() == (0, pytest.approx(12.0 * frames[-1]))  # no marker is cut
     assert len(figure.legends) == (len(arms) > 1)
     draw(figure)
 

@@ -72,13 +72,17 @@ def note_few_steps(images: int, batch: int, epochs: int, group: str) -> None:
 
 def note_short_search(dataset: DataSet, search: SearchConfig) -> None:
     """Prints a note where a pass of the searches that will run has few steps."""
-    images = min(len(dataset.train), search.subset or len(dataset.train))
-    note_few_steps(images // 2, search.batch, search.epochs, "search")
+    note_few_steps(images_of_half(dataset, search), search.batch, search.epochs, "search")
 
 
 def search_step(dataset: DataSet, search: SearchConfig, workers: int) -> NormedBatch:
-    """The smallest step of a search, which learns from one half of the training images."""
-    return smallest_step(len(dataset.train) // 2, search.batch, workers, search.sync_batch_norm)
+    """The smallest step of a search."""
+    return smallest_step(images_of_half(dataset, search), search.batch, workers, search.sync_batch_norm)
+
+
+def images_of_half(dataset: DataSet, search: SearchConfig) -> int:
+    """The number of images in each half of the training images that a search learns from."""
+    return min(len(dataset.train), search.subset or len(dataset.train)) // 2
 
 
 def arm_card(

@@ -77,7 +77,9 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", narrow
 
 
 def frame_curve(rows: pd.DataFrame, *, score_name: str = "accuracy", narrow: bool = False) -> Figure:
-    """The score in percent against the number of frames T with 95 % intervals, and the device's training seconds below.
+    """The score in percent against the number of frames T, and the device's training seconds below.
+
+    With several runs per T: their mean, its 95 % interval and a small dot per run.
 
     rows has one row per run: frames, score in [0, 1], seconds, and optionally arm (one line per arm) and device_seconds.
     """
@@ -94,7 +96,7 @@ def frame_curve(rows: pd.DataFrame, *, score_name: str = "accuracy", narrow: boo
     for axes, label in ((top, f"test {score_name} (%)"), (bottom, "training (device s)")):
         axes.set_ylabel(label)
         plain_axes(axes, grid="y")
-    bottom.set_ylim(bottom=0)
+    bottom.set_ylim(0, 1.2 * bottom.dataLim.ymax)  # room for the highest marker
     bottom.set_xscale("log", base=2)
     bottom.set_xticks(ticks, [str(tick) for tick in ticks])
     bottom.set_xticks([], minor=True)
@@ -176,9 +178,8 @@ def _curve(top: Axes, bottom: Axes, rows: pd.DataFrame, look: tuple[str, str], s
         means = [value.mean for _, value in sure]
         reach = [value.high - value.mean for _, value in sure]
         top.errorbar(places, means, yerr=reach, fmt="none", ecolor=colour, elinewidth=1.1, capsize=3)
-    top.plot(
-        rows["frames"] * shift * 1.035, 100 * rows["score"], "o", markersize=2.6, color=colour, alpha=0.55, linewidth=0
-    )
+        beside, scores = rows["frames"] * shift * 1.035, 100 * rows["score"]
+        top.plot(beside, scores, "o", markersize=2.6, color=colour, alpha=0.55, linewidth=0)
     seconds = [float(device_seconds(part).mean()) for _, part in groups]
     bottom.plot(at, seconds, color=colour, marker=mark, markersize=4, linewidth=1.2)
     return line
