@@ -302,6 +302,8 @@ class Movement:
             return features
         tracing: bool = torch.jit.is_tracing()
         traced = tracing or is_traced()
+        if not traced and not len(features):
+            return features
         if not traced and not self.fill_mean:
             return self.added(features, width)
         moved, passing = features[:, :width], features[:, width:]
