@@ -47,7 +47,7 @@ def check(device: str) -> None:
                     moved = PolicyMotion((policy,))(shape[2:], features)
                     width = 2 * (shape[1] // 4)
                     for weights, taps in ((moved.weights, moved.taps), moved.adjoint):
-                        found = movement_kernel.launch(features, weights, taps, width, 2)
+                        found = movement_kernel.launch(features, weights, taps.rows, taps.starts, width, 2)
                         expected = library(features, weights, taps, width, 2)
                         assert found.is_contiguous(memory_format=layout)
                         torch.testing.assert_close(found.cpu(), expected, atol=tolerance, rtol=tolerance)

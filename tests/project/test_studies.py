@@ -193,7 +193,7 @@ def test_the_chart_answers_from_the_trials() -> None:
         chart, tables = script("chart"), script("tables")
     finally:
         sys.path.pop(0)
-    names = ("digit-pairs", "camvid", "object-size", "classification", "depth", "ablations")
+    names = ("digit-pairs", "camvid", "object-size", "classification", "depth", "ablations", "cifar10")
     found = chart.chart({name: tables.Study.load(name) for name in names})
     raw: list[float] = []
     for each in found.corrected:

@@ -138,7 +138,7 @@ class _MoveChannels(torch.autograd.Function):
         ctx.save_for_backward(features if ctx.needs_input_grad[1] else None, weights)
         ctx.taps, ctx.width, ctx.blocks, ctx.adjoint = taps, width, blocks, adjoint
         if movement_kernel.takes(features):
-            return movement_kernel.launch(features, weights, taps, width, blocks)
+            return movement_kernel.launch(features, weights, taps.rows, taps.starts, width, blocks)
         added = add_rows(to_rows(features, blocks, width).to(weights.dtype), weights, taps)
         moved = from_rows(added.to(features.dtype), Layout.of(features), blocks)
         return moved if width == features.shape[1] else torch.cat([moved, features[:, width:]], dim=1)

@@ -6,13 +6,10 @@ On a CPU, and on a GPU without Triton, `movement` computes the same sums from li
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from fieldshift.networks.movement import Taps
 
 NUMBERS = 2048  # of a program's tile
 MOST_CHANNELS = 64  # of a program's tile
@@ -59,10 +56,11 @@ def _kernel() -> Any:
     return move
 
 
-def launch(features: Tensor, weights: Tensor, taps: Taps, width: int, blocks: int) -> Tensor:
+def launch(features: Tensor, weights: Tensor, rows: Tensor, starts: Tensor, width: int, blocks: int) -> Tensor:
     """The map (B, C, H, W) with its first `width` channels summed by the taps, in its own layout and precision.
 
-    Sums have the precision of the weights. The two spatial dimensions of the map have to be contiguous to each other.
+    `rows` (N,) and `starts` are those of the taps, `weights` (N,) theirs. Sums have the precision of the weights. The two
+    spatial dimensions of the map have to be contiguous to each other.
     """
     batch, channels, height, across = features.shape
     pixels = height * across
@@ -72,7 +70,7 @@ def launch(features: Tensor, weights: Tensor, taps: Taps, width: int, blocks: in
     grid = (-(-pixels // tall), -(-channels // wide), batch)
     with torch.cuda.device_of(features):  # Triton starts kernels on the current device
         _kernel()[grid](
-            features, moved, taps.rows, weights, taps.starts, len(taps.rows), pixels, channels, width, width // blocks,
+            features, moved, rows, weights, starts, len(rows), pixels, channels, width, width // blocks,
             blocks * pixels, features.stride(0), features.stride(3), features.stride(1), moved.stride(0), moved.stride(3),
             moved.stride(1), PIXELS=tall, CHANNELS=wide,
         )  # fmt: skip
@@ -97,13 +95,10 @@ def takes(features: Tensor) -> bool:
 @cache
 def _compiles(device: torch.device) -> bool:
     """Whether Triton is there and compiles kernels for the device: it needs a C compiler."""
-    from fieldshift.networks.movement import Taps
-
     try:
-        numbers = torch.zeros(2, dtype=torch.int32, device=device)
-        taps = Taps(numbers, torch.arange(2, dtype=torch.int32, device=device), numbers)
+        numbers = torch.arange(2, dtype=torch.int32, device=device)
         with torch.inference_mode(False), torch.no_grad():
-            launch(torch.ones(1, 2, 1, 1, device=device), torch.ones(2, device=device), taps, 2, 2)
+            launch(torch.ones(1, 2, 1, 1, device=device), torch.ones(2, device=device), numbers, numbers, 2, 2)
     except Exception:  # Triton's own errors are of many kinds, and any of them means the same
         return False
     return True
