@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import torch
 from record import Record, benchmark_parser
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from whole_search import noise
 
@@ -47,9 +48,10 @@ def profiled(record: Record, table: str, work: Callable[[], object]) -> None:
         if ON_GPU:
             torch.cuda.synchronize()
         wall = 1e3 * (time.perf_counter() - started)
-    own = {
+    own = {  # on a GPU of kernels alone: operators and annotations repeat the time of theirs
         each.key: (each.self_device_time_total if ON_GPU else each.self_cpu_time_total) / 1e3
         for each in profiler.key_averages()
+        if not ON_GPU or (each.device_type == DeviceType.CUDA and not each.is_user_annotation)
     }
     total = sum(own.values())
     record.row(table, "all operators", [total], unit="ms", peer="wall time under the profiler", theirs=[wall])

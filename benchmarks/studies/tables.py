@@ -274,7 +274,7 @@ def device_table(cell: Cell, budget: str) -> str:
         )
         hours = f"{search / 3600:.3f}" if search else "-"
         rows.append([arm, str(len(own)), cell.score(arm, budget), f"{epoch:.2f}", f"{whole:.0f}", hours])
-    heads = ["arm", "seeds", "accuracy", "s per epoch", "s per training", "search, device-hours"]
+    heads = ["arm", "seeds", "accuracy", "s per epoch", "s per training", "search, hours on the shared GPU"]
     return markdown(heads, rows)
 
 

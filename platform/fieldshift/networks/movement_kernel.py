@@ -13,6 +13,7 @@ from torch import Tensor
 
 NUMBERS = 2048  # of a program's tile
 MOST_CHANNELS = 64  # of a program's tile
+MOST_NUMBERS = 2**31 - 1  # in an image: places within it have 32 bits
 BLOCKS_OF_GRID = 65_535  # CUDA's limit for the second and third dimension of a grid
 
 
@@ -88,17 +89,31 @@ def takes(features: Tensor) -> bool:
         features.is_cuda
         and features.stride(2) == features.shape[3] * features.stride(3)
         and 0 < len(features) <= BLOCKS_OF_GRID
-        and _compiles(features.device)
+        and _extent(features) <= MOST_NUMBERS
+        and _compiles(features.device, features.dtype)
     )
 
 
+def _extent(features: Tensor) -> int:
+    """The distance in memory, in numbers, between the first and the last number of an image."""
+    channels, height, width = features.shape[1:]
+    return (height * width - 1) * features.stride(3) + (channels - 1) * features.stride(1)
+
+
 @cache
-def _compiles(device: torch.device) -> bool:
-    """Whether Triton is there and compiles kernels for the device: it needs a C compiler."""
+def _compiles(device: torch.device, precision: torch.dtype) -> bool:
+    """Whether Triton is there and compiles kernels of this precision for the device: it needs a C compiler."""
     try:
         numbers = torch.arange(2, dtype=torch.int32, device=device)
         with torch.inference_mode(False), torch.no_grad():
-            launch(torch.ones(1, 2, 1, 1, device=device), torch.ones(2, device=device), numbers, numbers, 2, 2)
+            summed = torch.promote_types(precision, torch.float32)
+            features, weights = (
+                torch.ones(1, 2, 1, 1, device=device, dtype=precision),
+                torch.ones(2, device=device, dtype=summed),
+            )
+            launch(features, weights, numbers, numbers, 2, 2)
+    except torch.OutOfMemoryError:
+        raise
     except Exception:  # Triton's own errors are of many kinds, and any of them means the same
         return False
     return True
