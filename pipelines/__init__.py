@@ -6,7 +6,12 @@ The functions are loaded when they are first used, so that `import pipelines` an
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# Read by the OpenMP library as torch loads it. Its threads else spin while they wait for each other, and where two programs
+# share the cores, a thread that spins keeps out the one that is waited for (benchmarks/shared_cores.py).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The order is that of `fieldshift --help`.
 HOMES = {

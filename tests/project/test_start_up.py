@@ -68,3 +68,17 @@ def test_published_models_are_those_that_torchvision_registers() -> None:
         assert sorted(found) == list_models(module=module)
         for name, entries in found.items():
             assert set(entries) == set(get_model_weights(name).__members__)
+
+
+@pytest.mark.parametrize(("chosen", "spins"), [(None, "0"), ("ACTIVE", "30000000000")])
+def test_threads_that_wait_leave_the_core_to_others_unless_told_otherwise(chosen: str | None, spins: str) -> None:
+    """OpenMP itself prints how often a thread looks before it sleeps; two trainings on the same cores else stand still."""
+    variables = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    variables |= {"OMP_DISPLAY_ENV": "VERBOSE", "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT)])}
+    if chosen is not None:
+        variables["OMP_WAIT_POLICY"] = chosen
+    script = "import pipelines, sys; assert 'torch' not in sys.modules; import torch"
+    done = subprocess.run([sys.executable, "-c", script], env=variables, capture_output=True, text=True, check=True)
+    if "GOMP_SPINCOUNT" not in done.stderr:
+        pytest.skip("torch has another OpenMP library than GNU's here, which does not print the count")
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr

@@ -76,6 +76,22 @@ def test_finite_differences_agree_with_the_exact_second_derivative_of_a_network(
     assert (found["first"] - found["second-exact"]).abs().max() > 1e-4
 
 
+def test_both_sides_of_the_differences_drop_the_same_units() -> None:
+    """The derivative of one random network, not the difference of two: exact where the loss is of second degree."""
+    alpha = torch.tensor([0.3, -0.2], requires_grad=True)
+    w = torch.arange(1.0, 401.0).remainder(7).requires_grad_()
+    masks = []
+
+    def inner(v) -> Tensor:
+        masks.append(nn.functional.dropout(torch.ones(400), 0.5))
+        return (masks[-1] * v[0] * alpha.sum()).sum()
+
+    outer_gradient(lambda v: (v[0] * v[0]).sum() * alpha.sum(), inner, [w], [alpha], order="second", lr=0.1)
+    step, above, below = masks
+    assert torch.equal(above, below)
+    assert not torch.equal(step, above)
+
+
 def test_a_loss_without_alpha_has_a_gradient_of_zero() -> None:
     alpha = torch.ones(2, requires_grad=True)
     w = torch.ones(2)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fieldshift.errors import UserError
 from fieldshift.search import SearchConfig
+from fieldshift.search.learning import part_size
 from fieldshift.search.supernet import Supernet
 from fieldshift.training import Recipe
 from fieldshift.training.checkpoint import read_checkpoint
@@ -163,3 +164,29 @@ def test_the_tuning_between_decisions_has_one_cosine_from_a_tenth(run, quick) ->
     last_step = (36 // 2 // 8 - 1) / (36 // 2 // 8)  # a row has the rate of its pass's last step
     expected = [1e-4 + (1e-3 - 1e-4) * (1 + math.cos(math.pi * (done + last_step) / 6)) / 2 for done in range(6)]
     assert [row["learning_rate"] for row in history[2:]] == pytest.approx(expected)
+
+
+def test_alpha_of_an_edge_stays_after_its_decision(run, quick) -> None:
+    """Its gradient is 0 then, and the weight decay of its optimizer would be all that moves it."""
+    result = run(quick(epochs=2, tune_epochs=3, alpha_weight_decay=0.1, alpha_learning_rate=0.01))
+    decided = [choice["at"] for choice in result.decisions if choice["at"].startswith("edge ")]
+    assert len(decided) >= 3
+    for number, edge in enumerate(decided[:-1]):
+        name = edge.removeprefix("edge ").replace("->", "-")
+        learned = [{k: v for k, v in row.items() if k.startswith(f"alpha/{name}/")} for row in result.history]
+        first_after = 2 + 3 * number  # two passes, then three between one decision and the next
+        assert learned[first_after - 1] != learned[0]
+        assert all(row == learned[first_after - 1] for row in learned[first_after:])
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_no_part_of_a_half_has_too_few_images_for_batch_statistics(workers: int) -> None:
+    for batch in range(workers, 40, workers):
+        for count in range(max(batch, 2 * workers), 200):
+            size = part_size(count, batch, workers)
+            parts = [min(size, count - start) for start in range(0, count, size)]
+            equal = max(workers, math.ceil(count / math.ceil(count / batch)))
+            assert min(parts) >= min(2 * workers, batch)
+            assert size >= equal
+            if (count % equal or equal) >= 2 * workers:
+                assert size == equal

@@ -72,11 +72,11 @@ def _by_differences(
 ) -> list[Tensor]:
     length = torch.sqrt(sum((each.double() ** 2).sum() for each in direction))  # type: ignore[arg-type]
     step = STEP_OF_DIFFERENCES / length.clamp(min=1e-12)  # stays on the device: reading it would make the CPU wait
-    sides = []
-    for sign in (1, -1):
-        moved = [(w + sign * step * v).detach() for w, v in zip(start, direction, strict=True)]
-        sides.append(_gradients(inner(moved), alphas))
-    return [(above - below) / (2 * step) for above, below in zip(*sides, strict=True)]
+    high, low = ([(w + sign * step * v).detach() for w, v in zip(start, direction, strict=True)] for sign in (1, -1))
+    with torch.random.fork_rng([step.device] if step.is_cuda else []):  # both sides with the same dropout
+        above = _gradients(inner(high), alphas)
+    below = _gradients(inner(low), alphas)
+    return [(a - b) / (2 * step) for a, b in zip(above, below, strict=True)]
 
 
 def _gradients(value: Tensor, inputs: Sequence[Tensor], graph: bool = False) -> list[Tensor]:

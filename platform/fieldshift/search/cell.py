@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,13 +65,27 @@ class Cell(nn.Module):
             soft = ((self.alpha + gumbel) / temperature).softmax(-1)
             hard = torch.zeros_like(soft).scatter(-1, soft.argmax(-1, keepdim=True), 1.0)
             soft = hard + (soft - soft.detach())
-        fixed = [e for e, choice in enumerate(self.decided) if choice is not None or not self.kept[e]]
+        fixed = self.fixed_edges
         if not fixed:
             return soft
         count = soft.shape[1]
         one_hot = tuple(float(self.kept[e] and o == self.decided[e]) for e in fixed for o in range(count))
         rows = constant(one_hot, soft.dtype, soft.device).view(-1, count)
-        return soft.index_copy(0, index(tuple(fixed), soft.device), rows)
+        return soft.index_copy(0, index(fixed, soft.device), rows)
+
+    @property
+    def fixed_edges(self) -> tuple[int, ...]:
+        """The edges whose alpha has no effect on the weights: those with a decision, and those that are not kept."""
+        return tuple(e for e, choice in enumerate(self.decided) if choice is not None or not self.kept[e])
+
+    @contextmanager
+    def fixed_alpha_kept(self) -> Iterator[None]:
+        """Restores the alpha of fixed edges after a step of its optimizer, whose weight decay would reduce it to 0."""
+        rows = index(self.fixed_edges, self.alpha.device)
+        held = self.alpha.detach()[rows]
+        yield
+        with torch.no_grad():
+            self.alpha.index_copy_(0, rows, held)
 
     def live_operations(self, weights: Float[Tensor, "edges operations"]) -> list[list[int]]:
         """The operations of each edge that need computing: those with weight, or all of an open edge if a gradient is needed.

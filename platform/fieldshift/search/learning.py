@@ -57,7 +57,8 @@ def learn_one_pass(run: SearchRun) -> dict[str, float]:
             sound = are_finite(gradients)
             for parameter, gradient in zip(cell.outer_parameters, gradients, strict=True):
                 parameter.grad = gradient.where(sound, 0.0)
-            run.alpha_optimizer.step()
+            with cell.fixed_alpha_kept():
+                run.alpha_optimizer.step()
             losses.add("alpha", outer_loss.where(sound, math.nan), alpha_batch[2])
 
         # The network's step: a decided cell is rendered by its policy, without weights.
@@ -152,9 +153,22 @@ def augmented(run: SearchRun, batch: Batch, step: int, stream: int) -> Batch:
 
 def alpha_half_in_order(run: SearchRun) -> Iterator[Batch]:
     """Yields this worker's part of the whole alpha half, in batches of equal size for reliable batch statistics."""
-    count = len(run.alpha_half)
-    size = max(distributed.world_size(), math.ceil(count / math.ceil(count / run.batch)))
+    size = part_size(len(run.alpha_half), run.batch, distributed.world_size())
     return batches_of_worker(run, run.alpha_half, size, seed=0, epoch=0, shuffle=False)
+
+
+def part_size(count: int, batch: int, workers: int) -> int:
+    """The size of all parts but the last that `count` images are read in, at most `batch` where the last part allows it.
+
+    The last part has the rest: at least two images for each worker, as one has no batch statistics after global pooling, or
+    as many as a step learns from.
+    """
+    for parts in range(math.ceil(count / batch), 1, -1):
+        size = max(workers, math.ceil(count / parts))
+        last = count - size * (math.ceil(count / size) - 1)
+        if last >= min(2 * workers, batch):
+            return size
+    return count
 
 
 def batches_of_worker(run: SearchRun, half: Split, size: int, **order: Any) -> Iterator[Batch]:
