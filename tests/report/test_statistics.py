@@ -93,11 +93,18 @@ def test_too_few_runs_give_no_interval_and_no_winner() -> None:
     assert (single.pairs, single.mean, single.outcome) == (1, 0.25, "cannot be told")
 
 
-def test_equal_differences_are_no_division_by_zero() -> None:
+def test_equal_differences_are_no_evidence() -> None:
+    """Scores are multiples of 1 / images: with 20 images and 2 seeds, a tenth of equally good arms differ equally."""
     same = paired_difference({0: 0.3, 1: 0.1}, {0: 0.3, 1: 0.1})
     assert (same.low, same.high, same.p, same.outcome) == (0.0, 0.0, 1.0, "cannot be told apart")
     shifted = paired_difference({0: 0.3, 1: 0.2}, {0: 0.2, 1: 0.1})
-    assert (shifted.p, shifted.outcome) == (0.0, "wins")
+    assert shifted.mean == pytest.approx(0.1)
+    assert all(map(math.isnan, (shifted.low, shifted.high, shifted.p)))
+    assert shifted.outcome == "cannot be told"
+    generator = np.random.default_rng(0)
+    draws = generator.binomial(20, 0.9, (4000, 2, 2)) / 20
+    found = [paired_difference(dict(enumerate(ours)), dict(enumerate(theirs))) for ours, theirs in draws]
+    assert sum(each.p < 0.05 for each in found) < 0.05 * len(found)
 
 
 def test_a_summary_has_one_row_per_arm_and_reading_with_the_numbers_of_its_trials(rows: pd.DataFrame) -> None:

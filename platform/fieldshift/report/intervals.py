@@ -28,7 +28,8 @@ class Difference:
     """The mean of paired differences with its 95 % interval and two-sided p values.
 
     p is that of the paired t test; wilcoxon_p is NaN for fewer than 6 pairs, where the signed-rank test cannot reach 0.05.
-    Without a common key all but pairs are NaN; with one, all but pairs and mean.
+    Without a common key all but pairs are NaN; with one, and where all differences are equal but not zero, all but pairs
+    and mean.
     """
 
     pairs: int
@@ -70,8 +71,8 @@ def estimate(values: Sequence[float]) -> Estimate:
 def paired_difference(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, float]) -> Difference:
     """The mean difference ours - theirs over common keys (seeds), with its interval and p values.
 
-    If all differences are equal, their spread is zero: the interval is that one value, and p is 1 if it is zero and 0
-    otherwise.
+    If all differences are equal, their spread is not known: scores are multiples of 1 / images, and few of them are often
+    equal by chance. There is then no interval and no p, unless all are zero: the interval is then zero, and p is 1.
     """
     from scipy.stats import ttest_1samp
 
@@ -81,9 +82,9 @@ def paired_difference(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, 
         return Difference(pairs=gap.n, mean=gap.mean, low=gap.low, high=gap.high, p=math.nan, wilcoxon_p=math.nan)
     # Rounding gives equal differences a tiny spread, which is not evidence.
     if gap.std <= 1e-12:
-        p = 1.0 if abs(gap.mean) <= 1e-12 else 0.0
-        exact = 0.0 if abs(gap.mean) <= 1e-12 else gap.mean
-        return Difference(pairs=gap.n, mean=exact, low=exact, high=exact, p=p, wilcoxon_p=math.nan)
+        if abs(gap.mean) <= 1e-12:
+            return Difference(pairs=gap.n, mean=0.0, low=0.0, high=0.0, p=1.0, wilcoxon_p=math.nan)
+        return Difference(pairs=gap.n, mean=gap.mean, low=math.nan, high=math.nan, p=math.nan, wilcoxon_p=math.nan)
     p = float(ttest_1samp(gaps, 0.0).pvalue)
     return Difference(pairs=gap.n, mean=gap.mean, low=gap.low, high=gap.high, p=p, wilcoxon_p=_wilcoxon(gaps))
 

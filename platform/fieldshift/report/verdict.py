@@ -270,7 +270,8 @@ def _numbers(claim: Mapping[Any, Any]) -> str:
     if claim["pairs"] == 0:
         return "no common seed"
     if math.isnan(claim["low"]):
-        return f"{points}, one common seed, no interval"
+        seeds = "one common seed" if claim["pairs"] == 1 else f"the same at {claim['pairs']} seeds"
+        return f"{points}, {seeds}, no interval"
     span = f"{points_of(claim['low'])} to {points_of(claim['high'])}"
     corrected = f"corrected {p_words(claim['holm_p'])}"
     return f"{points}, {span}, {_p_text(claim['p'])}, {corrected}, {claim['pairs']} seeds"
