@@ -63,16 +63,17 @@ def two_workers(folder: Path) -> None:
             norm = nn.Sequential(a_norm(momentum))
             synchronise_batch_norm(norm)
             found[f"{name} {momentum}"] = measured(norm[0], images[own], wanted[own])
-    network = toy_network(3)
-    train_network(
-        network,
-        toy_split(),
-        plan=plan_of(MOVED),
-        recipe=RECIPE,
-        objective=objective_for("classification", CLASSES),
-        seed=0,
-    )
-    found["trained"] = network.state_dict()
+    for name, recipe in (("trained", RECIPE), ("each for itself", ALONE)):
+        network = toy_network(3)
+        train_network(
+            network,
+            toy_split(),
+            plan=plan_of(MOVED),
+            recipe=recipe,
+            objective=objective_for("classification", CLASSES),
+            seed=0,
+        )
+        found[name] = network.state_dict()
     torch.save(found, folder / f"{dist.get_rank()}.pt")
 
 
@@ -148,3 +149,12 @@ def test_there_have_to_be_two_workers() -> None:
         RECIPE.check(1, here=True)
     with pytest.raises(UserError, match=r"--recipe\.compile and --recipe\.sync_batch_norm"):
         Recipe(compile=True, sync_batch_norm=True).check(2, here=True)
+
+
+def test_workers_with_batch_statistics_of_their_own_score_with_the_saved_ones(
+    workers: list[dict[str, dict[str, Tensor]]],
+) -> None:
+    first, second = (each["each for itself"] for each in workers)
+    assert any(name.endswith("running_mean") for name in first)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name

@@ -143,6 +143,8 @@ def train_network(
                 move(progress, epoch, step + 1, steps)
         losses.read()
         check_weights(network.parameters(), f"The weights after epoch {epoch + 1} are not finite{ADVICE}")
+        # Every worker scores with the statistics that are saved; DistributedDataParallel only copies them before a step.
+        distributed.broadcast_from_first(network.buffers())
 
         device_seconds = device_clock(device) - device_started
         seconds = time.perf_counter() - started
