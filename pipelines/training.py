@@ -77,6 +77,7 @@ def train(
     check_fits(cluster, cluster.min_workers or cluster.workers)
 
     from fieldshift.experiment.training_runs import training_trial
+    from fieldshift.experiment.trial import drop_checkpoint
     from fieldshift.search import load_space
 
     found, dataset = read_policy(policy), experiment.checked_dataset()
@@ -95,6 +96,7 @@ def train(
     with open_session("train", experiment, config=config, tags=tags, dataset=dataset) as session:
         finished = session.folder.finished_result()
         if finished is not None:
+            drop_checkpoint(session.path, session.storage(cluster))
             say(outcome(finished["row"], experiment.data))
             if not (session.path / MODEL).exists():
                 log_model(session, experiment.tracking.register, align=align)
@@ -105,6 +107,7 @@ def train(
         )
         row = run_trial(session, trial, cluster)
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
+        drop_checkpoint(session.path, session.storage(cluster))
         log_model(session, experiment.tracking.register, align=align)
         say(outcome(row, experiment.data))
         show_maps(session, dataset, row, align=align)

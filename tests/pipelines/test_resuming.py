@@ -154,3 +154,25 @@ def test_a_policy_of_another_length_is_said(
     assert main([*words[command], "--out", str(tmp_path / "out")]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "The policy was made with" in line]
     assert [f"made with {found} frames and is used with {used}:" in line for line in lines] == [True] * (found != used)
+
+
+@pytest.mark.parametrize("interrupted", ["fieldshift.run_folder.RunFolder.write_result", "record_history"])
+def test_a_training_that_is_done_is_not_trained_again_where_its_result_was_not_written(
+    interrupted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    words = ["train", "--loading.train_limit", "16", "--loading.test_limit", "8", *QUICK, "--out", str(out)]
+    home = "" if "." in interrupted else "fieldshift.experiment.training_runs."
+
+    def stopped(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{home}{interrupted}", stopped)
+        assert main(words) == 130
+    assert (out / "checkpoint.pt").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr("fieldshift.training.loop.epoch_batches", lambda *_, **__: pytest.fail("it trains again"))
+        assert main([*words, "--resume"]) == 0
+    assert len(read_result(out)["row"]["history"]) == 1
+    assert not (out / "checkpoint.pt").exists()

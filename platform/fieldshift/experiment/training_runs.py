@@ -15,7 +15,7 @@ from fieldshift.experiment.labels import costs, run_name, score_metric, sectione
 from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.placement import placed, workers_of_trials
 from fieldshift.experiment.session import Session
-from fieldshift.experiment.trial import Trial, run_training_trial
+from fieldshift.experiment.trial import Trial, drop_checkpoint, run_training_trial
 from fieldshift.tracking import Run
 from fieldshift.training import NetworkCard, Recipe
 
@@ -63,6 +63,7 @@ def run_training_trials(
     done: dict[str, float] = {}
     cost = {trial.key: weight for trial, weight in zip(trials, weights, strict=True)}
     by_key = {trial.key: trial for trial in trials}
+    shared = session.storage(cluster)
 
     def run_of(key: str) -> Run:
         if key not in runs:
@@ -92,6 +93,7 @@ def run_training_trials(
             record_history(run, result.value["history"])
             run.log_metrics(final_metrics(result.value), step=0)  # of one step: MLflow draws bars
             run.close("FINISHED")
+            drop_checkpoint(Path(by_key[key].folder), shared)
             show(bar, done, f"{result.value['score_name']} {result.value['score']:.1%} of {key}")
 
         ordered = sorted(trials, key=lambda trial: -cost[trial.key])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.cluster import WorkerContext
+from fieldshift.cluster.storage import Storage
 from fieldshift.experiment.options import Experiment
 from fieldshift.seals import values_digest
 from fieldshift.training import (
@@ -75,6 +76,14 @@ def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[
     trial = Trial(**{field.name: payload[field.name] for field in fields(Trial)})
     with context.folder(trial.folder) as folder:
         return train_and_score(trial, folder, context)
+
+
+def drop_checkpoint(folder: Path, shared: Storage | None) -> None:
+    """Removes a trial's checkpoint from its folder and the storage, once its result is written or it will not continue."""
+    checkpoint = folder / CHECKPOINT
+    checkpoint.unlink(missing_ok=True)
+    if shared is not None:
+        shared.remove(checkpoint)
 
 
 def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[str, Any]:
@@ -147,7 +156,6 @@ def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[
         save_network(folder, network, card)
         if evaluation.maps:
             write_maps(folder, evaluation.maps)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
     return {
         "key": trial.key,
         "arm": trial.arm,

@@ -18,7 +18,7 @@ from fieldshift.experiment.placement import placed, workers_of_trials
 from fieldshift.experiment.policy_source import plain_policy
 from fieldshift.experiment.session import Session
 from fieldshift.experiment.training_runs import training_trial
-from fieldshift.experiment.trial import CHECKPOINT, HELD_OUT_SCORE, Trial, run_training_trial
+from fieldshift.experiment.trial import HELD_OUT_SCORE, Trial, drop_checkpoint, run_training_trial
 from fieldshift.motions import Policy
 from fieldshift.seals import values_digest
 from fieldshift.training import NetworkCard, Recipe
@@ -113,13 +113,10 @@ def run_tuning_trial(payload: dict[str, Any], context: WorkerContext) -> dict[st
 
 
 def drop_checkpoints(results: Iterable[TrialResult], shared: Storage | None) -> None:
-    """Removes the checkpoints of samples that were stopped early, which are not continued, from the folder and the storage."""
+    """Removes the checkpoints of samples that are finished or were stopped early, from the folder and the storage."""
     for result in results:
-        if result.stopped:
-            checkpoint = sample_folder(result.trial) / CHECKPOINT
-            checkpoint.unlink(missing_ok=True)
-            if shared is not None:
-                shared.remove(checkpoint)
+        if result.stopped or result.value is not None:
+            drop_checkpoint(sample_folder(result.trial), shared)
 
 
 def sample_folder(payload: Mapping[str, Any]) -> Path:

@@ -146,12 +146,11 @@ def train_network(
         # Every worker scores with the statistics that are saved; DistributedDataParallel only copies them before a step.
         distributed.broadcast_from_first(network.buffers())
 
-        device_seconds = device_clock(device) - device_started
-        seconds = time.perf_counter() - started
+        device_seconds, seconds = device_clock(device) - device_started, time.perf_counter() - started
         trained.device_seconds += device_seconds
         trained.seconds += seconds
-        counts = torch.stack([loss_sum.double(), torch.full((), images_seen, dtype=torch.float64, device=device)])
-        total, count = distributed.sum_across_workers(counts).tolist()
+        seen = torch.full((), images_seen, dtype=torch.float64, device=device)
+        total, count = distributed.sum_across_workers(torch.stack([loss_sum.double(), seen])).tolist()
         row = {
             "epoch": float(epoch + 1),
             "train/loss": total / count,
