@@ -249,10 +249,11 @@ def digest_of(card: NetworkCard) -> str:
 
 
 def search_columns(policies: ArmPolicies, arm: str, seed: int) -> dict[str, Any]:
-    """The columns of a row's search: the source of its motions, and the seconds (also the device's) of their search."""
+    """The columns of a row's search: the source of its motions, and their search's seconds (on both clocks) and devices."""
     found = policies.of(arm, seed)
     return {
         "search_seconds": 0.0 if found is None else found.seconds,
         "search_device_seconds": 0.0 if found is None else found.device_seconds,
+        "search_devices": 1 if found is None else found.devices,
         "motions": "" if found is None else found.source,
     }

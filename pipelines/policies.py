@@ -41,7 +41,7 @@ FOLDER = "searches"
 
 @dataclass(frozen=True)
 class ArmPolicy:
-    """A policy that an arm reads, its source in words, and the seconds and operations of its search.
+    """A policy that an arm reads, its source in words, and the seconds, operations and devices of its search.
 
     `operations` is None and `device_seconds` NaN where they are not known.
     """
@@ -51,6 +51,7 @@ class ArmPolicy:
     seconds: float = 0.0
     operations: float | None = None
     device_seconds: float = 0.0
+    devices: int = 1
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,12 @@ class ArmPolicies:
                 result = results[form, seed if seed in own else own[0]]
                 source = "one search per seed" if len(seeds) == len(own) else alone
                 found[form, seed] = ArmPolicy(
-                    result.policy, source, result.seconds, operations_of(result.policy), result.device_seconds
+                    result.policy,
+                    source,
+                    result.seconds,
+                    operations_of(result.policy),
+                    result.device_seconds,
+                    result.devices,
                 )
         return ArmPolicies(found)
 

@@ -209,6 +209,8 @@ def test_devices_multiply_and_unknown_costs_stay_unknown(make_trial: Any) -> Non
     )
     summary = summarise(frame, baseline_arms=BASELINES).set_index("arm")
     assert summary.loc["das", "device_hours"] == pytest.approx((30 + 39) * 4 / 3600)
+    shared = summarise(pd.DataFrame([make_trial("das", 0, 0.5, devices=1, search_devices=4)]), baseline_arms=BASELINES)
+    assert shared.loc[0, "device_hours"] == pytest.approx((30 + 39 * 4) / 3600)
     assert math.isnan(float(str(summary.loc["none", "device_hours"])))
 
 

@@ -33,6 +33,7 @@ class SearchResult:
         decisions: the decisions of the selection, in order, with the value of every candidate.
         seconds: time spent.
         device_seconds: the same on the device's own clock; NaN if unknown, in runs of earlier versions.
+        devices: the number of workers that shared it.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class SearchResult:
     decisions: list[dict[str, Any]]
     seconds: float
     device_seconds: float = math.nan
+    devices: int = 1
 
     @classmethod
     def from_row(cls, folder: Path, row: Mapping[str, Any]) -> SearchResult:
@@ -49,14 +51,15 @@ class SearchResult:
 
         from fieldshift.motions.placed import load_policy
 
-        device = row.get("device_seconds")
+        device, seconds = row.get("device_seconds"), row["seconds"]
         return cls(
             folder,
             load_policy(folder / "policy.json"),
             pd.DataFrame(row["history"]),
             row["decisions"],
-            row["seconds"],
+            seconds,
             math.nan if device is None else device,
+            max(1, round(3600 * row.get("device_hours", 0) / seconds)) if seconds else 1,
         )
 
 

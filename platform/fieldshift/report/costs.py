@@ -19,9 +19,9 @@ def cost_columns(part: pd.DataFrame) -> dict[str, Any]:
         name: float(pd.to_numeric(part[name]).mean(skipna=False))
         for name in ("parameters", "flops", "epochs", "frames", "seconds", "search_seconds")
     }
-    devices = part["devices"].astype(float) if "devices" in part.columns else 1.0
+    devices = _numbers(part, "devices").fillna(1.0)
     training, searching = device_seconds(part), device_seconds(part, "search_")
-    held = (training + searching) * devices
+    held = training * devices + searching * _numbers(part, "search_devices").fillna(devices)
     return {
         **costs,
         "device_seconds": float(training.mean(skipna=False)),

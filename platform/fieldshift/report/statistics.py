@@ -50,12 +50,12 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
 
     rows has one row per trial with the columns of `REQUIRED`: score and score_tta (with test-time averaging, NaN
     if not measured) in [0, 1], flops of one image forward, seconds of training and search_seconds of the search.
-    Optional columns: `devices` (1) used during these seconds, `device_seconds` and `search_device_seconds` (the same on the
-    device's clock, which other load does not slow down), `device_seconds_per_epoch` of one device, `views` averaged by
-    score_tta, `copies` requested, `search_operations` of the search or tuning, `motions` (origin of the arm's policy, in
-    words), `policy` (digest of the motions that an arm was trained under, "" without), `temporal` (temporal module of the
-    arms that have one), and `key`, equal if one trial belongs to several readings. An arm that belongs to several readings
-    has rows for each.
+    Optional columns: `devices` (1) of the training and `search_devices` (the same) of the search, `device_seconds` and
+    `search_device_seconds` (the same on the device's clock, which other load does not slow down),
+    `device_seconds_per_epoch` of one device, `views` averaged by score_tta, `copies` requested, `search_operations` of the
+    search or tuning, `motions` (origin of the arm's policy, in words), `policy` (digest of the motions that an arm was
+    trained under, "" without), `temporal` (temporal module of the arms that have one), and `key`, equal if one trial
+    belongs to several readings. An arm that belongs to several readings has rows for each.
 
     Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('averaged' if
     every trial has a score_tta of more than one view, else 'plain': trials measure it if averaging was requested, the arm
@@ -64,9 +64,9 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
     difference, difference_low, difference_high, p, wilcoxon_p, pairs (this arm - reference over common seeds, judged scores);
     parameters, flops, epochs, frames, seconds, search_seconds, device_seconds, search_device_seconds and search_operations
     (means), clock ('wall' if the device's seconds are unknown, and those on the wall stand for them), device_hours (mean of
-    (device_seconds + search_device_seconds) * devices / 3600); operations_share and seconds_share (per training image, as
-    multiples of those of the
-    arm held_against); seeds, scores (plain) and judged_scores (tuples); trials (their keys); copies (NaN if unknown);
+    (device_seconds * devices + search_device_seconds * search_devices) / 3600); operations_share and seconds_share (per
+    training image, as multiples of those of the arm held_against); seeds, scores (plain) and judged_scores (tuples); trials
+    (their keys); copies (NaN if unknown);
     motions; policies (the digests, by seed); temporal; note (missing values, in words).
     Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.
     """

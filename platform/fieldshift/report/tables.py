@@ -71,7 +71,7 @@ def _cost_notes(part: pd.DataFrame) -> tuple[str, ...]:
     against = str(rows[0]["held_against"])
     return (
         "MFLOPs: one image forward, all its frames: convolutions, matrix products, motions and gates. Means over seeds. "
-        f"{SECONDS[DEVICE]} device-h: (training + search) in hours, times devices.",
+        f"{SECONDS[DEVICE]} device-h: hours of training and search, each times its devices.",
         f"operations, time: per training image, as multiples of those of {against}.",
         *_wall(rows),
         *_charges(rows),
