@@ -8,7 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
+import requests
 
 from fieldshift.cluster import jobs, submit
 from fieldshift.cluster.job_control import show_logs, stop_job
@@ -118,6 +120,41 @@ def test_a_broken_stream_is_taken_up_without_repeating_or_missing(
     heard: list[str] = []
     jobs._follow(_Client(["RUNNING", "SUCCEEDED"], text, breaks_at), "job", heard.append)
     assert "".join(heard) == text
+
+
+@pytest.mark.parametrize("broken", [aiohttp.ServerDisconnectedError(), RuntimeError("closed"), ConnectionError("gone")])
+def test_a_dashboard_that_is_away_for_a_while_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, broken: Exception
+) -> None:
+    """As where `kubectl port-forward` is started again: the stream breaks, and the next questions fail too."""
+    monkeypatch.setattr(jobs, "POLL_S", 0)
+    text = "epoch 1\nepoch 2\n"
+
+    class Away(_Client):
+        refused = 0
+
+        def get_job_status(self, job: str) -> str:
+            if self.breaks_at == len(text) and self.refused < 3:
+                self.refused += 1
+                raise requests.ConnectionError("Connection refused")
+            return super().get_job_status(job)
+
+        async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+            try:
+                async for piece in super().tail_job_logs(job):
+                    yield piece
+            except RuntimeError:
+                raise broken from None
+
+    client = Away(["RUNNING", "RUNNING", "SUCCEEDED"], text, 8)
+    heard: list[str] = []
+    jobs._follow(client, "job", heard.append)
+    assert "".join(heard) == text
+    assert client.refused == 3
+    monkeypatch.setattr(jobs, "AWAY_DEADLINE_S", -1)
+    client.breaks_at, client.refused = len(text), 0
+    with pytest.raises(UserError, match="the job goes on: `fieldshift logs --follow job`"):
+        jobs._await_start(client, "job", 0)
 
 
 @pytest.mark.parametrize(

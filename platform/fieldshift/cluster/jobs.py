@@ -27,6 +27,8 @@ POLL_S = 1.0
 ENDING_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 30.0
 AGENT_DEADLINE_S = 90.0
+AWAY_DEADLINE_S = 600.0
+"""Seconds that the following of a job waits for a dashboard that stopped answering, as where a tunnel is built again."""
 
 
 class JobGoesOn(KeyboardInterrupt):
@@ -90,17 +92,21 @@ def submit(
         runtime_env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_DEADLINE_S:.0f}", IN_JOB: "1", **(env or {})}
         job_id = _submitted(client, shlex.join(argv), runtime_env, {"command": shlex.join(command or argv)})
     if not follow:
-        return JobOutcome(job_id, str(client.get_job_status(job_id)), None)
+        return JobOutcome(job_id, str(_answer(client.get_job_status, job_id)), None)
     return follow_job(client, job_id, on_text=on_text, start_timeout_s=start_timeout_s)
 
 
 def follow_job(
     client: Any, job_id: str, *, on_text: Callable[[str], object] | None = None, start_timeout_s: float = 600.0
 ) -> JobOutcome:
-    """Passes on a job's output, from its beginning, until the job ends. Raises JobGoesOn on Ctrl-C."""
+    """Passes on a job's output, from its beginning, until the job ends.
+
+    Raises JobGoesOn on Ctrl-C, UserError where the dashboard does not answer for AWAY_DEADLINE_S.
+    """
     try:
         _await_start(client, job_id, start_timeout_s)
-        output = JobOutput(on_text or print_text, job_id, client.get_job_info(job_id).entrypoint)
+        entrypoint = _answer(client.get_job_info, job_id).entrypoint
+        output = JobOutput(on_text or print_text, job_id, entrypoint)
         _follow(client, job_id, output.add)
         output.end()
         return _outcome(client, job_id)
@@ -179,7 +185,7 @@ def _errors_in_one_line(address: str) -> Iterator[None]:
 
 def _await_start(client: Any, job_id: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while str(client.get_job_status(job_id)) == "PENDING":
+    while str(_answer(client.get_job_status, job_id)) == "PENDING":
         if time.monotonic() > deadline:
             client.stop_job(job_id)
             raise UserError(
@@ -189,8 +195,25 @@ def _await_start(client: Any, job_id: str, timeout_s: float) -> None:
         time.sleep(POLL_S)
 
 
+def _answer(ask: Callable[[str], Any], job_id: str) -> Any:
+    """The dashboard's answer about a job, asked again while it does not answer, as where a tunnel broke."""
+    deadline = time.monotonic() + AWAY_DEADLINE_S
+    while True:
+        try:
+            return ask(job_id)
+        except OSError as error:  # what requests raises is one
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"The dashboard does not answer any more ({one_line(error)[:200]}); the job goes on: "
+                    f"`fieldshift logs --follow {job_id}` continues once it does."
+                ) from error
+        time.sleep(POLL_S)
+
+
 def _follow(client: Any, job_id: str, on_text: Callable[[str], object]) -> None:
     """Streams the job's output; reconnects after an interruption as long as the job runs."""
+    from aiohttp import ClientError
+
     seen = 0
 
     async def stream() -> None:
@@ -205,12 +228,12 @@ def _follow(client: Any, job_id: str, on_text: Callable[[str], object]) -> None:
     while True:
         try:
             asyncio.run(stream())
-        except (RuntimeError, OSError):
+        except (RuntimeError, OSError, ClientError):
             time.sleep(POLL_S)
-        if str(client.get_job_status(job_id)) != "RUNNING":
+        if str(_answer(client.get_job_status, job_id)) != "RUNNING":
             break
         time.sleep(POLL_S)
-    rest = client.get_job_logs(job_id)[seen:]
+    rest = _answer(client.get_job_logs, job_id)[seen:]
     if rest:
         on_text(rest)
 
@@ -218,7 +241,7 @@ def _follow(client: Any, job_id: str, on_text: Callable[[str], object]) -> None:
 def _outcome(client: Any, job_id: str) -> JobOutcome:
     deadline = time.monotonic() + ENDING_DEADLINE_S
     while True:
-        info = client.get_job_info(job_id)
+        info = _answer(client.get_job_info, job_id)
         status = str(info.status)
         if status not in {"PENDING", "RUNNING"} or time.monotonic() > deadline:
             break
