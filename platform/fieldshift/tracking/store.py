@@ -24,7 +24,7 @@ from fieldshift.paths import obstacle
 from fieldshift.ports import refusal
 from fieldshift.termination import signals_deferred
 from fieldshift.tracking.abandoned import PARENT_TAG, PROCESS_TAG, close_abandoned, last_sign, this_process
-from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address, sqlite_file
+from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address, sqlite_file, store_lock
 from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.refusals import lasting_reason
@@ -115,8 +115,8 @@ class Store:
         start: when it is opened, in milliseconds since 1970. A server that was silent for a while may have created a run
         several times, as requests are repeated; empty ones are deleted.
         """
-        client = client_for(self.uri)
         with self._locked():
+            client = client_for(self.uri)  # which migrates a new database
             where = self.experiment_id(experiment, artifacts)
             alike = client.search_runs([where], quoted_condition(f"tags.`{KEY_TAG}`", key), max_results=1000)
             found = [run for run in alike if run.data.tags[KEY_TAG] == key]
@@ -186,7 +186,7 @@ class Store:
         if not self.is_local:
             yield
             return
-        with FileLock(self.folder / ".mlflow.lock", timeout=LOCK_WAIT_S):
+        with FileLock(store_lock(self.uri, self.folder), timeout=LOCK_WAIT_S):
             yield
 
 
@@ -198,8 +198,8 @@ def location(artifacts: str | None) -> str | None:
 def open_store(config: TrackingConfig, folder: Path) -> Store:
     """Opens the store and prepares it for several processes; call it before other processes start, and in each of them.
 
-    A SQLite store is created once, under a lock: MLflow migrates the first one on a machine, which takes seconds, and later
-    ones are copies of it. A server that does not answer is no error: there is one warning, and messages are saved in
+    A SQLite store is created once, under a lock beside the database: MLflow migrates the first one on a machine, which takes
+    seconds, and later ones in run folders are copies of it. A server that does not answer is no error: there is one warning, and messages are saved in
     `folder` for `replay`.
 
     Args:
@@ -221,7 +221,7 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
     spool = Spool(folder, store.uri)
     try:
         knock(store.uri)
-        with FileLock(folder / ".mlflow.lock", timeout=LOCK_WAIT_S):
+        with FileLock(store_lock(store.uri, folder), timeout=LOCK_WAIT_S):
             if given:
                 answer_from(store.uri)
             else:
@@ -276,7 +276,8 @@ def check_store(config: TrackingConfig) -> None:
         )
     try:
         knock(uri)
-        answer_from(uri)
+        with Store(uri=uri, folder=Path())._locked():
+            answer_from(uri)
     except Exception as error:
         refuse_lasting(error, uri)
 
