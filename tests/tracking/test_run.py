@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -22,7 +24,7 @@ from fieldshift.tracking.abandoned import process_is_gone, this_process
 from fieldshift.tracking.run import TrackedRun, flat, metric_name
 from fieldshift.tracking.sending import perform
 from fieldshift.tracking.spool import Spool
-from fieldshift.tracking.store import client_for
+from fieldshift.tracking.store import client_for, quiet_mlflow
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -61,6 +63,68 @@ def test_metrics_and_parameters_go_in_batches(tmp_path: Path) -> None:
     sizes = [len(kwargs.get("metrics", kwargs.get("params"))) for _, _, kwargs in client.calls]
     assert sizes == [1000, 1000, 500, 100, 100, 50]
     assert {(m.step, m.timestamp) for m in client.calls[0][2]["metrics"]} == {(3, 5)}
+
+
+class Patience:
+    """Stands for MLflow's client: keeps the seconds that a server has for the answer to each call."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: self.note(name)
+
+    def note(self, name: str) -> Any:
+        self.seconds[name] = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+        run = mock.MagicMock()
+        run.data.tags = {}
+        return run
+
+
+TEXT = {"file": "table.json", "text": "{}"}
+PICTURE = {"key": "a", "step": 0, "time": 0, "shown": None}
+
+
+@pytest.mark.parametrize(
+    ("what", "message", "sends"),
+    [
+        ("image", PICTURE, "log_image"),
+        ("table", TEXT, "log_text"),
+        ("artifact", {"path": "a", "folder": None}, "log_artifact"),
+        ("register", {"name": "a", "folder": "a"}, "create_model_version"),
+        ("params", {"params": {"long": "x" * 7000}}, "log_text"),
+    ],
+)
+def test_a_server_has_more_time_for_files_than_for_other_messages(
+    what: str, message: dict[str, Any], sends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    quiet_mlflow()
+    client = Patience()
+    perform(client, "run", what, message)
+    assert client.seconds[sends] == "120"
+    perform(client, "run", "metrics", {"metrics": {"x": 1.0}, "step": 0, "time": 0})
+    assert client.seconds["log_batch"] == os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "10"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
+    perform(client, "run", what, message)
+    assert client.seconds[sends] == os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "600"
+
+
+def test_a_server_that_is_down_is_found_out_in_the_short_time_before_a_file_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    seconds = []
+
+    class Down(Recorder):
+        def get_run(self, run_id: str) -> None:
+            seconds.append(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+            raise ConnectionError("no answer")
+
+    client = Down()
+    with pytest.raises(ConnectionError):
+        perform(client, "run", "artifact", {"path": str(tmp_path), "folder": None})
+    assert (seconds, client.calls) == (["10"], [])
 
 
 def test_nested_parameters_become_names_with_dots() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +20,11 @@ PARAM_LENGTH = 6000
 OPENED_TAG = "fieldshift.opened"
 """When a run was opened, less the time in which it was open before, in milliseconds since 1970."""
 
+TIMEOUT, SHORT_S, UPLOAD_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", "10", "120"
+"""MLflow's variable for the seconds that a server has for an answer, its value here, and the one while files are sent."""
+UPLOADS = {"image", "table", "artifact", "register"}
+"""The kinds of messages that send files, or let the server read some."""
+
 _log = logging.getLogger("fieldshift.tracking")
 _TABLES_TAG = "mlflow.loggedArtifacts"
 
@@ -27,12 +34,30 @@ def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array:
 
     A run that was deleted while it was in progress is restored, as it would take no more messages.
     """
+    with uploading(client, run_id) if what in UPLOADS else contextlib.nullcontext():
+        try:
+            _carry_out(client, run_id, what, message, array)
+        except Exception as error:
+            if not (is_refused(error) and _restored(client, run_id)):
+                raise
+            _carry_out(client, run_id, what, message, array)
+
+
+@contextlib.contextmanager
+def uploading(client: Any, run_id: str) -> Iterator[None]:
+    """Gives a server UPLOAD_S seconds for each answer within the block, unless the user set MLflow's variable to others.
+
+    A server that is down is found out before, within the short time.
+    """
+    if os.environ.get(TIMEOUT) != SHORT_S:
+        yield
+        return
+    client.get_run(run_id)
+    os.environ[TIMEOUT] = UPLOAD_S
     try:
-        _carry_out(client, run_id, what, message, array)
-    except Exception as error:
-        if not (is_refused(error) and _restored(client, run_id)):
-            raise
-        _carry_out(client, run_id, what, message, array)
+        yield
+    finally:
+        os.environ[TIMEOUT] = SHORT_S
 
 
 def _carry_out(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any) -> None:
@@ -96,8 +121,9 @@ def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
     from mlflow.entities import Param
 
     long = {name: value for name, value in params.items() if len(value) > PARAM_LENGTH}
-    for name, value in long.items():
-        client.log_text(run_id, value, f"params/{name}.txt")
+    with uploading(client, run_id) if long else contextlib.nullcontext():
+        for name, value in long.items():
+            client.log_text(run_id, value, f"params/{name}.txt")
     entries = [Param(name, f"see params/{name}.txt" if name in long else value) for name, value in params.items()]
     for some in _chunks(entries, PARAMS_PER_BATCH):
         client.log_batch(run_id, params=some)

@@ -29,7 +29,7 @@ from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.refusals import lasting_reason
 from fieldshift.tracking.run import Run, TrackedRun
-from fieldshift.tracking.sending import OPENED_TAG, perform
+from fieldshift.tracking.sending import OPENED_TAG, SHORT_S, TIMEOUT, perform
 from fieldshift.tracking.spool import LOCK_WAIT_S, Spool
 from fieldshift.tracking.template import copy_template, keep_template
 
@@ -316,7 +316,7 @@ def quiet_mlflow() -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        TIMEOUT: SHORT_S,
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }.items():
         os.environ.setdefault(name, value)
