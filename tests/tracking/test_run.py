@@ -154,6 +154,34 @@ def test_a_parameter_that_changes_is_said_and_ends_nothing(store: Store, caplog:
     assert client_for(store.uri).get_run(run.id).data.params == {"epochs": "3"}
 
 
+def test_names_of_files_that_are_not_utf_8_are_escaped(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    name, shown = os.fsdecode(b"caf\xe9"), "caf\\udce9"
+    run = store.run("encoding", name, key=name, tags={"folder": name})
+    run.log_params({"data": name})
+    run.set_tags({"out": name})
+    run.tag_experiment({"place": name})
+    run.log_dataset(name, "0123", {"train": 1})
+    run.close()
+    assert store.run("encoding", None, key=name).id == run.id
+    assert not caplog.records
+    client = client_for(store.uri)
+    found = client.get_run(run.id)
+    assert (found.info.run_name, found.data.params) == (shown, {"data": shown})
+    assert (found.data.tags["folder"], found.data.tags["out"]) == (shown, shown)
+    assert found.inputs.dataset_inputs[0].dataset.name == shown
+    assert client.get_experiment(store.experiment_id("encoding")).tags["place"] == shown
+
+
+def test_a_table_that_cannot_be_encoded_is_said_and_ends_nothing(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = store.run("encoding", "table")
+    run.log_table(pd.DataFrame({"class": [os.fsdecode(b"caf\xe9")]}, dtype=object), "classes")
+    run.close()
+    assert f"MLflow refused table of run {run.id}: 'utf-8' codec can't encode" in caplog.text
+    assert client_for(store.uri).get_run(run.id).info.status == "FINISHED"
+
+
 def test_a_table_is_written_in_place_of_an_earlier_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)  # `load_table` looks for runs there, whatever its client's is
     run = store.run("tables", "arms")

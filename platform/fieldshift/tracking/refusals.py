@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 
 from fieldshift.errors import one_line
@@ -10,8 +12,18 @@ NEVER = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "R
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether the store rejected a message permanently, so that there is no use in sending it later."""
-    return getattr(error, "error_code", "") in NEVER
+    """Whether a message can never be sent: the store rejected it permanently, or a value in it cannot be encoded.
+
+    MLflow reports the latter as it is, or as the cause of an error of its own. Values that a connection could not read are
+    part of an answer, not of the message.
+    """
+    if getattr(error, "error_code", "") in NEVER:
+        return True
+    causes = _causes(error)
+    is_of_the_message = any(isinstance(each, (ValueError, TypeError, OverflowError)) for each in causes)
+    return is_of_the_message and not any(
+        isinstance(each, (OSError, http.client.HTTPException, json.JSONDecodeError)) for each in causes
+    )
 
 
 def failure(error: Exception) -> str:
@@ -69,12 +81,17 @@ def _status(error: BaseException, text: str) -> int | None:
 
 def _whole(error: BaseException) -> str:
     """The text of an error and of its causes."""
-    texts: list[str] = []
+    return " | ".join(f"{type(each).__name__}: {each}" for each in _causes(error))
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and its causes, the last one first."""
+    found: list[BaseException] = []
     each: BaseException | None = error
-    while each is not None and len(texts) < 8:
-        texts.append(f"{type(each).__name__}: {each}")
+    while each is not None and len(found) < 8:
+        found.append(each)
         each = each.__cause__ or each.__context__
-    return " | ".join(texts)
+    return found
 
 
 def _cause(text: str) -> str:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fieldshift.tracking.refusals import is_refused
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
+DATA_NAME_LENGTH = 500
 OPENED_TAG = "fieldshift.opened"
 """When a run was opened, less the time in which it was open before, in milliseconds since 1970."""
 
@@ -27,6 +28,15 @@ UPLOADS = {"image", "table", "artifact", "register"}
 
 _log = logging.getLogger("fieldshift.tracking")
 _TABLES_TAG = "mlflow.loggedArtifacts"
+
+
+def sendable(text: str) -> str:
+    """A text as stores can keep it: bytes of file names that are not UTF-8, which Python holds as surrogates, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def sendable_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {sendable(name): sendable(value) for name, value in tags.items()}
 
 
 def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
@@ -69,7 +79,7 @@ def _carry_out(client: Any, run_id: str, what: str, message: dict[str, Any], arr
         _tags(client, run_id, message["tags"])
     elif what == "experiment":
         experiment_id = client.get_run(run_id).info.experiment_id
-        for name, value in message["tags"].items():
+        for name, value in sendable_tags(message["tags"]).items():
             client.set_experiment_tag(experiment_id, name, value)
     elif what == "dataset":
         _dataset(client, run_id, message)
@@ -120,6 +130,7 @@ def opened_at(run: Any) -> int:
 def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
     from mlflow.entities import Param
 
+    params = {name: sendable(value) for name, value in params.items()}
     long = {name: value for name, value in params.items() if len(value) > PARAM_LENGTH}
     with uploading(client, run_id) if long else contextlib.nullcontext():
         for name, value in long.items():
@@ -132,15 +143,16 @@ def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
 def _tags(client: Any, run_id: str, tags: dict[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    for some in _chunks([RunTag(name, value) for name, value in tags.items()], PARAMS_PER_BATCH):
+    for some in _chunks([RunTag(name, value) for name, value in sendable_tags(tags).items()], PARAMS_PER_BATCH):
         client.log_batch(run_id, tags=some)
 
 
 def _dataset(client: Any, run_id: str, message: dict[str, Any]) -> None:
     from mlflow.entities import Dataset, DatasetInput
 
+    name = sendable(message["name"])[:DATA_NAME_LENGTH]
     data = Dataset(
-        name=message["name"], digest=message["digest"], source_type="fieldshift", source=message["name"],
+        name=name, digest=message["digest"], source_type="fieldshift", source=name,
         profile=json.dumps(message["counts"]),
     )  # fmt: skip
     client.log_inputs(run_id, datasets=[DatasetInput(dataset=data, tags=[])])

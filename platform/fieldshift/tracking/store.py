@@ -29,7 +29,7 @@ from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.refusals import lasting_reason
 from fieldshift.tracking.run import Run, TrackedRun
-from fieldshift.tracking.sending import OPENED_TAG, SHORT_S, TIMEOUT, perform
+from fieldshift.tracking.sending import OPENED_TAG, SHORT_S, TIMEOUT, perform, sendable, sendable_tags
 from fieldshift.tracking.spool import LOCK_WAIT_S, Spool
 from fieldshift.tracking.template import copy_template, keep_template
 
@@ -115,6 +115,7 @@ class Store:
         start: when it is opened, in milliseconds since 1970. A server that was silent for a while may have created a run
         several times, as requests are repeated; empty ones are deleted.
         """
+        name, key, tags = None if name is None else sendable(name), sendable(key), sendable_tags(tags)
         with self._locked():
             client = client_for(self.uri)  # which migrates a new database
             where = self.experiment_id(experiment, artifacts)
@@ -199,8 +200,8 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
     """Opens the store and prepares it for several processes; call it before other processes start, and in each of them.
 
     A SQLite store is created once, under a lock beside the database: MLflow migrates the first one on a machine, which takes
-    seconds, and later ones in run folders are copies of it. A server that does not answer is no error: there is one warning, and messages are saved in
-    `folder` for `replay`.
+    seconds, and later ones in run folders are copies of it. A server that does not answer is no error: there is one warning,
+    and messages are saved in `folder` for `replay`.
 
     Args:
         config: The store to use; if tracking is disabled or MLflow is not installed, runs do nothing.
