@@ -79,11 +79,17 @@ def test_a_right_that_is_missing_is_told_with_the_first_run_and_never_waited_for
 
 
 def caused_by(*causes: Exception) -> Exception:
-    """An error as MLflow raises it, after others."""
-    error: Exception = RuntimeError("500")
-    last = error
+    """An error as MLflow raises it from others."""
+    error = last = RuntimeError("500")
     for each in causes:
-        last.__context__ = last = each
+        last.__cause__ = last = each
+    return error
+
+
+def while_handling(handled: Exception) -> Exception:
+    """An error of a store while another one, not of the store, is handled."""
+    error = RuntimeError("500")
+    error.__context__ = handled
     return error
 
 
@@ -102,6 +108,7 @@ UNREADABLE = http.client.IncompleteRead(b"")
         (caused_by(UNREADABLE, ValueError("no length of a chunk")), False),
         (json.JSONDecodeError("a page of a proxy", "<html>", 0), False),
         (caused_by(UserError("no space"), OSError("no space")), False),
+        (while_handling(UserError("a mistake")), False),
     ],
 )
 def test_an_error_of_the_message_itself_refuses_it_and_one_of_the_connection_does_not(

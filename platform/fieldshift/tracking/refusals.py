@@ -9,17 +9,22 @@ import re
 from fieldshift.errors import one_line
 
 NEVER = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
+LONGEST_CHAIN = 8
 
 
 def is_refused(error: Exception) -> bool:
     """Whether a message can never be sent: the store rejected it permanently, or a value in it cannot be encoded.
 
-    MLflow reports the latter as it is, or as the cause of an error of its own. Values that a connection could not read are
-    part of an answer, not of the message.
+    MLflow reports the latter as it is, or as the cause of an error of its own. The context of an error does not count, as a
+    run is also closed while another error is handled; nor do values that could not be read in an answer.
     """
     if getattr(error, "error_code", "") in NEVER:
         return True
-    causes = _causes(error)
+    causes: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and len(causes) < LONGEST_CHAIN:
+        causes.append(each)
+        each = each.__cause__
     is_of_the_message = any(isinstance(each, (ValueError, TypeError, OverflowError)) for each in causes)
     return is_of_the_message and not any(
         isinstance(each, (OSError, http.client.HTTPException, json.JSONDecodeError)) for each in causes
@@ -81,17 +86,12 @@ def _status(error: BaseException, text: str) -> int | None:
 
 def _whole(error: BaseException) -> str:
     """The text of an error and of its causes."""
-    return " | ".join(f"{type(each).__name__}: {each}" for each in _causes(error))
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """An error and its causes, the last one first."""
-    found: list[BaseException] = []
+    texts: list[str] = []
     each: BaseException | None = error
-    while each is not None and len(found) < 8:
-        found.append(each)
+    while each is not None and len(texts) < LONGEST_CHAIN:
+        texts.append(f"{type(each).__name__}: {each}")
         each = each.__cause__ or each.__context__
-    return found
+    return " | ".join(texts)
 
 
 def _cause(text: str) -> str:
