@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -328,10 +329,42 @@ def test_every_call_of_a_tracked_run_is_one_of_a_run_that_keeps_nothing() -> Non
 
 def test_a_process_is_gone_only_when_it_is_known_to_be() -> None:
     mine = this_process()
+    host, number, start, *where = mine.split(":")
     assert not process_is_gone(mine)
-    assert process_is_gone(mine.rpartition(":")[0] + ":1")
+    assert not process_is_gone(f"{host}:{number}:{start}")  # as earlier versions named it
+    assert process_is_gone(":".join((host, number, "1", *where)))
+    assert process_is_gone(f"{host}:{number}:1")
     assert not process_is_gone("elsewhere:1:1")
     assert not process_is_gone("")
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_process_of_another_start_of_the_system_or_of_another_container_counts_as_running(part: int) -> None:
+    *_, boot, space = this_process().split(":")
+    where = [boot, space]
+    gone = f"{socket.gethostname()}:{2**22 + 1}:1"  # above Linux's largest identifier
+    assert process_is_gone(":".join((gone, *where)))
+    where[part] = "other"
+    assert not process_is_gone(":".join((gone, *where)))
+
+
+def test_a_process_of_another_user_that_is_hidden_counts_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(path: Path) -> str:
+        if path.name == "stat":
+            raise FileNotFoundError(path)
+        return whole(path)
+
+    def forbidden(pid: int, signal: int) -> None:
+        raise PermissionError(pid)
+
+    def unseen(pid: int) -> None:
+        raise psutil.NoSuchProcess(pid)
+
+    mine, whole = this_process(), Path.read_text
+    monkeypatch.setattr("fieldshift.tracking.abandoned.Path.read_text", hidden)
+    monkeypatch.setattr("os.kill", forbidden)
+    monkeypatch.setattr("psutil.Process", unseen)
+    assert not process_is_gone(mine)
 
 
 def test_without_proc_a_process_is_known_by_when_it_was_created(monkeypatch: pytest.MonkeyPatch) -> None:
