@@ -198,6 +198,24 @@ def test_a_lock_that_a_writer_holds_is_not_taken_for_a_second_replay(
         replay(folder, other.uri)
 
 
+def test_a_lock_that_another_process_holds_ends_no_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fieldshift.tracking.spool.LOCK_WAIT_S", 0.01)
+    monkeypatch.setattr("fieldshift.tracking.spool.LOCKED_WAIT_S", 0.01)
+    run = open_store(TrackingConfig(uri="http://127.0.0.1:9"), folder).run("e", "das", key="das")
+    before = Spool(folder).waiting()
+    caplog.clear()
+    with FileLock(folder / LOCK):
+        for step in (1, 2):
+            run.log_metrics({"x": 1.0}, step)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Another process holds {folder / LOCK} for over 0.01 s: messages for MLflow are lost until it is free."
+    ]
+    run.log_metrics({"x": 1.0}, 3)
+    assert Spool(folder).waiting() == before + 1
+
+
 def test_what_a_moved_folder_spooled_is_sent_from_where_it_lies_and_what_is_gone_stops_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
