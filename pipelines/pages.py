@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from fieldshift.experiment.labels import score_metric
 from fieldshift.tracking.store import RUN_TAG
@@ -132,7 +133,10 @@ def fields_view(mark: str, score_name: str, metrics: Collection[str], *, count: 
 
 
 def search_view(mark: str, metrics: Collection[str]) -> View:
-    """The searches: the mixture's weights over the passes, its entropy, and the harm of each removal."""
+    """The searches: the mixture's weights over the passes, its entropy, and the harm of each removal.
+
+    Where there are too many edges for a saved view, those after the third have no section of their own.
+    """
     edges = sorted({name.split("/")[1] for name in metrics if name.startswith("alpha/")})
     sections: list[Section] = []
     for edge in edges:
@@ -151,21 +155,19 @@ def search_view(mark: str, metrics: Collection[str]) -> View:
         for name in sorted(metrics)
         if name.startswith("margin/")
     ]
-    return View(
+    opened = (Section(name="The searches", columns=2, charts=(*general, *margins[:4])), *sections[:3])
+    others = [f"{kind}/{edge}" for edge in edges for kind in ("alpha", "harm")]
+    few = View(
         key=page_key(mark, "search"),
         name="search: alpha, entropy, harms",
         runs=runs_of(mark, "search"),
         order="tags.`mlflow.runName`",
         ascending=True,
         columns=columns(("form", "seed", "policy", "motions"), ("search/entropy",)),
-        sections=(
-            Section(name="The searches", columns=2, charts=(*general, *margins[:4])),
-            *sections[:3],
-            *folded(
-                "search", "train", "val", *(f"{kind}/{edge}" for edge in edges for kind in ("alpha", "harm")), "margin"
-            ),
-        ),
+        sections=(*opened, *folded("search", "train", "val", "margin")),
     )
+    whole = replace(few, sections=(*opened, *folded("search", "train", "val", *others, "margin")))
+    return whole if whole.fits else few
 
 
 def trials_view(mark: str, score_name: str) -> View:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -13,6 +14,8 @@ from typing import TextIO
 from fieldshift.errors import UserError
 
 LOCK = "in-use"
+TRIES, PAUSE_S = 10, 0.02
+"""Attempts to take the lock, and the seconds between them: `check_free` of another process holds it for a moment."""
 
 
 @contextlib.contextmanager
@@ -73,6 +76,11 @@ def _taken(folder: Path) -> TextIO | None:
 def _lock(file: TextIO, folder: Path, kind: int) -> bool:
     """Locks an open file; False where the file system has no locks. Raises UserError where another process has it."""
     try:
+        for _ in range(TRIES - 1 if kind == fcntl.LOCK_EX else 0):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+                return True
+            time.sleep(PAUSE_S)
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)

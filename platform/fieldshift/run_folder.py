@@ -235,11 +235,20 @@ def read_config(config_path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def default_folder(command: str, resume: bool) -> Path:
+    """The folder of a run without --out: a new one, made here so that no other process has it, or with `resume` the latest."""
     runs = Path("runs")
-    taken = [runs / command]
-    while taken[-1].exists():
-        taken.append(runs / f"{command}-{len(taken) + 1}")
-    return taken[-2] if resume and len(taken) > 1 else taken[-1]
+    with writing_to(runs.absolute()):
+        runs.mkdir(exist_ok=True)
+    number, latest = 0, None
+    while True:
+        number += 1
+        path = runs / (command if number == 1 else f"{command}-{number}")
+        if resume and latest is not None and not path.exists():
+            return latest
+        with writing_to(path.absolute()), contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+        latest = path
 
 
 def config_digest(config: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from fieldshift.cli import main
+from pipelines.pages import search_view
 
 SMALL = ["--loading.train_limit", "64", "--loading.test_limit", "16", "--tracking.enabled", "false"]
 QUICK = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "16"]
@@ -27,6 +28,18 @@ SEARCHING = {
 
 def settings_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text())["found"]["settings"] for path in out.rglob("policy.json")]
+
+
+@pytest.mark.parametrize(("edges", "are_all_folded"), [(2, True), (256, False)])
+def test_the_saved_view_of_a_search_fits_for_many_edges(edges: int, are_all_folded: bool) -> None:
+    labels = [f"operation {number} then rotate" for number in range(16)]
+    names = [f"place layer{number // 8}.{number % 8}.conv2 group {number % 7}" for number in range(edges)]
+    metrics = {f"{kind}/{name}/{label}" for kind in ("alpha", "harm") for name in names for label in labels}
+    view = search_view("12345678", metrics | {f"margin/{name}" for name in names} | {"search/entropy", "train/loss"})
+    assert view.fits
+    folded = {section.name for section in view.sections if section.folded}
+    assert folded >= {"search", "train", "val", "margin"}
+    assert (folded >= {f"alpha/{name}" for name in names}) == are_all_folded
 
 
 @pytest.mark.parametrize("command", SEARCHING)

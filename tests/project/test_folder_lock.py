@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fieldshift.errors import UserError
-from fieldshift.folder_lock import check_free, locked
+from fieldshift.folder_lock import LOCK, check_free, locked
 from fieldshift.run_folder import check_folder, held_run_folder
 
 CONFIG = {"data": "digits"}
@@ -54,6 +55,16 @@ def test_of_two_runs_that_start_at_once_the_second_writes_nothing(tmp_path: Path
         with refused(tmp_path, os.getpid()), held_run_folder(tmp_path, "train", CONFIG, resume=False):
             pass
         assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_look_at_a_folder_does_not_keep_a_run_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check_free` of another process holds the lock for a moment, shared."""
+    (tmp_path / LOCK).touch()
+    with (tmp_path / LOCK).open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(look, fcntl.LOCK_UN))
+        with locked(tmp_path), refused(tmp_path, os.getpid()):
+            check_free(tmp_path)
 
 
 def test_a_folder_that_is_gone_at_the_end_does_not_change_the_end(tmp_path: Path) -> None:

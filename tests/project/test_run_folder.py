@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fieldshift.errors import UserError
+from fieldshift.folder_lock import locked
 from fieldshift.run_folder import check_folder, config_digest, held_run_folder, open_run_folder, plain, read_result
 
 CONFIG = {"data": "digits", "recipe": {"epochs": 3}, "cluster": {"workers": 0}}
@@ -97,6 +100,24 @@ def test_default_folders_count_up_and_resume_takes_the_latest(tmp_path: Path, mo
     assert [first.path.name, second.path.name] == ["train", "train-2"]
     with held_run_folder(None, "train", CONFIG, resume=True) as latest:
         assert latest.path == second.path
+
+
+def test_two_runs_that_start_at_once_have_folders_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process makes its folder after this one has seen that there is none."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    whole = Path.mkdir
+    with contextlib.ExitStack() as other:
+
+        def after_another(path: Path, *given: Any, **named: Any) -> None:
+            if path.name == "train" and not path.exists():
+                whole(path)
+                other.enter_context(locked(path))
+            whole(path, *given, **named)
+
+        monkeypatch.setattr(Path, "mkdir", after_another)
+        with held_run_folder(None, "train", CONFIG, resume=False) as folder:
+            assert folder.path == tmp_path / "runs" / "train-2"
 
 
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from fieldshift.tracking import Store, TrackingConfig, open_store
-from fieldshift.tracking.abandoned import PROCESS_TAG, close_abandoned
+from fieldshift.tracking.abandoned import PROCESS_TAG, close_abandoned, process_is_gone, this_process
 from fieldshift.tracking.store import client_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -122,3 +123,63 @@ def test_the_history_of_no_metric_is_read(store: Store, monkeypatch: pytest.Monk
     monkeypatch.delattr("mlflow.MlflowClient.get_metric_history")
     assert close_abandoned(client_for(store.uri)) == [run_id]
     assert duration(store, run_id) == HOUR
+
+
+def test_a_process_is_gone_only_when_it_is_known_to_be() -> None:
+    mine = this_process()
+    host, number, start, *where = mine.split(":")
+    assert not process_is_gone(mine)
+    assert not process_is_gone(f"{host}:{number}:{start}")  # as earlier versions named it
+    assert process_is_gone(":".join((host, number, "1", *where)))
+    assert process_is_gone(f"{host}:{number}:1")
+    assert not process_is_gone("elsewhere:1:1")
+    assert not process_is_gone("")
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_a_process_of_another_start_of_the_system_or_of_another_container_counts_as_running(part: int) -> None:
+    *_, boot, space = this_process().split(":")
+    where = [boot, space]
+    gone = f"{socket.gethostname()}:{2**22 + 1}:1"  # above Linux's largest identifier
+    assert process_is_gone(":".join((gone, *where)))
+    where[part] = "other"
+    assert not process_is_gone(":".join((gone, *where)))
+
+
+def test_a_process_of_another_user_that_is_hidden_counts_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hidden(path: Path) -> str:
+        if path.name == "stat":
+            raise FileNotFoundError(path)
+        return whole(path)
+
+    def forbidden(pid: int, signal: int) -> None:
+        raise PermissionError(pid)
+
+    def unseen(pid: int) -> None:
+        raise psutil.NoSuchProcess(pid)
+
+    mine, whole = this_process(), Path.read_text
+    monkeypatch.setattr("fieldshift.tracking.abandoned.Path.read_text", hidden)
+    monkeypatch.setattr("os.kill", forbidden)
+    monkeypatch.setattr("psutil.Process", unseen)
+    assert not process_is_gone(mine)
+
+
+def test_without_proc_a_process_is_known_by_when_it_was_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(path: Path) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("fieldshift.tracking.abandoned.Path.read_text", none)
+    mine = this_process()
+    assert float(mine.rpartition(":")[2]) == pytest.approx(psutil.Process().create_time())
+    assert not process_is_gone(mine)
+    before = mine.rpartition(":")[0]
+    assert process_is_gone(f"{before}:1.0")
+    assert not process_is_gone(f"{before}:gone")  # a tag of a version that knew no time
+    assert process_is_gone(f"{mine.partition(':')[0]}:{2**22 + 1}:gone")  # above Linux's largest identifier
+    monkeypatch.setattr("psutil.Process", denied)
+    assert not process_is_gone(f"{before}:1.0")
+
+
+def denied(pid: int) -> None:
+    raise psutil.AccessDenied(pid)

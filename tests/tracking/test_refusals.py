@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import shutil
 import sqlite3
 import threading
@@ -13,6 +15,7 @@ import pytest
 
 from fieldshift.errors import UserError
 from fieldshift.tracking import TrackingConfig, open_store
+from fieldshift.tracking.refusals import is_refused
 from fieldshift.tracking.spool import Spool
 from fieldshift.tracking.store import Store, check_store
 
@@ -73,6 +76,45 @@ def test_a_right_that_is_missing_is_told_with_the_first_run_and_never_waited_for
     assert not (tmp_path / "tracking-spool").exists()
     store.run("experiment", "part", key="part", parent_id="parent").close()  # a right that ends later ends no training
     assert Spool(tmp_path).waiting() == 2
+
+
+def caused_by(*causes: Exception) -> Exception:
+    """An error as MLflow raises it from others."""
+    error = last = RuntimeError("500")
+    for each in causes:
+        last.__cause__ = last = each
+    return error
+
+
+def while_handling(handled: Exception) -> Exception:
+    """An error of a store while another one, not of the store, is handled."""
+    error = RuntimeError("500")
+    error.__context__ = handled
+    return error
+
+
+UNREADABLE = http.client.IncompleteRead(b"")
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed"), True),
+        (ValueError("a string with a zero byte"), True),
+        (TypeError("not JSON"), True),
+        (OverflowError("too large to convert to SQLite INTEGER"), True),
+        (caused_by(ValueError("a string with a zero byte")), True),
+        (caused_by(ConnectionError("refused")), False),
+        (caused_by(UNREADABLE, ValueError("no length of a chunk")), False),
+        (json.JSONDecodeError("a page of a proxy", "<html>", 0), False),
+        (caused_by(UserError("no space"), OSError("no space")), False),
+        (while_handling(UserError("a mistake")), False),
+    ],
+)
+def test_an_error_of_the_message_itself_refuses_it_and_one_of_the_connection_does_not(
+    error: Exception, refused: bool
+) -> None:
+    assert is_refused(error) == refused
 
 
 def test_a_folder_for_artifacts_that_cannot_be_written_is_named(

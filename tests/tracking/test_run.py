@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,11 +19,10 @@ from PIL import Image
 
 from fieldshift.errors import UserError
 from fieldshift.tracking import Run, Store, TrackingConfig, open_store
-from fieldshift.tracking.abandoned import process_is_gone, this_process
 from fieldshift.tracking.run import TrackedRun, flat, metric_name
 from fieldshift.tracking.sending import perform
 from fieldshift.tracking.spool import Spool
-from fieldshift.tracking.store import client_for
+from fieldshift.tracking.store import client_for, quiet_mlflow
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -63,6 +63,68 @@ def test_metrics_and_parameters_go_in_batches(tmp_path: Path) -> None:
     assert {(m.step, m.timestamp) for m in client.calls[0][2]["metrics"]} == {(3, 5)}
 
 
+class Patience:
+    """Stands for MLflow's client: keeps the seconds that a server has for the answer to each call."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, str] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: self.note(name)
+
+    def note(self, name: str) -> Any:
+        self.seconds[name] = os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]
+        run = mock.MagicMock()
+        run.data.tags = {}
+        return run
+
+
+TEXT = {"file": "table.json", "text": "{}"}
+PICTURE = {"key": "a", "step": 0, "time": 0, "shown": None}
+
+
+@pytest.mark.parametrize(
+    ("what", "message", "sends"),
+    [
+        ("image", PICTURE, "log_image"),
+        ("table", TEXT, "log_text"),
+        ("artifact", {"path": "a", "folder": None}, "log_artifact"),
+        ("register", {"name": "a", "folder": "a"}, "create_model_version"),
+        ("params", {"params": {"long": "x" * 7000}}, "log_text"),
+    ],
+)
+def test_a_server_has_more_time_for_files_than_for_other_messages(
+    what: str, message: dict[str, Any], sends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    quiet_mlflow()
+    client = Patience()
+    perform(client, "run", what, message)
+    assert client.seconds[sends] == "120"
+    perform(client, "run", "metrics", {"metrics": {"x": 1.0}, "step": 0, "time": 0})
+    assert client.seconds["log_batch"] == os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "10"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
+    perform(client, "run", what, message)
+    assert client.seconds[sends] == os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "600"
+
+
+def test_a_server_that_is_down_is_found_out_in_the_short_time_before_a_file_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    seconds = []
+
+    class Down(Recorder):
+        def get_run(self, run_id: str) -> None:
+            seconds.append(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"])
+            raise ConnectionError("no answer")
+
+    client = Down()
+    with pytest.raises(ConnectionError):
+        perform(client, "run", "artifact", {"path": str(tmp_path), "folder": None})
+    assert (seconds, client.calls) == (["10"], [])
+
+
 def test_nested_parameters_become_names_with_dots() -> None:
     assert flat({"a": {"b": 1, "c": {"d": 2}}, "e": {}}) == {"a.b": 1, "a.c.d": 2, "e": {}}
 
@@ -88,6 +150,34 @@ def test_a_parameter_that_changes_is_said_and_ends_nothing(store: Store, caplog:
     run.log_params({"epochs": 4})
     assert "MLflow refused params" in caplog.text
     assert client_for(store.uri).get_run(run.id).data.params == {"epochs": "3"}
+
+
+def test_names_of_files_that_are_not_utf_8_are_escaped(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    name, shown = os.fsdecode(b"caf\xe9"), "caf\\udce9"
+    run = store.run("encoding", name, key=name, tags={"folder": name})
+    run.log_params({"data": name})
+    run.set_tags({"out": name})
+    run.tag_experiment({"place": name})
+    run.log_dataset(name, "0123", {"train": 1})
+    run.close()
+    assert store.run("encoding", None, key=name).id == run.id
+    assert not caplog.records
+    client = client_for(store.uri)
+    found = client.get_run(run.id)
+    assert (found.info.run_name, found.data.params) == (shown, {"data": shown})
+    assert (found.data.tags["folder"], found.data.tags["out"]) == (shown, shown)
+    assert found.inputs.dataset_inputs[0].dataset.name == shown
+    assert client.get_experiment(store.experiment_id("encoding")).tags["place"] == shown
+
+
+def test_a_table_that_cannot_be_encoded_is_said_and_ends_nothing(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = store.run("encoding", "table")
+    run.log_table(pd.DataFrame({"class": [os.fsdecode(b"caf\xe9")]}, dtype=object), "classes")
+    run.close()
+    assert f"MLflow refused table of run {run.id}: 'utf-8' codec can't encode" in caplog.text
+    assert client_for(store.uri).get_run(run.id).info.status == "FINISHED"
 
 
 def test_a_table_is_written_in_place_of_an_earlier_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,34 +322,6 @@ def test_every_call_of_a_tracked_run_is_one_of_a_run_that_keeps_nothing() -> Non
         return {name for name in vars(kind) if not name.startswith("_")}
 
     assert public(TrackedRun) == public(Run)
-
-
-def test_a_process_is_gone_only_when_it_is_known_to_be() -> None:
-    mine = this_process()
-    assert not process_is_gone(mine)
-    assert process_is_gone(mine.rpartition(":")[0] + ":1")
-    assert not process_is_gone("elsewhere:1:1")
-    assert not process_is_gone("")
-
-
-def test_without_proc_a_process_is_known_by_when_it_was_created(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(path: Path) -> str:
-        raise FileNotFoundError(path)
-
-    monkeypatch.setattr("fieldshift.tracking.abandoned.Path.read_text", none)
-    mine = this_process()
-    assert float(mine.rpartition(":")[2]) == pytest.approx(psutil.Process().create_time())
-    assert not process_is_gone(mine)
-    before = mine.rpartition(":")[0]
-    assert process_is_gone(f"{before}:1.0")
-    assert not process_is_gone(f"{before}:gone")  # a tag of a version that knew no time
-    assert process_is_gone(f"{mine.partition(':')[0]}:{2**22 + 1}:gone")  # above Linux's largest identifier
-    monkeypatch.setattr("psutil.Process", denied)
-    assert not process_is_gone(f"{before}:1.0")
-
-
-def denied(pid: int) -> None:
-    raise psutil.AccessDenied(pid)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,46 @@ def test_a_damaged_message_is_named_and_stops_nothing(
     assert [point.step for point in history] == [2]
 
 
+def test_a_message_that_cannot_be_encoded_is_named_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(TrackingConfig(), tmp_path)
+    run = store.run("e", "das", key="das")
+    run.log_metrics({"x": 1.0}, 2**70)
+    run.log_metrics({"x": 1.0}, 1)
+    spool = Spool(tmp_path, store.uri)
+    assert not spool.is_down
+    spool.write(run.id, "params", {"params": {"data": "caf\udce9"}})  # as an earlier version kept it
+    spool.write(run.id, "metrics", {"metrics": {"x": 0.5}, "step": 2**70, "time": 0})
+    spool.write(run.id, "metrics", {"metrics": {"x": 0.25}, "step": 3, "time": 0})
+    assert replay(tmp_path) == 3
+    refused = [record.getMessage() for record in caplog.records]
+    assert [line.partition(":")[0] for line in refused] == [f"MLflow refused metrics of run {run.id}"] * 2
+    client = client_for(store.uri)
+    assert sorted(point.step for point in client.get_metric_history(run.id, "x")) == [1, 3]
+    assert client.get_run(run.id).data.params == {"data": "caf\\udce9"}
+
+
+def test_a_damaged_picture_is_named_and_stops_nothing(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    (picture,) = (folder / "tracking-spool").glob("*.png")
+    picture.write_bytes(picture.read_bytes()[:40])
+    caplog.clear()
+    assert replay(folder, other.uri) == 10
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{picture} is damaged (")
+    assert_only_ids_are_left(folder)
+
+
+def test_an_address_that_cannot_be_read_loses_no_message(folder: Path) -> None:
+    before = Spool(folder).waiting()
+    with pytest.raises(UserError, match="still does not answer"):
+        replay(folder, "http://[")
+    assert Spool(folder).waiting() == before
+
+
 def test_a_lock_that_a_writer_holds_is_not_taken_for_a_second_replay(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +196,24 @@ def test_a_lock_that_a_writer_holds_is_not_taken_for_a_second_replay(
         replay(folder, other.uri)
     with pytest.raises(UserError, match="nothing to send"):
         replay(folder, other.uri)
+
+
+def test_a_lock_that_another_process_holds_ends_no_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("fieldshift.tracking.spool.LOCK_WAIT_S", 0.01)
+    monkeypatch.setattr("fieldshift.tracking.spool.LOCKED_WAIT_S", 0.01)
+    run = open_store(TrackingConfig(uri="http://127.0.0.1:9"), folder).run("e", "das", key="das")
+    before = Spool(folder).waiting()
+    caplog.clear()
+    with FileLock(folder / LOCK):
+        for step in (1, 2):
+            run.log_metrics({"x": 1.0}, step)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Another process holds {folder / LOCK} for over 0.01 s: messages for MLflow are lost until it is free."
+    ]
+    run.log_metrics({"x": 1.0}, 3)
+    assert Spool(folder).waiting() == before + 1
 
 
 def test_what_a_moved_folder_spooled_is_sent_from_where_it_lies_and_what_is_gone_stops_nothing(

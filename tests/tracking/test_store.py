@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock, Timeout
 
 from fieldshift.termination import terminate_like_interrupt
 from fieldshift.tracking import Store, TrackingConfig, open_store
 from fieldshift.tracking.abandoned import close_abandoned
-from fieldshift.tracking.store import WholeCalls, client_for
+from fieldshift.tracking.spool import Spool
+from fieldshift.tracking.store import WholeCalls, check_store, client_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -66,6 +68,21 @@ def test_processes_that_open_a_fresh_store_at_once_all_write(tmp_path: Path) -> 
     store = open_store(TrackingConfig(), tmp_path)
     runs = client(store).search_runs([store.experiment_id("e")])
     assert sorted(run.data.metrics["x"] for run in runs) == [0.0, 1.0, 2.0]
+
+
+def test_runs_in_different_folders_open_a_common_database_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path}/new/all.db"
+    monkeypatch.setattr("fieldshift.tracking.store.LOCK_WAIT_S", 0.01)
+    with monkeypatch.context() as patched, FileLock(tmp_path / "new" / "all.db.lock"):
+        patched.setattr("fieldshift.tracking.store.client_for", lambda _uri: pytest.fail("the database was opened"))
+        check_store(TrackingConfig(uri=uri))
+        store = open_store(TrackingConfig(uri=uri), tmp_path / "run")
+        assert Spool(store.folder, uri).is_down
+        with pytest.raises(Timeout):
+            store.find_or_create(experiment="e", name="r", key="r", tags={}, start=0)
+    assert not (tmp_path / "new" / "all.db").exists()
 
 
 def test_tracking_that_is_off_leaves_nothing(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_copied_database_is_the_one_that_mlflow_makes(tmp_path: Path, monkeypa
         run.close("FINISHED")
         assert template_file().exists()
     databases = [tmp_path / name / "mlflow.db" for name in ("made", "copied", "after damage")]
-    left = {path.name for path in (tmp_path / "copied").iterdir()} - {".mlflow.lock"}  # which some filelocks remove
+    left = {path.name for path in (tmp_path / "copied").iterdir()} - {"mlflow.db.lock"}  # which some filelocks remove
     assert left == {"mlflow.db"}
     first, *others = (content(path) for path in databases)
     assert first["schema"] == others[0]["schema"] == others[1]["schema"]

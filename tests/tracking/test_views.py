@@ -84,6 +84,8 @@ def test_a_chart_of_images_is_as_high_as_its_rows() -> None:
 
 def test_a_view_that_mlflow_would_cut_is_refused() -> None:
     many = [bars(f"{number * 7919 % 100003}", f"{number * 104729 % 99991}/{number}") for number in range(900)]
+    assert not view(Section(name="one", charts=many)).fits
+    assert view(Section(name="one", charts=many[:1])).fits
     with pytest.raises(ValueError, match=f"over MLflow's {LONGEST}"):
         view(Section(name="one", charts=many)).tag(0)
 

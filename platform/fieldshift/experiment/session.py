@@ -121,7 +121,15 @@ class Session:
         self.run.close(status)
 
     def keep(self, view: View) -> None:
-        """Writes a saved view of MLflow's pages into the experiment, in place of an earlier one."""
+        """Writes a saved view of MLflow's pages into the experiment, in place of an earlier one.
+
+        One that is too long for a store is left out with a line.
+        """
+        if not self.store.uri:
+            return
+        if not view.fits:
+            say(f"  note: MLflow has no room for the saved view '{view.name}', which is left out")
+            return
         self.run.tag_experiment(dict([view.tag(int(time.time() * 1000))]))
 
     def storage(self, cluster: ClusterConfig) -> Storage | None:

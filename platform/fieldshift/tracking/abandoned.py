@@ -18,12 +18,14 @@ PROCESS_TAG, PARENT_TAG = "fieldshift.process", "mlflow.parentRunId"
 
 _log = logging.getLogger("fieldshift.tracking")
 _GONE = "gone"
+"""The start in tags of a version that knew none."""
 
 
 def close_abandoned(client: Any) -> list[str]:
     """Closes the runs that killed processes of this machine left RUNNING, as KILLED, and returns their ids.
 
-    A run belongs to the process that opened it last. Runs of running processes and of other machines stay unchanged. As
+    A run belongs to the process that opened it last. Runs of running processes stay unchanged, as do those of other machines
+    and containers, and those from before the machine was started. As
     nothing tells when a process was killed, a run ends with the last metric of itself or its children. Runs that the store
     refuses to close, such as those of other users, stay open with one warning, and no error ends the command.
     """
@@ -75,30 +77,59 @@ def _points_of(run: Any) -> list[int]:
 
 
 def this_process() -> str:
-    """The identifier HOST:PID:START of this process, which no other process has."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_start_of(os.getpid())}"
+    """The identifier HOST:PID:START:BOOT:NAMESPACE of this process, which no other process has.
+
+    Without /proc it is HOST:PID:START, as in earlier versions.
+    """
+    return f"{socket.gethostname()}:{os.getpid()}:{_start_of(os.getpid())}{_where()}"
 
 
 def process_is_gone(process: str) -> bool:
-    """Whether a process of this machine has ended; unknown processes and those of other machines count as running."""
-    host, _, rest = process.rpartition(":")[0].rpartition(":")
-    started = process.rpartition(":")[2]
-    if host != socket.gethostname() or not rest.isdigit():
+    """Whether a process that this one could see has ended; all others count as running.
+
+    Others are those of other hosts, of another start of the system, as two machines may have one name, and of other
+    containers, which have numbers of processes of their own.
+    """
+    here = f"{socket.gethostname()}:"
+    number, _, rest = process.removeprefix(here).partition(":")
+    started, separator, where = rest.partition(":")
+    if not process.startswith(here) or not number.isdecimal() or (separator and separator + where != _where()):
         return False
+    pid = int(number)
+    if not _exists(pid):
+        return True
+    now = _start_of(pid)
+    return now is not None and started not in {now, _GONE}
+
+
+def _where() -> str:
+    """The start of the system and the namespace of process numbers that this process is in; "" without /proc."""
     try:
-        now = _start_of(int(rest))
-    except psutil.AccessDenied:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = Path("/proc/self/ns/pid").readlink().name
+    except OSError:
+        return ""
+    return f":{boot}:{''.join(filter(str.isdigit, space))}"
+
+
+def _exists(pid: int) -> bool:
+    """Whether a process exists, also one of another user, which /proc may hide."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
         return False
-    return now == _GONE or started not in {now, _GONE}
+    return True
 
 
-def _start_of(pid: int) -> str:
-    """The start of a process: in clock ticks since the boot, or without /proc in seconds since 1970."""
+def _start_of(pid: int) -> str | None:
+    """The start of a process: in clock ticks since the boot, or without /proc in seconds since 1970; None if hidden."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
         pass
     try:
         return str(psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return _GONE
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None

@@ -36,6 +36,14 @@ def sqlite_file(address: str) -> Path:
     return Path(unquote(path.removeprefix("file:")) if "uri" in url.query else path)
 
 
+def store_lock(address: str, folder: Path) -> Path:
+    """The file that processes lock while they open a store: beside a SQLite database, which runs share, else in `folder`."""
+    if not is_sqlite(address):
+        return folder / ".mlflow.lock"
+    database = sqlite_file(address).resolve()
+    return database.with_name(f"{database.name}.lock")
+
+
 def quoted_condition(field: str, text: str) -> str:
     """An MLflow filter condition that a field equals `text`; a LIKE pattern if `text` contains both kinds of quotes.
 

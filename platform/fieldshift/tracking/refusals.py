@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import re
 
 from fieldshift.errors import one_line
 
 NEVER = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS"}
+LONGEST_CHAIN = 8
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether the store rejected a message permanently, so that there is no use in sending it later."""
-    return getattr(error, "error_code", "") in NEVER
+    """Whether a message can never be sent: the store rejected it permanently, or a value in it cannot be encoded.
+
+    MLflow reports the latter as it is, or as the cause of an error of its own. The context of an error does not count, as a
+    run is also closed while another error is handled; nor do values that could not be read in an answer.
+    """
+    if getattr(error, "error_code", "") in NEVER:
+        return True
+    causes: list[BaseException] = []
+    each: BaseException | None = error
+    while each is not None and len(causes) < LONGEST_CHAIN:
+        causes.append(each)
+        each = each.__cause__
+    is_of_the_message = any(isinstance(each, (ValueError, TypeError, OverflowError)) for each in causes)
+    return is_of_the_message and not any(
+        isinstance(each, (OSError, http.client.HTTPException, json.JSONDecodeError)) for each in causes
+    )
 
 
 def failure(error: Exception) -> str:
@@ -71,7 +88,7 @@ def _whole(error: BaseException) -> str:
     """The text of an error and of its causes."""
     texts: list[str] = []
     each: BaseException | None = error
-    while each is not None and len(texts) < 8:
+    while each is not None and len(texts) < LONGEST_CHAIN:
         texts.append(f"{type(each).__name__}: {each}")
         each = each.__cause__ or each.__context__
     return " | ".join(texts)

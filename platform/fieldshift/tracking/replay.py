@@ -108,10 +108,10 @@ class _Sending:
                 knock(store.uri)
                 self.reached.add(store.uri)
             self._perform(store, line)
-        except _GoneError as error:
-            _log.warning("%s is no longer there and was not sent to MLflow.", error)
+        except _LostError as error:
+            _log.warning("%s and was not sent to MLflow.", error)
         except Exception as error:
-            if not is_refused(error):
+            if store.uri not in self.reached or not is_refused(error):
                 refuse_lasting(error, store.uri)
                 raise UserError(
                     f"{store.uri.partition('?')[0]} still {failure(error)}, and {self.spool.waiting()} messages are waiting;"
@@ -136,11 +136,7 @@ class _Sending:
             message = {**message, "path": str(_present(self.folder / message["path"]))}
         picture = None
         if "picture" in line:
-            import numpy as np
-            from PIL import Image
-
-            with Image.open(_present(self.spool.folder / line["picture"])) as opened:
-                picture = np.asarray(opened)
+            picture = _picture(self.spool.folder / line["picture"])
         perform(client, run_id, line["what"], message, picture)
 
 
@@ -155,14 +151,26 @@ def _read(text: str) -> dict[str, Any] | None:
     return line if is_whole else None
 
 
-class _GoneError(Exception):
-    """A file that was to be sent is no longer there."""
+class _LostError(Exception):
+    """A file that was to be sent is no longer there, or is damaged."""
 
 
 def _present(path: Path) -> Path:
     if not path.exists():
-        raise _GoneError(path)
+        raise _LostError(f"{path} is no longer there")
     return path
+
+
+def _picture(path: Path) -> Any:
+    """The pixels of a saved picture."""
+    import numpy as np
+    from PIL import Image
+
+    try:
+        with Image.open(_present(path)) as opened:
+            return np.asarray(opened)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _LostError(f"{path} is damaged ({one_line(error, 100)})") from error
 
 
 class _Ids:

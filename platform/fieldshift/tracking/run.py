@@ -121,7 +121,8 @@ class TrackedRun(Run):
             try:
                 plain = self._points.missing(plain, int(step))
             except Exception as error:
-                self._spool.server_is_down(error)
+                if self._is_dropped("metrics", error):
+                    return
         if plain:
             self._points.add(plain, int(step))
             self._send("metrics", {"metrics": plain, "step": int(step), "time": int(time.time() * 1000)})
@@ -130,7 +131,7 @@ class TrackedRun(Run):
         self._send("tags", {"tags": {name: str(value) for name, value in tags.items()}})
 
     def log_dataset(self, name: str, digest: str, counts: Mapping[str, int]) -> None:
-        self._send("dataset", {"name": name[:500], "digest": digest[:36], "counts": dict(counts)})
+        self._send("dataset", {"name": name, "digest": digest[:36], "counts": dict(counts)})
 
     def tag_experiment(self, tags: Mapping[str, str]) -> None:
         self._send("experiment", {"tags": dict(tags)})
@@ -146,7 +147,11 @@ class TrackedRun(Run):
         self._send("image", {"key": name, "step": int(step), "time": int(time.time() * 1000), "shown": shown}, array)
 
     def log_table(self, table: pd.DataFrame, name: str) -> None:
-        text = table.to_json(orient="split", index=False)
+        try:
+            text = table.to_json(orient="split", index=False)
+        except (ValueError, TypeError, OverflowError) as error:
+            self._is_dropped("table", error)
+            return
         self._send("table", {"file": f"{metric_name(name)}.json", "text": text})
 
     def log_artifact(self, path: Path, folder: str | None = None) -> None:
@@ -169,13 +174,19 @@ class TrackedRun(Run):
             try:
                 perform(self._client, self._id, what, message, array)
             except Exception as error:
-                if is_refused(error):
-                    _log.warning("MLflow refused %s of run %s: %s", what, self._id, one_line(error, 300))
+                if self._is_dropped(what, error):
                     return False
-                self._spool.server_is_down(error)
             else:
                 return True
         self._spool.write(self._id, what, message, array)
+        return False
+
+    def _is_dropped(self, what: str, error: Exception) -> bool:
+        """Whether a message is left out after an error, with a warning; otherwise the store is down, and it is to be saved."""
+        if is_refused(error):
+            _log.warning("MLflow refused %s of run %s: %s", what, self._id, one_line(error, 300))
+            return True
+        self._spool.server_is_down(error)
         return False
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
+import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,26 @@ from fieldshift.tracking.refusals import is_refused
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
+DATA_NAME_LENGTH = 500
 OPENED_TAG = "fieldshift.opened"
 """When a run was opened, less the time in which it was open before, in milliseconds since 1970."""
 
+TIMEOUT, SHORT_S, UPLOAD_S = "MLFLOW_HTTP_REQUEST_TIMEOUT", "10", "120"
+"""MLflow's variable for the seconds that a server has for an answer, its value here, and the one while files are sent."""
+UPLOADS = {"image", "table", "artifact", "register"}
+"""The kinds of messages that send files, or let the server read some."""
+
 _log = logging.getLogger("fieldshift.tracking")
 _TABLES_TAG = "mlflow.loggedArtifacts"
+
+
+def sendable(text: str) -> str:
+    """A text as stores can keep it: bytes of file names that are not UTF-8, which Python holds as surrogates, are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def sendable_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {sendable(name): sendable(value) for name, value in tags.items()}
 
 
 def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
@@ -27,12 +44,30 @@ def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array:
 
     A run that was deleted while it was in progress is restored, as it would take no more messages.
     """
+    with uploading(client, run_id) if what in UPLOADS else contextlib.nullcontext():
+        try:
+            _carry_out(client, run_id, what, message, array)
+        except Exception as error:
+            if not (is_refused(error) and _restored(client, run_id)):
+                raise
+            _carry_out(client, run_id, what, message, array)
+
+
+@contextlib.contextmanager
+def uploading(client: Any, run_id: str) -> Iterator[None]:
+    """Gives a server UPLOAD_S seconds for each answer within the block, unless the user set MLflow's variable to others.
+
+    A server that is down is found out before, within the short time.
+    """
+    if os.environ.get(TIMEOUT) != SHORT_S:
+        yield
+        return
+    client.get_run(run_id)
+    os.environ[TIMEOUT] = UPLOAD_S
     try:
-        _carry_out(client, run_id, what, message, array)
-    except Exception as error:
-        if not (is_refused(error) and _restored(client, run_id)):
-            raise
-        _carry_out(client, run_id, what, message, array)
+        yield
+    finally:
+        os.environ[TIMEOUT] = SHORT_S
 
 
 def _carry_out(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any) -> None:
@@ -44,7 +79,7 @@ def _carry_out(client: Any, run_id: str, what: str, message: dict[str, Any], arr
         _tags(client, run_id, message["tags"])
     elif what == "experiment":
         experiment_id = client.get_run(run_id).info.experiment_id
-        for name, value in message["tags"].items():
+        for name, value in sendable_tags(message["tags"]).items():
             client.set_experiment_tag(experiment_id, name, value)
     elif what == "dataset":
         _dataset(client, run_id, message)
@@ -95,9 +130,11 @@ def opened_at(run: Any) -> int:
 def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
     from mlflow.entities import Param
 
+    params = {name: sendable(value) for name, value in params.items()}
     long = {name: value for name, value in params.items() if len(value) > PARAM_LENGTH}
-    for name, value in long.items():
-        client.log_text(run_id, value, f"params/{name}.txt")
+    with uploading(client, run_id) if long else contextlib.nullcontext():
+        for name, value in long.items():
+            client.log_text(run_id, value, f"params/{name}.txt")
     entries = [Param(name, f"see params/{name}.txt" if name in long else value) for name, value in params.items()]
     for some in _chunks(entries, PARAMS_PER_BATCH):
         client.log_batch(run_id, params=some)
@@ -106,15 +143,16 @@ def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
 def _tags(client: Any, run_id: str, tags: dict[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    for some in _chunks([RunTag(name, value) for name, value in tags.items()], PARAMS_PER_BATCH):
+    for some in _chunks([RunTag(name, value) for name, value in sendable_tags(tags).items()], PARAMS_PER_BATCH):
         client.log_batch(run_id, tags=some)
 
 
 def _dataset(client: Any, run_id: str, message: dict[str, Any]) -> None:
     from mlflow.entities import Dataset, DatasetInput
 
+    name = sendable(message["name"])[:DATA_NAME_LENGTH]
     data = Dataset(
-        name=message["name"], digest=message["digest"], source_type="fieldshift", source=message["name"],
+        name=name, digest=message["digest"], source_type="fieldshift", source=name,
         profile=json.dumps(message["counts"]),
     )  # fmt: skip
     client.log_inputs(run_id, datasets=[DatasetInput(dataset=data, tags=[])])

@@ -11,13 +11,14 @@ import uuid
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from fieldshift.tracking.refusals import failure
 from fieldshift.whole_file import FULL
 
 LOCK, SENDING = ".tracking-spool.lock", "sending.lock"
-LOCK_WAIT_S = 60.0
+LOCK_WAIT_S, LOCKED_WAIT_S = 60.0, 1.0
+"""Seconds that a message waits for the spool's lock, and those of the messages after one that waited in vain."""
 
 _log = logging.getLogger("fieldshift.tracking")
 
@@ -31,6 +32,7 @@ class Spool:
     PREFIX: ClassVar[str] = "offline-"
     _down: ClassVar[set[Path]] = set()
     _full: ClassVar[set[Path]] = set()
+    _locked: ClassVar[set[Path]] = set()
 
     def __init__(self, folder: Path, uri: str = "") -> None:
         self.folder = folder.resolve() / "tracking-spool"
@@ -70,10 +72,21 @@ class Spool:
         return run_id
 
     def write(self, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
-        """Saves one message; a picture is saved as a PNG file. On a full disk it is lost, with one warning."""
+        """Saves one message; a picture is saved as a PNG file.
+
+        On a full disk, and while another process holds the spool, messages are lost, with one warning.
+        """
+        wait_s = LOCKED_WAIT_S if self.folder in self._locked else LOCK_WAIT_S
         try:
-            with FileLock(self.folder.parent / LOCK, timeout=LOCK_WAIT_S):
+            with FileLock(self.folder.parent / LOCK, timeout=wait_s):
                 self._append(run_id, what, message, array)
+        except Timeout:
+            if self.folder not in self._locked:
+                self._locked.add(self.folder)
+                _log.warning(
+                    "Another process holds %s for over %g s: messages for MLflow are lost until it is free.",
+                    self.folder.parent / LOCK, wait_s,
+                )  # fmt: skip
         except OSError as error:
             if error.errno not in FULL:
                 raise

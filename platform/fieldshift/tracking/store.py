@@ -24,12 +24,12 @@ from fieldshift.paths import obstacle
 from fieldshift.ports import refusal
 from fieldshift.termination import signals_deferred
 from fieldshift.tracking.abandoned import PARENT_TAG, PROCESS_TAG, close_abandoned, last_sign, this_process
-from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address, sqlite_file
+from fieldshift.tracking.addresses import is_sqlite, quoted_condition, sqlite_address, sqlite_file, store_lock
 from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.refusals import lasting_reason
 from fieldshift.tracking.run import Run, TrackedRun
-from fieldshift.tracking.sending import OPENED_TAG, perform
+from fieldshift.tracking.sending import OPENED_TAG, SHORT_S, TIMEOUT, perform, sendable, sendable_tags
 from fieldshift.tracking.spool import LOCK_WAIT_S, Spool
 from fieldshift.tracking.template import copy_template, keep_template
 
@@ -115,8 +115,9 @@ class Store:
         start: when it is opened, in milliseconds since 1970. A server that was silent for a while may have created a run
         several times, as requests are repeated; empty ones are deleted.
         """
-        client = client_for(self.uri)
+        name, key, tags = None if name is None else sendable(name), sendable(key), sendable_tags(tags)
         with self._locked():
+            client = client_for(self.uri)  # which migrates a new database
             where = self.experiment_id(experiment, artifacts)
             alike = client.search_runs([where], quoted_condition(f"tags.`{KEY_TAG}`", key), max_results=1000)
             found = [run for run in alike if run.data.tags[KEY_TAG] == key]
@@ -186,7 +187,7 @@ class Store:
         if not self.is_local:
             yield
             return
-        with FileLock(self.folder / ".mlflow.lock", timeout=LOCK_WAIT_S):
+        with FileLock(store_lock(self.uri, self.folder), timeout=LOCK_WAIT_S):
             yield
 
 
@@ -198,9 +199,9 @@ def location(artifacts: str | None) -> str | None:
 def open_store(config: TrackingConfig, folder: Path) -> Store:
     """Opens the store and prepares it for several processes; call it before other processes start, and in each of them.
 
-    A SQLite store is created once, under a lock: MLflow migrates the first one on a machine, which takes seconds, and later
-    ones are copies of it. A server that does not answer is no error: there is one warning, and messages are saved in
-    `folder` for `replay`.
+    A SQLite store is created once, under a lock beside the database: MLflow migrates the first one on a machine, which takes
+    seconds, and later ones in run folders are copies of it. A server that does not answer is no error: there is one warning,
+    and messages are saved in `folder` for `replay`.
 
     Args:
         config: The store to use; if tracking is disabled or MLflow is not installed, runs do nothing.
@@ -221,7 +222,7 @@ def open_store(config: TrackingConfig, folder: Path) -> Store:
     spool = Spool(folder, store.uri)
     try:
         knock(store.uri)
-        with FileLock(folder / ".mlflow.lock", timeout=LOCK_WAIT_S):
+        with FileLock(store_lock(store.uri, folder), timeout=LOCK_WAIT_S):
             if given:
                 answer_from(store.uri)
             else:
@@ -276,7 +277,8 @@ def check_store(config: TrackingConfig) -> None:
         )
     try:
         knock(uri)
-        answer_from(uri)
+        with Store(uri=uri, folder=Path())._locked():
+            answer_from(uri)
     except Exception as error:
         refuse_lasting(error, uri)
 
@@ -315,7 +317,7 @@ def quiet_mlflow() -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+        TIMEOUT: SHORT_S,
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     }.items():
         os.environ.setdefault(name, value)

@@ -16,6 +16,8 @@ from urllib.parse import quote, urlencode
 TAG = "mlflow.sharedViewState."
 LONGEST = 5000
 """Maximum length of an experiment's tag in MLflow's SQL stores."""
+LATEST = 10**13 - 1
+"""A time in milliseconds with as many digits as any until the year 2286."""
 
 SHOWN_PICTURE, PICTURE_BORDER, PICTURE_TITLE, CHART_EDGE = 120, 22, 44, 130
 """Pixels of the longer side of a picture in an image grid, and what MLflow adds to its width, its height, and the grid."""
@@ -99,18 +101,26 @@ class View:
             "groupBy": None,
         }
 
+    @property
+    def fits(self) -> bool:
+        """Whether MLflow's stores can keep the view."""
+        return len(self._value(LATEST)) <= LONGEST
+
     def tag(self, now: int) -> tuple[str, str]:
         """The name and value of the experiment's tag that stores the view; `now` in milliseconds.
 
         Raises ValueError if the value is longer than MLflow allows: use fewer charts.
         """
-        packed = base64.b64encode(zlib.compress(json.dumps(self.state(), separators=(",", ":")).encode(), 9)).decode()
-        value = json.dumps({"name": self.name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"})
+        value = self._value(now)
         if len(value) > LONGEST:
             raise ValueError(
                 f"The view {self.name} has {len(value)} characters, over MLflow's {LONGEST}; use fewer charts."
             )
         return f"{TAG}{self.key}", value
+
+    def _value(self, now: int) -> str:
+        packed = base64.b64encode(zlib.compress(json.dumps(self.state(), separators=(",", ":")).encode(), 9)).decode()
+        return json.dumps({"name": self.name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"})
 
 
 def link(url: str, experiment_id: str, key: str, mode: str = "CHART") -> str:
