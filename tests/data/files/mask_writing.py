@@ -37,6 +37,15 @@ def write_palette(path: Path, numbers: Numbers) -> None:
     image.save(path)
 
 
+def write_quantised(path: Path, numbers: Numbers, colours: dict[int, tuple[int, int, int]]) -> None:
+    """A palette of the colours in the order in which they occur, from the last pixel, as if colours had been reduced."""
+    found = list(dict.fromkeys(numbers.ravel()[::-1].tolist()))
+    image = Image.fromarray(np.array([found.index(number) if number in found else 0 for number in range(256)],
+                                     dtype=np.uint8)[numbers])  # fmt: skip
+    image.putpalette([value for number in found for value in colours[number]])
+    image.save(path)
+
+
 def write_colours(path: Path, numbers: Numbers, colours: dict[int, tuple[int, int, int]]) -> None:
     pixels = np.zeros((*numbers.shape, 3), dtype=np.uint8)
     for number, colour in colours.items():

@@ -14,7 +14,14 @@ from PIL import Image, ImageOps
 from fieldshift.data import IGNORE, DataSet, LoadingConfig, load_dataset
 from fieldshift.data.files.mask_files import TURNS
 from fieldshift.errors import UserError
-from tests.data.files.mask_writing import Numbers, write_colours, write_palette, write_png, write_scenes
+from tests.data.files.mask_writing import (
+    Numbers,
+    write_colours,
+    write_palette,
+    write_png,
+    write_quantised,
+    write_scenes,
+)
 
 Write = Callable[[Path, Numbers], None]
 COLOURS = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 64), 255: (224, 224, 192)}
@@ -79,6 +86,21 @@ def coloured(path: Path, found: Numbers) -> None:
     write_colours(path, found, COLOURS)
 
 
+def quantised(path: Path, found: Numbers) -> None:
+    write_quantised(path, found, COLOURS)
+
+
+def shown(*colours: tuple[int, int, int]) -> Write:
+    """Class numbers in a palette of `colours`, filled with black."""
+
+    def write(path: Path, found: Numbers) -> None:
+        image = Image.fromarray(found.astype(np.uint8))
+        image.putpalette([value for colour in colours for value in colour] + [0] * 3 * (256 - len(colours)))
+        image.save(path)
+
+    return write
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How masks are written; read as the class numbers, or as `classes` named so; or words of the refusal."""
@@ -95,6 +117,30 @@ class Encoding:
 NAMES = "sky\nroad\ntree\n"
 ENCODINGS = {
     "palette": Encoding(write_palette, ignored=255, words="palette, class numbers, 255 ignored"),
+    "palette of the classes": Encoding(
+        shown(*COLOURS.values()), ignored=255, names=COLOUR_FILES["classes.txt"], words="palette, class numbers, 255 ignored"
+    ),
+    "palette of grey, classes with colours": Encoding(
+        shown(*((grey,) * 3 for grey in range(256))), ignored=255, names=COLOUR_FILES["classes.txt"],
+        words="palette, class numbers, 255 ignored",
+    ),
+    "palette of white, classes with colours": Encoding(
+        shown((255, 255, 255)), names=COLOUR_FILES["classes.txt"], refused=r"no class has: \(255, 255, 255\)"
+    ),
+    "colours of a palette": Encoding(
+        quantised, names=COLOUR_FILES["classes.txt"], words="palette, by the colours of the class file"
+    ),
+    "colours of a palette, unnamed": Encoding(
+        quantised, ignored=255, names=COLOUR_FILES["classes.txt"], refused=r"no class has: \(224, 224, 192\).*name them"
+    ),
+    "colours of a palette, another order of the classes": Encoding(
+        shown(COLOURS[1], COLOURS[2], COLOURS[0]), names="128 0 0 a\n0 128 64 b\n0 0 1 c\n",
+        refused=r"no class has: \(0, 0, 0\)",
+    ),
+    "colours of a palette without colours": Encoding(
+        quantised, refused=r"give the number \d two colours \(.* in .*s\d.png, .*\), so .*; write label_colors.txt"
+    ),
+    "colours of a palette, named alone": Encoding(quantised, names=NAMES, refused="two colours"),
     "grey of 1 bit": Encoding(png(1), classes=2, words="grey of 1 bit(s), class numbers"),
     "grey of 2 bits": Encoding(png(2), words="grey of 2 bit(s)"),
     "grey of 4 bits": Encoding(png(4), classes=9, words="grey of 4 bit(s)"),
@@ -174,6 +220,16 @@ def test_an_encoding_is_read_as_the_table_says_or_refused(name: str, tmp_path: P
         assert made.classes == tuple(str(number) for number in range(encoding.classes))
     assert encoding.words in made.reading()
     assert made.findings == ()
+
+
+def test_palettes_in_another_order_than_the_class_file_are_read_by_colour(tmp_path: Path) -> None:
+    drawn = numbers(ignored=255)
+    write_scenes(tmp_path, shown(COLOURS[2], COLOURS[0], COLOURS[1]), drawn)
+    (tmp_path / "classes.txt").write_text(COLOUR_FILES["classes.txt"])
+    made = load(tmp_path)
+    expected = np.array([2, 0, 1, *[255] * 253])
+    assert [mask.tolist() for mask in all_masks(made)] == [expected[mask].tolist() for mask in drawn]
+    assert made.classes == ("sky", "wide road", "tree")
 
 
 def test_masks_of_several_depths_mean_the_same_classes(tmp_path: Path) -> None:

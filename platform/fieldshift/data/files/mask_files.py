@@ -24,8 +24,10 @@ from fieldshift.data.problems import BadFileError, Problem
 Codes = NDArray[Any]
 
 PALETTE, GREY_IN_RGB, COLOUR, BLACK_WHITE_JPEG = "palette", "grey in RGB", "RGB", "black-and-white JPEG"
+PALETTE_COLOURS = "colours of a palette"
 STORAGES = (
     PALETTE,
+    PALETTE_COLOURS,
     *(f"grey of {bits} bit(s)" for bits in (1, 2, 4, 8, 16, 32)),
     GREY_IN_RGB,
     COLOUR,
@@ -34,6 +36,7 @@ STORAGES = (
 BLOCK = 8
 BLACK_UP_TO, WHITE_FROM = 63, 192
 NEAR_WHITE = 250
+NO_COLOUR = -1
 GREY_TOLERANCE = 4
 # EXIF orientation: the operation that turns the stored array upright.
 TURNS: dict[int, Callable[[Codes], Codes]] = {
@@ -49,12 +52,14 @@ class StoredMask:
     """The pixels of a mask file: `codes` (H, W) are its numbers (uint8 or int32), for RGB 65536 * red + 256 * green +
     blue.
 
-    storage: one of STORAGES. is_turned: whether the file's own EXIF turned it upright.
+    storage: one of STORAGES. is_turned: whether the file's own EXIF turned it upright. palette: of a palette file, the packed
+    colour of each number; see `colours_of_numbers`.
     """
 
     storage: str
     codes: Codes
     is_turned: bool = False
+    palette: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.storage in STORAGES, self.storage
@@ -114,7 +119,7 @@ def of_mode(image: Image.Image, bits: int, path: str | Path) -> StoredMask:
         codes = np.array(image)
         codes = codes.astype(np.uint8) if image.mode in ("P", "L", "1") else codes.astype(np.int32)
         if image.mode == "P":
-            return StoredMask(PALETTE, codes)
+            return StoredMask(PALETTE, codes, palette=colours_of_numbers(image))
         if bits in (2, 4):
             codes = codes // (255 // (2**bits - 1))
         return StoredMask(f"grey of {bits} bit(s)", codes)
@@ -125,6 +130,18 @@ def of_mode(image: Image.Image, bits: int, path: str | Path) -> StoredMask:
     if (pixels == pixels[..., :1]).all():
         return StoredMask(GREY_IN_RGB, pixels[..., 0])
     return StoredMask(COLOUR, (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2])
+
+
+def colours_of_numbers(image: Image.Image) -> tuple[int, ...]:
+    """The colour of each number of a palette image, packed; NO_COLOUR for numbers that the palette does not reach.
+
+    255 has one only if no other number has the same: a palette that is filled up to 255 says nothing about it.
+    """
+    values = image.getpalette("RGB") or []
+    colours = [red << 16 | green << 8 | blue for red, green, blue in zip(*[iter(values)] * 3, strict=True)]
+    if len(colours) == 256 and colours[-1] in colours[:-1]:
+        colours[-1] = NO_COLOUR
+    return (*colours, *[NO_COLOUR] * (256 - len(colours)))
 
 
 def black_and_white(image: Image.Image, path: str | Path) -> StoredMask:
@@ -180,4 +197,4 @@ def turned_with(mask: StoredMask, path: str | Path, stored: tuple[int, int], tur
                        " whether the mask is turned too", "save the image upright, without EXIF, like its mask")  # fmt: skip
     if mask.size == upright:
         return mask, False
-    return StoredMask(mask.storage, np.ascontiguousarray(TURNS[turn](mask.codes))), True
+    return replace(mask, codes=np.ascontiguousarray(TURNS[turn](mask.codes))), True

@@ -16,19 +16,29 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from fieldshift.data.dataset import digest_of
 from fieldshift.data.files.formats import FIRST_IS_WHOLE, format_of_ending, formats_of
-from fieldshift.data.files.mask_files import COLOUR, StoredMask, orientation_of, stored_mask, turned_with
+from fieldshift.data.files.mask_files import (
+    COLOUR,
+    PALETTE_COLOURS,
+    StoredMask,
+    orientation_of,
+    stored_mask,
+    turned_with,
+)
 from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, MaskTable
 from fieldshift.data.problems import BadFileError, Problem
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import one_line
 
 SMALLEST_SIDE = 2
+READING = 2  # raised with every change of what is read from a file, or refused
 
 Fitting = Literal["crop", "pad"]
 Read = TypeVar("Read")
@@ -36,6 +46,11 @@ Read = TypeVar("Read")
 # Pillow warns about damaged tags; a file that cannot be used is refused here, in one line.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def reading_digest(*parts: object) -> str:
+    """A digest for the cache of what is read from files: of `parts`, of the way in which files are read, and of Pillow."""
+    return digest_of(READING, PIL.__version__, *parts)
 
 
 def bad(kind: str, path: str | Path, what: str, remedy: str) -> BadFileError:
@@ -138,7 +153,7 @@ def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: 
 
 
 def unknown_labels(path: str | Path, codes: list[int], storage: str) -> BadFileError:
-    shown = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255})" if storage == COLOUR else str(code)
+    shown = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255})" if storage in (COLOUR, PALETTE_COLOURS) else str(code)
                       for code in [code for code in codes if code >= 0][:8])  # fmt: skip
     return bad("unknown label", path, f"holds labels that no class has: {shown}",
                f"name them in the class file, or use {IGNORE} for ignored pixels")  # fmt: skip
@@ -198,6 +213,7 @@ class Reader:
                 "mask size", mask_path, "differs in size from its upright image", "save the image upright, without EXIF"
             )
         assert self.masks is not None
+        mask = self.masks.as_decoded(mask)
         labels = self.masks.labels(mask)
         if (labels == UNKNOWN_LABEL).any():
             unknown = np.unique(mask.codes[labels == UNKNOWN_LABEL]).tolist()
