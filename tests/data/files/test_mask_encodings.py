@@ -54,6 +54,24 @@ def saved(kind: type | None = None, mode: str | None = None, scale: int = 1, suf
     return write
 
 
+def lossless(path: Path, found: Numbers) -> None:
+    described = Image.Exif()
+    described[0x010E] = "a chunk before the pixels"
+    Image.fromarray(found.astype(np.uint8)).save(path.with_suffix(".webp"), lossless=True, exif=described)
+
+
+def lossless_colours(path: Path, found: Numbers) -> None:
+    write_colours(path, found, COLOURS)
+    Image.open(path).convert("RGBA").save(path.with_suffix(".webp"), lossless=True)
+    path.unlink()
+
+
+def tiff(compression: str) -> Write:
+    return lambda path, found: Image.fromarray(found.astype(np.uint8)).save(
+        path.with_suffix(".tif"), compression=compression
+    )
+
+
 def scaled(*values: int) -> Write:
     """Class k as values[k]; 255 stays what is ignored."""
 
@@ -170,6 +188,14 @@ ENCODINGS = {
     **{f"RGB by {name}": Encoding(coloured, names=text, words="RGB, by the colours") for name, text in COLOUR_FILES.items()},
     "JPEG": Encoding(saved(scale=50, suffix=".jpg"), refused="is a JPEG, which changes class numbers"),
     "JPEG of small numbers": Encoding(saved(suffix=".jpg"), refused="is a JPEG, which changes class numbers"),
+    "lossless WebP": Encoding(lossless, ignored=255, words="grey in RGB, class numbers"),
+    "lossless WebP of colours": Encoding(lossless_colours, names=COLOUR_FILES["classes.txt"], words="RGB, by the colours"),
+    "lossy WebP": Encoding(saved(suffix=".webp"), refused="is stored as WEBP and not known to be lossless.*save masks as PNG"),
+    "lossy WebP of black and white": Encoding(saved(scale=255, suffix=".webp"), classes=2, refused="is stored as WEBP and not known to be lossless"),
+    "AVIF": Encoding(saved(suffix=".avif"), refused="is stored as AVIF and not known to be lossless"),
+    "JPEG 2000": Encoding(saved(suffix=".jp2"), refused="is stored as JPEG2000 and not known to be lossless"),
+    "TIFF with JPEG inside": Encoding(tiff("jpeg"), refused="is stored as TIFF and not known to be lossless"),
+    "TIFF without loss": Encoding(tiff("tiff_lzw"), words="grey of 8 bit(s), class numbers"),
     "floats": Encoding(saved(np.float32, suffix=".tif"), refused="holds floating-point numbers; save it as whole numbers"),
     "RGB without colours": Encoding(coloured, refused="no file names the colours; write label_colors.txt"),
     "whole range, unnamed": Encoding(scaled(0, 128, 255), refused="255 may be a class or mean ignored; write classes.txt"),

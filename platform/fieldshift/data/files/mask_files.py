@@ -2,8 +2,8 @@
 
 The meaning of a number is decided elsewhere (see `mask_tables`): a file shows how it stores numbers, the whole set shows
 which numbers occur. Grey of 1, 2 or 4 bits is read as the numbers in the file, not as the brightness that Pillow
-scales them to. JPEG changes numbers, so such a mask is read only if it is black and white: all other values must
-lie in a block of 8 x 8 pixels with an edge between the two.
+scales them to. Lossy files change numbers, so they are refused, except black-and-white JPEG: all other values must lie in a
+block of 8 x 8 pixels with an edge between the two.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fieldshift.data.files.formats import LOSSY
+from fieldshift.data.files.formats import JPEGS, is_lossy
 from fieldshift.data.problems import BadFileError, Problem
 
 Codes = NDArray[Any]
@@ -83,13 +83,18 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def stored_mask(image: Image.Image, path: str | Path) -> StoredMask:
-    """The mask of an opened file. Raises BadFileError for floats, transparency, and JPEG that is not black and white."""
+    """The mask of an opened file. Raises BadFileError for floats, transparency, and lossy files other than
+    black-and-white JPEG.
+    """
     bits = depth_of(image)
     turn = orientation_of(image)
-    lossy = image.format in LOSSY
+    lossy, kind = is_lossy(image, path), image.format
     image.load()
     if turn != 1:
         image = ImageOps.exif_transpose(image)
+    if lossy and kind not in JPEGS:
+        raise bad_mask("lossy mask", path, f"is stored as {kind} and not known to be lossless, so class numbers may have changed",
+                       "save masks as PNG, from the original annotations")  # fmt: skip
     stored = of_mode(image, bits, path) if not lossy else black_and_white(image, path)
     return replace(stored, is_turned=turn != 1)
 

@@ -38,7 +38,7 @@ from fieldshift.data.split import IGNORE
 from fieldshift.errors import one_line
 
 SMALLEST_SIDE = 2
-READING = 2  # raised with every change of what is read from a file, or refused
+READING = 3  # raised with every change of what is read from a file, or refused
 
 Fitting = Literal["crop", "pad"]
 Read = TypeVar("Read")
