@@ -53,6 +53,25 @@ def write_colours(path: Path, numbers: Numbers, colours: dict[int, tuple[int, in
     Image.fromarray(pixels).save(path)
 
 
+def save_with_exif(image: Image.Image, path: Path, exif: Image.Exif, kind: str) -> None:
+    """The image as `path` with the ending of its kind: png, png-last (EXIF data after the pixels), tif, tif-lzw or webp."""
+    path = path.with_suffix(f".{kind.partition('-')[0]}")
+    match kind:
+        case "webp":
+            image.save(path, exif=exif, lossless=True)
+        case "tif-lzw":
+            image.save(path, exif=exif, compression="tiff_lzw")
+        case _:
+            image.save(path, exif=exif)
+    if kind == "png-last":
+        content = path.read_bytes()
+        start = content.index(b"eXIf") - 4
+        length = 12 + int.from_bytes(content[start : start + 4], "big")
+        end = content.index(b"IEND") - 4
+        moved = content[start : start + length]
+        path.write_bytes(content[:start] + content[start + length : end] + moved + content[end:])
+
+
 def write_scenes(root: Path, write: object, numbers: list[Numbers], image: tuple[int, int] | None = None) -> None:
     """Scenes s0, s1, ... in JPEGImages, each with the mask that `write(path, numbers)` makes."""
     assert callable(write)

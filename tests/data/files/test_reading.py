@@ -14,9 +14,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from fieldshift.data.files.headers import probe
 from fieldshift.data.files.mask_tables import table_of_map
 from fieldshift.data.files.reading import Reader, load_mask, load_upright
 from fieldshift.data.problems import BadFileError
+from tests.data.files.mask_writing import save_with_exif
 
 LIMIT = 1_000_000
 Draw = Callable[..., Image.Image]
@@ -157,9 +159,11 @@ def test_the_transparent_is_laid_on_black(mode: str, tmp_path: Path) -> None:
     assert (seen[:, 8:] == 200).all()
 
 
+@pytest.mark.parametrize("kind", ["png", "png-last", "tif", "tif-lzw", "webp"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photograph_is_turned_upright(orientation: int, tmp_path: Path, picture: Draw) -> None:
-    upright = picture(5, (20, 16))
+def test_a_photograph_is_turned_upright(orientation: int, mode: str, kind: str, tmp_path: Path, picture: Draw) -> None:
+    upright = picture(5, (20, 16), mode)
     turns = {
         1: [], 2: [Image.Transpose.FLIP_LEFT_RIGHT], 3: [Image.Transpose.ROTATE_180],
         4: [Image.Transpose.FLIP_TOP_BOTTOM], 5: [Image.Transpose.TRANSPOSE], 6: [Image.Transpose.ROTATE_90],
@@ -170,8 +174,10 @@ def test_a_photograph_is_turned_upright(orientation: int, tmp_path: Path, pictur
         stored = stored.transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "it.png", exif=exif)
-    assert torch.equal(read(tmp_path / "it.png"), as_tensor(upright))
+    save_with_exif(stored, tmp_path / "it", exif, kind)
+    (path,) = tmp_path.iterdir()
+    assert torch.equal(read(path), as_tensor(upright))
+    assert probe([str(path)], "classification", LIMIT) == ((16, 20), 3 if mode == "RGB" or kind == "webp" else 1)
 
 
 def test_grey_is_kept_grey_and_colour_is_not_made_grey(tmp_path: Path, picture: Draw) -> None:

@@ -9,7 +9,6 @@ block of 8 x 8 pixels with an edge between the two.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from fieldshift.data.files.formats import JPEGS, is_lossy
+from fieldshift.data.files.orientation import SIDEWAYS, TURNS, orientation_of
 from fieldshift.data.problems import BadFileError, Problem
 
 Codes = NDArray[Any]
@@ -38,13 +38,6 @@ BLACK_UP_TO, WHITE_FROM = 63, 192
 NEAR_WHITE = 250
 NO_COLOUR = -1
 GREY_TOLERANCE = 4
-# EXIF orientation: the operation that turns the stored array upright.
-TURNS: dict[int, Callable[[Codes], Codes]] = {
-    1: lambda stored: stored, 2: lambda stored: stored[:, ::-1], 3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1], 5: lambda stored: stored.T, 6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: stored[::-1, ::-1].T, 8: lambda stored: np.rot90(stored, 1),
-}  # fmt: skip
-SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -73,15 +66,6 @@ def bad_mask(kind: str, path: str | Path, what: str, remedy: str) -> BadFileErro
     return BadFileError(Problem(kind, str(path), what, remedy))
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 if it is missing or damaged."""
-    try:
-        turn = image.getexif().get(0x0112, 1) if image.info.get("exif") else 1
-    except Exception:
-        return 1  # damaged EXIF data: decoding the file reports it
-    return turn if turn in TURNS else 1
-
-
 def stored_mask(image: Image.Image, path: str | Path) -> StoredMask:
     """The mask of an opened file. Raises BadFileError for floats, transparency, and lossy files other than
     black-and-white JPEG.
@@ -93,7 +77,7 @@ def stored_mask(image: Image.Image, path: str | Path) -> StoredMask:
     if turn != 1:
         image = ImageOps.exif_transpose(image)
     if lossy and kind not in JPEGS:
-        raise bad_mask("lossy mask", path, f"is stored as {kind} and not known to be lossless, so class numbers may have changed",
+        raise bad_mask("lossy mask", path, f"is stored as {kind} and not known to be lossless: class numbers may have changed",
                        "save masks as PNG, from the original annotations")  # fmt: skip
     stored = of_mode(image, bits, path) if not lossy else black_and_white(image, path)
     return replace(stored, is_turned=turn != 1)

@@ -28,17 +28,17 @@ from fieldshift.data.files.mask_files import (
     COLOUR,
     PALETTE_COLOURS,
     StoredMask,
-    orientation_of,
     stored_mask,
     turned_with,
 )
 from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, MaskTable
+from fieldshift.data.files.orientation import orientation_of, stored_size
 from fieldshift.data.problems import BadFileError, Problem
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import one_line
 
 SMALLEST_SIDE = 2
-READING = 3  # raised with every change of what is read from a file, or refused
+READING = 4  # raised with every change of what is read from a file, or refused
 
 Fitting = Literal["crop", "pad"]
 Read = TypeVar("Read")
@@ -76,6 +76,10 @@ def open_image(path: str | Path, pixel_limit: int, *, deep: bool = False) -> Ima
         raise unreadable(path, error) from error
     try:
         check_header(path, image, pixel_limit)
+        if (
+            image.format == "TIFF"
+        ):  # with a name Pillow maps the file, and takes rows of a wrong length if it lies sideways
+            image.filename = ""
         if is_deep(image) and not deep:
             raise bad("deep pixels", path, f"has more than 8 bits per channel (mode {image.mode})",
                       "scale its values to 0 .. 255 in a way that suits your data and save it with 8 bits")  # fmt: skip
@@ -167,7 +171,7 @@ def load_mask(path: str | Path, pixel_limit: int) -> StoredMask:
 def load_scene_mask(path: str | Path, mask_path: str | Path, pixel_limit: int) -> tuple[StoredMask, bool]:
     """The mask aligned with the upright image at `path`, and whether it was turned with it. Raises BadFileError."""
     with open_image(path, pixel_limit) as image:
-        size, turn = image.size, orientation_of(image)
+        size, turn = stored_size(image), orientation_of(image)
     return turned_with(load_mask(mask_path, pixel_limit), mask_path, size, turn)
 
 
@@ -208,7 +212,7 @@ class Reader:
         """The image and its mask (class numbers) in their original size. Raises BadFileError."""
         image = load_upright(path, self.channels, self.pixel_limit)
         mask, _ = load_scene_mask(path, mask_path, self.pixel_limit)
-        if mask.size != image.size:  # EXIF data after the pixels
+        if mask.size != image.size:  # damaged EXIF data
             raise bad(
                 "mask size", mask_path, "differs in size from its upright image", "save the image upright, without EXIF"
             )
