@@ -72,6 +72,7 @@ def stored_mask(image: Image.Image, path: str | Path) -> StoredMask:
     """
     bits = depth_of(image)
     turn = orientation_of(image)
+    largest = largest_of_ppm(image)
     lossy, kind = is_lossy(image, path), image.format
     image.load()
     if turn != 1:
@@ -80,11 +81,16 @@ def stored_mask(image: Image.Image, path: str | Path) -> StoredMask:
         raise bad_mask("lossy mask", path, f"is stored as {kind} and not known to be lossless: class numbers may have changed",
                        "save masks as PNG, from the original annotations")  # fmt: skip
     stored = of_mode(image, bits, path) if not lossy else black_and_white(image, path)
+    if largest and stored.storage in (f"grey of {bits} bit(s)", GREY_IN_RGB):  # Pillow scales to the whole range
+        whole = 65535 if image.mode.startswith("I") else 255
+        stored = replace(stored, codes=np.rint(stored.codes * (largest / whole)).astype(stored.codes.dtype))
     return replace(stored, is_turned=turn != 1)
 
 
 def depth_of(image: Image.Image) -> int:
     """Bits per channel, from the header."""
+    if largest_of_ppm(image) > 255:
+        return 16
     if image.mode in ("1", "I", "F"):
         raw = [str(tile[3]) for tile in getattr(image, "tile", []) if len(tile) > 3]
         return 1 if image.mode == "1" else 16 if any(";16" in mode for mode in raw) else 32
@@ -94,6 +100,14 @@ def depth_of(image: Image.Image) -> int:
         re.search(r"L;([24])\b|L;([24])[RI]", str(tile[3])) for tile in getattr(image, "tile", []) if len(tile) > 3
     ]
     return next((int(match[1] or match[2]) for match in found if match), 8)
+
+
+def largest_of_ppm(image: Image.Image) -> int:
+    """The largest value that an opened file of numbers (PGM, PPM) says it may hold, where Pillow scales by it; else 0."""
+    for tile in getattr(image, "tile", []):
+        if tile[0] in ("ppm", "ppm_plain") and isinstance(tile[3], tuple):
+            return int(tile[3][1])
+    return 0
 
 
 def of_mode(image: Image.Image, bits: int, path: str | Path) -> StoredMask:

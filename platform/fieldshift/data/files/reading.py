@@ -28,6 +28,7 @@ from fieldshift.data.files.mask_files import (
     COLOUR,
     PALETTE_COLOURS,
     StoredMask,
+    largest_of_ppm,
     stored_mask,
     turned_with,
 )
@@ -38,7 +39,8 @@ from fieldshift.data.split import IGNORE
 from fieldshift.errors import one_line
 
 SMALLEST_SIDE = 2
-READING = 4  # raised with every change of what is read from a file, or refused
+SEARCHED_BYTES = 2**16
+READING = 5  # raised with every change of what is read from a file, or refused
 
 Fitting = Literal["crop", "pad"]
 Read = TypeVar("Read")
@@ -58,7 +60,8 @@ def bad(kind: str, path: str | Path, what: str, remedy: str) -> BadFileError:
 
 
 def open_image(path: str | Path, pixel_limit: int, *, deep: bool = False) -> Image.Image:
-    """Opens the image at `path` and checks its header without decoding pixels; more than 8 bits only if `deep`.
+    """Opens the image at `path` and checks its header without decoding pixels; more than 8 bits only if `deep`, and in
+    one channel.
 
     Raises BadFileError.
     """
@@ -80,7 +83,7 @@ def open_image(path: str | Path, pixel_limit: int, *, deep: bool = False) -> Ima
             image.format == "TIFF"
         ):  # with a name Pillow maps the file, and takes rows of a wrong length if it lies sideways
             image.filename = ""
-        if is_deep(image) and not deep:
+        if is_deep(image, path) and not (deep and image.mode[0] in "IF"):  # others are reduced to 8 bits by Pillow
             raise bad("deep pixels", path, f"has more than 8 bits per channel (mode {image.mode})",
                       "scale its values to 0 .. 255 in a way that suits your data and save it with 8 bits")  # fmt: skip
     except BadFileError:
@@ -103,12 +106,25 @@ def check_header(path: str | Path, image: Image.Image, pixel_limit: int) -> None
         raise bad("several frames", path, f"has {frames} frames", "save the frame you need as a separate PNG")
 
 
-def is_deep(image: Image.Image) -> bool:
+def is_deep(image: Image.Image, path: str | Path) -> bool:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return True
     # Pillow reduces deep RGB files to 8 bits by itself; only their raw mode shows it.
-    raw = [str(tile[3]) for tile in getattr(image, "tile", []) if len(tile) > 3]
-    return any(";16" in mode for mode in raw)
+    tiles = [tile for tile in getattr(image, "tile", []) if len(tile) > 3]
+    if any(";16" in str(tile[3]) or tile[0] == "SGI16" for tile in tiles):
+        return True
+    if image.format == "JPEG2000":
+        return jpeg2000_bits(path) > 8
+    return largest_of_ppm(image) > 255
+
+
+def jpeg2000_bits(path: str | Path) -> int:
+    """The bits per channel of a JPEG 2000 file, by its codestream's first segment; 8 if that is not found."""
+    with Path(path).open("rb") as file:
+        head = file.read(SEARCHED_BYTES)
+    start = head.find(b"\xff\x4f\xff\x51")  # SOC and SIZ; the bits less one follow the sizes and the number of channels
+    depths = head[start + 42 : start + 42 + 3 * int.from_bytes(head[start + 40 : start + 42], "big") : 3]
+    return max(((depth & 0x7F) + 1 for depth in depths), default=8) if start >= 0 else 8
 
 
 def too_large(path: str | Path, limit: int, size: str = "more pixels than Pillow allows") -> BadFileError:
