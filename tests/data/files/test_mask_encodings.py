@@ -12,6 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from fieldshift.data import IGNORE, DataSet, LoadingConfig, load_dataset
+from fieldshift.data.files.formats import endings
 from fieldshift.data.files.orientation import TURNS
 from fieldshift.errors import UserError
 from tests.data.files.mask_writing import (
@@ -193,7 +194,8 @@ ENCODINGS = {
     "lossless WebP of colours": Encoding(lossless_colours, names=COLOUR_FILES["classes.txt"], words="RGB, by the colours"),
     "lossy WebP": Encoding(saved(suffix=".webp"), refused="is stored as WEBP and not known to be lossless.*save masks as PNG"),
     "lossy WebP of black and white": Encoding(saved(scale=255, suffix=".webp"), classes=2, refused="is stored as WEBP and not"),
-    "AVIF": Encoding(saved(suffix=".avif"), refused="is stored as AVIF and not known to be lossless"),
+    **{f"lossy {ending}": Encoding(saved(suffix=ending), refused="is stored as AVIF and not known to be lossless")
+       for ending in endings() if ending == ".avif"},  # older versions of Pillow have none
     "JPEG 2000": Encoding(saved(suffix=".jp2"), refused="is stored as JPEG2000 and not known to be lossless"),
     "TIFF with JPEG inside": Encoding(tiff("jpeg"), refused="is stored as TIFF and not known to be lossless"),
     "TIFF without loss": Encoding(tiff("tiff_lzw"), words="grey of 8 bit(s), class numbers"),
