@@ -57,7 +57,7 @@ def search(*, space: str = "affine-one", search: SearchConfig = SearchConfig(), 
 
     from fieldshift.search import load_space
 
-    motion_space, dataset = load_space(space), experiment.checked_dataset()
+    motion_space, dataset = load_space(space), experiment.checked_dataset(search=search)
     check_edges(search, motion_space)
     note_short_search(dataset, search)
     step = search_step(dataset, search, cluster.workers)

@@ -198,7 +198,7 @@ def prepare_study(plan: StudyPlan) -> PreparedStudy:
     space = load_space(plan.space)
     check_edges(search, space)
     space = space_of_search(space, search)
-    dataset = experiment.checked_dataset()
+    dataset = experiment.checked_dataset(recipe, search)
     note_short_search(dataset, search.like(recipe))
     searched = search_step(dataset, search.like(recipe), plan.search_workers)
     arms, edges = arms_that_build(

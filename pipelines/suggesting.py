@@ -71,7 +71,7 @@ def suggest(dataset: DataSet, network: str | None = None) -> Suggestion:
         batch=max(SMALLEST_BATCH, batch),
         epochs=epochs,
         search_epochs=passes(steps // 2, len(dataset.train) // 2, batch, 5, 50),
-        crop=max(dataset.size) // 8 if max(dataset.size) <= SMALL_SIDE else 0,
+        crop=min(dataset.size) // 8 if max(dataset.size) <= SMALL_SIDE else 0,
         trials_at_once=trials,
         free=free,
         an_image=an_image,

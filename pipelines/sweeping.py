@@ -92,7 +92,7 @@ def sweep_frames(
     del settings["frames"]
     check_folder(experiment.out, "sweep-frames", settings, experiment.resume)
     check_trials_fit(cluster)
-    found, dataset = read_policy(policy), experiment.checked_dataset()
+    found, dataset = read_policy(policy), experiment.checked_dataset(recipe)
     assert found is not None
     arm = MOVED_ARMS[form]
     step = training_step(dataset, recipe, workers)

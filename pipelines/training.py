@@ -80,7 +80,7 @@ def train(
     from fieldshift.experiment.trial import drop_checkpoint
     from fieldshift.search import load_space
 
-    found, dataset = read_policy(policy), experiment.checked_dataset()
+    found, dataset = read_policy(policy), experiment.checked_dataset(recipe)
     say_other_length(found, experiment.frames)
     step = training_step(dataset, recipe, cluster.workers)
     card = checked_card(experiment, dataset, chosen, found, load_space(space), step=step, align=align)

@@ -95,7 +95,7 @@ def tune(
     from fieldshift.experiment.tuning import learned_images
     from fieldshift.motions import Policy
 
-    found, dataset = read_policy(policy), experiment.checked_dataset()
+    found, dataset = read_policy(policy), experiment.checked_dataset(recipe)
     say_other_length(found, experiment.frames)
     if over is None and not isinstance(found, Policy):  # motions at several places have no common size
         tuned = [name for name in tuned if name != "motion"]

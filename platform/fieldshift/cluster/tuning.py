@@ -48,6 +48,10 @@ class _Task:
     name: str
     study: str | None
 
+    def sampler_seed(self, first: int) -> int:
+        """The seed of a sampler that begins with sample `first`; Optuna's have 32 bits."""
+        return (self.seed + first) % 2**32
+
     def trial(self, sampled: Mapping[str, Any], number: int) -> Trial:
         return {**self.fixed, **sampled, "key": f"sample-{number:03d}"}
 
@@ -213,7 +217,7 @@ def _tune_here(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     distributions = _distributions(task.space)
     study = _study(
-        task, kept, distributions, sampler=optuna.samplers.TPESampler(seed=task.seed + _next_number(kept)),
+        task, kept, distributions, sampler=optuna.samplers.TPESampler(seed=task.sampler_seed(_next_number(kept))),
         pruner=optuna.pruners.SuccessiveHalvingPruner(reduction_factor=HALVING),
     )  # fmt: skip
     device = local_device(cluster)
@@ -289,7 +293,7 @@ def _tune_on_ray(
     if task.study is not None:
         _study(task, kept, distributions)
         known = {"storage": optuna.storages.RDBStorage(task.study), "study_name": task.name}
-    search = NumberedSearch(space=distributions, metric=task.metric, mode="max", seed=task.seed + first, **known)
+    search = NumberedSearch(space=distributions, metric=task.metric, mode="max", seed=task.sampler_seed(first), **known)
     listener = trial_listener(trial_of, on_report, end, cluster.max_failures)
     tuner = tune.Tuner(
         trainable_for(task.function, trial_of, cluster, held, storage.resolve(), shared),

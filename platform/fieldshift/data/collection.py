@@ -20,7 +20,7 @@ from fieldshift.data.files.content import FileContents
 from fieldshift.data.files.headers import note_headers, probe
 from fieldshift.data.files.listing import Listing
 from fieldshift.data.files.mask_tables import MaskTable
-from fieldshift.data.files.reading import Fitting, Reader
+from fieldshift.data.files.reading import Fitting, Reader, reading_digest
 from fieldshift.data.files.streaming import FileStore, StreamedSplit
 from fieldshift.data.identity import Identity, repeated
 from fieldshift.data.loading import LoadingConfig
@@ -243,7 +243,7 @@ def usable_part(
             "texts": np.array(texts, dtype=np.str_).reshape(-1, 4),
         }
 
-    stored = cached_arrays(f"unusable-{digest_of(reader, state)}", look)
+    stored = cached_arrays(f"unusable-{reading_digest(reader, state)}", look)
     for row in stored["texts"].tolist():
         findings.keep(Problem(*row))
     refused = set(stored["places"].tolist())

@@ -12,15 +12,19 @@ from fieldshift.experiment.dataset import load_data, loading_from_plain, say_rea
 from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
 from fieldshift.networks.names import check_temporal_folds
+from fieldshift.search.config import SearchConfig
 from fieldshift.tasks import TASKS
 from fieldshift.tracking import TrackingConfig
 from fieldshift.tracking.store import check_store
+from fieldshift.training.recipe import Recipe, check_crop
 
 if TYPE_CHECKING:
     from fieldshift.data import DataSet
 
 PROBLEM = ("data", "task", "network", "temporal", "frames", "architecture", "loading", "form")
 """The options that decide what a worker computes, beside its seed: those that `Experiment.plain` passes to it."""
+
+LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +38,8 @@ class Experiment:
         temporal: temporal module, where an arm has one.
         frames: frames of the video; in the folded form they decide the step between neighbouring frames.
         form: video (T moved frames) or folded (one frame, whose channels move).
-        seed: seed of weights, order, augmentation and search; with several seeds, the first one.
+        seed: seed of weights, order, augmentation and search; with several seeds, the first one;
+            from 0 to 2 ** 63 - 1.
         architecture: further settings of the network.
         loading: settings of reading data.
         cluster: processes and machines of the run.
@@ -64,6 +69,7 @@ class Experiment:
 
     def check_values(self) -> None:
         """As `check_names`, without the paths and names of data on this machine. Raises UserError."""
+        self.seeds(1)
         if self.frames < 1:
             raise UserError(f"--frames is {self.frames}, but a video has at least 1 frame.")
         tasks = [self.task] if self.task else TASKS
@@ -75,8 +81,11 @@ class Experiment:
         if self.form == "folded":
             check_folded(self.temporal, self.frames)
 
-    def checked_dataset(self) -> "DataSet":
-        """Checks every name and number and the store, then loads the data and prints how they were read. Raises UserError."""
+    def checked_dataset(self, recipe: Recipe | None = None, search: SearchConfig | None = None) -> "DataSet":
+        """Checks every name and number and the store, then loads the data and prints how they were read.
+
+        Raises UserError, also where the images are too small for the crop of the recipe or of the search.
+        """
         self.check_names()
         check_store(self.tracking)
         dataset = self.load()
@@ -86,6 +95,9 @@ class Experiment:
                 f"The network {self.network} is not one for {dataset.task}; known for it: "
                 f"{', '.join(known_networks(dataset.task))}."
             )
+        for section, settings in (("recipe", recipe), ("search", search)):
+            if settings is not None:
+                check_crop(section, settings.crop or 0, dataset.size)
         return dataset
 
     def load(self, digest: str | None = None) -> "DataSet":
@@ -103,9 +115,14 @@ class Experiment:
         return replace(self, seed=seed)
 
     def seeds(self, count: int) -> list[int]:
-        """`count` seeds from the first one on. Raises UserError for fewer than one."""
+        """`count` seeds from the first one on. Raises UserError for fewer than one, and for one out of range."""
         if count < 1:
             raise UserError(f"--seeds is {count}, but must be at least 1.")
+        if not 0 <= self.seed <= LARGEST_SEED - count + 1:
+            of = f" and {count} seeds begin with it" if count > 1 else ""
+            raise UserError(
+                f"--seed is {self.seed}{of}, but a seed must be from 0 to {LARGEST_SEED}; give one in that range."
+            )
         return list(range(self.seed, self.seed + count))
 
     def plain(self) -> dict[str, Any]:

@@ -50,7 +50,8 @@ class SearchConfig:
         channels_last: keep 2D convolutions in channels-last memory order.
         flip: probability of a left-right flip, in both halves; None uses the training's value, as do the next three options
             (with `fieldshift search` the default of recipe.flip).
-        crop: maximum distance of the random crop from the centre, in pixels in every direction, in both halves.
+        crop: maximum distance of the random crop from the centre, in pixels in every direction, in both halves; below the
+            shorter side of the images.
         scale: largest factor of random scaling, in both directions, in both halves; 1 keeps the size.
         label_smoothing: share of the target spread over all classes, in both losses; the selection does not use it.
         sync_batch_norm: BatchNorm statistics over the batches of all workers of a search; None uses the training's value.

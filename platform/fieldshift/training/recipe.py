@@ -24,7 +24,8 @@ class Recipe:
         weight_decay: decoupled (adamw) or L2 (sgd); not applied to biases and normalisation.
         schedule: one-cycle, cosine or constant, over all steps.
         flip: probability of a left-right flip of a training image, in [0, 1].
-        crop: maximum distance of the random crop from the centre, in pixels in every direction.
+        crop: maximum distance of the random crop from the centre, in pixels in every direction; below the shorter side of the
+            images.
         scale: largest factor of a training image's random scaling, in both directions; 1 keeps the size.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         clip_norm: maximum norm of the gradient; 0 disables clipping.
@@ -101,6 +102,15 @@ def check_learning(section: str, *, flip: float, crop: int, scale: float, label_
         raise UserError(f"{section}.scale is {scale}, but the largest factor must be at least 1.")
     if crop < 0:
         raise UserError(f"{section}.crop is {crop}, but must be 0 or more.")
+
+
+def check_crop(section: str, crop: int, size: tuple[int, int]) -> None:
+    """Raises UserError for a crop that may leave nothing of an image of `size` (height, width)."""
+    if crop >= min(size):
+        raise UserError(
+            f"{section}.crop is {crop}, but must be below the shorter side of the images ({size[0]} x {size[1]} pixels), or "
+            f"some would be black; give {min(size) - 1} or less, such as --{section}.crop {min(size) // 8}."
+        )
 
 
 def check_synchronised(section: str, workers: int) -> None:

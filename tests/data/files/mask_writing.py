@@ -37,11 +37,39 @@ def write_palette(path: Path, numbers: Numbers) -> None:
     image.save(path)
 
 
+def write_quantised(path: Path, numbers: Numbers, colours: dict[int, tuple[int, int, int]]) -> None:
+    """A palette of the colours in the order in which they occur, from the last pixel, as if colours had been reduced."""
+    found = list(dict.fromkeys(numbers.ravel()[::-1].tolist()))
+    image = Image.fromarray(np.array([found.index(number) if number in found else 0 for number in range(256)],
+                                     dtype=np.uint8)[numbers])  # fmt: skip
+    image.putpalette([value for number in found for value in colours[number]])
+    image.save(path)
+
+
 def write_colours(path: Path, numbers: Numbers, colours: dict[int, tuple[int, int, int]]) -> None:
     pixels = np.zeros((*numbers.shape, 3), dtype=np.uint8)
     for number, colour in colours.items():
         pixels[numbers == number] = colour
     Image.fromarray(pixels).save(path)
+
+
+def save_with_exif(image: Image.Image, path: Path, exif: Image.Exif, kind: str) -> None:
+    """The image as `path` with the ending of its kind: png, png-last (EXIF data after the pixels), tif, tif-lzw or webp."""
+    path = path.with_suffix(f".{kind.partition('-')[0]}")
+    match kind:
+        case "webp":
+            image.save(path, exif=exif, lossless=True)
+        case "tif-lzw":
+            image.save(path, exif=exif, compression="tiff_lzw")
+        case _:
+            image.save(path, exif=exif)
+    if kind == "png-last":
+        content = path.read_bytes()
+        start = content.index(b"eXIf") - 4
+        length = 12 + int.from_bytes(content[start : start + 4], "big")
+        end = content.index(b"IEND") - 4
+        moved = content[start : start + length]
+        path.write_bytes(content[:start] + content[start + length : end] + moved + content[end:])
 
 
 def write_scenes(root: Path, write: object, numbers: list[Numbers], image: tuple[int, int] | None = None) -> None:

@@ -12,9 +12,18 @@ import torch
 from PIL import Image, ImageOps
 
 from fieldshift.data import IGNORE, DataSet, LoadingConfig, load_dataset
-from fieldshift.data.files.mask_files import TURNS
+from fieldshift.data.files.formats import endings
+from fieldshift.data.files.orientation import TURNS
 from fieldshift.errors import UserError
-from tests.data.files.mask_writing import Numbers, write_colours, write_palette, write_png, write_scenes
+from tests.data.files.mask_writing import (
+    Numbers,
+    save_with_exif,
+    write_colours,
+    write_palette,
+    write_png,
+    write_quantised,
+    write_scenes,
+)
 
 Write = Callable[[Path, Numbers], None]
 COLOURS = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 64), 255: (224, 224, 192)}
@@ -45,6 +54,24 @@ def saved(kind: type | None = None, mode: str | None = None, scale: int = 1, suf
         (image if mode is None else image.convert(mode)).save(path.with_suffix(suffix), quality=90)
 
     return write
+
+
+def lossless(path: Path, found: Numbers) -> None:
+    described = Image.Exif()
+    described[0x010E] = "a chunk before the pixels"
+    Image.fromarray(found.astype(np.uint8)).save(path.with_suffix(".webp"), lossless=True, exif=described)
+
+
+def lossless_colours(path: Path, found: Numbers) -> None:
+    write_colours(path, found, COLOURS)
+    Image.open(path).convert("RGBA").save(path.with_suffix(".webp"), lossless=True)
+    path.unlink()
+
+
+def tiff(compression: str) -> Write:
+    return lambda path, found: Image.fromarray(found.astype(np.uint8)).save(
+        path.with_suffix(".tif"), compression=compression
+    )
 
 
 def scaled(*values: int) -> Write:
@@ -79,6 +106,21 @@ def coloured(path: Path, found: Numbers) -> None:
     write_colours(path, found, COLOURS)
 
 
+def quantised(path: Path, found: Numbers) -> None:
+    write_quantised(path, found, COLOURS)
+
+
+def shown(*colours: tuple[int, int, int]) -> Write:
+    """Class numbers in a palette of `colours`, filled with black."""
+
+    def write(path: Path, found: Numbers) -> None:
+        image = Image.fromarray(found.astype(np.uint8))
+        image.putpalette([value for colour in colours for value in colour] + [0] * 3 * (256 - len(colours)))
+        image.save(path)
+
+    return write
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How masks are written; read as the class numbers, or as `classes` named so; or words of the refusal."""
@@ -95,6 +137,30 @@ class Encoding:
 NAMES = "sky\nroad\ntree\n"
 ENCODINGS = {
     "palette": Encoding(write_palette, ignored=255, words="palette, class numbers, 255 ignored"),
+    "palette of the classes": Encoding(
+        shown(*COLOURS.values()), ignored=255, names=COLOUR_FILES["classes.txt"], words="palette, class numbers, 255 ignored"
+    ),
+    "palette of grey, classes with colours": Encoding(
+        shown(*((grey,) * 3 for grey in range(256))), ignored=255, names=COLOUR_FILES["classes.txt"],
+        words="palette, class numbers, 255 ignored",
+    ),
+    "palette of white, classes with colours": Encoding(
+        shown((255, 255, 255)), names=COLOUR_FILES["classes.txt"], refused=r"no class has: \(255, 255, 255\)"
+    ),
+    "colours of a palette": Encoding(
+        quantised, names=COLOUR_FILES["classes.txt"], words="palette, by the colours of the class file"
+    ),
+    "colours of a palette, unnamed": Encoding(
+        quantised, ignored=255, names=COLOUR_FILES["classes.txt"], refused=r"no class has: \(224, 224, 192\).*name them"
+    ),
+    "colours of a palette, another order of the classes": Encoding(
+        shown(COLOURS[1], COLOURS[2], COLOURS[0]), names="128 0 0 a\n0 128 64 b\n0 0 1 c\n",
+        refused=r"no class has: \(0, 0, 0\)",
+    ),
+    "colours of a palette without colours": Encoding(
+        quantised, refused=r"give the number \d two colours \(.* in .*s\d.png, .*\), so .*; write label_colors.txt"
+    ),
+    "colours of a palette, named alone": Encoding(quantised, names=NAMES, refused="two colours"),
     "grey of 1 bit": Encoding(png(1), classes=2, words="grey of 1 bit(s), class numbers"),
     "grey of 2 bits": Encoding(png(2), words="grey of 2 bit(s)"),
     "grey of 4 bits": Encoding(png(4), classes=9, words="grey of 4 bit(s)"),
@@ -124,6 +190,15 @@ ENCODINGS = {
     **{f"RGB by {name}": Encoding(coloured, names=text, words="RGB, by the colours") for name, text in COLOUR_FILES.items()},
     "JPEG": Encoding(saved(scale=50, suffix=".jpg"), refused="is a JPEG, which changes class numbers"),
     "JPEG of small numbers": Encoding(saved(suffix=".jpg"), refused="is a JPEG, which changes class numbers"),
+    "lossless WebP": Encoding(lossless, ignored=255, words="grey in RGB, class numbers"),
+    "lossless WebP of colours": Encoding(lossless_colours, names=COLOUR_FILES["classes.txt"], words="RGB, by the colours"),
+    "lossy WebP": Encoding(saved(suffix=".webp"), refused="is stored as WEBP and not known to be lossless.*save masks as PNG"),
+    "lossy WebP of black and white": Encoding(saved(scale=255, suffix=".webp"), classes=2, refused="is stored as WEBP and not"),
+    **{f"lossy {ending}": Encoding(saved(suffix=ending), refused="is stored as AVIF and not known to be lossless")
+       for ending in endings() if ending == ".avif"},  # older versions of Pillow have none
+    "JPEG 2000": Encoding(saved(suffix=".jp2"), refused="is stored as JPEG2000 and not known to be lossless"),
+    "TIFF with JPEG inside": Encoding(tiff("jpeg"), refused="is stored as TIFF and not known to be lossless"),
+    "TIFF without loss": Encoding(tiff("tiff_lzw"), words="grey of 8 bit(s), class numbers"),
     "floats": Encoding(saved(np.float32, suffix=".tif"), refused="holds floating-point numbers; save it as whole numbers"),
     "RGB without colours": Encoding(coloured, refused="no file names the colours; write label_colors.txt"),
     "whole range, unnamed": Encoding(scaled(0, 128, 255), refused="255 may be a class or mean ignored; write classes.txt"),
@@ -176,6 +251,16 @@ def test_an_encoding_is_read_as_the_table_says_or_refused(name: str, tmp_path: P
     assert made.findings == ()
 
 
+def test_palettes_in_another_order_than_the_class_file_are_read_by_colour(tmp_path: Path) -> None:
+    drawn = numbers(ignored=255)
+    write_scenes(tmp_path, shown(COLOURS[2], COLOURS[0], COLOURS[1]), drawn)
+    (tmp_path / "classes.txt").write_text(COLOUR_FILES["classes.txt"])
+    made = load(tmp_path)
+    expected = np.array([2, 0, 1, *[255] * 253])
+    assert [mask.tolist() for mask in all_masks(made)] == [expected[mask].tolist() for mask in drawn]
+    assert made.classes == ("sky", "wide road", "tree")
+
+
 def test_masks_of_several_depths_mean_the_same_classes(tmp_path: Path) -> None:
     drawn = numbers(2)
     write_scenes(tmp_path, saved(scale=255), drawn)
@@ -183,8 +268,9 @@ def test_masks_of_several_depths_mean_the_same_classes(tmp_path: Path) -> None:
     assert [mask.tolist() for mask in all_masks(load(tmp_path))] == [mask.tolist() for mask in drawn]
 
 
+@pytest.mark.parametrize("kind", ["png", "png-last", "tif", "tif-lzw", "webp"])
 @pytest.mark.parametrize("orientation", TURNS)
-def test_a_mask_is_turned_with_its_image_unless_it_lies_upright(orientation: int, tmp_path: Path) -> None:
+def test_a_mask_is_turned_with_its_image_unless_it_lies_upright(orientation: int, kind: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = numbers()
@@ -195,8 +281,9 @@ def test_a_mask_is_turned_with_its_image_unless_it_lies_upright(orientation: int
         pixels = np.random.default_rng(place).integers(0, 256, (*found.shape, 3), dtype=np.uint8)
         turned = np.stack([TURNS[undo](pixels[..., channel]) for channel in range(3)], -1)
         image = Image.fromarray(np.ascontiguousarray(turned))
-        image.save(tmp_path / "JPEGImages" / f"s{place}.png", exif=exif)
-        again = ImageOps.exif_transpose(Image.open(tmp_path / "JPEGImages" / f"s{place}.png"))
+        (tmp_path / "JPEGImages" / f"s{place}.png").unlink()
+        save_with_exif(image, tmp_path / "JPEGImages" / f"s{place}", exif, kind)
+        again = ImageOps.exif_transpose(Image.open(next((tmp_path / "JPEGImages").glob(f"s{place}.*"))))
         assert np.array_equal(np.asarray(again), pixels)  # Pillow turns it to where it was
         shapes.append(image.size)
     if orientation in (2, 3, 4):
@@ -207,6 +294,7 @@ def test_a_mask_is_turned_with_its_image_unless_it_lies_upright(orientation: int
         assert [mask.tolist() for mask in all_masks(made)] == [mask.tolist() for mask in upright]
         assert made.size == (12, 10)
         assert not any("turned mask" in line for line in made.findings)
+        assert any(line.startswith("turned: ") for line in made.findings) == (orientation != 1)
     for place, found in enumerate(upright):  # now as they lie in the image's file, without EXIF of their own
         write_png(tmp_path / "SegmentationClass" / f"s{place}.png", np.ascontiguousarray(TURNS[undo](found)), 8)
     if orientation in (1, 5, 6, 7, 8):
@@ -215,7 +303,8 @@ def test_a_mask_is_turned_with_its_image_unless_it_lies_upright(orientation: int
         assert any("turned mask" in line for line in made.findings) == (orientation != 1)
     for place, found in enumerate(upright):  # and with their own EXIF, which decides
         stored = Image.fromarray(np.ascontiguousarray(TURNS[undo](found)).astype(np.uint8))
-        stored.save(tmp_path / "SegmentationClass" / f"s{place}.png", exif=exif)
+        (tmp_path / "SegmentationClass" / f"s{place}.png").unlink()
+        save_with_exif(stored, tmp_path / "SegmentationClass" / f"s{place}", exif, kind)
     assert [mask.tolist() for mask in all_masks(load(tmp_path))] == [mask.tolist() for mask in upright]
 
 

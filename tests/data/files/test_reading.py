@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
@@ -14,9 +15,11 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from fieldshift.data.files.headers import probe
 from fieldshift.data.files.mask_tables import table_of_map
 from fieldshift.data.files.reading import Reader, load_mask, load_upright
 from fieldshift.data.problems import BadFileError
+from tests.data.files.mask_writing import save_with_exif
 
 LIMIT = 1_000_000
 Draw = Callable[..., Image.Image]
@@ -70,6 +73,23 @@ def write_deep_colour(path: Path, picture: Draw) -> None:
     write_png(path, 20, 16, 16, b"".join(b"\0" + struct.pack(">60H", *range(0, 60000, 1000)) for _ in range(16)))
 
 
+def write_deep_ppm(path: Path, picture: Draw) -> None:
+    path.write_bytes(b"P6\n20 16\n4095\n" + struct.pack(">960H", *range(960)))
+
+
+def write_deep_plain_ppm(path: Path, picture: Draw) -> None:
+    path.write_text("P3\n20 16\n65535\n" + " ".join(map(str, range(960))))
+
+
+def write_deep_jpeg_2000(path: Path, picture: Draw) -> None:
+    file = io.BytesIO()
+    picture(0).save(file, "JPEG2000")
+    content = bytearray(file.getvalue())
+    start = content.index(b"\xff\x4f\xff\x51") + 42
+    content[start : start + 9 : 3] = bytes([15, 15, 15])
+    path.write_bytes(content)
+
+
 def write_animation(path: Path, picture: Draw) -> None:
     picture(0).save(path, "GIF", save_all=True, append_images=[picture(1), picture(2)])
 
@@ -98,6 +118,9 @@ REFUSED = {
     write_deep_grey: ("deep pixels", "more than 8 bits"),
     write_float: ("deep pixels", "more than 8 bits"),
     write_deep_colour: ("deep pixels", "more than 8 bits"),
+    write_deep_ppm: ("deep pixels", "more than 8 bits"),
+    write_deep_plain_ppm: ("deep pixels", "more than 8 bits"),
+    write_deep_jpeg_2000: ("deep pixels", "more than 8 bits"),
     write_animation: ("several frames", "3 frames"),
     write_dot: ("too small", "1 x 1 pixels"),
     write_huge: ("too large", "2000 x 2000"),
@@ -122,6 +145,28 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(
     assert words in line
     assert len(line.splitlines()) == 1
     assert refusal.value.problem.remedy in line
+
+
+def test_a_deep_file_of_silicon_graphics_is_refused(tmp_path: Path, picture: Draw) -> None:
+    picture(0).save(tmp_path / "it.sgi", bpc=2)
+    with pytest.raises(BadFileError, match="more than 8 bits"):
+        read(tmp_path / "it.sgi")
+
+
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+@pytest.mark.parametrize("largest", [3, 20, 255, 4095, 65535])
+def test_numbers_of_a_mask_are_those_of_its_file_of_numbers(kind: str, largest: int, tmp_path: Path) -> None:
+    numbers = np.arange(320).reshape(16, 20) % min(largest + 1, 200)
+    values = numbers if kind in ("P2", "P5") else np.repeat(numbers[..., None], 3, 2)
+    body = values.astype(">u2" if largest > 255 else np.uint8).tobytes()
+    if kind in ("P2", "P3"):
+        body = " ".join(map(str, values.ravel().tolist())).encode()
+    (tmp_path / "it.pnm").write_bytes(f"{kind}\n20 16\n{largest}\n".encode() + body)
+    if kind in ("P3", "P6") and largest > 255:  # which Pillow reduces to 8 bits
+        with pytest.raises(BadFileError, match="more than 8 bits"):
+            load_mask(tmp_path / "it.pnm", LIMIT)
+    else:
+        assert np.array_equal(load_mask(tmp_path / "it.pnm", LIMIT).codes, numbers)
 
 
 def test_a_file_that_is_gone_is_refused(tmp_path: Path) -> None:
@@ -157,9 +202,11 @@ def test_the_transparent_is_laid_on_black(mode: str, tmp_path: Path) -> None:
     assert (seen[:, 8:] == 200).all()
 
 
+@pytest.mark.parametrize("kind", ["png", "png-last", "tif", "tif-lzw", "webp"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photograph_is_turned_upright(orientation: int, tmp_path: Path, picture: Draw) -> None:
-    upright = picture(5, (20, 16))
+def test_a_photograph_is_turned_upright(orientation: int, mode: str, kind: str, tmp_path: Path, picture: Draw) -> None:
+    upright = picture(5, (20, 16), mode)
     turns = {
         1: [], 2: [Image.Transpose.FLIP_LEFT_RIGHT], 3: [Image.Transpose.ROTATE_180],
         4: [Image.Transpose.FLIP_TOP_BOTTOM], 5: [Image.Transpose.TRANSPOSE], 6: [Image.Transpose.ROTATE_90],
@@ -170,8 +217,10 @@ def test_a_photograph_is_turned_upright(orientation: int, tmp_path: Path, pictur
         stored = stored.transpose(turn)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored.save(tmp_path / "it.png", exif=exif)
-    assert torch.equal(read(tmp_path / "it.png"), as_tensor(upright))
+    save_with_exif(stored, tmp_path / "it", exif, kind)
+    (path,) = tmp_path.iterdir()
+    assert torch.equal(read(path), as_tensor(upright))
+    assert probe([str(path)], "classification", LIMIT) == ((16, 20), 3 if mode == "RGB" or kind == "webp" else 1)
 
 
 def test_grey_is_kept_grey_and_colour_is_not_made_grey(tmp_path: Path, picture: Draw) -> None:

@@ -55,6 +55,22 @@ def test_without_parts_a_seeded_share_of_every_class_is_set_apart(image_folder: 
     assert torch.bincount(half.test.targets).tolist() == [2, 5]
 
 
+def test_a_class_without_a_test_image_is_noted_where_the_test_part_is_drawn(tmp_path: Path, picture: Draw) -> None:
+    for number in range(12):
+        (tmp_path / f"c{number:02}").mkdir()
+        for place in range(3):
+            picture(3 * number + place).save(tmp_path / f"c{number:02}" / f"{place}.png")
+    made = load(tmp_path)
+    missing = sorted(set(range(12)) - set(made.test.targets.tolist()))
+    assert len(missing) == 5
+    (finding,) = made.findings
+    assert finding.startswith(
+        f"class not in test: {tmp_path}/c{missing[0]:02} is a class that has no test image (and 4 more)"
+    )
+    assert "raise --loading.test_share" in finding
+    assert load(tmp_path, LoadingConfig(test_share=0.5)).findings == ()
+
+
 def test_val_stands_in_for_test_and_is_named(image_folder: Path) -> None:
     (image_folder / "test").rename(image_folder / "val")
     assert "tested on val/" in load(image_folder).protocol

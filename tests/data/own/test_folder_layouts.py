@@ -77,6 +77,7 @@ LAYOUTS = {
     "masks below the pictures": Layout(("cat", "cat/masks", "dog", "dog/masks"), train=6),
     "mask and no_mask": Layout(("mask", "no_mask"), train=6, classes=("mask", "no_mask")),
     "images of classes, annotations": Layout((*both("Images"), "Annotation/x"), train=6),
+    "images of classes in two cases": Layout((*both("Images", "images"), "Annotation/x"), train=12),
     "stray beside parts": Layout((*both("train", "test"), "more"), train=6, test=6),
     "told folds": Layout(both("fold0", "fold1", "fold2"), 12, 6, told={"test_parts": ["fold2"]}),
     "told both": Layout(both("a", "b", "c"), 6, 6, told={"train_parts": ["a"], "test_parts": ["C"]}),

@@ -123,6 +123,16 @@ def test_a_class_only_in_test_is_refused_or_left_out(tmp_path: Path) -> None:
     assert (len(made.test), len(made.classes)) == (8, 3)
 
 
+@pytest.mark.parametrize("parts", [("train", "test"), ("train",)])
+def test_a_class_without_a_test_sample_is_noted(parts: tuple[str, ...], tmp_path: Path) -> None:
+    content = arrays(*parts)
+    content["train_labels"][0] = 3
+    made = load(tmp_path, content)
+    assert any(
+        line.startswith("class not in test: ") and "test_labels lacks the class" in line for line in made.findings
+    )
+
+
 def test_names_that_lack_a_partner_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds images, labels, but must hold train_images"):
         load(tmp_path, {"images": np.zeros(3), "labels": np.zeros(3)})

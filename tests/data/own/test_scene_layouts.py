@@ -65,7 +65,13 @@ LISTS = {
     "told folds": Lists({"one": "ab", "two": "cd"}, "ab", "cd", told={"train_parts": ["one"], "test_parts": ["TWO"]}),
     "test alone": Lists({"test": "ab"}, refused="has test.txt but no train.txt"),
     "val alone": Lists({"val": "ab"}, refused="has val.txt but no train.txt"),
-    "two of a part": Lists({"train": "ab", "Train": "cd", "val": "e"}, refused="two lists of one part"),
+    "two of a part": Lists({"train": "ab", "training": "cd", "val": "e"}, refused="two lists of one part"),
+    "two of a name": Lists({"train": "ab", "Train": "cd", "val": "e"}, refused="has both Train.txt and train.txt"),
+    "told two of a name": Lists(
+        {"one": "ab", "One": "cd", "two": "e"},
+        refused="has both One.txt and one.txt",
+        told={"train_parts": ["one"], "test_parts": ["two"]},
+    ),
     "in both": Lists({"train": "abcd", "test": "de"}, refused="is listed for both training and test"),
     "told a stranger": Lists(
         {"train": "abcd"}, refused="names 'c', but .* has no such list", told={"test_parts": ["c"]}
@@ -148,6 +154,45 @@ def test_folders_are_parts(train: tuple[str, str], test: tuple[str, str], tmp_pa
     assert names(load(tmp_path)) == ("abc", "de")
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        (("Images", "masks"), ("images", None), "Images and images"),
+        (("JPEGImages", "masks"), ("jpegimages", None), "JPEGImages and jpegimages"),
+        (("images", "Masks"), ("images", "masks"), "Masks and masks"),
+        (("images", "SegmentationClass"), ("images", "segmentationclass"), "SegmentationClass and segmentationclass"),
+        (("Train/images", "Train/masks"), ("train/images", "train/masks"), "Train and train"),
+    ],
+)
+def test_two_folders_of_one_name_are_refused(
+    one: tuple[str, str], other: tuple[str, str | None], names: str, tmp_path: Path
+) -> None:
+    for letter in "abc":
+        scene(tmp_path, *one, letter)
+    for letter in "def":
+        scene(tmp_path, *other, letter)
+    with pytest.raises(
+        UserError, match=f"has both {names}, which count as one name; keep or rename one of them"
+    ) as refusal:
+        load(tmp_path)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_two_folders_of_one_name_that_are_not_used_are_not_said_to_be_read(tmp_path: Path) -> None:
+    for letter in "abcde":
+        scene(tmp_path, "images", "masks", letter)
+    for name in ("Other", "other"):
+        (tmp_path / name).mkdir()
+    assert load(tmp_path).findings == ()
+
+
+def test_two_folders_of_one_name_cannot_be_named_as_a_part(tmp_path: Path) -> None:
+    for letter, part in zip("abcdef", ("Fold", "Fold", "fold", "fold", "held", "held"), strict=True):
+        scene(tmp_path, f"images/{part}", f"masks/{part}", letter)
+    with pytest.raises(UserError, match="has both Fold and fold"):
+        load(tmp_path, train_parts=["fold"], test_parts=["held"])
+
+
 def test_a_test_part_without_masks_is_refused_with_the_way_out(tmp_path: Path) -> None:
     for letter, part in zip("abcd", ("train", "train", "train", "val"), strict=True):
         scene(tmp_path, f"images/{part}", f"masks/{part}", letter)
@@ -209,6 +254,7 @@ def test_names_that_differ_otherwise_are_shown_and_none_is_guessed(tmp_path: Pat
         ({"classes.txt": "0 0 300 a\n1 1 1 b\n"}, "must be 0 to 255"),
         ({"classes.txt": "0 0 0 a\n0 0 0 b\n"}, "gives 'b' the colour of another class"),
         ({"classes.csv": "name,value\na,3\nb,3\n"}, "gives 'b' the value of another class"),
+        ({"classes.txt": "a\nb\n", "Classes.txt": "b\na\n"}, "has both Classes.txt and classes.txt"),
         ({"classes.txt": "a\n"}, "names 1 class, but must name 2"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fieldshift.cache_folder import cache_folder
 from fieldshift.data import BadFileError, DataSet, LoadingConfig, load_dataset
 from fieldshift.data.problems import MeaninglessDataError
 from fieldshift.errors import UserError
@@ -49,6 +50,20 @@ def test_without_lists_a_seeded_share_is_set_apart(scene_folder: Path) -> None:
     assert (len(made.train), len(made.test)) == (4, 1)
     assert made.digest == load(scene_folder).digest
     assert len({load(scene_folder, seed=seed).digest for seed in range(6)}) > 1
+
+
+@pytest.mark.parametrize("change", ["fieldshift.data.files.reading.READING", "PIL.__version__"])
+def test_what_an_earlier_version_read_is_not_taken_from_the_cache(
+    change: str, scene_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = ("masks", "headers", "unusable")
+    load(scene_folder, GO_ON)
+    before = {kind: len(list(cache_folder().glob(f"{kind}-*"))) for kind in kinds}
+    load(scene_folder, GO_ON)
+    assert {kind: len(list(cache_folder().glob(f"{kind}-*"))) for kind in kinds} == before
+    monkeypatch.setattr(change, "another")
+    load(scene_folder, GO_ON)
+    assert all(len(list(cache_folder().glob(f"{kind}-*"))) > before[kind] for kind in kinds)
 
 
 def test_another_image_folder_serves_if_it_is_the_only_one(scene_folder: Path) -> None:

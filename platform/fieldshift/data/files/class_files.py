@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldshift.data.files.folder_names import name_key
-from fieldshift.data.files.listing import text_lines
+from fieldshift.data.files.listing import only, text_lines
 from fieldshift.errors import UserError
 from fieldshift.wording import counted
 
@@ -42,9 +42,12 @@ class ClassTable:
 
 
 def class_table(root: Path) -> ClassTable | None:
-    """The class table of the class files in `root`, or None without any. Raises UserError for an inconsistent file."""
-    by_name = {name_key(path.name): path for path in sorted(root.iterdir()) if path.is_file()}
-    tables = [read_class_file(by_name[name]) for name in CLASS_FILES if name in by_name]
+    """The class table of the class files in `root`, or None without any. Raises UserError for inconsistent files."""
+    by_name: dict[str, list[Path]] = {}
+    for path in sorted(root.iterdir()):
+        if path.is_file():
+            by_name.setdefault(name_key(path.name), []).append(path)
+    tables = [read_class_file(only(by_name[name])) for name in CLASS_FILES if name in by_name]
     if not tables:
         return None
     best = next((table for table in tables if table.colours or table.values), tables[0])

@@ -14,7 +14,10 @@ SIGNED = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF"
 NOT_DECODED = ("EPS", "IM", "BUFR", "GRIB", "HDF5", "WMF", "MPEG")
 # Files with several pictures of which the first is the picture: a camera's preview, a drawing's layers.
 FIRST_IS_WHOLE = ("MPO", "PSD")
-LOSSY = ("JPEG", "MPO")
+JPEGS = ("JPEG", "MPO")
+# Some of these can be lossless, too, but do not show it.
+LOSSY = (*JPEGS, "JPEG2000", "AVIF", "BLP", "DDS", "FPX", "FTEX", "ICNS", "IPTC", "MIC", "PCD")
+LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 
 
 @functools.cache
@@ -36,6 +39,25 @@ def formats_of(path: str | Path) -> tuple[str, ...]:
     named = format_of_ending().get(Path(path).suffix.lower())
     signed = tuple(name for name in SIGNED if name in Image.OPEN)
     return signed if named is None or named in {*signed, "MPO"} else (*signed, named)
+
+
+def is_lossy(image: Image.Image, path: str | Path) -> bool:
+    """Whether the file of an opened image may have changed the values of its pixels."""
+    if image.format == "TIFF":
+        return image.info.get("compression") in LOSSY_IN_TIFF
+    return image.format in LOSSY or (image.format == "WEBP" and "VP8L" not in chunks_of_webp(path))
+
+
+def chunks_of_webp(path: str | Path) -> list[str]:
+    """The names of the chunks of a WebP file; pixels without loss are in the chunk VP8L."""
+    names = []
+    with Path(path).open("rb") as file:
+        file.seek(len("RIFF....WEBP"))
+        while len(head := file.read(8)) == 8:
+            names.append(head[:4].decode("latin-1"))
+            size = int.from_bytes(head[4:], "little")
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return names
 
 
 def without_ending(name: str) -> str:

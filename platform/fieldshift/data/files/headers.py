@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldshift.data.cache import cached_arrays
-from fieldshift.data.dataset import digest_of
 from fieldshift.data.files.content import FileContents
-from fieldshift.data.files.mask_files import SIDEWAYS, depth_of, orientation_of
-from fieldshift.data.files.reading import Reader, open_image
+from fieldshift.data.files.mask_files import depth_of
+from fieldshift.data.files.orientation import SIDEWAYS, orientation_of, stored_size
+from fieldshift.data.files.reading import Reader, open_image, reading_digest
 from fieldshift.data.problems import BadFileError, Findings, Problem
 from fieldshift.errors import UserError
 from fieldshift.tasks import Task
@@ -85,7 +85,7 @@ def note_headers(paths: Sequence[str], reader: Reader, contents: FileContents, f
             rows = [row for found in pool.map(look_at, chosen) for row in found]
         return {"rows": np.frombuffer(json.dumps(rows).encode("utf-8", "surrogatepass"), dtype=np.uint8)}
 
-    stored = cached_arrays(f"headers-{digest_of(reader.channels, reader.pixel_limit, state)}", look)["rows"]
+    stored = cached_arrays(f"headers-{reading_digest(reader.channels, reader.pixel_limit, state)}", look)["rows"]
     for is_note, texts in json.loads(stored.tobytes().decode("utf-8", "surrogatepass")):
         if is_note:
             findings.notes.append(Problem(*texts))
@@ -107,8 +107,8 @@ def probe(paths: Sequence[str], task: Task, pixel_limit: int) -> tuple[tuple[int
     for place in sorted(chosen.tolist()):
         try:
             with open_image(paths[place], pixel_limit) as image:
-                turned = orientation_of(image) in SIDEWAYS
-                sizes.append(image.size if turned else image.size[::-1])
+                width, height = stored_size(image)
+                sizes.append((width, height) if orientation_of(image) in SIDEWAYS else (height, width))
                 grey = grey and image.mode in ("L", "1")
         except BadFileError as error:
             refusal = error

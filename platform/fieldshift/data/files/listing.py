@@ -67,15 +67,15 @@ def stays_inside(path: str, root: Path, findings: Findings) -> bool:
     return True
 
 
-def subfolders(folder: Path, root: Path, findings: Findings) -> dict[str, list[Path]]:
-    """The folders in `folder` by name; folders with the same name (see `name_key`) are grouped, with a note."""
+def subfolders(folder: Path, root: Path, findings: Findings, *, joined: bool = True) -> dict[str, list[Path]]:
+    """The folders in `folder` by name; folders with the same name (see `name_key`) are grouped, with a note if `joined`."""
     found: dict[str, list[Path]] = {}
     shown: dict[str, str] = {}
     for entry in entries(folder, root, findings):
         if not entry.is_dir(follow_symlinks=False):
             continue
         name = shown.setdefault(name_key(entry.name), plain_name(entry.name))
-        if name in found:
+        if name in found and joined:
             findings.note("one name", entry.path, f"has the name of {found[name][0].name}/ and is read with it",
                           "rename it if it is a different one")  # fmt: skip
         found.setdefault(name, []).append(Path(entry.path))
@@ -95,6 +95,17 @@ def image_files(
         else:
             findings.note("not an image", entry.path, "has no ending of a picture that Pillow reads",
                           "save it as .png or .jpg if it is one")  # fmt: skip
+
+
+def only(paths: list[Path]) -> Path:
+    """The one of several paths in a folder that have the same name (see `name_key`). Raises UserError for more than one."""
+    if len(paths) > 1:
+        first, second = paths[:2]
+        raise UserError(
+            f"{first.parent} has both {first.name} and {second.name}, which count as one name; keep or rename one of them, so "
+            "that it is clear which to read."
+        )
+    return paths[0]
 
 
 def text_lines(path: Path, holds: str) -> list[str]:

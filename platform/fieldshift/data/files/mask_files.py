@@ -2,14 +2,13 @@
 
 The meaning of a number is decided elsewhere (see `mask_tables`): a file shows how it stores numbers, the whole set shows
 which numbers occur. Grey of 1, 2 or 4 bits is read as the numbers in the file, not as the brightness that Pillow
-scales them to. JPEG changes numbers, so such a mask is read only if it is black and white: all other values must
-lie in a block of 8 x 8 pixels with an edge between the two.
+scales them to. Lossy files change numbers, so they are refused, except black-and-white JPEG: all other values must lie in a
+block of 8 x 8 pixels with an edge between the two.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from fieldshift.data.files.formats import LOSSY
+from fieldshift.data.files.formats import JPEGS, is_lossy
+from fieldshift.data.files.orientation import SIDEWAYS, TURNS, orientation_of
 from fieldshift.data.problems import BadFileError, Problem
 
 Codes = NDArray[Any]
 
 PALETTE, GREY_IN_RGB, COLOUR, BLACK_WHITE_JPEG = "palette", "grey in RGB", "RGB", "black-and-white JPEG"
+PALETTE_COLOURS = "colours of a palette"
 STORAGES = (
     PALETTE,
+    PALETTE_COLOURS,
     *(f"grey of {bits} bit(s)" for bits in (1, 2, 4, 8, 16, 32)),
     GREY_IN_RGB,
     COLOUR,
@@ -34,14 +36,8 @@ STORAGES = (
 BLOCK = 8
 BLACK_UP_TO, WHITE_FROM = 63, 192
 NEAR_WHITE = 250
+NO_COLOUR = -1
 GREY_TOLERANCE = 4
-# EXIF orientation: the operation that turns the stored array upright.
-TURNS: dict[int, Callable[[Codes], Codes]] = {
-    1: lambda stored: stored, 2: lambda stored: stored[:, ::-1], 3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1], 5: lambda stored: stored.T, 6: lambda stored: np.rot90(stored, -1),
-    7: lambda stored: stored[::-1, ::-1].T, 8: lambda stored: np.rot90(stored, 1),
-}  # fmt: skip
-SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
@@ -49,12 +45,14 @@ class StoredMask:
     """The pixels of a mask file: `codes` (H, W) are its numbers (uint8 or int32), for RGB 65536 * red + 256 * green +
     blue.
 
-    storage: one of STORAGES. is_turned: whether the file's own EXIF turned it upright.
+    storage: one of STORAGES. is_turned: whether the file's own EXIF turned it upright. palette: of a palette file, the packed
+    colour of each number; see `colours_of_numbers`.
     """
 
     storage: str
     codes: Codes
     is_turned: bool = False
+    palette: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.storage in STORAGES, self.storage
@@ -68,29 +66,31 @@ def bad_mask(kind: str, path: str | Path, what: str, remedy: str) -> BadFileErro
     return BadFileError(Problem(kind, str(path), what, remedy))
 
 
-def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 if it is missing or damaged."""
-    try:
-        turn = image.getexif().get(0x0112, 1) if image.info.get("exif") else 1
-    except Exception:
-        return 1  # damaged EXIF data: decoding the file reports it
-    return turn if turn in TURNS else 1
-
-
 def stored_mask(image: Image.Image, path: str | Path) -> StoredMask:
-    """The mask of an opened file. Raises BadFileError for floats, transparency, and JPEG that is not black and white."""
+    """The mask of an opened file. Raises BadFileError for floats, transparency, and lossy files other than
+    black-and-white JPEG.
+    """
     bits = depth_of(image)
     turn = orientation_of(image)
-    lossy = image.format in LOSSY
+    largest = largest_of_ppm(image)
+    lossy, kind = is_lossy(image, path), image.format
     image.load()
     if turn != 1:
         image = ImageOps.exif_transpose(image)
+    if lossy and kind not in JPEGS:
+        raise bad_mask("lossy mask", path, f"is stored as {kind} and not known to be lossless: class numbers may have changed",
+                       "save masks as PNG, from the original annotations")  # fmt: skip
     stored = of_mode(image, bits, path) if not lossy else black_and_white(image, path)
+    if largest and stored.storage in (f"grey of {bits} bit(s)", GREY_IN_RGB):  # Pillow scales to the whole range
+        whole = 65535 if image.mode.startswith("I") else 255
+        stored = replace(stored, codes=np.rint(stored.codes * (largest / whole)).astype(stored.codes.dtype))
     return replace(stored, is_turned=turn != 1)
 
 
 def depth_of(image: Image.Image) -> int:
     """Bits per channel, from the header."""
+    if largest_of_ppm(image) > 255:
+        return 16
     if image.mode in ("1", "I", "F"):
         raw = [str(tile[3]) for tile in getattr(image, "tile", []) if len(tile) > 3]
         return 1 if image.mode == "1" else 16 if any(";16" in mode for mode in raw) else 32
@@ -100,6 +100,14 @@ def depth_of(image: Image.Image) -> int:
         re.search(r"L;([24])\b|L;([24])[RI]", str(tile[3])) for tile in getattr(image, "tile", []) if len(tile) > 3
     ]
     return next((int(match[1] or match[2]) for match in found if match), 8)
+
+
+def largest_of_ppm(image: Image.Image) -> int:
+    """The largest value that an opened file of numbers (PGM, PPM) says it may hold, where Pillow scales by it; else 0."""
+    for tile in getattr(image, "tile", []):
+        if tile[0] in ("ppm", "ppm_plain") and isinstance(tile[3], tuple):
+            return int(tile[3][1])
+    return 0
 
 
 def of_mode(image: Image.Image, bits: int, path: str | Path) -> StoredMask:
@@ -114,7 +122,7 @@ def of_mode(image: Image.Image, bits: int, path: str | Path) -> StoredMask:
         codes = np.array(image)
         codes = codes.astype(np.uint8) if image.mode in ("P", "L", "1") else codes.astype(np.int32)
         if image.mode == "P":
-            return StoredMask(PALETTE, codes)
+            return StoredMask(PALETTE, codes, palette=colours_of_numbers(image))
         if bits in (2, 4):
             codes = codes // (255 // (2**bits - 1))
         return StoredMask(f"grey of {bits} bit(s)", codes)
@@ -125,6 +133,18 @@ def of_mode(image: Image.Image, bits: int, path: str | Path) -> StoredMask:
     if (pixels == pixels[..., :1]).all():
         return StoredMask(GREY_IN_RGB, pixels[..., 0])
     return StoredMask(COLOUR, (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2])
+
+
+def colours_of_numbers(image: Image.Image) -> tuple[int, ...]:
+    """The colour of each number of a palette image, packed; NO_COLOUR for numbers that the palette does not reach.
+
+    255 has one only if no other number has the same: a palette that is filled up to 255 says nothing about it.
+    """
+    values = image.getpalette("RGB") or []
+    colours = [red << 16 | green << 8 | blue for red, green, blue in zip(*[iter(values)] * 3, strict=True)]
+    if len(colours) == 256 and colours[-1] in colours[:-1]:
+        colours[-1] = NO_COLOUR
+    return (*colours, *[NO_COLOUR] * (256 - len(colours)))
 
 
 def black_and_white(image: Image.Image, path: str | Path) -> StoredMask:
@@ -180,4 +200,4 @@ def turned_with(mask: StoredMask, path: str | Path, stored: tuple[int, int], tur
                        " whether the mask is turned too", "save the image upright, without EXIF, like its mask")  # fmt: skip
     if mask.size == upright:
         return mask, False
-    return StoredMask(mask.storage, np.ascontiguousarray(TURNS[turn](mask.codes))), True
+    return replace(mask, codes=np.ascontiguousarray(TURNS[turn](mask.codes))), True

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from fieldshift.data.dataset import names_of
 from fieldshift.data.files.class_files import ClassTable
-from fieldshift.data.files.mask_files import COLOUR, GREY_IN_RGB, StoredMask
+from fieldshift.data.files.mask_files import COLOUR, GREY_IN_RGB, PALETTE, PALETTE_COLOURS, StoredMask
+from fieldshift.data.files.mask_palettes import IGNORED_NUMBER, by_colours
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import UserError
 from fieldshift.wording import counted
@@ -40,9 +41,14 @@ class MaskTable:
     pairs: tuple[tuple[str, Pairs], ...]
     others: int = UNKNOWN_LABEL
 
+    def as_decoded(self, mask: StoredMask) -> StoredMask:
+        """The mask with the codes of this table: of a palette mask the numbers, or the colours."""
+        colours = dict(self.pairs).get(PALETTE_COLOURS)
+        return mask if mask.storage != PALETTE or colours is None else by_colours(mask, dict(colours))
+
     def labels(self, mask: StoredMask) -> UInt8[ndarray, "height width"]:
         """The class numbers (H, W); `others` where a code has none."""
-        found = dict(self.pairs)
+        found, mask = dict(self.pairs), self.as_decoded(mask)
         codes, labels = lookup(found.get(mask.storage, found.get(ANY, ())))
         if not len(codes):
             return np.full(mask.codes.shape, self.others, dtype=np.uint8)
@@ -85,10 +91,13 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
 
     Raises UserError, which names `where`, if that would be a guess.
     """
-    numbers = {storage: counts for storage, counts in seen.items() if storage != COLOUR}
+    numbers = {storage: counts for storage, counts in seen.items() if storage not in (COLOUR, PALETTE_COLOURS)}
     colours = None if named is None else named.colours
     pairs: dict[str, Pairs] = {}
-    words = {COLOUR: "RGB, by the colours of the class file"}
+    words = {
+        COLOUR: "RGB, by the colours of the class file",
+        PALETTE_COLOURS: "palette, by the colours of the class file",
+    }
     names = None if named is None else named.names
     scaled_names: tuple[str, ...] = ()
     if COLOUR in seen:
@@ -98,6 +107,8 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
                 "write label_colors.txt with one line 'red green blue name' per class, or save class numbers."
             )
         pairs[COLOUR] = tuple(sorted(colours.items()))
+    if PALETTE_COLOURS in seen and colours is not None:
+        pairs[PALETTE_COLOURS] = (*sorted(colours.items()), (IGNORED_NUMBER, IGNORE))
     if GREY_IN_RGB in numbers and colours is not None:
         pairs[GREY_IN_RGB] = tuple((code >> 16, label) for code, label in sorted(colours.items())
                                    if code == (code >> 16) * 0x010101)  # fmt: skip

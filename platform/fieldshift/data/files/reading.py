@@ -16,19 +16,31 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+import PIL
 import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from fieldshift.data.dataset import digest_of
 from fieldshift.data.files.formats import FIRST_IS_WHOLE, format_of_ending, formats_of
-from fieldshift.data.files.mask_files import COLOUR, StoredMask, orientation_of, stored_mask, turned_with
+from fieldshift.data.files.mask_files import (
+    COLOUR,
+    PALETTE_COLOURS,
+    StoredMask,
+    largest_of_ppm,
+    stored_mask,
+    turned_with,
+)
 from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, MaskTable
+from fieldshift.data.files.orientation import orientation_of, stored_size
 from fieldshift.data.problems import BadFileError, Problem
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import one_line
 
 SMALLEST_SIDE = 2
+SEARCHED_BYTES = 2**16
+READING = 5  # raised with every change of what is read from a file, or refused
 
 Fitting = Literal["crop", "pad"]
 Read = TypeVar("Read")
@@ -38,12 +50,18 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePl
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
+def reading_digest(*parts: object) -> str:
+    """A digest for the cache of what is read from files: of `parts`, of the way in which files are read, and of Pillow."""
+    return digest_of(READING, PIL.__version__, *parts)
+
+
 def bad(kind: str, path: str | Path, what: str, remedy: str) -> BadFileError:
     return BadFileError(Problem(kind, str(path), what, remedy))
 
 
 def open_image(path: str | Path, pixel_limit: int, *, deep: bool = False) -> Image.Image:
-    """Opens the image at `path` and checks its header without decoding pixels; more than 8 bits only if `deep`.
+    """Opens the image at `path` and checks its header without decoding pixels; more than 8 bits only if `deep`, and in
+    one channel.
 
     Raises BadFileError.
     """
@@ -61,7 +79,11 @@ def open_image(path: str | Path, pixel_limit: int, *, deep: bool = False) -> Ima
         raise unreadable(path, error) from error
     try:
         check_header(path, image, pixel_limit)
-        if is_deep(image) and not deep:
+        if (
+            image.format == "TIFF"
+        ):  # with a name Pillow maps the file, and takes rows of a wrong length if it lies sideways
+            image.filename = ""
+        if is_deep(image, path) and not (deep and image.mode[0] in "IF"):  # others are reduced to 8 bits by Pillow
             raise bad("deep pixels", path, f"has more than 8 bits per channel (mode {image.mode})",
                       "scale its values to 0 .. 255 in a way that suits your data and save it with 8 bits")  # fmt: skip
     except BadFileError:
@@ -84,12 +106,25 @@ def check_header(path: str | Path, image: Image.Image, pixel_limit: int) -> None
         raise bad("several frames", path, f"has {frames} frames", "save the frame you need as a separate PNG")
 
 
-def is_deep(image: Image.Image) -> bool:
+def is_deep(image: Image.Image, path: str | Path) -> bool:
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         return True
     # Pillow reduces deep RGB files to 8 bits by itself; only their raw mode shows it.
-    raw = [str(tile[3]) for tile in getattr(image, "tile", []) if len(tile) > 3]
-    return any(";16" in mode for mode in raw)
+    tiles = [tile for tile in getattr(image, "tile", []) if len(tile) > 3]
+    if any(";16" in str(tile[3]) or tile[0] == "SGI16" for tile in tiles):
+        return True
+    if image.format == "JPEG2000":
+        return jpeg2000_bits(path) > 8
+    return largest_of_ppm(image) > 255
+
+
+def jpeg2000_bits(path: str | Path) -> int:
+    """The bits per channel of a JPEG 2000 file, by its codestream's first segment; 8 if that is not found."""
+    with Path(path).open("rb") as file:
+        head = file.read(SEARCHED_BYTES)
+    start = head.find(b"\xff\x4f\xff\x51")  # SOC and SIZ; the bits less one follow the sizes and the number of channels
+    depths = head[start + 42 : start + 42 + 3 * int.from_bytes(head[start + 40 : start + 42], "big") : 3]
+    return max(((depth & 0x7F) + 1 for depth in depths), default=8) if start >= 0 else 8
 
 
 def too_large(path: str | Path, limit: int, size: str = "more pixels than Pillow allows") -> BadFileError:
@@ -138,7 +173,7 @@ def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: 
 
 
 def unknown_labels(path: str | Path, codes: list[int], storage: str) -> BadFileError:
-    shown = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255})" if storage == COLOUR else str(code)
+    shown = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255})" if storage in (COLOUR, PALETTE_COLOURS) else str(code)
                       for code in [code for code in codes if code >= 0][:8])  # fmt: skip
     return bad("unknown label", path, f"holds labels that no class has: {shown}",
                f"name them in the class file, or use {IGNORE} for ignored pixels")  # fmt: skip
@@ -152,7 +187,7 @@ def load_mask(path: str | Path, pixel_limit: int) -> StoredMask:
 def load_scene_mask(path: str | Path, mask_path: str | Path, pixel_limit: int) -> tuple[StoredMask, bool]:
     """The mask aligned with the upright image at `path`, and whether it was turned with it. Raises BadFileError."""
     with open_image(path, pixel_limit) as image:
-        size, turn = image.size, orientation_of(image)
+        size, turn = stored_size(image), orientation_of(image)
     return turned_with(load_mask(mask_path, pixel_limit), mask_path, size, turn)
 
 
@@ -193,11 +228,12 @@ class Reader:
         """The image and its mask (class numbers) in their original size. Raises BadFileError."""
         image = load_upright(path, self.channels, self.pixel_limit)
         mask, _ = load_scene_mask(path, mask_path, self.pixel_limit)
-        if mask.size != image.size:  # EXIF data after the pixels
+        if mask.size != image.size:  # damaged EXIF data
             raise bad(
                 "mask size", mask_path, "differs in size from its upright image", "save the image upright, without EXIF"
             )
         assert self.masks is not None
+        mask = self.masks.as_decoded(mask)
         labels = self.masks.labels(mask)
         if (labels == UNKNOWN_LABEL).any():
             unknown = np.unique(mask.codes[labels == UNKNOWN_LABEL]).tolist()

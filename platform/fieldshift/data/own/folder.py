@@ -141,6 +141,8 @@ def split_apart(
     unseen = [found[key].name for label, key in enumerate(keys) if label not in set(train.targets)]
     if unseen:
         raise UserError(f"The class '{unseen[0]}' in {path} has too few images to train and test on; add images to it.")
+    note_untested(found, [key for label, key in enumerate(keys) if label not in set(test.targets)], findings,
+                  "add some or raise --loading.test_share, or its score is meaningless")  # fmt: skip
     where = "" if layout.train[0] == root else f" in {shown(layout.train)}"
     return FileCollection(
         name=f"folder:{path}",
@@ -163,11 +165,14 @@ def classes_of_both(train: Classes, test: Classes, root: Path, findings: Finding
                           f"holds the class '{test[key].name}' that train lacks",
                           f"did you mean '{near}'? Rename the folder" if near else
                           "add it to train or take it out of test")  # fmt: skip
-    for key in keys:
-        if key not in test or not test[key].images:
-            findings.note("class not in test", train[key].folders[0], "is a class that has no test image",
-                          "add some, or its score is meaningless")  # fmt: skip
+    untested = [key for key in keys if key not in test or not test[key].images]
+    note_untested(train, untested, findings, "add some, or its score is meaningless")
     return keys
+
+
+def note_untested(found: Classes, keys: list[str], findings: Findings, remedy: str) -> None:
+    for key in keys:
+        findings.note("class not in test", found[key].folders[0], "is a class that has no test image", remedy)
 
 
 def filled_classes(found: Classes, root: Path, findings: Findings) -> list[str]:

@@ -82,7 +82,7 @@ def folder_layout(root: Path, loading: LoadingConfig, findings: Findings) -> Fol
             others = ", ".join(f"'{other}'" for other in top if other != name)
             raise UserError(f"{base} has '{name}' but no 'train'{' beside it, only ' + others if others else ''}; lay it"
                             f" out as {EXAMPLE}, {NAME_PARTS}, or {TOP_ARE_CLASSES}.")  # fmt: skip
-    return FolderLayout((classes_at(base, top, seen, findings),), ())
+    return FolderLayout(classes_at(base, top, seen, findings), ())
 
 
 def unwrapped(folder: Path, *, keep_parts: bool) -> Path:
@@ -189,8 +189,8 @@ def configured_parts(
     )
 
 
-def classes_at(base: Path, top: Folders, seen: dict[str, Peek], findings: Findings) -> Path:
-    """The folder that contains the class folders, where no name indicates parts."""
+def classes_at(base: Path, top: Folders, seen: dict[str, Peek], findings: Findings) -> tuple[Path, ...]:
+    """The folders that contain the class folders, where no name indicates parts."""
     pictures = [name for name in top if is_picture_word(name)]
     masks = [name for name in top if is_mask_word(name)]
     if pictures and masks and len(pictures) + len(masks) == len(top):
@@ -199,7 +199,7 @@ def classes_at(base: Path, top: Folders, seen: dict[str, Peek], findings: Findin
                 findings.note(
                     "not used", top[name][0], "holds masks or annotations by its name", "no action needed if intended"
                 )
-            return top[pictures[0]][0]
+            return tuple(top[pictures[0]])
         raise UserError(f"{base} holds pictures and masks ({', '.join(sorted(top))}), not a folder for each class; give "
                         f"voc:{base} for segmentation, or {TOP_ARE_CLASSES}.")  # fmt: skip
     deep = {name: seen[name].folders for name in top if seen[name].holds_classes}
@@ -214,4 +214,4 @@ def classes_at(base: Path, top: Folders, seen: dict[str, Peek], findings: Findin
                     f"both hold '{folder}'; {NAME_PARTS} if they are parts, or {TOP_ARE_CLASSES}."
                 )
             owners[name_key(folder)] = name
-    return base
+    return (base,)

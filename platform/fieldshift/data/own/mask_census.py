@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fieldshift.data.cache import cached_arrays
-from fieldshift.data.dataset import digest_of
 from fieldshift.data.files.class_files import ClassTable
 from fieldshift.data.files.content import FileContents
 from fieldshift.data.files.listing import Listing
-from fieldshift.data.files.mask_files import StoredMask
+from fieldshift.data.files.mask_files import PALETTE, PALETTE_COLOURS, StoredMask
+from fieldshift.data.files.mask_palettes import IGNORED_NUMBER, classes_are_colours, colour_of
 from fieldshift.data.files.mask_tables import Decoding, decode, listed
-from fieldshift.data.files.reading import load_scene_mask, unknown_labels
+from fieldshift.data.files.reading import load_scene_mask, reading_digest, unknown_labels
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.problems import BadFileError, Findings, Problem
 from fieldshift.data.split import IGNORE
@@ -31,12 +31,25 @@ MOST_IGNORED = 0.5
 
 @dataclass(frozen=True)
 class MaskLook:
-    """One mask: its storage, the pixels of each code, whether it was turned with its image, or its problem."""
+    """One mask: its storage, the pixels of each code, whether it was turned with its image, or its problem.
+
+    palette: of a palette mask, the packed colour of each number that it contains.
+    """
 
     storage: str
     codes: Counter[int]
     is_turned: bool
+    palette: dict[int, int]
     problem: Problem | None = None
+
+    def by_colours(self, of_classes: Mapping[int, int]) -> MaskLook:
+        """The same, with the colours as codes if it is a palette mask."""
+        if self.storage != PALETTE:
+            return self
+        codes: Counter[int] = Counter()
+        for number, pixels in self.codes.items():
+            codes[colour_of(number, self.palette[number], of_classes)] += pixels
+        return replace(self, storage=PALETTE_COLOURS, codes=codes)
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,10 @@ def census(
                 findings.keep(look.problem)
         usable[part] = [place for place, look in enumerate(found) if look.problem is None]
         require(usable[part], part, root, findings)
+    used = used_colours(parts, looks, usable)
+    if classes_are_colours(used, named, str(root)):
+        of_classes = (named and named.colours) or {}
+        looks = {part: [look.by_colours(of_classes) for look in found] for part, found in looks.items()}
     seen: dict[str, Counter[int]] = {}
     for part, place in places(usable):
         look = looks[part][place]
@@ -79,6 +96,18 @@ def census(
     check_amounts(pixels_of(decoding, looks, usable), decoding.classes, str(root), None if named is None else named.path,
                   ignored_codes(decoding), findings)  # fmt: skip
     return Census({part: parts[part].kept(usable[part]) for part in parts}, decoding)
+
+
+def used_colours(
+    parts: dict[str, Listing], looks: dict[str, list[MaskLook]], usable: dict[str, list[int]]
+) -> dict[tuple[int, int], str]:
+    """The numbers and colours that the usable palette masks contain, with the first file of each."""
+    used: dict[tuple[int, int], str] = {}
+    for part, place in places(usable):
+        masks = parts[part].masks or []
+        for entry in looks[part][place].palette.items():
+            used.setdefault(entry, masks[place])
+    return used
 
 
 def places(usable: dict[str, list[int]]) -> Iterator[tuple[str, int]]:
@@ -164,7 +193,8 @@ def check_amounts(
 
 
 def ignored_codes(decoding: Decoding) -> list[int]:
-    return sorted({code for _, found in decoding.table.pairs for code, label in found if label == IGNORE})
+    codes = {code for _, found in decoding.table.pairs for code, label in found if label == IGNORE}
+    return sorted({IGNORE if code == IGNORED_NUMBER else code for code in codes})
 
 
 def looks_at(listing: Listing, loading: LoadingConfig) -> list[MaskLook]:
@@ -179,15 +209,16 @@ def looks_at(listing: Listing, loading: LoadingConfig) -> list[MaskLook]:
             rows = list(pool.map(lambda pair: look_at(pair[0], pair[1], loading.pixel_limit), pairs))
         return {"rows": np.frombuffer(json.dumps(rows).encode("utf-8", "surrogatepass"), dtype=np.uint8)}
 
-    stored = cached_arrays(f"masks-{digest_of(loading.pixel_limit, state)}", look)["rows"]
+    stored = cached_arrays(f"masks-{reading_digest(loading.pixel_limit, state)}", look)["rows"]
     return [
         MaskLook(storage, Counter({int(code): count for code, count in codes.items()}), turned,
+                 {int(number): colour for number, colour in palette.items()},
                  None if problem is None else Problem(*problem))
-        for storage, codes, turned, problem in json.loads(stored.tobytes().decode("utf-8", "surrogatepass"))
+        for storage, codes, turned, palette, problem in json.loads(stored.tobytes().decode("utf-8", "surrogatepass"))
     ]  # fmt: skip
 
 
-Row = tuple[str, dict[str, int], bool, list[str] | None]
+Row = tuple[str, dict[str, int], bool, dict[str, int], list[str] | None]
 
 
 def look_at(image: str, mask: str, pixel_limit: int) -> Row:
@@ -195,8 +226,10 @@ def look_at(image: str, mask: str, pixel_limit: int) -> Row:
         stored, turned = load_scene_mask(image, mask, pixel_limit)
     except BadFileError as error:
         found = error.problem
-        return "", {}, False, [found.kind, found.path, found.what, found.remedy]
-    return stored.storage, {str(code): count for code, count in code_counts(stored).items()}, turned, None
+        return "", {}, False, {}, [found.kind, found.path, found.what, found.remedy]
+    counts = code_counts(stored)
+    palette = {str(number): stored.palette[number] for number in counts} if stored.storage == PALETTE else {}
+    return stored.storage, {str(code): count for code, count in counts.items()}, turned, palette, None
 
 
 def code_counts(mask: StoredMask) -> dict[int, int]:

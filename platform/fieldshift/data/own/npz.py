@@ -66,6 +66,8 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
         if len(parts[part][0]) == 0:
             raise UserError(f"{path} leaves no sample to {part} on; add samples.")
     masks_as = ""
+    if task == "classification":
+        note_untested(path, parts["train"][1], parts["test"][1], findings)
     if task == "segmentation":
         masks_as = renumber(path, parts)
     count = class_count(path, parts["train"][1], task, findings)
@@ -189,6 +191,12 @@ def class_count(path: str, train: NDArray[np.int64], task: Task, findings: Findi
     for missing in sorted(set(range(count)) - set(seen.tolist()))[:100]:
         findings.note("empty class", f"{path}:train_labels", f"lacks the class {missing}", "renumber the classes")
     return counted(path, count)
+
+
+def note_untested(path: str, train: NDArray[np.int64], test: NDArray[np.int64], findings: Findings) -> None:
+    for missing in sorted(set(np.unique(train).tolist()) - set(np.unique(test).tolist()))[:100]:
+        findings.note("class not in test", f"{path}:test_labels", f"lacks the class {missing}",
+                      "add some, or its score is meaningless")  # fmt: skip
 
 
 def counted(path: str, count: int) -> int:

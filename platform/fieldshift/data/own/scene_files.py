@@ -17,7 +17,7 @@ from fieldshift.data.files.folder_names import (
     role_of,
 )
 from fieldshift.data.files.formats import without_ending
-from fieldshift.data.files.listing import image_files, subfolders
+from fieldshift.data.files.listing import image_files, only, subfolders
 from fieldshift.data.own.folder_layout import peek
 from fieldshift.data.problems import Findings
 from fieldshift.errors import UserError
@@ -66,7 +66,7 @@ class SceneFiles:
 
 def scene_files(root: Path, findings: Findings) -> SceneFiles:
     """The scenes below `root`. Raises UserError where the folder of images or of masks is ambiguous."""
-    found = subfolders(root, root, findings)
+    found = subfolders(root, root, findings, joined=False)
     pair = image_and_mask_folder(root, found)
     unmasked: list[str] = []
     folders = [] if pair is None else [("", *pair)]
@@ -74,7 +74,8 @@ def scene_files(root: Path, findings: Findings) -> SceneFiles:
         for name, paths in found.items():
             role, rest = role_of(name)
             if role is not None and not rest:
-                inner = image_and_mask_folder(paths[0], subfolders(paths[0], root, findings))
+                part = only(paths)
+                inner = image_and_mask_folder(part, subfolders(part, root, findings, joined=False))
                 if inner is None:
                     unmasked.append(name)
                 else:
@@ -97,26 +98,26 @@ def scene_files(root: Path, findings: Findings) -> SceneFiles:
 
 
 def image_and_mask_folder(root: Path, found: dict[str, list[Path]]) -> tuple[Path, Path] | None:
-    """The folders of images and of masks among `found`, None without a folder of masks."""
-    by_key = {name_key(name): paths[0] for name, paths in found.items()}
+    """The folders of images and of masks among `found`, None without a folder of masks. Raises UserError for several."""
+    by_key = {name_key(name): paths for name, paths in found.items()}
     masks = by_key.get(name_key(MASKS))
     if masks is None:
-        candidates = [paths[0] for name, paths in found.items() if is_mask_word(name) and any_picture(paths[0])]
+        candidates = [paths for name, paths in found.items() if is_mask_word(name) and any(map(any_picture, paths))]
         if len(candidates) > 1:
-            there = ", ".join(path.name for path in candidates)
+            there = ", ".join(paths[0].name for paths in candidates)
             raise UserError(f"{root} has more than one folder of masks ({there}); rename the right one to {MASKS}.")
         if not candidates:
             return None
         masks = candidates[0]
     if name_key(IMAGES) in by_key:
-        return by_key[name_key(IMAGES)], masks
-    others = {name: paths[0] for name, paths in found.items() if paths[0] != masks and name_key(name) not in NOT_IMAGES}
-    pictures = [path for name, path in others.items() if is_picture_word(name)]
+        return only(by_key[name_key(IMAGES)]), only(masks)
+    others = {name: paths for name, paths in found.items() if paths != masks and name_key(name) not in NOT_IMAGES}
+    pictures = [paths for name, paths in others.items() if is_picture_word(name)]
     chosen = pictures if len(pictures) == 1 else list(others.values())
     if len(chosen) != 1:
         there = f"the folders {', '.join(others)}" if others else "no image folder"
-        raise UserError(f"{root} has {there} beside {masks.name}; rename the one with the images to {IMAGES}.")
-    return chosen[0], masks
+        raise UserError(f"{root} has {there} beside {masks[0].name}; rename the one with the images to {IMAGES}.")
+    return only(chosen[0]), only(masks)
 
 
 def any_picture(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fieldshift.data.files.folder_names import name_key, role_of, words_of
-from fieldshift.data.files.listing import text_lines
+from fieldshift.data.files.listing import only, text_lines
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.problems import Findings
 from fieldshift.errors import UserError
@@ -38,11 +38,12 @@ def listed_parts(root: Path, loading: LoadingConfig, findings: Findings) -> Part
     for place in LIST_FOLDERS:
         folder = root / place
         files = sorted(path for path in folder.glob("*.[tT][xX][tT]") if path.is_file()) if folder.is_dir() else []
-        lists = {
-            path.stem: path for path in files if list_role(path.stem) is not None or name_key(path.stem) in named_parts
-        }
+        lists: dict[str, list[Path]] = {}
+        for path in files:
+            if list_role(path.stem) is not None or name_key(path.stem) in named_parts:
+                lists.setdefault(name_key(path.stem), []).append(path)
         if lists:
-            return chosen_parts(folder, lists, loading, findings)
+            return chosen_parts(folder, {only(paths).stem: only(paths) for paths in lists.values()}, loading, findings)
     return None
 
 

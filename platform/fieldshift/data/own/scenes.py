@@ -10,7 +10,7 @@ from fieldshift.data.collection import FileCollection
 from fieldshift.data.files.class_files import class_table
 from fieldshift.data.files.folder_names import NameIndex, name_key, role_of
 from fieldshift.data.files.formats import without_ending
-from fieldshift.data.files.listing import Listing
+from fieldshift.data.files.listing import Listing, only
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import existing_folder
 from fieldshift.data.own.mask_census import census
@@ -77,16 +77,18 @@ def foldered_parts(root: Path, files: SceneFiles, loading: LoadingConfig, findin
         tops.setdefault(stem.partition("/")[0] if "/" in stem else "", []).append(stem)
     roles = {top: role_of(top) for top in (*tops, *files.unmasked)}
     by_role = {role: [top for top in roles if roles[top] == (role, "")] for role in ("train", "test", "val")}
-    by_key = {name_key(top): top for top in tops if top}
+    by_key: dict[str, list[Path]] = {}
+    for top in filter(None, tops):
+        by_key.setdefault(name_key(top), []).append(root / top)
     named_parts = {
-        option: [by_key.get(name_key(str(name)), "") for name in getattr(loading, option) or ()]
+        option: [only(by_key.get(name_key(str(name)), [Path()])).name for name in getattr(loading, option) or ()]
         for option in ("train_parts", "test_parts")
     }
     for option, found in named_parts.items():
         if "" in found:
             given = next(name for name, top in zip(getattr(loading, option), found, strict=True) if not top)
             raise UserError(f"loading.{option} names '{given}', but {root} has no lists, and its folders of scenes are "
-                            f"{', '.join(by_key.values()) or 'none'}; leave it out, or name one.")  # fmt: skip
+                            f"{', '.join(filter(None, tops)) or 'none'}; leave it out, or name one.")  # fmt: skip
     for role, found in by_role.items():
         if len(found) > 1 and not any(named_parts.values()):
             raise UserError(f"{root} has more than one folder named after its {role} part ({', '.join(found)}); name the parts "
