@@ -33,6 +33,7 @@ Interval: TypeAlias = tuple[int, int]
 Mask: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 _NOTHING: Interval = (0, -1)
+_TRANSPOSED = "a movement of channels in a transposed map"
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,14 @@ class PassageLog:
         self._motions = {part: part.motion for part in self._places}
 
     def passed(self, module: nn.Module, output: Tensor, entered: Field, staying: Field) -> Field:
-        """Records a passage and returns the field of its output; `staying` is the field of channels that stay."""
+        """Records a passage and returns the field of its output; `staying` is the field of channels that stay.
+
+        The field is unknown where the map's rows run along the image's columns.
+        """
         assert isinstance(module, FoldedModule)
         rank, number = output.dim(), len(self.passages)
+        if rank - 1 in entered["y"].dims - entered["x"].dims:
+            return {axis: span.unknown(rank, _TRANSPOSED) for axis, span in staying.items()}
         dims, size = (rank - 2, rank - 1), (output.shape[-2], output.shape[-1])
         image = boxes_between(entered, ("y", "x"), size, dims)
         earlier = self.seen(entered, size, dims)
