@@ -18,6 +18,7 @@ from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.motions.sampling import pixels_read, source_points
 from fieldshift.motions.warp import padding_of
+from fieldshift.networks.cells import Cells
 from fieldshift.networks.folded import FoldedModule, Motion
 from fieldshift.networks.insertion import Inserted, MotionsAt, Placement, insert
 from fieldshift.networks.movement import Movement, Taps, row_counts
@@ -95,25 +96,30 @@ class PolicyMotion:
         """The cache key of the movements: faster to look up than the policies themselves."""
         return repr([policy.transform for policy in self.policies])
 
-    def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
+    def __call__(self, size: tuple[int, int], like: Tensor, cells: Cells | None = None) -> Movement:
         """The movement of a map (B, C, H, W) of that size, computed once per size, device and precision.
+
+        A fraction of the side is one of the map's side, or with `cells` of the image's.
 
         Raises UserError where it is first requested while the network is being traced.
         """
         device = torch.device("cpu") if like.is_meta else like.device
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        key = (self._name, size, dtype, device)
+        key = (self._name, size, cells, dtype, device)
         if is_traced() and key not in _movements:
             raise UserError(
                 f"The motions for maps of {size[0]} x {size[1]} have not been computed; run the network once on images of each "
                 "size before it is exported, compiled or transformed."
             )
-        return _movements.get(key, lambda: self._computed(size, dtype, device))
+        return _movements.get(key, lambda: self._computed(size, dtype, device, cells))
 
-    def _computed(self, size: tuple[int, int], dtype: torch.dtype, device: torch.device) -> Movement:
+    def _computed(
+        self, size: tuple[int, int], dtype: torch.dtype, device: torch.device, cells: Cells | None
+    ) -> Movement:
         matrices, blocks, weights = [], [], []
         for group, policy in enumerate(self.policies):
-            shares, sides = policy.neighbours(size)  # (P,), (P, 2, 2, 3)
+            shares, sides = policy.neighbours(cells.image if cells else size)  # (P,), (P, 2, 2, 3)
+            sides = cells.matrices(sides) if cells else sides
             for side in (0, 1):
                 matrices.append(sides[:, side])
                 weights.append(shares)

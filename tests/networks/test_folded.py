@@ -104,6 +104,7 @@ def test_one_module_equals_the_video_of_equal_neighbours() -> None:
     policy = moved(frames=3, symmetric=True)
     assert interior_difference(policy, "tsm", 6, places="blocks.1.conv1") < 1e-9
     assert interior_difference(policy, "tsm", 6) > 1e-4
+    assert interior_difference(moved(frames=5, symmetric=True), "tsm", 6) > 1e-4
 
 
 def plain_weights(folded: VideoNetwork) -> dict[str, Tensor]:

@@ -168,6 +168,7 @@ def test_gsm_without_interleave_starts_as_the_2d_network_to_the_last_bit(name: s
         ("resnet50", "tsm", 16, ("layer1.0.conv1", True, 64)),
         ("resnet101", "tsm", 3 + 4 + 12 + 3, ("layer1.0.conv1", True, 64)),
         ("resnet152", "tsm", 3 + 8 + 18 + 3, ("layer1.0.conv1", True, 64)),
+        ("resnet101", "tsm-inplace", 3 + 4 + 12 + 3, ("layer1.0", True, 64)),
         ("resnet101", "gsf", 33, ("layer1.0.conv3", False, 256)),
         ("resnet18", "gsf", 8, ("layer1.0.conv2", False, 64)),
         ("resnet18", "tsm-inplace", 8, ("layer1.0", True, 64)),

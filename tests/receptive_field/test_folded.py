@@ -249,3 +249,33 @@ def test_the_command_reads_both_versions_of_the_file(tmp_path: Path, capsys: pyt
         error = capsys.readouterr().err.strip()
         assert line in error
         assert len(error.splitlines()) == 1
+
+
+class _Transposed(nn.Module):
+    """Passes on the transposed map."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.transpose(2, 3)
+
+
+def test_a_map_that_is_transposed_behind_the_places() -> None:
+    """A unit is named by the places of the tensor: rows of a transposed map run along the image's columns."""
+    torch.manual_seed(0)
+    body = (nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+    network = nn.Sequential(*body, _Transposed(), nn.Conv2d(8, 8, (1, 3), padding=(0, 1)))
+    fold(network, Policy.single("translate_x", 0.2, frames=3), "1")
+    (field,) = theory(network, SIZE, ["3"])
+    assert (field.map_size, field.transposed) == ((23, 18), True)
+    for unit in ((11, 9), (15, 4)):
+        measured = probe(network, torch.zeros(1, 3, *SIZE), "3", unit).mask
+        assert torch.equal(reshaped(None, field, SIZE, unit=unit).fused.mask, measured)
+        found = effective(network, torch.rand(2, 3, *SIZE), trained=False, layer="3", unit=unit)
+        assert bool(((found.values > 0) <= measured).all())
+        assert found.position == (2 * unit[1], 2 * unit[0])
+
+
+def test_a_place_in_a_transposed_map_is_not_followed() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), _Transposed(), nn.Conv2d(8, 8, 3), _Transposed(), nn.Conv2d(8, 8, 3))
+    fold(network, Policy.single("translate_x", 0.2, frames=3), "2")
+    before, *_, behind = theory(network, SIZE, ["0", "4"])
+    assert (before.unknown_by, behind.unknown_by) == ("", "a movement of channels in a transposed map")

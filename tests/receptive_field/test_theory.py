@@ -145,6 +145,35 @@ NETWORKS = {
     ),
     "pixel shuffle": lambda: nn.Sequential(_conv(3, stride=2, padding=1), nn.PixelShuffle(2), _conv(3, channels=(1, 4))),
     "pixel unshuffle": lambda: nn.Sequential(nn.PixelUnshuffle(2), _conv(3, channels=(16, 4))),
+    "depthwise between shuffles": lambda: nn.Sequential(
+        nn.PixelUnshuffle(2), _conv(3, channels=(16, 16), groups=16, padding=1), nn.PixelShuffle(2)
+    ),
+    "pairs of columns between shuffles": lambda: nn.Sequential(
+        nn.PixelUnshuffle(2), _conv(3, channels=(16, 16), groups=8, padding=1), nn.PixelShuffle(2)
+    ),
+    "groups of a whole pixel each": lambda: nn.Sequential(
+        nn.PixelUnshuffle(2), _conv(3, channels=(16, 16), groups=4, padding=1), nn.PixelShuffle(2), _conv(3)
+    ),
+    "more channels of each group": lambda: nn.Sequential(
+        nn.PixelUnshuffle(2), _conv(3, channels=(16, 32), groups=8, padding=1), _conv(1, channels=(32, 4))
+    ),
+    "depthwise with a stride": lambda: nn.Sequential(
+        nn.PixelUnshuffle(2), _conv(3, channels=(16, 16), groups=16, padding=1, stride=2), nn.PixelShuffle(2)
+    ),
+    "depthwise of thirds, odd sides": lambda: nn.Sequential(
+        _Call(lambda x: x[..., :39, :33]), nn.PixelUnshuffle(3), _conv(3, channels=(36, 36), groups=36, padding=1),
+        nn.PixelShuffle(3), _conv(3, padding=1),
+    ),
+    "groups of shuffled channels": lambda: nn.Sequential(
+        nn.PixelUnshuffle(2), nn.ChannelShuffle(4), _conv(3, channels=(16, 16), groups=4, padding=1), nn.PixelShuffle(2)
+    ),
+    "shuffled between groups": lambda: nn.Sequential(
+        nn.PixelUnshuffle(2), _conv(3, channels=(16, 16), groups=8, padding=1), nn.ChannelShuffle(8),
+        _conv(1, 5, channels=(16, 16), groups=8, padding=(0, 2)), nn.PixelShuffle(2), _conv(3),
+    ),
+    "depthwise, transposed": lambda: nn.Sequential(
+        nn.PixelUnshuffle(2), nn.ConvTranspose2d(16, 16, 4, stride=2, padding=1, groups=16), nn.PixelShuffle(2)
+    ),
     "space to depth": lambda: nn.Sequential(_Call(_space_to_depth), _conv(3, channels=(16, 4))),
     "antialiased": lambda: nn.Sequential(
         _conv(3), _Call(lambda x: F.interpolate(x, (15, 11), mode="bilinear", antialias=True)), _conv(3)
@@ -164,10 +193,21 @@ NETWORKS = {
     "focus": lambda: nn.Sequential(
         _Call(lambda x: torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], dim=1)), _conv(3, channels=(8, 4))
     ),
+    "focus, grouped": lambda: nn.Sequential(
+        _Call(lambda x: torch.cat([x[..., ::2, ::2], x[..., 1::2, 1::2]], dim=1)),
+        _conv(3, channels=(8, 8), groups=4, padding=1), _conv(1, channels=(8, 4)),
+    ),
     "written slices": lambda: nn.Sequential(_conv(3), _Call(_written), _conv(1)),
     "padding": lambda: nn.Sequential(_Call(lambda x: F.pad(x, (3, 1, 0, 2))), _conv(5)),
     "channels last": lambda: nn.Sequential(_conv(3), _Call(_channels_last_linear), _conv(3)),
     "flipped": lambda: nn.Sequential(_conv(3), _Call(lambda x: x.flip(2)), _conv(3, stride=2)),
+    "transposed map": lambda: nn.Sequential(
+        _Call(lambda x: x.transpose(2, 3)), _conv(3, 5, padding=(1, 2), stride=(2, 1)), _conv(3, padding=1)
+    ),
+    "transposed there and back": lambda: nn.Sequential(
+        _Call(lambda x: x.mT), _conv(1, 5, padding=(0, 2)), _Call(lambda x: x.mT), _conv(3)
+    ),
+    "turned by a quarter": lambda: nn.Sequential(_Call(lambda x: x.mT.flip(2)), _conv(3, 1)),
     "tokens": lambda: nn.Sequential(
         _conv(4, stride=4), _Call(lambda x: x.flatten(2).transpose(1, 2)), nn.Linear(4, 4),
         _Call(lambda x: x.transpose(1, 2).unflatten(2, (10, 9))),

@@ -2,9 +2,10 @@
 
 Every frame of a policy's video shows the same image moved, so the features of frame t + 1 are those of frame t moved by
 the step M between the two, and y = [M x[:f], M^-1 x[f:2f], x[2f:]] is the shift without the other frames. Exact, away from
-the border, for translations by whole cells of maps whose strides divide the image's side, and T // 2 at least the number of
-modules; for part cells, rotations and zooms a convolution does not commute with the motion, and the folded network
-computes a different function [D].
+the border, for translations by whole cells, frames that move to either side, and T // 2 at least the number of modules (twice
+that for GSM). In a symmetric video it is exact for one module only: the neighbours of frame t + 1 are moved by M^2 and by
+nothing there, but by M and M here. For part cells, rotations and zooms a convolution does not commute with the motion, and
+the folded network computes a different function [D].
 
 Related work: Shift (Wu et al., CVPR 2018: one cell, fixed), Active Shift (Jeon and Kim, NeurIPS 2018: a learned displacement
 each channel), Sparse Shift (Chen et al., CVPR 2019), 4-Connected Shift ResNets (Brown et al., ICCVW 2019), AS-MLP (Lian et
@@ -26,6 +27,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
+from fieldshift.networks.cells import Cells, InImage
 from fieldshift.networks.gate import GSF, GSM
 from fieldshift.networks.movement import Movement
 from fieldshift.networks.shift import MovedChannels, check_ratio, fitting_width
@@ -35,10 +37,11 @@ from fieldshift.networks.shift import MovedChannels, check_ratio, fitting_width
 class Motion(Protocol):
     """The source of the moved channels of one place: a movement for maps of one size (H, W).
 
+    `cells` are given where the image's side is no whole number of cells; without them it is the map's size.
     The movement's 2 G blocks are the G groups from the next frame, then the G groups from the previous one.
     """
 
-    def __call__(self, size: tuple[int, int], like: Tensor) -> Movement: ...
+    def __call__(self, size: tuple[int, int], like: Tensor, cells: Cells | None = None) -> Movement: ...
 
     @property
     def groups(self) -> int:
@@ -46,7 +49,7 @@ class Motion(Protocol):
         ...
 
 
-class FoldedTSM(nn.Module):
+class FoldedTSM(InImage):
     """TSM in one frame: `ratio` of the channels as the next frame would show them, and the same share for the previous one.
 
     (B, C, H, W) -> the same shape; floor(ratio * C) channels each way, in G equal groups. No parameters. Raises UserError
@@ -73,17 +76,17 @@ class FoldedTSM(nn.Module):
         self.motion = motion
 
     def forward(self, features: Float[Tensor, "batch channels H W"]) -> Float[Tensor, "batch channels H W"]:
-        return movement_for(self.motion, features).move(features, 2 * self.fold)
+        return movement_for(self, features).move(features, 2 * self.fold)
 
     def motion_flops(self, features: Tensor) -> int:
         """Floating-point operations per image of moving the channels, on a map like this one."""
-        return movement_for(self.motion, features).flops(2 * self.fold)
+        return movement_for(self, features).flops(2 * self.fold)
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, fold={self.fold}, groups={self.motion.groups}"
 
 
-class _OneMotion(GSM):
+class _OneMotion(InImage, GSM):
     """Common base of the folded gates: one motion instead of the shift between frames."""
 
     motion: Motion
@@ -105,11 +108,11 @@ class _OneMotion(GSM):
         """The first `ahead` channels as the next frame would show them, and as many for the previous one."""
         assert ahead == behind, "the halves of a movement have equal width"
         features = video[:, 0]
-        return movement_for(self.motion, features).move(features, ahead + behind)[:, None]
+        return movement_for(self, features).move(features, ahead + behind)[:, None]
 
     def motion_flops(self, features: Tensor) -> int:
         """Floating-point operations per image of gating and of moving gated channels and gate planes, on such a map."""
-        return movement_for(self.motion, features).flops(self.width + 4) + self.gating_flops(features)
+        return movement_for(self, features).flops(self.width + 4) + self.gating_flops(features)
 
 
 class FoldedGSM(_OneMotion):
@@ -129,7 +132,7 @@ class FoldedGSM(_OneMotion):
 
     def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
         """Adds the shifted and the remaining features, (B, 1, F, H, W)."""
-        if movement_for(self.motion, gated).is_identity:
+        if movement_for(self, gated).is_identity:
             return gated + 0 * leaving.sum()  # keeps the gate in the graph, as gradients across workers require
         return super().mix(gated, leaving)
 
@@ -180,6 +183,7 @@ def motions_counted(network: nn.Module) -> Iterator[Callable[[], int]]:
             hook.remove()
 
 
-def movement_for(motion: Motion, features: Tensor) -> Movement:
-    """The movement of maps like this one."""
-    return motion((int(features.shape[-2]), int(features.shape[-1])), features)
+def movement_for(module: FoldedTSM | _OneMotion, features: Tensor) -> Movement:
+    """The movement of maps like this one by the motion of a folded module."""
+    size = int(features.shape[-2]), int(features.shape[-1])
+    return module.motion(size, features, module.cells_of(size))

@@ -68,7 +68,10 @@ class TemporalKind:
     takes_interleave: bool = False
     """Whether `interleave` applies."""
     thins_deep_stages: bool = False
-    """Whether only every second block of a stage with 23 or more blocks gets a module."""
+    """Whether only every second block of a stage with 23 or more blocks gets a module.
+
+    The authors' code of TSM thins all stages as soon as the third has that many, and never for `tsm-inplace` [D].
+    """
     ahead: bool = True
     """Whether a frame sees later frames."""
     depends_on: int = 1

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fieldshift.networks.cells import Cells
 from fieldshift.networks.folded import Motion
 from fieldshift.networks.movement import Movement
 from fieldshift.receptive_field.passages import folded_places
@@ -125,8 +126,8 @@ class _CrossingMotion:
     def groups(self) -> int:
         return self.motion.groups
 
-    def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
-        inner = self.motion(size, like)
+    def __call__(self, size: tuple[int, int], like: Tensor, cells: Cells | None = None) -> Movement:
+        inner = self.motion(size, like, cells)
         return _Crossing(
             inner.size, inner.blocks, inner.taps, inner.weights, is_identity=inner.is_identity, inner=inner,
             copies=self.copies,

@@ -20,7 +20,7 @@ from fieldshift.receptive_field.calls import (
     rule,
     span_rule,
 )
-from fieldshift.receptive_field.spans import Span, gather, reduced, rescaled, transposed_window, window
+from fieldshift.receptive_field.spans import Span, gather, is_constant, reduced, rescaled, transposed_window, window
 
 for _name in (
     "_native_batch_norm_legit_no_training",
@@ -99,15 +99,20 @@ def _convolution(call: Call) -> list[Field | None]:
 
 
 def _channels_mixed(call: Call, span: Span, dim: int, channels: int, outputs: int, *, clipped: bool) -> Span:
-    """The span after mixing each group of channels; unchanged if the channels do not differ."""
+    """The span after mixing each group of channels; unchanged if the channels do not differ.
+
+    Channels that hold a part of the axis, as after a pixel unshuffle, still do afterwards unless every group mixes the same.
+    """
     groups = call.arguments["groups"]
-    if groups == 1 or dim in span.dims:
-        return reduced(span, [dim], call.name, keep=True, clipped=clipped)
-    if span.low.shape[dim] == span.high.shape[dim] == 1:
-        return span
-    first = np.arange(outputs) // (outputs // groups) * (channels // groups)
-    index = first[:, None] + np.arange(channels // groups)[None, :]
-    return gather(span, dim, channels, index)
+    if groups > 1:
+        if dim not in span.dims and span.low.shape[dim] == span.high.shape[dim] == 1:
+            return span
+        first = np.arange(outputs) // (outputs // groups) * (channels // groups)
+        index = first[:, None] + np.arange(channels // groups)[None, :]
+        span = gather(span, dim, channels, index)
+        if dim not in span.dims or not is_constant(span, dim):
+            return span
+    return reduced(span, [dim], call.name, keep=True, clipped=clipped)
 
 
 @span_rule(

@@ -23,6 +23,7 @@ from fieldshift.folding import AnyPolicy, PolicyMotion
 from fieldshift.forms import Form
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
+from fieldshift.networks.cells import Cells
 from fieldshift.networks.folded import FoldedModule, Motion
 from fieldshift.networks.insertion import Inserted
 from fieldshift.networks.movement import Movement, Taps
@@ -33,6 +34,7 @@ Interval: TypeAlias = tuple[int, int]
 Mask: TypeAlias = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 _NOTHING: Interval = (0, -1)
+_TRANSPOSED = "a movement of channels in a transposed map"
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,15 @@ def _members(intervals: Sequence[Interval], length: int) -> np.ndarray:
 class Passage:
     """One use of a place where channels are moved: its number in the order of the network, its motion and map size (H, W).
 
-    `image` is the field of the map's cells in the image, `earlier` their field in the maps at earlier places, both
-    through the channels that stay.
+    `cells` are those of a map whose number of cells is rounded. `image` is the field of the map's cells in the image,
+    `earlier` their field in the maps at earlier places, both through the channels that stay.
     """
 
     number: int
     place: str
     motion: Motion
     size: tuple[int, int]
+    cells: Cells | None
     image: Boxes
     earlier: tuple[tuple[Passage, Boxes], ...]
 
@@ -88,7 +91,7 @@ class Passage:
 
     @cached_property
     def _movement(self) -> Movement:
-        return self.motion(self.size, torch.zeros(()))
+        return self.motion(self.size, torch.zeros(()), self.cells)
 
     @cached_property
     def _links(self) -> tuple[np.ndarray, np.ndarray]:
@@ -106,13 +109,19 @@ class PassageLog:
         self._motions = {part: part.motion for part in self._places}
 
     def passed(self, module: nn.Module, output: Tensor, entered: Field, staying: Field) -> Field:
-        """Records a passage and returns the field of its output; `staying` is the field of channels that stay."""
+        """Records a passage and returns the field of its output; `staying` is the field of channels that stay.
+
+        The field is unknown where the map's rows run along the image's columns.
+        """
         assert isinstance(module, FoldedModule)
         rank, number = output.dim(), len(self.passages)
+        if rank - 1 in entered["y"].dims - entered["x"].dims:
+            return {axis: span.unknown(rank, _TRANSPOSED) for axis, span in staying.items()}
         dims, size = (rank - 2, rank - 1), (output.shape[-2], output.shape[-1])
         image = boxes_between(entered, ("y", "x"), size, dims)
         earlier = self.seen(entered, size, dims)
-        self.passages.append(Passage(number, self._places[module], self._motions[module], size, image, earlier))
+        place, motion = self._places[module], self._motions[module]
+        self.passages.append(Passage(number, place, motion, size, module.cells_of(size), image, earlier))
         axes = zip(_axes(number), dims, size, strict=True)
         return {**staying, **{axis: Span.of_axis(rank, dim, n, clipped=False) for axis, dim, n in axes}}
 
@@ -203,7 +212,7 @@ class _Standing(Movement):
 class _StandingMotion:
     groups: int
 
-    def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
+    def __call__(self, size: tuple[int, int], like: Tensor, cells: Cells | None = None) -> Movement:  # noqa: ARG002
         none = torch.zeros(0, dtype=torch.int32, device=like.device)
         return _Standing(size, 2 * self.groups, Taps(none, none, none), torch.zeros(0, device=like.device))
 

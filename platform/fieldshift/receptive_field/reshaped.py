@@ -183,7 +183,7 @@ def _through_channels(
     else:
         check_motions(policy, motions)
     box, raster = field.box(*unit), _Raster((0, 0, *size))
-    mask = moved_region(unit, Boxes(field.rows, field.columns), field.moved, size)
+    mask = moved_region(field.along(*unit), Boxes(field.rows, field.columns), field.moved, size)
     return Reshaped(
         form="folded",
         plain=raster.region(raster.union([_corners(box, size, clip)])),

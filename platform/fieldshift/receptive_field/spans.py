@@ -214,6 +214,11 @@ def reduced(span: Span, dims: Iterable[int], operation: str, *, keep: bool, clip
     return settled(result).mapped(lambda a: a.squeeze(over), (names.index(d) for d in result.dims))
 
 
+def is_constant(span: Span, dim: int) -> bool:
+    """Whether all positions along a dimension see the same."""
+    return _constant(span.low, dim) and _constant(span.high, dim)
+
+
 def settled(span: Span) -> Span:
     """The span with the step that its units show, once a view has left part of an axis along a single dimension."""
     if span.step is None or len(span.dims) != 1:

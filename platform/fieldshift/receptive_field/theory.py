@@ -38,7 +38,7 @@ class LayerField:
     size: tuple[int, int] | None
     """Rows and columns of the field in pixels, through windows only; None if it is unknown or entirely global."""
     stride: tuple[float, float] | None
-    """Pixels from one unit to the next, down and right; None if the output is not a map."""
+    """Pixels from one unit to the next, down and right in the map; None if the output is not a map."""
     start: tuple[int, int] | None
     """First row and column that the unit (0, 0) sees, negative inside the padding."""
     map_size: tuple[int, int] | None
@@ -51,10 +51,13 @@ class LayerField:
     """Number of frames to either side that a frame of this layer sees; None if unknown."""
     frames_seen: tuple[Interval, ...] = ((0, 0),)
     """First and last input frame that each frame of this layer sees; empty if unknown."""
+    transposed: bool = False
+    """Whether the map's rows run along the image's columns, as after `x.transpose(2, 3)`."""
     rows: tuple[Interval, ...] = ()
-    """First and last image row that each row of the map sees, continued outside the image; first > last: none."""
+    """First and last image row that each row of the map sees (transposed: each column), continued outside the image;
+    first > last: none."""
     columns: tuple[Interval, ...] = ()
-    """First and last image column that each column of the map sees."""
+    """First and last image column that each column of the map sees (transposed: each row)."""
     note: str = ""
     """A note about this field; empty if there is none."""
     form: Form = "video"
@@ -82,7 +85,13 @@ class LayerField:
         height, width = self.map_size
         if not (0 <= row < height and 0 <= column < width):
             raise outside_map((row, column), (height, width), self.name)
-        return self.rows[row][0], self.columns[column][0], self.rows[row][1], self.columns[column][1]
+        y, x = self.along(row, column)
+        (top, bottom), (left, right) = self.rows[y], self.columns[x]
+        return top, left, bottom, right
+
+    def along(self, row: int, column: int) -> tuple[int, int]:
+        """The place of unit (row, column) along the image's rows and along its columns."""
+        return (column, row) if self.transposed else (row, column)
 
     def centre_unit(self) -> tuple[int, int]:
         """The unit (height // 2, width // 2) of the map."""
@@ -218,7 +227,9 @@ def _layer_field(
         None if dims is None else apart_by(span, dim) or span.step
         for span, dim in zip((y, x), dims or (0, 0), strict=True)
     ]
-    stride = (float(steps[0]), float(steps[1])) if is_map and bounded and steps[0] and steps[1] else None
+    transposed = dims is not None and dims[0] > dims[1]
+    down, right = reversed(steps) if transposed else steps
+    stride = (float(down), float(right)) if is_map and bounded and down and right else None
     rows, columns = (_intervals(*pair) if bounded else [] for pair in low_high)
     sees_first = bool(rows and columns) and rows[0] != _NOTHING and columns[0] != _NOTHING
     moved = passages.seen(field, (shape[dims[0]], shape[dims[1]]), dims) if is_map and dims is not None else ()
@@ -228,11 +239,12 @@ def _layer_field(
         size=None if size is None else (size[0], size[1]),
         stride=stride,
         start=(rows[0][0], columns[0][0]) if sees_first else None,
-        map_size=(shape[dims[0]], shape[dims[1]]) if is_map and dims is not None else None,
+        map_size=(shape[min(dims)], shape[max(dims)]) if is_map and dims is not None else None,
         unbounded_by=y.unbounded_by or x.unbounded_by,
         unknown_by=unknown,
         temporal_reach=None if unknown else _reach(seen, frames),
         frames_seen=seen,
+        transposed=transposed,
         rows=tuple(rows) if is_map else (),
         columns=tuple(columns) if is_map else (),
         note="; ".join(filter(None, [note, moved_note(passages.before(field))])),

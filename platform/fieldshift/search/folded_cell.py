@@ -16,6 +16,7 @@ from fieldshift.folding import AnyPolicy, SampledTaps, motions_of, move_by, samp
 from fieldshift.motions.matrices import neighbour_distances
 from fieldshift.motions.warp import padding_of
 from fieldshift.networks import Placement, VideoNetwork
+from fieldshift.networks.cells import Cells
 from fieldshift.networks.folded import Motion
 from fieldshift.networks.movement import Layout, Movement, Taps, map_of, row_sums, rows_of
 from fieldshift.search.cell import Cell
@@ -102,16 +103,16 @@ class FoldedCell(Cell):
             return build_policy(self.space, self.frames, choices, kept, magnitudes=magnitudes, found=found)
         return placed_policy(self.space, self.frames, self.units, choices, magnitudes, found)
 
-    def movement(self, place: int, size: tuple[int, int], like: Tensor) -> Movement:
-        """The current movement of channels at one place, for maps of that size."""
+    def movement(self, place: int, size: tuple[int, int], like: Tensor, cells: Cells | None = None) -> Movement:
+        """The current movement of channels at one place, for maps of that size, whose rounded number of cells is `cells`."""
         weights = self._shown
         if weights is None:
-            return self._decided_motions()[place](size, like)
+            return self._decided_motions()[place](size, like, cells)
         space, live = self.space, self._live
         if space.is_placed or len(self.edges) == 1:
             unit = self._unit_at[place]
             edges = tuple(range(unit * space.groups, (unit + 1) * space.groups))
-            taps, numbers = self._taps(edges, tuple(tuple(live[e]) for e in edges), size, weights, like)
+            taps, numbers = self._taps(edges, tuple(tuple(live[e]) for e in edges), size, weights, like, cells)
             shares = weights[index(edges, weights.device)].sum(-1).repeat(SIDES) if space.fill == "mean" else None
             return Movement(
                 size=size, blocks=SIDES * len(edges), taps=taps, weights=numbers, fill_mean=space.fill == "mean",
@@ -125,7 +126,9 @@ class FoldedCell(Cell):
             ]
             for node in range(space.inputs, space.inputs + space.nodes)
         ]
-        parts = {e: self._taps((e,), (tuple(live[e]),), size, weights, like) for node in incoming for e, _ in node}
+        parts = {
+            e: self._taps((e,), (tuple(live[e]),), size, weights, like, cells) for node in incoming for e, _ in node
+        }
         first = next(iter(parts.values()))
         return GraphMovement(
             size=size, blocks=SIDES, taps=first[0], weights=first[1], fill_mean=space.fill == "mean", parts=parts,
@@ -143,6 +146,7 @@ class FoldedCell(Cell):
         size: tuple[int, int],
         weights: Float[Tensor, "edges operations"],
         like: Tensor,
+        cells: Cells | None,
     ) -> tuple[Taps, Tensor]:
         """The taps of some edges' mixtures, one group of channels each, and their weights (N,)."""
         pairs = [(side, e, o) for side in range(SIDES) for e, own in zip(edges, live, strict=True) for o in own]
@@ -150,7 +154,8 @@ class FoldedCell(Cell):
 
         def computed() -> SampledTaps:
             distances = constant(tuple(self._distances.tolist()), self._distances.dtype, like.device)
-            forward = forward_matrices(self.operations, self.magnitudes(), distances, size)
+            forward = forward_matrices(self.operations, self.magnitudes(), distances, cells.image if cells else size)
+            forward = cells.matrices(forward) if cells else forward
             side, e, o = (index(each, like.device) for each in zip(*pairs, strict=True))
             blocks = [side * len(edges) + edges.index(e) for side, e, _ in pairs]
             fill = padding_of(self.space.fill)
@@ -168,7 +173,7 @@ class FoldedCell(Cell):
             with torch.set_grad_enabled(self._learns):
                 found = computed()
         else:
-            found = self._sampled.get((edges, live, size, like.device), computed)
+            found = self._sampled.get((edges, live, size, cells, like.device), computed)
         count = len(self.operations)
         mixed = weights.flatten()[index(tuple(e * count + o for _, e, o in pairs), weights.device)].to(dtype)
         return found.taps, found.shares.to(dtype) * mixed[found.warps]
@@ -192,8 +197,8 @@ class PlaceMotion:
     def groups(self) -> int:
         return self.cell.space.groups
 
-    def __call__(self, size: tuple[int, int], like: Tensor) -> Movement:
-        return self.cell.movement(self.place, size, like)
+    def __call__(self, size: tuple[int, int], like: Tensor, cells: Cells | None = None) -> Movement:
+        return self.cell.movement(self.place, size, like, cells)
 
     def __deepcopy__(self, memo: object) -> PlaceMotion:
         return self

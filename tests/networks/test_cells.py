@@ -1,0 +1,149 @@
+"""Folded networks on images whose sides the stride does not divide, against the video and the theory's strides."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fieldshift.folding import PolicyMotion, fold, motions_of
+from fieldshift.motions import Policy
+from fieldshift.networks import VideoNetwork, video_network
+from fieldshift.networks.cells import Cells, InImage, strides_at
+from fieldshift.receptive_field import theory
+
+STEP = 4  # pixels: one cell of the last map, two of the first place's
+ODD = (93, 109)  # 46.5 x 54.5 and 23.25 x 27.25 cells
+
+
+def moved(op: str, frames: int, size: tuple[int, int] = ODD) -> Policy:
+    return Policy.single(op, STEP * (frames // 2) / size[op == "translate_x"], frames=frames)
+
+
+def pair(policy: Policy, temporal: str = "tsm") -> tuple[VideoNetwork, VideoNetwork]:
+    torch.manual_seed(0)
+    video = video_network("tiny-resnet", frames=policy.frames, temporal=temporal, num_classes=5).double().eval()
+    for name, tensor in video.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5) if "running_var" in name else tensor.normal_(0, 0.3)
+    motions = motions_of(policy)
+    folded = video_network("tiny-resnet", frames=1, temporal=temporal, num_classes=5, motions=motions).double().eval()
+    folded.load_state_dict(video.state_dict())
+    return video, folded
+
+
+def last_map(network: VideoNetwork, video: Tensor) -> Tensor:
+    maps: list[Tensor] = []
+    handle = network.get_submodule(network.feature_layer).register_forward_hook(lambda *call: maps.append(call[2]))
+    with torch.no_grad():
+        network(video)
+    handle.remove()
+    return maps[0]
+
+
+@pytest.mark.parametrize(("temporal", "frames", "margin"), [("tsm", 5, 6), ("gsm", 9, 10)])
+@pytest.mark.parametrize("op", ["translate_x", "translate_y"])
+def test_whole_steps_are_those_of_the_video(op: str, temporal: str, frames: int, margin: int) -> None:
+    """The step is that of the image in cells; in the map's rounded side it would be 24 / 23.25 as large."""
+    policy = moved(op, frames)
+    video, folded = pair(policy, temporal)
+    images = torch.rand(1, 3, *ODD, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    inside = (slice(margin, -margin), slice(margin, -margin))
+    reference = last_map(video, policy.video(images))[frames // 2][:, *inside]
+    assert reference.abs().max() > 0.1
+    assert (reference - last_map(folded, images[:, None])[0][:, *inside]).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("side", "cells", "stride", "step"),
+    [(360, 12, 32, 0.45 * 360 / 32), (225, 8, 32, 0.45 * 225 / 32), (45, 12, 4, 0.45 * 45 / 4), (28, 4, 8, 0.45 * 3.5)],
+)
+def test_a_step_in_cells_is_the_images_step_by_the_stride(side: int, cells: int, stride: int, step: float) -> None:
+    """A single non-zero row, moved by part cells: its mean row tells the step."""
+    found = Cells.of((cells, cells), (side, side), stride)
+    assert found is not None
+    _, sides = Policy.single("translate_y", 0.45, frames=3).neighbours(found.image)
+    assert found.matrices(sides)[0, :, 1, 2].tolist() == pytest.approx([step, -step])
+    rows = torch.zeros(1, 2, 2 * cells, 2 * cells)  # large enough to hold the step
+    rows[:, :, cells - 1] = 1.0
+    motion = PolicyMotion((Policy.single("translate_y", 0.45, frames=3),))
+    after = motion((2 * cells, 2 * cells), rows, found).move(rows, 2)[0, :, :, 0]
+    means = (after * torch.arange(2 * cells)).sum(1) / after.sum(1)
+    assert means.tolist() == pytest.approx([cells - 1 + step, cells - 1 - step], abs=1e-5)
+
+
+def test_where_the_stride_divides_the_side_nothing_changes_bit_for_bit() -> None:
+    """With unknown strides, a motion is applied in the map's own side."""
+    _, folded = pair(Policy.chain([("translate_x", 0.3), ("rotate", 20.0)], frames=3))
+    modules = [module for module in folded.modules() if isinstance(module, InImage)]
+    assert [module.stride for module in modules] == [2, 4]
+    for size, same in (((96, 112), True), (ODD, False)):
+        images = torch.rand(2, 1, 3, *size, dtype=torch.float64)
+        known = folded(images)
+        assert all((module.cells_of(tuple(n // module.stride for n in size)) is None) == same for module in modules)
+        strides = [module.stride for module in modules]
+        for module in modules:
+            module.stride = None
+        assert torch.equal(folded(images), known) == same
+        for module, stride in zip(modules, strides, strict=True):
+            module.stride = stride
+
+
+@pytest.mark.parametrize("name", ["tiny-resnet", "resnet18", "mobilenet_v3_small", "convnext_tiny", "regnet_y_400mf"])
+def test_strides_are_those_of_the_theory(name: str) -> None:
+    network = video_network(name, frames=1, num_classes=5, motions=motions_of(Policy.replicate(3)))
+    fields = {field.name: field for field in theory(network, 256)}
+    found = {path: module.stride for path, module in network.named_modules() if isinstance(module, InImage)}
+    assert len(found) == len(network.placements)
+    assert {path: fields[path].stride for path in found} == {path: (s, s) for path, s in found.items()}
+
+
+class _Fixed(nn.Module):
+    """A network that needs data: its map depends on a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(self.first(images) * images.mean().item())  # type: ignore[no-any-return]
+
+
+def test_unknown_strides_leave_the_maps_own_side() -> None:
+    network = _Fixed()
+    uneven = nn.Sequential(nn.Conv2d(3, 16, 3, stride=(2, 1), padding=1), nn.Conv2d(16, 16, 1), nn.AdaptiveAvgPool2d(4))
+    before = torch.get_rng_state()
+    assert strides_at(network, [("second", True)]) == [None]
+    assert strides_at(uneven, [("1", True), ("2", False)]) == [None, None]
+    assert torch.equal(before, torch.get_rng_state())
+    fold(network, Policy.single("translate_x", 0.4, frames=3), "second")
+    assert network(torch.rand(1, 3, 21, 21)).shape == (1, 16, 11, 11)
+    unpadded = nn.Sequential(nn.Conv2d(3, 16, 5), nn.Conv2d(16, 16, 3))
+    assert strides_at(unpadded, [("1", True)]) == [1]
+    assert Cells.of((28, 28), (32, 32), 1) is None
+    assert Cells.of((20, 20), (45, 45), 2) is None  # more than rounding
+
+
+def test_a_second_motion_at_another_place_finds_its_stride() -> None:
+    """The network is measured without the channels that move in it already, at any size."""
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, 2, 1), nn.Conv2d(16, 16, 3))
+    for place, motion in (("1", moved("translate_x", 3)), ("2", Policy.single("rotate", 20.0, frames=3))):
+        fold(network, motion, place)
+    assert [module.stride for module in network.modules() if isinstance(module, InImage)] == [2, 4]
+
+
+def test_the_image_is_known_in_training_with_an_auxiliary_head() -> None:
+    motions = motions_of(Policy.single("translate_x", 0.4, frames=3))
+    options = {"task": "segmentation", "auxiliary": True, "num_classes": 3}
+    network = video_network("fcn_resnet18", frames=1, motions=motions, **options).train()  # type: ignore[arg-type]
+    network(torch.rand(2, 1, 3, 45, 64))
+    assert {module.image for module in network.modules() if isinstance(module, InImage)} == {(45, 64)}
+
+
+def test_an_export_on_an_odd_side_gives_the_same_numbers() -> None:
+    _, folded = pair(moved("translate_x", 5))
+    images = torch.rand(2, 1, 3, *ODD, dtype=torch.float64)
+    with torch.no_grad():
+        expected = folded(images)
+        program = torch.export.export(folded, (images,)).module()
+        torch.testing.assert_close(program(images), expected)
