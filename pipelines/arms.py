@@ -135,7 +135,7 @@ def arms_that_build(
             optional = arm.wide_field or arm.dilated or arm.form == "folded" or (space.is_placed and reads_video(name))
             if named or not (optional or isinstance(error, NoAlignmentError)):
                 raise
-            say(f"without the arm {name}: {error}")
+            say(f"skipping the arm {name}: {error}")
         else:
             kept.append(name)
     edges: dict[Form, int] = {}

@@ -45,7 +45,7 @@ def check(
     Args:
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
         task: classification or segmentation; by default the data set's own.
-        limit: inspect only this many first samples of train and of test.
+        limit: inspect only this number of samples, from the start of train and of test.
         json: print all findings as one JSON object.
         loading: settings of reading data.
     """
@@ -68,7 +68,7 @@ def check(
     if stopping:
         say(
             f"Training stops at {', '.join(stopping)}; correct it, or give --loading.accept {' '.join(stopping)} to continue "
-            "same."
+            "anyway."
         )
     return report
 
@@ -90,7 +90,7 @@ def init(
         task: classification or segmentation; by default the data set's own.
         network: network name; by default one that suits the images and this machine.
         out: the file to write.
-        limit: inspect only this many first samples of train and of test.
+        limit: inspect only this number of samples, from the start of train and of test.
         force: overwrite an existing file.
         loading: settings of reading data.
     """
@@ -114,7 +114,7 @@ def init(
     loading = replace(loading, skip_unreadable=skips)
     dataset = load_data(data, report.task, loading)
     if loading.size is None and dataset.from_files and size_for(dataset) != dataset.size:
-        say(f"without a GPU the scenes are brought to {' x '.join(map(str, size_for(dataset)))} pixels")
+        say(f"there is no GPU, so the scenes are resized to {' x '.join(map(str, size_for(dataset)))} pixels")
         loading = replace(loading, size=size_for(dataset))
         dataset = load_data(data, report.task, loading)
     chosen = suggest(dataset, network)
@@ -123,7 +123,9 @@ def init(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     if len(dataset.test) < FEW_TESTS:
-        say(f"{len(dataset.test)} test images are few: one of them is {100 / len(dataset.test):.1f} points.")
+        say(
+            f"{len(dataset.test)} test images are few: each one counts for {100 / len(dataset.test):.1f} percentage points."
+        )
     say()
     whole, short = (
         Workload(
@@ -138,7 +140,7 @@ def init(
         f"{chosen.network} trains at {rate} videos per second on this machine: this study takes about {roughly(whole)}; "
         f"with --arms {' '.join(FEW_ARMS)} --seeds 1 about {roughly(short)}."
     )
-    say(f"settings are in {path}; read them, then: fieldshift study --config {path}")
+    say(f"The settings are in {path}. Check them, then run: fieldshift study --config {path}")
     return path
 
 
@@ -159,7 +161,7 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
     lines = [
         f"# {report.name}: {len(dataset.train)} train and {len(dataset.test)} test samples, "
         f"{len(report.classes)} classes, {height} x {width} {channels}.",
-        "# Run it: fieldshift study --config THIS_FILE. Options on the command line, written after, win over this file.",
+        "# Run it: fieldshift study --config THIS_FILE. Options that follow --config on the command line override this file.",
         f"data: {plain_json.dumps(data)}",
         f"task: {report.task}",
         "",

@@ -35,7 +35,7 @@ def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingCon
     """Prints one row per run of a run folder or of an experiment on a tracking server, and returns them as a data frame.
 
     Args:
-        run: run folder, or a folder of such folders, such as runs, whose rows then begin with the folder; or the name of an
+        run: run folder; a folder of run folders, such as runs (each row then starts with its run folder); or the name of an
             experiment in the store of --tracking.uri (or of MLFLOW_TRACKING_URI).
         csv: print comma-separated values with every column.
         tracking: where the experiment is.
@@ -77,7 +77,7 @@ def _sources(run: str, tracking: TrackingConfig) -> list[Path | None]:
     if tracking.uri or (tracking.address and not is_folder):
         return [None]
     if not is_folder:
-        raise UserError(f"--run {run} is no folder; give a run folder, or an experiment's name with --tracking.uri.")
+        raise UserError(f"--run {run} is not a folder; give a run folder, or an experiment's name with --tracking.uri.")
     return [*find_stores(run)]
 
 

@@ -44,22 +44,22 @@ def compare(  # noqa: PLR0913 - the options of a command
     recipe: Recipe = Recipe(),
     **shared: Any,
 ) -> Comparison:
-    """Compares DAS with 2D augmentation and controls over several seeds, at equal epochs, equal compute, or with the search.
+    """Compares DAS with 2D augmentation and controls over several seeds, at up to three budgets of epochs or compute.
 
     With the form folded, das stands for das-folded, and so on for the arms that have both forms.
 
     Args:
-        policy: policy file, or run folder of a search, for the arms of both forms; by default the comparison searches.
+        policy: policy file, or run folder of a search, for the arms of both forms; by default the command searches for it.
         folded_policy: a separate policy for the arms of the folded form.
-        searches: without a policy: per-seed (default), a search for every seed, or one, the first seed's for all seeds.
+        searches: per-seed (default; a search for every seed) or one (the first seed's search for all); only without --policy.
         space: search space; random policies are drawn from it too.
         arms: arms to train; by default all of them. Any arm may be joined with a 2D augmentation, such as
             das-folded+affine.
         budgets: equal-epochs, equal-compute (arms of one frame train until they have spent a video arm's operations) and
             search-included (those and the operations of the most expensive search); by default all three.
         seeds: number of seeds for each arm.
-        tta_copies: augmented copies for test-time augmentation (TTA) of arms with a 2D augmentation, whose score is then the
-            one with TTA: copies + 1 single-frame passes, or as many views of a video of T frames as fit into them (with one
+        tta_copies: augmented copies for test-time augmentation (TTA) of arms with a 2D augmentation, which are then judged by
+            the score with TTA: over copies + 1 single-frame passes, or as many T-frame views as fit into these (with one
             view the plain score counts); 0 turns TTA off.
         tune_randaugment: samples of an Optuna search for N and M of the arm randaugment on held-out training images, each
             trained for as many epochs as the arm; 0 uses torchvision's defaults, as arms joined with it (das+randaugment)

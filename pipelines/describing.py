@@ -59,7 +59,7 @@ def describe(  # noqa: PLR0913 - the options of a command
     if form == "folded":
         check_folded(temporal, frames)
     elif policy is not None:
-        raise UserError("--policy is for --form folded: a video network is the same whatever moves its frames.")
+        raise UserError("--policy applies to --form folded only: motions do not change a video network; leave it out.")
     check_policy(policy)
 
     from fieldshift.networks import check_answer, describe_lines
@@ -155,7 +155,7 @@ def field_of(network: VideoNetwork, size: int) -> str:
     if field.moved and field.size is not None:
         height, width = reshaped(None, field, size).fused.extent
         moved = f"{height:.0f} x {width:.0f} px of an image of {size} x {size} px"
-        beside = f", with what is moved at {len(field.moved)} places {moved}{beside}"
+        beside = f", with the motions at {len(field.moved)} places {moved}{beside}"
     if field.size is None:
         return f"unbounded, by {field.unbounded_by}"
     stride = "" if field.stride is None else f", stride {field.stride[0]:g} px"

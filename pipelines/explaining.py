@@ -20,7 +20,7 @@ class Explanation:
 
 
 def explain(*, policy: list[str] | None = None) -> Explanation:
-    """Prints the choices of a search, with their alternatives and margins, and draws them in a file beside the policy.
+    """Prints the choices of a search, with their alternatives and margins, and draws them into a file next to the policy.
 
     Args:
         policy: policy file, or run folder of a search, such as: explain runs/search.

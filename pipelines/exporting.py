@@ -20,7 +20,7 @@ def export(
 
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
-        form: refuse a run whose network has another form (video or folded); by default the run's own.
+        form: the form that the run's network must have (video or folded), else an error; by default any.
         format: torch (a torch.export program), onnx, safetensors (the weights alone), or mlflow (a model for
             mlflow.pyfunc.load_model, which reads files and uint8 arrays and needs FieldShift installed).
         out: folder to write to; by default RUN/export-FORMAT.

@@ -132,7 +132,7 @@ def seed_of(folder: Path) -> int:
     if file.is_file():
         seed = read_config(file)[1].get("seed") or 0
         if not isinstance(seed, int):
-            raise UserError(f"{file} has the seed {seed!r}, which is no whole number; restore it, or delete it.")
+            raise UserError(f"{file} has the seed {seed!r}, which is not a whole number; restore it, or delete it.")
         return seed
     ending = re.search(r"-seed(\d+)$", name_of(folder))
     return int(ending[1]) if ending else 0

@@ -67,7 +67,7 @@ def receptive_field(  # noqa: PLR0913 - the options of a command
     It needs no data. `fieldshift compare-fields` measures the fields of trained networks by gradients.
 
     Args:
-        network: network name: also of any other classifier or detector (its backbone) of torchvision, or your own as
+        network: network name, any other classifier or detector (only its backbone) of torchvision, or your own as
             package.module:function.
         form: how the network reads the policy's motions: as a video, or folded into one frame.
         temporal: temporal module of the network; by default tsm where it has a policy.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fieldshift.folding import AnyPolicy
 
 NEIGHBOURS = (
-    "the frames are the neighbouring frames' motions: previous, reference, next; each moves a share of the channels"
+    "frames: previous, reference, next; some channels move like the previous frame, some like the next one, others stay"
 )
 
 

@@ -134,7 +134,7 @@ def policy_section(
     dataset: DataSet, found: dict[Form, SearchResult], searches: dict[tuple[Form, int], SearchResult], where: str
 ) -> Section:
     blocks: list[Block] = [
-        Paragraph("The searches read the training set alone; the test set was not read."),
+        Paragraph("The searches read only the training set, never the test set."),
         TableBlock(searches_sheet(searches), caption=f"Every search and its policy. {where}."),
     ]
     for form, result in found.items():
@@ -181,7 +181,7 @@ def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Blo
             FigureBlock(
                 decision_chart(found.decisions),
                 narrow=decision_chart(found.decisions, narrow=True),
-                caption="Every decision of the selection: what removing a candidate costs; the largest is kept.",
+                caption="Every decision of the selection: the cost of removing each candidate; the costliest one is kept.",
                 alt="For each decision, a bar for every candidate.",
             )
         )
@@ -288,7 +288,7 @@ def fields_section(fields: FieldResult, trained: Mapping[str, Path], where: str,
                     "folded form both are the union over all combinations of moved and unmoved channels at every place.",
                     "An effective field is the mean absolute gradient of the centre unit, mapped back through the motions: of "
                     "the reference frame's unit, which shows the information that the network combines, and of the mean over "
-                    "all frames, which is wide because of the motions alone.",
+                    "all frames, which is wide even without a temporal module.",
                     "The share through other frames is the part of the gradient's mass that reaches the reference frame's "
                     "unit from other frames, in folded form through moved channels: 0 for a 2D network and for frames that "
                     "never meet.",

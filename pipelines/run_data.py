@@ -117,7 +117,7 @@ def notes_on(
         return notes
     if record.identity is None or dataset.identity is None:
         if own and not partly and not dataset.from_files and record.digest != dataset.digest:
-            notes.append(f"{dataset.name} has changed since the training (its digest is another).")
+            notes.append(f"{dataset.name} has changed since the training (its digest differs).")
         return notes
     if own and (what := changes(record.identity, dataset.identity, partly=partly)):
         notes.append(f"{dataset.name} has changed since the training: {what}.")
@@ -145,6 +145,6 @@ def different_data(folders: Sequence[Path]) -> list[str]:
         what = None if first.identity is None or other.identity is None else changes(first.identity, other.identity)
         notes.append(
             f"{folder} was trained on other data than {folders[0]} under the name {first.name}: "
-            f"{what or 'the digest is another'}. The images are those of {folders[0]}."
+            f"{what or 'the digest differs'}. The images are those of {folders[0]}."
         )
     return notes

@@ -9,7 +9,7 @@ from fieldshift.errors import UserError
 
 
 def sync(*, run: list[str] | None = None, uri: str | None = None) -> int:
-    """Sends the messages that a run could not record while its tracking store was down, each once.
+    """Sends the tracking messages that a run could not record while its store was down; none is sent twice.
 
     Args:
         run: run folders, such as: sync runs/study.
@@ -38,7 +38,7 @@ def ui(*, run: str = "runs/study", host: str = "127.0.0.1", port: int = 5000, br
     Args:
         run: run folder (with its SQLite store), or the address of a store or of a server.
         host: address that the pages are served on; keep it local.
-        port: its port.
+        port: port that the pages are served on.
         browser: open the first page in a browser, at a terminal with a display.
     """
     from fieldshift.tracking.server import serve

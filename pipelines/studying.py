@@ -107,18 +107,18 @@ def study(  # noqa: PLR0913 - the options of a command
 
     Args:
         form: video or folded, to search and compare in one of the forms; by default in both.
-        searches: per-seed (a search for every seed), or one (that of the first seed serves all).
+        searches: per-seed (a search for every seed), or one (the first seed's search is used for all seeds).
         space: search space: a name, or a TOML file.
         arms: arms to compare, or "all"; any arm may be joined with a 2D augmentation, such as das-folded+affine. By
             default none, affine, randaugment, das in both forms, das-folded+affine, their controls and dilated kernels.
         budgets: equal-epochs and equal-compute by default; search-included trains arms without a search longer, by the
             operations of the most expensive search.
-        frame_counts: numbers of frames in the frame sweep, in the folded form those from 3 on; by default 1 3 5, and 3 5 7.
+        frame_counts: numbers of frames; the folded form uses those of 3 or more. By default 1 3 5 (video) and 3 5 7 (folded).
         stages: stages to run, by default all: search, compare, frames, receptive-field, report.
         seeds: number of seeds for each arm.
         frame_seeds: number of seeds for each number of frames, at most `seeds`.
-        tta_copies: augmented copies for test-time augmentation (TTA) of arms with a 2D augmentation, whose score is then the
-            one with TTA: copies + 1 single-frame passes, or as many views of a video of T frames as fit into them (with one
+        tta_copies: augmented copies for test-time augmentation (TTA) of arms with a 2D augmentation, which are then judged by
+            the score with TTA: over copies + 1 single-frame passes, or as many T-frame views as fit into these (with one
             view the plain score counts); 0 turns TTA off.
         tune_randaugment: samples of an Optuna search for N and M of the arm randaugment, each trained for as many epochs as
             the arm; 0 uses torchvision's defaults, as arms joined with it (das+randaugment) always do.

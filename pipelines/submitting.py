@@ -28,7 +28,7 @@ def submit(
         address: the cluster's dashboard, such as http://127.0.0.1:8265.
         command: the command and its options, written after `--`.
         follow: print the job's output until it ends, and exit with its status.
-        env: names of environment variables that the job gets from here, such as MLFLOW_TRACKING_TOKEN.
+        env: names of environment variables to copy from this machine into the job, such as MLFLOW_TRACKING_TOKEN.
     """
     import pipelines
     from fieldshift.cluster.job_control import with_clusters_python

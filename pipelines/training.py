@@ -52,7 +52,7 @@ def train(
 
     Args:
         policy: policy file, or run folder of a search.
-        arm: the arm to train; by default das (das-folded with --form folded) with a policy, none without. Any arm may be
+        arm: the arm to train; by default das with a policy (das-folded with --form folded), none without one. Any arm may be
             joined with a 2D augmentation, such as das-folded+affine.
         space: search space that the arm random-policy draws from.
         tta_copies: augmented copies for test-time augmentation (TTA) of an arm with a 2D augmentation; 0 turns it off.

@@ -66,9 +66,9 @@ def tune(
     Args:
         over: parameters to tune: learning_rate, weight_decay, num_ops and magnitude (RandAugment's N and M), motion (a factor
             on the policy's magnitudes); by default the rates, and the others where the arm has them.
-        samples: number of samples in all; with resume including earlier ones.
+        samples: total number of samples; with --resume it includes the earlier ones.
         policy: policy file, or run folder of a search.
-        arm: the arm to train; by default das (das-folded with --form folded) with a policy, none without.
+        arm: the arm to train; by default das with a policy (das-folded with --form folded), none without one.
         study: URL of the database that keeps Optuna's study; by default optuna.db in the run folder.
         recipe: training recipe; learning rate and weight decay are the centre of the sampled ranges.
         shared: the options of `fieldshift.experiment.Experiment`: data, task, network, temporal, frames, form, seed,

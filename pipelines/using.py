@@ -48,7 +48,7 @@ def evaluate(
 
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
-        form: refuse a run whose network has another form (video or folded); by default the run's own.
+        form: the form that the run's network must have (video or folded), else an error; by default any.
         data: data set; by default the one it was trained on.
         tta_copies: augmented copies for test-time augmentation (TTA) of an arm with a 2D augmentation; 0 turns it off.
         align: fuse a segmenter's maps in the reference frame.
@@ -117,7 +117,7 @@ def predict(
 
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
-        form: refuse a run whose network has another form (video or folded); by default the run's own.
+        form: the form that the run's network must have (video or folded), else an error; by default any.
         images: image files, written after the options without an option's name.
         top: number of classes to print for each image, the most likely first.
         json: print one JSON object per image, its classes sorted by probability, instead of a table; with trained_on where the

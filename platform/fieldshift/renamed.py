@@ -38,7 +38,7 @@ def check_moved(command: str, names: Iterable[str]) -> None:
     """Raises UserError for an option of the command that is a command of its own now, naming that command."""
     for name in names:
         if (command, name) in MOVED:
-            raise UserError(f"--{name} of {command} is a command of its own now: {MOVED[command, name]}.")
+            raise UserError(f"--{name} of {command} is now a separate command: {MOVED[command, name]}.")
 
 
 def present_names(values: Mapping[str, Any], known: Collection[str], group: str = "") -> dict[str, Any]:

@@ -35,7 +35,7 @@ IN_JOB = "FIELDSHIFT_JOB"
 """The environment variable that is set where a command was submitted as a job: it then names its run folder once."""
 
 NAMED = "run folder:"
-"""What precedes the absolute path of the run folder in a job's output."""
+"""The text before the absolute path of the run folder in a job's output."""
 
 IMPLIED = {"accumulate": 1}
 """Options that earlier versions did not have, with the values that they ran with."""

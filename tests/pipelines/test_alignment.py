@@ -161,7 +161,7 @@ def test_arms_that_nobody_named_are_left_out(scenes: Path, capsys: pytest.Captur
     assert not {"das", "no-shift", "random-policy", "policy-2d"} & set(arms)
     said = capsys.readouterr().out
     for name in ("das", "no-shift", "random-policy", "policy-2d"):
-        assert f"without the arm {name}: " in said
+        assert f"skipping the arm {name}: " in said
 
 
 def test_the_random_control_of_a_given_policy_is_as_large_as_it() -> None:

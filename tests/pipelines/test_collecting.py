@@ -63,7 +63,7 @@ def test_the_command_prints_comma_separated_values(folder: Path, capsys: pytest.
 
 def test_what_is_not_there_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         pipelines.results(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no tracking store"):
         pipelines.results(str(tmp_path))

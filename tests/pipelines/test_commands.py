@@ -274,11 +274,11 @@ MISTAKES = {
         "matches no module with convolutions",
     ),
     "second order": (["search", "--search.order", "second"], "give --search.optimizer sgd"),
-    "study frames": (["study", "--frames", "5", "--search.frames", "3"], "give --frames alone"),
+    "study frames": (["study", "--frames", "5", "--search.frames", "3"], "give only --frames"),
     "unbuilt arm": (["study", "--network", "mobilenet_v3_small", "--arms", "wide-field"], "wide_field"),
     "twice": (["compare-fields", "--runs", "a", "a"], "names a folder twice"),
     "policy unused": (["train", "--arm", "none", "--policy", "POLICY"], "reads no policy"),
-    "two frames": (["search", "--frames", "5", "--search.frames", "3"], "give --frames alone"),
+    "two frames": (["search", "--frames", "5", "--search.frames", "3"], "give only --frames"),
     "size": (["train", "--loading.size", "40"], "two whole numbers, height and width"),
     "no run given": (["predict", "a.png"], "--run is required"),
     "no policy": (["train", "--arm", "das"], "The arm 'das' needs a policy"),
@@ -347,7 +347,7 @@ def test_an_arm_that_a_network_does_not_have_is_left_out_and_said(capsys: pytest
         experiment, experiment.load(), *given, named=False, step=NormedBatch(32), searched=NormedBatch(32)
     )
     assert found == (["none", "das"], {})
-    assert "without the arm wide-field" in capsys.readouterr().out
+    assert "skipping the arm wide-field" in capsys.readouterr().out
 
 
 def test_runs_of_one_name_are_compared_by_their_paths(trained: Path, tmp_path: Path) -> None:

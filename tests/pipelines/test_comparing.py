@@ -98,7 +98,7 @@ def test_few_steps_of_a_search_are_noted_where_one_runs(
     assert main([*words, *given]) == 0
     said = capsys.readouterr().out
     assert "--recipe.batch 25 makes" in said
-    assert ("50 training images of a half in batches of 64 make 1 step per epoch and 1 in all" in said) == searches
+    assert ("50 training images per half in batches of 64 make 1 step per epoch and 1 in all" in said) == searches
 
 
 def test_the_default_arms_of_each_form() -> None:

@@ -185,7 +185,7 @@ def test_the_effective_field_comes_straight_from_the_image() -> None:
 
 def test_describe_tells_what_the_motions_add() -> None:
     words = field_of(folded(ACROSS), 40)
-    assert words == "15 x 15 px, stride 4 px, with what is moved at 2 places 15 x 40 px of an image of 40 x 40 px"
+    assert words == "15 x 15 px, stride 4 px, with the motions at 2 places 15 x 40 px of an image of 40 x 40 px"
 
 
 def test_figures_show_one_frame() -> None:

@@ -337,7 +337,7 @@ def test_the_table_says_what_is_judged_and_whose_motions_they_are(summary: pd.Da
     (sheet,) = comparison_sheets(summary, notes=["Made up."])
     notes = " ".join(sheet.notes)
     assert (
-        "* is the judged score: das-folded+affine, dilated+affine, affine averaged, as all arms with a 2D augmentation"
+        "* marks the judged score: das-folded+affine, dilated+affine, affine with averaging, like every arm"
         in notes
     )
     assert "Motions of das-folded+affine, das-folded, das: one search per seed." in notes

@@ -225,7 +225,7 @@ def test_costs_are_the_devices_seconds_where_they_were_measured(make_trial: Any)
     sheet = cost_sheets(summary)[0]
     shown = {row[0]: row[5:7] for row in sheet.rows}
     assert shown == {"das": ("20.0", "16.0"), "none": ("30.0", "0.0")}
-    assert "none: seconds on the wall; those of the device are not known." in sheet.notes
+    assert "none: wall-clock seconds; the device seconds are not known." in sheet.notes
 
 
 @pytest.mark.parametrize(

@@ -59,9 +59,9 @@ def server() -> Iterator[str]:
         ("401", "refused the log-in: set MLFLOW_TRACKING_USERNAME"),
         ("403", "does not permit this: ask for the right"),
         (INVALID_HOST, "refuses the host name of its address: start it with --allowed-hosts"),
-        ("404", "is no MLflow server"),
-        ("501", "is no MLflow server"),
-        ("200", "is no MLflow server"),
+        ("404", "is not an MLflow server"),
+        ("501", "is not an MLflow server"),
+        ("200", "is not an MLflow server"),
     ],
 )
 def test_a_server_that_will_never_take_it_ends_the_command(server: str, path: str, said: str) -> None:

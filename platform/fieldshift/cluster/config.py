@@ -16,7 +16,7 @@ class ClusterConfig:
     Attributes:
         workers: Processes that train one model together; 0 runs it in this process, without Ray.
         min_workers: Makes the number of workers elastic: the run starts with as many as the cluster has room for, from this
-            number up to `workers`, goes on with fewer where nodes leave and with more where some join, from the last
+            number up to `workers`, continues with fewer when nodes leave and with more when nodes join, from the last
             checkpoint each time; None needs all `workers`. Batch size and learning rate do not change, and the batch has to
             be a multiple of every number of workers.
         cpus_per_worker: CPU cores (and torch threads) of each worker.
@@ -24,13 +24,13 @@ class ClusterConfig:
         address: Cluster to join, HOST:PORT or "auto"; None starts a local one, or joins the cluster of the job it runs in.
         trials_at_once: Upper bound on concurrent trials; None runs as many as fit, 0 uses no Ray.
         trial_workers: Processes that train each trial together; 0 gives a trial one process.
-        max_failures: How often workers or a trial that died, or whose storage failed, are restarted from their last
+        max_failures: Maximum number of restarts of workers or of a trial after a death or a failed storage, each from the last
             checkpoint.
         storage: Path or URI (s3://, gs://, file://, ... of pyarrow.fs) that every node can write to, for checkpoints and
             the workers' files, which come back to the run folder; None uses the run folder itself, which all nodes then
             have to share.
-        start_timeout_s: Seconds to wait for the workers to start; the run ends with an error when they did not after as many
-            further attempts as `max_failures`.
+        start_timeout_s: Seconds to wait for the workers to start. If they still do not start after `max_failures`
+            further attempts, the run ends with an error.
     """
 
     workers: int = 0

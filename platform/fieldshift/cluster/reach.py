@@ -67,7 +67,7 @@ def check_lasts(address: str, source: str) -> None:
             if owner and "python" in Path(owner.exe()).name.lower() and not is_ray_start(owner.cmdline()):
                 raise UserError(
                     f"{source} is 'auto', but the cluster of this machine belongs to process {owner.pid} and ends with it;"
-                    f" start one with `ray start --head`, or give {address} to join that one all the same."
+                    f" start one with `ray start --head`, or give {address} to join that cluster anyway."
                 )
 
 

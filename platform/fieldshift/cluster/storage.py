@@ -21,7 +21,7 @@ from fieldshift.whole_file import whole_file
 NONCE = "nonce"
 BLOCK = 4 * 2**20
 WRITING = ".writing"
-"""How the names of files end that are not written whole yet."""
+"""The suffix of files that are not written whole yet."""
 ATTEMPTS = 10
 """Attempts of a request to S3 while a run uses it; pyarrow waits 25 ms, then twice as long each time, 25 s in all."""
 

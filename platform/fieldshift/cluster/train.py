@@ -358,7 +358,7 @@ def _without_own_failure(error: Exception, losses: list[Loss], workers: int, clu
         return WorkersLostError(f"A worker died while the function was launched, which Ray does not retry; {resume}")
     if losses:
         lost = f"The run's workers were lost {counted(len(losses), 'time')} ({limit})"
-        return WorkersLostError(f"{lost}, at last: {losses[-1].words()}; {resume}")
+        return WorkersLostError(f"{lost}, most recently: {losses[-1].words()}; {resume}")
     return RunFailedError(
         f"The workers could not run ({reason_of(error)}); the same command with --resume tries again."
     )

@@ -22,8 +22,8 @@ class LoadingConfig:
         channels: 1 (grey) or 3 (RGB); None uses 1 only if every image checked is grey.
         memory: MiB of decoded images to cache, for train and for test; a part that fits is decoded once. 0 caches none.
         test_share: fraction of the samples, in (0, 1), held out as test set where own data name none.
-        train_parts: folders (folder:) or lists (voc:) to train on, where their names do not tell.
-        test_parts: folders or lists to test on, likewise.
+        train_parts: folders (folder:) or lists (voc:) to train on, if their names do not identify them.
+        test_parts: folders or lists to test on, if their names do not identify them.
         classes_on_top: read every folder at the top of folder:PATH as a class, whatever its name and contents.
         accept: kinds of findings that should not stop a run: empty-class, unnamed-label, ignored-pixels, two-labels,
             class-only-in-test.

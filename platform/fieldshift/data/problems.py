@@ -99,6 +99,6 @@ def summaries(problems: Iterable[Problem]) -> tuple[str, ...]:
     return tuple(
         f"{kind}: {found[0].path} {found[0].what}"
         + (f" (and {len(found) - 1} more)" if len(found) > 1 else "")
-        + (f"; {found[0].remedy}" if not found[0].remedy.startswith("nothing") else "")
+        + (f"; {found[0].remedy}" if not found[0].remedy.startswith("no action") else "")
         for kind, found in by_kind.items()
     )

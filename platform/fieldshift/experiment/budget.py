@@ -138,7 +138,7 @@ def check_tuning(samples: int, arms: Sequence[str]) -> None:
             f"--tune_randaugment tunes the arm {TUNED}, which is not among the arms; add it to --arms, or leave the option out."
         )
     if joined := [name for name in arms if name.endswith(f"+{TUNED}")]:
-        say(f"note: --tune_randaugment tunes the arm {TUNED} alone; {', '.join(joined)} keep torchvision's N and M")
+        say(f"note: --tune_randaugment tunes only the arm {TUNED}; {', '.join(joined)} keep torchvision's N and M")
 
 
 def check_copies(copies: int) -> None:

@@ -62,7 +62,7 @@ def note_few_steps(images: int, batch: int, epochs: int, group: str) -> None:
     steps = max(1, images // batch)
     if steps < FEW_STEPS and steps * epochs < ENOUGH_STEPS:
         smaller = max(1, images // FEW_STEPS)
-        of_half = " of a half" if group == "search" else ""
+        of_half = " per half" if group == "search" else ""
         say(
             f"note: {images} training images{of_half} in batches of {batch} make {counted(steps, 'step')} per epoch and "
             f"{steps * epochs} in all, which is little to learn from; --{group}.batch {smaller} makes "

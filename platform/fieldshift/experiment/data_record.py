@@ -97,7 +97,7 @@ def keep_record(folder: RunFolder, dataset: DataSet) -> None:
             else changes(held.identity, dataset.identity)
         )
         raise UserError(
-            f"{dataset.name} has changed since {folder.path} was made ({what or 'its digest is another'}); restore the data, "
+            f"{dataset.name} has changed since {folder.path} was made ({what or 'its digest differs'}); restore the data, "
             "or give another --out to start again."
         )
 

@@ -102,7 +102,7 @@ def say_other_length(policy: AnyPolicy | None, frames: int) -> None:
     if policy is not None and policy.frames != frames:
         say(
             f"The policy was made with {counted(policy.frames, 'frame')} and is used with {frames}: the farthest frame "
-            f"moves as far, the ones between differ; --frames {policy.frames} uses it as it is."
+            f"moves equally far, but the frames in between differ; --frames {policy.frames} uses the policy unchanged."
         )
 
 

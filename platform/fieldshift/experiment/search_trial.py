@@ -164,7 +164,7 @@ def check_frames(search: SearchConfig, frames: int) -> None:
             f"--frames is {frames}, but all motions of a video of one frame are alike; search with 2 or more."
         )
     if search.frames not in (None, frames):
-        raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give --frames alone.")
+        raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give only --frames.")
 
 
 def check_edges(search: SearchConfig, space: Space) -> None:

@@ -28,7 +28,7 @@ def write_animation(
     images: (N, C, H, W), uint8 or floats in [0, 1], C = 1 (grey) or 3. One policy moves all images; several, with equal
     numbers of frames, move one image each. With `neighbours` only the reference frame and its two neighbours are shown.
     captions: one line below each shown frame, such as those of `fieldshift.report.figures.frame_captions`.
-    Small images are enlarged by a whole factor. A loop takes two seconds, or 60 ms a frame for many frames.
+    Small images are enlarged by a whole factor. A loop takes two seconds, or 60 ms per frame for many frames.
     """
     policies = [each.centred if neighbours else each for each in policies]
     videos = [each.video(images if len(policies) == 1 else images[[row]]) for row, each in enumerate(policies)]

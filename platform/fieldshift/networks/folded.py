@@ -8,7 +8,7 @@ nothing there, but by M and M here. For part cells, rotations and zooms a convol
 the folded network computes a different function [D].
 
 Related work: Shift (Wu et al., CVPR 2018: one cell, fixed), Active Shift (Jeon and Kim, NeurIPS 2018: a learned displacement
-each channel), Sparse Shift (Chen et al., CVPR 2019), 4-Connected Shift ResNets (Brown et al., ICCVW 2019), AS-MLP (Lian et
+per channel), Sparse Shift (Chen et al., CVPR 2019), 4-Connected Shift ResNets (Brown et al., ICCVW 2019), AS-MLP (Lian et
 al., ICLR 2022), Dilated Convolution with Learnable Spacings (Khalfaoui-Hassani et al., ICLR 2023) and TSM (Lin et al.,
 ICCV 2019). New here: affine motions over large distances, found by DAS.
 

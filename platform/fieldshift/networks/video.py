@@ -18,7 +18,7 @@ from fieldshift.networks.temporal import temporal_kind
 class VideoNetwork(nn.Module):
     """A 2D network that reads T frames of one image, each with the same weights and with its neighbours' features.
 
-    (B, T, C, H, W) -> logits per frame, (B, T, K) for classification or (B, T, K, H, W) for segmentation; `fuse` makes
+    (B, T, C, H, W) -> logits per frame, (B, T, K) for classification or (B, T, K, H, W) for segmentation; `fuse`
     combines them. With T = 1 it is the plain 2D network, whatever the temporal module. In the folded form T is 1 too,
     and the temporal modules move channels inside that one frame.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SECONDS = {
     DEVICE: "Seconds are the device's: CPU seconds of the training process, or a GPU's seconds.",
-    WALL: "Seconds are those on the wall; an earlier version did not measure those of the device.",
+    WALL: "Seconds are wall-clock seconds; an earlier version did not measure device seconds.",
 }
 ROLE_WORDS = {"das": "DAS", "baseline": "2D", "control": "control"}
 
@@ -70,7 +70,7 @@ def _cost_notes(part: pd.DataFrame) -> tuple[str, ...]:
     rows = part.to_dict("records")
     against = str(rows[0]["held_against"])
     return (
-        "MFLOPs: one image forward, all its frames: convolutions, matrix products, motions and gates. Means over seeds. "
+        "MFLOPs: forward pass of one image, all frames (convolutions, matrix products, motions, gates). Means over seeds. "
         f"{SECONDS[DEVICE]} device-h: hours of training and search, each times its devices.",
         f"operations, time: per training image, as multiples of those of {against}.",
         *_wall(rows),
@@ -87,7 +87,7 @@ def _cost_notes(part: pd.DataFrame) -> tuple[str, ...]:
 def _wall(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, ...]:
     """The note on arms whose device seconds an earlier version did not measure."""
     named = [str(row["arm"]) for row in rows if row["clock"] == WALL]
-    return (f"{', '.join(named)}: seconds on the wall; those of the device are not known.",) if named else ()
+    return (f"{', '.join(named)}: wall-clock seconds; the device seconds are not known.",) if named else ()
 
 
 def _charges(rows: Sequence[Mapping[Any, Any]]) -> tuple[str, ...]:
@@ -132,7 +132,7 @@ def sweep_sheet(rows: pd.DataFrame, score_name: str = "accuracy", notes: Sequenc
     lead = (*(("arm",) if arms else ()), "frames T", *(("epochs",) if lengths else ()))
     columns = (*lead, "n", f"{score_name} %", "95 % interval", "train s", "MFLOPs")
     align = (*(("left",) if arms else ()), *("right",) * (len(columns) - arms))
-    unequal = "The folded form trains for as many epochs as cost what the study's videos do (equal compute)."
+    unequal = "The folded form trains until it has spent the compute of the study's video arm (equal compute)."
     own = (
         SECONDS[clock(rows)],
         *(("1 run: no interval.",) if any(record[-5] == "1" for record in records) else ()),
@@ -232,8 +232,8 @@ def _comparison_notes(part: pd.DataFrame) -> tuple[str, ...]:
     averaged = [str(row["arm"]) for row in part.to_dict("records") if row["judged"] == "averaged"]
     if averaged:
         notes.append(
-            f"* is the judged score: {', '.join(averaged)} averaged, as all arms with a 2D augmentation whose passes allow two "
-            "views; all others plain. This was fixed in advance, not chosen by score."
+            f"* marks the judged score: {', '.join(averaged)} with averaging, like every arm with a 2D augmentation and two "
+            "or more views; all other arms without. This was fixed in advance, not chosen by score."
         )
     notes += [words for row in part.to_dict("records") if (words := _unequal_passes(row))]
     for motions in dict.fromkeys(motions for motions in part["motions"] if motions):
@@ -242,7 +242,7 @@ def _comparison_notes(part: pd.DataFrame) -> tuple[str, ...]:
     best = part[part["is_reference"]]
     if len(best):
         notes.append(
-            f"vs best 2D: points above {best.iloc[0]['arm']}, paired over common seeds; p of the paired t test."
+            f"vs best 2D: percentage points above {best.iloc[0]['arm']}, paired by seed; p is that of the paired t test."
         )
     else:
         notes.append("No 2D baseline in this reading, so no differences.")

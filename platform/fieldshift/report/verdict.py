@@ -92,7 +92,7 @@ def answers(summary: pd.DataFrame, asked: pd.DataFrame, score_name: str = "accur
         align=("left", "left", "right", *["left"] * len(kept)),
         notes=(
             "Yes: wins against every opponent of the question; No: loses to one; Not shown: cannot be told apart from one; "
-            "Unanswered: no opponent was run, in part: not all of them.",
+            "Unanswered: no opponent was run; Unanswered in part: some opponents were not run.",
         ),
     )
 
@@ -107,7 +107,7 @@ def caveats(summary: pd.DataFrame, asked: pd.DataFrame) -> list[str]:
     made = comparisons(asked)
     if made > 1:
         points.append(
-            f"Each interval is for one comparison: none is corrected for the {made} comparisons of the verdict, only p is "
+            f"The intervals are not corrected for multiple comparisons; p is, for the {made} comparisons of the verdict "
             "(Holm)."
         )
     points.append(
@@ -127,7 +127,7 @@ def caveats(summary: pd.DataFrame, asked: pd.DataFrame) -> list[str]:
         )
     absent = [name for name in READINGS if name not in set(summary["reading"])]
     points += [
-        f"The reading at {name} was not run; the other one alone is only half of the comparison."
+        f"The budget '{name}' was not run; the other one shows only half of the comparison."
         for name in (EQUAL_EPOCHS, EQUAL_COMPUTE)
         if name in absent and len(absent) < len(READINGS)
     ]

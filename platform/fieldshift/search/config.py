@@ -32,15 +32,15 @@ class SearchConfig:
         batch: images per step, over all workers together.
         order: first (no unrolled step), second (by finite differences) or second-exact (by a second derivative).
         relaxation: softmax (all operations at once) or gumbel (one sampled operation per edge, straight-through gradient).
-        temperature: of the gumbel sample; lower values are closer to the most likely operation.
+        temperature: temperature of the Gumbel softmax; lower values are closer to the most likely operation.
         selection: perturbation (keep what costs most to remove), magnitude (largest weight), random, or a rule that was added
             with `register_rule`.
-        criterion: what perturbation measures: loss, or score (accuracy; mIoU for segmentation).
+        criterion: quantity that perturbation measures, loss or score (accuracy; mIoU for segmentation).
         edges_per_node: incoming edges kept at each node; None uses the space's number.
         alpha_learning_rate: step size of Adam on alpha; 3e-4 suits 50 epochs, 3e-2 suits 12.
         alpha_weight_decay: L2 penalty on alpha.
         magnitude_learning_rate: step size of Adam on learned magnitudes, on the scale of a sigmoid over the range.
-        optimizer: of the network: sgd (momentum 0.9) or adamw.
+        optimizer: optimizer of the network, sgd (momentum 0.9) or adamw.
         learning_rate: largest step size of the network's optimizer, falling to `min_learning_rate` along a cosine.
         min_learning_rate: smallest step size of the network's optimizer.
         weight_decay: of the network's optimizer.
@@ -49,7 +49,7 @@ class SearchConfig:
         subset: number of training images, evenly over classes; 0 uses all.
         channels_last: keep 2D convolutions in channels-last memory order.
         flip: probability of a left-right flip, in both halves; None uses the training's value, as do the next three options
-            (with `fieldshift search` the default of recipe.flip).
+            (`fieldshift search`, which has no recipe, uses the default of recipe.flip).
         crop: maximum distance of the random crop from the centre, in pixels in every direction, in both halves; below the
             shorter side of the images.
         scale: largest factor of random scaling, in both directions, in both halves; 1 keeps the size.

@@ -36,7 +36,7 @@ def explain(policy: AnyPolicy) -> list[str]:
             "Its search is not finished: this is the policy so far. The same command with --resume continues it."
         )
     if found.get("digest", policy.digest()) != policy.digest():
-        lines.append("The policy was changed after its search: what follows is not how it was chosen.")
+        lines.append("The policy was changed after its search: the decisions below do not describe it.")
     decisions = found.get("decisions") or []
     if not decisions:
         return [
@@ -54,7 +54,7 @@ def close_decisions(policy: AnyPolicy) -> list[str]:
     """One line per decision of its search whose margin is below two standard errors, and so may be chance."""
     return [
         f"{each.get('at', '?')}: the choice of {' and '.join(each['chosen'])} may be chance (margin {each['margin']:.2g}, "
-        f"standard error {each['margin_error']:.2g}); more images or passes (--search.epochs) make it surer"
+        f"standard error {each['margin_error']:.2g}); more images or passes (--search.epochs) make it more certain"
         for each in policy.found.get("decisions") or []
         if may_be_chance(each)
     ]

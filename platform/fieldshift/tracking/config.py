@@ -26,7 +26,7 @@ class TrackingConfig:
         artifacts: Folder or URI (s3://..., gs://...) for the artifacts of an experiment that a database creates; None uses
             `mlflow-artifacts` beside the run's folder. A tracking server chooses its own place.
         experiment: Name of the MLflow experiment of the runs.
-        register: Name under which MLflow's model registry gets the network of `train` as a new version; None registers none.
+        register: Name in MLflow's model registry under which `train` adds its network as a new version; None registers none.
         system_metrics: Log the load of this machine's CPU, memory, disk, network and GPUs every 10 seconds, as does
             MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true; the GPUs need the package nvidia-ml-py.
     """
@@ -90,7 +90,7 @@ def check_address(uri: str, name: str, otherwise: str) -> None:
         parts = urlsplit(uri)
         has_host = parts.port is not None or bool(parts.hostname)
     except ValueError as error:
-        raise UserError(f"{name} is '{uri}', which is no address ({error}); {otherwise}.") from None
+        raise UserError(f"{name} is '{uri}', which is not a valid address ({error}); {otherwise}.") from None
     if parts.scheme in {"http", "https"} and not has_host:
         raise UserError(f"{name} is '{uri}', but must name a server, such as http://HOST:5000; {otherwise}.")
 

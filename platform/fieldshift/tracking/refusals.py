@@ -66,7 +66,7 @@ def lasting_reason(error: BaseException, uri: str) -> str | None:
         )
         return f"refused the log-in: {way}"
     if uri.startswith("http") and (_status(error, text) in {404, 405, 501} or "valid JSON" in text):
-        return "answers, but is no MLflow server: give the address that its pages have"
+        return "answers, but is not an MLflow server: give the address at which MLflow's pages open"
     if re.search(r"Could not parse SQLAlchemy URL|database \S+ does not exist|role \S+ does not exist", text):
         return f"cannot be opened ({one_line(error, 160)}): correct the address"
     if "unable to open database file" in text or "file is not a database" in text or "readonly database" in text:

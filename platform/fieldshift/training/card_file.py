@@ -35,7 +35,9 @@ def read_card(folder: Path) -> dict[str, Any]:
     """Reads the description of the network in a run folder. Raises UserError if it is missing or invalid."""
     path = folder / "network.json"
     if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}; give one of `fieldshift train`, or a trial's of a comparison.")
+        raise UserError(
+            f"There is no folder {folder}; give the folder of `fieldshift train`, or of a trial of a comparison."
+        )
     if not path.exists():
         trial = next((path.parent for path in sorted(folder.glob("**/trials/*/network.json"))), None)
         such = f"such as {trial}" if trial else "of `fieldshift train` or of a comparison's trial"

@@ -18,7 +18,7 @@ class Recipe:
     Attributes:
         epochs: passes over the training images.
         batch: images per step, over all workers together.
-        accumulate: micro-batches that each worker computes its part of a batch in, to need less memory (gradient accumulation).
+        accumulate: number of micro-batches per step on each worker (gradient accumulation), to need less memory.
         optimizer: adamw or sgd (Nesterov momentum 0.9).
         learning_rate: the peak step size.
         weight_decay: decoupled (adamw) or L2 (sgd); not applied to biases and normalisation.

@@ -95,7 +95,7 @@ class DataReport:
         if self.duplicates:
             first = " = ".join(self.duplicates[0])
             lines.append(
-                f"{counted(len(self.duplicates), 'test sample')} also in train ({first}): remove the copies from one of the two"
+                f"{counted(len(self.duplicates), 'test sample')} also in train ({first}): remove them from train or from test"
             )
         if self.near:
             first = ", ".join(" ~ ".join(pair) for pair in self.near[:SHOWN])

@@ -104,7 +104,7 @@ def class_images(folder: Path, root: Path, findings: Findings) -> list[str]:
         left_out = [inner for inner in left_out if pairs_with(inner, folder)]
     for inner in left_out:
         findings.note(
-            "mask", inner, "holds masks by its name, not samples of the class", "no action needed if intended"
+            "mask", inner, "seems to hold masks (by its name), not samples of the class", "no action needed if intended"
         )
     images = list(image_files(folder, root, findings, without=frozenset(map(str, left_out))))
     stems = {without_ending(path).casefold() for path in images}
@@ -136,7 +136,7 @@ def split_apart(
     train, test = whole.kept(kept.tolist()), whole.kept(held.tolist())
     if not len(train) or not len(test):
         raise UserError(
-            f"{counted(len(whole), 'image')} in {path} cannot be split {loading.test_share} to test; add images."
+            f"{counted(len(whole), 'image')} in {path} cannot be split with a test share of {loading.test_share}; add images."
         )
     unseen = [found[key].name for label, key in enumerate(keys) if label not in set(train.targets)]
     if unseen:

@@ -197,7 +197,10 @@ def classes_at(base: Path, top: Folders, seen: dict[str, Peek], findings: Findin
         if len(pictures) == 1 and seen[pictures[0]].holds_classes:
             for name in masks:
                 findings.note(
-                    "not used", top[name][0], "holds masks or annotations by its name", "no action needed if intended"
+                    "not used",
+                    top[name][0],
+                    "seems to hold masks or annotations (by its name)",
+                    "no action needed if intended",
                 )
             return tuple(top[pictures[0]])
         raise UserError(f"{base} holds pictures and masks ({', '.join(sorted(top))}), not a folder for each class; give "
