@@ -200,7 +200,7 @@ def test_the_contents_list_the_sections_and_the_page_suits_readers(page: str) ->
     ):
         assert words in text
     assert versions("torch")["torch"] in text
-    assert "none is corrected" in text
+    assert "not corrected for multiple comparisons" in text
     assert datetime.date.today().isoformat() in text
 
 
