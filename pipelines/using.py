@@ -19,7 +19,7 @@ from fieldshift.wording import is_or_are
 from pipelines.options import check_pictures, check_run
 
 if TYPE_CHECKING:
-    from fieldshift.training import NetworkCard
+    from fieldshift.data.files.reading import Reader
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def predict(
     import torch
 
     from fieldshift.data.files.content import content_hash
-    from fieldshift.data.files.pictures import picture_reader, read_picture
+    from fieldshift.data.files.pictures import read_picture
     from fieldshift.experiment.data_record import read_record
     from fieldshift.training import load_network
     from pipelines.run_data import loading_of
@@ -144,7 +144,7 @@ def predict(
     network, card = load_network(Path(run), device)
     # Every file is read before the first prediction: a bad one stops the command before any work.
     read = loading_of(Path(run)) or LoadingConfig()
-    reader = picture_reader(card.channels, card.size, read.pixel_limit)
+    reader = card.reader(read.pixel_limit)
     pixels = [read_picture(name, reader) for name in images]
     record = read_record(Path(run))
     learned = None
@@ -162,7 +162,7 @@ def predict(
             for value, index in zip(likeliest.values, likeliest.indices, strict=True)
         ]
     print_predictions(rows, top, as_json=json)
-    if not json and (changed := conversions(card, images, read.pixel_limit)):
+    if not json and (changed := conversions(reader, images)):
         say(f"Images are {changed}.")
     return rows
 
@@ -170,18 +170,20 @@ def predict(
 predict.positional = "images"  # type: ignore[attr-defined]
 
 
-def conversions(card: NetworkCard, images: list[str], pixel_limit: int) -> str:
+def conversions(reader: Reader, images: list[str]) -> str:
     """The changes to images of another size or in colour, in words; empty where none is changed."""
     from fieldshift.data.files.reading import open_image
 
-    height, width = card.size
+    height, width = reader.size
     sizes, bands = set(), set()
     for name in images:
-        with open_image(name, pixel_limit) as picture:
+        with open_image(name, reader.pixel_limit) as picture:
             sizes.add(picture.size)
             bands.add(len(picture.getbands()))
-    scaled = f"scaled to cover {height} x {width} pixels, cropped at the centre" * bool(sizes - {(width, height)})
-    grey = "converted to grey" * (card.channels == 1 and max(bands) >= 3)
+    covered = f"{height} x {width} pixels" + f" / {reader.cover}" * (reader.cover != 1)
+    changed = bool(sizes - {(width, height)}) or reader.cover != 1
+    scaled = f"scaled to cover {covered}, cropped at the centre" * changed
+    grey = "converted to grey" * (reader.channels == 1 and max(bands) >= 3)
     return ", ".join(filter(None, (scaled, grey)))
 
 
