@@ -39,7 +39,7 @@ def evaluate(
     form: Form | None = None,
     data: str | None = None,
     tta_copies: int = 0,
-    align: bool = True,
+    align: bool | None = None,
     out: str | None = None,
     resume: bool = False,
     loading: LoadingOverrides = LoadingOverrides(),
@@ -51,7 +51,7 @@ def evaluate(
         form: refuse a run whose network has another form (video or folded); by default the run's own.
         data: data set; by default the one it was trained on.
         tta_copies: augmented copies for test-time augmentation (TTA) of an arm with a 2D augmentation; 0 turns it off.
-        align: fuse a segmenter's maps in the reference frame.
+        align: fuse a segmenter's maps in the reference frame; by default as in the run's training.
         out: folder for the result; by default runs/evaluate.
         resume: score again into a folder that holds the same evaluation.
         loading: loading options that differ from training.
@@ -64,10 +64,11 @@ def evaluate(
     from fieldshift.training import evaluate_network, load_network, objective_for
     from fieldshift.training.map_table import map_means, write_maps
     from pipelines.failure_cases import say_maps, write_failure_page
-    from pipelines.run_data import load_as_in_run
+    from pipelines.run_data import align_of, load_as_in_run
 
     device = best_device()
     network, card = load_network(Path(run), device)
+    align = align_of(Path(run), align)
     check_run_alignment(card, align=align)
     found_data = load_as_in_run(Path(run), card, loading, data)
     dataset = found_data.dataset
