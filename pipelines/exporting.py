@@ -14,7 +14,7 @@ from pipelines.options import check_run
 
 
 def export(
-    *, run: str, form: Form | None = None, format: str = "onnx", out: str | None = None, align: bool = True
+    *, run: str, form: Form | None = None, format: str = "onnx", out: str | None = None, align: bool | None = None
 ) -> list[Path]:
     """Exports a trained network as one model that takes plain images and includes the motions.
 
@@ -24,7 +24,7 @@ def export(
         format: torch (a torch.export program), onnx, safetensors (the weights alone), or mlflow (a model for
             mlflow.pyfunc.load_model, which reads files and uint8 arrays and needs FieldShift installed).
         out: folder to write to; by default RUN/export-FORMAT.
-        align: fuse a segmenter's maps in the reference frame.
+        align: fuse a segmenter's maps in the reference frame; by default as in the run's training.
     """
     formats = (*EXPORT_FORMATS, MLFLOW_FORMAT)
     if format not in formats:
@@ -32,19 +32,19 @@ def export(
     check_run(run, form)
     folder = Path(out) if out is not None else Path(run) / f"export-{format}"
     check_writable(folder, "a writable folder")
-    if format == MLFLOW_FORMAT and not align:
-        raise UserError("--align false is for the other formats; a model for MLflow fuses as `evaluate` does.")
     if format == MLFLOW_FORMAT and folder.exists() and any(folder.iterdir()):
         raise UserError(f"--out {folder} is not empty; give an empty or a new folder for the model.")
 
     from fieldshift.training import load_network
     from fieldshift.training.export import export_network
     from fieldshift.training.pyfunc import save_pyfunc
+    from pipelines.run_data import align_of
 
     network, card = load_network(Path(run))
+    align = align_of(Path(run), align)
     check_run_alignment(card, align=align)
     if format == MLFLOW_FORMAT:
-        save_pyfunc(Path(run), folder)
+        save_pyfunc(Path(run), folder, align=align)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
     else:
         files = export_network(network, card, folder, format, align=align)

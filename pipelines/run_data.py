@@ -43,6 +43,20 @@ def loading_of(run: Path) -> LoadingConfig | None:
         raise UserError(f"{file} has no usable loading ({reason_of(error)}); restore it, or delete it.") from None
 
 
+def align_of(run: Path, given: bool | None) -> bool:
+    """Whether the maps of a run's network are fused in the reference frame: as given, else as in its training.
+
+    Comparisons, and runs of versions without the option, align.
+    """
+    if given is not None:
+        return given
+    file = run_folder_of(run) / CONFIG
+    align = read_config(file)[1].get("align", True) if file.is_file() else True
+    if not isinstance(align, bool):
+        raise UserError(f"{file} has the align '{align}', but must have true or false; restore it, or give --align.")
+    return align
+
+
 def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: str | None = None) -> RunData:
     """The data of a run, or `data`: read as in the run's training except for the given options, with the same class numbers.
 

@@ -19,7 +19,7 @@ from fieldshift.wording import is_or_are
 from pipelines.options import check_pictures, check_run
 
 if TYPE_CHECKING:
-    from fieldshift.training import NetworkCard
+    from fieldshift.data.files.reading import Reader
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def evaluate(
     form: Form | None = None,
     data: str | None = None,
     tta_copies: int = 0,
-    align: bool = True,
+    align: bool | None = None,
     out: str | None = None,
     resume: bool = False,
     loading: LoadingOverrides = LoadingOverrides(),
@@ -51,7 +51,7 @@ def evaluate(
         form: the form that the run's network must have (video or folded), else an error; by default any.
         data: data set; by default the one it was trained on.
         tta_copies: augmented copies for test-time augmentation (TTA) of an arm with a 2D augmentation; 0 turns it off.
-        align: fuse a segmenter's maps in the reference frame.
+        align: fuse a segmenter's maps in the reference frame; by default as in the run's training.
         out: folder for the result; by default runs/evaluate.
         resume: score again into a folder that holds the same evaluation.
         loading: loading options that differ from training.
@@ -64,10 +64,11 @@ def evaluate(
     from fieldshift.training import evaluate_network, load_network, objective_for
     from fieldshift.training.map_table import map_means, write_maps
     from pipelines.failure_cases import say_maps, write_failure_page
-    from pipelines.run_data import load_as_in_run
+    from pipelines.run_data import align_of, load_as_in_run
 
     device = best_device()
     network, card = load_network(Path(run), device)
+    align = align_of(Path(run), align)
     check_run_alignment(card, align=align)
     found_data = load_as_in_run(Path(run), card, loading, data)
     dataset = found_data.dataset
@@ -135,7 +136,7 @@ def predict(
     import torch
 
     from fieldshift.data.files.content import content_hash
-    from fieldshift.data.files.pictures import picture_reader, read_picture
+    from fieldshift.data.files.pictures import read_picture
     from fieldshift.experiment.data_record import read_record
     from fieldshift.training import load_network
     from pipelines.run_data import loading_of
@@ -144,7 +145,7 @@ def predict(
     network, card = load_network(Path(run), device)
     # Every file is read before the first prediction: a bad one stops the command before any work.
     read = loading_of(Path(run)) or LoadingConfig()
-    reader = picture_reader(card.channels, card.size, read.pixel_limit)
+    reader = card.reader(read.pixel_limit)
     pixels = [read_picture(name, reader) for name in images]
     record = read_record(Path(run))
     learned = None
@@ -162,7 +163,7 @@ def predict(
             for value, index in zip(likeliest.values, likeliest.indices, strict=True)
         ]
     print_predictions(rows, top, as_json=json)
-    if not json and (changed := conversions(card, images, read.pixel_limit)):
+    if not json and (changed := conversions(reader, images)):
         say(f"Images are {changed}.")
     return rows
 
@@ -170,18 +171,20 @@ def predict(
 predict.positional = "images"  # type: ignore[attr-defined]
 
 
-def conversions(card: NetworkCard, images: list[str], pixel_limit: int) -> str:
+def conversions(reader: Reader, images: list[str]) -> str:
     """The changes to images of another size or in colour, in words; empty where none is changed."""
     from fieldshift.data.files.reading import open_image
 
-    height, width = card.size
+    height, width = reader.size
     sizes, bands = set(), set()
     for name in images:
-        with open_image(name, pixel_limit) as picture:
+        with open_image(name, reader.pixel_limit) as picture:
             sizes.add(picture.size)
             bands.add(len(picture.getbands()))
-    scaled = f"scaled to cover {height} x {width} pixels, cropped at the centre" * bool(sizes - {(width, height)})
-    grey = "converted to grey" * (card.channels == 1 and max(bands) >= 3)
+    covered = f"{height} x {width} pixels" + f" / {reader.cover}" * (reader.cover != 1)
+    changed = bool(sizes - {(width, height)}) or reader.cover != 1
+    scaled = f"scaled to cover {covered}, cropped at the centre" * changed
+    grey = "converted to grey" * (reader.channels == 1 and max(bands) >= 3)
     return ", ".join(filter(None, (scaled, grey)))
 
 

@@ -12,8 +12,10 @@ from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import NormedBatch
 from fieldshift.experiment.search_trial import space_of_search
 from fieldshift.motions import Edge, Policy, Step
+from fieldshift.run_folder import read_result
 from fieldshift.search import load_space, random_policy
 from pipelines.arms import arms_that_build, check_arms
+from pipelines.run_data import align_of
 
 SMALL = ["--tracking.enabled", "false", "--loading.workers", "0"]
 RECIPE = ["--recipe.epochs", "1", "--recipe.batch", "4", "--network", "tiny-resnet-fcn"]
@@ -118,7 +120,7 @@ def test_the_folded_form_takes_several_paths(
     assert any(not Policy.from_json(json.dumps(card["policy"])).is_pure for card in cards.values())
 
 
-def test_unaligned_maps_train_and_are_scored_unaligned_only(
+def test_a_network_is_used_aligned_or_not_as_it_was_trained(
     scenes: Path, policies: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -126,12 +128,27 @@ def test_unaligned_maps_train_and_are_scored_unaligned_only(
     assert main([*words, "--data", f"voc:{scenes}", "--out", str(run)]) == 0, capsys.readouterr().err
     for command in (["evaluate", "--out", str(tmp_path / "score")], ["export", "--format", "torch"]):
         capsys.readouterr()
-        assert main([command[0], "--run", str(run), *command[1:]]) == 2
+        assert main([command[0], "--run", str(run), "--align", "true", *command[1:]]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert "give --align false" in error
     assert not (tmp_path / "score").exists()
-    assert main(["evaluate", "--run", str(run), "--align", "false", "--out", str(tmp_path / "score")]) == 0
+    assert main(["evaluate", "--run", str(run), "--out", str(tmp_path / "score")]) == 0
+    found, trained = read_result(tmp_path / "score"), read_result(run)["row"]
+    assert (found["config"]["align"], found["score"], found["loss"]) == (False, trained["score"], trained["loss"])
+    assert "3 frames, fused unaligned" in (tmp_path / "score" / "failures.html").read_text()
+    for form in ("torch", "mlflow"):
+        assert main(["export", "--run", str(run), "--format", form]) == 0
+    (serving,) = (run / "export-mlflow").rglob("serving.json")
+    assert json.loads(serving.read_text()) == {"align": False}
+
+
+@pytest.mark.parametrize(("config", "expected"), [("align: false", False), ("align: true", True), ("seed: 0", True)])
+def test_the_alignment_of_a_run_is_its_trainings_unless_given(tmp_path: Path, config: str, expected: bool) -> None:
+    assert align_of(tmp_path, None)  # a copy of the weights alone
+    (tmp_path / "config.yaml").write_text(f"# fieldshift train\n{config}\n")
+    assert align_of(tmp_path, None) is expected
+    assert align_of(tmp_path, not expected) is not expected
 
 
 def test_a_search_says_what_its_policy_can_be_used_for(

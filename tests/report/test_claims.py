@@ -336,10 +336,7 @@ def test_a_yes_that_does_not_outlast_the_correction_says_so(make_trial: Any) -> 
 def test_the_table_says_what_is_judged_and_whose_motions_they_are(summary: pd.DataFrame) -> None:
     (sheet,) = comparison_sheets(summary, notes=["Made up."])
     notes = " ".join(sheet.notes)
-    assert (
-        "* marks the judged score: das-folded+affine, dilated+affine, affine with averaging, like every arm"
-        in notes
-    )
+    assert "* marks the judged score: das-folded+affine, dilated+affine, affine with averaging, like every arm" in notes
     assert "Motions of das-folded+affine, das-folded, das: one search per seed." in notes
     assert notes.endswith("Made up.")
 

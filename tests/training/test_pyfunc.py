@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
+from fieldshift.data import LoadingConfig, load_dataset
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.training import NetworkCard, load_network, save_network
-from fieldshift.training.pyfunc import images_of, pixels_of, save_pyfunc
+from fieldshift.training.pyfunc import images_of, picture_of, save_pyfunc
+from fieldshift.training.step import forward
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*type hint is inferred as AnyType")  # MLflow warns of its own types
 
@@ -80,6 +83,41 @@ def test_segmenters_return_masks(tmp_path: Path) -> None:
     assert all(set(np.unique(mask)) <= {0, 1, 2} for mask in found["mask"])
 
 
+@pytest.mark.parametrize("size", [SIZE, (11, 15), (20, 30), (60, 31), (90, 96)], ids=str)
+def test_a_mask_lies_over_its_picture_and_is_the_networks_of_the_trainings_reading(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    model = loaded(saved(tmp_path, task="segmentation"))
+    pixels = np.random.default_rng(2).integers(0, 256, (*size, 3), dtype=np.uint8)
+    root = tmp_path / "scenes"
+    for part in ("train", "test"):  # data that are read by the training's own code
+        for kind, array in (("images", pixels), ("masks", (pixels[..., 0] > 127).astype(np.uint8))):
+            (root / part / kind).mkdir(parents=True)
+            Image.fromarray(array).save(root / part / kind / f"{part}.png")
+    data = load_dataset(f"voc:{root}", loading=LoadingConfig(size=SIZE, workers=0))
+    network, card = load_network(tmp_path / "run")
+    plan = card.plan()
+    with torch.no_grad():
+        logits, _ = forward(network, network, plan.evaluation_video(data.test.gather(torch.tensor([0]))[0]), plan)
+    scale = min(1.0, SIZE[0] / size[0], SIZE[1] / size[1])
+    height, width = (round(side * scale) for side in size)
+    inner = logits.argmax(1)[0, :height, :width].numpy()
+    rows, columns = (
+        ((np.arange(side) + 0.5) * new / side).astype(int) for side, new in zip(size, inner.shape, strict=True)
+    )
+    for given in (pixels, str(root / "test" / "images" / "test.png")):
+        (mask,) = model.predict({"image": [given]})["mask"]
+        assert mask.shape == size
+        np.testing.assert_array_equal(mask, inner[rows][:, columns])
+
+
+def test_images_of_a_set_with_a_narrower_crop_are_read_with_it(tmp_path: Path) -> None:
+    saved(tmp_path)
+    _, card = load_network(tmp_path / "run")
+    assert card.reader().cover == 1.0
+    assert dataclasses.replace(card, data="imagenet").reader().cover == 0.875
+
+
 def test_a_fresh_process_loads_it_without_pickle(tmp_path: Path) -> None:
     """Every way to unpickle raises there."""
     model = saved(tmp_path)
@@ -116,7 +154,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, given: Any, words: str) -> No
     saved(tmp_path)
     _, card = load_network(tmp_path / "run")
     with pytest.raises(UserError) as error:
-        pixels_of(given, 7, card)
+        picture_of(given, 7, card.reader())
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 

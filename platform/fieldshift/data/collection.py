@@ -20,7 +20,7 @@ from fieldshift.data.files.content import FileContents
 from fieldshift.data.files.headers import note_headers, probe
 from fieldshift.data.files.listing import Listing
 from fieldshift.data.files.mask_tables import MaskTable
-from fieldshift.data.files.reading import Fitting, Reader, reading_digest
+from fieldshift.data.files.reading import Reader, fitting_of, reading_digest
 from fieldshift.data.files.streaming import FileStore, StreamedSplit
 from fieldshift.data.identity import Identity, repeated
 from fieldshift.data.loading import LoadingConfig
@@ -62,9 +62,8 @@ class FileCollection:
         if size is None or channels is None:
             seen_size, seen_channels = probe([*self.train.images, *self.test.images], self.task, loading.pixel_limit)
             size, channels = size or seen_size, channels or seen_channels
-        fitting: Fitting = "pad" if self.task == "segmentation" else "crop"
-        return Reader(size=size, channels=channels, pixel_limit=loading.pixel_limit, fitting=fitting, cover=self.cover,
-                      masks=self.masks)  # fmt: skip
+        return Reader(size=size, channels=channels, pixel_limit=loading.pixel_limit, fitting=fitting_of(self.task),
+                      cover=self.cover, masks=self.masks)  # fmt: skip
 
     def load(
         self,

@@ -22,6 +22,8 @@ PLACES = {
 """Published data sets, and the files or folders below the data root that show each is present."""
 DOWNLOADED = ("cifar10", "cifar100", "fashion-mnist", "voc2012")
 """The sets that torchvision can download."""
+COVERS = {"imagenet": 0.875}
+"""The share of an image's shorter side that is kept (`Reader.cover`), for sets where it is not all."""
 
 
 def known_datasets() -> list[str]:

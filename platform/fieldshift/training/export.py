@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fieldshift.data.collection import described
 from fieldshift.errors import MissingFeatureError, unknown_name
 from fieldshift.motions.exportable import ExportableVideo
 from fieldshift.motions.grid_sampling import sample_grid
@@ -139,6 +140,7 @@ def readme_of(card: NetworkCard, file: str, form: str) -> str:
             f"normalisation or motion: {frames}, and every channel is normalised inside with mean {rounded(card.mean)}",
             f"and standard deviation {rounded(card.std)}. It returns logits {shape}; softmax over the classes gives",
             f"probabilities. `classes.json` names the {len(card.classes)} classes in the order of the logits.",
+            f"Images of another size, as in training: {described(card.reader())}.",
             f"Trained on {card.data}.",
             "",
             "```python",

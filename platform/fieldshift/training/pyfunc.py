@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fieldshift import __version__
-from fieldshift.data.files.pictures import picture_reader, read_picture
-from fieldshift.data.files.reading import as_tensor
+from fieldshift.data.files.pictures import fitted_picture, mask_of_picture, open_picture
+from fieldshift.data.files.reading import Reader
 from fieldshift.errors import UserError
 from fieldshift.training.card_file import WEIGHTS
-from fieldshift.training.saved import NetworkCard, load_network
+from fieldshift.training.saved import load_network
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,8 +39,8 @@ def save_pyfunc(run: Path, folder: Path, *, align: bool = True) -> None:
     """Saves the trained network of a run folder as an MLflow model in `folder`, which must not exist or be empty.
 
     The signature takes a column `image` of file names or uint8 arrays (H, W) or (H, W, C) of any size. It returns one row
-    per image: `class` and `probability` for a classifier; `mask`, class numbers (H, W) at the training size, for a segmenter,
-    fused in the reference frame if `align`.
+    per image: `class` and `probability` for a classifier; `mask`, class numbers (H, W) of the image's own size, for a
+    segmenter, fused in the reference frame if `align`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # MLflow's, of its own types and of a missing input example
@@ -85,6 +86,7 @@ class ServedNetwork:
         self.device = "cuda:0" if torch.cuda.is_available() else "cpu"
         self.network, self.card = load_network(folder, self.device)
         self.plan = self.card.plan()
+        self.reader = self.card.reader()
         self.align = bool(json.loads((folder / SERVING).read_text())["align"])
 
     @torch.no_grad()
@@ -94,13 +96,21 @@ class ServedNetwork:
         import pandas as pd
 
         images = list(images_of(model_input))
-        read = [pixels_of(image, number, self.card) for number, image in enumerate(images)]
+        read, sizes = [], []
+        for number, image in enumerate(images):
+            picture = picture_of(image, number, self.reader)
+            read.append(fitted_picture(picture, self.reader))
+            sizes.append(picture.size)
         rows: list[dict[str, Any]] = []
         for start in range(0, len(read), BATCH):
             batch = torch.stack(read[start : start + BATCH]).to(self.device)
             logits, _ = self._forward(batch)
             if self.card.task == "segmentation":
-                rows += [{"mask": mask} for mask in logits.argmax(1).to(torch.int64).cpu().numpy()]
+                masks = logits.argmax(1).to(torch.uint8).cpu().numpy()
+                rows += [
+                    {"mask": mask_of_picture(mask, size, self.reader)}
+                    for mask, size in zip(masks, sizes[start : start + BATCH], strict=True)
+                ]
                 continue
             best = logits.softmax(1).max(1)
             rows += [
@@ -150,13 +160,10 @@ def listed(images: Iterable[Any]) -> Iterator[Given]:
             yield image
 
 
-def pixels_of(image: Any, number: int, card: NetworkCard) -> Tensor:
-    """One image as uint8 (C, H, W), brought to the size and channels of the training as files are."""
-    from PIL import Image
-
-    reader = picture_reader(card.channels, card.size)
+def picture_of(image: Any, number: int, reader: Reader) -> Image.Image:
+    """One image as a picture of its own size, with the channels of the training. Raises UserError, which names it."""
     if isinstance(image, (str, Path)):
-        return read_picture(image, reader)
+        return open_picture(image, reader)
     pixels = np.asarray(image)
     if pixels.dtype.kind in "iu" and pixels.size and pixels.min() >= 0 and pixels.max() <= 255:
         pixels = pixels.astype(np.uint8)  # of JSON
@@ -168,5 +175,4 @@ def pixels_of(image: Any, number: int, card: NetworkCard) -> Tensor:
     if min(pixels.shape[:2]) < 2:
         raise UserError(f"Image {number} is {pixels.shape[0]} x {pixels.shape[1]} px, but must be at least 2 x 2 px.")
     plane = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
-    wanted = "L" if card.channels == 1 else "RGB"
-    return as_tensor(reader.fitted(plane.convert(wanted), Image.Resampling.BILINEAR, 0))
+    return plane.convert("L" if reader.channels == 1 else "RGB")

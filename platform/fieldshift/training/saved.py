@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 
-from fieldshift.data import Augmentation, DataSet
+from fieldshift.data import Augmentation, DataSet, LoadingConfig
 from fieldshift.data.augmentation.arms import augmentation
+from fieldshift.data.files.pictures import picture_reader
+from fieldshift.data.files.reading import Reader, fitting_of
+from fieldshift.data.names import COVERS
 from fieldshift.errors import UserError, one_line
 from fieldshift.folding import AnyPolicy, motions_of
 from fieldshift.forms import Form
@@ -104,6 +107,12 @@ class NetworkCard:
             mean=self.mean,
             std=self.std,
             outside=255 if self.ignore_index is None else self.ignore_index,
+        )
+
+    def reader(self, pixel_limit: int = LoadingConfig().pixel_limit) -> Reader:
+        """The reader of single pictures, which brings them to the size and channels of the training as its files were."""
+        return picture_reader(
+            self.channels, self.size, pixel_limit, fitting=fitting_of(self.task), cover=COVERS.get(self.data, 1.0)
         )
 
     def build_without_memory(self) -> VideoNetwork:

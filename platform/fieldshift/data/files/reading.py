@@ -249,13 +249,23 @@ class Reader:
             image = image.resize(scaled, resampling)
             left, top = round((scaled[0] - width) / 2), round((scaled[1] - height) / 2)
             return image.crop((left, top, left + width, top + height))
-        scale = min(1.0, width / image.size[0], height / image.size[1])
-        inner = (max(1, round(image.size[0] * scale)), max(1, round(image.size[1] * scale)))
+        inner = self.inner_size(image.size)
         if inner != image.size:
             image = image.resize(inner, resampling)
         canvas = Image.new(image.mode, (width, height), outside if image.mode == "L" else (outside,) * 3)
         canvas.paste(image, (0, 0))
         return canvas
+
+    def inner_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) that "pad" gives an image of `size` (width, height): the upper left part of the result."""
+        height, width = self.size
+        scale = min(1.0, width / size[0], height / size[1])
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def fitting_of(task: str) -> Fitting:
+    """The fitting of a task's images: scenes are padded, so that no pixel of their masks is lost."""
+    return "pad" if task == "segmentation" else "crop"
 
 
 def covering_size(size: tuple[int, int], target: tuple[int, int], cover: float) -> tuple[int, int]:

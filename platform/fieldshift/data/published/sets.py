@@ -15,6 +15,7 @@ from fieldshift.data.collection import ArrayCollection, Collection, FileCollecti
 from fieldshift.data.files.listing import Listing, image_files, subfolders
 from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, plain_table, table_of_map
 from fieldshift.data.loading import LoadingConfig
+from fieldshift.data.names import COVERS
 from fieldshift.data.own.npz import npz_collection
 from fieldshift.data.problems import Findings
 from fieldshift.data.split import IGNORE, TensorSplit
@@ -146,7 +147,7 @@ def collect_imagenet(root: Path, loading: LoadingConfig, findings: Findings) -> 
     return FileCollection(
         name="imagenet", task="classification", classes=tuple(", ".join(names.get(wnid, (wnid,))) for wnid in wnids),
         train=parts["train"], test=parts["val"], protocol="the published train and val images", size=(224, 224),
-        channels=3, cover=0.875, statistics=IMAGENET_STATISTICS,
+        channels=3, cover=COVERS["imagenet"], statistics=IMAGENET_STATISTICS,
     )  # fmt: skip
 
 
