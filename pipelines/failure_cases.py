@@ -10,6 +10,7 @@ from fieldshift.console import say
 from fieldshift.experiment.placement import best_device
 from fieldshift.training import MapQuality
 from fieldshift.training.map_table import map_means
+from fieldshift.wording import printable
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,7 @@ def write_failure_page(
                 f"The {name} images",
                 [
                     FigureBlock(
-                        map_examples(examples, card.classes),
+                        map_examples(examples, [printable(name) for name in card.classes]),
                         f"The {len(chosen)} test images with the {'lowest' if name == 'worst' else 'highest'} overlap.",
                         f"Image, ground truth, prediction and wrong pixels of {listed}.",
                     )
@@ -118,7 +119,7 @@ def predicted_examples(
 def sample_name(dataset: DataSet, index: int) -> str:
     """The file's name of a test sample, or its number where it has no file."""
     files = getattr(dataset.test, "files", None)
-    return f"image {index}" if files is None else Path(files(index)[0]).stem
+    return f"image {index}" if files is None else printable(Path(files(index)[0]).stem)
 
 
 def spread(maps: Sequence[MapQuality]) -> Any:

@@ -11,7 +11,7 @@ from fieldshift.cluster import ClusterConfig, check_fits, run_workers
 from fieldshift.console import progress, say
 from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
-from fieldshift.experiment.cards import checked_card, training_step
+from fieldshift.experiment.cards import checked_card, note_one_view, training_step
 from fieldshift.experiment.placement import check_elastic, placed
 from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_length
 from fieldshift.experiment.session import open_session
@@ -84,6 +84,7 @@ def train(
     say_other_length(found, experiment.frames)
     step = training_step(dataset, recipe, cluster.workers)
     card = checked_card(experiment, dataset, chosen, found, load_space(space), step=step, align=align)
+    note_one_view(card, tta_copies)
     config = settings | {"policy": plain_policy(found)}
     tags = {
         "arm": chosen,

@@ -60,8 +60,9 @@ def evaluate(
     check_data_name(data or described["data"], loading.over(LoadingConfig()), loading.root)
     check_folder(out, "evaluate", {"run": run}, resume)
 
+    from fieldshift.experiment.cards import note_one_view
     from fieldshift.experiment.dataset import say_reading
-    from fieldshift.training import evaluate_network, load_network, objective_for
+    from fieldshift.training import evaluate_network, load_network, objective_for, scored_at_once
     from fieldshift.training.map_table import map_means, write_maps
     from pipelines.failure_cases import say_maps, write_failure_page
     from pipelines.run_data import align_of, load_as_in_run
@@ -83,6 +84,7 @@ def evaluate(
     with held_run_folder(out, "evaluate", config, resume=resume) as folder:
         for line in found_data.notes:
             say(line)
+        note_one_view(card, tta_copies)
         objective = objective_for(card.task, len(card.classes), card.ignore_index)
         with progress("scoring", len(dataset.test)) as bar:
             found = evaluate_network(
@@ -90,6 +92,7 @@ def evaluate(
                 dataset.test,
                 plan=card.plan(),
                 objective=objective,
+                batch=scored_at_once(card.frames, card.size, dense=card.task == "segmentation"),
                 device=device,
                 align=align,
                 copies=tta_copies,
@@ -102,11 +105,11 @@ def evaluate(
             say(f"{result.score_name} with test-time averaging {result.score_averaged:.2%}")
         if found.maps:
             write_maps(folder.path, found.maps)
-        page = write_failure_page(folder.path, Path(run), dataset, found.maps, score=found.score, align=align)
-        say_maps(found.maps, page)
         folder.write_result(
             {**asdict(result), **map_means(found.maps), "data": {**dataset.record(), "notes": found_data.notes}}
         )
+        page = write_failure_page(folder.path, Path(run), dataset, found.maps, score=found.score, align=align)
+        say_maps(found.maps, page)
         say(f"  {folder.result_path}")
         return result
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 from fieldshift.errors import UserError, nearest_name
 from fieldshift.renamed import HIDDEN, aliases
 from fieldshift.settings import WORDS, choices_of, field_types, is_settings
+from fieldshift.wording import printable
 
 Kind = Literal["flag", "list", "tuple", "value"]
 
@@ -152,7 +153,7 @@ def check_text(word: str) -> None:
     try:
         word.encode()
     except UnicodeEncodeError:
-        shown = word.encode("utf-8", "backslashreplace").decode()
+        shown = printable(word)
         raise UserError(f"{shown} is not valid UTF-8; rename that file or folder.") from None
 
 

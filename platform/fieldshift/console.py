@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
+from fieldshift.wording import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -259,5 +261,5 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Colle
     for name in columns:
         shown.add_column(Text(name), justify="right" if name in right else "left")
     for row in rows:
-        shown.add_row(*(Text(cell.encode("utf-8", "backslashreplace").decode()) for cell in row))
+        shown.add_row(*(Text(printable(cell)) for cell in row))
     console().print(shown)

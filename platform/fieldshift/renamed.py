@@ -19,7 +19,7 @@ RENAMED = {
 }
 """Former names of options with the present ones. Files of runs keep the former: their digests and readers depend on them."""
 
-HIDDEN = {"search.frames": "give --frames alone"}
+HIDDEN = {"search.frames": "give only --frames"}
 """Options of Python that the command line neither lists nor takes, and the advice instead."""
 
 MOVED = {

@@ -1,4 +1,4 @@
-"""Numbers with their nouns and verbs, as messages and pages show them."""
+"""Words as messages and pages show them: numbers with their nouns and verbs, names of files."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def counted(count: int, noun: str, plural: str | None = None) -> str:
 def is_or_are(count: int) -> str:
     """The verb after a number: "is" for 1, else "are"."""
     return "is" if count == 1 else "are"
+
+
+def printable(text: str) -> str:
+    """A text as any encoding can show it: bytes of file names that are not UTF-8, which Python holds as surrogates, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,20 @@ def test_training_and_evaluation_leave_the_page(
     pipelines.evaluate(run=str(trained.folder), out=str(tmp_path / "evaluate"))
     assert read_maps(tmp_path / "evaluate") == maps
     assert (tmp_path / "evaluate" / "failures.html").is_file()
+
+
+def test_names_of_files_that_are_not_utf_8_are_escaped_on_the_page(scenes: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for folder, copied in (("JPEGImages", "images"), ("SegmentationClass", "masks")):
+        (data / copied).mkdir(parents=True)
+        for path in (scenes / folder).iterdir():
+            shutil.copyfile(path, data / copied / os.fsdecode(b"caf\xe9" + path.name.encode()))
+    trained = pipelines.train(
+        data=f"voc:{data}", network="tiny-resnet-fcn", recipe=Recipe(epochs=1, batch=4), out=str(tmp_path / "train")
+    )
+    assert "caf\\udce9" in (trained.folder / "failures.html").read_text()
+    pipelines.evaluate(run=str(trained.folder), out=str(tmp_path / "evaluate"))
+    assert (tmp_path / "evaluate" / "result.json").is_file()
 
 
 def test_a_classification_run_has_no_such_page(tmp_path: Path) -> None:

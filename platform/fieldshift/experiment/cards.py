@@ -75,6 +75,20 @@ def note_short_search(dataset: DataSet, search: SearchConfig) -> None:
     note_few_steps(images_of_half(dataset, search), search.batch, search.epochs, "search")
 
 
+def note_one_view(card: NetworkCard, copies: int) -> None:
+    """Prints a note where test-time augmentation was requested, but a network has nothing to average over."""
+    if not copies or (card.task != "segmentation" and card.plan().views_for(copies) > 1):
+        return
+    reason = (
+        "a segmenter's maps are not averaged"
+        if card.task == "segmentation"
+        else f"the arm {card.arm} has no augmented views"
+        if card.plan().views_for(2 * card.frames) == 1
+        else f"{copies + 1} passes are less than two videos of {card.frames} frames"
+    )
+    say(f"note: --tta_copies {copies} has no effect: {reason}")
+
+
 def search_step(dataset: DataSet, search: SearchConfig, workers: int) -> NormedBatch:
     """The smallest step of a search."""
     return smallest_step(images_of_half(dataset, search), search.batch, workers, search.sync_batch_norm)

@@ -36,7 +36,7 @@ def training_trial(
         seed=seed,
         problem=experiment.plain(),
         data=data,
-        card=asdict(card),
+        card={name: value for name, value in asdict(card).items() if name != "augmentation"},
         recipe=asdict(recipe),
         augmentation={},
         copies=0,

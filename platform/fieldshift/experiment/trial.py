@@ -19,6 +19,7 @@ from fieldshift.training import (
     network_cost,
     objective_for,
     save_network,
+    scored_at_once,
     train_network,
 )
 from fieldshift.training.map_table import map_means, write_maps
@@ -91,7 +92,6 @@ def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[
     import torch
 
     from fieldshift.data import holdout, write_parts
-    from fieldshift.data.augmentation.arms import augmentation
 
     dataset = Experiment.from_plain(trial.problem).load(trial.data)
     learned_from, scored_on = dataset.train, dataset.test
@@ -100,19 +100,11 @@ def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[
         if context.rank == 0:
             write_parts(folder / "held_out.json", dataset.digest, learned_from=kept, scored_on=held)
         learned_from, scored_on = dataset.train.subset(kept), dataset.train.subset(held)
-    card = NetworkCard.from_plain(trial.card)
+    card = replace(NetworkCard.from_plain(trial.card), augmentation=trial.augmentation)
     recipe = Recipe(**trial.recipe)
     objective = objective_for(dataset.task, len(dataset.classes), dataset.ignore_index, recipe.label_smoothing)
     plan = card.plan()
     plan = replace(plan, basic=basic_augmentation(recipe, plan.outside))
-    numbers = trial.augmentation
-    if numbers and plan.augmentation is not None:
-        plan = replace(
-            plan,
-            augmentation=augmentation(
-                plan.augmentation.name, num_ops=numbers["num_ops"], magnitude=numbers["magnitude"]
-            ),
-        )
 
     scored_on.ready()  # a bad test image is named before the training, not after it
     torch.manual_seed(trial.seed)
@@ -127,6 +119,7 @@ def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[
             objective=objective,
             device=context.device,
             align=trial.align,
+            batch=scored_at_once(card.frames, card.size, dense=dataset.task == "segmentation"),
             copies=0 if trial.holdout else trial.copies,
             each_map=each_map,
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.tracking.refusals import is_refused
+from fieldshift.wording import printable
 
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
@@ -30,13 +31,8 @@ _log = logging.getLogger("fieldshift.tracking")
 _TABLES_TAG = "mlflow.loggedArtifacts"
 
 
-def sendable(text: str) -> str:
-    """A text as stores can keep it: bytes of file names that are not UTF-8, which Python holds as surrogates, are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def sendable_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {sendable(name): sendable(value) for name, value in tags.items()}
+    return {printable(name): printable(value) for name, value in tags.items()}
 
 
 def perform(client: Any, run_id: str, what: str, message: dict[str, Any], array: Any = None) -> None:
@@ -130,7 +126,7 @@ def opened_at(run: Any) -> int:
 def _params(client: Any, run_id: str, params: dict[str, str]) -> None:
     from mlflow.entities import Param
 
-    params = {name: sendable(value) for name, value in params.items()}
+    params = {name: printable(value) for name, value in params.items()}
     long = {name: value for name, value in params.items() if len(value) > PARAM_LENGTH}
     with uploading(client, run_id) if long else contextlib.nullcontext():
         for name, value in long.items():
@@ -150,7 +146,7 @@ def _tags(client: Any, run_id: str, tags: dict[str, str]) -> None:
 def _dataset(client: Any, run_id: str, message: dict[str, Any]) -> None:
     from mlflow.entities import Dataset, DatasetInput
 
-    name = sendable(message["name"])[:DATA_NAME_LENGTH]
+    name = printable(message["name"])[:DATA_NAME_LENGTH]
     data = Dataset(
         name=name, digest=message["digest"], source_type="fieldshift", source=name,
         profile=json.dumps(message["counts"]),

@@ -29,9 +29,10 @@ from fieldshift.tracking.config import TrackingConfig
 from fieldshift.tracking.moved import point_here
 from fieldshift.tracking.refusals import lasting_reason
 from fieldshift.tracking.run import Run, TrackedRun
-from fieldshift.tracking.sending import OPENED_TAG, SHORT_S, TIMEOUT, perform, sendable, sendable_tags
+from fieldshift.tracking.sending import OPENED_TAG, SHORT_S, TIMEOUT, perform, sendable_tags
 from fieldshift.tracking.spool import LOCK_WAIT_S, Spool
 from fieldshift.tracking.template import copy_template, keep_template
+from fieldshift.wording import printable
 
 KEY_TAG, RUN_TAG, FOLDER_TAG = "fieldshift.key", "fieldshift.run", "fieldshift.folder"
 KNOCK_S = 3.0
@@ -115,7 +116,7 @@ class Store:
         start: when it is opened, in milliseconds since 1970. A server that was silent for a while may have created a run
         several times, as requests are repeated; empty ones are deleted.
         """
-        name, key, tags = None if name is None else sendable(name), sendable(key), sendable_tags(tags)
+        name, key, tags = None if name is None else printable(name), printable(key), sendable_tags(tags)
         with self._locked():
             client = client_for(self.uri)  # which migrates a new database
             where = self.experiment_id(experiment, artifacts)

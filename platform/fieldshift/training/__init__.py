@@ -9,7 +9,7 @@ from fieldshift.deferral import load_on_use
 if TYPE_CHECKING:
     from fieldshift.training.arms import ARMS, FOLDED_ARMS, Arm, arm_named
     from fieldshift.training.cost import NetworkCost, device_hours, equal_compute_epochs, images_per_epoch, network_cost
-    from fieldshift.training.evaluation import Evaluation, evaluate_network
+    from fieldshift.training.evaluation import Evaluation, evaluate_network, scored_at_once
     from fieldshift.training.frames import FramePlan
     from fieldshift.training.loop import TrainedNetwork, train_network
     from fieldshift.training.map_quality import MapQuality, map_quality
@@ -41,6 +41,7 @@ __all__ = [
     "network_cost",
     "objective_for",
     "save_network",
+    "scored_at_once",
     "train_network",
 ]
 

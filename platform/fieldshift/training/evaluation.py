@@ -16,6 +16,8 @@ from fieldshift.training.objectives import Objective
 from fieldshift.training.step import forward, share_of_worker
 
 EVALUATED_IMAGES, EVALUATED_MAPS = 256, 16  # images scored at once: maps of all frames at full size take memory
+EVALUATED_PIXELS = EVALUATED_IMAGES * 64 * 64 * 5
+"""Pixels of all frames that are scored at once: without gradients, so that they need less memory than a usual training step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,12 @@ class Evaluation:
     loss: float
     score_tta: float | None = None
     maps: tuple[MapQuality, ...] = ()
+
+
+def scored_at_once(frames: int, size: tuple[int, int], *, dense: bool) -> int:
+    """The number of images to score at once: 256, or 16 with maps, and fewer where their frames are large."""
+    usual, pixels = EVALUATED_MAPS if dense else EVALUATED_IMAGES, frames * size[0] * size[1]
+    return max(1, min(usual, EVALUATED_PIXELS // pixels))
 
 
 @torch.no_grad()
@@ -51,7 +59,8 @@ def evaluate_network(
 
     `copies` > 0 also scores the average of the logits over `plan.views(images, copies)`, if that is more than one view
     (classification only): at most `copies` + 1 single-frame passes, whatever the network reads.
-    `each_map` also measures every predicted map separately (segmentation only). `batch` is 256 images, or 16 with maps.
+    `each_map` also measures every predicted map separately (segmentation only). `batch` is 256 images, or 16 with maps
+    (`scored_at_once` has fewer for large images), at least one for every worker.
     `scored` is called with the number of images in each batch of this worker.
     """
     dense = network.task == "segmentation"
@@ -62,7 +71,7 @@ def evaluate_network(
     totals = torch.zeros(2, dtype=torch.float64, device=device)
     average_views = plan.views_for(copies) > 1 and not dense
     maps: list[MapQuality] = []
-    batch = batch or max(EVALUATED_MAPS if dense else EVALUATED_IMAGES, distributed.world_size())
+    batch = max(batch or (EVALUATED_MAPS if dense else EVALUATED_IMAGES), distributed.world_size())
     parts = batches(split, batch, seed=0, epoch=0, shuffle=False, device=device, **share_of_worker())
     for images, targets, indices in parts:
         if not len(images):  # this worker's share of a last batch smaller than the number of workers

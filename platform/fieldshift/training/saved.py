@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ class NetworkCard:
         arm: the arm of `fieldshift.training.arms` it was trained as.
         policy: the motions, as the policy file's JSON object; None if it reads plain images.
         form: how the network reads the motions: as a video, or folded into one frame.
+        augmentation: RandAugment's `num_ops` and `magnitude` of the training where they were chosen; empty for the defaults.
     """
 
     data: str
@@ -65,6 +67,7 @@ class NetworkCard:
     arm: str = "none"
     policy: dict[str, Any] | None = None
     form: Form = "video"
+    augmentation: dict[str, int] = field(default_factory=dict)
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> NetworkCard:
@@ -103,7 +106,7 @@ class NetworkCard:
         return FramePlan(
             policy=policy,
             as_images=arm.frames == "searched-as-images",
-            augmentation=arm_augmentation(arm, self.size),
+            augmentation=arm_augmentation(arm, self.size, self.augmentation),
             mean=self.mean,
             std=self.std,
             outside=255 if self.ignore_index is None else self.ignore_index,
@@ -156,10 +159,15 @@ class NetworkCard:
         )
 
 
-def arm_augmentation(arm: Arm, size: tuple[int, int]) -> Augmentation | None:
-    """The arm's 2D augmentation; AutoAugment's policy is CIFAR-10's for images of at most 64 px, else ImageNet's."""
+def arm_augmentation(arm: Arm, size: tuple[int, int], numbers: Mapping[str, int] | None = None) -> Augmentation | None:
+    """The arm's 2D augmentation; AutoAugment's policy is CIFAR-10's for images of at most 64 px, else ImageNet's.
+
+    `numbers` are RandAugment's, where they are not the defaults.
+    """
     if arm.augmentation == "none":
         return None
+    if numbers:
+        return augmentation(arm.augmentation, num_ops=numbers["num_ops"], magnitude=numbers["magnitude"])
     if arm.augmentation == "autoaugment":
         return augmentation(arm.augmentation, policy="cifar10" if max(size) <= SMALL_SIDE else "imagenet")
     return augmentation(arm.augmentation)

@@ -1,0 +1,35 @@
+"""Test-time averaging: over the views of the training, and with a note where there are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fieldshift.cli import main
+from fieldshift.run_folder import read_result
+from fieldshift.training import load_network
+
+SMALL = ["--loading.train_limit", "64", "--loading.test_limit", "40"]
+QUICK = [*SMALL, "--recipe.epochs", "1", "--recipe.batch", "32", "--tracking.enabled", "false"]
+
+
+def test_evaluate_averages_over_the_views_of_the_training(tmp_path: Path) -> None:
+    """With RandAugment's numbers of the training, not the defaults."""
+    run, scored = tmp_path / "run", tmp_path / "scored"
+    words = ["train", "--arm", "randaugment", "--randaugment", "5", "28", "--tta_copies", "3", "--out", str(run)]
+    assert main([*words, *QUICK]) == 0
+    assert main(["evaluate", "--run", str(run), "--tta_copies", "3", "--out", str(scored), *SMALL]) == 0
+    row, result = read_result(run)["row"], read_result(scored)
+    assert (result["score"], result["score_averaged"]) == (row["score"], row["score_tta"])
+    assert load_network(run)[1].plan().augmentation.settings["num_ops"] == 5
+
+
+def test_averaging_without_views_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--tta_copies", "2", "--out", str(run), *QUICK]) == 0
+    note = "note: --tta_copies 2 has no effect: the arm none has no augmented views"
+    assert note in capsys.readouterr().out
+    scored = ["evaluate", "--run", str(run), "--out", str(tmp_path / "scored"), *SMALL, "--tta_copies", "2"]
+    assert main(scored) == 0
+    assert note in capsys.readouterr().out
