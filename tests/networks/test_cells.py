@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from fieldshift.folding import PolicyMotion, fold, motions_of
 from fieldshift.motions import Policy
-from fieldshift.networks import VideoNetwork, video_network
+from fieldshift.networks import video_network
 from fieldshift.networks.cells import Cells, InImage, strides_at
 from fieldshift.receptive_field import theory
+from tests.networks.pairs import last_map, pair
 
 STEP = 4  # pixels: one cell of the last map, two of the first place's
 ODD = (93, 109)  # 46.5 x 54.5 and 23.25 x 27.25 cells
@@ -18,27 +19,6 @@ ODD = (93, 109)  # 46.5 x 54.5 and 23.25 x 27.25 cells
 
 def moved(op: str, frames: int, size: tuple[int, int] = ODD) -> Policy:
     return Policy.single(op, STEP * (frames // 2) / size[op == "translate_x"], frames=frames)
-
-
-def pair(policy: Policy, temporal: str = "tsm") -> tuple[VideoNetwork, VideoNetwork]:
-    torch.manual_seed(0)
-    video = video_network("tiny-resnet", frames=policy.frames, temporal=temporal, num_classes=5).double().eval()
-    for name, tensor in video.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.uniform_(0.5, 1.5) if "running_var" in name else tensor.normal_(0, 0.3)
-    motions = motions_of(policy)
-    folded = video_network("tiny-resnet", frames=1, temporal=temporal, num_classes=5, motions=motions).double().eval()
-    folded.load_state_dict(video.state_dict())
-    return video, folded
-
-
-def last_map(network: VideoNetwork, video: Tensor) -> Tensor:
-    maps: list[Tensor] = []
-    handle = network.get_submodule(network.feature_layer).register_forward_hook(lambda *call: maps.append(call[2]))
-    with torch.no_grad():
-        network(video)
-    handle.remove()
-    return maps[0]
 
 
 @pytest.mark.parametrize(("temporal", "frames", "margin"), [("tsm", 5, 6), ("gsm", 9, 10)])

@@ -12,6 +12,7 @@ from fieldshift.motions import Edge, Policy, Step
 from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
 from fieldshift.networks import TEMPORAL, VideoNetwork, flops_per_image, video_network
 from fieldshift.networks.folded import FoldedGSF, FoldedGSM, FoldedModule, FoldedTSM
+from tests.networks.pairs import last_map, pair
 
 PIXELS = 4  # of a step: one cell of the last map, two of the first block's
 SIZE = (96, 112)
@@ -24,29 +25,6 @@ def moved(op: str = "translate_x", frames: int = 5, sign: int = 1, **settings: o
     """Neighbouring frames of a video lie PIXELS apart."""
     side = SIZE[1] if op == "translate_x" else SIZE[0]
     return Policy.single(op, sign * PIXELS * (frames // 2) / side, frames=frames, **settings)  # type: ignore[arg-type]
-
-
-def pair(policy: Policy, temporal: str = "tsm", **options: object) -> tuple[VideoNetwork, VideoNetwork]:
-    """A video network and the folded one with the same weights, batch statistics and open gates, in float64."""
-    torch.manual_seed(0)
-    settings = {"temporal": temporal, "num_classes": 5, **options}
-    video = video_network("tiny-resnet", frames=policy.frames, **settings).double().eval()  # type: ignore[arg-type]
-    for name, tensor in video.state_dict().items():
-        if tensor.is_floating_point():
-            tensor.uniform_(0.5, 1.5) if "running_var" in name else tensor.normal_(0, 0.3)
-    folded = video_network("tiny-resnet", frames=1, motions=motions_of(policy), **settings)  # type: ignore[arg-type]
-    folded.double().eval().load_state_dict(video.state_dict())
-    return video, folded
-
-
-def last_map(network: VideoNetwork, video: Tensor) -> Tensor:
-    """The last map of every frame, (T, C, H, W)."""
-    maps: list[Tensor] = []
-    handle = network.get_submodule(network.feature_layer).register_forward_hook(lambda *call: maps.append(call[2]))
-    with torch.no_grad():
-        network(video)
-    handle.remove()
-    return maps[0]
 
 
 def interior_difference(policy: Policy, temporal: str, margin: int, **options: object) -> float:

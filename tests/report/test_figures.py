@@ -30,6 +30,7 @@ from fieldshift.report import (
 from fieldshift.report.figures.look import NARROW, ROLE_COLOURS, SERIES, WIDTH
 from fieldshift.report.figures.maps import MapExample, map_examples
 from fieldshift.report.figures.policies import step_label
+from fieldshift.report.figures.searching import MOST_PANELS
 from fieldshift.report.figures.traces import choice, weights_by_edge
 from pipelines.previewing import preview
 
@@ -306,6 +307,18 @@ def test_a_history_has_a_panel_for_every_edge_with_the_softmax_of_alpha(edges: i
 
     named = [text for text, _ in texts]
     assert {"identity", "translate_x", "zoom", "loss on the half that trains the network"} <= set(named)
+
+
+def test_figures_of_a_search_over_hundreds_of_edges_have_the_first_of_them() -> None:
+    texts = [text for text, _ in draw(search_history(history(100, 2)))]
+    assert sum(text.startswith("edge ") for text in texts) == MOST_PANELS
+    assert f"mixture weight; the first {MOST_PANELS} of 100 edges" in texts
+    decisions = [
+        {"kind": "option", "at": f"edge 0->{n}", "harm": {"zoom": 0.1}, "chosen": ("zoom",)} for n in range(60)
+    ]
+    texts = [text for text, _ in draw(decision_chart(decisions))]
+    assert sum("edge " in text for text in texts) == MOST_PANELS
+    assert any(f"the first {MOST_PANELS} of 60 decisions" in text for text in texts)
 
 
 def test_a_history_groups_candidates_beyond_the_colours() -> None:

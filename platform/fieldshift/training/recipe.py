@@ -19,7 +19,7 @@ class Recipe:
         epochs: passes over the training images.
         batch: images per step, over all workers together.
         accumulate: number of micro-batches per step on each worker (gradient accumulation), to need less memory.
-        optimizer: adamw or sgd (Nesterov momentum 0.9).
+        optimizer: adamw or sgd (Nesterov momentum: 0.9, or from 0.95 to 0.85 and back with one-cycle).
         learning_rate: the peak step size.
         weight_decay: decoupled (adamw) or L2 (sgd); not applied to biases and normalisation.
         schedule: one-cycle, cosine or constant, over all steps.

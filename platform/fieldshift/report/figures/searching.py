@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 KEPT, LOST = SERIES[1], GREY
 STILL = "identity"
+MOST_PANELS = 48
+"""Edges, or decisions, that a figure has panels for: hundreds take minutes to draw, and nobody compares them by eye."""
 LOSS_WORDS = {
     "train/loss": "loss on the half that trains the network",
     "val/loss": "loss on the half that trains the motions",
@@ -40,11 +42,14 @@ def search_history(history: Sequence[Mapping[str, Any]], *, narrow: bool = False
 
     history has one mapping per pass, as `FoundPolicy.history`: pass, alpha/EDGE/CANDIDATE, search/entropy (of the
     undecided edges, 1 = undecided), search/identity_share and names that end in "loss"; missing ones are not drawn. If there
-    are more candidates than colours, those with the smallest final weights are grey. narrow: for a telephone.
+    are more candidates than colours, those with the smallest final weights are grey. Of more than MOST_PANELS edges only the
+    first have a panel. narrow: for a telephone.
     """
     assert history, "a search history has at least one pass"
     at = [int(row["pass"]) for row in history]
     weights = weights_by_edge(history)
+    edges = len(weights)
+    weights = dict(list(weights.items())[:MOST_PANELS])
     columns = 2 if narrow else 4
     rows = math.ceil(len(weights) / columns)
     tall = 1.25 * rows if rows > 1 else 1.9 * rows
@@ -56,6 +61,7 @@ def search_history(history: Sequence[Mapping[str, Any]], *, narrow: bool = False
         parts: Any = figure.subfigures(2, 1, height_ratios=(tall, below))
         upper, lower = parts
         _weight_panels(upper, at, weights, figure, columns)
+        upper.supylabel(_first_of("mixture weight", len(weights), edges, "edges"), fontsize=SMALL, color=INK)
     state, loss = lower.subplots(2, 1) if narrow else lower.subplots(1, 2)
     _curves(
         state,
@@ -76,12 +82,13 @@ def decision_chart(decisions: Sequence[Mapping[str, Any]], *, narrow: bool = Fal
 
     decisions has one mapping per decision, in order, as `FoundPolicy.decisions`: at, harm ({candidate: loss added or
     score lost when it is removed}) and chosen. Kept candidates are coloured; a
-    bar to the left of zero means that the network was better without it. All panels share one scale. narrow: for a telephone.
+    bar to the left of zero means that the network was better without it. All panels share one scale. Of more than MOST_PANELS
+    decisions only the first have a panel. narrow: for a telephone.
     """
     from matplotlib.patches import Patch
 
     assert decisions, "a decision chart has at least one decision"
-    choices = [choice(decision) for decision in decisions]
+    choices = [choice(decision) for decision in decisions[:MOST_PANELS]]
     longest = max(len(name) for each in choices for name in each.harm)
     columns = 1 if narrow else min(len(choices), 3 if longest <= 18 else 2)
     rows = [choices[start : start + columns] for start in range(0, len(choices), columns)]
@@ -96,8 +103,14 @@ def decision_chart(decisions: Sequence[Mapping[str, Any]], *, narrow: bool = Fal
     for panel in panels[max(0, len(choices) - columns) : len(choices)]:
         panel.tick_params(labelbottom=True)
     legend(figure, [Patch(color=KEPT), Patch(color=LOST)], ["kept", "discarded"], place="outside upper left")
-    figure.supxlabel("lost when the candidate is removed (further right: needed more)", fontsize=SMALL, color=INK)
+    words = "lost when the candidate is removed (further right: needed more)"
+    figure.supxlabel(_first_of(words, len(choices), len(decisions), "decisions"), fontsize=SMALL, color=INK)
     return figure
+
+
+def _first_of(words: str, shown: int, count: int, plural: str) -> str:
+    """The words of an axis, with the number of panels where some were left out."""
+    return words if shown == count else f"{words}; the first {shown} of {count} {plural}"
 
 
 def _weight_panels(upper: SubFigure, at: Sequence[int], weights: Weights, figure: Figure, most: int) -> None:
@@ -127,7 +140,6 @@ def _weight_panels(upper: SubFigure, at: Sequence[int], weights: Weights, figure
             panel.tick_params(labelbottom=True)
     found = [value for candidates in weights.values() for values in candidates.values() for value in values]
     panels[0].set_ylim(0, min(1.0, 1.1 * max(value for value in found if not math.isnan(value))))
-    upper.supylabel("mixture weight", fontsize=SMALL, color=INK)
     named = [(handles[op], shorten(op)) for op in ops if looks[op][0] != LOST]
     grey = [handles[op] for op in ops if looks[op][0] == LOST]
     named += [(grey[0], f"{len(grey)} others")] if grey else []
