@@ -12,6 +12,7 @@ from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
 from fieldshift.experiment.policy_source import PolicySource, check_policy, missing_policy
 from fieldshift.forms import Form, check_form
+from fieldshift.wording import printable
 from pipelines.options import check_figure, check_pictures
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def preview(  # noqa: PLR0913 - the options of a command
     chosen = pictures(images, loading) if images else training_examples(data, task, loading, examples)
     words = [*found.describe()] or ["the image itself in every frame"]
     words = [*([NEIGHBOURS] if form == "folded" else []), *words, *chosen.notes]
-    pixels, labels = chosen.pixels, chosen.labels
+    pixels, labels = chosen.pixels, [printable(label) for label in chosen.labels]
     drawn = found if isinstance(found, Policy) else found.parts
     if not isinstance(found, Policy):
         labels = [line.partition(":")[0] for line in found.describe()]

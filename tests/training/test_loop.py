@@ -12,7 +12,15 @@ from fieldshift.data.augmentation.arms import augmentation
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.networks import VideoNetwork, video_network
-from fieldshift.training import FramePlan, Recipe, evaluate_network, network_cost, objective_for, train_network
+from fieldshift.training import (
+    FramePlan,
+    Recipe,
+    evaluate_network,
+    network_cost,
+    objective_for,
+    scored_at_once,
+    train_network,
+)
 from fieldshift.training.cost import device_hours, equal_compute_epochs
 from fieldshift.training.optimisation import build_optimizer
 from fieldshift.training.recipe import check_batch
@@ -152,6 +160,8 @@ def test_segmentation_trains_with_alignment() -> None:
     assert done.history[-1]["train/loss"] < done.history[0]["train/loss"]
     aligned = evaluate_network(network, toy_split(masks=True), plan=plan, objective=objective)
     unaligned = evaluate_network(network, toy_split(masks=True), plan=plan, objective=objective, align=False)
+    single = evaluate_network(network, toy_split(masks=True), plan=plan, objective=objective, batch=1)
+    assert (single.score, single.loss) == (pytest.approx(aligned.score), pytest.approx(aligned.loss))
     assert 0 <= aligned.score <= 1
     assert aligned.loss != unaligned.loss
 
@@ -281,3 +291,12 @@ def test_the_auxiliary_head_learns() -> None:
         assert isinstance(network.eval()(torch.rand(1, 3, 1, 16, 16)), torch.Tensor)
     assert weights[0] == 0
     assert weights[1] > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("frames", "size", "dense", "count"),
+    [(1, (32, 32), False, 256), (3, (64, 64), False, 256), (3, (224, 224), False, 34), (3, (180, 240), True, 16),
+     (3, (512, 512), True, 6), (9, (2048, 1024), True, 1)],
+)  # fmt: skip
+def test_large_images_are_scored_fewer_at_once(frames: int, size: tuple[int, int], dense: bool, count: int) -> None:
+    assert scored_at_once(frames, size, dense=dense) == count
