@@ -104,10 +104,10 @@ def rate(trained: dict[str, Any]) -> float:
 
 def main() -> None:
     parser = benchmark_parser(__doc__)
-    parser.add_argument("--epochs", type=int, help="default: 4; with --full 6")
+    parser.add_argument("--epochs", type=int, help="default: 3; with --full 6")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.epochs = options.epochs or (6 if options.full else 4)
+    options.epochs = options.epochs or (6 if options.full else 3)
     record = Record("ray_overhead", __doc__, vars(options))
     here, there, bare, ours = [], [], [], []
     with tempfile.TemporaryDirectory() as name, connect(ONE):

@@ -19,7 +19,7 @@ from record import Record, benchmark_parser
 
 from fieldshift.networks import video_network
 
-SECONDS, WARM_UP = 2.0, 2
+SECONDS, WARM_UP = 1.0, 2
 SLEEPING, SPINNING = {"OMP_WAIT_POLICY": "PASSIVE"}, {}
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 """Variables of the caller that would decide how threads wait, or how many there are."""
@@ -61,7 +61,7 @@ def main() -> None:
     if options.one:
         print(milliseconds_per_step(options.batch))
         return
-    record = Record("shared_cores", __doc__, {"full": options.full, "batch": options.batch})
+    record = Record("shared_cores", __doc__, vars(options))
     table = f"tiny-resnet, {options.batch} images of 40 x 40, a thread per core in each process"
     for case, processes, goals in (("one training", 1, {}), ("two at once", 2, {"at_most": 1.0})):
         pairs = [

@@ -155,7 +155,7 @@ MISTAKES = {
     "sweep": (["sweep-frames", "--policy", "x.json", "--form", "folded", "--frame_counts", "1", "3"], "give 3 or more"),
     "study's steps": (["study", "--form", "folded", "--frame_counts", "1"], "give 3 or more"),
     "describe": (["describe", "--form", "folded", "--frames", "2"], "give 3 or more"),
-    "describe a video's policy": (["describe", "--policy", "x.json"], "--policy is for --form folded"),
+    "describe a video's policy": (["describe", "--policy", "x.json"], "--policy applies to --form folded only"),
     "preview": (["preview", "--policy", "colour.json", "--form", "folded"], "changes colours"),
     "preview of a video": (["preview", "--policy", "placed.json"], "use the form folded"),
 }

@@ -81,7 +81,7 @@ def test_a_folded_preview_draws_the_neighbouring_frames(
     file, out = request.getfixturevalue(name), tmp_path / "frames.png"
     assert main(["preview", "--policy", str(file), "--form", "folded", "--out", str(out), *SMALL]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "neighbouring frames' motions: previous, reference, next" in said
+    assert "frames: previous, reference, next" in said
     with Image.open(out) as figure:
         assert figure.size[0] > 300
     import torch

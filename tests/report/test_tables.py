@@ -101,7 +101,7 @@ def test_the_sweep_has_a_row_for_every_number_of_frames() -> None:
     assert [row[:4] for row in unequal.rows][::3] == [("das", "1", "6", "2"), ("das-gsf", "1", "18", "2")]
     assert "equal compute" in unequal.notes[-1]
     wall, single = sweep_sheet(pd.DataFrame(runs[:1])).notes
-    assert ("on the wall" in wall, single) == (True, "1 run: no interval.")
+    assert ("wall-clock" in wall, single) == (True, "1 run: no interval.")
     measured = pd.DataFrame(runs).assign(device_seconds=7.0)
     sheet = sweep_sheet(measured)
     assert [row[4] for row in sheet.rows] == ["7.0", "7.0", "7.0"]

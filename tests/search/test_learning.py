@@ -183,7 +183,7 @@ def test_alpha_of_an_edge_stays_after_its_decision(run, quick) -> None:
 def test_no_part_of_a_half_has_too_few_images_for_batch_statistics(workers: int) -> None:
     for batch in range(workers, 40, workers):
         for count in range(max(batch, 2 * workers), 200):
-            size = part_size(count, batch, workers)
+            size = part_size(count, batch, workers, min(2 * workers, batch))
             parts = [min(size, count - start) for start in range(0, count, size)]
             equal = max(workers, math.ceil(count / math.ceil(count / batch)))
             assert min(parts) >= min(2 * workers, batch)

@@ -127,7 +127,7 @@ def caveats(summary: pd.DataFrame, asked: pd.DataFrame) -> list[str]:
         )
     absent = [name for name in READINGS if name not in set(summary["reading"])]
     points += [
-        f"The budget '{name}' was not run; the other one shows only half of the comparison."
+        f"The budget {name} was not run; the other one shows only half of the comparison."
         for name in (EQUAL_EPOCHS, EQUAL_COMPUTE)
         if name in absent and len(absent) < len(READINGS)
     ]

@@ -153,20 +153,20 @@ def augmented(run: SearchRun, batch: Batch, step: int, stream: int) -> Batch:
 
 def alpha_half_in_order(run: SearchRun) -> Iterator[Batch]:
     """Yields this worker's part of the whole alpha half, in batches of equal size for reliable batch statistics."""
-    size = part_size(len(run.alpha_half), run.batch, distributed.world_size())
+    workers = distributed.world_size()
+    normed = 1 if run.config.sync_batch_norm else workers  # parts that have batch statistics of their own
+    size = part_size(len(run.alpha_half), run.batch, workers, min(2 * normed, run.batch))
     return batches_of_worker(run, run.alpha_half, size, seed=0, epoch=0, shuffle=False)
 
 
-def part_size(count: int, batch: int, workers: int) -> int:
+def part_size(count: int, batch: int, workers: int, fewest: int) -> int:
     """The size of all parts but the last that `count` images are read in, at most `batch` where the last part allows it.
 
-    The last part has the rest: at least two images for each worker, as one has no batch statistics after global pooling, or
-    as many as a step learns from.
+    The last part has the rest, at least `fewest` images: a single one has no batch statistics after global pooling.
     """
     for parts in range(math.ceil(count / batch), 1, -1):
         size = max(workers, math.ceil(count / parts))
-        last = count - size * (math.ceil(count / size) - 1)
-        if last >= min(2 * workers, batch):
+        if count - size * (math.ceil(count / size) - 1) >= fewest:
             return size
     return count
 
