@@ -9,9 +9,11 @@ import importlib
 import os
 from typing import Any
 
-# Read by the OpenMP library as torch loads it. Its threads else spin while they wait for each other, and where two programs
-# share the cores, a thread that spins keeps out the one that is waited for (benchmarks/shared_cores.py).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read by GNU's OpenMP library as torch loads it: how often a thread that waits for others looks before it sleeps. By default
+# it looks 300,000 times, and where two programs share the cores it keeps out the thread that it waits for; 1,000 is the
+# library's own number for a machine with too many threads (benchmarks/shared_cores.py).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # The order is that of `fieldshift --help`.
 HOMES = {

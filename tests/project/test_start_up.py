@@ -70,7 +70,7 @@ def test_published_models_are_those_that_torchvision_registers() -> None:
             assert set(entries) == set(get_model_weights(name).__members__)
 
 
-@pytest.mark.parametrize(("chosen", "spins"), [(None, "0"), ("ACTIVE", "30000000000")])
+@pytest.mark.parametrize(("chosen", "spins"), [(None, "1000"), ("ACTIVE", "30000000000"), ("PASSIVE", "0")])
 def test_threads_that_wait_leave_the_core_to_others_unless_told_otherwise(chosen: str | None, spins: str) -> None:
     """OpenMP itself prints how often a thread looks before it sleeps; two trainings on the same cores else stand still."""
     variables = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
