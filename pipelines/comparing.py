@@ -106,10 +106,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     from fieldshift.search import load_space
 
     given = given_policies(policy, folded_policy)
-    motion_space, dataset = (
-        load_space(space),
-        experiment.checked_dataset(recipe, search if forms else None),
-    )
+    motion_space, dataset = load_space(space), experiment.checked_dataset(recipe, search if forms else None)
     if forms:
         check_edges(search, motion_space)
         note_short_search(dataset, search.like(recipe))

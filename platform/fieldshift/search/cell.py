@@ -81,6 +81,9 @@ class Cell(nn.Module):
     @contextmanager
     def fixed_alpha_kept(self) -> Iterator[None]:
         """Restores the alpha of fixed edges after a step of its optimizer, whose weight decay would reduce it to 0."""
+        if not self.fixed_edges:
+            yield
+            return
         rows = index(self.fixed_edges, self.alpha.device)
         held = self.alpha.detach()[rows]
         yield

@@ -20,11 +20,7 @@ def is_refused(error: Exception) -> bool:
     """
     if getattr(error, "error_code", "") in NEVER:
         return True
-    causes: list[BaseException] = []
-    each: BaseException | None = error
-    while each is not None and len(causes) < LONGEST_CHAIN:
-        causes.append(each)
-        each = each.__cause__
+    causes = _chain(error, with_context=False)
     is_of_the_message = any(isinstance(each, (ValueError, TypeError, OverflowError)) for each in causes)
     return is_of_the_message and not any(
         isinstance(each, (OSError, http.client.HTTPException, json.JSONDecodeError)) for each in causes
@@ -86,12 +82,17 @@ def _status(error: BaseException, text: str) -> int | None:
 
 def _whole(error: BaseException) -> str:
     """The text of an error and of its causes."""
-    texts: list[str] = []
+    return " | ".join(f"{type(each).__name__}: {each}" for each in _chain(error, with_context=True))
+
+
+def _chain(error: BaseException, *, with_context: bool) -> list[BaseException]:
+    """An error and its causes, each before its own; also errors that were handled meanwhile, if `with_context`."""
+    chain: list[BaseException] = []
     each: BaseException | None = error
-    while each is not None and len(texts) < LONGEST_CHAIN:
-        texts.append(f"{type(each).__name__}: {each}")
-        each = each.__cause__ or each.__context__
-    return " | ".join(texts)
+    while each is not None and len(chain) < LONGEST_CHAIN:
+        chain.append(each)
+        each = each.__cause__ or (each.__context__ if with_context else None)
+    return chain
 
 
 def _cause(text: str) -> str:

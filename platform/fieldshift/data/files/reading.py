@@ -32,6 +32,7 @@ from fieldshift.data.files.mask_files import (
     stored_mask,
     turned_with,
 )
+from fieldshift.data.files.mask_palettes import in_rgb
 from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, MaskTable
 from fieldshift.data.files.orientation import orientation_of, stored_size
 from fieldshift.data.problems import BadFileError, Problem
@@ -173,7 +174,7 @@ def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: 
 
 
 def unknown_labels(path: str | Path, codes: list[int], storage: str) -> BadFileError:
-    shown = ", ".join(f"({code >> 16}, {code >> 8 & 255}, {code & 255})" if storage in (COLOUR, PALETTE_COLOURS) else str(code)
+    shown = ", ".join(in_rgb(code) if storage in (COLOUR, PALETTE_COLOURS) else str(code)
                       for code in [code for code in codes if code >= 0][:8])  # fmt: skip
     return bad("unknown label", path, f"holds labels that no class has: {shown}",
                f"name them in the class file, or use {IGNORE} for ignored pixels")  # fmt: skip
