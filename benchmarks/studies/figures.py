@@ -22,15 +22,16 @@ def field_of(network: str, side: int) -> int:
 
 def draw_object_size(study: Study, file: Path) -> None:
     """Draws the gain of the best folded DAS against the side of the picture as a multiple of the field."""
-    if not study.cells:
+    cells = [cell for cell in study.cells.values() if BUDGET in cell.budgets()]
+    if not cells:
         return
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
-    sides = [int(name) for name in study.cells]
+    sides = [int(cell.name) for cell in cells]
     ratios = [side / field_of("tiny-resnet", side) for side in sides]
     for (label, enlarged, marker, line), moved in zip(OPPONENTS, (-0.02, 0.02), strict=True):
         gaps = []
-        for cell in study.cells.values():
+        for cell in cells:
             opponent = cell.opponents(BUDGET, enlarged=enlarged)[0]
             gaps.append(cell.gap(cell.best(BUDGET), opponent, BUDGET))
         middles = [100 * gap.mean for gap in gaps]
