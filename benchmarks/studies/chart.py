@@ -159,6 +159,19 @@ def chart(studies: Studies) -> Chart:
             "only the rule that chooses differs; its section below has every motion trained without a search.",
         ),
         Question(
+            "Does motion help in the video form, against a video of equal frames?",
+            [found for study in (pairs, camvid, sizes, classes) for found in against(study, "das", "replicate", EPOCHS)],
+            "Both are the same network on videos of 3 frames.",
+        ),
+        Question(
+            "Is the video form better than the folded form at the same compute?",
+            [
+                *against(pairs, "das", "das-folded", COMPUTE),
+                *(found for study in (camvid, sizes, classes) for found in across_forms(study)),
+            ],
+            "A video of 3 frames trains for a third of the epochs.",
+        ),
+        Question(
             "Do dilated kernels help instead, without motion or search?",
             [
                 *against(pairs, "dilated", "none", COMPUTE),
@@ -208,6 +221,14 @@ def between(study: Study, name: str, other: str, arm: str, budget: str) -> Itera
     if name in study.cells and other in study.cells:
         ours, theirs = study.cells[name], study.cells[other]
         yield Comparison(f"{study.name}, {name}", budget, arm, other, paired(ours, arm, theirs, arm, budget))
+
+
+def across_forms(study: Study) -> Iterator[Comparison]:
+    """`das` in every cell NAME-video against `das-folded` in the cell NAME, which trains for as many frames."""
+    for name, ours in study.video_cells():
+        theirs = study.cells[name]
+        gap = paired(ours, "das", theirs, "das-folded", COMPUTE, at=EPOCHS)
+        yield Comparison(f"{study.name}, {name}", COMPUTE, "das", "`das-folded`", gap)
 
 
 def compared(study: Study, cell: Cell, arm: str, opponent: str, budget: str) -> Comparison:

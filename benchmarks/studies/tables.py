@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.readings import READINGS
-from fieldshift.report.intervals import Difference, paired_difference
+from fieldshift.report.intervals import Difference, estimate, paired_difference
 from fieldshift.report.verdict import SURE
 
 HERE = Path(__file__).parent
@@ -20,6 +20,13 @@ BUDGETS = dict(zip(READINGS, ("epochs", "compute", "with search"), strict=True))
 ENLARGED = ("dilated", "wide-field")
 PASSES = 3
 """Passes that a training step is counted as."""
+FIELDS = {
+    "sigma along, px": ("effective, reference frame: sigma along, px", 1),
+    "sigma across, px": ("effective, reference frame: sigma across, px", 1),
+    "through other frames, %": ("effective, reference frame: share through other frames", 100),
+    "sigma along over all frames, px": ("effective, all frames: sigma along, px", 1),
+}
+"""Columns of `fields_table`: the number of a row of `fields.json` and what it is multiplied by."""
 NO_OPPONENT = ("das", "random-policy", "replicate")
 
 
@@ -153,8 +160,12 @@ class Study:
     def arms_table(
         self, budgets: Iterable[str] = BUDGETS, cells: Iterable[str] = (), only: Collection[str] = ()
     ) -> str:
-        """One row per arm, or per one of `only`, one column per cell and budget; by the first cell's equal compute."""
-        chosen = [self.cells[name] for name in (cells or self.cells)]
+        """One row per arm, or per one of `only`, one column per cell and budget; by the first cell's equal compute.
+
+        The cells of the video form are those of `video_table`.
+        """
+        apart = {video.name for _, video in self.video_cells()}
+        chosen = [self.cells[name] for name in (cells or self.cells) if name not in apart]
         columns = [(cell, budget) for cell in chosen for budget in budgets if budget in cell.budgets()]
         by = next((column for column in columns if column[1] == "equal compute"), columns[0])
         arms = dict.fromkeys(arm for column in (by, *columns) for arm in column[0].arms(column[1]))
@@ -254,6 +265,32 @@ class Study:
         heads = ["cell", "arm", "seeds", "score", "MFLOP per image", "parameters", f"minus {arm} of {name}"]
         return markdown(heads, rows)
 
+    def video_cells(self) -> list[tuple[str, Cell]]:
+        """The cells NAME-video, whose cell NAME trains for as many frames without video, with that name.
+
+        Raises ValueError where it trains for more or fewer.
+        """
+        found = []
+        for name, video in self.cells.items():
+            plain = name.removesuffix("-video")
+            if plain == name or plain not in self.cells or not self.cells[plain].has("das-folded", "equal compute"):
+                continue
+            epochs, frames = (video.row("das", "equal epochs")[each] for each in ("epochs", "frames"))
+            if epochs * frames != self.cells[plain].row("das-folded", "equal compute")["epochs"]:
+                raise ValueError(f"{self.name}: {name} and {plain} do not train for the same number of frames.")
+            found.append((plain, video))
+        return found
+
+    def video_table(self) -> str:
+        """One row per cell of `video_cells`: the video arms, the plain network and the folded form at the same compute."""
+        rows = []
+        for name, video in self.video_cells():
+            plain = self.cells[name]
+            scores = [video.score(arm, "equal epochs") for arm in ("replicate", "das")]
+            scores += [plain.score(arm, "equal compute") for arm in ("none", "das-folded")]
+            rows.append([name, str(video.seeds()), *scores, video.motions("video")])
+        return markdown(["cell", "seeds", "replicate", "das", "none", "das-folded", "found, video form"], rows)
+
     def time_shares(self, arm: str, budget: str) -> list[float]:
         """The time of an epoch of an arm against the plain network's, in every cell that has both."""
         return [
@@ -278,6 +315,18 @@ def device_table(cell: Cell, budget: str) -> str:
     return markdown(heads, rows)
 
 
+def fields_table(rows: Iterable[dict[str, Any]]) -> str:
+    """One row per network: the numbers of `FIELDS` as means over seeds, with half of their 95 % interval."""
+    networks: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        networks.setdefault(row["network"], []).append(row)
+    cells = []
+    for network, own in networks.items():
+        found = [estimate([factor * row[name] for row in own]) for name, factor in FIELDS.values()]
+        cells.append([network, *(f"{each.mean:.1f} ± {each.high - each.mean:.1f}" for each in found)])
+    return markdown(["network", *FIELDS], cells)
+
+
 def costs_table(studies: Iterable[Study], budget: str, arms: Collection[str]) -> str:
     """One row per cell: time of an epoch by arm, passes with `affine`, and a search against a training of das-folded."""
     rows = []
@@ -296,9 +345,9 @@ def costs_table(studies: Iterable[Study], budget: str, arms: Collection[str]) ->
     return markdown(["study, cell", *(f"time, {arm}" for arm in arms), "passes", "search"], rows)
 
 
-def paired(cell: Cell, arm: str, other: Cell, opponent: str, budget: str) -> Difference:
-    """The paired difference between two arms of two cells, over common seeds."""
-    return paired_difference(cell.judged(arm, budget), other.judged(opponent, budget))
+def paired(cell: Cell, arm: str, other: Cell, opponent: str, budget: str, *, at: str | None = None) -> Difference:
+    """The paired difference between two arms of two cells, over common seeds; `at`: the first one's budget, if it differs."""
+    return paired_difference(cell.judged(arm, at or budget), other.judged(opponent, budget))
 
 
 def against(cell: Cell, arm: str, opponent: str, budget: str) -> str:
