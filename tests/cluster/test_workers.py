@@ -152,6 +152,8 @@ def test_a_failure_is_one_line_and_plain_values() -> None:
     assert "test_workers.py" in failure["traceback"]
     assert failure_text(RuntimeError("x")) == "RuntimeError: x"
     assert failure_text(RuntimeError()) == "RuntimeError"
+    assert failure_text(RuntimeError("n" * 9000)) == f"RuntimeError: {'n' * 500} ..."
+    assert failure_text(UserError("x" * 900)) == "x" * 900
 
 
 def test_a_digest_follows_every_value_and_no_order(tmp_path: Path) -> None:

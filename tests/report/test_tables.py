@@ -130,3 +130,21 @@ def test_a_data_frame_keeps_its_numbers_to_the_right() -> None:
     sheet = Sheet.from_frame(frame)
     assert sheet.align == ("left", "right", "right", "left")
     assert sheet.rows == (("a", "1.235", "1,200", "yes"), ("b", "-", "3", "no"))
+
+
+def test_rows_of_the_same_first_cell_are_told_apart_in_every_block() -> None:
+    rows = tuple(
+        (reading, method, "Not shown", "Yes") for reading in ("equal epochs", "equal compute") for method in "ab"
+    )
+    sheet = Sheet(
+        title="", columns=("budget", "method", "motion helps", "search helps"), rows=rows, align=("left",) * 4
+    )
+    first, second = sheet.text(40).split("\n\n")
+    assert [" ".join(line.split()) for line in first.splitlines()[2:]] == [
+        "equal epochs a Not shown", "equal epochs b Not shown", "equal compute a Not shown", "equal compute b Not shown",
+    ]  # fmt: skip
+    assert second.splitlines()[0].split() == ["budget", "method", "search", "helps"]
+    stream = io.StringIO()
+    show(sheet, Console(file=stream, width=40, force_terminal=True, color_system=None))
+    assert stream.getvalue().count("equal epochs   a") == 2
+    assert sheet.text(30).splitlines()[0].split() == ["budget", "method"]  # no room beside the names

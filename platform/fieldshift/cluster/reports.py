@@ -19,6 +19,7 @@ from fieldshift.wording import counted
 POLL_S = 0.25
 # A mailbox that died answers with an error at once; on a busy machine a living one may be slow.
 ANSWER_DEADLINE_S, ENDING_DEADLINE_S = 600.0, 2.0
+LONGEST_FAILURE = 500  # torch names every kernel of an operation that a device lacks: 9,000 characters
 
 _LOST_PEER = re.compile(r"gloo|NCCL|Connection (?:reset|closed|refused)|Broken pipe|Socket Timeout", re.IGNORECASE)
 
@@ -174,9 +175,11 @@ def is_lost_peer(error: BaseException) -> bool:
 
 
 def failure_text(error: BaseException) -> str:
-    """A failure as one line: a user error as its own message, any other error with its type."""
+    """A failure as one line: a user error as its own message, any other error with its type, cut after LONGEST_FAILURE."""
     text, kind = one_line(error), type(error).__name__
-    return text if isinstance(error, UserError | StorageLostError) or text == kind else f"{kind}: {text}"
+    if isinstance(error, UserError | StorageLostError) or text == kind:
+        return text
+    return f"{kind}: {text[:LONGEST_FAILURE] + ' ...' if len(text) > LONGEST_FAILURE else text}"
 
 
 class Listener:

@@ -22,8 +22,8 @@ NARROWEST_WRAP = 16
 class Sheet:
     """A title, columns and rows of strings; `align` has 'left' or 'right' for every column, the first one names the row.
 
-    On a page narrower than the table, columns are split into blocks below each other, each with the first column; no
-    column is dropped. Blocks start at the columns `breaks`. `notes` are printed below the table.
+    On a page narrower than the table, columns are split into blocks below each other, each with the first column, and with
+    the second one too where rows have the same first cell and there is room; no column is dropped. Blocks start at the columns `breaks`. `notes` are printed below the table.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Sheet:
         from rich import box
         from rich.table import Table
 
-        key = self._key_width(width)
+        key, keys = self._key_width(width), self._keys(width)
         tables = []
         for block in self._blocks(width):
             # Text, not markup, so that "[...]" in cells is printed.
@@ -77,7 +77,7 @@ class Sheet:
                     _plain(self.columns[column]),
                     justify="right" if self.align[column] == "right" else "left",
                     no_wrap=self.align[column] == "right",
-                    min_width=key if column == 0 and len(block) > 1 else None,
+                    min_width=key if column == 0 and len(block) > keys else None,
                     overflow="fold",
                 )
             for row in self.rows:
@@ -91,16 +91,24 @@ class Sheet:
     def _key_width(self, width: int) -> int:
         return min(self._widths()[0], max(NARROWEST_WRAP, width // 3))
 
-    def _blocks(self, width: int) -> list[list[int]]:
+    def _keys(self, width: int) -> int:
+        """The number of columns, 1 or 2, that every block begins with."""
+        names = [row[0] for row in self.rows]
+        if len(self.columns) < 3 or len(set(names)) == len(names):
+            return 1
         widths = self._widths()
-        key = self._key_width(width)
-        whole = key + sum(widths[1:]) + len(GAP) * (len(widths) - 1)
+        return 2 if self._key_width(width) + widths[1] + max(widths[2:]) + 2 * len(GAP) <= width else 1
+
+    def _blocks(self, width: int) -> list[list[int]]:
+        widths, keys = self._widths(), self._keys(width)
+        key = self._key_width(width) + sum(len(GAP) + each for each in widths[1:keys])
+        whole = key + sum(len(GAP) + each for each in widths[keys:])
         breaks = self.breaks if whole > width else ()
-        blocks: list[list[int]] = [[0]]
+        blocks = [[*range(keys)]]
         taken = key
-        for column in range(1, len(self.columns)):
-            if len(blocks[-1]) > 1 and (column in breaks or taken + len(GAP) + widths[column] > width):
-                blocks.append([0])
+        for column in range(keys, len(self.columns)):
+            if len(blocks[-1]) > keys and (column in breaks or taken + len(GAP) + widths[column] > width):
+                blocks.append([*range(keys)])
                 taken = key
             blocks[-1].append(column)
             taken += len(GAP) + widths[column]
