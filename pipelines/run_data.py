@@ -60,7 +60,8 @@ def align_of(run: Path, given: bool | None) -> bool:
 def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: str | None = None) -> RunData:
     """The data of a run, or `data`: read as in the run's training except for the given options, with the same class numbers.
 
-    Of the run's own data the parts stay those of the training, file by file, whatever the folder has gained or lost.
+    Of the run's own data the parts stay those of the training, file by file, whatever the folder has gained or lost. Of new
+    data without a test part all images are tested, unless a share is asked for.
     Raises UserError where the classes have other names, or an option would do nothing.
     """
     spec = data or card.data
@@ -79,7 +80,8 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
     if spec.partition(":")[0] in OF_FILES:
         read = replace(loading, size=loading.size or card.size, channels=loading.channels or card.channels)
     record = read_record(run)
-    dataset = load_data(spec, card.task, read, like=None if record is None else record.identity)
+    whole = None if own else given.test_share is None
+    dataset = load_data(spec, card.task, read, like=None if record is None else record.identity, whole=whole)
     if dataset.channels != card.channels:
         raise UserError(
             f"The network of {run} reads {counted(card.channels, 'channel')}, but {spec} has {dataset.channels}; give data "

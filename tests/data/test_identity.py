@@ -193,6 +193,36 @@ def test_a_split_that_is_gone_is_refused_and_other_data_have_their_own(
         load(drawn, before)
 
 
+@pytest.mark.parametrize("kind", ["folder", "npz", "voc"])
+def test_new_data_without_a_test_part_are_tested_whole(kind: str, drawn: Path, picture: Draw, tmp_path: Path) -> None:
+    before, root = identity(drawn), tmp_path / "new"
+    if kind == "npz":
+        root = tmp_path / "new.npz"
+        images = np.stack([np.array(picture(number)) for number in range(300, 310)])
+        np.savez(root, train_images=images, train_labels=np.arange(10) % 2)
+    for number in range(300, 310) if kind != "npz" else ():
+        folder = root / ("JPEGImages" if kind == "voc" else "ab"[number % 2])
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(number).save(folder / f"{number}.png")
+        if kind == "voc":
+            (root / "SegmentationClass").mkdir(exist_ok=True)
+            Image.fromarray(np.eye(*picture(number).size[::-1], dtype=np.uint8)).save(
+                root / "SegmentationClass" / f"{number}.png"
+            )
+    loading = LoadingConfig(workers=0)
+    for like in (before, None):
+        made = load_dataset(f"{kind}:{root}", loading=loading, like=like, whole=True)
+        assert made.identity is not None
+        assert (len(made.test), len(set(made.identity.test.contents)), made.leaked, made.left_out) == (10, 10, None, 0)
+        assert "all samples are tested; " in made.protocol
+        assert "10 to test" in made.protocol
+        assert "share" not in made.protocol + "".join(made.findings)
+    assert len(load_dataset(f"{kind}:{root}", loading=loading, whole=True, test_limit=4).test) == 4
+    known = load_dataset(f"{kind}:{root}", loading=loading, like=load(root).identity, whole=True)
+    assert known.digest == load(root).digest
+    assert known.leaked == 0
+
+
 @pytest.mark.parametrize("limits", [{"train_limit": 8}, {"test_limit": 2}])
 def test_limited_parts_stay_too(limits: dict[str, int], drawn: Path, image_folder: Path, picture: Draw) -> None:
     for root, part in ((drawn, "."), (image_folder, "test")):

@@ -197,6 +197,29 @@ def test_images_that_were_trained_on_are_counted_where_the_data_name_the_test_pa
     assert note.startswith("1 of the 5 test images is among those that the network was trained on")
 
 
+@pytest.mark.parametrize("share", [(), ("--loading.test_share", "0.5")])
+def test_all_images_of_a_new_folder_are_scored_unless_a_share_is_asked_for(
+    share: tuple[str, ...], made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "new" / made.classes[number >= 6] / f"{number}.png" for number in range(8)]
+    for number, file in enumerate(files):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        made.noise(7000 + number).save(file)
+    words = ["--data", f"folder:{tmp_path / 'new'}", "--out", str(tmp_path / "scored"), *share]
+    assert main(["evaluate", "--run", str(made.run), "--loading.workers", "0", *words]) == 0
+    said = capsys.readouterr().out.splitlines()[0]
+    result = read_result(tmp_path / "scored")
+    if share:
+        assert result["samples"] == 4
+        assert "a share of 0.5 of each class is held out" in said
+        return
+    assert main(["predict", "--run", str(made.run), "--json", *map(str, files)]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    right = [answer["classes"][0]["class"] == Path(answer["file"]).parent.name for answer in answers]
+    assert (result["samples"], result["score"]) == (8, pytest.approx(np.mean(right)))
+    assert "no part to test on, so all samples are tested; 8 to test; " in said
+
+
 def test_scenes_whose_classes_stand_in_another_order_are_scored_alike(scenes: Path, tmp_path: Path) -> None:
     root, run = tmp_path / "scenes", tmp_path / "run"
     shutil.copytree(scenes, root)

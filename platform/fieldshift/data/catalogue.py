@@ -75,7 +75,7 @@ def catalogue(root: Path | str | None = None) -> list[CatalogueRow]:
     return rows
 
 
-def load_dataset(
+def load_dataset(  # noqa: PLR0913 - one parameter per choice
     spec: str,
     *,
     task: Task | None = None,
@@ -85,6 +85,7 @@ def load_dataset(
     test_limit: int | None = None,
     loading: LoadingConfig | None = None,
     like: Identity | None = None,
+    whole: bool | None = None,
 ) -> DataSet:
     """Loads the data set that `spec` names: a name of the catalogue, or folder:PATH, npz:PATH or voc:PATH for own data.
 
@@ -93,8 +94,10 @@ def load_dataset(
     sets are searched for below `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder. `train_limit` and
     `test_limit` keep that many samples in the proportions of the classes (digit pairs: generate that many scenes). `like`:
     an earlier identity of own data (`DataSet.identity`); where parts are drawn, every sample stays in its earlier part, and
-    new ones are left out and counted. Raises UserError for unknown names, missing files, a task the set does not
-    have, and (BadFileError) the first unusable file, unless loading.skip_unreadable.
+    new ones are left out and counted. `whole`: for data in another place than those of `like`, whether all samples
+    are tested (those of train too) where parts would be drawn and none is one of `like`. Raises UserError for unknown
+    names, missing files, a task the set does not have, and (BadFileError) the first unusable file, unless
+    loading.skip_unreadable.
     """
     loading = loading or LoadingConfig()
     check_task(task)
@@ -106,7 +109,9 @@ def load_dataset(
     collection = collect(spec, loading, findings, seed=seed, root=root)
     if task is not None and task != collection.task:
         raise UserError(f"{spec} is for {collection.task}, not for {task}; leave the task out or use other data.")
-    return collection.load(loading, findings, seed=seed, train_limit=train_limit, test_limit=test_limit, like=like)
+    return collection.load(
+        loading, findings, seed=seed, train_limit=train_limit, test_limit=test_limit, like=like, whole=whole
+    )
 
 
 def collect(

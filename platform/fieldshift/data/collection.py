@@ -26,20 +26,21 @@ from fieldshift.data.identity import Identity, repeated
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import existing_folder
 from fieldshift.data.partition import limited
-from fieldshift.data.problems import Findings, Problem, summaries
-from fieldshift.data.samples import array_identity, arrays_like, file_identity, files_like
-from fieldshift.data.split import TensorSplit
+from fieldshift.data.problems import UNTESTED, Findings, Problem, summaries
+from fieldshift.data.samples import array_identity, arrays_like, file_identity, files_like, joined, merged
+from fieldshift.data.split import Split, TensorSplit
 from fieldshift.errors import UserError
 from fieldshift.tasks import Task
 
 MEASURED = 256
+ALL_TESTED = "all samples are tested"
 
 
 @dataclass(kw_only=True)
 class FileCollection:
     """A data set of image files. A `size` of None is derived from the images; `masks` is as in Reader.
 
-    drawn: whether the test part was drawn from all samples, because the data do not name one.
+    drawn: the words of the protocol on a test part drawn from all samples; empty where the data name one.
     """
 
     name: str
@@ -54,7 +55,7 @@ class FileCollection:
     masks: MaskTable | None = None
     statistics: Statistics | None = None
     is_own: bool = False
-    drawn: bool = False
+    drawn: str = ""
 
     def reader(self, loading: LoadingConfig) -> Reader:
         """The reader of the files; the settings take precedence, then the collection, then the images."""
@@ -74,15 +75,24 @@ class FileCollection:
         train_limit: int | None,
         test_limit: int | None,
         like: Identity | None = None,
+        whole: bool | None = None,
     ) -> DataSet:
         reader, contents = self.reader(loading), FileContents(loading.workers)
-        parts = {"train": self.train, "test": self.test}
+        parts, protocol = {"train": self.train, "test": self.test}, self.protocol
         if loading.skip_unreadable:
             parts = {name: usable_part(part, reader, loading, findings, contents) for name, part in parts.items()}
         limited_to = {"train": train_limit, "test": test_limit}
-        left_out = 0
-        if like is not None and (self.drawn or any(limit is not None for limit in limited_to.values())):
-            parts, left_out = files_like(self.name, like, parts, self.root, contents, drawn=self.drawn)
+        is_limited = any(limit is not None for limit in limited_to.values())
+        left_out, known = 0, None
+        if like is not None and (self.drawn or is_limited):
+            known = files_like(
+                self.name, like, parts, self.root, contents, drawn=bool(self.drawn), other=whole is not None
+            )
+        if known is not None:
+            parts, left_out = known
+        if tests_all := bool(whole and self.drawn and known is None):
+            parts, protocol = {**parts, "test": merged(parts)}, protocol.replace(self.drawn, ALL_TESTED)
+            findings.forget(UNTESTED)
         chosen: dict[str, Listing] = {}
         for part, limit in limited_to.items():
             if not len(parts[part]):
@@ -106,15 +116,15 @@ class FileCollection:
             mean=mean,
             std=std,
             size=reader.size,
-            protocol=f"{self.protocol}; {len(train)} to train, {len(test)} to test; {described(reader)}{unusable}",
+            protocol=f"{protocol}; {amounts(train, test, whole=tests_all)}; {described(reader)}{unusable}",
             # The limit on file size does not change what is read.
             digest=digest_of(replace(reader, pixel_limit=0), identity),
             skipped=skipped,
-            leaked=repeated(identity.train, identity.test) if self.is_own else None,
+            leaked=repeated(identity.train, identity.test) if self.is_own and not tests_all else None,
             findings=summaries(findings.notes),
             from_files=True,
             identity=identity if self.is_own else None,
-            left_out=0 if any(limit is not None for limit in limited_to.values()) else left_out,
+            left_out=0 if is_limited else left_out,
         )
 
     @property
@@ -134,7 +144,7 @@ class ArrayCollection:
     test: TensorSplit
     protocol: str
     is_own: bool = False
-    drawn: bool = False
+    drawn: str = ""
 
     def load(
         self,
@@ -145,6 +155,7 @@ class ArrayCollection:
         train_limit: int | None,
         test_limit: int | None,
         like: Identity | None = None,
+        whole: bool | None = None,
     ) -> DataSet:
         for setting, value in (("size", loading.size), ("channels", loading.channels)):
             if value is not None:
@@ -153,11 +164,18 @@ class ArrayCollection:
                 )
         limited_to = {"train": train_limit, "test": test_limit}
         is_limited = any(limit is not None for limit in limited_to.values())
-        parts, left_out = {"train": self.train, "test": self.test}, 0
+        parts, left_out, protocol = {"train": self.train, "test": self.test}, 0, self.protocol
         chosen = {name: at_most(part, limited_to[name], seed) for name, part in parts.items()}
         identity = array_identity(self.classes, chosen)
-        if like is not None and identity != like and (self.drawn or is_limited):
-            parts, left_out = arrays_like(self.name, like, parts, drawn=self.drawn)
+        known = (parts, 0) if identity == like else None
+        if known is None and like is not None and (self.drawn or is_limited):
+            known = arrays_like(self.name, like, parts, drawn=bool(self.drawn))
+        if known is not None:
+            parts, left_out = known
+        if tests_all := bool(whole and self.drawn and known is None):
+            parts, protocol = {**parts, "test": joined(self.train, self.test)}, protocol.replace(self.drawn, ALL_TESTED)
+            findings.forget(UNTESTED)
+        if tests_all or (known is not None and identity != like):
             chosen = {name: at_most(part, limited_to[name], seed) for name, part in parts.items()}
             identity = array_identity(self.classes, chosen)
         train, test = chosen["train"], chosen["test"]
@@ -176,10 +194,10 @@ class ArrayCollection:
             mean=mean,
             std=std,
             size=(height, width),
-            protocol=f"{self.protocol}; {len(train)} to train, {len(test)} to test",
+            protocol=f"{protocol}; {amounts(train, test, whole=tests_all)}",
             digest=digest_of(self.task, digest_of_split(train), digest_of_split(test)),
             skipped=skipped,
-            leaked=repeated(identity.train, identity.test),
+            leaked=None if tests_all else repeated(identity.train, identity.test),
             findings=summaries(findings.notes),
             identity=identity if self.is_own else None,
             left_out=0 if is_limited else left_out,
@@ -202,6 +220,10 @@ def at_most(split: TensorSplit, limit: int | None, seed: int) -> TensorSplit:
 
 def files_at_most(listing: Listing, limit: int | None, seed: int) -> Listing:
     return listing.kept(limited(torch.tensor(listing.targets, dtype=torch.int64), limit, seed).tolist())
+
+
+def amounts(train: Split, test: Split, *, whole: bool) -> str:
+    return f"{len(test)} to test" if whole else f"{len(train)} to train, {len(test)} to test"
 
 
 def described(reader: Reader) -> str:

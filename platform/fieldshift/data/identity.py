@@ -61,10 +61,11 @@ class Identity:
         train, test = (PartIdentity.from_plain(values[part]) for part in PARTS)
         return Identity(classes=tuple(values["classes"]), train=train, test=test)
 
-    def part_of(self, names: Sequence[str], contents: Sequence[str]) -> list[Part | None]:
+    def part_of(self, names: Sequence[str], contents: Sequence[str], *, other: bool = False) -> list[Part | None]:
         """The part of each sample here: by name and content, else by content, else by name; None for a new one.
 
-        Content that is in both parts counts as trained on; a copy of a test sample that is still present is new.
+        Content that is in both parts counts as trained on; a copy of a test sample that is still present is new. `other`: the
+        samples are of another folder, where names may be equal by chance: they count only if some content is known.
         """
         there = set(zip(names, contents, strict=True))
         exact: dict[tuple[str, str], Part] = {}
@@ -76,6 +77,8 @@ class Identity:
                     exact[name, content] = by_name[name] = part
                 if content and not (name and part == "test" and (name, content) in there):
                     by_content[content] = part
+        if other and by_content.keys().isdisjoint(contents):
+            return [None] * len(names)
         return [
             exact.get((name, content)) or by_content.get(content) or by_name.get(name)
             for name, content in zip(names, contents, strict=True)

@@ -16,6 +16,9 @@ ACCEPTABLE = {
 }
 """Findings about a whole data set that make its scores meaningless: they stop a run unless `loading.accept` lists them."""
 
+UNTESTED = "class not in test"
+"""The kind of a note about a class without a sample to test on."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -78,6 +81,10 @@ class Findings:
 
     def note(self, kind: str, path: object, what: str, remedy: str) -> None:
         self.notes.append(Problem(kind, str(path), what, remedy))
+
+    def forget(self, kind: str) -> None:
+        """Drops the notes of a kind, where they no longer hold."""
+        self.notes[:] = [note for note in self.notes if note.kind != kind]
 
     def stop(self, kind: str, path: object, what: str, remedy: str) -> None:
         """Raises MeaninglessDataError, unless this kind is accepted (then it is a note) or this is an inspection."""

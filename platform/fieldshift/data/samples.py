@@ -63,32 +63,37 @@ def array_identity(classes: tuple[str, ...], parts: dict[str, TensorSplit]) -> I
 
 
 def files_like(
-    name: str, like: Identity, parts: dict[str, Listing], root: str, contents: FileContents, *, drawn: bool
-) -> tuple[dict[str, Listing], int]:
-    """Restores the parts that samples have in `like`, and counts those in neither; unchanged if all samples are new.
+    name: str,
+    like: Identity,
+    parts: dict[str, Listing],
+    root: str,
+    contents: FileContents,
+    *,
+    drawn: bool,
+    other: bool,
+) -> tuple[dict[str, Listing], int] | None:
+    """Restores the parts that samples have in `like`, and counts those in neither; None if all samples are new.
 
     drawn: whether the parts were drawn from all samples. Where the data name their test part, a sample stays in its part
-    or is left out.
+    or is left out. other: whether the samples are of another folder than those of `like`.
     """
     whole = merged(parts)
-    places = like.part_of(names_below(root, whole.images), contents.of(whole.images))
+    places = like.part_of(names_below(root, whole.images), contents.of(whole.images), other=other)
     if not any(places):
-        return parts, 0
+        return None
     kept = kept_places(name, places, len(parts["train"]), drawn=drawn)
     return {part: whole.kept(chosen) for part, chosen in kept.items()}, places.count(None)
 
 
 def arrays_like(
     name: str, like: Identity, parts: dict[str, TensorSplit], *, drawn: bool
-) -> tuple[dict[str, TensorSplit], int]:
+) -> tuple[dict[str, TensorSplit], int] | None:
     """Like `files_like`. Arrays have no names: equal images in both parts of `like` all count as trained on."""
-    train, test = parts["train"], parts["test"]
-    masks = None if train.masks is None or test.masks is None else torch.cat([train.masks, test.masks])
-    whole = TensorSplit(torch.cat([train.images, test.images]), torch.cat([train.targets, test.targets]), masks)
+    whole = joined(parts["train"], parts["test"])
     places = like.part_of([""] * len(whole), array_hashes(whole.images))
     if not any(places):
-        return parts, 0
-    kept = kept_places(name, places, len(train), drawn=drawn)
+        return None
+    kept = kept_places(name, places, len(parts["train"]), drawn=drawn)
     return {part: whole.subset(torch.tensor(chosen)) for part, chosen in kept.items()}, places.count(None)
 
 
@@ -112,6 +117,12 @@ def merged(parts: dict[str, Listing]) -> Listing:
     train, test = parts["train"], parts["test"]
     masks = None if train.masks is None or test.masks is None else [*train.masks, *test.masks]
     return Listing([*train.images, *test.images], [*train.targets, *test.targets], masks)
+
+
+def joined(train: TensorSplit, test: TensorSplit) -> TensorSplit:
+    """The samples of train followed by those of test, in one split."""
+    masks = None if train.masks is None or test.masks is None else torch.cat([train.masks, test.masks])
+    return TensorSplit(torch.cat([train.images, test.images]), torch.cat([train.targets, test.targets]), masks)
 
 
 def names_below(root: str, paths: Sequence[str]) -> list[str]:

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from fieldshift.tasks import Task
 
 
-def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identity | None = None) -> DataSet:
-    """The data set of this name, read as `loading` says; where parts are drawn, with those of `like`."""
+def load_data(
+    data: str, task: str | None, loading: LoadingConfig, like: Identity | None = None, *, whole: bool | None = None
+) -> DataSet:
+    """The data set of this name, read as `loading` says; `like` and `whole` are those of `load_dataset`."""
     from fieldshift.data import load_dataset
 
     return load_dataset(
@@ -25,6 +27,7 @@ def load_data(data: str, task: str | None, loading: LoadingConfig, like: Identit
         test_limit=loading.test_limit,
         loading=loading,
         like=like,
+        whole=whole,
     )
 
 

@@ -23,7 +23,8 @@ class Sheet:
     """A title, columns and rows of strings; `align` has 'left' or 'right' for every column, the first one names the row.
 
     On a page narrower than the table, columns are split into blocks below each other, each with the first column, and with
-    the second one too where rows have the same first cell and there is room; no column is dropped. Blocks start at the columns `breaks`. `notes` are printed below the table.
+    the second one too where rows have the same first cell and there is room; no column is dropped. Blocks start at the
+    columns `breaks`. `notes` are printed below the table.
     """
 
     title: str

@@ -16,7 +16,7 @@ from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import existing_folder
 from fieldshift.data.own.folder_layout import EXAMPLE, FolderLayout, folder_layout, note_loose, peek, unwrapped
 from fieldshift.data.partition import stratified
-from fieldshift.data.problems import Findings
+from fieldshift.data.problems import UNTESTED, Findings
 from fieldshift.errors import UserError, nearest_name
 from fieldshift.wording import counted
 
@@ -144,15 +144,16 @@ def split_apart(
     note_untested(found, [key for label, key in enumerate(keys) if label not in set(test.targets)], findings,
                   "add some or raise --loading.test_share, or its score is meaningless")  # fmt: skip
     where = "" if layout.train[0] == root else f" in {shown(layout.train)}"
+    drawn = f"a share of {loading.test_share} of each class{where} is held out, seed {seed}"
     return FileCollection(
         name=f"folder:{path}",
         task="classification",
         classes=tuple(found[key].name for key in keys),
         train=train,
         test=test,
-        protocol=f"no part to test on, so a share of {loading.test_share} of each class{where} is held out, seed {seed}",
+        protocol=f"no part to test on, so {drawn}",
         is_own=True,
-        drawn=True,
+        drawn=drawn,
     )
 
 
@@ -172,7 +173,7 @@ def classes_of_both(train: Classes, test: Classes, root: Path, findings: Finding
 
 def note_untested(found: Classes, keys: list[str], findings: Findings, remedy: str) -> None:
     for key in keys:
-        findings.note("class not in test", found[key].folders[0], "is a class that has no test image", remedy)
+        findings.note(UNTESTED, found[key].folders[0], "is a class that has no test image", remedy)
 
 
 def filled_classes(found: Classes, root: Path, findings: Findings) -> list[str]:

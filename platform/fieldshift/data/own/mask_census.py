@@ -21,7 +21,7 @@ from fieldshift.data.files.mask_palettes import IGNORED_NUMBER, classes_are_colo
 from fieldshift.data.files.mask_tables import Decoding, decode, listed
 from fieldshift.data.files.reading import load_scene_mask, reading_digest, unknown_labels
 from fieldshift.data.loading import LoadingConfig
-from fieldshift.data.problems import BadFileError, Findings, Problem
+from fieldshift.data.problems import UNTESTED, BadFileError, Findings, Problem
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import UserError
 
@@ -183,7 +183,7 @@ def check_amounts(
                       "add a scene that has some, or remove the name and renumber the masks")  # fmt: skip
     untested = [name for label, name in enumerate(names) if name not in absent and not pixels["test"][label]]
     if untested:
-        findings.note("class not in test", where, f"has no test mask with {listed(untested)}",
+        findings.note(UNTESTED, where, f"has no test mask with {listed(untested)}",
                       "add some, or its score is meaningless")  # fmt: skip
     for part, amounts in pixels.items():
         share = float(amounts[IGNORE] / max(1, amounts.sum()))

@@ -17,7 +17,7 @@ from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import existing_file
 from fieldshift.data.own.mask_census import check_amounts
 from fieldshift.data.partition import stratified
-from fieldshift.data.problems import Findings
+from fieldshift.data.problems import UNTESTED, Findings
 from fieldshift.data.split import IGNORE, TensorSplit
 from fieldshift.errors import UserError, one_line
 from fieldshift.tasks import Task
@@ -51,7 +51,7 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
         raise UserError(f"{path} has images or labels of different shapes in its parts; make {', '.join(parts)} alike.")
     task: Task = "segmentation" if parts["train"][1].ndim == 3 else "classification"
     parts = {part: usable(path, part, arrays, task=task, findings=findings) for part, arrays in parts.items()}
-    protocol = "as the file names its parts"
+    protocol, drawn = "as the file names its parts", ""
     if "test" in parts:
         protocol = "trained on train, tested on test" + (" (val is not used)" if "val" in parts else "")
     elif "val" in parts:
@@ -61,7 +61,7 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
         strata = torch.from_numpy(labels) if task == "classification" else torch.zeros(len(labels), dtype=torch.int64)
         kept, held = (part.numpy() for part in stratified(strata, 1 - loading.test_share, seed))
         parts["train"], parts["test"] = (images[kept], labels[kept]), (images[held], labels[held])
-        protocol = f"a share of {loading.test_share} held out to test on, seed {seed}"
+        protocol = drawn = f"a share of {loading.test_share} held out to test on, seed {seed}"
     for part in ("train", "test"):
         if len(parts[part][0]) == 0:
             raise UserError(f"{path} leaves no sample to {part} on; add samples.")
@@ -82,7 +82,7 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
         test=as_split(*within(path, parts["test"], count=count, task=task, findings=findings), task),
         protocol=protocol + masks_as,
         is_own=True,
-        drawn=not {"test", "val"} & named,
+        drawn=drawn,
     )
 
 
@@ -195,7 +195,7 @@ def class_count(path: str, train: NDArray[np.int64], task: Task, findings: Findi
 
 def note_untested(path: str, train: NDArray[np.int64], test: NDArray[np.int64], findings: Findings) -> None:
     for missing in sorted(set(np.unique(train).tolist()) - set(np.unique(test).tolist()))[:100]:
-        findings.note("class not in test", f"{path}:test_labels", f"lacks the class {missing}",
+        findings.note(UNTESTED, f"{path}:test_labels", f"lacks the class {missing}",
                       "add some, or its score is meaningless")  # fmt: skip
 
 

@@ -44,12 +44,14 @@ def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, s
         parts = Parts(every, None, "")
     check_tested(parts, files, root)
     found = {"train": matched(parts.train, files, root, findings)}
+    drawn = ""
     if parts.test is None:
         whole = found["train"]
         kept, held = stratified(torch.zeros(len(whole), dtype=torch.int64), 1 - loading.test_share, seed)
         found = {"train": whole.kept(kept.tolist()), "test": whole.kept(held.tolist())}
         listed = f"{parts.protocol}; " if parts.protocol else "no list or folder of parts; "
-        protocol = f"{listed}a share of {loading.test_share} held out to test on, seed {seed}"
+        drawn = f"a share of {loading.test_share} held out to test on, seed {seed}"
+        protocol = f"{listed}{drawn}"
     else:
         found["test"], protocol = matched(parts.test, files, root, findings), parts.protocol
         found["train"] = apart(found["train"], found["test"], findings)
@@ -66,7 +68,7 @@ def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, s
         protocol=f"{protocol}; masks: {counted.decoding.words}{files.words()}",
         masks=counted.decoding.table,
         is_own=True,
-        drawn=parts.test is None,
+        drawn=drawn,
     )
 
 
