@@ -12,9 +12,6 @@ plain step for translations, 1.15 for any motion, 1.10 of the memory; a search s
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +19,7 @@ from typing import NamedTuple
 
 import psutil
 import torch
-from record import LARGE_APART, Record, benchmark_parser, own_peak
+from record import Record, benchmark_parser, measured_apart, own_peak
 from torch import Tensor
 
 from fieldshift.folding import motions_of, still
@@ -57,7 +54,7 @@ class Case(NamedTuple):
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 FULL_TURNS, FULL_BATCHES = 8, {"tiny-resnet": 64, "resnet18": 8}  # times as many turns with --full
-ON_CPU = [Case("tiny-resnet", 40, 64, 4, 6, 256), Case("resnet18", 224, 4, 1, 3, 16)]
+ON_CPU = [Case("tiny-resnet", 40, 64, 4, 6, 256), Case("resnet18", 224, 2, 1, 3, 16)]
 ON_GPU = [
     Case(name, side, batch, 10, 6, batch, precision)
     for name, side, batch in (("tiny-resnet", 40, 512), ("resnet18", 32, 512), ("resnet18", 224, 64))
@@ -235,11 +232,9 @@ def compare(case: Case, record: Record, *, full: bool) -> None:
 
 def memory(number: int, record: Record, *, full: bool) -> None:
     """Peaks of processes of their own: the plain network's, the folded one's; `full`: that of copies, which no form avoids."""
-    peaks, case = {}, CASES[number]
-    for kind in ("plain", "rotate", *([COPY] if full else [])):
-        command = [sys.executable, __file__, "--memory", str(number), kind]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **LARGE_APART})
-        peaks[kind] = json.loads(done.stdout) / 2**20
+    case, kinds = CASES[number], ("plain", "rotate", *([COPY] if full else []))
+    found = measured_apart([[sys.executable, __file__, "--memory", str(number), kind] for kind in kinds])
+    peaks = {kind: bytes_ / 2**20 for kind, bytes_ in zip(kinds, found, strict=True)}
     table = "memory of a step"
     if DEVICE.type == "cuda":
         table += f", {case.side} x {case.side}, {case.precision}"

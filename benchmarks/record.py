@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import resource
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -188,6 +190,21 @@ def shown(value: float) -> str:
 
 LARGE_APART = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 """Environment of a process whose memory is measured: what takes a MiB is given back as soon as it is freed."""
+
+
+def measured_apart(commands: Sequence[list[str]]) -> list[int]:
+    """The numbers that processes print last, at most two at once: peaks of memory, in bytes. Ends where one fails."""
+
+    def printed(command: list[str]) -> int:
+        done = subprocess.run(
+            command, check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, **LARGE_APART}
+        )
+        if done.returncode:
+            sys.exit("A process of this benchmark ended with an error.")
+        return int(done.stdout.split()[-1])
+
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(printed, commands))
 
 
 def own_peak() -> int:

@@ -11,13 +11,11 @@ its own, so that what is freed does not count; on a GPU torch's allocator counts
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 
 import psutil
 import torch
-from record import LARGE_APART, Record, benchmark_parser, own_peak
+from record import Record, benchmark_parser, measured_apart, own_peak
 
 from fieldshift.networks import known_networks, video_network
 from fieldshift.wording import counted
@@ -64,13 +62,8 @@ def main() -> None:
         print(peak(options, SIDES[options.side]))
         return
     record = Record("training_memory", __doc__, vars(options))
-    found = {}
-    for side in SIDES:
-        done = subprocess.run(
-            [sys.executable, *sys.argv, "--side", side], capture_output=True, text=True, check=True,
-            env={**os.environ, **LARGE_APART},
-        )  # fmt: skip
-        found[side] = int(done.stdout.split()[-1]) / 2**20
+    peaks = measured_apart([[sys.executable, *sys.argv, "--side", side] for side in SIDES])
+    found = {side: bytes_ / 2**20 for side, bytes_ in zip(SIDES, peaks, strict=True)}
     record.row(
         f"{options.network}, {options.temporal}, T = {options.frames}, {counted(options.batch, 'video')} of {options.size} px",
         f"peak of a training step on {options.device}, recomputed", [found["recomputed"]], unit="MiB", peer="kept",
