@@ -155,6 +155,9 @@ def test_a_dashboard_that_is_away_for_a_while_is_asked_again(
     client.breaks_at, client.refused = len(text), 0
     with pytest.raises(UserError, match="the job goes on: `fieldshift logs --follow job`"):
         jobs._await_start(client, "job", 0)
+    assert jobs._status_now(client, "job") == "PENDING"  # a job that is not followed is not waited for
+    client.refused = 3
+    assert jobs._status_now(client, "job") == "SUCCEEDED"
 
 
 @pytest.mark.parametrize(

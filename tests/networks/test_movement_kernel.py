@@ -73,3 +73,12 @@ def test_the_kernel_moves_channels_on_a_gpu() -> None:
 
 def test_a_map_on_the_cpu_is_not_taken() -> None:
     assert not movement_kernel.takes(torch.ones(1, 2, 3, 3))
+
+
+def test_a_machine_where_no_kernel_compiles_is_named_once() -> None:
+    """A CPU is such a machine, as is a GPU without a C compiler."""
+    movement_kernel._compiles.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"^Triton compiles no kernel for cpu \(.+\); channels are moved by slower"):
+        assert not movement_kernel._compiles(torch.device("cpu"), torch.float32)
+    assert not movement_kernel._compiles(torch.device("cpu"), torch.float32)
+    movement_kernel._compiles.cache_clear()

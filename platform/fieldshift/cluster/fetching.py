@@ -39,7 +39,9 @@ def fetch_run(address: str, job_id: str, folder: Path, *, modules: Sequence[Modu
         known_job(client, job_id)
         named = re.findall(rf"^{NAMED} (/.+)$", client.get_job_logs(job_id), re.MULTILINE)
         if not named:
-            raise UserError(f"Job {job_id} names no run folder; `fieldshift logs {job_id}` shows what it printed.")
+            raise UserError(
+                f"Job {job_id} names no run folder; `fieldshift logs {job_id} --address {address}` shows what it printed."
+            )
         words = with_clusters_python(["-m", "fieldshift.cluster.parcel", named[0]])
         environment = {"py_modules": [str(Path(str(module.__file__)).parent) for module in modules]} if modules else {}
         sender = client.submit_job(
@@ -52,6 +54,8 @@ def fetch_run(address: str, job_id: str, folder: Path, *, modules: Sequence[Modu
                 raise RunFailedError(f"The cluster did not send the run folder within {FETCH_DEADLINE_S:g} seconds.")
             time.sleep(POLL_S)
         if status != "SUCCEEDED":
-            raise RunFailedError(f"The cluster could not send the run folder; `fieldshift logs {sender}` shows why.")
+            raise RunFailedError(
+                f"The cluster could not send the run folder; `fieldshift logs {sender} --address {address}` shows why."
+            )
         unpack(client.get_job_logs(sender), folder)
     return Path(named[0])

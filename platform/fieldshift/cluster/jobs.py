@@ -92,7 +92,7 @@ def submit(
         runtime_env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_DEADLINE_S:.0f}", IN_JOB: "1", **(env or {})}
         job_id = _submitted(client, shlex.join(argv), runtime_env, {"command": shlex.join(command or argv)})
     if not follow:
-        return JobOutcome(job_id, str(_answer(client.get_job_status, job_id)), None)
+        return JobOutcome(job_id, _status_now(client, job_id), None)
     return follow_job(client, job_id, on_text=on_text, start_timeout_s=start_timeout_s)
 
 
@@ -195,6 +195,14 @@ def _await_start(client: Any, job_id: str, timeout_s: float) -> None:
         time.sleep(POLL_S)
 
 
+def _status_now(client: Any, job_id: str) -> str:
+    """The job's status; PENDING, which every job begins with, where the dashboard has gone away."""
+    try:
+        return str(client.get_job_status(job_id))
+    except OSError:
+        return "PENDING"
+
+
 def _answer(ask: Callable[[str], Any], job_id: str) -> Any:
     """The dashboard's answer about a job, asked again while it does not answer, as where a tunnel broke."""
     deadline = time.monotonic() + AWAY_DEADLINE_S
@@ -205,7 +213,7 @@ def _answer(ask: Callable[[str], Any], job_id: str) -> Any:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"The dashboard does not answer any more ({one_line(error)[:200]}); the job goes on: "
-                    f"`fieldshift logs --follow {job_id}` continues once it does."
+                    f"`fieldshift logs --follow {job_id}`, with the same --address, continues once it does."
                 ) from error
         time.sleep(POLL_S)
 

@@ -5,11 +5,14 @@ On a CPU, and on a GPU without Triton, `movement` computes the same sums from li
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fieldshift.errors import one_line
 
 NUMBERS = 2048  # of a program's tile
 MOST_CHANNELS = 64  # of a program's tile
@@ -102,7 +105,7 @@ def _extent(features: Tensor) -> int:
 
 @cache
 def _compiles(device: torch.device, precision: torch.dtype) -> bool:
-    """Whether Triton is there and compiles kernels of this precision for the device: it needs a C compiler."""
+    """Whether Triton is there and compiles kernels of this precision for the device; warns where it does not."""
     try:
         numbers = torch.arange(2, dtype=torch.int32, device=device)
         with torch.inference_mode(False), torch.no_grad():
@@ -114,6 +117,12 @@ def _compiles(device: torch.device, precision: torch.dtype) -> bool:
             launch(features, weights, numbers, numbers, 2, 2)
     except torch.OutOfMemoryError:
         raise
-    except Exception:  # Triton's own errors are of many kinds, and any of them means the same
+    except Exception as error:  # Triton's own errors are of many kinds, and any of them means the same
+        warnings.warn(
+            f"Triton compiles no kernel for {device} ({one_line(error, 200)}); channels are moved by slower operations. "
+            "It needs a C compiler, such as gcc.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
         return False
     return True
