@@ -92,7 +92,7 @@ def evaluate(
                 dataset.test,
                 plan=card.plan(),
                 objective=objective,
-                batch=scored_at_once(card.frames, dataset.size, dense=card.task == "segmentation"),
+                batch=scored_at_once(card.frames, dataset.size, mapped=card.mapped),
                 device=device,
                 align=align,
                 copies=tta_copies,

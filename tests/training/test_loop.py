@@ -294,9 +294,11 @@ def test_the_auxiliary_head_learns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frames", "size", "dense", "count"),
-    [(1, (32, 32), False, 256), (3, (64, 64), False, 256), (3, (224, 224), False, 34), (3, (180, 240), True, 16),
-     (3, (512, 512), True, 6), (9, (2048, 1024), True, 1)],
+    ("frames", "size", "mapped", "count"),
+    [(1, (32, 32), 0, 256), (3, (64, 64), 0, 256), (3, (224, 224), 0, 34), (3, (180, 240), 11, 16),
+     (3, (512, 512), 21, 6), (1, (512, 512), 150, 3), (9, (2048, 1024), 19, 1)],
 )  # fmt: skip
-def test_large_images_are_scored_fewer_at_once(frames: int, size: tuple[int, int], dense: bool, count: int) -> None:
-    assert scored_at_once(frames, size, dense=dense) == count
+def test_large_images_and_maps_are_scored_fewer_at_once(
+    frames: int, size: tuple[int, int], mapped: int, count: int
+) -> None:
+    assert scored_at_once(frames, size, mapped=mapped) == count

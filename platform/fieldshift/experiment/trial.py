@@ -119,7 +119,7 @@ def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[
             objective=objective,
             device=context.device,
             align=trial.align,
-            batch=scored_at_once(card.frames, dataset.size, dense=dataset.task == "segmentation"),
+            batch=scored_at_once(card.frames, dataset.size, mapped=card.mapped),
             copies=0 if trial.holdout else trial.copies,
             each_map=each_map,
         )

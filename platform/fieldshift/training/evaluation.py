@@ -18,6 +18,8 @@ from fieldshift.training.step import forward, share_of_worker
 EVALUATED_IMAGES, EVALUATED_MAPS = 256, 16  # images scored at once: maps of all frames at full size take memory
 EVALUATED_PIXELS = EVALUATED_IMAGES * 64 * 64 * 5
 """Pixels of all frames that are scored at once: without gradients, so that they need less memory than a usual training step."""
+EVALUATED_NUMBERS = 2**27
+"""Numbers of the maps of all frames and classes that are scored at once: 512 MiB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +37,13 @@ class Evaluation:
     maps: tuple[MapQuality, ...] = ()
 
 
-def scored_at_once(frames: int, size: tuple[int, int], *, dense: bool) -> int:
-    """The number of images to score at once: 256, or 16 with maps, and fewer where their frames are large."""
-    usual, pixels = EVALUATED_MAPS if dense else EVALUATED_IMAGES, frames * size[0] * size[1]
-    return max(1, min(usual, EVALUATED_PIXELS // pixels))
+def scored_at_once(frames: int, size: tuple[int, int], *, mapped: int = 0) -> int:
+    """The number of images to score at once: 256, or 16 with maps, and fewer where their frames or maps are large.
+
+    mapped: the number of classes of a segmenter's maps; 0 for classification.
+    """
+    usual, pixels = EVALUATED_MAPS if mapped else EVALUATED_IMAGES, frames * size[0] * size[1]
+    return max(1, min(usual, EVALUATED_PIXELS // pixels, EVALUATED_NUMBERS // (pixels * max(1, mapped))))
 
 
 @torch.no_grad()

@@ -95,6 +95,11 @@ class NetworkCard:
         return int(self.policy["frames"]) if self.form == "folded" and self.policy is not None else self.frames
 
     @property
+    def mapped(self) -> int:
+        """Number of classes of the maps; 0 for classification."""
+        return len(self.classes) if self.task == "segmentation" else 0
+
+    @property
     def motions(self) -> AnyPolicy | None:
         """The policy, for either form."""
         return None if self.policy is None else policy_from_json(json.dumps(self.policy))
