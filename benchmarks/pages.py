@@ -63,7 +63,8 @@ def environment() -> Environment:
     made.globals.update(
         studies=committed, chart=chart.chart(committed), share=functools.partial(share_of_time, profiled),
         selection_share=selection_share(committed["ablations"].cells["default"]),
-        benchmarks=benchmarks(), speed_tables=speed_tables, tables=tables, configurations=configurations(),
+        benchmarks=benchmarks(), goals_met=goals_met, title_of=title_of,
+        speed_tables=speed_tables, tables=tables, configurations=configurations(),
         selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
         faults=fault_table(result("faults")), counted=counted,
@@ -96,6 +97,28 @@ def speed_tables(benchmark: dict[str, Any]) -> dict[str, str]:
         ours = with_unit(row["ours"], row["unit"])
         rows.setdefault(row["table"], []).append([row["case"], ours, peer, ratio_words(row), goal(row)])
     return {title: tables.markdown(["case", "ours", "peer", "ratio", "goal"], cells) for title, cells in rows.items()}
+
+
+def title_of(benchmark: dict[str, Any]) -> str:
+    on_gpu = not benchmark["machine"]["hardware"].startswith("no GPU")
+    return f"{benchmark['benchmark']}{', on a GPU' if on_gpu else ''}"
+
+
+def goals_met(records: list[dict[str, Any]]) -> str:
+    """How many goals are met, undecided and not met, and one row per goal that is not met; without earlier versions."""
+    counts, missed = dict.fromkeys(("met", "undecided", "NOT met"), 0), []
+    judged = [(each, row) for each in records for row in each["rows"] if not row["table"].startswith("before ")]
+    for record, row in judged:
+        for words in filter(None, goal(row).split(", ")):
+            wanted, _, word = words.partition(": ")
+            counts[word] += 1
+            if word == "NOT met":
+                found = ratio_words(row) or with_unit(row["ours"], row["unit"])
+                missed.append([title_of(record), row["table"], row["case"], found, wanted])
+    summary = ", ".join(f"{count} {word}" for word, count in counts.items())
+    return f"Of {sum(counts.values())} goals: {summary}.\n\n" + tables.markdown(
+        ["benchmark", "table", "case", "measured", "goal"], missed
+    )
 
 
 def share_of_time(rows: list[dict[str, Any]], loop: str, network: str, *operators: str) -> str:
