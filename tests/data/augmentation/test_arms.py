@@ -33,11 +33,13 @@ def pictures(count: int, channels: int, height: int, width: int) -> Tensor:
     return (smooth * 300 - 20).clamp(0, 255).to(torch.uint8)
 
 
+@pytest.mark.parametrize("few", [0, 100], ids=["grouped", "one by one"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("name", "settings"), VARIANTS, ids=str)
 def test_a_batch_is_what_torchvision_makes_of_its_images(
-    name: str, settings: dict[str, Any], size: tuple[int, int, int]
+    name: str, settings: dict[str, Any], size: tuple[int, int, int], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fieldshift.data.augmentation.kernels.FEW", few)
     images = pictures(12, *size)
     arm = augmentation(name, **settings)
     for seed in (0, 2**40 + 3):
@@ -82,9 +84,11 @@ def test_seeds_differ_and_the_random_state_is_left_alone(name: str) -> None:
     assert torch.equal(images, kept)
 
 
+@pytest.mark.parametrize("few", [0, 100], ids=["grouped", "one by one"])
 @pytest.mark.parametrize("name", known_augmentations())
-def test_masks_move_with_their_images(name: str) -> None:
+def test_masks_move_with_their_images(name: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images that show their mask: where no colour op changed the greys, image and mask still agree everywhere."""
+    monkeypatch.setattr("fieldshift.data.augmentation.kernels.FEW", few)
     masks = (pictures(48, 1, 24, 30)[:, 0].long() // 64) % 3
     images = (masks * 60 + 60).to(torch.uint8)[:, None]
     arm = augmentation(name)

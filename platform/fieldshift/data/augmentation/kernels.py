@@ -18,7 +18,7 @@ from torch.nn.functional import grid_sample
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from fieldshift.data.augmentation.colours import COLOURS, Images
+from fieldshift.data.augmentation.colours import ADJUSTED, COLOURS, Images
 
 # Torchvision's re-exports are not visible to strict type checkers.
 F: Any = functional
@@ -27,6 +27,8 @@ Masks = Int64[Tensor, "batch height width"]
 
 
 LARGEST_REMEMBERED = 64 * 64
+FEW = 16
+"""Up to so many images, each is changed by itself: bringing those with the same op together would copy them twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +74,9 @@ def apply_ops(
     Pixels from outside are 0, in masks `mask_fill`; masks are sampled "nearest", images with `interpolation` ("nearest" or
     "bilinear").
     """
-    kept: list[int] = []
-    placed: list[int] = []
-    groups: dict[str | Op, list[int]] = {}
-    for position, op in enumerate(ops):
-        if op is None or op.name == "Identity":
-            kept.append(position)
-        elif op.name in COLOURS:
-            groups.setdefault(op.name, []).append(position)
-        elif op.name == "Rotate" and op.magnitude % 90 == 0:
-            groups.setdefault(op, []).append(position)
-        else:
-            placed.append(position)
+    if len(images) <= FEW:
+        return one_by_one(images, ops, interpolation=interpolation, masks=masks, mask_fill=mask_fill)
+    kept, placed, groups = grouped(ops)
     if len(kept) == len(images):
         return images, masks
     # Images with the same op are adjacent, so that each op gets a slice and there is one reordering, not one per op.
@@ -105,12 +98,11 @@ def apply_ops(
         if mask_parts is not None and moved_masks is not None:
             mask_parts[1] = moved_masks
     for number, (key, members) in enumerate(groups.items(), start=2):
-        if isinstance(key, Op):  # quarter turns, which torchvision does without sampling
-            mode = InterpolationMode(interpolation)
-            parts[number] = F.rotate(parts[number], key.magnitude, mode)
-            if mask_parts is not None:
-                labels = mask_parts[number][:, None].float()
-                mask_parts[number] = F.rotate(labels, key.magnitude, fill=[float(mask_fill)])[:, 0].long()
+        if isinstance(key, Op):
+            own = None if mask_parts is None else mask_parts[number]
+            parts[number], turned = turn(parts[number], key.magnitude, interpolation, own, mask_fill)
+            if mask_parts is not None and turned is not None:
+                mask_parts[number] = turned
         else:
             magnitudes = [op.magnitude for op in map(ops.__getitem__, members) if op is not None]
             strengths = torch.tensor(magnitudes, dtype=torch.float64, device=images.device)
@@ -119,6 +111,59 @@ def apply_ops(
     back[order] = torch.arange(len(order), device=order.device)
     moved = torch.cat(parts).index_select(0, back)
     return moved, None if mask_parts is None else torch.cat(mask_parts).index_select(0, back)
+
+
+def grouped(ops: Sequence[Op | None]) -> tuple[list[int], list[int], dict[str | Op, list[int]]]:
+    """The positions of images that stay, of those that are sampled, and of those of every other op."""
+    kept: list[int] = []
+    placed: list[int] = []
+    groups: dict[str | Op, list[int]] = {}
+    for position, op in enumerate(ops):
+        if op is None or op.name == "Identity":
+            kept.append(position)
+        elif op.name in COLOURS:
+            groups.setdefault(op.name, []).append(position)
+        elif op.name == "Rotate" and op.magnitude % 90 == 0:
+            groups.setdefault(op, []).append(position)
+        else:
+            placed.append(position)
+    return kept, placed, groups
+
+
+def one_by_one(
+    images: Images, ops: Sequence[Op | None], *, interpolation: str, masks: Masks | None, mask_fill: int
+) -> tuple[Images, Masks | None]:
+    """`apply_ops`, image by image."""
+    if all(op is None or op.name == "Identity" for op in ops):
+        return images, masks
+    changed, moved = list(images.split(1)), None if masks is None else list(masks.split(1))
+    for number, op in enumerate(ops):
+        if op is None or op.name == "Identity":
+            continue
+        image, mask = changed[number], None if moved is None else moved[number]
+        if op.name in ADJUSTED:
+            image = ADJUSTED[op.name](image, 1.0 + op.magnitude)
+        elif op.name in COLOURS:
+            image = COLOURS[op.name](image, torch.tensor([op.magnitude], dtype=torch.float64, device=image.device))
+        elif op.name == "Rotate" and op.magnitude % 90 == 0:
+            image, mask = turn(image, op.magnitude, interpolation, mask, mask_fill)
+        else:
+            grid = grid_of(PLACEMENTS[op.name](op.magnitude), image.shape[2], image.shape[3], image.device)
+            image, mask = sample(image, grid, interpolation=interpolation, masks=mask, mask_fill=mask_fill)
+        changed[number] = image
+        if moved is not None and mask is not None:
+            moved[number] = mask
+    return torch.cat(changed), None if moved is None else torch.cat(moved)
+
+
+def turn(
+    images: Images, degrees: float, interpolation: str, masks: Masks | None, mask_fill: int
+) -> tuple[Images, Masks | None]:
+    """Turns by a multiple of 90 degrees, which torchvision does without sampling where the image is square."""
+    turned = F.rotate(images, degrees, InterpolationMode(interpolation))
+    if masks is None:
+        return turned, None
+    return turned, F.rotate(masks[:, None].float(), degrees, fill=[float(mask_fill)])[:, 0].long()
 
 
 def place(
@@ -163,14 +208,20 @@ def grid_of(placement: Placement, height: int, width: int, device: torch.device)
 def sampling_grid(
     placements: Sequence[Placement], height: int, width: int, device: torch.device
 ) -> Float[Tensor, "batch height width 2"]:
+    base = points(height, width, device)
+    matrices = torch.tensor([inverse_matrix(placement, height, width) for placement in placements], device=device)
+    scaled = matrices.view(-1, 2, 3).transpose(1, 2).div(torch.tensor([0.5 * width, 0.5 * height], device=device))
+    return base.expand(len(placements), -1, -1).bmm(scaled).view(-1, height, width, 2)
+
+
+@lru_cache(maxsize=8)
+def points(height: int, width: int, device: torch.device) -> Float[Tensor, "1 pixels 3"]:
+    """The pixels as (x, y, 1) from the image's centre, row by row."""
     base = torch.empty(1, height, width, 3)
     base[..., 0] = torch.linspace((1.0 - width) * 0.5, (width - 1.0) * 0.5, steps=width)
     base[..., 1] = torch.linspace((1.0 - height) * 0.5, (height - 1.0) * 0.5, steps=height).unsqueeze(-1)
     base[..., 2] = 1
-    base = base.view(1, height * width, 3).to(device)
-    matrices = torch.tensor([inverse_matrix(placement, height, width) for placement in placements], device=device)
-    scaled = matrices.view(-1, 2, 3).transpose(1, 2).div(torch.tensor([0.5 * width, 0.5 * height], device=device))
-    return base.expand(len(placements), -1, -1).bmm(scaled).view(-1, height, width, 2)
+    return base.view(1, height * width, 3).to(device)
 
 
 remembered_grid = lru_cache(maxsize=512)(sampling_grid)
