@@ -23,15 +23,18 @@ _FOOTER_LINE = 0.16  # inches
 
 def save_figure(figure: Figure, stem: str | Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Writes the figure as `stem`.png and so on, 200 dots per inch, and returns the paths. formats: png, svg, pdf."""
-    paths = []
     for kind in formats:
         if kind not in _FORMATS:
             raise UserError(f"Unknown figure format '{kind}'. Known: {', '.join(_FORMATS)}.")
-        path = Path(stem)
-        path = path.with_name(f"{path.name}.{kind}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=200, facecolor="white")
-        paths.append(path)
+    stem, engine = Path(stem), figure.get_layout_engine()
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in formats]
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for path in paths:
+            figure.savefig(path, dpi=200, facecolor="white")
+            figure.set_layout_engine(None)  # further formats have the layout of the first
+    finally:
+        figure.set_layout_engine(engine)
     return paths
 
 
