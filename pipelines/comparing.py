@@ -140,7 +140,7 @@ def compare(  # noqa: PLR0913 - the options of a command
         finished = session.folder.finished_result()
         if finished is not None:
             return shown_comparison(session, finished)
-        policies, found = ArmPolicies.given(read, plan.seeds, experiment.frames), []
+        policies, found = ArmPolicies.given(read, (policy, folded_policy), plan.seeds, experiment.frames), []
         if edges:
             results = run_searches(
                 session.stage(FOLDER, settings),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from fieldshift.experiment.search_trial import (
     number_of_passes,
     pass_note,
     run_search_trial,
+    search_of,
     search_payload,
 )
 from fieldshift.forms import Form
@@ -43,7 +45,7 @@ FOLDER = "searches"
 class ArmPolicy:
     """A policy that an arm reads, its source in words, and the seconds, operations and devices of its search.
 
-    `operations` is None and `device_seconds` NaN where they are not known.
+    `operations` is None, and seconds are NaN, where they are not known.
     """
 
     policy: AnyPolicy
@@ -61,14 +63,16 @@ class ArmPolicies:
     found: dict[tuple[Form, int], ArmPolicy]
 
     @staticmethod
-    def given(given: dict[Form, AnyPolicy], seeds: Sequence[int], frames: int) -> ArmPolicies:
-        """The same given policy for every seed; reports one that was found with another number of frames."""
+    def given(
+        given: dict[Form, AnyPolicy], sources: Sequence[PolicySource], seeds: Sequence[int], frames: int
+    ) -> ArmPolicies:
+        """The same given policy for every seed; reports one that was found with another number of frames.
+
+        `sources`: what the policies were read from, for the seconds of their searches.
+        """
         for policy in {each.digest(): each for each in given.values()}.values():
             say_other_length(policy, frames)
-        found = {
-            form: ArmPolicy(policy, "a given policy", operations=operations_of(policy))
-            for form, policy in given.items()
-        }
+        found = {form: _given(policy, sources) for form, policy in given.items()}
         return ArmPolicies({(form, seed): each for form, each in found.items() for seed in seeds})
 
     @staticmethod
@@ -110,6 +114,16 @@ class ArmPolicies:
         return sum(known) / len(known) if len(known) == len(spent) else None
 
 
+def _given(policy: AnyPolicy, sources: Sequence[PolicySource]) -> ArmPolicy:
+    words, operations = "a given policy", operations_of(policy)
+    if not policy.found:  # written by hand
+        return ArmPolicy(policy, words, operations=operations)
+    for source in sources:
+        if (search := search_of(source, policy)) is not None:
+            return ArmPolicy(policy, words, search.seconds, operations, search.device_seconds, search.devices)
+    return ArmPolicy(policy, words, math.nan, operations, math.nan)
+
+
 def given_policies(policy: PolicySource, folded_policy: PolicySource) -> dict[Form, AnyPolicy]:
     """The policies that were given, by the form whose arms read them; `policy` serves both where it is alone."""
     everywhere, folded = read_policy(policy), read_policy(folded_policy)
@@ -147,6 +161,7 @@ def run_searches(
     Finished searches are kept there, so that a resumed run executes only missing ones. Raises RunFailedError where a
     search failed.
     """
+    from fieldshift.search.explain import close_decisions
 
     finished = session.folder.finished_result()
     keys = {(form, seed): f"{form}-seed{seed}" for form in edges for seed in seeds}
@@ -166,8 +181,10 @@ def run_searches(
     for (form, seed), key in keys.items():
         row, path = rows[key], session.path / key
         results[form, seed] = SearchResult.from_row(path, row)
-        words = "; ".join(results[form, seed].policy.describe())
-        say(f"  {form}, seed {seed}, found in {duration(row['seconds'])}: {words or 'no motion'}")
+        policy = results[form, seed].policy
+        words = "; ".join(policy.describe()) or "no motion"
+        close = f"; a close choice, see `fieldshift explain {path}`" if close_decisions(policy) else ""
+        say(f"  {form}, seed {seed}, found in {duration(row['seconds'])}: {words}{close}")
         for warning in row["warnings"]:
             say(f"  note: {warning}")
     return results

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,32 @@ def test_the_folded_arms_may_have_a_policy_of_their_own(policies: Path, tmp_path
     assert steps == {"das": "translate_x", "das-folded": "translate_y"}
     assert {row["motions"] for row in rows} == {"a given policy"}
     assert not (tmp_path / "out" / "searches").exists()
+
+
+def test_the_search_of_a_given_run_folder_is_charged_in_seconds_too(
+    policies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search, copied = tmp_path / "search", tmp_path / "copied.json"
+    few = [*QUICK[:4], "--tracking.enabled", "false"]
+    assert main(["search", "--form", "folded", *few, *SEARCHED, "--out", str(search)]) == 0
+    shutil.copy(search / "policy.json", copied)
+    spent = read_result(search)
+    expected = {
+        str(search): (spent["seconds"], spent["device_seconds"]),
+        str(search / "policy.json"): (spent["seconds"], spent["device_seconds"]),
+        str(copied): (None, None),  # of which nothing says how long it took
+        str(policies / "x.json"): (0.0, 0.0),  # written by hand
+    }
+    for number, (source, seconds) in enumerate(expected.items()):
+        out = tmp_path / str(number)
+        words = ["compare", "--folded_policy", source, "--seeds", "1", "--arms", "das-folded", *QUICK, *EQUAL_EPOCHS]
+        assert main([*words, "--out", str(out)]) == 0
+        (row,) = read_result(out)["rows"]
+        assert (row["search_seconds"], row["search_device_seconds"]) == seconds
+        shown = " ".join(capsys.readouterr().out.split())
+        (hours,) = re.findall(r" das-folded 1 21,346 \S+ 1 \S+ (\S+) (\S+) ", shown)
+        assert hours[0] == ("-" if seconds[0] is None else f"{seconds[1]:.1f}")
+        assert (hours[1] == "-") == (seconds[0] is None)
 
 
 @pytest.mark.parametrize("searches", [False, True])

@@ -12,6 +12,8 @@ from fieldshift.cluster import WorkerContext
 from fieldshift.errors import UserError
 from fieldshift.experiment.cards import STILL_ARMS, arm_card, without_auxiliary
 from fieldshift.experiment.options import Experiment
+from fieldshift.experiment.policy_source import PolicySource, policy_file
+from fieldshift.run_folder import read_result
 from fieldshift.search import RULES, SearchConfig
 from fieldshift.wording import counted
 
@@ -61,6 +63,18 @@ class SearchResult:
             math.nan if device is None else device,
             max(1, round(3600 * row.get("device_hours", 0) / seconds)) if seconds else 1,
         )
+
+
+def search_of(source: PolicySource, policy: AnyPolicy) -> SearchResult | None:
+    """The finished search whose run folder a policy was read from; None where it was read from elsewhere."""
+    if not isinstance(source, str):
+        return None
+    folder = policy_file(source).parent
+    try:
+        found = SearchResult.from_row(folder, read_result(folder))
+    except (UserError, OSError, KeyError, TypeError, ValueError):  # no search, or an earlier version's
+        return None
+    return found if found.policy.digest() == policy.digest() else None
 
 
 def search_payload(
