@@ -6,11 +6,15 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import psutil
@@ -21,7 +25,7 @@ from fieldshift.errors import UserError
 from fieldshift.ports import free_port
 from fieldshift.tracking import TrackingConfig, open_store, serving
 from fieldshift.tracking.addresses import sqlite_address
-from fieldshift.tracking.server import Pages, find_store, opened, welcome
+from fieldshift.tracking.server import Pages, _await_answer, _listens, find_store, opened, welcome
 from fieldshift.tracking.store import RUN_TAG, client_for
 from fieldshift.tracking.views import View
 
@@ -129,6 +133,36 @@ def test_the_server_answers_and_sigterm_ends_it_with_its_workers(tmp_path: Path)
     assert psutil.wait_procs(found, timeout=15)[1] == []
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5)
+
+
+def test_a_server_that_another_one_forestalls_is_not_taken_for_ones_own() -> None:
+    """Of two that start at once, both find the port free."""
+
+    class Healthy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    ends = "import sys, time; sys.stdin.read(); sys.exit('[Errno 98] address already in use')"
+    with HTTPServer(("127.0.0.1", 0), Healthy) as other, tempfile.TemporaryFile("w+") as log:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        process = subprocess.Popen([sys.executable, "-c", ends], stdin=subprocess.PIPE, stderr=log)
+        try:
+            assert not _listens(process, other.server_port)
+            assert process.stdin is not None
+            process.stdin.close()
+            with pytest.raises(
+                UserError, match=f"Port {other.server_port} of 127.0.0.1 cannot be used .*give another --port"
+            ):
+                _await_answer(process, "127.0.0.1", other.server_port, log)
+        finally:
+            process.wait()
+            other.shutdown()
+            thread.join()
 
 
 def test_ctrl_c_ends_the_pages_with_its_own_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

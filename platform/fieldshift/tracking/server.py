@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import psutil
+
 from fieldshift.errors import MissingFeatureError, UserError
 from fieldshift.ports import free_port
 from fieldshift.run_folder import CONFIG, is_finished
@@ -63,7 +65,7 @@ def serving(where: str | Path, *, host: str = "127.0.0.1", port: int = 5000) -> 
         ]
         process = subprocess.Popen(command, env=variables, stdout=log, stderr=log, start_new_session=True)
         try:
-            _await_answer(process, url, log)
+            _await_answer(process, host, port, log)
             yield Pages(url, uri)
         finally:
             _stop(process)
@@ -218,21 +220,37 @@ def _refuse_taken(host: str, port: int) -> None:
             ) from error
 
 
-def _await_answer(process: subprocess.Popen[bytes], url: str, log: object) -> None:
+def _await_answer(process: subprocess.Popen[bytes], host: str, port: int, log: object) -> None:
+    """Waits until this server answers: another one may have taken the port since it was free, and answers for it."""
     deadline = time.monotonic() + START_DEADLINE_S
     while True:
         if process.poll() is not None or time.monotonic() > deadline:
             ended = process.poll()
+            if ended:
+                _refuse_taken(host, port)
             log.seek(0)  # type: ignore[attr-defined]
             last = " ".join(log.read().split())[-300:]  # type: ignore[attr-defined]
             what = f"ended with {ended}" if ended is not None else f"did not answer in {START_DEADLINE_S:g} seconds"
             raise UserError(f"MLflow's server {what}: {last}")
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
-                if answer.status == 200:
+            with urllib.request.urlopen(f"http://{host}:{port}/health", timeout=2) as answer:
+                if answer.status == 200 and _listens(process, port):
                     return
         except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+            pass
+        time.sleep(0.2)
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether the process or one of its children listens on the port; taken for true where the system does not tell."""
+    try:
+        whole = psutil.Process(process.pid)
+        found = [each.net_connections("tcp") for each in (whole, *whole.children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for own in found for each in own)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
