@@ -146,11 +146,11 @@ def test_a_server_that_another_one_forestalls_is_not_taken_for_ones_own() -> Non
         def log_message(self, *_: object) -> None:
             pass
 
-    ends = "import sys, time; sys.stdin.read(); sys.exit('[Errno 98] address already in use')"
+    ends = "import sys; sys.stdin.read(); print('[Errno 98] address already in use')"  # MLflow ends with 0
     with HTTPServer(("127.0.0.1", 0), Healthy) as other, tempfile.TemporaryFile("w+") as log:
         thread = threading.Thread(target=other.serve_forever)
         thread.start()
-        process = subprocess.Popen([sys.executable, "-c", ends], stdin=subprocess.PIPE, stderr=log)
+        process = subprocess.Popen([sys.executable, "-c", ends], stdin=subprocess.PIPE, stdout=log)
         try:
             assert not _listens(process, other.server_port)
             assert process.stdin is not None

@@ -226,7 +226,7 @@ def _await_answer(process: subprocess.Popen[bytes], host: str, port: int, log: o
     while True:
         if process.poll() is not None or time.monotonic() > deadline:
             ended = process.poll()
-            if ended:
+            if ended is not None:
                 _refuse_taken(host, port)
             log.seek(0)  # type: ignore[attr-defined]
             last = " ".join(log.read().split())[-300:]  # type: ignore[attr-defined]
