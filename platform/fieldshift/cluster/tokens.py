@@ -9,8 +9,8 @@ from typing import Any, cast
 from fieldshift.errors import UserError
 
 TOKEN_ADVICE = (
-    "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH);"
-    " on the head node `ray get-auth-token` shows it"
+    "set RAY_AUTH_MODE=token, which is enough on the head node's own machine, and elsewhere also the cluster's token in"
+    " RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH); on the head node `ray get-auth-token` shows it"
 )
 DEADLINE_S = 5.0
 
