@@ -309,6 +309,18 @@ def test_a_history_has_a_panel_for_every_edge_with_the_softmax_of_alpha(edges: i
     assert {"identity", "translate_x", "zoom", "loss on the half that trains the network"} <= set(named)
 
 
+def test_candidates_are_told_apart_and_no_legend_lies_on_a_curve() -> None:
+    names = [f"translate_x {across} then translate_y {down}" for across in (0.2, 0.4) for down in (0.2, 0.4)]
+    rows = [{"pass": n, **{f"alpha/0-1/{name}": 0.1 * n for name in names}, "train/loss": n % 2} for n in range(6)]
+    figure = search_history(rows)
+    shown = [text for text, _ in draw(figure)]
+    assert {name.replace("then", "+") for name in names} <= set(shown)
+    for axes in figure.axes:
+        if axes.get_legend() is not None:
+            box = axes.get_legend().get_window_extent()
+            assert box.y0 >= axes.get_window_extent().y1 - 1
+
+
 def test_figures_of_a_search_over_hundreds_of_edges_have_the_first_of_them() -> None:
     texts = [text for text, _ in draw(search_history(history(100, 2)))]
     assert sum(text.startswith("edge ") for text in texts) == MOST_PANELS

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -73,6 +75,13 @@ def legend(
         columnspacing=1.6,
     )
     box.set_gid("legend")
+
+
+def apart(names: Sequence[str], limit: int = 28) -> list[str]:
+    """The names, each cut to `limit` characters, or to as many more as it takes to tell different ones apart."""
+    while len({shorten(name, limit) for name in names}) < len(set(names)):
+        limit += 1
+    return [shorten(name, limit) for name in names]
 
 
 def shorten(name: str, limit: int = 28) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.report.figures.look import INK, MUTED, SMALL, WIDTH, legend, new_figure, shorten
+from fieldshift.report.figures.look import INK, MUTED, SMALL, WIDTH, apart, legend, new_figure, shorten
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,7 @@ def map_examples(examples: Sequence[MapExample], classes: Sequence[str]) -> Figu
     assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(h_pad=0.11, w_pad=0.03)
     handles: list[Any] = [Patch(facecolor=palette[label]) for label in named]
-    labels = [shorten(classes[label], 16) for label in named]
+    labels = apart([classes[label] for label in named], 16)
     if ignored:
         handles.append(Patch(facecolor=IGNORED, edgecolor=MUTED, linewidth=0.5))
         labels.append("not counted")

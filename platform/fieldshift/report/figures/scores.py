@@ -22,10 +22,10 @@ from fieldshift.report.figures.look import (
     SERIES,
     SMALL,
     WIDTH,
+    apart,
     legend,
     new_figure,
     plain_axes,
-    shorten,
 )
 from fieldshift.report.intervals import estimate
 
@@ -59,7 +59,7 @@ def accuracy_bars(summary: pd.DataFrame, *, score_name: str = "accuracy", narrow
         _score_panel(panel, summary[summary["reading"] == reading], order, span, bars)
         panel.set_title(str(reading).capitalize().replace(", ", ",\n"), fontsize=NORMAL, color=INK, loc="left")
         panel.set_xlabel(f"test {score_name} (%)" + ("" if bars else ", axis not from 0"))
-    panels[0].set_yticks(range(len(order)), [shorten(arm, 20 if narrow else 28) for arm in order])
+    panels[0].set_yticks(range(len(order)), apart(order, 20 if narrow else 28))
     panels[0].set_ylim(len(order) - 0.4, -0.6)
     roles = [role for role in ROLE_COLOURS if (summary["role"] == role).any()]
     handles: list[Artist] = [Patch(color=ROLE_COLOURS[role]) for role in roles]

@@ -15,10 +15,10 @@ from fieldshift.report.figures.look import (
     SERIES,
     SMALL,
     WIDTH,
+    apart,
     legend,
     new_figure,
     plain_axes,
-    shorten,
 )
 from fieldshift.report.figures.traces import Choice, Weights, choice, curve, losses, weights_by_edge
 
@@ -31,6 +31,8 @@ KEPT, LOST = SERIES[1], GREY
 STILL = "identity"
 MOST_PANELS = 48
 """Edges, or decisions, that a figure has panels for: hundreds take minutes to draw, and nobody compares them by eye."""
+ACROSS = {5: 16, 3: 29, 2: 46, 1: 1000}
+"""Columns of a wide legend, by the length of a name that no longer fits beside so many."""
 LOSS_WORDS = {
     "train/loss": "loss on the half that trains the network",
     "val/loss": "loss on the half that trains the motions",
@@ -54,7 +56,7 @@ def search_history(history: Sequence[Mapping[str, Any]], *, narrow: bool = False
     rows = math.ceil(len(weights) / columns)
     tall = 1.25 * rows if rows > 1 else 1.9 * rows
     tall += 0.6 if narrow and weights else 0.0  # a longer legend
-    below = 4.0 if narrow else 2.0
+    below = 4.6 if narrow else 2.4
     figure = new_figure(tall + below + 0.2, NARROW if narrow else WIDTH)
     lower: Figure | SubFigure = figure
     if weights:
@@ -140,11 +142,14 @@ def _weight_panels(upper: SubFigure, at: Sequence[int], weights: Weights, figure
             panel.tick_params(labelbottom=True)
     found = [value for candidates in weights.values() for values in candidates.values() for value in values]
     panels[0].set_ylim(0, min(1.0, 1.1 * max(value for value in found if not math.isnan(value))))
-    named = [(handles[op], shorten(op)) for op in ops if looks[op][0] != LOST]
+    coloured = [op for op in ops if looks[op][0] != LOST]
+    named = [(handles[op], name) for op, name in zip(coloured, apart(coloured), strict=True)]
     grey = [handles[op] for op in ops if looks[op][0] == LOST]
     named += [(grey[0], f"{len(grey)} others")] if grey else []
-    wide = max(len(name) for _, name in named) >= 16
-    across = (1 if wide else 2) if most < 4 else (3 if wide else 5)
+    longest = max(len(name) for _, name in named)
+    across = (
+        (1 if longest >= 16 else 2) if most < 4 else next(n for n, most_long in ACROSS.items() if longest < most_long)
+    )
     legend(figure, [line for line, _ in named], [name for _, name in named], columns=across)
 
 
@@ -175,7 +180,9 @@ def _curves(panel: Axes, at: Sequence[int], named: Mapping[str, list[float] | No
     panel.set_xlabel("pass over the training halves")
     plain_axes(panel, grid="y")
     _whole_passes(panel, at)
-    panel.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="best")
+    panel.legend(  # above the curves
+        frameon=False, fontsize=SMALL, labelcolor=INK, loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2
+    )  # fmt: skip
 
 
 def _whole_passes(panel: Axes, at: Sequence[int]) -> None:
@@ -191,7 +198,7 @@ def _decision_panel(panel: Axes, each: Choice, title: str, places: int) -> None:
     ranked = sorted(each.harm.items(), key=lambda item: -item[1])
     colours = [KEPT if name in each.kept else LOST for name, _ in ranked]
     panel.barh(range(len(ranked)), [harm for _, harm in ranked], height=0.72, color=colours, linewidth=0)
-    panel.set_yticks(range(len(ranked)), [shorten(name, 34) for name, _ in ranked])
+    panel.set_yticks(range(len(ranked)), apart([name for name, _ in ranked], 34))
     panel.set_ylim(places - 0.4, -0.6)
     panel.axvline(0, color=MUTED, linewidth=0.8)
     panel.set_title(title, fontsize=SMALL, color=INK, loc="left", pad=3)
