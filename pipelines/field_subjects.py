@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
-from fieldshift.experiment.policy_source import read_policy, say_other_length, video_policy
+from fieldshift.experiment.policy_source import read_policy, say_other_use, video_policy
 from fieldshift.folding import AnyPolicy, motions_of, move_by
 from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
@@ -188,7 +188,7 @@ def motions_named(text: str, subject: Subject) -> Policy | None:
     if is_file(text):
         policy = read_policy(text)
         assert policy is not None
-        say_other_length(policy, own.frames)
+        say_other_use(policy, own.frames)
         return video_policy(policy, "--motions").with_frames(own.frames)
     steps = []
     for step in text.split(","):

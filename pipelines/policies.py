@@ -13,7 +13,7 @@ from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.experiment.labels import run_name
 from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.placement import placed, workers_of_trials
-from fieldshift.experiment.policy_source import PolicySource, operations_of, plain_policy, read_policy, say_other_length
+from fieldshift.experiment.policy_source import PolicySource, operations_of, plain_policy, read_policy, say_other_use
 from fieldshift.experiment.search_trial import (
     SearchResult,
     describe_space,
@@ -71,7 +71,7 @@ class ArmPolicies:
         `sources`: what the policies were read from, for the seconds of their searches.
         """
         for policy in {each.digest(): each for each in given.values()}.values():
-            say_other_length(policy, frames)
+            say_other_use(policy, frames, [form for form, each in given.items() if each.digest() == policy.digest()])
         found = {form: _given(policy, sources) for form, policy in given.items()}
         return ArmPolicies({(form, seed): each for form, each in found.items() for seed in seeds})
 

@@ -13,7 +13,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import checked_card, note_one_view, training_step
 from fieldshift.experiment.placement import check_elastic, placed
-from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_length
+from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_use
 from fieldshift.experiment.session import open_session
 from fieldshift.run_folder import check_folder
 from fieldshift.training import Recipe, arm_named
@@ -81,7 +81,7 @@ def train(
     from fieldshift.search import load_space
 
     found, dataset = read_policy(policy), experiment.checked_dataset(recipe)
-    say_other_length(found, experiment.frames)
+    say_other_use(found, experiment.frames, (arm_named(chosen).form,))
     step = training_step(dataset, recipe, cluster.workers)
     card = checked_card(experiment, dataset, chosen, found, load_space(space), step=step, align=align)
     note_one_view(card, tta_copies)

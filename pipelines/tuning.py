@@ -13,7 +13,7 @@ from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import checked_card, smallest_step
 from fieldshift.experiment.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
-from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_length
+from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_use
 from fieldshift.experiment.session import FailsWithTrials, Session, open_session, say_failed
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import Run
@@ -96,7 +96,7 @@ def tune(
     from fieldshift.motions import Policy
 
     found, dataset = read_policy(policy), experiment.checked_dataset(recipe)
-    say_other_length(found, experiment.frames)
+    say_other_use(found, experiment.frames, (arm_named(chosen).form,))
     if over is None and not isinstance(found, Policy):  # motions at several places have no common size
         tuned = [name for name in tuned if name != "motion"]
     largest = largest_motion(found) if "motion" in tuned else MOTION_FACTORS[1]

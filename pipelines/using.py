@@ -57,7 +57,7 @@ def evaluate(
         loading: loading options that differ from training.
     """
     described = check_run(run, form)
-    check_data_name(data or described["data"], loading.over(LoadingConfig()), loading.root)
+    check_data_of(run, described["data"], data, loading)
     check_folder(out, "evaluate", {"run": run}, resume)
 
     from fieldshift.experiment.cards import note_one_view
@@ -112,6 +112,17 @@ def evaluate(
         say_maps(found.maps, page)
         say(f"  {folder.result_path}")
         return result
+
+
+def check_data_of(run: str, trained_on: str, data: str | None, loading: LoadingOverrides) -> None:
+    """Raises UserError where the data of a run, or others in their place, are not there."""
+    try:
+        check_data_name(data or trained_on, loading.over(LoadingConfig()), loading.root)
+    except UserError as error:
+        kind, colon, _ = trained_on.partition(":")
+        if data is not None or not colon:
+            raise
+        raise UserError(f"{error} {run} was trained on it: if it is elsewhere now, add --data {kind}:PATH.") from None
 
 
 def predict(

@@ -61,7 +61,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "policy": (["train", "--policy", "nothing.json"], "There is no policy file nothing.json"),
     "policy that is none": (["preview", "--policy", "FILE"], "is not a valid policy"),
     "explained policy": (["explain", "nothing.json"], "nothing.json"),
-    "explained folder": (["explain", "TAKEN"], "has no policy yet"),
+    "explained folder": (["explain", "TAKEN"], "has no policy; give the folder of a search"),
     "setting in a file": (
         ["train", "--config", "CONFIG"],
         "unknown option 'recipe.epoch'. Did you mean recipe.epochs?",

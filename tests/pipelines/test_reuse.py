@@ -177,6 +177,22 @@ def test_evaluate_scores_what_predict_says_of_those_images(
     assert not any(answer["trained_on"] for answer in answers)
 
 
+def test_data_that_are_elsewhere_now_are_named_with_the_way_out(
+    trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = trained.run / "network.json"
+    card.write_text(card.read_text().replace(f"folder:{trained.root}", f"folder:{trained.root.name}"))
+    words = ["evaluate", "--run", str(trained.run), "--loading.workers", "0", "--out", str(tmp_path / "scored")]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert f"does not exist in {tmp_path / 'elsewhere'}; give" in said
+    assert f"{trained.run} was trained on it: if it is elsewhere now, add --data folder:PATH." in said
+    monkeypatch.chdir(trained.root.parent)
+    assert main(words) == 0
+
+
 def test_predict_names_what_the_network_was_trained_on(trained: Any, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["predict", "--run", str(trained.run), *(str(trained.path(tested=tested)) for tested in (True, False))]
     assert main(words) == 0

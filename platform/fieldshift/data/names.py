@@ -87,7 +87,7 @@ def existing_folder(path: str | Path, kind: str = "data") -> Path:
     """`path` as an absolute folder with links resolved. Raises UserError if it is not a readable folder."""
     folder = given_path(path)
     if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
+        found = "is a file" if folder.exists() else f"does not exist{looked_in(folder)}"
         raise UserError(f"The {kind} folder '{path}' {found}; give the path of an existing folder.")
     return folder.resolve()
 
@@ -96,5 +96,10 @@ def existing_file(path: str | Path) -> Path:
     """The npz file at `path`. Raises UserError if it does not exist."""
     file = given_path(path)
     if not file.is_file():
-        raise UserError(f"The npz file '{path}' does not exist; give the path of an existing file.")
+        raise UserError(f"The npz file '{path}' does not exist{looked_in(file)}; give the path of an existing file.")
     return file
+
+
+def looked_in(path: Path) -> str:
+    """Where a relative path was looked for, in words: runs keep it, and may be used from another folder."""
+    return "" if path.is_absolute() else f" in {Path.cwd()}"

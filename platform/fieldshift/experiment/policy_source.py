@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     from fieldshift.folding import AnyPolicy
+    from fieldshift.forms import Form
     from fieldshift.motions import Policy
 
 PolicySource = str | dict[str, Any] | None
@@ -64,7 +65,8 @@ def check_searched(folder: Path) -> None:
     """Raises UserError for the folder of a search that has not written a policy yet."""
     if (folder / CONFIG).is_file() and not policy_file(folder).exists():
         raise UserError(
-            f"{folder} has no policy yet; give the folder of a search, and resume it with --resume where it was stopped."
+            f"{folder} has no policy; give the folder of a search, and where that was stopped before its first pass ended, "
+            "resume it with --resume."
         )
 
 
@@ -97,9 +99,20 @@ def video_policy(policy: AnyPolicy, what: str) -> Policy:
     return policy
 
 
-def say_other_length(policy: AnyPolicy | None, frames: int) -> None:
-    """Prints a line where a policy is used with another number of frames than it was found with."""
-    if policy is not None and policy.frames != frames:
+def say_other_use(policy: AnyPolicy | None, frames: int, forms: Collection[Form] = ()) -> None:
+    """Prints a line where a policy is used with another number of frames than it was found with, and one for another form.
+
+    forms: the forms in which it is used; none to say nothing about them.
+    """
+    if policy is None:
+        return
+    searched = str(policy.found.get("form", "video"))
+    if policy.found and forms and searched not in forms:
+        say(
+            f"The policy was found in the {searched} form and is used in the {' and '.join(forms)} form; --form {searched} "
+            "uses it as it was found."
+        )
+    if policy.frames != frames:
         say(
             f"The policy was made with {counted(policy.frames, 'frame')} and is used with {frames}: the farthest frame "
             f"moves equally far, but the frames in between differ; --frames {policy.frames} uses the policy unchanged."
