@@ -17,6 +17,7 @@ from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, held_run_folder
 from fieldshift.wording import is_or_are
 from pipelines.options import check_pictures, check_run
+from pipelines.segmenting import check_masks, print_masks, write_masks
 
 if TYPE_CHECKING:
     from fieldshift.data.files.reading import Reader
@@ -126,9 +127,15 @@ def check_data_of(run: str, trained_on: str, data: str | None, loading: LoadingO
 
 
 def predict(
-    *, run: str, form: Form | None = None, images: list[str] | None = None, top: int = 1, json: bool = False
+    *,
+    run: str,
+    form: Form | None = None,
+    images: list[str] | None = None,
+    top: int = 1,
+    json: bool = False,
+    out: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Prints the class of each image and its probability.
+    """Prints the class of each image and its probability; of a segmenter, writes the mask of each image.
 
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
@@ -136,11 +143,11 @@ def predict(
         images: image files, written after the options without an option's name.
         top: number of classes to print for each image, the most likely first.
         json: print one JSON object per image, its classes sorted by probability, instead of a table; with trained_on where the
-            run records its training images.
+            run records its training images. Of a segmenter: the mask's file, and the share of each class.
+        out: new folder for the masks of a segmenter: PNG files of class numbers, in the size of their images.
     """
     described = check_run(run, form)
-    if described["task"] != "classification":
-        raise UserError(f"{run} holds a network for {described['task']}; predict names classes of whole pictures only.")
+    check_masks(run, described["task"], out, top)
     if not 1 <= top <= len(described["classes"]):
         raise UserError(f"--top is {top}, but must be from 1 to the {len(described['classes'])} classes.")
     if not images:
@@ -153,13 +160,19 @@ def predict(
     from fieldshift.data.files.pictures import read_picture
     from fieldshift.experiment.data_record import read_record
     from fieldshift.training import load_network
-    from pipelines.run_data import loading_of
+    from pipelines.run_data import align_of, loading_of
 
     device = best_device()
     network, card = load_network(Path(run), device)
     # Every file is read before the first prediction: a bad one stops the command before any work.
     read = loading_of(Path(run)) or LoadingConfig()
     reader = card.reader(read.pixel_limit)
+    if out is not None:
+        masked = write_masks(
+            network, card, images, Path(out), reader=reader, align=align_of(Path(run), None), device=device
+        )
+        print_masks(masked, as_json=json)
+        return masked
     pixels = [read_picture(name, reader) for name in images]
     record = read_record(Path(run))
     learned = None

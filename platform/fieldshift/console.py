@@ -253,13 +253,13 @@ def progress(title: str, total: float) -> Iterator[Progress]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> None:
-    """Prints rows below their column names; cells are plain text, not markup. `right`: right-aligned columns."""
+    """Prints rows below their column names; cells are plain text, and none is cut. `right`: right-aligned columns."""
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False)
     for name in columns:
-        shown.add_column(Text(name), justify="right" if name in right else "left")
+        shown.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(Text(printable(cell)) for cell in row))
     console().print(shown)

@@ -1,0 +1,110 @@
+"""Masks that a segmenter predicts for pictures, as PNG files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fieldshift.console import say, table
+from fieldshift.errors import UserError
+from fieldshift.run_folder import check_writable
+
+if TYPE_CHECKING:
+    import torch
+
+    from fieldshift.data.files.reading import Reader
+    from fieldshift.networks import VideoNetwork
+    from fieldshift.training import NetworkCard
+
+NAMED = 3
+
+
+def check_masks(run: str, task: str, out: str | None, top: int) -> None:
+    """Raises UserError where `predict` has no folder for a segmenter's masks, a used one, or an idle option."""
+    if task != "segmentation":
+        if out is not None:
+            raise UserError(f"--out is for the masks of a segmenter, but {run} holds a classifier; leave it out.")
+        return
+    if top != 1:
+        raise UserError(f"--top is for classifiers, but {run} holds a segmenter; leave it out.")
+    if out is None:
+        raise UserError(f"{run} holds a segmenter, whose masks are files; add --out FOLDER.")
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"--out {out} is {'not empty' if folder.is_dir() else 'a file'}; name a new folder.")
+    check_writable(folder.absolute(), "a writable folder")
+
+
+def write_masks(
+    network: VideoNetwork,
+    card: NetworkCard,
+    images: Sequence[str],
+    folder: Path,
+    *,
+    reader: Reader,
+    align: bool,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """Writes a mask per picture, upright and in its own size, and returns file, mask and shares of the classes in [0, 1].
+
+    A mask is a PNG of class numbers, whose palette has the colours of the report. Maps are fused in the reference frame if
+    `align`. Raises UserError for the first picture that cannot be read, before any is predicted.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from fieldshift.data.files.pictures import fitted_picture, mask_of_picture, open_picture
+    from fieldshift.report.figures.maps import class_colours
+    from fieldshift.training.step import forward
+
+    for name in images:
+        open_picture(name, reader)
+    folder.mkdir(parents=True, exist_ok=True)
+    palette = (255 * class_colours(len(card.classes))).round().astype(np.uint8)
+    plan, rows = card.plan(), []
+    for name, file in zip(images, mask_files(images, folder), strict=True):
+        picture = open_picture(name, reader)
+        video = plan.evaluation_video(fitted_picture(picture, reader)[None].to(device))
+        with torch.no_grad():
+            logits, _ = forward(network, network, video, plan if align else None)
+        labels = mask_of_picture(logits.argmax(1)[0].to(torch.uint8).cpu().numpy(), picture.size, reader)
+        mask = Image.fromarray(labels.astype(np.uint8))
+        mask.putpalette(palette.tobytes())
+        mask.save(file)
+        shares = np.bincount(labels.reshape(-1), minlength=len(card.classes)) / labels.size
+        held = {
+            card.classes[label]: float(shares[label]) for label in np.argsort(-shares, kind="stable") if shares[label]
+        }
+        rows.append({"file": name, "mask": str(file), "classes": held})
+    return rows
+
+
+def mask_files(images: Sequence[str], folder: Path) -> list[Path]:
+    """The file of each picture's mask: its name as .png; of pictures of the same name the later ones are numbered."""
+    taken: set[str] = set()
+    files = []
+    for name in images:
+        stem, number = Path(name).stem, 1
+        while (found := stem if number == 1 else f"{stem}-{number}").casefold() in taken:
+            number += 1
+        taken.add(found.casefold())
+        files.append(folder / f"{found}.png")
+    return files
+
+
+def print_masks(rows: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        for row in rows:
+            say(json.dumps(row), whole=True)
+        return
+    cells = []
+    for row in rows:
+        shares = [f"{name} {share:.1%}" for name, share in row["classes"].items()]
+        cells.append(
+            (row["file"], Path(row["mask"]).name, ", ".join(shares[:NAMED]) + (", ..." if len(shares) > NAMED else ""))
+        )
+    table(("file", "mask", "classes"), cells)
+    say(f"  {Path(rows[0]['mask']).parent}")
