@@ -93,7 +93,7 @@ def test_the_search_of_a_given_run_folder_is_charged_in_seconds_too(
     policies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     search, copied = tmp_path / "search", tmp_path / "copied.json"
-    few = [*QUICK[:4], "--tracking.enabled", "false"]
+    few = ["--loading.train_limit", "80", "--loading.test_limit", "40", "--tracking.enabled", "false"]
     assert main(["search", "--form", "folded", *few, *SEARCHED, "--out", str(search)]) == 0
     shutil.copy(search / "policy.json", copied)
     spent = read_result(search)

@@ -101,5 +101,5 @@ def existing_file(path: str | Path) -> Path:
 
 
 def looked_in(path: Path) -> str:
-    """Where a relative path was looked for, in words: runs keep it, and may be used from another folder."""
+    """The folder that a relative path was looked for in, in words: runs keep the path, and may be used from elsewhere."""
     return "" if path.is_absolute() else f" in {Path.cwd()}"
