@@ -11,6 +11,7 @@ from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.experiment.budget import TUNED, Budget
 from fieldshift.experiment.cards import arm_card, card_cost, video_cost
+from fieldshift.experiment.dataset import constant_notes
 from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.session import FailsWithTrials, Session, say_failed
 from fieldshift.readings import READINGS, SEARCH_INCLUDED
@@ -198,6 +199,7 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
     rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
     score_name, notes = str(rows["score_name"].iloc[0]), notes_on(session.folder.config["data"])
     summary = summarise(rows.assign(temporal=session.folder.config["temporal"]), baseline_arms=result["baselines"])
+    notes += constant_notes(result["data"].get("most_frequent"), lowest_scores(summary))
     for sheet in (*comparison_sheets(summary, score_name, notes), *cost_sheets(summary)):
         say()
         show(sheet)
@@ -214,6 +216,11 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
     failed = result.get("failed", {})
     say_failed(failed)
     return Comparison(session.path, rows, summary, sentence, answered, asked, failed)
+
+
+def lowest_scores(summary: pd.DataFrame) -> dict[str, float]:
+    """The lowest of an arm's judged means over the budgets."""
+    return {str(arm): float(score) for arm, score in summary.groupby("arm", sort=False)["judged_mean"].min().items()}
 
 
 def budget_of(

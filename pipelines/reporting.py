@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fieldshift.experiment.dataset import constant_notes
 from fieldshift.experiment.origin import command_of
 from fieldshift.report import (
     Code,
@@ -41,6 +42,7 @@ from fieldshift.report.tables import SECONDS
 from fieldshift.training.frames import as_floats
 from fieldshift.wording import counted
 from pipelines.builtin_data import notes_on
+from pipelines.comparison import lowest_scores
 from pipelines.fields import NARROW
 
 if TYPE_CHECKING:
@@ -91,6 +93,11 @@ def write_study_report(session: Session, study: PreparedStudy, found: StudyResul
             cautions=[
                 *([] if comparison is None else caveats(comparison.summary, comparison.claims)),
                 *notes_on(experiment.data),
+                *(
+                    []
+                    if comparison is None
+                    else constant_notes(dataset.most_frequent(), lowest_scores(comparison.summary))
+                ),
                 *failures(comparison, sweep),
             ],
         )

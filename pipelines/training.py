@@ -12,6 +12,7 @@ from fieldshift.console import progress, say
 from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import checked_card, note_one_view, training_step
+from fieldshift.experiment.dataset import constant_notes
 from fieldshift.experiment.placement import check_elastic, placed
 from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_use
 from fieldshift.experiment.session import open_session
@@ -98,7 +99,7 @@ def train(
         finished = session.folder.finished_result()
         if finished is not None:
             drop_checkpoint(session.path, session.storage(cluster))
-            say(outcome(finished["row"], experiment.data))
+            tell_outcome(finished["row"], experiment.data, finished["data"])
             if not (session.path / MODEL).exists():
                 log_model(session, experiment.tracking.register, align=align)
             return TrainResult(session.path, finished["row"])
@@ -110,7 +111,7 @@ def train(
         session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
         drop_checkpoint(session.path, session.storage(cluster))
         log_model(session, experiment.tracking.register, align=align)
-        say(outcome(row, experiment.data))
+        tell_outcome(row, experiment.data, dataset.record())
         show_maps(session, dataset, row, align=align)
         say(f"weights and result: {session.path}")
         return TrainResult(session.path, row)
@@ -188,6 +189,13 @@ def show_maps(session: Session, dataset: DataSet, row: dict[str, Any], *, align:
         say(f"pretrained weights: {row['weights']}")
     maps = read_maps(session.path)
     say_maps(maps, write_failure_page(session.path, session.path, dataset, maps, score=row["score"], align=align))
+
+
+def tell_outcome(row: dict[str, Any], data: str, record: dict[str, Any]) -> None:
+    """Prints the outcome of a training, and whether naming one class would score as much."""
+    say(outcome(row, data))
+    for note in constant_notes(record.get("most_frequent"), {row["arm"]: row["score"]}):
+        say(f"note: {note}")
 
 
 def outcome(row: dict[str, Any], data: str) -> str:

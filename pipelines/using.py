@@ -62,7 +62,7 @@ def evaluate(
     check_folder(out, "evaluate", {"run": run}, resume)
 
     from fieldshift.experiment.cards import note_one_view
-    from fieldshift.experiment.dataset import say_reading
+    from fieldshift.experiment.dataset import constant_notes, say_reading
     from fieldshift.training import evaluate_network, load_network, objective_for, scored_at_once
     from fieldshift.training.map_table import map_means, write_maps
     from pipelines.failure_cases import say_maps, write_failure_page
@@ -104,6 +104,8 @@ def evaluate(
         say(f"{result.score_name} {result.score:.2%} on {result.samples} test images of {data or card.data}")
         if result.score_averaged is not None:
             say(f"{result.score_name} with test-time averaging {result.score_averaged:.2%}")
+        for note in constant_notes(dataset.most_frequent(), {"this network": result.score}):
+            say(f"note: {note}")
         if found.maps:
             write_maps(folder.path, found.maps)
         folder.write_result(

@@ -223,7 +223,7 @@ def test_all_images_of_a_new_folder_are_scored_unless_a_share_is_asked_for(
         made.noise(7000 + number).save(file)
     words = ["--data", f"folder:{tmp_path / 'new'}", "--out", str(tmp_path / "scored"), *share]
     assert main(["evaluate", "--run", str(made.run), "--loading.workers", "0", *words]) == 0
-    said = capsys.readouterr().out.splitlines()[0]
+    said, *scored = capsys.readouterr().out.splitlines()
     result = read_result(tmp_path / "scored")
     if share:
         assert result["samples"] == 4
@@ -233,6 +233,11 @@ def test_all_images_of_a_new_folder_are_scored_unless_a_share_is_asked_for(
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     right = [answer["classes"][0]["class"] == Path(answer["file"]).parent.name for answer in answers]
     assert (result["samples"], result["score"]) == (8, pytest.approx(np.mean(right)))
+    assert result["data"]["most_frequent"] == {"class": made.classes[0], "share": 0.75}
+    note = f"note: Always naming {made.classes[0]}, the most frequent class of the test images, would score 75.0%; no better: "
+    assert [line.startswith(note) for line in scored if line.startswith("note:")] == [True] * int(
+        np.mean(right) <= 0.75
+    )
     assert "no part to test on, so all samples are tested; 8 to test; " in said
 
 

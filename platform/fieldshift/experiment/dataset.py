@@ -9,6 +9,8 @@ from fieldshift.data import LoadingConfig
 from fieldshift.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fieldshift.data import DataSet, Identity
     from fieldshift.tasks import Task
 
@@ -29,6 +31,20 @@ def load_data(
         like=like,
         whole=whole,
     )
+
+
+def constant_notes(frequent: Mapping[str, Any] | None, scores: Mapping[str, float]) -> list[str]:
+    """A note with the names of the scores that are no better than that of always naming the most frequent class.
+
+    frequent: `DataSet.most_frequent`; None, as in results of earlier versions and for segmentation, gives no note.
+    """
+    beaten = [name for name, score in scores.items() if frequent is not None and score <= frequent["share"]]
+    if not beaten or frequent is None:
+        return []
+    return [
+        f"Always naming {frequent['class']}, the most frequent class of the test images, would score {frequent['share']:.1%}; "
+        f"no better: {', '.join(beaten)}."
+    ]
 
 
 def loading_from_plain(values: dict[str, Any]) -> LoadingConfig:
