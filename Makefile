@@ -13,7 +13,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "FieldShift needs Python 3.11 or newer; set PYTHON=..." >&2; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@echo "installing into .venv (a few minutes and about 6 GB the first time)"
+	@echo "installing into .venv (a few minutes and about 7 GB the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"
 	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true # in parallel, once; some packages ship templates that are no Python
 	@touch $(STAMP)
@@ -28,7 +28,7 @@ test: setup
 test-oldest:
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	$(PYTHON) .ci/lower_bounds.py > .venv-oldest/lower-bounds.txt
-	@echo "installing into .venv-oldest (some minutes and about 6 GB the first time)"
+	@echo "installing into .venv-oldest (some minutes and about 7 GB the first time)"
 	@.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-oldest/lower-bounds.txt -e ".[dev]"
 	.venv-oldest/bin/python -m pytest -n $(JOBS) -m "not cluster" -W default
 
@@ -42,7 +42,7 @@ bench: setup
 	$(BIN)/python benchmarks
 
 docs: setup
-	PYTHONPATH=platform:. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@PYTHONPATH=platform:. NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "site/index.html"
 
 clean:

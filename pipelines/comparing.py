@@ -7,7 +7,7 @@ from typing import Any
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.budget import TUNED, check_copies, check_tuning, readings_of, with_known_costs
 from fieldshift.experiment.cards import note_short_search, search_step, training_step
-from fieldshift.experiment.placement import check_trials_fit, sharing_workers
+from fieldshift.experiment.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
 from fieldshift.experiment.policy_source import PolicySource, check_policy, plain_policy
 from fieldshift.experiment.search_trial import check_edges, check_frames, space_of_search
 from fieldshift.experiment.session import open_session
@@ -141,17 +141,19 @@ def compare(  # noqa: PLR0913 - the options of a command
         if finished is not None:
             return shown_comparison(session, finished)
         policies, found = ArmPolicies.given(read, (policy, folded_policy), plan.seeds, experiment.frames), []
-        if edges:
-            results = run_searches(
-                session.stage(FOLDER, settings),
-                experiment,
-                motion_space,
-                search.like(recipe),
-                space_name=space,
-                edges=edges,
-                seeds=plan.seeds if searching == SEARCHES[0] else plan.seeds[:1],
-                digest=dataset.digest,
-            )
-            policies |= ArmPolicies.searched(results, plan.seeds)
-            found = record_of(results)
-        return run_comparison(session, experiment, dataset, plan, policies, motion_space, found)
+        # One connection to Ray for the searches and the trainings, which take one of their own where they are alone.
+        with placed(experiment.cluster, on_ray=bool(edges) and workers_of_trials(experiment.cluster) > 0):
+            if edges:
+                results = run_searches(
+                    session.stage(FOLDER, settings),
+                    experiment,
+                    motion_space,
+                    search.like(recipe),
+                    space_name=space,
+                    edges=edges,
+                    seeds=plan.seeds if searching == SEARCHES[0] else plan.seeds[:1],
+                    digest=dataset.digest,
+                )
+                policies |= ArmPolicies.searched(results, plan.seeds)
+                found = record_of(results)
+            return run_comparison(session, experiment, dataset, plan, policies, motion_space, found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
@@ -58,9 +59,10 @@ def _save(run: Path, folder: Path, align: bool) -> None:
         if card.task == "segmentation"
         else [ColSpec(DataType.string, "class"), ColSpec(DataType.double, "probability")]
     )
-    data = folder.parent / f".{folder.name}.data"
-    data.mkdir(parents=True, exist_ok=True)
-    try:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as place:
+        data = Path(place) / "network"  # the model has a folder of this name
+        data.mkdir()
         for name in (WEIGHTS, "network.json"):
             shutil.copyfile(run / name, data / name)
         (data / SERVING).write_text(json.dumps({"align": align}))
@@ -75,8 +77,6 @@ def _save(run: Path, folder: Path, align: bool) -> None:
             ],
             metadata={"arm": card.arm, "form": card.form, "network": card.network, "data": card.data},
         )
-    finally:
-        shutil.rmtree(data)
 
 
 class ServedNetwork:
