@@ -144,8 +144,8 @@ def reshaped_figure(regions: Reshaped, *, example: Shaped[Tensor, "channels heig
     lines = [
         f"theoretical field of unit {regions.unit} of layer {regions.layer}, image {height} x {width} px{cut}",
         f"policy {regions.policy}: {'; '.join(regions.motions) or ('no motion' if folded else 'replicate')}",
-        f"outlined: the plain network's {regions.plain.area:.0f} px\N{SUPERSCRIPT TWO}; above each: its area, "
-        "long : short axis, angle",
+        f"green: what the unit depends on; outlined: the plain network's {regions.plain.area:.0f} px\N{SUPERSCRIPT TWO}; "
+        "above each: its area, long : short axis, angle",
     ]
     figure, (top,) = framed_figure(2.9 * wide, [(2.5 * min(rows / columns, 2.0) + 0.95) * deep], lines)
     axes = top.subplots(deep, wide, squeeze=False).reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
@@ -46,7 +47,8 @@ def theory_figure(
             left.step(numbers, sides, where="mid", color=LINES[i], label=f"{words} of the field")
     left.axhline(max(size), color="0.5", linestyle="--", linewidth=1, label="side of the image")
     left.plot([known.index(shown) + 1], [shown.size[0]], marker="o", color=LINES[1], label=shown.name)
-    left.set_xlabel("layers in order", fontsize=8)
+    drops = any(one.size < before.size for before, one in pairwise(known) if before.size and one.size)
+    left.set_xlabel("layers in order" + " (a drop: a layer beside the main path)" * drops, fontsize=8)
     left.set_ylabel("side of the theoretical field (px)", fontsize=8)
     left.set_ylim(bottom=0)
     left.tick_params(labelsize=7)
