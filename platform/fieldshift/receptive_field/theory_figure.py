@@ -49,6 +49,7 @@ def theory_figure(
     left.plot([known.index(shown) + 1], [shown.size[0]], marker="o", color=LINES[1], label=shown.name)
     drops = any(one.size < before.size for before, one in pairwise(known) if before.size and one.size)
     left.set_xlabel("layers in order" + " (a drop: a layer beside the main path)" * drops, fontsize=8)
+    left.locator_params(axis="x", integer=True)
     left.set_ylabel("side of the theoretical field (px)", fontsize=8)
     left.set_ylim(bottom=0)
     left.tick_params(labelsize=7)
