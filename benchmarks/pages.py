@@ -114,10 +114,10 @@ def goals_met(records: list[dict[str, Any]]) -> str:
             counts[word] += 1
             if word == "NOT met":
                 found = ratio_words(row) or with_unit(row["ours"], row["unit"])
-                missed.append([title_of(record), row["table"], row["case"], found, wanted])
+                missed.append([title_of(record), row["table"], row["case"], row["peer"] or "-", found, wanted])
     summary = ", ".join(f"{count} {word}" for word, count in counts.items())
     return f"Of {sum(counts.values())} goals: {summary}.\n\n" + tables.markdown(
-        ["benchmark", "table", "case", "measured", "goal"], missed
+        ["benchmark", "table", "case", "peer", "measured", "goal"], missed
     )
 
 

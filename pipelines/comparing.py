@@ -11,6 +11,7 @@ from fieldshift.experiment.placement import check_trials_fit, placed, sharing_wo
 from fieldshift.experiment.policy_source import PolicySource, check_policy, plain_policy
 from fieldshift.experiment.search_trial import check_edges, check_frames, space_of_search
 from fieldshift.experiment.session import open_session
+from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder
 from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe, arm_named
@@ -140,7 +141,8 @@ def compare(  # noqa: PLR0913 - the options of a command
         finished = session.folder.finished_result()
         if finished is not None:
             return shown_comparison(session, finished)
-        policies, found = ArmPolicies.given(read, (policy, folded_policy), plan.seeds, experiment.frames), []
+        sources: dict[Form, PolicySource] = {"video": policy, "folded": folded_policy or policy}
+        policies, found = ArmPolicies.given(read, sources, plan.seeds, experiment.frames), []
         # One connection to Ray for the searches and the trainings, which take one of their own where they are alone.
         with placed(experiment.cluster, on_ray=bool(edges) and workers_of_trials(experiment.cluster) > 0):
             if edges:

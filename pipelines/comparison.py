@@ -199,7 +199,7 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
     rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
     score_name, notes = str(rows["score_name"].iloc[0]), notes_on(session.folder.config["data"])
     summary = summarise(rows.assign(temporal=session.folder.config["temporal"]), baseline_arms=result["baselines"])
-    notes += constant_notes(result["data"].get("most_frequent"), lowest_scores(summary))
+    notes += constant_notes(result["data"].get("most_frequent"), best_scores(summary))
     for sheet in (*comparison_sheets(summary, score_name, notes), *cost_sheets(summary)):
         say()
         show(sheet)
@@ -218,9 +218,9 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
     return Comparison(session.path, rows, summary, sentence, answered, asked, failed)
 
 
-def lowest_scores(summary: pd.DataFrame) -> dict[str, float]:
-    """The lowest of an arm's judged means over the budgets."""
-    return {str(arm): float(score) for arm, score in summary.groupby("arm", sort=False)["judged_mean"].min().items()}
+def best_scores(summary: pd.DataFrame) -> dict[str, float]:
+    """The highest of an arm's judged means over the budgets."""
+    return {str(arm): float(score) for arm, score in summary.groupby("arm", sort=False)["judged_mean"].max().items()}
 
 
 def budget_of(

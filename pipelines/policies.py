@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -64,15 +64,15 @@ class ArmPolicies:
 
     @staticmethod
     def given(
-        given: dict[Form, AnyPolicy], sources: Sequence[PolicySource], seeds: Sequence[int], frames: int
+        given: dict[Form, AnyPolicy], sources: Mapping[Form, PolicySource], seeds: Sequence[int], frames: int
     ) -> ArmPolicies:
-        """The same given policy for every seed; reports one that was found with another number of frames.
+        """The same given policy for every seed; reports one that was found with another number of frames, or in another form.
 
         `sources`: what the policies were read from, for the seconds of their searches.
         """
-        for policy in {each.digest(): each for each in given.values()}.values():
-            say_other_use(policy, frames, [form for form, each in given.items() if each.digest() == policy.digest()])
-        found = {form: _given(policy, sources) for form, policy in given.items()}
+        for policy in {id(each): each for each in given.values()}.values():
+            say_other_use(policy, frames, [form for form, each in given.items() if each is policy])
+        found = {form: _given(policy, sources[form]) for form, policy in given.items()}
         return ArmPolicies({(form, seed): each for form, each in found.items() for seed in seeds})
 
     @staticmethod
@@ -114,14 +114,14 @@ class ArmPolicies:
         return sum(known) / len(known) if len(known) == len(spent) else None
 
 
-def _given(policy: AnyPolicy, sources: Sequence[PolicySource]) -> ArmPolicy:
+def _given(policy: AnyPolicy, source: PolicySource) -> ArmPolicy:
     words, operations = "a given policy", operations_of(policy)
     if not policy.found:  # written by hand
         return ArmPolicy(policy, words, operations=operations)
-    for source in sources:
-        if (search := search_of(source, policy)) is not None:
-            return ArmPolicy(policy, words, search.seconds, operations, search.device_seconds, search.devices)
-    return ArmPolicy(policy, words, math.nan, operations, math.nan)
+    search = search_of(source)
+    if search is None:
+        return ArmPolicy(policy, words, math.nan, operations, math.nan)
+    return ArmPolicy(policy, words, search.seconds, operations, search.device_seconds, search.devices)
 
 
 def given_policies(policy: PolicySource, folded_policy: PolicySource) -> dict[Form, AnyPolicy]:

@@ -42,7 +42,7 @@ from fieldshift.report.tables import SECONDS
 from fieldshift.training.frames import as_floats
 from fieldshift.wording import counted
 from pipelines.builtin_data import notes_on
-from pipelines.comparison import lowest_scores
+from pipelines.comparison import best_scores
 from pipelines.fields import NARROW
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def write_study_report(session: Session, study: PreparedStudy, found: StudyResul
                 *(
                     []
                     if comparison is None
-                    else constant_notes(dataset.most_frequent(), lowest_scores(comparison.summary))
+                    else constant_notes(dataset.most_frequent(), best_scores(comparison.summary))
                 ),
                 *failures(comparison, sweep),
             ],

@@ -74,13 +74,13 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
     if own and ":" in spec:
         check_split_stays(run, kept, given)
     if not own:
-        kept = replace(kept, size=None, channels=None, download=False)
+        kept = replace(kept, size=None, channels=None, download=False, train_limit=None, test_limit=None)
     loading = given.over(kept)
     read = loading
     if spec.partition(":")[0] in OF_FILES:
         read = replace(loading, size=loading.size or card.size, channels=loading.channels or card.channels)
     record = read_record(run)
-    whole = None if own else given.test_share is None
+    whole = None if own or record is None else given.test_share is None  # without a record, a moved folder looks new
     dataset = load_data(spec, card.task, read, like=None if record is None else record.identity, whole=whole)
     if dataset.channels != card.channels:
         raise UserError(
@@ -146,6 +146,11 @@ def notes_on(
         notes.append(
             f"{trained_on:,} of the {len(dataset.test):,} test images {is_or_are(trained_on)} among those that the network "
             "was trained on, so the score is too good."
+        )
+    elif not own and (named := len(set(record.identity.train.names) & set(dataset.identity.test.names) - {""})):
+        notes.append(
+            f"The names of {named:,} of the {len(dataset.test):,} test images are those of images that the network was trained "
+            "on, their contents are not."
         )
     return notes
 

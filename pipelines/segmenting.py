@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,23 +63,26 @@ def write_masks(
 
     for name in images:
         open_picture(name, reader)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     palette = (255 * class_colours(len(card.classes))).round().astype(np.uint8)
     plan, rows = card.plan(), []
-    for name, file in zip(images, mask_files(images, folder), strict=True):
-        picture = open_picture(name, reader)
-        video = plan.evaluation_video(fitted_picture(picture, reader)[None].to(device))
-        with torch.no_grad():
-            logits, _ = forward(network, network, video, plan if align else None)
-        labels = mask_of_picture(logits.argmax(1)[0].to(torch.uint8).cpu().numpy(), picture.size, reader)
-        mask = Image.fromarray(labels.astype(np.uint8))
-        mask.putpalette(palette.tobytes())
-        mask.save(file)
-        shares = np.bincount(labels.reshape(-1), minlength=len(card.classes)) / labels.size
-        held = {
-            card.classes[label]: float(shares[label]) for label in np.argsort(-shares, kind="stable") if shares[label]
-        }
-        rows.append({"file": name, "mask": str(file), "classes": held})
+    with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as place:  # all masks, or none
+        for name, file in zip(images, mask_files(images, folder), strict=True):
+            picture = open_picture(name, reader)
+            video = plan.evaluation_video(fitted_picture(picture, reader)[None].to(device))
+            with torch.no_grad():
+                logits, _ = forward(network, network, video, plan if align else None)
+            labels = mask_of_picture(logits.argmax(1)[0].to(torch.uint8).cpu().numpy(), picture.size, reader)
+            mask = Image.fromarray(labels.astype(np.uint8))
+            mask.putpalette(palette.tobytes())
+            mask.save(Path(place) / file.name)
+            shares = np.bincount(labels.reshape(-1), minlength=len(card.classes)) / labels.size
+            order = np.argsort(-shares, kind="stable")
+            held = {card.classes[label]: float(shares[label]) for label in order if shares[label]}
+            rows.append({"file": name, "mask": str(file), "classes": held})
+        folder.mkdir(exist_ok=True)
+        for written in list(Path(place).iterdir()):
+            written.replace(folder / written.name)
     return rows
 
 

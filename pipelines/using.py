@@ -122,8 +122,8 @@ def check_data_of(run: str, trained_on: str, data: str | None, loading: LoadingO
     try:
         check_data_name(data or trained_on, loading.over(LoadingConfig()), loading.root)
     except UserError as error:
-        kind, colon, _ = trained_on.partition(":")
-        if data is not None or not colon:
+        kind, colon, path = trained_on.partition(":")
+        if data is not None or not colon or Path(path).expanduser().exists():
             raise
         raise UserError(f"{error} {run} was trained on it: if it is elsewhere now, add --data {kind}:PATH.") from None
 

@@ -178,10 +178,12 @@ class Study:
         return markdown(["arm", *(f"{cell.name}, {BUDGETS[budget]}" for cell, budget in columns)], rows)
 
     def seeds(self) -> str:
-        """The number of seeds per arm in words, with the cells where they differ."""
+        """The number of seeds per arm in words, with the cells where they differ; without those of `video_table`."""
         cells: dict[int, list[str]] = {}
+        apart = {video.name for _, video in self.video_cells()}
         for cell in self.cells.values():
-            cells.setdefault(cell.seeds(), []).append(cell.name)
+            if cell.name not in apart:
+                cells.setdefault(cell.seeds(), []).append(cell.name)
         if len(cells) == 1:
             return f"{next(iter(cells))} seeds per arm"
         return "seeds per arm: " + "; ".join(f"{count} in {', '.join(cells[count])}" for count in sorted(cells))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fieldshift.data import DataSet, Identity, LoadingConfig, changes, load_dataset
 from fieldshift.data.identity import PartIdentity
+from fieldshift.errors import UserError
 
 Draw = Callable[..., Image.Image]
 Change = Callable[[Path], object]
@@ -214,13 +215,45 @@ def test_new_data_without_a_test_part_are_tested_whole(kind: str, drawn: Path, p
         made = load_dataset(f"{kind}:{root}", loading=loading, like=like, whole=True)
         assert made.identity is not None
         assert (len(made.test), len(set(made.identity.test.contents)), made.leaked, made.left_out) == (10, 10, None, 0)
-        assert "all samples are tested; " in made.protocol
+        assert "none is kept for training; " in made.protocol
         assert "10 to test" in made.protocol
         assert "share" not in made.protocol + "".join(made.findings)
     assert len(load_dataset(f"{kind}:{root}", loading=loading, whole=True, test_limit=4).test) == 4
+    few = load_dataset(f"{kind}:{root}", loading=loading, like=before, whole=False)
+    assert (len(few.train), len(few.test)) == (8, 2)
     known = load_dataset(f"{kind}:{root}", loading=loading, like=load(root).identity, whole=True)
     assert known.digest == load(root).digest
     assert known.leaked == 0
+
+
+@pytest.mark.parametrize("known", [0, 1, 10, 13, 24])
+def test_names_in_another_folder_count_only_where_most_contents_are_known(
+    known: int, drawn: Path, picture: Draw, tmp_path: Path
+) -> None:
+    before, moved = identity(drawn), tmp_path / "moved"
+    names = [*before.test.names, *before.train.names]  # the first ones keep their contents
+    for number, name in enumerate(names):
+        (moved / name).parent.mkdir(parents=True, exist_ok=True)
+        if number < known:
+            (moved / name).write_bytes((drawn / name).read_bytes())
+        else:
+            picture(500 + number).save(moved / name)
+    made = load_dataset(f"folder:{moved}", loading=LoadingConfig(workers=0), like=before, whole=True)
+    assert made.identity is not None
+    assert set(made.identity.test.names) == set(names if known <= 12 else before.test.names)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_images_that_cannot_be_split_can_be_tested(share: float, drawn: Path, picture: Draw, tmp_path: Path) -> None:
+    root, settings = tmp_path / "few", LoadingConfig(workers=0, test_share=share)
+    for number, name in enumerate("ab"):
+        (root / name).mkdir(parents=True)
+        picture(600 + number).save(root / name / "0.png")
+    with pytest.raises(UserError, match="cannot be split with a test share"):
+        load_dataset(f"folder:{root}", loading=settings)
+    made = load_dataset(f"folder:{root}", loading=settings, like=identity(drawn), whole=True)
+    assert made.identity is not None
+    assert made.identity.test.names == ("a/0.png", "b/0.png")
 
 
 @pytest.mark.parametrize("limits", [{"train_limit": 8}, {"test_limit": 2}])

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from fieldshift.cli import main
+from fieldshift.experiment.dataset import constant_notes
 from fieldshift.motions import Policy
-from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
+from fieldshift.motions.placed import PlacedMotion, PlacedPolicy, load_policy
+from fieldshift.report.intervals import estimate
 from fieldshift.run_folder import read_result
+from fieldshift.search.explain import close_decisions
 from fieldshift.training import ARMS
 from pipelines.arms import check_arms, searched_forms
 from pipelines.study_plan import STUDY_ARMS, study_arms
@@ -113,6 +116,42 @@ def test_the_search_of_a_given_run_folder_is_charged_in_seconds_too(
         (hours,) = re.findall(r" das-folded 1 21,346 \S+ 1 \S+ (\S+) (\S+) ", shown)
         assert hours[0] == ("-" if seconds[0] is None else f"{seconds[1]:.1f}")
         assert (hours[1] == "-") == (seconds[0] is None)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 1 / 3, 0.36, 0.4, 2 / 3])
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_networks_that_name_one_class_are_noted(share: float, seeds: int) -> None:
+    frequent = {"class": "cat", "share": share}
+    scores = {"none": estimate([share] * seeds).mean, "das": share + 0.001, "affine": share / 2}
+    (note,) = constant_notes(frequent, scores)
+    assert note.startswith(f"Always naming cat, the most frequent class of the test images, would score {share:.1%}; ")
+    assert note.endswith("no better: none, affine.")
+    assert constant_notes(frequent, {"das": share + 0.001}) == constant_notes(None, scores) == []
+
+
+def test_close_choices_and_a_policys_other_form_are_said(
+    policies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare", "--arms", "das-folded", "--seeds", "1", *QUICK, *SEARCHED, *EQUAL_EPOCHS]
+    assert main([*words, "--out", str(tmp_path / "searched")]) == 0
+    found = tmp_path / "searched" / "searches" / "folded-seed0"
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("a close choice, see `fieldshift explain" in said) == bool(
+        close_decisions(load_policy(found / "policy.json"))
+    )
+    spent = read_result(tmp_path / "searched")["searches"][0]["seconds"]
+    given = ["compare", "--seeds", "1", *QUICK, *EQUAL_EPOCHS]
+    line = "The policy was found in the folded form and is used in the video form."
+    for arms, warned in ((["das"], True), (["das-folded"], False), (["das", "das-folded"], False)):
+        out = tmp_path / "".join(arms)
+        assert main([*given, "--policy", str(found), "--arms", *arms, "--out", str(out)]) == 0
+        assert (line in " ".join(capsys.readouterr().out.split())) == warned
+        assert {row["search_seconds"] for row in read_result(out)["rows"]} == {spent}
+    out = str(tmp_path / "trained")
+    few = ["--loading.train_limit", "80", "--loading.test_limit", "40", "--recipe.epochs", "1"]
+    train = ["train", "--policy", str(found), *few, "--tracking.enabled", "false", "--out", out]
+    assert main(train) == 0
+    assert line in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("searches", [False, True])

@@ -238,7 +238,14 @@ def test_all_images_of_a_new_folder_are_scored_unless_a_share_is_asked_for(
     assert [line.startswith(note) for line in scored if line.startswith("note:")] == [True] * int(
         np.mean(right) <= 0.75
     )
-    assert "no part to test on, so all samples are tested; 8 to test; " in said
+    assert "no part to test on, so none is kept for training; 8 to test; " in said
+    learned = {f"{name}/{path.name}" for name in made.classes for path in (made.root / name).iterdir()
+               if (name, path.read_bytes()) not in made.tested}  # fmt: skip
+    equal = len(learned & {str(file.relative_to(tmp_path / "new")) for file in files})
+    assert equal > 0
+    assert [line.startswith(f"The names of {equal} of the 8 test images are those of") for line in scored].count(
+        True
+    ) == 1
 
 
 def test_scenes_whose_classes_stand_in_another_order_are_scored_alike(scenes: Path, tmp_path: Path) -> None:

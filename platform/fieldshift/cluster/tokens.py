@@ -9,8 +9,8 @@ from typing import Any, cast
 from fieldshift.errors import UserError
 
 TOKEN_ADVICE = (
-    "set RAY_AUTH_MODE=token, which is enough on the head node's own machine, and elsewhere also the cluster's token in"
-    " RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH); on the head node `ray get-auth-token` shows it"
+    "set RAY_AUTH_MODE=token; away from the head node's machine also set RAY_AUTH_TOKEN to the cluster's token"
+    " (or RAY_AUTH_TOKEN_PATH to its file), which `ray get-auth-token` shows on the head node"
 )
 DEADLINE_S = 5.0
 

@@ -94,10 +94,10 @@ def load_dataset(  # noqa: PLR0913 - one parameter per choice
     sets are searched for below `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder. `train_limit` and
     `test_limit` keep that many samples in the proportions of the classes (digit pairs: generate that many scenes). `like`:
     an earlier identity of own data (`DataSet.identity`); where parts are drawn, every sample stays in its earlier part, and
-    new ones are left out and counted. `whole`: for data in another place than those of `like`, whether all samples
-    are tested (those of train too) where parts would be drawn and none is one of `like`. Raises UserError for unknown
-    names, missing files, a task the set does not have, and (BadFileError) the first unusable file, unless
-    loading.skip_unreadable.
+    new ones are left out and counted. `whole`: None for the data of `like`; for others, whether all samples are tested (those
+    of train too) where parts would be drawn. In others, samples that only have names of `like` are new unless most contents
+    are known. Raises UserError for unknown names, missing files, a task the set does not have, and (BadFileError) the first
+    unusable file, unless loading.skip_unreadable.
     """
     loading = loading or LoadingConfig()
     check_task(task)

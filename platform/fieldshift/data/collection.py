@@ -33,7 +33,7 @@ from fieldshift.errors import UserError
 from fieldshift.tasks import Task
 
 MEASURED = 256
-ALL_TESTED = "all samples are tested"
+ALL_TESTED = "none is kept for training"
 
 
 @dataclass(kw_only=True)
@@ -41,6 +41,7 @@ class FileCollection:
     """A data set of image files. A `size` of None is derived from the images; `masks` is as in Reader.
 
     drawn: the words of the protocol on a test part drawn from all samples; empty where the data name one.
+    unsplit: the reason why no parts can be drawn, as an error; empty where they can.
     """
 
     name: str
@@ -56,6 +57,7 @@ class FileCollection:
     statistics: Statistics | None = None
     is_own: bool = False
     drawn: str = ""
+    unsplit: str = ""
 
     def reader(self, loading: LoadingConfig) -> Reader:
         """The reader of the files; the settings take precedence, then the collection, then the images."""
@@ -93,6 +95,8 @@ class FileCollection:
         if tests_all := bool(whole and self.drawn and known is None):
             parts, protocol = {**parts, "test": merged(parts)}, protocol.replace(self.drawn, ALL_TESTED)
             findings.forget(UNTESTED)
+        elif self.unsplit:
+            raise UserError(self.unsplit)
         chosen: dict[str, Listing] = {}
         for part, limit in limited_to.items():
             if not len(parts[part]):

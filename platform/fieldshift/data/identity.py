@@ -65,7 +65,7 @@ class Identity:
         """The part of each sample here: by name and content, else by content, else by name; None for a new one.
 
         Content that is in both parts counts as trained on; a copy of a test sample that is still present is new. `other`: the
-        samples are of another folder, where names may be equal by chance: they count only if some content is known.
+        samples are of another folder. There names may be equal by chance: all samples are new unless most contents are known.
         """
         there = set(zip(names, contents, strict=True))
         exact: dict[tuple[str, str], Part] = {}
@@ -77,7 +77,8 @@ class Identity:
                     exact[name, content] = by_name[name] = part
                 if content and not (name and part == "test" and (name, content) in there):
                     by_content[content] = part
-        if other and by_content.keys().isdisjoint(contents):
+        known = {content for _, samples in self.parts for content in samples.contents}
+        if other and 2 * sum(content in known for content in contents) <= len(contents):
             return [None] * len(names)
         return [
             exact.get((name, content)) or by_content.get(content) or by_name.get(name)

@@ -38,7 +38,7 @@ def constant_notes(frequent: Mapping[str, Any] | None, scores: Mapping[str, floa
 
     frequent: `DataSet.most_frequent`; None, as in results of earlier versions and for segmentation, gives no note.
     """
-    beaten = [name for name, score in scores.items() if frequent is not None and score <= frequent["share"]]
+    beaten = [name for name, score in scores.items() if frequent is not None and score <= frequent["share"] + 1e-9]
     if not beaten or frequent is None:
         return []
     return [

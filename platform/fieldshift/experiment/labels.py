@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -116,4 +117,4 @@ def costs(row: Mapping[Any, Any]) -> dict[str, float]:
         "cost/search_s": row.get("search_seconds"),
         "cost/device_s": row.get("device_seconds"),
     }
-    return {name: float(value) for name, value in found.items() if value is not None}
+    return {name: float(value) for name, value in found.items() if value is not None and not math.isnan(value)}

@@ -108,10 +108,7 @@ def say_other_use(policy: AnyPolicy | None, frames: int, forms: Collection[Form]
         return
     searched = str(policy.found.get("form", "video"))
     if policy.found and forms and searched not in forms:
-        say(
-            f"The policy was found in the {searched} form and is used in the {' and '.join(forms)} form; --form {searched} "
-            "uses it as it was found."
-        )
+        say(f"The policy was found in the {searched} form and is used in the {' and '.join(forms)} form.")
     if policy.frames != frames:
         say(
             f"The policy was made with {counted(policy.frames, 'frame')} and is used with {frames}: the farthest frame "

@@ -65,16 +65,19 @@ class SearchResult:
         )
 
 
-def search_of(source: PolicySource, policy: AnyPolicy) -> SearchResult | None:
-    """The finished search whose run folder a policy was read from; None where it was read from elsewhere."""
-    if not isinstance(source, str):
+def search_of(source: PolicySource) -> SearchResult | None:
+    """The finished search, alone or of a comparison, whose folder holds the given policy.json; None for other files."""
+    if not isinstance(source, str) or policy_file(source).name != "policy.json":
         return None
     folder = policy_file(source).parent
-    try:
-        found = SearchResult.from_row(folder, read_result(folder))
-    except (UserError, OSError, KeyError, TypeError, ValueError):  # no search, or an earlier version's
-        return None
-    return found if found.policy.digest() == policy.digest() else None
+    for place in (folder, folder.parent):  # a search, or the searches of a comparison
+        try:
+            result = read_result(place)
+            rows = [result] if place == folder else [row for row in result["searches"] if row["key"] == folder.name]
+            return SearchResult.from_row(folder, rows[0])
+        except (UserError, OSError, LookupError, TypeError, ValueError):  # no search, or an earlier version's
+            continue
+    return None
 
 
 def search_payload(

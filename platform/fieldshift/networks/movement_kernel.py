@@ -120,7 +120,7 @@ def _compiles(device: torch.device, precision: torch.dtype) -> bool:
     except Exception as error:  # Triton's own errors are of many kinds, and any of them means the same
         warnings.warn(
             f"Triton compiles no kernel for {device} ({one_line(error, 200)}); channels are moved by slower operations. "
-            "It needs a C compiler, such as gcc.",
+            "Often a C compiler, such as gcc, is missing.",
             RuntimeWarning,
             stacklevel=2,
         )

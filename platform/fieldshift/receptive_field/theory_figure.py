@@ -47,7 +47,8 @@ def theory_figure(
             left.step(numbers, sides, where="mid", color=LINES[i], label=f"{words} of the field")
     left.axhline(max(size), color="0.5", linestyle="--", linewidth=1, label="side of the image")
     left.plot([known.index(shown) + 1], [shown.size[0]], marker="o", color=LINES[1], label=shown.name)
-    drops = any(one.size < before.size for before, one in pairwise(known) if before.size and one.size)
+    extents = [field.size for field in known if field.size is not None]
+    drops = any(after[side] < before[side] for before, after in pairwise(extents) for side in (0, 1))
     left.set_xlabel("layers in order" + " (a drop: a layer beside the main path)" * drops, fontsize=8)
     left.locator_params(axis="x", integer=True)
     left.set_ylabel("side of the theoretical field (px)", fontsize=8)

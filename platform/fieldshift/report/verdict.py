@@ -131,7 +131,7 @@ def caveats(summary: pd.DataFrame, asked: pd.DataFrame) -> list[str]:
         for name in (EQUAL_EPOCHS, EQUAL_COMPUTE)
         if name in absent and len(absent) < len(READINGS)
     ]
-    if SEARCH_INCLUDED in absent and (summary["search_seconds"] > 0).any():
+    if SEARCH_INCLUDED in absent and (summary["search_seconds"] != 0).any():
         points.append("The compute does not include the cost of the searches; --budgets search-included does.")
     unanswered = asked[asked["outcome"] == UNANSWERED]
     if not summary["arm"].map(base_of).isin(FIELDS).any():

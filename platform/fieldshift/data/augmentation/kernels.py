@@ -214,7 +214,7 @@ def sampling_grid(
     return base.expand(len(placements), -1, -1).bmm(scaled).view(-1, height, width, 2)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def points(height: int, width: int, device: torch.device) -> Float[Tensor, "1 pixels 3"]:
     """The pixels as (x, y, 1) from the image's centre, row by row."""
     base = torch.empty(1, height, width, 3)

@@ -45,6 +45,8 @@ def inspect_data(
     else:
         try:
             collection = collect(spec, loading, findings, seed=seed, root=root)
+            if isinstance(collection, FileCollection) and collection.unsplit:
+                raise UserError(collection.unsplit)
         except UserError as error:
             # There is nothing left to inspect: the samples left out give the reason.
             raise BadFileError(findings.problems[0]) if findings.problems else error from None

@@ -134,13 +134,15 @@ def split_apart(
     whole = labelled(found, keys)
     kept, held = stratified(torch.tensor(whole.targets, dtype=torch.int64), 1 - loading.test_share, seed)
     train, test = whole.kept(kept.tolist()), whole.kept(held.tolist())
-    if not len(train) or not len(test):
-        raise UserError(
-            f"{counted(len(whole), 'image')} in {path} cannot be split with a test share of {loading.test_share}; add images."
-        )
+    unsplit = ""
     unseen = [found[key].name for label, key in enumerate(keys) if label not in set(train.targets)]
-    if unseen:
-        raise UserError(f"The class '{unseen[0]}' in {path} has too few images to train and test on; add images to it.")
+    if not len(train) or not len(test):
+        share = f"a test share of {loading.test_share}"
+        unsplit = f"{counted(len(whole), 'image')} in {path} cannot be split with {share}; add images."
+    elif unseen:
+        unsplit = f"The class '{unseen[0]}' in {path} has too few images to train and test on; add images to it."
+    if not len(train):
+        train, test = test, train
     note_untested(found, [key for label, key in enumerate(keys) if label not in set(test.targets)], findings,
                   "add some or raise --loading.test_share, or its score is meaningless")  # fmt: skip
     where = "" if layout.train[0] == root else f" in {shown(layout.train)}"
@@ -154,6 +156,7 @@ def split_apart(
         protocol=f"no part to test on, so {drawn}",
         is_own=True,
         drawn=drawn,
+        unsplit=unsplit,
     )
 
 
