@@ -114,7 +114,8 @@ def _runs(uri: str, experiment: str | None, asked: str) -> Iterator[Any]:
 
 def _row(run: Any) -> dict[str, Any]:
     data, info = run.data, run.info
-    labels = {name: data.params.get(name) for name in LABELS}
+    # MLflow keeps values as text, also the one of an option that was left out.
+    labels = {name: None if (value := data.params.get(name)) == "None" else value for name in LABELS}
     own = {
         "name": info.run_name,
         "run_id": info.run_id,

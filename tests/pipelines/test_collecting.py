@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parent = store.run("mine", "study", key="study")
     for seed, score in ((0, 75.0), (1, 80.5)):
         run = store.run("mine", f"das T3 s{seed}", parent_id=parent.id, key=f"das{seed}")
-        run.log_params({"stage": "compare", "arm": "das", "seed": str(seed)})
+        run.log_params({"stage": "compare", "arm": "das", "seed": str(seed), "policy": str(None)})
         run.log_metrics({"accuracy/judged_percent": score})
         run.close()
     parent.close()
@@ -56,7 +56,9 @@ def test_a_folder_of_run_folders_gives_the_runs_of_all(tmp_path: Path, capsys: p
 
 def test_the_command_prints_comma_separated_values(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["results", "--run", str(folder), "--csv"]) == 0
-    printed = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    text = capsys.readouterr().out
+    assert "None" not in text
+    printed = pd.read_csv(io.StringIO(text))
     assert tuple(printed.columns) == COLUMNS
     assert len(printed) == 3
 
