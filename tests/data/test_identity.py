@@ -243,6 +243,21 @@ def test_names_in_another_folder_count_only_where_most_contents_are_known(
     assert set(made.identity.test.names) == set(names if known <= 12 else before.test.names)
 
 
+@pytest.mark.parametrize("known", [0, 1, 20, 30])
+def test_arrays_elsewhere_are_tested_whole_unless_most_are_known(known: int, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 5, 5, 3), dtype=np.uint8)
+    for name, first in (("before", 0), ("elsewhere", 40 - known)):
+        np.savez(tmp_path / f"{name}.npz", train_images=pixels[first : first + 40], train_labels=np.arange(40) % 2)
+    before = identity(tmp_path / "before.npz")
+    made = load_dataset(f"npz:{tmp_path / 'elsewhere.npz'}", loading=LoadingConfig(workers=0), like=before, whole=True)
+    assert made.identity is not None
+    tested = set(made.identity.test.contents)
+    if known <= 20:
+        assert len(tested) == 40
+    else:
+        assert tested <= set(before.test.contents)
+
+
 @pytest.mark.parametrize("share", [0.2, 0.9])
 def test_images_that_cannot_be_split_can_be_tested(share: float, drawn: Path, picture: Draw, tmp_path: Path) -> None:
     root, settings = tmp_path / "few", LoadingConfig(workers=0, test_share=share)

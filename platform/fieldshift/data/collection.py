@@ -173,7 +173,7 @@ class ArrayCollection:
         identity = array_identity(self.classes, chosen)
         known = (parts, 0) if identity == like else None
         if known is None and like is not None and (self.drawn or is_limited):
-            known = arrays_like(self.name, like, parts, drawn=bool(self.drawn))
+            known = arrays_like(self.name, like, parts, drawn=bool(self.drawn), other=whole is not None)
         if known is not None:
             parts, left_out = known
         if tests_all := bool(whole and self.drawn and known is None):

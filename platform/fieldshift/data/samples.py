@@ -86,11 +86,11 @@ def files_like(
 
 
 def arrays_like(
-    name: str, like: Identity, parts: dict[str, TensorSplit], *, drawn: bool
+    name: str, like: Identity, parts: dict[str, TensorSplit], *, drawn: bool, other: bool
 ) -> tuple[dict[str, TensorSplit], int] | None:
     """Like `files_like`. Arrays have no names: equal images in both parts of `like` all count as trained on."""
     whole = joined(parts["train"], parts["test"])
-    places = like.part_of([""] * len(whole), array_hashes(whole.images))
+    places = like.part_of([""] * len(whole), array_hashes(whole.images), other=other)
     if not any(places):
         return None
     kept = kept_places(name, places, len(parts["train"]), drawn=drawn)
