@@ -187,6 +187,7 @@ def chart(studies: Studies) -> Chart:
             [
                 *against_2d(pairs, "das-folded+affine", INCLUDED),
                 *against_2d(camvid, "das-folded", INCLUDED, ["tiny-96"]),
+                *against_2d(classes, "das-folded", INCLUDED, small_classes),
             ],
         ),
     ])  # fmt: skip
