@@ -99,7 +99,7 @@ def train(
         finished = session.folder.finished_result()
         if finished is not None:
             drop_checkpoint(session.path, session.storage(cluster))
-            tell_outcome(finished["row"], experiment.data, finished["data"])
+            tell_outcome(finished["row"], experiment.data, finished.get("data", {}))
             if not (session.path / MODEL).exists():
                 log_model(session, experiment.tracking.register, align=align)
             return TrainResult(session.path, finished["row"])
