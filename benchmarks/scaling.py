@@ -47,7 +47,7 @@ class Work:
     steps: int
 
 
-WORK = {"tiny-resnet": Work(64, 1, 40, 4), "resnet18": Work(16, 3, 64, 4), "resnet50": Work(2, 3, 224, 1)}
+WORK = {"tiny-resnet": Work(64, 1, 40, 4), "resnet18": Work(2, 3, 64, 2), "resnet50": Work(2, 3, 224, 1)}
 
 
 @dataclass(frozen=True)
