@@ -61,18 +61,20 @@ def write_masks(
     from fieldshift.report.figures.maps import class_colours
     from fieldshift.training.step import forward
 
+    sizes, read = [], []
     for name in images:
-        open_picture(name, reader)
+        picture = open_picture(name, reader)
+        sizes.append(picture.size)
+        read.append(fitted_picture(picture, reader))
     folder.parent.mkdir(parents=True, exist_ok=True)
     palette = (255 * class_colours(len(card.classes))).round().astype(np.uint8)
     plan, rows = card.plan(), []
     with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as place:  # all masks, or none
-        for name, file in zip(images, mask_files(images, folder), strict=True):
-            picture = open_picture(name, reader)
-            video = plan.evaluation_video(fitted_picture(picture, reader)[None].to(device))
+        for name, file, size, pixels in zip(images, mask_files(images, folder), sizes, read, strict=True):
+            video = plan.evaluation_video(pixels[None].to(device))
             with torch.no_grad():
                 logits, _ = forward(network, network, video, plan if align else None)
-            labels = mask_of_picture(logits.argmax(1)[0].to(torch.uint8).cpu().numpy(), picture.size, reader)
+            labels = mask_of_picture(logits.argmax(1)[0].to(torch.uint8).cpu().numpy(), size, reader)
             mask = Image.fromarray(labels.astype(np.uint8))
             mask.putpalette(palette.tobytes())
             mask.save(Path(place) / file.name)

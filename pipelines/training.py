@@ -108,10 +108,11 @@ def train(
             trial, moves=True, copies=tta_copies, align=align, folder=str(session.path), augmentation=numbers
         )
         row = run_trial(session, trial, cluster)
-        session.folder.write_result({"row": row, "data": dataset.record(), "seconds": row["seconds"]})
+        record = dataset.record()
+        session.folder.write_result({"row": row, "data": record, "seconds": row["seconds"]})
         drop_checkpoint(session.path, session.storage(cluster))
         log_model(session, experiment.tracking.register, align=align)
-        tell_outcome(row, experiment.data, dataset.record())
+        tell_outcome(row, experiment.data, record)
         show_maps(session, dataset, row, align=align)
         say(f"weights and result: {session.path}")
         return TrainResult(session.path, row)

@@ -164,7 +164,7 @@ class Study:
 
         The cells of the video form are those of `video_table`.
         """
-        apart = {video.name for _, video in self.video_cells()}
+        apart = self.names_of_videos()
         chosen = [self.cells[name] for name in (cells or self.cells) if name not in apart]
         columns = [(cell, budget) for cell in chosen for budget in budgets if budget in cell.budgets()]
         by = next((column for column in columns if column[1] == "equal compute"), columns[0])
@@ -180,7 +180,7 @@ class Study:
     def seeds(self) -> str:
         """The number of seeds per arm in words, with the cells where they differ; without those of `video_table`."""
         cells: dict[int, list[str]] = {}
-        apart = {video.name for _, video in self.video_cells()}
+        apart = self.names_of_videos()
         for cell in self.cells.values():
             if cell.name not in apart:
                 cells.setdefault(cell.seeds(), []).append(cell.name)
@@ -282,6 +282,10 @@ class Study:
                 raise ValueError(f"{self.name}: {name} and {plain} do not train for the same number of frames.")
             found.append((plain, video))
         return found
+
+    def names_of_videos(self) -> set[str]:
+        """The names of the cells that `video_table` shows."""
+        return {video.name for _, video in self.video_cells()}
 
     def video_table(self) -> str:
         """One row per cell of `video_cells`: the video arms, the plain network and the folded form at the same compute."""

@@ -38,8 +38,10 @@ def constant_notes(frequent: Mapping[str, Any] | None, scores: Mapping[str, floa
 
     frequent: `DataSet.most_frequent`; None, as in results of earlier versions and for segmentation, gives no note.
     """
-    beaten = [name for name, score in scores.items() if frequent is not None and score <= frequent["share"] + 1e-9]
-    if not beaten or frequent is None:
+    if frequent is None:
+        return []
+    beaten = [name for name, score in scores.items() if score <= frequent["share"] + 1e-9]
+    if not beaten:
         return []
     return [
         f"Always naming {frequent['class']}, the most frequent class of the test images, would score {frequent['share']:.1%}; "

@@ -1,8 +1,8 @@
 """The 2D augmentation arms that video arms are compared with: torchvision's transforms, applied to whole batches.
 
 An arm's output equals, bit for bit, that of torchvision's v2 transform applied per image under the same seed (tests
-compare them). It is computed several times faster for images of 32 px, and up to 1.8 times for 224 px
-(`benchmarks/loading.py`); transforms in threads would also share one generator, and differ from run to run.
+compare them). It is computed several times faster for images of 32 px, and 0.98 to 1.4 times as fast for
+224 px (`benchmarks/loading.py`); transforms in threads would also share one generator, and differ from run to run.
 
 Departures [D]: masks, which torchvision's automatic augmentations reject, are moved with their image ("nearest", outside =
 ignored); AugMix mixes differently moved images, for which no single mask exists, so with masks it draws from its colour ops

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float, Int64
@@ -113,17 +113,25 @@ def apply_ops(
     return moved, None if mask_parts is None else torch.cat(mask_parts).index_select(0, back)
 
 
+def changes(op: Op | None) -> TypeGuard[Op]:
+    return op is not None and op.name != "Identity"
+
+
+def is_quarter_turn(op: Op) -> bool:
+    return op.name == "Rotate" and op.magnitude % 90 == 0
+
+
 def grouped(ops: Sequence[Op | None]) -> tuple[list[int], list[int], dict[str | Op, list[int]]]:
     """The positions of images that stay, of those that are sampled, and of those of every other op."""
     kept: list[int] = []
     placed: list[int] = []
     groups: dict[str | Op, list[int]] = {}
     for position, op in enumerate(ops):
-        if op is None or op.name == "Identity":
+        if not changes(op):
             kept.append(position)
         elif op.name in COLOURS:
             groups.setdefault(op.name, []).append(position)
-        elif op.name == "Rotate" and op.magnitude % 90 == 0:
+        elif is_quarter_turn(op):
             groups.setdefault(op, []).append(position)
         else:
             placed.append(position)
@@ -134,18 +142,18 @@ def one_by_one(
     images: Images, ops: Sequence[Op | None], *, interpolation: str, masks: Masks | None, mask_fill: int
 ) -> tuple[Images, Masks | None]:
     """`apply_ops`, image by image."""
-    if all(op is None or op.name == "Identity" for op in ops):
+    if not any(map(changes, ops)):
         return images, masks
     changed, moved = list(images.split(1)), None if masks is None else list(masks.split(1))
     for number, op in enumerate(ops):
-        if op is None or op.name == "Identity":
+        if not changes(op):
             continue
         image, mask = changed[number], None if moved is None else moved[number]
         if op.name in ADJUSTED:
             image = ADJUSTED[op.name](image, 1.0 + op.magnitude)
         elif op.name in COLOURS:
             image = COLOURS[op.name](image, torch.tensor([op.magnitude], dtype=torch.float64, device=image.device))
-        elif op.name == "Rotate" and op.magnitude % 90 == 0:
+        elif is_quarter_turn(op):
             image, mask = turn(image, op.magnitude, interpolation, mask, mask_fill)
         else:
             grid = grid_of(PLACEMENTS[op.name](op.magnitude), image.shape[2], image.shape[3], image.device)
