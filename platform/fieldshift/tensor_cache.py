@@ -22,6 +22,7 @@ class Sized(Protocol):
 
 
 Value = TypeVar("Value", bound=Sized)
+Result = TypeVar("Result")
 
 
 class TensorCache(Generic[Value]):
@@ -66,8 +67,8 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or transformed or detect_fake_mode() is not None
 
 
-def outside_inference(compute: Callable[[], Value]) -> Value:
-    """Computes a tensor that can be used in training later, even when first requested in inference mode."""
+def outside_inference(compute: Callable[[], Result]) -> Result:
+    """Computes tensors that can be used in training later, even when first requested in inference mode."""
     with torch.inference_mode(False), torch.no_grad():
         return compute()
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fieldshift.folding import PolicyMotion
 from fieldshift.motions import FILLS, MOTIONS, Edge, Policy, Step
+from fieldshift.networks import movement_pieces
 from fieldshift.networks.movement import Movement, Taps
 
 SIZES = [(7, 10), (9, 9), (1, 6), (1, 1)]
@@ -133,6 +134,7 @@ CASES = {
     "mixed": (mixed_policy(),),
     "mean": (mixed_policy(fill="mean"),),
     "groups": (mixed_policy(fill="border"), Policy.single("zoom", 0.7, frames=5, fill="border")),
+    "translation": (Policy.single("translate_y", 0.3, frames=3),),
     "nothing is left": (Policy.single("translate_x", 1.0, frames=3),),
 }
 
@@ -184,14 +186,38 @@ def test_a_motion_that_moves_nothing_returns_the_very_tensor() -> None:
     assert not movement_of([stills[1], Policy.single("rotate", 20.0, frames=3)], features).is_identity
 
 
+@pytest.mark.parametrize("pieces", [1, 100, 2**14])  # an image at a time, two, all of them
+@pytest.mark.parametrize("most", [0, 100])  # rows of a table, pieces of the map
+@pytest.mark.parametrize("channels", [4, 5, 6])  # all move; the others are no whole piece, or one
+def test_both_ways_on_a_cpu_equal_the_other_layout(
+    channels: int, most: int, pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(movement_pieces, "PIECES", pieces)
+    monkeypatch.setattr(movement_pieces, "MOST_TAPS", most)
+    features = some_features((4, 6), channels, batch=5)
+    for policies in CASES.values():
+        movement, other = movement_of(policies, features), movement_of(policies, features)
+        leaf, last = features.clone().requires_grad_(), features.to(memory_format=torch.channels_last).requires_grad_()
+        moved, moved_last = movement.move(leaf, 4), other.move(last, 4)
+        assert moved_last.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(moved_last, moved, atol=1e-12, rtol=0)
+        expected, found = (
+            torch.autograd.grad((y * features).sum(), x)[0] for y, x in ((moved, leaf), (moved_last, last))
+        )
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
 @pytest.mark.parametrize("fill", ["zeros", "mean"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_is_summed_in_single_precision(dtype: torch.dtype, fill: str) -> None:
-    features = some_features((8, 7), channels=5).to(dtype)
-    moved = movement_of([mixed_policy(fill=fill)], features).move(features, 4)
-    exact = movement_of([mixed_policy(fill=fill)], features.double()).move(features.double(), 4)
-    assert moved.dtype == dtype
-    torch.testing.assert_close(moved, exact.float().to(dtype), atol=torch.finfo(dtype).eps, rtol=torch.finfo(dtype).eps)
+    features = some_features((8, 7), channels=6).to(dtype)
+    eps = torch.finfo(dtype).eps
+    for policy in (mixed_policy(fill=fill), Policy.single("translate_x", 0.37, frames=3, fill=fill)):
+        exact = movement_of([policy], features.double()).move(features.double(), 4)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            moved = movement_of([policy], features).move(features.to(memory_format=layout), 4)
+            assert moved.dtype == dtype
+            torch.testing.assert_close(moved, exact.float().to(dtype), atol=eps, rtol=eps)
 
 
 def test_features_that_lie_anyhow_in_memory_are_moved_alike() -> None:

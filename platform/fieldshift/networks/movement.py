@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fieldshift.networks import movement_kernel
-from fieldshift.tensor_cache import TensorCache, is_traced
+from fieldshift.networks import movement_kernel, movement_pieces
+from fieldshift.networks.movement_pieces import PieceTaps
+from fieldshift.tensor_cache import TensorCache, is_traced, outside_inference
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,17 @@ class Taps:
         starts = (read.cumsum(0) - read).to(self.rows.dtype)
         return Taps(self.receivers[self.order], starts, self.rows[self.order])
 
+    @cached_property
+    def _in_pieces(self) -> dict[tuple[int, int], PieceTaps]:
+        return {}
+
+    def in_pieces(self, blocks: int, per_pixel: int) -> PieceTaps:
+        """The taps for maps whose pixels have `per_pixel` pieces (`movement_pieces`)."""
+        key = blocks, per_pixel
+        if key not in self._in_pieces:
+            self._in_pieces[key] = outside_inference(lambda: PieceTaps.of(self.rows, self.starts, blocks, per_pixel))
+        return self._in_pieces[key]
+
     def to(self, device: torch.device) -> Taps:
         """Copies the taps to a device."""
         return Taps(self.rows.to(device), self.starts.to(device), self.receivers.to(device))
@@ -56,7 +68,10 @@ class Taps:
     @property
     def nbytes(self) -> int:
         """The memory of the taps and of derived tensors, in bytes."""
-        return 6 * self.rows.nbytes + 2 * self.starts.nbytes
+        rows = self.rows.nbytes + self.starts.nbytes
+        in_pieces = 2 * movement_pieces.images_at_once(len(self.starts)) * rows + 4 * self.rows.nbytes
+        few = movement_pieces.are_few(len(self.rows), len(self.starts))
+        return 6 * self.rows.nbytes + 2 * self.starts.nbytes + (in_pieces if few else 0)
 
 
 WeightedTaps = tuple[Tensor, Taps]
@@ -139,6 +154,9 @@ class _MoveChannels(torch.autograd.Function):
         ctx.taps, ctx.width, ctx.blocks, ctx.adjoint = taps, width, blocks, adjoint
         if movement_kernel.takes(features):
             return movement_kernel.launch(features, weights, taps.rows, taps.starts, width, blocks)
+        if movement_pieces.are_few(len(taps.rows), len(taps.starts)) and movement_pieces.takes(features):
+            per_pixel = movement_pieces.pieces_per_pixel(features, width, blocks, weights.dtype)
+            return movement_pieces.move(features, weights, taps.in_pieces(blocks, per_pixel), width, blocks)
         added = add_rows(to_rows(features, blocks, width).to(weights.dtype), weights, taps)
         moved = from_rows(added.to(features.dtype), Layout.of(features), blocks)
         return moved if width == features.shape[1] else torch.cat([moved, features[:, width:]], dim=1)
@@ -309,8 +327,8 @@ class Movement:
         moved, passing = features[:, :width], features[:, width:]
         if traced:
             return torch.cat([self._filled(moved, self.gathered), passing], dim=1)
-        summed = self._filled(moved.to(self.weights.dtype), lambda part: self.added(part, width))
-        return torch.cat([summed.to(features.dtype), passing], dim=1)
+        summed = self._filled(moved.to(self.weights.dtype), lambda part: self.added(part, width)).to(features.dtype)
+        return torch.cat([summed, passing], dim=1) if passing.shape[1] else summed
 
     def added(self, features: Float[Tensor, "batch channels H W"], width: int) -> Tensor:
         """The map with its first `width` channels summed; zero outside the map, in a single precision."""
