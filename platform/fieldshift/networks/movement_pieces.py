@@ -17,9 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 PIECES = 2**14  # output pieces of one pass: with fewer, calls cost more than sums; with more, cache misses do
-MOST_TAPS = (
-    3  # per output piece: with more, as in rotations and in the mixture of a search, two transpositions cost no more
-)
+MOST_TAPS = 5  # per output piece: with more, as in the mixture of a search, two transpositions cost less
 
 
 class PieceTaps(NamedTuple):
