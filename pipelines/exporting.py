@@ -35,12 +35,14 @@ def export(
     if format == MLFLOW_FORMAT and folder.exists() and any(folder.iterdir()):
         raise UserError(f"--out {folder} is not empty; give an empty or a new folder for the model.")
 
+    from fieldshift.experiment.cards import note_no_maps
     from fieldshift.training import load_network
     from fieldshift.training.export import export_network
     from fieldshift.training.pyfunc import save_pyfunc
     from pipelines.run_data import align_of
 
     network, card = load_network(Path(run))
+    note_no_maps(card, align)
     align = align_of(Path(run), align)
     check_run_alignment(card, align=align)
     if format == MLFLOW_FORMAT:

@@ -11,7 +11,7 @@ from fieldshift.cluster import ClusterConfig, check_fits, run_workers
 from fieldshift.console import progress, say
 from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
-from fieldshift.experiment.cards import checked_card, note_one_view, training_step
+from fieldshift.experiment.cards import checked_card, note_no_maps, note_one_view, training_step
 from fieldshift.experiment.dataset import constant_notes
 from fieldshift.experiment.placement import check_elastic, placed
 from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_use
@@ -86,6 +86,7 @@ def train(
     step = training_step(dataset, recipe, cluster.workers)
     card = checked_card(experiment, dataset, chosen, found, load_space(space), step=step, align=align)
     note_one_view(card, tta_copies)
+    note_no_maps(card, None if align else False)
     config = settings | {"policy": plain_policy(found)}
     tags = {
         "arm": chosen,

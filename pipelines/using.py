@@ -61,7 +61,7 @@ def evaluate(
     check_data_of(run, described["data"], data, loading)
     check_folder(out, "evaluate", {"run": run}, resume)
 
-    from fieldshift.experiment.cards import note_one_view
+    from fieldshift.experiment.cards import note_no_maps, note_one_view
     from fieldshift.experiment.dataset import constant_notes, say_reading
     from fieldshift.training import evaluate_network, load_network, objective_for, scored_at_once
     from fieldshift.training.map_table import map_means, write_maps
@@ -70,8 +70,8 @@ def evaluate(
 
     device = best_device()
     network, card = load_network(Path(run), device)
-    align = align_of(Path(run), align)
-    check_run_alignment(card, align=align)
+    aligned = align_of(Path(run), align)
+    check_run_alignment(card, align=aligned)
     found_data = load_as_in_run(Path(run), card, loading, data)
     dataset = found_data.dataset
     say_reading(dataset)
@@ -79,13 +79,14 @@ def evaluate(
         "run": run,
         "data": data or card.data,
         "average_copies": tta_copies,
-        "align": align,
+        "align": aligned,
         "loading": found_data.loading,
     }
     with held_run_folder(out, "evaluate", config, resume=resume) as folder:
         for line in found_data.notes:
             say(line)
         note_one_view(card, tta_copies)
+        note_no_maps(card, align)
         objective = objective_for(card.task, len(card.classes), card.ignore_index)
         with progress("scoring", len(dataset.test)) as bar:
             found = evaluate_network(
@@ -95,7 +96,7 @@ def evaluate(
                 objective=objective,
                 batch=scored_at_once(card.frames, dataset.size, mapped=card.mapped),
                 device=device,
-                align=align,
+                align=aligned,
                 copies=tta_copies,
                 each_map=True,
                 scored=bar.advance,
@@ -111,7 +112,7 @@ def evaluate(
         folder.write_result(
             {**asdict(result), **map_means(found.maps), "data": {**dataset.record(), "notes": found_data.notes}}
         )
-        page = write_failure_page(folder.path, Path(run), dataset, found.maps, score=found.score, align=align)
+        page = write_failure_page(folder.path, Path(run), dataset, found.maps, score=found.score, align=aligned)
         say_maps(found.maps, page)
         say(f"  {folder.result_path}")
         return result

@@ -33,3 +33,16 @@ def test_averaging_without_views_is_noted(tmp_path: Path, capsys: pytest.Capture
     scored = ["evaluate", "--run", str(run), "--out", str(tmp_path / "scored"), *SMALL, "--tta_copies", "2"]
     assert main(scored) == 0
     assert note in capsys.readouterr().out
+
+
+def test_an_alignment_without_maps_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", "--align", "false", "--out", str(run), *QUICK]) == 0
+    assert "note: --align false has no effect: a classifier has no maps" in capsys.readouterr().out
+    scored = ["evaluate", "--run", str(run), *SMALL, "--resume", "true", "--out", str(tmp_path / "scored")]
+    assert main([*scored, "--align", "true"]) == 0
+    assert "note: --align true has no effect: a classifier has no maps" in capsys.readouterr().out
+    assert main(scored) == 0
+    assert "--align" not in capsys.readouterr().out
+    assert main(["export", "--run", str(run), "--format", "safetensors", "--align", "false"]) == 0
+    assert "note: --align false has no effect" in capsys.readouterr().out

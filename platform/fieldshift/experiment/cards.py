@@ -89,6 +89,14 @@ def note_one_view(card: NetworkCard, copies: int) -> None:
     say(f"note: --tta_copies {copies} has no effect: {reason}")
 
 
+def note_no_maps(card: NetworkCard, align: bool | None) -> None:
+    """Prints a note where an alignment of maps was requested (not None), but a network has no maps of several frames."""
+    if align is None or (card.task == "segmentation" and card.frames > 1):
+        return
+    reason = "a classifier has no maps" if card.task != "segmentation" else f"the arm {card.arm} has a single frame"
+    say(f"note: --align {str(align).lower()} has no effect: {reason}")
+
+
 def search_step(dataset: DataSet, search: SearchConfig, workers: int) -> NormedBatch:
     """The smallest step of a search."""
     return smallest_step(images_of_half(dataset, search), search.batch, workers, search.sync_batch_norm)
