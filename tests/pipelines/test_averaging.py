@@ -39,10 +39,10 @@ def test_an_alignment_without_maps_is_noted(tmp_path: Path, capsys: pytest.Captu
     run = tmp_path / "run"
     assert main(["train", "--align", "false", "--out", str(run), *QUICK]) == 0
     assert "note: --align false has no effect: a classifier has no maps" in capsys.readouterr().out
-    scored = ["evaluate", "--run", str(run), *SMALL, "--resume", "true", "--out", str(tmp_path / "scored")]
-    assert main([*scored, "--align", "true"]) == 0
+    scored = ["evaluate", "--run", str(run), *SMALL, "--out"]
+    assert main([*scored, str(tmp_path / "aligned"), "--align", "true"]) == 0
     assert "note: --align true has no effect: a classifier has no maps" in capsys.readouterr().out
-    assert main(scored) == 0
+    assert main([*scored, str(tmp_path / "scored")]) == 0
     assert "--align" not in capsys.readouterr().out
     assert main(["export", "--run", str(run), "--format", "safetensors", "--align", "false"]) == 0
     assert "note: --align false has no effect" in capsys.readouterr().out
