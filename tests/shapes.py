@@ -11,6 +11,7 @@ from typing import Any
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, AbstractDtype, install_import_hook
+from jaxtyping._import_hook import _JaxtypingLoader
 
 # A whole number is a float to Python's typing rules; beartype has to be told.
 checker = types.ModuleType("fieldshift_shape_checker")
@@ -39,6 +40,16 @@ def checked(function: Any = None, *, typechecker: Any) -> Any:
 
 with_shapes = jaxtyping.jaxtyped
 
+
+def executed(loader: Any, module: types.ModuleType) -> None:
+    """Executes a module with its checks, as jaxtyping's loader does, but leaves others their compiled files.
+
+    jaxtyping renames compiled files until the module was executed, so all that it imports would be compiled from source.
+    """
+    path = loader.get_filename(module.__name__)
+    exec(loader.source_to_code(loader.get_data(path), path), vars(module))
+
+
 # Of motions only what computes: policies and their files check what users give them themselves, in one line.
 SHAPED = (
     *(f"motions.{name}" for name in ("colour", "grid_sampling", "matrices", "pixel_map", "sampling")),
@@ -49,4 +60,5 @@ SHAPED = (
 def check_shapes() -> None:
     """Shapes of modules that are imported from now on are checked in every call."""
     jaxtyping.jaxtyped = checked
+    _JaxtypingLoader.exec_module = executed
     install_import_hook([f"fieldshift.{name}" for name in SHAPED], f"{checker.__name__}.check")
