@@ -175,7 +175,8 @@ def scaled(file: Path) -> dict[str, Any] | None:
     timed = {title: cases for title, cases in kept.items() if "step of two workers" in cases}
     repetitions = {len(cases["step of two workers"]["ours"]) for cases in timed.values()}
     return {
-        **options, "machine": contents["machine"], "repetitions": max(repetitions), "images": f"{options['images']:,}",
+        **options, "file": file.stem,
+        "machine": contents["machine"], "repetitions": max(repetitions), "images": f"{options['images']:,}",
         "factor": scaling.BACKWARD_FACTOR, "network": scaling.IMAGENET[0], "predicted": predicted,
         "measured": tables.markdown(scaling.MEASURED, [scaling.cells_of(title, each) for title, each in timed.items()]),
         "verdicts": [scaling.verdict(title, each) for title, each in timed.items()],

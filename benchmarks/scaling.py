@@ -141,7 +141,7 @@ def verdict(title: str, cases: dict[str, dict[str, Any]]) -> str:
     case = title.partition(":")[0]
     return (
         f"{case}: the step of two workers is {middle:.2f} times the model's ({spread}), which {words} the model "
-        f"(limit: {100 * AGREE:.0f} %)."
+        f"(median within {100 * AGREE:.0f} %)."
     )
 
 

@@ -9,7 +9,7 @@ from fieldshift.console import say, table
 from fieldshift.errors import UserError
 from fieldshift.experiment.options import check_folded
 from fieldshift.experiment.placement import best_device
-from fieldshift.experiment.policy_source import PolicySource, check_policy, read_policy
+from fieldshift.experiment.policy_source import PolicySource, check_policy, policy_of_form, read_policy
 from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
 from fieldshift.wording import counted
@@ -37,7 +37,7 @@ def describe(  # noqa: PLR0913 - the options of a command
 
     Args:
         network: network name, or your own as package.module:function.
-        temporal: temporal module.
+        temporal: temporal module: none, tsm, tsm-inplace, tsm-causal, gsm, gsf or conv3d.
         frames: frames of the video; in the folded form they decide the step between neighbouring frames.
         form: video (T moved frames) or folded (one frame, whose channels move).
         policy: policy file with the motions of the folded network; by default motions that move nothing.
@@ -60,6 +60,7 @@ def describe(  # noqa: PLR0913 - the options of a command
         check_folded(temporal, frames)
     elif policy is not None:
         raise UserError("--policy applies to --form folded only: motions do not change a video network; leave it out.")
+    policy = policy_of_form(policy, form)
     check_policy(policy)
 
     from fieldshift.networks import check_answer, describe_lines

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fieldshift.console import say
 from fieldshift.data import LoadingOverrides
 from fieldshift.errors import UserError
-from fieldshift.experiment.policy_source import PolicySource, check_policy, read_policy, video_policy
+from fieldshift.experiment.policy_source import PolicySource, check_policy, policy_of_form, read_policy, video_policy
 from fieldshift.experiment.session import Destination, Session, open_session
 from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig
@@ -70,8 +70,8 @@ def receptive_field(  # noqa: PLR0913 - the options of a command
         network: network name, any other classifier or detector (only its backbone) of torchvision, or your own as
             package.module:function.
         form: how the network reads the policy's motions: as a video, or folded into one frame.
-        temporal: temporal module of the network; by default tsm where it has a policy.
-        frames: frames of the network's video; by default as many as the policy has.
+        temporal: temporal module of the network; none with a policy means tsm.
+        frames: frames of the network's video; 1 with a policy means as many as the policy has.
         policy: policy file whose motions reshape the network's field.
         layers: names of layers to show, by default all; a single one is also drawn and reshaped.
         all: list also the layers without parameters that do not change the field.
@@ -87,6 +87,7 @@ def receptive_field(  # noqa: PLR0913 - the options of a command
     check_network_name(network)
     if form == "folded" and policy is None:
         raise UserError("--form folded moves channels by a policy's motions, but there is none; give --policy FILE.")
+    policy = policy_of_form(policy, form)
     check_policy(policy)
     check_folder(out, "receptive-field", {}, resume)
 

@@ -10,7 +10,7 @@ from fieldshift.console import say
 from fieldshift.data import LoadingConfig
 from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
-from fieldshift.experiment.policy_source import PolicySource, check_policy, missing_policy
+from fieldshift.experiment.policy_source import PolicySource, check_policy, missing_policy, policy_of_form
 from fieldshift.forms import Form, check_form
 from fieldshift.wording import printable
 from pipelines.options import check_figure, check_pictures
@@ -74,6 +74,7 @@ def preview(  # noqa: PLR0913 - the options of a command
     path = check_figure(out, (".png", ".svg", ".pdf", ".gif"))
     if examples < 1:
         raise UserError(f"--examples is {examples}, but must be at least 1.")
+    policy = policy_of_form(policy, form)
     check_motions(policy, frames, form)
     if images:
         check_pictures(images)

@@ -12,7 +12,14 @@ from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import MOVED_ARMS, arm_card, card_cost, checked_card, training_step, video_cost
 from fieldshift.experiment.placement import check_trials_fit, sharing_workers
-from fieldshift.experiment.policy_source import PolicySource, check_policy, missing_policy, plain_policy, read_policy
+from fieldshift.experiment.policy_source import (
+    PolicySource,
+    check_policy,
+    missing_policy,
+    plain_policy,
+    policy_of_form,
+    read_policy,
+)
 from fieldshift.experiment.session import FailsWithTrials, Session, open_session, say_failed
 from fieldshift.forms import Form, check_form
 from fieldshift.run_folder import check_folder
@@ -82,6 +89,7 @@ def sweep_frames(
         )
     if policy is None:
         raise missing_policy("A frame sweep")
+    policy = policy_of_form(policy, form)
     check_policy(policy)
     seed_list = experiment.seeds(seeds)
     experiment = replace(experiment, frames=max(counts))

@@ -14,7 +14,7 @@ from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import checked_card, note_no_maps, note_one_view, training_step
 from fieldshift.experiment.dataset import constant_notes
 from fieldshift.experiment.placement import check_elastic, placed
-from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_use
+from fieldshift.experiment.policy_source import PolicySource, plain_policy, policy_of_form, read_policy, say_other_use
 from fieldshift.experiment.session import open_session
 from fieldshift.run_folder import check_folder
 from fieldshift.training import Recipe, arm_named
@@ -65,6 +65,7 @@ def train(
     """
     experiment = Experiment(**shared)
     chosen, experiment = arm_of(experiment, arm, policy)
+    policy = policy_of_form(policy, experiment.form)
     cluster = experiment.cluster
     check_policy_of(chosen, policy)
     check_space(space)

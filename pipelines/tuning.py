@@ -13,7 +13,7 @@ from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import checked_card, smallest_step
 from fieldshift.experiment.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
-from fieldshift.experiment.policy_source import PolicySource, plain_policy, read_policy, say_other_use
+from fieldshift.experiment.policy_source import PolicySource, plain_policy, policy_of_form, read_policy, say_other_use
 from fieldshift.experiment.session import FailsWithTrials, Session, open_session, say_failed
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import Run
@@ -76,6 +76,7 @@ def tune(
     """
     experiment = Experiment(**shared)
     chosen, experiment = arm_of(experiment, arm, policy)
+    policy = policy_of_form(policy, experiment.form)
     tuned = tunable(over, chosen)
     if study is not None and holds_password(study):
         raise UserError(

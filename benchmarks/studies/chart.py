@@ -180,7 +180,7 @@ def chart(studies: Studies) -> Chart:
                 *against(classes, "dilated", "none", COMPUTE, small_classes),
                 *against(studies["cifar10"], "dilated", "none", EPOCHS),
             ],
-            "The same FLOPs and about the same time as `none`.",
+            "The same FLOPs as `none`; the time per epoch is in *Costs*.",
         ),
         Question(
             "Does it help if the cost of the search is counted?",

@@ -13,6 +13,7 @@ from typing import Any
 from fieldshift.readings import READINGS
 from fieldshift.report.intervals import Difference, estimate, paired_difference
 from fieldshift.report.verdict import SURE
+from fieldshift.search import load_space
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
@@ -113,9 +114,15 @@ class Cell:
         for search in self.numbers["searches"]:
             if search["form"] == form:
                 edges = search["policy"].get("edges", [])
-                text = " and ".join(_steps(edge["steps"]) for edge in edges) or "a motion per place"
+                text = " and ".join(_steps(edge["steps"]) for edge in edges) or f"a motion per {self.unit}"
                 found[text] = found.get(text, 0) + 1
         return ", ".join(f"{text} ({count})" for text, count in found.items())
+
+    @property
+    def unit(self) -> str:
+        """What has a motion of its own in a policy of several motions, as the space of the search says."""
+        space = load_space(self.numbers["config"]["space"])
+        return "group of channels" if space.groups > 1 else space.per
 
     def seeds(self) -> int:
         """The number of seeds per arm."""
@@ -364,6 +371,14 @@ def against(cell: Cell, arm: str, opponent: str, budget: str) -> str:
 def points(gap: Difference) -> str:
     """A difference in points with its 95 % interval."""
     return f"{100 * gap.mean:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f})"
+
+
+def tested(studies: Iterable[Study]) -> str:
+    """The different numbers of test images of all cells."""
+    counts = sorted(
+        {row["tested"] for study in studies for cell in study.cells.values() for row in cell.numbers["rows"]}
+    )
+    return f"{', '.join(f'{count:,}' for count in counts[:-1])} or {counts[-1]:,} images"
 
 
 def chance(p: float) -> str:

@@ -35,7 +35,8 @@ class Experiment:
         data: data set: a name, or folder:PATH, npz:PATH, voc:PATH.
         task: classification or segmentation; by default the data set's own.
         network: network name, or your own as package.module:function; a search trains it, and all arms share it.
-        temporal: temporal module, where an arm has one.
+        temporal: temporal module, where an arm has one: none, tsm, tsm-inplace, tsm-causal, gsm, gsf or conv3d; in the folded
+            form tsm, tsm-inplace, gsm or gsf.
         frames: frames of the video; in the folded form they decide the step between neighbouring frames.
         form: video (T moved frames) or folded (one frame, whose channels move).
         seed: seed of weights, order, augmentation and search; with several seeds, the first one;

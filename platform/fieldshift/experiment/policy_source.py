@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,17 @@ def policy_file(source: str | Path) -> Path:
     """The policy file, also where its run folder is named."""
     file = Path(source)
     return file / "policy.json" if file.is_dir() else file
+
+
+def policy_of_form(source: PolicySource, form: Form) -> PolicySource:
+    """The policy that a run folder holds for a form beside its first one, such as policy-folded.json, else `source`."""
+    if not isinstance(source, str):
+        return source
+    own = os.path.join(source, f"policy-{form}.json")  # noqa: PTH118 - a name that is no path is none of a file either
+    if not os.path.isfile(own):  # noqa: PTH113
+        return source
+    say(f"policy: {own}")
+    return own
 
 
 def read_policy(source: PolicySource | Path | AnyPolicy) -> AnyPolicy | None:
