@@ -67,7 +67,7 @@ def environment() -> Environment:
         speed_tables=speed_tables, tables=tables, configurations=configurations(),
         selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
-        faults=fault_table(result("faults")), counted=counted,
+        faults=fault_table(result("faults")), counted=counted, folded_steps=folded_steps(result("folded_shift-full")),
     )  # fmt: skip
     return made
 
@@ -102,6 +102,16 @@ def speed_tables(benchmark: dict[str, Any]) -> dict[str, str]:
 def title_of(benchmark: dict[str, Any]) -> str:
     on_gpu = not benchmark["machine"]["hardware"].startswith("no GPU")
     return f"{benchmark['benchmark']}{', on a GPU' if on_gpu else ''}"
+
+
+def folded_steps(file: Path) -> dict[str, str]:
+    """The time of a training step of the folded form against the plain one, by network: a translation by part cells."""
+    rows = json.loads(file.read_text())["rows"]
+    return {
+        row["table"].partition(",")[0]: f"{row['ratio']:.2f}"
+        for row in rows
+        if row["case"] == "translate_x, part cells"
+    }
 
 
 def goals_met(records: list[dict[str, Any]]) -> str:
