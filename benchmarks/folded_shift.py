@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import psutil
 import torch
 from record import Record, benchmark_parser, measured_apart, own_peak
 from torch import Tensor
+from torch.func import functional_call
 
 from fieldshift.folding import motions_of, still
 from fieldshift.motions import Policy
@@ -150,13 +151,17 @@ def search_step(case: Case) -> Step:
     )
     use_channels_last(network, wanted=True)
     supernet = supernet_of(network, space, 3, 0, lambda video: video).to(DEVICE)
+    names = [f"network.{name}" for name, _ in network.named_parameters()]
     parameters = list(network.parameters())
     optimizer = torch.optim.AdamW(parameters, config.learning_rate)
     alpha_optimizer = torch.optim.Adam(supernet.cell.outer_parameters, config.alpha_learning_rate)
     images, targets = images_of(case)
 
-    def loss_at(_parameters: object) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(supernet(images, supernet.cell.weights()), targets)
+    def loss_at(given: Sequence[Tensor]) -> Tensor:
+        weights = dict(zip(names, given, strict=True))
+        return torch.nn.functional.cross_entropy(
+            functional_call(supernet, weights, (images, supernet.cell.weights())), targets
+        )
 
     def step() -> None:
         gradients, _ = outer_gradient(loss_at, loss_at, parameters, supernet.cell.outer_parameters)
