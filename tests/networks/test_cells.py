@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,17 +94,28 @@ class _Fixed(nn.Module):
         return self.second(self.first(images) * images.mean().item())  # type: ignore[no-any-return]
 
 
+class _OfTwo(nn.Sequential):
+    """A network that cannot be run with an image alone."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 16, 3))
+
+    def forward(self, images: Tensor, more: Tensor) -> Tensor:
+        return self[0](images + more)  # type: ignore[no-any-return]
+
+
 def test_unknown_strides_leave_the_maps_own_side() -> None:
-    network = _Fixed()
+    network, of_two = _Fixed(), _OfTwo()
     uneven = nn.Sequential(nn.Conv2d(3, 16, 3, stride=(2, 1), padding=1), nn.Conv2d(16, 16, 1), nn.AdaptiveAvgPool2d(4))
     before = torch.get_rng_state()
-    assert strides_at(network, [("second", True)]) == [None]
-    assert strides_at(uneven, [("1", True), ("2", False)]) == [None, None]
+    assert strides_at(network, [("second", True)]) == ([2], "first")  # on black images
+    assert strides_at(uneven, [("1", True), ("2", False)]) == ([None, None], "0")
+    assert strides_at(of_two, [("0", True)]) == ([None], None)
     assert torch.equal(before, torch.get_rng_state())
     fold(network, Policy.single("translate_x", 0.4, frames=3), "second")
     assert network(torch.rand(1, 3, 21, 21)).shape == (1, 16, 11, 11)
     unpadded = nn.Sequential(nn.Conv2d(3, 16, 5), nn.Conv2d(16, 16, 3))
-    assert strides_at(unpadded, [("1", True)]) == [1]
+    assert strides_at(unpadded, [("1", True)]) == ([1], "0")
     assert Cells.of((28, 28), (32, 32), 1) is None
     assert Cells.of((20, 20), (45, 45), 2) is None  # more than rounding
 
@@ -117,7 +133,58 @@ def test_the_image_is_known_in_training_with_an_auxiliary_head() -> None:
     options = {"task": "segmentation", "auxiliary": True, "num_classes": 3}
     network = video_network("fcn_resnet18", frames=1, motions=motions, **options).train()  # type: ignore[arg-type]
     network(torch.rand(2, 1, 3, 45, 64))
-    assert {module.image for module in network.modules() if isinstance(module, InImage)} == {(45, 64)}
+    assert {module.read.size for module in network.modules() if isinstance(module, InImage)} == {(45, 64)}
+
+
+class _Named(nn.Module):
+    """A network whose features can be read without its forward pass, and which checks its images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(3, 16, 3, 4, 1), nn.Conv2d(16, 16, 3, padding=1)
+
+    def features(self, images: Tensor) -> Tensor:
+        assert images.max() <= 1
+        return self.last(self.stem(images))  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.features(images).mean((2, 3))
+
+
+@pytest.fixture
+def named() -> nn.Module:
+    torch.manual_seed(0)
+    network = _Named().double().eval()
+    fold(network, Policy.single("translate_x", 0.4, frames=3), "last")
+    return network
+
+
+def test_every_way_into_a_network_knows_the_image(named: nn.Module) -> None:
+    for images in (torch.rand(2, 3, 45, 61, dtype=torch.float64), torch.rand(2, 3, 48, 61, dtype=torch.float64)):
+        fresh = copy.deepcopy(named).features(images)  # type: ignore[operator]
+        for network in (named, pickle.loads(pickle.dumps(named))):
+            called = network(images)
+            assert torch.equal(network(images=images), called)
+            assert torch.equal(network.features(images), fresh)
+            assert torch.equal(fresh.mean((2, 3)), called)
+
+
+def test_threads_with_images_of_their_own_sizes_share_a_network(named: nn.Module) -> None:
+    pictures = [torch.rand(1, 3, side, side + 8, dtype=torch.float64) for side in (45, 46, 47, 50)]
+    expected = [named(picture) for picture in pictures]
+    together = threading.Barrier(len(pictures))
+
+    def wait_for_others(*_: object) -> None:
+        together.wait(60)
+
+    hold = named.get_submodule("stem").register_forward_hook(wait_for_others)
+
+    def read(number: int) -> bool:
+        return all(torch.equal(named(pictures[number]), expected[number]) for _ in range(5))
+
+    with ThreadPoolExecutor(len(pictures)) as pool:
+        assert all(pool.map(read, range(len(pictures))))
+    hold.remove()
 
 
 def test_an_export_on_an_odd_side_gives_the_same_numbers() -> None:

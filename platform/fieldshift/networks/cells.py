@@ -7,15 +7,17 @@ the image moves a map by that fraction of 11.25 cells, as it moves the image. St
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-SIDE = 960  # pixels: a multiple of every usual stride
+# Devices and sides of square images, in pixels: multiples of every usual stride.
+WAYS = (("meta", 960), ("cpu", 192))
 
 
 class Cells(NamedTuple):
@@ -38,57 +40,103 @@ class Cells(NamedTuple):
         return torch.cat([pixels[..., :2], pixels[..., 2:] / self.stride], dim=-1)
 
 
+class ReadImage:
+    """The size of the image that a network is reading; the convolution that reads the image notes it.
+
+    Every thread reads an image of its own. One that has read none has the size of the last one: such threads of torch
+    recompute a part of the network for the backward pass.
+    """
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+        self._last: tuple[int, int] | None = None
+
+    def note(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        """Keeps the size of the map that a module receives: its forward pre-hook."""
+        self._own.size = self._last = (int(args[0].shape[-2]), int(args[0].shape[-1]))
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width in pixels; None where nothing was read."""
+        size: tuple[int, int] | None = getattr(self._own, "size", self._last)
+        return size
+
+    def __reduce__(self) -> tuple[type[ReadImage], tuple[()]]:
+        return ReadImage, ()  # the copy of a network has read nothing
+
+
 class InImage(nn.Module):
     """Common base of the folded modules, which know where in a network their maps are."""
 
-    image: tuple[int, int] | None = None
-    """Height and width of the image that the network is reading, in pixels; None if unknown."""
+    read: ReadImage | None = None
+    """The image that the network is reading, common to all its modules; None if unknown."""
     stride: int | None = None
     """Pixels from one cell of the map to the next; None if unknown."""
 
     def cells_of(self, size: tuple[int, int]) -> Cells | None:
         """The cells of a map of that size (H, W), where their number is rounded."""
-        return Cells.of(size, self.image, self.stride)
+        return None if self.read is None else Cells.of(size, self.read.size, self.stride)
 
 
-def strides_at(network: nn.Module, places: Sequence[tuple[str, bool]]) -> list[int | None]:
-    """The pixels from one cell to the next at the input (True) or the output of the modules of these names.
+class Strides(NamedTuple):
+    """The pixels from one cell to the next at places of a network, and the name of the convolution that reads the image."""
 
-    None where the stride is unknown, no whole number, or differs between rows and columns. Runs a copy of the network
-    without data on two image sizes.
+    at: list[int | None]
+    reader: str | None
+
+
+def strides_at(network: nn.Module, places: Sequence[tuple[str, bool]]) -> Strides:
+    """The strides at the input (True) or the output of the modules of these names.
+
+    A stride is None where it is unknown, no whole number, or differs between rows and columns. Runs a copy of the network on
+    two image sizes: without data, or where that fails, as with a check of values, on small black images.
     """
-    sizes: list[list[tuple[int, int]]] = [[], []]
-    with suppress(Exception), ExitStack() as opened:  # any error of a network that does not run without data
-        opened.enter_context(torch.random.fork_rng(devices=[]))
-        opened.enter_context(torch.no_grad())
-        opened.enter_context(torch.device("meta"))
+    for device, side in WAYS:
+        with suppress(Exception):  # any error of a network that does not run in this way
+            small, reader = _sizes(network, places, device, side)
+            large, _ = _sizes(network, places, device, 2 * side)
+            strides = [_stride(few, many, side) for few, many in zip(small, large, strict=True)]
+            return Strides(strides if reader is not None else [None] * len(places), reader)
+    return Strides([None] * len(places), None)
+
+
+def _sizes(
+    network: nn.Module, places: Sequence[tuple[str, bool]], device: str, side: int
+) -> tuple[list[tuple[int, int]], str | None]:
+    """The sizes of the maps at the places, and the first convolution that reads the whole image of that side."""
+    seen: dict[str, tuple[int, int]] = {}
+    readers: list[str] = []
+
+    def note_reader(name: str, args: tuple[Any, ...]) -> None:
+        if tuple(args[0].shape[-2:]) == (side, side):
+            readers.append(name)
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
         tensors = [*network.parameters(), *network.buffers()]
-        twin = copy.deepcopy(network, {id(tensor): tensor.detach().to("meta") for tensor in tensors}).eval()
+        twin = copy.deepcopy(network, {id(tensor): tensor.detach().to(device, copy=True) for tensor in tensors}).eval()
+        convolutions = {name: module for name, module in twin.named_modules() if isinstance(module, nn.Conv2d)}
         for module in twin.modules():
             if isinstance(module, InImage):
                 module.forward = lambda features: features  # what moves already keeps its map's size
-        first = next(module for module in twin.modules() if isinstance(module, nn.Conv2d))
-        for found, side in zip(sizes, (SIDE, 2 * SIDE), strict=True):
-            seen: dict[str, tuple[int, int]] = {}
-            handles = [_watch(twin.get_submodule(path), before, path, seen) for path, before in places]
-            twin(torch.empty(1, first.in_channels, side, side, dtype=first.weight.dtype))
-            for handle in handles:
-                handle.remove()
-            found += [seen[path] for path, _ in places]
-    if len(sizes[1]) < len(places):
-        return [None] * len(places)
-    return [_stride(*pair) for pair in zip(*sizes, strict=True)]
+        for path, before in places:
+            _watch(twin.get_submodule(path), before, path, seen)
+        for name, module in convolutions.items():
+            module.register_forward_pre_hook(lambda _, args, name=name: note_reader(name, args))
+        first = next(iter(convolutions.values()))
+        twin(torch.zeros(1, first.in_channels, side, side, dtype=first.weight.dtype))
+    return [seen[path] for path, _ in places], next(iter(readers), None)
 
 
-def _watch(module: nn.Module, before: bool, path: str, seen: dict[str, tuple[int, int]]) -> Any:
+def _watch(module: nn.Module, before: bool, path: str, seen: dict[str, tuple[int, int]]) -> None:
     def note(value: Any) -> None:
         seen[path] = (int(value.shape[-2]), int(value.shape[-1]))
 
     if before:
-        return module.register_forward_pre_hook(lambda _, args: note(args[0]))
-    return module.register_forward_hook(lambda *call: note(call[2]))
+        module.register_forward_pre_hook(lambda _, args: note(args[0]))
+    else:
+        module.register_forward_hook(lambda *call: note(call[2]))
 
 
-def _stride(small: tuple[int, int], large: tuple[int, int]) -> int | None:
+def _stride(small: tuple[int, int], large: tuple[int, int], side: int) -> int | None:
     rows, columns = (more - few for few, more in zip(small, large, strict=True))
-    return SIDE // rows if rows == columns and rows > 0 and SIDE % rows == 0 else None
+    return side // rows if rows == columns and rows > 0 and side % rows == 0 else None

@@ -18,7 +18,7 @@ from torchvision.models.regnet import ResBottleneckBlock
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from fieldshift.errors import UserError
-from fieldshift.networks.cells import InImage, strides_at
+from fieldshift.networks.cells import InImage, ReadImage, Strides, strides_at
 from fieldshift.networks.folded import Motion
 from fieldshift.networks.temporal import TemporalKind
 from fieldshift.networks.tiny_resnet import TinyBlock
@@ -269,18 +269,19 @@ def insert(
             for placement in placements:
                 kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave)
         return []
-    strides: list[int | None] = [None] * len(placements)
+    strides, read = Strides([None] * len(placements), None), ReadImage()
     if motions is not None:
         strides = strides_at(network, [(placement.path, placement.before) for placement in placements])
-        network.register_forward_pre_hook(tell_image)
+    if strides.reader is not None:
+        network.get_submodule(strides.reader).register_forward_pre_hook(read.note)
     of_place = [None] * len(placements) if motions is None else motions(placements)
     built = [
         kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave, motion=motion)
         for placement, motion in zip(placements, of_place, strict=True)
     ]
-    for placement, temporal, stride in zip(placements, built, strides, strict=True):
+    for placement, temporal, stride in zip(placements, built, strides.at, strict=True):
         if isinstance(temporal, InImage):
-            temporal.stride = stride
+            temporal.read, temporal.stride = read, stride
         parent_path, _, name = placement.path.rpartition(".")
         parent = network.get_submodule(parent_path)
         wrapped = network.get_submodule(placement.path)
@@ -294,15 +295,6 @@ def insert(
         inserted.training = wrapped.training
         setattr(parent, name, inserted)
     return placements
-
-
-def tell_image(network: nn.Module, args: tuple[Any, ...]) -> None:
-    """Tells the folded modules of a network the size of the image that it is about to read: its forward pre-hook."""
-    is_map = bool(args) and isinstance(args[0], Tensor) and args[0].ndim == 4
-    size = (int(args[0].shape[-2]), int(args[0].shape[-1])) if is_map else None
-    for module in network.modules():
-        if isinstance(module, InImage):
-            module.image = size
 
 
 def _check_free(network: nn.Module, places: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fieldshift.forms import Form
 from fieldshift.networks.frames import split_frames
 from fieldshift.networks.fusion import Fusion
-from fieldshift.networks.insertion import Placement, tell_image
+from fieldshift.networks.insertion import Placement
 from fieldshift.networks.pretrained import WeightsReport
 from fieldshift.networks.temporal import temporal_kind
 
@@ -89,9 +89,7 @@ class VideoNetwork(nn.Module):
         both = getattr(self.network, "forward_with_auxiliary", None)
         if both is None:
             return split_frames(self.network(self._rows(video)), self.frames), None
-        rows = self._rows(video)
-        tell_image(self.network, (rows,))  # this call runs no hook of the network
-        logits, auxiliary = both(rows)
+        logits, auxiliary = both(self._rows(video))
         return (
             split_frames(logits, self.frames),
             None if auxiliary is None else split_frames(auxiliary, self.frames),
