@@ -8,8 +8,8 @@ from fieldshift.experiment import Experiment
 from fieldshift.experiment.budget import TUNED, check_copies, check_tuning, readings_of, with_known_costs
 from fieldshift.experiment.cards import note_short_search, search_step, training_step
 from fieldshift.experiment.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
-from fieldshift.experiment.policy_source import PolicySource, check_policy, plain_policy, policy_of_form
-from fieldshift.experiment.search_trial import check_edges, check_frames, space_of_search
+from fieldshift.experiment.policy_source import PolicySource, check_policy, own_folded_policy, plain_policy
+from fieldshift.experiment.search_trial import check_edges, check_frames, note_frames, space_of_search
 from fieldshift.experiment.session import open_session
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder
@@ -73,8 +73,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     experiment = Experiment(**shared)
     chosen = check_arms(arms, experiment.form, experiment.temporal)
     wanted = readings_of(budgets)
-    if folded_policy is None and (of_form := policy_of_form(policy, "folded")) != policy:
-        folded_policy = of_form
+    folded_policy = own_folded_policy(policy) if folded_policy is None else folded_policy
     unknown = unknown_costs(chosen, policy, folded_policy)
     seed_list = experiment.seeds(seeds)
     check_copies(tta_copies)
@@ -110,6 +109,7 @@ def compare(  # noqa: PLR0913 - the options of a command
 
     given = given_policies(policy, folded_policy)
     motion_space, dataset = load_space(space), experiment.checked_dataset(recipe, search if forms else None)
+    note_frames(motion_space, experiment.frames)
     if forms:
         check_edges(search, motion_space)
         note_short_search(dataset, search.like(recipe))

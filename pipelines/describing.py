@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from fieldshift.networks import VideoNetwork
     from fieldshift.networks.insertion import MotionsAt
 
+FRAMES = 3  # without a policy
+
 
 def describe(  # noqa: PLR0913 - the options of a command
     *,
     network: str = "tiny-resnet",
     temporal: str = "tsm",
-    frames: int = 3,
+    frames: int | None = None,
     form: Form = "video",
     policy: PolicySource = None,
     task: str = "classification",
@@ -38,7 +40,8 @@ def describe(  # noqa: PLR0913 - the options of a command
     Args:
         network: network name, or your own as package.module:function.
         temporal: temporal module: none, tsm, tsm-inplace, tsm-causal, gsm, gsf or conv3d.
-        frames: frames of the video; in the folded form they decide the step between neighbouring frames.
+        frames: frames of the video; in the folded form they decide the step between neighbouring frames. By default 3, or as
+            many as the policy has.
         form: video (T moved frames) or folded (one frame, whose channels move).
         policy: policy file with the motions of the folded network; by default motions that move nothing.
         task: classification or segmentation.
@@ -48,7 +51,7 @@ def describe(  # noqa: PLR0913 - the options of a command
         speed: measure images per second, of this network and of the 2D network (some seconds).
         architecture: further settings of the network.
     """
-    if frames < 1:
+    if frames is not None and frames < 1:
         raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
     if size < 1:
         raise UserError(f"--size is {size}, but an image has at least 1 pixel a side.")
@@ -57,11 +60,14 @@ def describe(  # noqa: PLR0913 - the options of a command
     architecture.check_names(network, temporal)
     check_form(form)
     if form == "folded":
-        check_folded(temporal, frames)
+        check_folded(temporal, FRAMES if frames is None else frames)
     elif policy is not None:
         raise UserError("--policy applies to --form folded only: motions do not change a video network; leave it out.")
     policy = policy_of_form(policy, form)
     check_policy(policy)
+    if frames is None:
+        motion = read_policy(policy)
+        frames = FRAMES if motion is None else motion.frames
 
     from fieldshift.networks import check_answer, describe_lines
     from fieldshift.networks import describe as describe_network

@@ -16,6 +16,7 @@ from fieldshift.experiment.search_trial import (
     check_edges,
     check_frames,
     describe_space,
+    note_frames,
     number_of_passes,
     pass_note,
     run_search_trial,
@@ -59,6 +60,7 @@ def search(*, space: str = "affine-one", search: SearchConfig = SearchConfig(), 
 
     motion_space, dataset = load_space(space), experiment.checked_dataset(search=search)
     check_edges(search, motion_space)
+    note_frames(motion_space, experiment.frames)
     note_short_search(dataset, search)
     step = search_step(dataset, search, cluster.workers)
     edges = edges_to_decide(experiment, dataset, motion_space, step=step, order=search.order)

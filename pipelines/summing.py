@@ -11,6 +11,7 @@ from fieldshift.experiment.labels import budgets, costs, run_name, score_metric
 from fieldshift.experiment.origin import NOTE_TAG, note_of
 from fieldshift.experiment.session import Session
 from fieldshift.readings import EQUAL_COMPUTE
+from fieldshift.training import arm_named
 from pipelines.pages import arms_view, frames_view, trials_view
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def record_arms(session: Session, rows: pd.DataFrame, summary: pd.DataFrame) -> 
             "reading": reading,
             "seeds": str(row["n"]),
             "epochs": f"{row['epochs']:g}",
+            **({} if arm_named(arm).shift else {"temporal": "none"}),
             **budgets([reading]),
         }
         run = session.child(arm_key(arm, reading), labels, stage=ARM, name=f"{run_name(labels)} mean of {row['n']}")

@@ -99,6 +99,8 @@ def tune(
     found, dataset = read_policy(policy), experiment.checked_dataset(recipe)
     say_other_use(found, experiment.frames, (arm_named(chosen).form,))
     if over is None and not isinstance(found, Policy):  # motions at several places have no common size
+        if "motion" in tuned:
+            say("note: the size of the motion is not tuned: the policy has several motions, without a common size")
         tuned = [name for name in tuned if name != "motion"]
     largest = largest_motion(found) if "motion" in tuned else MOTION_FACTORS[1]
     step = smallest_step(learned_images(dataset), recipe.batch, workers, recipe.sync_batch_norm, recipe.accumulate)
@@ -278,8 +280,8 @@ def shown(session: Session, result: dict[str, Any]) -> TuneResult:
     if (policy := read_policy(result["tuned_policy"])) is not None:
         options.append(f"--policy {policy.save(session.path / 'policy.json')}")
     say(
-        f"best on held-out images: {result['score']:.1%}; to train with these values, give `fieldshift train` the same arm, "
-        f"data and network, and {' '.join(options)}"
+        f"best on held-out images: {result['score']:.1%}; to train with these values, give `fieldshift train` the same options "
+        f"(arm, data, network, form, frames and others), and {' '.join(options)}"
     )
     say_failed(result["failed"])
     say(f"  {session.folder.result_path}")

@@ -131,5 +131,11 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     coloured = Policy(inputs=1, nodes=1, frames=3, edges=(Edge(0, 1, (Step("solarize", 0.5),)),))
     with pytest.raises(UserError, match="solarize"):
         PlainImageModel(trained_like(card_of(MOVED)), card_of(coloured))
+    network = trained_like(card_of(MOVED))
+    for form in ("torch", "onnx"):
+        with pytest.raises(UserError, match=rf"format {form} cannot hold .*solarize.* --format mlflow can\."):
+            export_network(network, card_of(coloured), tmp_path / form, form)
+        assert not (tmp_path / form).exists()
+    assert export_network(network, card_of(coloured), tmp_path / "weights", "safetensors")[0].is_file()
     with pytest.raises(UserError, match="onnx"):
         export_network(trained_like(card_of(MOVED)), card_of(MOVED), tmp_path, "onx")

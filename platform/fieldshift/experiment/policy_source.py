@@ -42,6 +42,12 @@ def policy_of_form(source: PolicySource, form: Form) -> PolicySource:
     return own
 
 
+def own_folded_policy(source: PolicySource) -> PolicySource:
+    """The policy that a run folder holds for the folded form alone; None where it has one for both."""
+    folded = policy_of_form(source, "folded")
+    return None if folded == source else folded
+
+
 def read_policy(source: PolicySource | Path | AnyPolicy) -> AnyPolicy | None:
     """The policy of a file, of a run folder that holds one, or of the content of such a file."""
     from fieldshift.motions.placed import load_policy, policy_from_json

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import WorkerContext
+from fieldshift.console import say
 from fieldshift.errors import UserError
 from fieldshift.experiment.cards import STILL_ARMS, arm_card, without_auxiliary
 from fieldshift.experiment.options import Experiment
@@ -192,6 +193,12 @@ def check_edges(search: SearchConfig, space: Space) -> None:
             f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than "
             f"{counted(incoming, 'edge')}."
         )
+
+
+def note_frames(space: Space, frames: int) -> None:
+    """Prints a note where a space has another number of frames than the command uses."""
+    if space.frames not in (None, frames):
+        say(f"note: the space {space.name} has frames = {space.frames}, which is not used: --frames is {frames}")
 
 
 def space_of_search(space: Space, search: SearchConfig, given: Sequence[AnyPolicy] = ()) -> Space:

@@ -83,8 +83,8 @@ class PlacedPolicy:
                 nearest = nearest_name(missing, others)
                 hint = f"; the nearest is '{nearest}'" if nearest else ""
                 raise UserError(
-                    f"Policy and network do not match: {lacks.format(missing)}{hint}. Use the network that the policy was "
-                    "found for, or a policy with one motion for all places."
+                    f"Policy and network do not match: {lacks.format(missing)}{hint}. Use the network and the temporal "
+                    "module that the policy was found with, or a policy with one motion for all places."
                 )
         return [known[place] for place in places]
 

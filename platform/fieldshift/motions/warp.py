@@ -29,6 +29,7 @@ from fieldshift.motions.matrices import compose, invert
 from fieldshift.motions.pixel_map import mix_by_pixel_map
 from fieldshift.motions.sampling import Lookup, Mixture, nearest_pixels, normalised, source_points
 from fieldshift.tensor_cache import are_fixed, constant
+from fieldshift.wording import counted
 
 __all__ = [
     "FILLS",
@@ -175,6 +176,7 @@ def _outside(video: Tensor, fill: Fill) -> Tensor:
         return video.mean((-2, -1))
     channels = video.shape[2]
     if len(fill) not in (1, channels):
-        raise UserError(f"The fill has {len(fill)} values for {channels} channels; give 1 or {channels} values.")
+        numbers = "1 value" if channels == 1 else f"1 or {channels} values"
+        raise UserError(f"The fill has {len(fill)} values for {counted(channels, 'channel')}; give {numbers}.")
     values = tuple(float(value) for value in fill)
     return constant(values, video.dtype, video.device).expand(channels)[None, None]

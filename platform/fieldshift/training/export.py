@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fieldshift.data.collection import described
-from fieldshift.errors import MissingFeatureError, unknown_name
+from fieldshift.errors import MissingFeatureError, UserError, unknown_name
 from fieldshift.motions.exportable import ExportableVideo
 from fieldshift.motions.grid_sampling import sample_grid
 from fieldshift.motions.matrices import are_identities
@@ -73,11 +73,13 @@ def export_network(network: VideoNetwork, card: NetworkCard, out: Path, form: st
     """
     if form not in EXPORT_FORMATS:
         raise unknown_name("format", form, EXPORT_FORMATS)
-    out.mkdir(parents=True, exist_ok=True)
-    model = PlainImageModel(network.cpu().eval(), card, align=align).eval()
     if form == "safetensors":
-        files = [save_weights(model, card, out)]
+        out.mkdir(parents=True, exist_ok=True)
+        save_network(out, network.cpu().eval(), card)
+        files = [out / "weights.safetensors"]
     else:
+        model = exportable(network, card, form, align=align)
+        out.mkdir(parents=True, exist_ok=True)
         images = torch.rand(EXAMPLES, card.channels, *card.size)
         with torch.no_grad():
             model(images)  # a folded network computes its motions for the size of its maps, which a tracer cannot
@@ -86,6 +88,14 @@ def export_network(network: VideoNetwork, card: NetworkCard, out: Path, form: st
     classes.write_text(json.dumps(list(card.classes), indent=2) + "\n")
     readme.write_text(readme_of(card, files[0].name, form))
     return [*files, classes, readme]
+
+
+def exportable(network: VideoNetwork, card: NetworkCard, form: str, *, align: bool) -> PlainImageModel:
+    """The network as one model; raises UserError, with a format that can hold it, for a policy that changes colours."""
+    try:
+        return PlainImageModel(network.cpu().eval(), card, align=align).eval()
+    except UserError as error:
+        raise UserError(f"A model of the format {form} cannot hold the policy: {error} --format mlflow can.") from None
 
 
 def save_program(model: nn.Module, images: Tensor, out: Path) -> Path:
@@ -109,11 +119,6 @@ def save_onnx(model: nn.Module, images: Tensor, out: Path) -> Path:
     with torch.no_grad():
         torch.onnx.export(model, (images,), path, dynamic_shapes=({0: batch},), external_data=False, **options)
     return path
-
-
-def save_weights(model: PlainImageModel, card: NetworkCard, out: Path) -> Path:
-    save_network(out, model.network, card)
-    return out / "weights.safetensors"
 
 
 def readme_of(card: NetworkCard, file: str, form: str) -> str:
