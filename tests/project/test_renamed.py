@@ -113,3 +113,17 @@ def test_budgets_are_taken_by_either_name() -> None:
     assert list(BUDGETS.values()) == list(READINGS)
     for budget, reading in BUDGETS.items():
         assert readings_of([budget]) == readings_of([reading]) == [reading]
+
+
+def test_a_configuration_of_another_command_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("# fieldshift train --config THIS_FILE runs this again; digest 0; semantics 2\npolicy: {found: {}}\n")
+    assert main(["search", "--config", str(config)]) == 2
+    error = capsys.readouterr().err
+    assert f"--config {config} is the configuration of `fieldshift train`; give one of `fieldshift search`." in error
+    assert error.count("\n") == 1
+    config.write_text("# fieldshift receptive-field --config THIS_FILE runs this again; digest 0\nruns: [nowhere]\n")
+    assert main(["compare-fields", "--config", str(config)]) == 2
+    assert "is the configuration of" not in capsys.readouterr().err
