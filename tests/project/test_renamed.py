@@ -119,7 +119,9 @@ def test_a_configuration_of_another_command_is_refused_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("# fieldshift train --config THIS_FILE runs this again; digest 0; semantics 2\npolicy: {found: {}}\n")
+    config.write_text(
+        "# fieldshift train --config THIS_FILE runs this again; digest 0; semantics 2\npolicy: {found: {}}\n"
+    )
     assert main(["search", "--config", str(config)]) == 2
     error = capsys.readouterr().err
     assert f"--config {config} is the configuration of `fieldshift train`; give one of `fieldshift search`." in error
