@@ -73,6 +73,13 @@ def test_a_runs_name_starts_with_what_differs(children: list[Any]) -> None:
     assert "das T3 s0 equal-epochs" in names
 
 
+def test_the_runs_of_an_arm_have_the_temporal_module_of_its_trials(children: list[Any]) -> None:
+    of_arms = {run.data.params["arm"]: run.data.params["temporal"] for run in of_stage(children, "compare")}
+    for run in of_stage(children, "arm"):
+        assert run.data.params["temporal"] == of_arms[run.data.params["arm"]]
+    assert set(of_arms.values()) == {"none", "tsm"}
+
+
 @pytest.mark.parametrize(("reading", "label"), [(EQUAL_EPOCHS, "equal_epochs"), (EQUAL_COMPUTE, "equal_compute")])
 def test_grouped_by_arm_the_trials_of_a_budget_have_the_reports_means(
     children: list[Any], small_study: Path, reading: str, label: str
