@@ -164,7 +164,9 @@ def search_step(case: Case) -> Step:
         )
 
     def step() -> None:
-        gradients, _ = outer_gradient(loss_at, loss_at, parameters, supernet.cell.outer_parameters)
+        gradients, _ = outer_gradient(
+            loss_at, loss_at, [each.detach() for each in parameters], supernet.cell.outer_parameters
+        )
         supernet.cell.alpha.grad = gradients[0]
         alpha_optimizer.step()
         loss = torch.nn.functional.cross_entropy(supernet(images, None, learns_cell=False), targets)

@@ -73,7 +73,9 @@ def compare(  # noqa: PLR0913 - the options of a command
     experiment = Experiment(**shared)
     chosen = check_arms(arms, experiment.form, experiment.temporal)
     wanted = readings_of(budgets)
-    folded_policy = own_folded_policy(policy) if folded_policy is None else folded_policy
+    folded_policy = folded_policy or (
+        own_folded_policy(policy) if any(needs(each, "folded") for each in chosen) else None
+    )
     unknown = unknown_costs(chosen, policy, folded_policy)
     seed_list = experiment.seeds(seeds)
     check_copies(tta_copies)

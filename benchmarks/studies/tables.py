@@ -378,7 +378,7 @@ def tested(studies: Iterable[Study]) -> str:
     counts = sorted(
         {row["tested"] for study in studies for cell in study.cells.values() for row in cell.numbers["rows"]}
     )
-    return f"{', '.join(f'{count:,}' for count in counts[:-1])} or {counts[-1]:,} images"
+    return " or ".join(filter(None, [", ".join(f"{count:,}" for count in counts[:-1]), f"{counts[-1]:,} images"]))
 
 
 def chance(p: float) -> str:

@@ -169,6 +169,35 @@ def test_every_way_into_a_network_knows_the_image(named: nn.Module) -> None:
             assert torch.equal(fresh.mean((2, 3)), called)
 
 
+def test_an_exchanged_first_convolution_leaves_the_image_known(named: nn.Module) -> None:
+    images = torch.rand(2, 3, 45, 61, dtype=torch.float64)
+    expected = named(images)
+    stem = nn.Conv2d(3, 16, 3, 4, 1).double()
+    stem.load_state_dict(named.get_submodule("stem").state_dict())
+    named.stem = stem
+    named.features(torch.rand(2, 3, 52, 52, dtype=torch.float64))  # type: ignore[operator]
+    assert torch.equal(named(images), expected)
+
+
+def test_what_is_computed_again_reads_the_image_of_its_first_pass() -> None:
+    """Backward passes in another thread, after all images were read; the first stage begins with the first convolution."""
+    options = {"frames": 1, "num_classes": 3, "motions": motions_of(Policy.single("translate_x", 0.4, frames=3))}
+    torch.manual_seed(0)
+    plain = video_network("mobilenet_v3_small", **options).double().eval()  # type: ignore[arg-type]
+    again = video_network("mobilenet_v3_small", recompute=True, **options).double().eval()  # type: ignore[arg-type]
+    again.load_state_dict(plain.state_dict())
+    pictures = [torch.rand(2, 1, 3, side, side, dtype=torch.float64) for side in (64, 61, 75)]
+    found = []
+    for network in (plain, again):
+        losses = [network(picture).square().sum() for picture in pictures]
+        with ThreadPoolExecutor(1) as pool:
+            gradients = [pool.submit(torch.autograd.grad, loss, list(network.parameters())) for loss in losses]
+            found.append([each.result() for each in gradients])
+    for expected, gradient in zip(*found, strict=True):
+        for one, other in zip(expected, gradient, strict=True):
+            torch.testing.assert_close(other, one, atol=1e-12, rtol=1e-9)
+
+
 def test_threads_with_images_of_their_own_sizes_share_a_network(named: nn.Module) -> None:
     pictures = [torch.rand(1, 3, side, side + 8, dtype=torch.float64) for side in (45, 46, 47, 50)]
     expected = [named(picture) for picture in pictures]

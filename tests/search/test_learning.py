@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torchvision.transforms.v2.functional as tvf
 from torch import Tensor
+from torch.func import functional_call
 
 from fieldshift.errors import UserError
+from fieldshift.networks import video_network
 from fieldshift.search import SearchConfig
-from fieldshift.search.learning import part_size
+from fieldshift.search.bilevel import outer_gradient
+from fieldshift.search.learning import for_alpha, part_size
 from fieldshift.search.supernet import Supernet
 from fieldshift.training import Recipe
 from fieldshift.training.checkpoint import read_checkpoint
@@ -190,3 +194,23 @@ def test_no_part_of_a_half_has_too_few_images_for_batch_statistics(workers: int)
             assert size >= equal
             if (count % equal or equal) >= 2 * workers:
                 assert size == equal
+
+
+def test_alphas_step_has_the_same_gradient_where_activations_are_recomputed() -> None:
+    """In ConvNeXt, whose recomputation would save other tensors for parameters without gradients."""
+    images, found = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0)), []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        network = video_network("convnext_tiny", temporal="tsm", frames=3, num_classes=3, recompute=recompute).eval()
+        names, parameters = zip(*network.named_parameters(), strict=True)
+        alpha = torch.ones((), requires_grad=True)
+        run = SimpleNamespace(config=SearchConfig(), supernet=SimpleNamespace(network=network))
+
+        def loss(given, network=network, names=names, alpha=alpha):
+            return functional_call(network, dict(zip(names, given, strict=True)), (images * alpha,)).square().mean()
+
+        given = for_alpha(run, parameters)  # type: ignore[arg-type]
+        assert any(each.requires_grad for each in given) == recompute
+        found.append(outer_gradient(loss, loss, given, [alpha])[0][0])
+    assert found[0].abs() > 0
+    torch.testing.assert_close(found[1], found[0])

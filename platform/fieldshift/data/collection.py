@@ -66,7 +66,7 @@ class FileCollection:
             seen_size, seen_channels = probe([*self.train.images, *self.test.images], self.task, loading.pixel_limit)
             size, channels = size or seen_size, channels or seen_channels
         return Reader(size=size, channels=channels, pixel_limit=loading.pixel_limit, fitting=fitting_of(self.task),
-                      cover=self.cover, to_grey=loading.channels == 1, masks=self.masks)  # fmt: skip
+                      cover=self.cover, masks=self.masks)  # fmt: skip
 
     def load(
         self,
@@ -121,8 +121,8 @@ class FileCollection:
             std=std,
             size=reader.size,
             protocol=f"{protocol}; {amounts(train, test, whole=tests_all)}; {described(reader)}{unusable}",
-            # Neither the limit on file size nor a conversion, without which colour is refused, changes what is read.
-            digest=digest_of(replace(reader, pixel_limit=0, to_grey=False), identity),
+            # The limit on file size does not change what is read.
+            digest=digest_of(replace(reader, pixel_limit=0), identity),
             skipped=skipped,
             leaked=repeated(identity.train, identity.test) if self.is_own and not tests_all else None,
             findings=summaries(findings.notes),
@@ -232,13 +232,12 @@ def amounts(train: Split, test: Split, *, whole: bool) -> str:
 
 def described(reader: Reader) -> str:
     height, width = reader.size
-    grey = ", colour converted to grey" if reader.to_grey else ""
     if reader.fitting == "pad":
-        return f"images scaled down to fit {height} x {width} where larger and padded (padding is ignored){grey}"
+        return f"images scaled down to fit {height} x {width} where larger and padded (padding is ignored)"
     return (
         f"scaled to cover {height} x {width}"
         + (f" / {reader.cover}" if reader.cover != 1 else "")
-        + f" and cut to the centre{grey}"
+        + " and cut to the centre"
     )
 
 

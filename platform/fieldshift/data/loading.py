@@ -19,7 +19,7 @@ class LoadingConfig:
     Attributes:
         workers: number of threads that decode images in the background; 0 decodes in the training thread.
         size: height and width in pixels that images are resized to; None uses the data set's.
-        channels: 1 (grey, to which colour is converted) or 3 (RGB); None uses 1 only if every image checked is grey.
+        channels: 1 (grey) or 3 (RGB); None uses 1 only if every image checked is grey.
         memory: MiB of decoded images to cache, for train and for test; a part that fits is decoded once. 0 caches none.
         test_share: fraction of the samples, in (0, 1), held out as test set where own data name none.
         train_parts: folders (folder:) or lists (voc:) to train on, if their names do not identify them.
@@ -83,7 +83,7 @@ class LoadingOverrides:
     Attributes:
         workers: number of threads that decode images; None uses the run's, here and below.
         size: height and width in pixels that images are resized to.
-        channels: 1 (grey, to which colour is converted) or 3 (RGB).
+        channels: 1 (grey) or 3 (RGB).
         memory: MiB of decoded images to cache.
         test_share: fraction of the samples held out as test set, for other data that name none.
         train_parts: folders or lists to train on, for other data.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -41,19 +41,32 @@ class Cells(NamedTuple):
 
 
 class ReadImage:
-    """The size of the image that a network is reading; the convolution that reads the image notes it.
+    """The size of the image that a network is reading; the network and the convolution that reads the image note it.
 
-    Every thread reads an image of its own. One that has read none has the size of the last one: such threads of torch
-    recompute a part of the network for the backward pass.
+    The convolution also knows it where features are read without the network's forward pass, the network where the
+    convolution was exchanged. Every thread reads an image of its own; one that has read none has the size of the last one.
     """
 
     def __init__(self) -> None:
         self._own = threading.local()
         self._last: tuple[int, int] | None = None
 
-    def note(self, _: nn.Module, args: tuple[Any, ...]) -> None:
-        """Keeps the size of the map that a module receives: its forward pre-hook."""
-        self._own.size = self._last = (int(args[0].shape[-2]), int(args[0].shape[-1]))
+    def note(self, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Keeps the size of the map that a module receives, if it receives one: its forward pre-hook."""
+        for value in (*args, *named.values()):
+            if isinstance(value, Tensor) and value.ndim == 4:
+                self._own.size = self._last = (int(value.shape[-2]), int(value.shape[-1]))
+                return
+
+    @contextmanager
+    def at(self, size: tuple[int, int] | None) -> Iterator[None]:
+        """The size within the block, in this thread: a part of the network is computed again."""
+        before = self.size
+        self._own.size = size
+        try:
+            yield
+        finally:
+            self._own.size = before
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -76,6 +89,21 @@ class InImage(nn.Module):
     def cells_of(self, size: tuple[int, int]) -> Cells | None:
         """The cells of a map of that size (H, W), where their number is rounded."""
         return None if self.read is None else Cells.of(size, self.read.size, self.stride)
+
+
+def images_of(part: nn.Module) -> dict[ReadImage, tuple[int, int] | None]:
+    """The images that the folded modules of a part of a network are reading."""
+    found = [module.read for module in part.modules() if isinstance(module, InImage)]
+    return {read: read.size for read in found if read is not None}
+
+
+@contextmanager
+def reading(images: dict[ReadImage, tuple[int, int] | None]) -> Iterator[None]:
+    """Folded modules read these images within the block."""
+    with ExitStack() as stack:
+        for read, size in images.items():
+            stack.enter_context(read.at(size))
+        yield
 
 
 class Strides(NamedTuple):
@@ -111,6 +139,10 @@ def _sizes(
         if tuple(args[0].shape[-2:]) == (side, side):
             readers.append(name)
 
+    def stop_if_all_are_seen(*_: object) -> None:
+        if readers and len(seen) == len(places):
+            raise _AllSeenError
+
     with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
         tensors = [*network.parameters(), *network.buffers()]
         twin = copy.deepcopy(network, {id(tensor): tensor.detach().to(device, copy=True) for tensor in tensors}).eval()
@@ -120,11 +152,18 @@ def _sizes(
                 module.forward = lambda features: features  # what moves already keeps its map's size
         for path, before in places:
             _watch(twin.get_submodule(path), before, path, seen)
+        for module in twin.modules():
+            module.register_forward_hook(stop_if_all_are_seen)
         for name, module in convolutions.items():
             module.register_forward_pre_hook(lambda _, args, name=name: note_reader(name, args))
         first = next(iter(convolutions.values()))
-        twin(torch.zeros(1, first.in_channels, side, side, dtype=first.weight.dtype))
+        with suppress(_AllSeenError):
+            twin(torch.zeros(1, first.in_channels, side, side, dtype=first.weight.dtype))
     return [seen[path] for path, _ in places], next(iter(readers), None)
+
+
+class _AllSeenError(Exception):
+    """Ends the run of a copy of a network that has shown everything."""
 
 
 def _watch(module: nn.Module, before: bool, path: str, seen: dict[str, tuple[int, int]]) -> None:

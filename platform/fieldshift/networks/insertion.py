@@ -273,7 +273,8 @@ def insert(
     if motions is not None:
         strides = strides_at(network, [(placement.path, placement.before) for placement in placements])
     if strides.reader is not None:
-        network.get_submodule(strides.reader).register_forward_pre_hook(read.note)
+        for module in (network, network.get_submodule(strides.reader)):
+            module.register_forward_pre_hook(read.note, with_kwargs=True)
     of_place = [None] * len(placements) if motions is None else motions(placements)
     built = [
         kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave, motion=motion)

@@ -69,7 +69,8 @@ class Taps:
     def nbytes(self) -> int:
         """The memory of the taps and of derived tensors, in bytes."""
         rows = self.rows.nbytes + self.starts.nbytes
-        in_pieces = 2 * movement_pieces.images_at_once(len(self.starts)) * rows + 4 * self.rows.nbytes
+        # Of these and of the adjoint, in single and in half precision, which have different pieces.
+        in_pieces = 4 * (movement_pieces.images_at_once(len(self.starts)) * rows + 2 * self.rows.nbytes)
         few = movement_pieces.are_few(len(self.rows), len(self.starts))
         return 6 * self.rows.nbytes + 2 * self.starts.nbytes + (in_pieces if few else 0)
 

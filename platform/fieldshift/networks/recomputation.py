@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from fieldshift.networks.cells import ReadImage, images_of, reading
 from fieldshift.networks.insertion import Inserted
 
 _RECOMPUTED = "_stage_class"
@@ -34,17 +35,24 @@ def frozen_statistics(stage: nn.Module) -> Iterator[None]:
             norm.running_mean, norm.running_var, norm.num_batches_tracked = buffers
 
 
+@contextlib.contextmanager
+def again(stage: nn.Module, images: dict[ReadImage, tuple[int, int] | None]) -> Iterator[None]:
+    """A stage is computed for the second time, on the images that it read at first, whatever was read in between."""
+    with frozen_statistics(stage), reading(images):
+        yield
+
+
 @functools.cache
 def _recomputed_class(stage_class: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, features: Tensor) -> Any:
-        plain = functools.partial(stage_class.forward, self)
+        plain, images = functools.partial(stage_class.forward, self), images_of(self)
         if not torch.is_grad_enabled():
             return plain(features)
         return checkpoint(
             plain,
             features,
             use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), frozen_statistics(self)),
+            context_fn=lambda: (contextlib.nullcontext(), again(self, images)),
         )
 
     return type(f"Recomputed{stage_class.__name__}", (stage_class,), {"forward": forward, _RECOMPUTED: stage_class})

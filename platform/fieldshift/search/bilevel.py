@@ -37,14 +37,12 @@ def outer_gradient(
     """Returns (gradient of the outer loss with respect to each of `alphas`, that loss), averaged over workers.
 
     `outer` and `inner` give the losses on the alpha half and on the weight half for given network parameters, with a
-    graph to alpha and, where they require gradients, to these. `lr`, `momentum` (the inner optimizer's buffers times its
-    factor) and `decay` describe the inner step that second order unrolls; its gradient clipping is omitted. No argument is
-    changed.
+    graph to alpha and, where they require gradients, to these; first order needs none to these. `lr`, `momentum` (the inner
+    optimizer's buffers times its factor) and `decay` describe the inner step that second order unrolls; its gradient
+    clipping is omitted. No argument is changed.
     """
     if order == "first":
-        loss = outer(
-            [each.detach() for each in parameters]
-        )  # no gradient, and no saved activation, that only they need
+        loss = outer(parameters)
         return _averaged(_gradients(loss, alphas), loss)
     start = [parameter.detach().requires_grad_() for parameter in parameters]
     exact = order == "second-exact"

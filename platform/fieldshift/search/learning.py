@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fieldshift.data import Split, batches
+from fieldshift.networks.recomputation import is_recomputed
 from fieldshift.search.bilevel import outer_gradient
 from fieldshift.search.journal import weight_metrics
 from fieldshift.search.run import MOMENTUM, SearchRun
@@ -46,7 +47,7 @@ def learn_one_pass(run: SearchRun) -> dict[str, float]:
                 gradients, outer_loss = outer_gradient(
                     partial(loss_at, run, alpha_batch, noise_seed(run, step, ALPHA)),
                     partial(loss_at, run, batch, noise),
-                    parameters,
+                    for_alpha(run, parameters),
                     cell.outer_parameters,
                     order=config.order,
                     lr=lr,
@@ -84,6 +85,16 @@ def learn_one_pass(run: SearchRun) -> dict[str, float]:
     if alpha_learns:
         row["val/loss"] = mean(numbers["alpha"])
     return row | {"learning_rate": lr} | weight_metrics(cell)
+
+
+def for_alpha(run: SearchRun, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The network's parameters in alpha's step: in first order without gradients, and activations that only these need.
+
+    A network that recomputes activations does so with its own parameters, and has to save the same tensors both times.
+    """
+    if run.config.order != "first" or is_recomputed(run.supernet.network):
+        return parameters
+    return [each.detach() for each in parameters]
 
 
 def loss_at(run: SearchRun, batch: Batch, noise: int | None, parameters: Sequence[Tensor]) -> Tensor:

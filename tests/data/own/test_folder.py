@@ -92,16 +92,6 @@ def test_grey_images_keep_one_channel(image_folder: Path) -> None:
     assert load(image_folder, LoadingConfig(channels=3)).channels == 3
 
 
-def test_colour_is_converted_to_grey_where_one_channel_is_asked_for(image_folder: Path) -> None:
-    made = load(image_folder, LoadingConfig(channels=1))
-    images, _ = made.train.gather(torch.arange(len(made.train)))
-    reference = ImageFolder(str(image_folder / "train"))
-    for image, (expected, _) in zip(images, reference, strict=True):
-        assert torch.equal(image[0], torch.from_numpy(np.array(expected.convert("L"))))
-    assert "colour converted to grey" in made.protocol
-    assert "grey" not in load(image_folder).protocol
-
-
 def test_names_in_any_script_are_names(image_folder: Path, picture: Draw) -> None:
     for part, form in (("train", "NFC"), ("test", "NFD")):  # as different systems write the same name
         folder = image_folder / part / unicodedata.normalize(form, "bjørn-é")

@@ -162,8 +162,8 @@ def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: 
         if image.info.get("exif"):
             image = ImageOps.exif_transpose(image)
         if channels == 1 and image.mode not in ("L", "1") and not to_grey:
-            raise bad("colour", path, f"is not grey (mode {image.mode}) like the first images",
-                      "give --loading.channels 3, or 1 to convert colour to grey")  # fmt: skip
+            raise bad("colour", path, f"is not grey (mode {image.mode}), but all images are read as grey",
+                      "save it as grey, or give --loading.channels 3")  # fmt: skip
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             image = Image.composite(rgba.convert("RGB"), Image.new("RGB", rgba.size), rgba.getchannel("A"))
@@ -227,7 +227,7 @@ class Reader:
 
     def whole_scene(self, path: str | Path, mask_path: str | Path) -> tuple[Image.Image, Image.Image]:
         """The image and its mask (class numbers) in their original size. Raises BadFileError."""
-        image = load_upright(path, self.channels, self.pixel_limit, to_grey=self.to_grey)
+        image = load_upright(path, self.channels, self.pixel_limit)
         mask, _ = load_scene_mask(path, mask_path, self.pixel_limit)
         if mask.size != image.size:  # damaged EXIF data
             raise bad(
