@@ -14,6 +14,7 @@ from fieldshift.console import duration, say
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.budget import readings_of
 from fieldshift.experiment.placement import placed, workers_of_trials
+from fieldshift.experiment.policy_source import file_of_form
 from fieldshift.experiment.search_trial import SearchResult
 from fieldshift.experiment.session import FailsWithTrials, Session, open_session
 from fieldshift.forms import Form, check_form
@@ -283,7 +284,7 @@ def fields_stage(session: Session, study: PreparedStudy, found: StudyResult) -> 
 
 def policy_files(forms: Iterable[Form]) -> dict[Form, str]:
     """The file of each form's policy: policy.json of the first form, which commands read from a run folder."""
-    return {form: "policy.json" if place == 0 else f"policy-{form}.json" for place, form in enumerate(forms)}
+    return {form: "policy.json" if place == 0 else file_of_form(form) for place, form in enumerate(forms)}
 
 
 def needs_ray(session: Session, wanted: list[str], cluster: ClusterConfig) -> bool:

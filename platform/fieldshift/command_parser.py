@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from fieldshift.arguments import explain, normalise, option_kinds, plain_help, typed
@@ -21,9 +19,7 @@ def parsed(command: str, function: Callable[..., Any], argv: Sequence[str]) -> d
         check_moved(command, (word[2:].partition("=")[0] for word in argv if word.startswith("--")))
         words, loose = normalise(list(argv), kinds, positional)
         words = [
-            f"--config={present_config(own_config(word[9:], command), command, kinds)}"
-            if word.startswith("--config=")
-            else word
+            f"--config={present_config(word[9:], command, kinds)}" if word.startswith("--config=") else word
             for word in words
         ]
     except UserError as error:
@@ -33,19 +29,6 @@ def parsed(command: str, function: Callable[..., Any], argv: Sequence[str]) -> d
     if loose is not None:
         values[str(positional)] = loose
     return values
-
-
-def own_config(file: str, command: str) -> str:
-    """The file; raises UserError for the config.yaml of another command's run, which names its command in the first line."""
-    first = ""
-    with suppress(OSError, ValueError), open(file, encoding="utf-8") as lines:  # noqa: PTH123 - a value may be no path
-        first = lines.readline()
-    written = re.match(r"# fieldshift (\S+) --config THIS_FILE", first)
-    if written is None or (written[1], command) in {(command, command), ("receptive-field", "compare-fields")}:
-        return file  # the two were one command in earlier versions
-    raise UserError(
-        f"--config {file} is the configuration of `fieldshift {written[1]}`; give one of `fieldshift {command}`."
-    )
 
 
 def command_parser(command: str, function: Callable[..., Any]) -> Any:

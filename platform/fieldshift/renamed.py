@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,16 +63,31 @@ def former_names(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
     return {former.get(f"{group}{name}", f"{group}{name}").removeprefix(group): value for name, value in values.items()}
 
 
+def check_command(file: str, content: str, command: str) -> None:
+    """Raises UserError for the config.yaml of another command's run, which names its command in the first line."""
+    written = re.match(r"# fieldshift (\S+) --config THIS_FILE", content)
+    if written is None or (written[1], command) in {(command, command), ("receptive-field", "compare-fields")}:
+        return  # the two were one command in earlier versions
+    raise UserError(
+        f"--config {file} is the configuration of `fieldshift {written[1]}`; give one of `fieldshift {command}`."
+    )
+
+
 def present_config(text: str, command: str, known: Collection[str]) -> str:
     """The value of --config with present names: the same where nothing was renamed, else the content as JSON.
 
-    A file that cannot be read stays as it is, for the parser to report.
+    A file that cannot be read stays as it is, for the parser to report. Raises UserError for another command's file.
     """
     import yaml
 
     try:
-        values = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = Path(text).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return text
+    check_command(text, content, command)
+    try:
+        values = yaml.safe_load(content)
+    except (ValueError, yaml.YAMLError):
         return text
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         return text

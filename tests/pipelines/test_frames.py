@@ -42,17 +42,8 @@ def test_a_network_is_described_with_the_frames_of_its_policy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Policy.single("translate_x", 0.15, frames=7).save(tmp_path / "policy.json")
-    words = [
-        "describe",
-        "--size",
-        "40",
-        "--form",
-        "folded",
-        "--policy",
-        str(tmp_path / "policy.json"),
-        "--speed",
-        "false",
-    ]
+    policy = ["--form", "folded", "--policy", str(tmp_path / "policy.json")]
+    words = ["describe", "--size", "40", "--speed", "false", *policy]
     said = []
     for frames in ([], ["--frames", "7"], ["--frames", "3"]):
         assert main([*words, *frames]) == 0

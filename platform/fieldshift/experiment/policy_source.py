@@ -31,11 +31,16 @@ def policy_file(source: str | Path) -> Path:
     return file / "policy.json" if file.is_dir() else file
 
 
+def file_of_form(form: Form) -> str:
+    """The name of the policy file of a form in a run folder whose policy.json is that of another form."""
+    return f"policy-{form}.json"
+
+
 def policy_of_form(source: PolicySource, form: Form) -> PolicySource:
     """The policy that a run folder holds for a form beside its first one, such as policy-folded.json, else `source`."""
     if not isinstance(source, str):
         return source
-    own = os.path.join(source, f"policy-{form}.json")  # noqa: PTH118 - a name that is no path is none of a file either
+    own = os.path.join(source, file_of_form(form))  # noqa: PTH118 - a name that is no path is none of a file either
     if not os.path.isfile(own):  # noqa: PTH113
         return source
     say(f"policy: {own}")

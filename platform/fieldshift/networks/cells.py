@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -61,12 +61,13 @@ class ReadImage:
     @contextmanager
     def at(self, size: tuple[int, int] | None) -> Iterator[None]:
         """The size within the block, in this thread: a part of the network is computed again."""
-        before = self.size
+        before = vars(self._own).copy()
         self._own.size = size
         try:
             yield
         finally:
-            self._own.size = before
+            vars(self._own).clear()
+            vars(self._own).update(before)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -97,15 +98,6 @@ def images_of(part: nn.Module) -> dict[ReadImage, tuple[int, int] | None]:
     return {read: read.size for read in found if read is not None}
 
 
-@contextmanager
-def reading(images: dict[ReadImage, tuple[int, int] | None]) -> Iterator[None]:
-    """Folded modules read these images within the block."""
-    with ExitStack() as stack:
-        for read, size in images.items():
-            stack.enter_context(read.at(size))
-        yield
-
-
 class Strides(NamedTuple):
     """The pixels from one cell to the next at places of a network, and the name of the convolution that reads the image."""
 
@@ -121,17 +113,17 @@ def strides_at(network: nn.Module, places: Sequence[tuple[str, bool]]) -> Stride
     """
     for device, side in WAYS:
         with suppress(Exception):  # any error of a network that does not run in this way
-            small, reader = _sizes(network, places, device, side)
-            large, _ = _sizes(network, places, device, 2 * side)
+            (small, reader), (large, _) = _sizes(network, places, device, (side, 2 * side))
             strides = [_stride(few, many, side) for few, many in zip(small, large, strict=True)]
             return Strides(strides if reader is not None else [None] * len(places), reader)
     return Strides([None] * len(places), None)
 
 
 def _sizes(
-    network: nn.Module, places: Sequence[tuple[str, bool]], device: str, side: int
-) -> tuple[list[tuple[int, int]], str | None]:
-    """The sizes of the maps at the places, and the first convolution that reads the whole image of that side."""
+    network: nn.Module, places: Sequence[tuple[str, bool]], device: str, sides: tuple[int, int]
+) -> list[tuple[list[tuple[int, int]], str | None]]:
+    """For each side: the sizes of the maps at the places, and the first convolution that reads the whole image."""
+    found = []
     seen: dict[str, tuple[int, int]] = {}
     readers: list[str] = []
 
@@ -157,9 +149,13 @@ def _sizes(
         for name, module in convolutions.items():
             module.register_forward_pre_hook(lambda _, args, name=name: note_reader(name, args))
         first = next(iter(convolutions.values()))
-        with suppress(_AllSeenError):
-            twin(torch.zeros(1, first.in_channels, side, side, dtype=first.weight.dtype))
-    return [seen[path] for path, _ in places], next(iter(readers), None)
+        for side in sides:
+            seen.clear()
+            readers.clear()
+            with suppress(_AllSeenError):
+                twin(torch.zeros(1, first.in_channels, side, side, dtype=first.weight.dtype))
+            found.append(([seen[path] for path, _ in places], next(iter(readers), None)))
+    return found
 
 
 class _AllSeenError(Exception):

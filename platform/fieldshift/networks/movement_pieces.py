@@ -60,8 +60,13 @@ def images_at_once(rows: int) -> int:
 
 def pieces_per_pixel(features: Tensor, width: int, blocks: int, precision: torch.dtype) -> int:
     """S: all pieces of a map that can be read as it is, or those of its moved channels, which are copied first."""
-    channels, each = features.shape[1], width // blocks
-    return channels // each if channels % each == 0 and features.dtype == precision else blocks
+    each = width // blocks
+    return features.shape[1] // each if reads_all(features, each, precision) else blocks
+
+
+def reads_all(features: Tensor, each: int, precision: torch.dtype) -> bool:
+    """Whether a map consists of pieces of `each` channels in the precision of the sums, so that it is read as it is."""
+    return features.shape[1] % each == 0 and features.dtype == precision
 
 
 def are_few(taps: int, outputs: int) -> bool:
@@ -82,9 +87,7 @@ def move(
     `weights` (N,) are in the order of the taps before `taps.order`; sums have their precision.
     """
     (channels, height, across), each = features.shape[1:], width // blocks
-    whole = (
-        pieces_per_pixel(features, width, blocks, weights.dtype) * each == channels and features.dtype == weights.dtype
-    )
+    whole = reads_all(features, each, weights.dtype)
     count, outputs = len(taps.order), blocks * height * across
     shares = weights.index_select(0, taps.order).repeat(min(taps.images, len(features)))
     moved = torch.empty_like(features, memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from fieldshift.networks.cells import ReadImage, images_of, reading
+from fieldshift.networks.cells import ReadImage, images_of
 from fieldshift.networks.insertion import Inserted
 
 _RECOMPUTED = "_stage_class"
@@ -38,16 +38,20 @@ def frozen_statistics(stage: nn.Module) -> Iterator[None]:
 @contextlib.contextmanager
 def again(stage: nn.Module, images: dict[ReadImage, tuple[int, int] | None]) -> Iterator[None]:
     """A stage is computed for the second time, on the images that it read at first, whatever was read in between."""
-    with frozen_statistics(stage), reading(images):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(frozen_statistics(stage))
+        for read, size in images.items():
+            stack.enter_context(read.at(size))
         yield
 
 
 @functools.cache
 def _recomputed_class(stage_class: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, features: Tensor) -> Any:
-        plain, images = functools.partial(stage_class.forward, self), images_of(self)
+        plain = functools.partial(stage_class.forward, self)
         if not torch.is_grad_enabled():
             return plain(features)
+        images = images_of(self)
         return checkpoint(
             plain,
             features,
