@@ -59,8 +59,8 @@ def write_masks(
     import torch
     from PIL import Image
 
-    from fieldshift.data.files.pictures import mask_of_picture
     from fieldshift.data.files.orientation import upright_size
+    from fieldshift.data.files.pictures import mask_of_picture
     from fieldshift.data.files.reading import open_image
     from fieldshift.report.figures.maps import class_colours
     from fieldshift.training.step import forward
