@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.console import say, table
 from fieldshift.errors import UserError
 from fieldshift.run_folder import check_writable
+from pipelines.pictures import picture_batches
 
 if TYPE_CHECKING:
     import torch
 
-    from fieldshift.data.files.reading import Reader
+    from fieldshift.data.files.streaming import StreamedSplit
     from fieldshift.networks import VideoNetwork
     from fieldshift.training import NetworkCard
 
@@ -41,47 +42,50 @@ def check_masks(run: str, task: str, out: str | None, top: int) -> None:
 def write_masks(
     network: VideoNetwork,
     card: NetworkCard,
-    images: Sequence[str],
+    pictures: StreamedSplit,
     folder: Path,
     *,
-    reader: Reader,
+    batch: int,
     align: bool,
     device: torch.device,
+    shown: bool,
 ) -> list[dict[str, Any]]:
     """Writes a mask per picture, upright and in its own size, and returns file, mask and shares of the classes in [0, 1].
 
     A mask is a PNG of class numbers, whose palette has the colours of the report. Maps are fused in the reference frame if
-    `align`. Raises UserError for the first picture that cannot be read, before any is predicted.
+    `align`. `batch` pictures are predicted at once; `shown`: whether to report the progress.
     """
     import numpy as np
     import torch
     from PIL import Image
 
-    from fieldshift.data.files.pictures import fitted_picture, mask_of_picture, open_picture
+    from fieldshift.data.files.pictures import mask_of_picture
+    from fieldshift.data.files.orientation import upright_size
+    from fieldshift.data.files.reading import open_image
     from fieldshift.report.figures.maps import class_colours
     from fieldshift.training.step import forward
 
-    sizes, read = [], []
-    for name in images:
-        picture = open_picture(name, reader)
-        sizes.append(picture.size)
-        read.append(fitted_picture(picture, reader))
+    store = pictures.store
+    files = mask_files(store.images, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     palette = (255 * class_colours(len(card.classes))).round().astype(np.uint8)
     plan, rows = card.plan(), []
     with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as place:  # all masks, or none
-        for name, file, size, pixels in zip(images, mask_files(images, folder), sizes, read, strict=True):
-            video = plan.evaluation_video(pixels[None].to(device))
+        for pixels in picture_batches(pictures, batch, "predicting", shown=shown, device=device):
             with torch.no_grad():
-                logits, _ = forward(network, network, video, plan if align else None)
-            labels = mask_of_picture(logits.argmax(1)[0].to(torch.uint8).cpu().numpy(), size, reader)
-            mask = Image.fromarray(labels.astype(np.uint8))
-            mask.putpalette(palette.tobytes())
-            mask.save(Path(place) / file.name)
-            shares = np.bincount(labels.reshape(-1), minlength=len(card.classes)) / labels.size
-            order = np.argsort(-shares, kind="stable")
-            held = {card.classes[label]: float(shares[label]) for label in order if shares[label]}
-            rows.append({"file": name, "mask": str(file), "classes": held})
+                logits, _ = forward(network, network, plan.evaluation_video(pixels), plan if align else None)
+            for found in logits.argmax(1).to(torch.uint8).cpu().numpy():
+                name, file = store.images[len(rows)], files[len(rows)]
+                with open_image(name, store.reader.pixel_limit) as opened:
+                    size = upright_size(opened)
+                labels = mask_of_picture(found, size, store.reader)
+                mask = Image.fromarray(labels.astype(np.uint8))
+                mask.putpalette(palette.tobytes())
+                mask.save(Path(place) / file.name)
+                shares = np.bincount(labels.reshape(-1), minlength=len(card.classes)) / labels.size
+                order = np.argsort(-shares, kind="stable")
+                held = {card.classes[label]: float(shares[label]) for label in order if shares[label]}
+                rows.append({"file": name, "mask": str(file), "classes": held})
         folder.mkdir(exist_ok=True)
         for written in list(Path(place).iterdir()):
             written.replace(folder / written.name)

@@ -16,7 +16,8 @@ from fieldshift.experiment.placement import best_device
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, held_run_folder
 from fieldshift.wording import is_or_are
-from pipelines.options import check_pictures, check_run
+from pipelines.options import check_run
+from pipelines.pictures import picture_batches, picture_files, readable_pictures
 from pipelines.segmenting import check_masks, print_masks, write_masks
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def predict(
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
         form: the form that the run's network must have (video or folded), else an error; by default any.
-        images: image files, written after the options without an option's name.
+        images: image files, or folders of them, written after the options without an option's name.
         top: number of classes to print for each image, the most likely first.
         json: print one JSON object per image, its classes sorted by probability, instead of a table; with trained_on where the
             run records its training images. Of a segmenter: the mask's file, and the share of each class.
@@ -154,15 +155,14 @@ def predict(
     if not 1 <= top <= len(described["classes"]):
         raise UserError(f"--top is {top}, but must be from 1 to the {len(described['classes'])} classes.")
     if not images:
-        raise UserError("There is no image to predict; name one or more files after the options.")
-    check_pictures(images)
+        raise UserError("There is no image to predict; name files, or folders of them, after the options.")
+    files = picture_files(images)
 
     import torch
 
     from fieldshift.data.files.content import content_hash
-    from fieldshift.data.files.pictures import read_picture
     from fieldshift.experiment.data_record import read_record
-    from fieldshift.training import load_network
+    from fieldshift.training import load_network, scored_at_once
     from pipelines.run_data import align_of, loading_of
 
     device = best_device()
@@ -170,30 +170,40 @@ def predict(
     # Every file is read before the first prediction: a bad one stops the command before any work.
     read = loading_of(Path(run)) or LoadingConfig()
     reader = card.reader(read.pixel_limit)
+    batch = scored_at_once(card.frames, card.size, mapped=card.mapped)
+    pictures = readable_pictures(files, reader, read, batch, shown=not json)
     if out is not None:
         masked = write_masks(
-            network, card, images, Path(out), reader=reader, align=align_of(Path(run), None), device=device
+            network,
+            card,
+            pictures,
+            Path(out),
+            batch=batch,
+            align=align_of(Path(run), None),
+            device=device,
+            shown=not json,
         )
         print_masks(masked, as_json=json)
         return masked
-    pixels = [read_picture(name, reader) for name in images]
     record = read_record(Path(run))
     learned = None
     if record is not None and record.identity is not None:
-        learned = record.identity.trained_on(content_hash(name) for name in images)
+        learned = record.identity.trained_on(content_hash(name) for name in files)
     plan = card.plan()
-    rows = []
-    for place, (name, picture) in enumerate(zip(images, pixels, strict=True)):
+    rows: list[dict[str, Any]] = []
+    for pixels in picture_batches(pictures, batch, "predicting", shown=not json, device=device):
         with torch.no_grad():
-            logits = network.fuse(network(plan.evaluation_video(picture.unsqueeze(0).to(device))))
-        likeliest = logits.softmax(-1)[0].topk(top)
-        rows += [
-            {"file": name, "class": card.classes[int(index)], "probability": float(value)}
-            | ({} if learned is None else {"trained_on": learned[place]})
-            for value, index in zip(likeliest.values, likeliest.indices, strict=True)
-        ]
+            logits = network.fuse(network(plan.evaluation_video(pixels)))
+        likeliest = logits.softmax(-1).topk(top)
+        for values, indices in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True):
+            place = len(rows) // top
+            rows += [
+                {"file": files[place], "class": card.classes[index], "probability": value}
+                | ({} if learned is None else {"trained_on": learned[place]})
+                for value, index in zip(values, indices, strict=True)
+            ]
     print_predictions(rows, top, as_json=json)
-    if not json and (changed := conversions(reader, images)):
+    if not json and (changed := conversions(reader, files)):
         say(f"Images are {changed}.")
     return rows
 
@@ -201,13 +211,13 @@ def predict(
 predict.positional = "images"  # type: ignore[attr-defined]
 
 
-def conversions(reader: Reader, images: list[str]) -> str:
+def conversions(reader: Reader, files: list[str]) -> str:
     """The changes to images of another size or in colour, in words; empty where none is changed."""
     from fieldshift.data.files.reading import open_image
 
     height, width = reader.size
     sizes, bands = set(), set()
-    for name in images:
+    for name in files:
         with open_image(name, reader.pixel_limit) as picture:
             sizes.add(picture.size)
             bands.add(len(picture.getbands()))

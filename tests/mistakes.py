@@ -92,7 +92,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "run without network": (["export", "--run", "TAKEN"], "is not finished; the same command with --resume"),
     "export's format": (["export", "--run", "RUN", "--format", "onx"], "must be one of torch, onnx, safetensors"),
     "picture": (["predict", "--run", "RUN", "nothing.png"], "nothing.png does not exist"),
-    "picture that is a folder": (["predict", "--run", "RUN", "TAKEN"], "is a folder; name the images in it"),
+    "folder without pictures": (
+        ["predict", "--run", "RUN", "TAKEN"],
+        "is a folder without pictures; name pictures, or",
+    ),
     "top": (["predict", "--run", "RUN", "--top", "11", "FILE"], "--top is 11, but must be from 1 to the 2 classes"),
     "figure": (
         ["preview", "--policy", "POLICY", "--out", "frames.jpg"],

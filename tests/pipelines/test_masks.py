@@ -64,13 +64,40 @@ def test_pictures_of_other_sizes_and_of_one_name(segmenter: Path, tmp_path: Path
     for file, size in zip(files, ((90, 37), (20, 31), (25, 25)), strict=True):
         file.parent.mkdir(exist_ok=True)
         Image.fromarray(pixels).resize(size).save(file)
+    sideways = Image.Exif()
+    sideways[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", exif=sideways)
     out = tmp_path / "masks"
-    assert main(["predict", "--run", str(segmenter), "--out", str(out), *map(str, files)]) == 0
+    assert (
+        main(["predict", "--run", str(segmenter), "--out", str(out), *map(str, [*files, tmp_path / "turned.jpg"])]) == 0
+    )
     found = {}
     for path in out.iterdir():
         with Image.open(path) as opened:
             found[path.name] = (opened.mode, opened.size)
+    assert found.pop("turned.png") == ("P", (37, 90))
     assert found == {"same.png": ("P", (90, 37)), "same-2.png": ("P", (20, 31)), "SAME-2-2.png": ("P", (25, 25))}
+
+
+def test_a_folder_is_predicted_in_batches_as_its_pictures_are_one_by_one(
+    segmenter: Path, scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = sorted((scenes / "JPEGImages").iterdir())[0]
+    folder = tmp_path / "pictures"
+    for number in range(18):  # more than the 16 of a batch
+        (folder / f"{number % 3}").mkdir(parents=True, exist_ok=True)
+        with Image.open(scene) as opened:
+            opened.rotate(20 * number).save(folder / f"{number % 3}" / f"{number:02}.png")
+    words = ["predict", "--run", str(segmenter), "--out"]
+    assert main([*words, str(tmp_path / "at-once"), str(folder)]) == 0
+    assert "predicting 100%" in capsys.readouterr().out
+    files = sorted(folder.rglob("*.png"))
+    assert main([*words, str(tmp_path / "first"), str(files[0])]) == 0
+    assert "predicting" not in capsys.readouterr().out
+    written = sorted(path.name for path in (tmp_path / "at-once").iterdir())
+    assert written == sorted(file.name for file in files)
+    masks = [np.array(Image.open(tmp_path / place / files[0].name)) for place in ("at-once", "first")]
+    assert np.mean(masks[0] == masks[1]) > 0.999
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fieldshift.data.cache import cached_arrays
 from fieldshift.data.files.content import FileContents
 from fieldshift.data.files.mask_files import depth_of
-from fieldshift.data.files.orientation import SIDEWAYS, orientation_of, stored_size
+from fieldshift.data.files.orientation import orientation_of, upright_size
 from fieldshift.data.files.reading import Reader, open_image, reading_digest
 from fieldshift.data.problems import BadFileError, Findings, Problem
 from fieldshift.errors import UserError
@@ -107,8 +107,8 @@ def probe(paths: Sequence[str], task: Task, pixel_limit: int) -> tuple[tuple[int
     for place in sorted(chosen.tolist()):
         try:
             with open_image(paths[place], pixel_limit) as image:
-                width, height = stored_size(image)
-                sizes.append((width, height) if orientation_of(image) in SIDEWAYS else (height, width))
+                width, height = upright_size(image)
+                sizes.append((height, width))
                 grey = grey and image.mode in ("L", "1")
         except BadFileError as error:
             refusal = error

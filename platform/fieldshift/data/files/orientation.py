@@ -47,6 +47,12 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
     return image.size
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an opened file once it is turned upright."""
+    width, height = stored_size(image)
+    return (height, width) if orientation_of(image) in SIDEWAYS else (width, height)
+
+
 def has_exif_after_pixels(path: str | Path) -> bool:
     """Whether a PNG file has EXIF data after its pixels."""
     seen = False
