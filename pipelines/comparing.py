@@ -94,7 +94,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     if forms:
         check_frames(search, experiment.frames)
         search.check(workers)
-    recipe.check(workers, here=experiment.cluster.address is None)
+    recipe.check(workers, here=experiment.cluster.address is None, recompute=experiment.architecture.recompute)
     settings = experiment.settings(
         space=space,
         readings=wanted,

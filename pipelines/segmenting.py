@@ -69,7 +69,8 @@ def write_masks(
     files = mask_files(store.images, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     palette = (255 * class_colours(len(card.classes))).round().astype(np.uint8)
-    plan, rows = card.plan(), []
+    plan = card.plan()
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix=".", dir=folder.parent) as place:  # all masks, or none
         for pixels in picture_batches(pictures, batch, "predicting", shown=shown, device=device):
             with torch.no_grad():

@@ -138,7 +138,7 @@ class StudyPlan:
         experiment.check_names()
         if self.named:
             check_forms(plan.arms, experiment)
-        plan.recipe.check(self.workers, here=cluster.address is None)
+        plan.recipe.check(self.workers, here=cluster.address is None, recompute=experiment.architecture.recompute)
         check_folder(experiment.out, "study", whole(self.settings()), experiment.resume)
         searched_by = search_cluster(cluster)
         if searched_by.trial_workers or cluster.trials_at_once != 0:

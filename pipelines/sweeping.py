@@ -95,7 +95,7 @@ def sweep_frames(
     experiment = replace(experiment, frames=max(counts))
     experiment.check_names()
     workers = sharing_workers(cluster)
-    recipe.check(workers, here=cluster.address is None)
+    recipe.check(workers, here=cluster.address is None, recompute=experiment.architecture.recompute)
     settings = experiment.settings(frame_counts=counts, seeds=seeds, recipe=recipe)
     del settings["frames"]
     check_folder(experiment.out, "sweep-frames", settings, experiment.resume)

@@ -71,7 +71,7 @@ def train(
     check_space(space)
     numbers = augmentation_numbers(randaugment, chosen)
     experiment.check_names()
-    recipe.check(cluster.workers, here=cluster.address is None)
+    recipe.check(cluster.workers, here=cluster.address is None, recompute=experiment.architecture.recompute)
     check_elastic(cluster, recipe.batch, "--recipe.batch", recipe.accumulate)
     settings = experiment.settings(arm=chosen, space=space, average_copies=tta_copies, align=align, recipe=recipe)
     settings |= {"randaugment": randaugment} if randaugment is not None else {}

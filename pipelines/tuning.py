@@ -88,7 +88,7 @@ def tune(
     check_policy_of(chosen, policy)
     experiment.check_names()
     workers = sharing_workers(experiment.cluster)
-    recipe.check(workers, here=experiment.cluster.address is None)
+    recipe.check(workers, here=experiment.cluster.address is None, recompute=experiment.architecture.recompute)
     settings = experiment.settings(arm=chosen, over=over, samples=samples, study=study, recipe=recipe)
     check_folder(experiment.out, "tune", settings, experiment.resume)
     check_trials_fit(experiment.cluster)

@@ -91,6 +91,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "run": (["evaluate", "--run", "nothing"], "There is no folder nothing"),
     "run without network": (["export", "--run", "TAKEN"], "is not finished; the same command with --resume"),
     "export's format": (["export", "--run", "RUN", "--format", "onx"], "must be one of torch, onnx, safetensors"),
+    "compiled and recomputed": (
+        ["train", "--recipe.compile", "true", "--architecture.recompute", "true"],
+        "--recipe.compile and --architecture.recompute cannot be combined",
+    ),
     "picture": (["predict", "--run", "RUN", "nothing.png"], "nothing.png does not exist"),
     "folder without pictures": (
         ["predict", "--run", "RUN", "TAKEN"],

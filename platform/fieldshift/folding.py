@@ -18,6 +18,7 @@ from fieldshift.motions import Policy
 from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.motions.sampling import pixels_read, source_points
 from fieldshift.motions.warp import padding_of
+from fieldshift.networks import compiled
 from fieldshift.networks.cells import Cells
 from fieldshift.networks.folded import FoldedModule, Motion
 from fieldshift.networks.insertion import Inserted, MotionsAt, Placement, insert
@@ -91,9 +92,12 @@ class PolicyMotion:
     def groups(self) -> int:
         return len(self.policies)
 
+    def __post_init__(self) -> None:
+        compiled.register(self.name, self)
+
     @cached_property
-    def _name(self) -> str:
-        """The cache key of the movements: faster to look up than the policies themselves."""
+    def name(self) -> str:
+        """The key of the movements in their cache, and the name of the motion in compiled networks."""
         return repr([policy.transform for policy in self.policies])
 
     def __call__(self, size: tuple[int, int], like: Tensor, cells: Cells | None = None) -> Movement:
@@ -105,11 +109,11 @@ class PolicyMotion:
         """
         device = torch.device("cpu") if like.is_meta else like.device
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        key = (self._name, size, cells, dtype, device)
+        key = (self.name, size, cells, dtype, device)
         if is_traced() and key not in _movements:
             raise UserError(
                 f"The motions for maps of {size[0]} x {size[1]} have not been computed; run the network once on images of each "
-                "size before it is exported, compiled or transformed."
+                "size before it is exported or transformed."
             )
         return _movements.get(key, lambda: self._computed(size, dtype, device, cells))
 

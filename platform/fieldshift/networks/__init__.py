@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fieldshift.networks.foreign import check_answer
     from fieldshift.networks.fusion import Fusion, align, frame_validity
     from fieldshift.networks.gate import GSF, GSM
-    from fieldshift.networks.insertion import Placement, insert
+    from fieldshift.networks.insertion import Inserted, Placement, insert
     from fieldshift.networks.names import FUSIONS, backbone_of, is_foreign, known_networks, unknown_network
     from fieldshift.networks.pretrained import WeightsReport
     from fieldshift.networks.recomputation import recompute_stages
@@ -30,6 +30,7 @@ __all__ = [
     "TEMPORAL",
     "TSM",
     "Fusion",
+    "Inserted",
     "NetworkConfig",
     "Placement",
     "Stream",

@@ -25,7 +25,7 @@ class NetworkConfig:
         auxiliary: add a segmenter's auxiliary head.
         interleave: channel interleave of gsm and gsf; None turns it on from scratch and off with pretrained weights.
         places: shell pattern of module names to insert temporal modules at, instead of every residual block.
-        recompute: recompute each stage's activations in the backward pass instead of storing them.
+        recompute: recompute each stage's activations in the backward pass instead of storing them; not with recipe.compile.
     """
 
     ratio: float | None = None

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from fieldshift.errors import UserError
 from fieldshift.networks.cells import Cells, InImage
+from fieldshift.networks.compiled import is_compiling, move
 from fieldshift.networks.gate import GSF, GSM
 from fieldshift.networks.movement import Movement
 from fieldshift.networks.shift import MovedChannels, check_ratio, fitting_width
@@ -76,7 +77,7 @@ class FoldedTSM(InImage):
         self.motion = motion
 
     def forward(self, features: Float[Tensor, "batch channels H W"]) -> Float[Tensor, "batch channels H W"]:
-        return movement_for(self, features).move(features, 2 * self.fold)
+        return moved(self, features, 2 * self.fold)
 
     def motion_flops(self, features: Tensor) -> int:
         """Floating-point operations per image of moving the channels, on a map like this one."""
@@ -108,7 +109,7 @@ class _OneMotion(InImage, GSM):
         """The first `ahead` channels as the next frame would show them, and as many for the previous one."""
         assert ahead == behind, "the halves of a movement have equal width"
         features = video[:, 0]
-        return movement_for(self, features).move(features, ahead + behind)[:, None]
+        return moved(self, features, ahead + behind)[:, None]
 
     def motion_flops(self, features: Tensor) -> int:
         """Floating-point operations per image of gating and of moving gated channels and gate planes, on such a map."""
@@ -132,7 +133,7 @@ class FoldedGSM(_OneMotion):
 
     def mix(self, gated: Tensor, leaving: Tensor) -> Tensor:
         """Adds the shifted and the remaining features, (B, 1, F, H, W)."""
-        if movement_for(self, gated).is_identity:
+        if not is_compiling() and movement_for(self, gated).is_identity:
             return gated + 0 * leaving.sum()  # keeps the gate in the graph, as gradients across workers require
         return super().mix(gated, leaving)
 
@@ -181,6 +182,16 @@ def motions_counted(network: nn.Module) -> Iterator[Callable[[], int]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def moved(module: FoldedTSM | _OneMotion, features: Tensor, width: int) -> Tensor:
+    """The map with its first `width` channels moved by the motion of a folded module."""
+    name: str = getattr(module.motion, "name", "")  # one that changes, as in a search, has none
+    if name and is_compiling():
+        image = () if module.read is None or module.stride is None else module.read.size or ()
+        compiled: Tensor = move(features, name, width, image, module.stride or 0)
+        return compiled
+    return movement_for(module, features).move(features, width)
 
 
 def movement_for(module: FoldedTSM | _OneMotion, features: Tensor) -> Movement:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torchvision.models.convnext import CNBlock
 from torchvision.models.efficientnet import FusedMBConv, MBConv
 from torchvision.models.mobilenetv2 import InvertedResidual as InvertedResidualV2
@@ -50,6 +50,12 @@ class Inserted(nn.Module):
         """Returns the map for the temporal module if it has the expected shape."""
         if isinstance(value, Tensor) and value.ndim == 4 and value.shape[1] == self.channels:
             return value
+        if isinstance(value, fx.Proxy):
+            raise UserError(
+                f"torch.fx cannot trace through the place '{self.path}', whose function depends on the size of its map; "
+                "trace with fieldshift.networks.Inserted as a leaf, such as create_feature_extractor(network, nodes, "
+                "tracer_kwargs={'leaf_modules': [Inserted]})."
+            )
         shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
         side, edge = ("receives", "begins with") if self.before else ("returns", "ends in")
         raise UserError(

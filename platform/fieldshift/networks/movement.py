@@ -331,6 +331,20 @@ class Movement:
         summed = self._filled(moved.to(self.weights.dtype), lambda part: self.added(part, width)).to(features.dtype)
         return torch.cat([summed, passing], dim=1) if passing.shape[1] else summed
 
+    def move_back(
+        self, gradient: Float[Tensor, "batch channels H W"], width: int
+    ) -> Float[Tensor, "batch channels H W"]:
+        """The gradient of a map, given that of `move`'s result; outside of autograd, for weights that are fixed."""
+        if self.is_identity or not len(gradient):
+            return gradient
+        if not self.fill_mean:
+            back: Tensor = _MoveChannels.apply(gradient, *self.adjoint, width, self.blocks, None)
+            return back
+        of_moved = gradient[:, :width].to(self.weights.dtype)
+        summed: Tensor = _MoveChannels.apply(of_moved, *self.adjoint, width, self.blocks, None)
+        to_mean = of_moved.mean((2, 3), keepdim=True) - summed.mean((2, 3), keepdim=True)
+        return torch.cat([(summed + to_mean).to(gradient.dtype), gradient[:, width:]], dim=1)
+
     def added(self, features: Float[Tensor, "batch channels H W"], width: int) -> Tensor:
         """The map with its first `width` channels summed; zero outside the map, in a single precision."""
         known = features.requires_grad and torch.is_grad_enabled() and not self.weights.requires_grad

@@ -49,7 +49,7 @@ def again(stage: nn.Module, images: dict[ReadImage, tuple[int, int] | None]) -> 
 def _recomputed_class(stage_class: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, features: Tensor) -> Any:
         plain = functools.partial(stage_class.forward, self)
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return plain(features)
         images = images_of(self)
         return checkpoint(
@@ -67,7 +67,8 @@ def recompute_stages(network: nn.Module, stages: Iterable[str]) -> None:
 
     For a stage that is a chain of blocks (nn.Sequential) the maps between the blocks are stored, for any other its input.
 
-    Results, gradients, BatchNorm statistics and the names of parameters are those of the network without it.
+    Results, gradients, BatchNorm statistics and the names of parameters are those of the network without it. It
+    has no effect in code of torch.compile, which decides itself what to recompute.
     """
     for path in stages:
         stage = network.get_submodule(path)

@@ -111,7 +111,7 @@ def train_network(
     if resume and checkpoint is not None:
         first_epoch = restore(checkpoint, trained, optimizer, schedule, fingerprint)
     split = split.to(device)
-    model = wrapped(network, split, plan=plan, recipe=recipe, seed=seed, device=device)
+    model = wrapped(network, recipe, device)
     pieces = micro_batch_count(len(split), recipe.batch, recipe.accumulate)
 
     for epoch in range(first_epoch, recipe.epochs):
@@ -179,20 +179,12 @@ def diverged(epoch: int, kind: str, loss: float, step: int, images: list[int]) -
     return f"The {kind} loss is {loss} at epoch {epoch}, step {step} (images {images} ...){ADVICE}"
 
 
-def wrapped(
-    network: VideoNetwork, split: Split, *, plan: FramePlan, recipe: Recipe, seed: int, device: torch.device
-) -> nn.Module:
+def wrapped(network: VideoNetwork, recipe: Recipe, device: torch.device) -> nn.Module:
     """The network as the steps call it: with gradients averaged over workers, and compiled if the recipe asks for it."""
     model: nn.Module = network
     if distributed.is_distributed():
         model = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
-    if recipe.compile:
-        if network.form == "folded":  # a compiler cannot compute the motions for the sizes of the maps
-            images, _, _ = next(epoch_batches(split, recipe.batch, seed=seed, epoch=0, device=device))
-            with torch.no_grad():
-                network.eval()(plan.evaluation_video(images[:1]))
-        model = torch.compile(model)  # type: ignore[assignment]
-    return model
+    return torch.compile(model) if recipe.compile else model  # type: ignore[return-value]
 
 
 def restore(

@@ -69,9 +69,17 @@ class Recipe:
             if getattr(self, name) < 0:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}, but must be 0 or more.")
 
-    def check(self, workers: int, *, here: bool) -> None:
-        """Raises UserError if `workers` cannot share the batch or, `here` on this machine, nothing can be compiled."""
+    def check(self, workers: int, *, here: bool, recompute: bool = False) -> None:
+        """Raises UserError if `workers` cannot share the batch or, `here` on this machine, nothing can be compiled.
+
+        `recompute`: whether the network is to recompute activations, which torch.compile decides itself.
+        """
         check_batch(self.batch, workers, self.accumulate)
+        if self.compile and recompute:
+            raise UserError(
+                "--recipe.compile and --architecture.recompute cannot be combined, as torch.compile decides itself what to "
+                "recompute; leave one out."
+            )
         if self.compile and self.accumulate > 1 and workers > 1:
             raise UserError(
                 f"--recipe.accumulate {self.accumulate} and --recipe.compile cannot be combined with {workers} workers, which "
