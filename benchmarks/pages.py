@@ -24,6 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE / "studies")]
 
 import chart  # noqa: E402
 import figures  # noqa: E402
+import headline  # noqa: E402
 import scaling  # noqa: E402
 import study as studies  # noqa: E402
 import tables  # noqa: E402
@@ -64,10 +65,11 @@ def environment() -> Environment:
         studies=committed, chart=chart.chart(committed), share=functools.partial(share_of_time, profiled),
         selection_share=selection_share(committed["ablations"].cells["default"]),
         benchmarks=benchmarks(), goals_met=goals_met, title_of=title_of,
-        speed_tables=speed_tables, tables=tables, configurations=configurations(),
+        speed_tables=speed_tables, tables=tables, headline=headline, configurations=configurations(),
         selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
         faults=fault_table(result("faults")), counted=counted, folded_steps=folded_steps(result("folded_shift-full")),
+        gpu_steps=folded_steps_on_gpu(result("folded_step-cuda")),
     )  # fmt: skip
     return made
 
@@ -104,14 +106,19 @@ def title_of(benchmark: dict[str, Any]) -> str:
     return f"{benchmark['benchmark']}{', on a GPU' if on_gpu else ''}"
 
 
-def folded_steps(file: Path) -> dict[str, str]:
-    """The time of a training step of the folded form against the plain one, by network: a translation by part cells."""
-    rows = json.loads(file.read_text())["rows"]
-    return {
-        row["table"].partition(",")[0]: f"{row['ratio']:.2f}"
-        for row in rows
-        if row["case"] == "translate_x, part cells"
-    }
+def folded_steps(file: Path) -> dict[str, tuple[str, str]]:
+    """The least and the largest time of a training step with a motion against the plain one, by network."""
+    found: dict[str, list[float]] = {}
+    for row in json.loads(file.read_text())["rows"]:
+        if row["case"].startswith(("translate", "zoom", "rotate")) and row["peer"] == "plain step":
+            found.setdefault(row["table"].partition(",")[0], []).append(row["ratio"])
+    return {network: (f"{min(each):.2f}", f"{max(each):.2f}") for network, each in found.items()}
+
+
+def folded_steps_on_gpu(file: Path) -> dict[str, str]:
+    """The time of a training step of the folded form against the plain one on a GPU, by its case, precision first."""
+    rows = [row for row in json.loads(file.read_text())["rows"] if row["table"].startswith("after ")]
+    return {f"{row['table'].rpartition(', ')[2]}, {row['case']}": f"{row['ratio']:.2f}" for row in rows}
 
 
 def goals_met(records: list[dict[str, Any]]) -> str:

@@ -208,16 +208,6 @@ class Study:
             rows.append([*row, cell.motions()])
         return markdown(["cell", "best DAS", "minus the best 2D arm", "minus the best enlarged field", "found"], rows)
 
-    def gains_table(self, arm: str, budgets: Iterable[str]) -> str:
-        """The differences of an arm to the best 2D arm and to the best enlarged field, one column per cell and budget."""
-        columns = [(cell, budget) for cell in self.cells.values() for budget in budgets]
-        rows = []
-        for label, enlarged in (("best 2D arm", False), ("best enlarged field", True)):
-            opponents = [cell.opponents(budget, enlarged=enlarged)[0] for cell, budget in columns]
-            gaps = [cell.gap(arm, other, budget) for (cell, budget), other in zip(columns, opponents, strict=True)]
-            rows.append([label, *(f"{100 * gap.mean:+.1f}" for gap in gaps)])
-        return markdown(["against", *(f"{cell.name}, {BUDGETS[budget]}" for cell, budget in columns)], rows)
-
     def claims(self, arm: str, question: str) -> list[tuple[Cell, dict[str, Any]]]:
         """The comparisons of an arm that answer a question at equal compute, without and with the search."""
         return [

@@ -186,6 +186,45 @@ def test_gaps_and_scores_are_those_of_the_trials() -> None:
     assert cell.opponents("equal compute", enlarged=False)[0] == "affine"
 
 
+def test_the_headline_has_the_scores_with_and_without_averaging() -> None:
+    """Against scipy on the raw rows, whose `score` is that of a single view."""
+    sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
+    try:
+        headline, tables = script("headline"), script("tables")
+    finally:
+        sys.path.pop(0)
+    study = tables.Study.load("digit-pairs")
+    trials = {
+        arm: np.array(
+            [
+                row["score"]
+                for row in study.cells["top"].numbers["rows"]
+                if (row["arm"], row["reading"]) == (arm, "equal compute")
+            ]
+        )
+        for arm in study.cells["top"].arms("equal compute")
+    }
+    arm, budgets = "das-folded+affine", ["equal compute"]
+    _, _, row, *_ = headline.headline_table(study, budgets, [arm, "none"]).splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    interval = scipy.stats.t.interval(0.95, 4, trials[arm].mean(), scipy.stats.sem(trials[arm]))
+    assert cells[:4] == [
+        f"**{arm}**",
+        "9",
+        study.cells["left"].score(arm, "equal compute"),
+        study.cells["top"].score(arm, "equal compute"),
+    ]
+    assert cells[5] == f"{100 * trials[arm].mean():.1f} ± {50 * (interval[1] - interval[0]):.1f}"
+    enlarged = max(
+        (name for name in trials if name.startswith(("dilated", "wide-field"))), key=lambda name: trials[name].mean()
+    )
+    found = scipy.stats.ttest_rel(trials[arm], trials[enlarged]).confidence_interval()
+    gap = 100 * (trials[arm] - trials[enlarged]).mean()
+    last = headline.gains_table(study, arm, budgets).splitlines()[-1].strip("| ").split(" | ")
+    assert last[0] == "best enlarged field, not averaged"
+    assert last[2] == f"{gap:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+
+
 def test_the_chart_answers_from_the_trials() -> None:
     """Every difference and p against scipy on the raw rows; Holm's by its definition; the words by the outcomes."""
     sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
