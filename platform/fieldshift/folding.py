@@ -100,6 +100,9 @@ class PolicyMotion:
         """The key of the movements in their cache, and the name of the motion in compiled networks."""
         return repr([policy.transform for policy in self.policies])
 
+    def __str__(self) -> str:
+        return "; ".join(line for policy in self.policies for line in policy.describe())
+
     def __call__(self, size: tuple[int, int], like: Tensor, cells: Cells | None = None) -> Movement:
         """The movement of a map (B, C, H, W) of that size, computed once per size, device and precision.
 
@@ -202,17 +205,23 @@ def fold(
     """Inserts the motions of a policy into a network with convolutions, in place, and returns the insertion points.
 
     The network then moves some of its channels, at each insertion point, as the neighbouring frames of the policy's video
-    would show them; its inputs, outputs and parameters are unchanged, and it saves, exports and loads like any module.
+    would show them; its inputs, outputs and parameters are unchanged.
     `places` is a shell pattern of module names ("layer3.*.conv1", several comma-separated); None selects every residual
-    block of the known families (torchvision's and timm's). `temporal` is tsm (no parameters), gsm or gsf; `ratio` is the
-    share of channels that move (1/8 each way for tsm, 1/4 gated for gsm and gsf). Load plain 2D weights first: modules at
-    the insertion points get `.wrapped` in their names. Run the network once on an image before exporting it.
+    block of the known families: torchvision's ResNets, RegNets, MobileNets, EfficientNets and ConvNeXts, timm's ResNets and
+    ConvNeXts. `temporal` is tsm (no parameters), gsm or gsf; `ratio` is the share of channels that move (1/8 each way for
+    tsm, 1/4 gated for gsm and gsf). `interleave` is the channel interleave of gsm and gsf, which permutes the channels of
+    trained weights: by default off, so that gsm starts as the network itself. Load plain 2D weights first: modules at the
+    insertion points get `.wrapped` in their names. The weights do not contain the motions: keep the policy with them.
+    Run the network once on an image before exporting it.
     Raises UserError for a policy with fewer than 3 frames or with colour changes, a temporal module without a folded
     form, and places that the network or the policy does not have. Source: METHOD.md 5, folded form [D].
     """
+    kind = temporal_kind(temporal)
+    if interleave is None and kind.takes_interleave:
+        interleave = False
     return insert(
         model,
-        temporal_kind(temporal),
+        kind,
         frames=1,
         ratio=ratio,
         interleave=interleave,

@@ -37,7 +37,7 @@ UNTRACKED = ["--tracking.enabled", "false"]
 LIMITS = {
     "train": [*FEW, *TRAINING, *UNTRACKED],
     "search": [*FEW, *SEARCHING, *UNTRACKED],
-    "study": [*FEW, *TRAINING, *SEARCHING, *HERE, "--arms", "none", "das-folded", "--form", "folded", "--seeds", "1",
+    "study": [*FEW, *TRAINING, *SEARCHING, *HERE, "--arms", "none", "das", "das-folded", "--seeds", "1",
               "--stages", "search", "compare", "report", *UNTRACKED],
     "tune": [*FEW, *TRAINING, *HERE, *UNTRACKED, "--samples", "1"],
     "evaluate": ["--loading.test_limit", "16"],

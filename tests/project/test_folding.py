@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fieldshift import Policy, UserError, fold
 from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
+from fieldshift.networks import VideoNetwork, video_network
 from fieldshift.networks.folded import FoldedTSM
 from fieldshift.networks.insertion import Inserted
 
@@ -52,12 +53,15 @@ def test_timms_residual_blocks_are_the_default_places(name: str) -> None:
     assert (gated[0].path, gated[0].before) == (after, False)
 
 
-@pytest.mark.parametrize("temporal", ["tsm", "gsm"])
+@pytest.mark.parametrize(("temporal", "interleave"), [("tsm", None), ("gsm", True)])
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
-def test_a_folded_timm_network_trains_and_is_saved_and_loaded(name: str, temporal: str) -> None:
+def test_a_folded_timm_network_trains_and_is_saved_and_loaded(
+    name: str, temporal: str, interleave: bool | None
+) -> None:
+    """Interleaved, as the branches of these networks start at zero: a gate that starts there changes little in one step."""
     model = timm_model(name)
     plain = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    fold(model, TURNED, temporal=temporal)
+    fold(model, TURNED, temporal=temporal, interleave=interleave)
     for key, tensor in model.state_dict().items():
         if ".temporal." not in key:
             assert torch.equal(tensor, plain[key.replace(".wrapped", "")])
@@ -70,7 +74,7 @@ def test_a_folded_timm_network_trains_and_is_saved_and_loaded(name: str, tempora
     with torch.no_grad():
         expected = model(images())
     other = timm_model(name)
-    fold(other, TURNED, temporal=temporal)
+    fold(other, TURNED, temporal=temporal, interleave=interleave)
     other.load_state_dict(model.state_dict())
     file = io.BytesIO()
     torch.save(model, file)
@@ -227,6 +231,28 @@ def test_a_refused_network_is_left_as_it_was() -> None:
     with pytest.raises(UserError, match="groups = 3 does not divide"):
         fold(model, policy, places="2,3")
     assert repr(model) == before
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("build", [
+    lambda model: fold(model, MOVED, temporal="gsm"),
+    lambda model: video_network(model, temporal="gsm", frames=3, num_classes=5),
+])  # fmt: skip
+def test_gsm_in_a_given_network_starts_as_that_network_to_the_last_bit(build: Callable[[nn.Module], object]) -> None:
+    """Its weights may be trained, so channels are not interleaved unless asked for."""
+    model = timm_model("resnet18").eval()
+    expected = model(images())
+    built = build(model)
+    if isinstance(built, VideoNetwork):
+        found = built.eval()(images()[:, None].expand(-1, 3, -1, -1, -1))
+        torch.testing.assert_close(found, expected[:, None].expand(-1, 3, -1))
+    else:
+        assert torch.equal(model.eval()(images()), expected)
+
+
+def test_a_folded_network_shows_its_motion() -> None:
+    shown = repr(folded_once("2"))
+    assert "motion='edge 0->1: translate_x by 0.4 of the width at the outer frames'" in shown
 
 
 def test_other_places_can_take_another_motion() -> None:

@@ -44,10 +44,10 @@ def video_network(
     place; where these have no residual blocks of a known family, `places` is required. `temporal` names an entry of
     `TEMPORAL`, `ratio` is the share of channels it moves (1/8 per direction for TSM, 1/4 for GSM and GSF), `places` a shell
     pattern of module names to insert at instead of every residual block ("layer3.*.conv1"), `interleave` the channel
-    interleave of GSM and GSF (by default on without and off with pretrained `weights` [D]). `weights` is an entry of
-    torchvision ("DEFAULT") or a file; `.weights_report` lists what matched. `wide_field` enlarges the receptive
-    field, `dilated` does so by dilating the last stage only, and `small_images` adapts the stem to 32 x 32;
-    `auxiliary` adds a segmenter's auxiliary head; `recompute` saves the memory of activations for a second forward
+    interleave of GSM and GSF (by default on, but off with pretrained `weights` and in a module of your own [D]).
+    `weights` is an entry of torchvision ("DEFAULT") or a file; `.weights_report` lists what matched. `wide_field`
+    enlarges the receptive field, `dilated` does so by dilating the last stage only, and `small_images` adapts the stem to
+    32 x 32; `auxiliary` adds a segmenter's auxiliary head; `recompute` saves the memory of activations for a second forward
     pass. `feature_layer` names the last feature map of your own network. With `frames=1` no temporal module is
     inserted: it is the 2D network [D]. With `motions` (see `fieldshift.folding`) the network is in folded form: it reads
     the image as a video of one frame, so `frames` is 1. Raises UserError for unknown values and for options that do not
@@ -65,6 +65,7 @@ def video_network(
     known = known_networks(task)
     if auxiliary and task != "segmentation":
         raise UserError("auxiliary=True adds a segmenter's auxiliary head, but the task is classification; omit it.")
+    has_own_values = isinstance(name, nn.Module)
     if isinstance(name, nn.Module):
         backbone = _own(name, feature_layer, wide_field or dilated or small_images or auxiliary)
         name = body = type(name).__name__
@@ -98,7 +99,7 @@ def video_network(
     network = backbone.network
     if dilated:
         dilate_last_stage(backbone, body)
-    if interleave is None and weights is not None and kind.takes_interleave:
+    if interleave is None and (weights is not None or has_own_values) and kind.takes_interleave:
         interleave = False
     placements = insert(
         network, kind, frames=frames, ratio=ratio, interleave=interleave, places=places, motions=motions

@@ -84,7 +84,7 @@ class FoldedTSM(InImage):
         return movement_for(self, features).flops(2 * self.fold)
 
     def extra_repr(self) -> str:
-        return f"channels={self.channels}, fold={self.fold}, groups={self.motion.groups}"
+        return f"channels={self.channels}, fold={self.fold}, groups={self.motion.groups}, motion='{self.motion}'"
 
 
 class _OneMotion(InImage, GSM):
@@ -114,6 +114,9 @@ class _OneMotion(InImage, GSM):
     def motion_flops(self, features: Tensor) -> int:
         """Floating-point operations per image of gating and of moving gated channels and gate planes, on such a map."""
         return movement_for(self, features).flops(self.width + 4) + self.gating_flops(features)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, motion='{self.motion}'"
 
 
 class FoldedGSM(_OneMotion):

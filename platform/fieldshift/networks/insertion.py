@@ -278,14 +278,14 @@ def insert(
     strides, read = Strides([None] * len(placements), None), ReadImage()
     if motions is not None:
         strides = strides_at(network, [(placement.path, placement.before) for placement in placements])
-    if strides.reader is not None:
-        for module in (network, network.get_submodule(strides.reader)):
-            module.register_forward_pre_hook(read.note, with_kwargs=True)
     of_place = [None] * len(placements) if motions is None else motions(placements)
     built = [
         kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave, motion=motion)
         for placement, motion in zip(placements, of_place, strict=True)
     ]
+    if strides.reader is not None:
+        for module in (network, network.get_submodule(strides.reader)):
+            module.register_forward_pre_hook(read.note, with_kwargs=True)
     for placement, temporal, stride in zip(placements, built, strides.at, strict=True):
         if isinstance(temporal, InImage):
             temporal.read, temporal.stride = read, stride
