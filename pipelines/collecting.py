@@ -29,6 +29,8 @@ METRICS = (
     "field/share_through_other_frames", "field/theory_side_px",
 )  # fmt: skip
 COLUMNS = (*RUN, *LABELS, *METRICS)
+WHOLE = ("T", "frames", "seed", "epochs")
+FLAGS = ("equal_epochs", "equal_compute", "search_included")
 
 
 def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingConfig = TrackingConfig()) -> pd.DataFrame:
@@ -48,7 +50,7 @@ def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingCon
             rows += [{FOLDER: source.name if source else None, **_row(each)} for each in _runs(uri, experiment, run)]
     several = [FOLDER] if len({row[FOLDER] for row in rows}) > 1 else []
     order = [*several, "stage", "name", "run_id"]
-    table = pd.DataFrame(rows, columns=[*several, *COLUMNS]).sort_values(order, ignore_index=True)
+    table = typed(pd.DataFrame(rows, columns=[*several, *COLUMNS])).sort_values(order, ignore_index=True)
     if csv:
         table.to_csv(sys.stdout, index=False)
     else:
@@ -67,6 +69,15 @@ def results(run: str = "runs/study", *, csv: bool = False, tracking: TrackingCon
             shown = shown.drop(columns="status")
         say(shown.to_string(index=False, na_rep="-", float_format="%.2f"), whole=True)
     return table
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with numbers and truth values in place of MLflow's texts; missing ones are NA, of metrics NaN."""
+    import pandas as pd
+
+    whole = {name: pd.to_numeric(table[name], errors="coerce").astype("Int64") for name in WHOLE}
+    flags = {name: table[name].map({"true": True, "false": False}).astype("boolean") for name in FLAGS}
+    return table.assign(**whole, **flags, **{name: table[name].astype("float64") for name in METRICS})
 
 
 def _sources(run: str, tracking: TrackingConfig) -> list[Path | None]:
@@ -115,7 +126,9 @@ def _runs(uri: str, experiment: str | None, asked: str) -> Iterator[Any]:
 def _row(run: Any) -> dict[str, Any]:
     data, info = run.data, run.info
     # MLflow keeps values as text, also the one of an option that was left out.
-    labels = {name: None if (value := data.params.get(name)) == "None" else value for name in LABELS}
+    labels = {
+        name: None if (value := data.params.get(name, data.tags.get(name))) == "None" else value for name in LABELS
+    }
     own = {
         "name": info.run_name,
         "run_id": info.run_id,

@@ -105,6 +105,7 @@ def train(
             if not (session.path / MODEL).exists():
                 log_model(session, experiment.tracking.register, align=align)
             return TrainResult(session.path, finished["row"])
+        session.run.log_params({"stage": "train", "T": str(card.policy_frames), "epochs": str(recipe.epochs)})
         trial = training_trial(session, experiment, card, recipe, reading="equal epochs", data=dataset.digest)
         trial = replace(
             trial, moves=True, copies=tta_copies, align=align, folder=str(session.path), augmentation=numbers

@@ -23,7 +23,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parent = store.run("mine", "study", key="study")
     for seed, score in ((0, 75.0), (1, 80.5)):
         run = store.run("mine", f"das T3 s{seed}", parent_id=parent.id, key=f"das{seed}")
-        run.log_params({"stage": "compare", "arm": "das", "seed": str(seed), "policy": str(None)})
+        run.log_params(
+            {"stage": "compare", "arm": "das", "seed": str(seed), "policy": str(None), "equal_compute": "true"}
+        )
         run.log_metrics({"accuracy/judged_percent": score})
         run.close()
     parent.close()
@@ -36,6 +38,13 @@ def test_a_folder_and_a_store_give_the_same_table(folder: Path, capsys: pytest.C
     assert tuple(table.columns) == COLUMNS
     assert table["accuracy/judged_percent"].dropna().tolist() == [75.0, 80.5]
     assert table["parent_id"].notna().sum() == 2
+    assert table["seed"].dropna().tolist() == [0, 1]
+    assert (table["seed"].dtype, table["equal_compute"].dtype, table["loss/test"].dtype) == (
+        "Int64",
+        "boolean",
+        "float64",
+    )
+    assert table.loc[table["equal_compute"].fillna(False), "name"].tolist() == ["das T3 s0", "das T3 s1"]
     config = TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}")
     pd.testing.assert_frame_equal(table, pipelines.results("mine", tracking=config))
 
