@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fieldshift.data import BadFileError, LoadingConfig, batches, halves, load_dataset
+from fieldshift.data import BadFileError, LoadingConfig, TensorSplit, batches, halves, load_dataset
 from fieldshift.data.files.reading import Reader
 from fieldshift.data.files.streaming import FileStore, StreamedSplit
 
@@ -108,6 +108,22 @@ def test_a_small_set_becomes_one_tensor(files: list[str]) -> None:
     assert torch.equal(held.gather(torch.arange(2))[0], split.gather(torch.tensor([3, 8]))[0])
     large = split_of(files, memory=0)
     assert large.to("cpu") is large
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_split_in_memory_shares_its_pixels_with_the_cache(workers: int, files: list[str]) -> None:
+    """Whole or in part, and decoded in several portions."""
+    many = files * 30  # more than are decoded at once
+    split = split_of(many, workers)
+    held, part = split.to("cpu"), split.subset(torch.tensor([600, 2, 25])).to("cpu")
+    assert isinstance(held, TensorSplit)
+    assert isinstance(part, TensorSplit)
+    assert split.store.kept is not None
+    assert held.pixels.data_ptr() == part.pixels.data_ptr() == split.store.kept[0].data_ptr()
+    for number, found in ((600, part.images[0]), (2, part.images[1]), (25, part.images[2]), (600, held.images[600])):
+        assert torch.equal(found, split.store.reader.image(many[number]))
+    assert part.targets.tolist() == [number % 2 for number in (600, 2, 25)]
+    assert split.store.pending == {}
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -15,6 +15,7 @@ from fieldshift.data.split import Split, TensorSplit
 
 Decoded = tuple[Tensor, Tensor | None]
 MIB = 2**20
+AT_ONCE = 256  # images that are decoded ahead
 
 
 class FileStore:
@@ -62,40 +63,46 @@ class FileStore:
 
     def fetch(self, positions: Int64[Tensor, " batch"]) -> tuple[Tensor, Tensor | None]:
         """The images (B, C, H, W) and masks (B, H, W) at `positions`, uint8. Raises BadFileError."""
-        if self.kept is not None and bool(self.is_kept[positions].all()):
-            return pick(self.kept, positions)
+        if self.fits:
+            kept, masks = self.keep(positions)
+            return kept[positions], None if masks is None else masks[positions]
         wanted = positions.tolist()
         self.start(wanted)
-        parts = [self.take(place) for place in wanted]
-        height, width = self.reader.size
-        if not parts:
-            empty = torch.empty((0, self.reader.channels, height, width), dtype=torch.uint8)
-            return empty, None if self.masks is None else empty[:, 0]
-        images = torch.stack([image for image, _ in parts])
-        masks = None if self.masks is None else torch.stack([mask for _, mask in parts if mask is not None])
-        if self.fits:
-            self.keep(positions, images, masks)
+        images, masks = self.room(len(wanted))
+        for row, place in enumerate(wanted):
+            self.put(place, images, masks, row)
         return images, masks
 
-    def take(self, position: int) -> Decoded:
-        if self.is_kept[position]:
-            assert self.kept is not None
-            images, masks = self.kept
-            return images[position], None if masks is None else masks[position]
-        if position in self.pending:
-            future, offset = self.pending.pop(position)
-            return future.result()[offset]
-        return self.decode(position)
-
-    def keep(self, positions: Tensor, images: Tensor, masks: Tensor | None) -> None:
+    def keep(self, positions: Int64[Tensor, " batch"]) -> tuple[Tensor, Tensor | None]:
+        """The cache of all images and masks, in which those at `positions` are decoded; only where all of them fit."""
         if self.kept is None:
-            count = (len(self.images),)
-            room = torch.empty(count + images.shape[1:], dtype=torch.uint8)
-            self.kept = room, None if masks is None else torch.empty(count + masks.shape[1:], dtype=torch.uint8)
-        self.kept[0][positions] = images
-        if masks is not None and self.kept[1] is not None:
-            self.kept[1][positions] = masks
-        self.is_kept[positions] = True
+            self.kept = self.room(len(self.images))
+        missing = positions[~self.is_kept[positions]]
+        for number, part in enumerate(parts := missing.split(AT_ONCE)):
+            for coming in parts[number : number + 2]:
+                self.start(coming.tolist())
+            for place in part.tolist():
+                if not self.is_kept[place]:
+                    self.put(place, *self.kept, place)
+                    self.is_kept[place] = True
+        return self.kept
+
+    def room(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """Memory for that many images and masks."""
+        height, width = self.reader.size
+        images = torch.empty((count, self.reader.channels, height, width), dtype=torch.uint8)
+        return images, None if self.masks is None else torch.empty((count, height, width), dtype=torch.uint8)
+
+    def put(self, place: int, images: Tensor, masks: Tensor | None, row: int) -> None:
+        """Decodes the image and mask at `place`, if no thread has, into a row."""
+        if place in self.pending:
+            future, offset = self.pending.pop(place)
+            image, mask = future.result()[offset]
+        else:
+            image, mask = self.decode(place)
+        images[row] = image
+        if masks is not None and mask is not None:
+            masks[row] = mask
 
     def problems(self) -> list[Problem | None]:
         """The problem of each sample, None for usable ones; decodes all of them without caching."""
@@ -135,15 +142,20 @@ class StreamedSplit(Split):
         return StreamedSplit(self.store, self.positions[indices], self.targets[indices])
 
     def to(self, device: torch.device | str) -> Split:
-        """All samples decoded and held on `device`, or the split itself if they exceed loading.memory."""
+        """All samples decoded, in the cache itself on the CPU; the split itself if they exceed loading.memory."""
         if not self.store.fits:
             return self
-        images, masks = self.store.fetch(self.positions)
-        return TensorSplit(images, self.targets, masks).to(device)
+        whole = torch.arange(len(self.store.images))
+        images, masks = self.store.keep(self.positions)
+        if torch.equal(self.positions, whole):
+            return TensorSplit(images, self.targets, masks).to(device)
+        part = TensorSplit(images, torch.zeros_like(whole), masks).subset(self.positions)
+        part.targets = self.targets
+        return part.to(device)
 
     def ready(self) -> None:
         if self.store.fits:
-            self.store.fetch(self.positions)
+            self.store.keep(self.positions)
 
     @property
     def streams(self) -> bool:
@@ -156,8 +168,3 @@ class StreamedSplit(Split):
         """The paths of the image and the mask of the sample at `index`."""
         place = int(self.positions[index])
         return self.store.images[place], None if self.store.masks is None else self.store.masks[place]
-
-
-def pick(kept: tuple[Tensor, Tensor | None], positions: Tensor) -> tuple[Tensor, Tensor | None]:
-    images, masks = kept
-    return images[positions], None if masks is None else masks[positions]
