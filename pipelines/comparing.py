@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fieldshift.experiment import Experiment
-from fieldshift.experiment.budget import TUNED, check_copies, check_tuning, readings_of, with_known_costs
+from fieldshift.experiment.budget import TUNED, check_tuning, readings_of, with_known_costs
 from fieldshift.experiment.cards import note_short_search, search_step, training_step
 from fieldshift.experiment.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
 from fieldshift.experiment.policy_source import PolicySource, check_policy, own_folded_policy, plain_policy
@@ -17,7 +17,7 @@ from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe, arm_named
 from pipelines.arms import arms_that_build, check_arms, check_forms, given_forms, needs, searched_forms, unknown_costs
 from pipelines.comparison import Comparison, ComparisonPlan, run_comparison, shown_comparison
-from pipelines.options import check_space
+from pipelines.options import check_copies, check_space
 from pipelines.policies import (
     FOLDER,
     SEARCHES,

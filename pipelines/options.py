@@ -54,6 +54,12 @@ def check_run(run: str, form: str | None = None) -> dict[str, Any]:
     return card
 
 
+def check_copies(copies: int) -> None:
+    """Raises UserError for a negative number of augmented copies."""
+    if copies < 0:
+        raise UserError(f"--tta_copies is {copies}, but must be 0 or more.")
+
+
 def check_pictures(images: Sequence[str]) -> None:
     """Raises UserError where one of the picture files is missing, or is a folder."""
     for name in images:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAMED = 3
 
 
-def check_masks(run: str, task: str, out: str | None, top: int) -> None:
+def check_masks(run: str, task: str, out: str | None, top: int, copies: int) -> None:
     """Raises UserError where `predict` has no folder for a segmenter's masks, a used one, or an idle option."""
     if task != "segmentation":
         if out is not None:
@@ -31,6 +31,8 @@ def check_masks(run: str, task: str, out: str | None, top: int) -> None:
         return
     if top != 1:
         raise UserError(f"--top is for classifiers, but {run} holds a segmenter; leave it out.")
+    if copies:
+        raise UserError(f"--tta_copies is for classifiers, but {run} holds a segmenter; leave it out.")
     if out is None:
         raise UserError(f"{run} holds a segmenter, whose masks are files; add --out FOLDER.")
     folder = Path(out)

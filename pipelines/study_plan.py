@@ -10,7 +10,7 @@ from fieldshift.cluster.reach import check_reach
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.alignment import check_alignment
-from fieldshift.experiment.budget import check_copies, check_tuning
+from fieldshift.experiment.budget import check_tuning
 from fieldshift.experiment.cards import MOVED_ARMS, edges_to_decide, note_short_search, search_step, training_step
 from fieldshift.experiment.placement import check_trials_fit, sharing_workers
 from fieldshift.experiment.search_trial import check_edges, check_frames, note_frames, space_of_search
@@ -21,7 +21,7 @@ from fieldshift.search import SearchConfig
 from fieldshift.training import Recipe, arm_named
 from pipelines.arms import arms_that_build, check_arms, check_forms
 from pipelines.comparison import ComparisonPlan
-from pipelines.options import check_space
+from pipelines.options import check_copies, check_space
 from pipelines.policies import SEARCHES, check_searches, search_cluster
 from pipelines.sweeping import FEWEST, check_counts
 

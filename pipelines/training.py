@@ -19,7 +19,7 @@ from fieldshift.experiment.session import open_session
 from fieldshift.run_folder import check_folder
 from fieldshift.training import Recipe, arm_named
 from pipelines.arms import arm_of, check_policy_of
-from pipelines.options import check_space
+from pipelines.options import check_copies, check_space
 from search_spaces.randaugment import LARGEST
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def train(
     cluster = experiment.cluster
     check_policy_of(chosen, policy)
     check_space(space)
+    check_copies(tta_copies)
     numbers = augmentation_numbers(randaugment, chosen)
     experiment.check_names()
     recipe.check(cluster.workers, here=cluster.address is None, recompute=experiment.architecture.recompute)

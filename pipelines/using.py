@@ -16,7 +16,7 @@ from fieldshift.experiment.placement import best_device
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, held_run_folder
 from fieldshift.wording import is_or_are
-from pipelines.options import check_run
+from pipelines.options import check_copies, check_run
 from pipelines.pictures import picture_batches, picture_files, readable_pictures
 from pipelines.segmenting import check_masks, print_masks, write_masks
 
@@ -59,6 +59,7 @@ def evaluate(
         loading: loading options that differ from training.
     """
     described = check_run(run, form)
+    check_copies(tta_copies)
     check_data_of(run, described["data"], data, loading)
     check_folder(out, "evaluate", {"run": run}, resume)
 
@@ -136,6 +137,7 @@ def predict(
     form: Form | None = None,
     images: list[str] | None = None,
     top: int = 1,
+    tta_copies: int = 0,
     json: bool = False,
     out: str | None = None,
 ) -> list[dict[str, Any]]:
@@ -146,12 +148,14 @@ def predict(
         form: the form that the run's network must have (video or folded), else an error; by default any.
         images: image files, or folders of them, written after the options without an option's name.
         top: number of classes to print for each image, the most likely first.
+        tta_copies: augmented copies for test-time augmentation (TTA) of an arm with a 2D augmentation; 0 turns it off.
         json: print one JSON object per image, its classes sorted by probability, instead of a table; with trained_on where the
             run records its training images. Of a segmenter: the mask's file, and the share of each class.
         out: new folder for the masks of a segmenter: PNG files of class numbers, in the size of their images.
     """
     described = check_run(run, form)
-    check_masks(run, described["task"], out, top)
+    check_copies(tta_copies)
+    check_masks(run, described["task"], out, top, tta_copies)
     if not 1 <= top <= len(described["classes"]):
         raise UserError(f"--top is {top}, but must be from 1 to the {len(described['classes'])} classes.")
     if not images:
@@ -161,6 +165,7 @@ def predict(
     import torch
 
     from fieldshift.data.files.content import content_hash
+    from fieldshift.experiment.cards import note_one_view
     from fieldshift.experiment.data_record import read_record
     from fieldshift.training import load_network, scored_at_once
     from pipelines.run_data import align_of, loading_of
@@ -189,21 +194,31 @@ def predict(
     learned = None
     if record is not None and record.identity is not None:
         learned = record.identity.trained_on(content_hash(name) for name in files)
+    if not json:
+        note_one_view(card, tta_copies)
     plan = card.plan()
+    averaged = plan.views_for(tta_copies) > 1
     rows: list[dict[str, Any]] = []
     for pixels in picture_batches(pictures, batch, "predicting", shown=not json, device=device):
         with torch.no_grad():
-            logits = network.fuse(network(plan.evaluation_video(pixels)))
+            views = plan.views(pixels, tta_copies) if averaged else [plan.evaluation_video(pixels)]
+            logits = torch.stack([network.fuse(network(video)) for video in views]).mean(0)
         likeliest = logits.softmax(-1).topk(top)
+        found: list[dict[str, Any]] = []
         for values, indices in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True):
-            place = len(rows) // top
-            rows += [
+            place = (len(rows) + len(found)) // top
+            found += [
                 {"file": files[place], "class": card.classes[index], "probability": value}
                 | ({} if learned is None else {"trained_on": learned[place]})
                 for value, index in zip(values, indices, strict=True)
             ]
-    print_predictions(rows, top, as_json=json)
-    if not json and (changed := conversions(reader, files)):
+        rows += found
+        if json:
+            print_lines(found, top)
+    if json:
+        return rows
+    print_predictions(rows, top)
+    if changed := conversions(reader, files):
         say(f"Images are {changed}.")
     return rows
 
@@ -228,14 +243,16 @@ def conversions(reader: Reader, files: list[str]) -> str:
     return ", ".join(filter(None, (scaled, grey)))
 
 
-def print_predictions(rows: list[dict[str, Any]], top: int, *, as_json: bool) -> None:
-    if as_json:
-        for start in range(0, len(rows), top):
-            picture = rows[start : start + top]
-            likeliest = [{"class": row["class"], "probability": row["probability"]} for row in picture]
-            learned = {key: picture[0][key] for key in ("trained_on",) if key in picture[0]}
-            say(json.dumps({"file": picture[0]["file"], "classes": likeliest, **learned}), whole=True)
-        return
+def print_lines(rows: list[dict[str, Any]], top: int) -> None:
+    """One JSON object per image."""
+    for start in range(0, len(rows), top):
+        picture = rows[start : start + top]
+        likeliest = [{"class": row["class"], "probability": row["probability"]} for row in picture]
+        learned = {key: picture[0][key] for key in ("trained_on",) if key in picture[0]}
+        say(json.dumps({"file": picture[0]["file"], "classes": likeliest, **learned}), whole=True)
+
+
+def print_predictions(rows: list[dict[str, Any]], top: int) -> None:
     cells = [(row["file"], row["class"], f"{row['probability']:.1%}") for row in rows]
     table(("file", "class", "probability"), cells, right={"probability"})
     if learned := sum(row.get("trained_on", False) for row in rows[::top]):

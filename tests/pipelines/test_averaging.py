@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import pipelines
 from fieldshift.cli import main
 from fieldshift.run_folder import read_result
 from fieldshift.training import load_network
@@ -23,6 +26,35 @@ def test_evaluate_averages_over_the_views_of_the_training(tmp_path: Path) -> Non
     row, result = read_result(run)["row"], read_result(scored)
     assert (result["score"], result["score_averaged"]) == (row["score"], row["score_tta"])
     assert load_network(run)[1].plan().augmentation.settings["num_ops"] == 5
+
+
+def test_predict_averages_as_evaluate_does(made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    words = ["train", "--data", f"folder:{made.root}", "--arm", "affine", "--out", str(run), *made.words]
+    assert main(words) == 0
+    files = sorted(
+        str(path) for path in made.root.rglob("*.png") if path.read_bytes() in {each for _, each in made.tested}
+    )
+    network, card = load_network(run)
+    pixels = torch.stack([card.reader().image(file) for file in files])
+    with torch.no_grad():
+        views = [network.fuse(network(video)) for video in card.plan().views(pixels, 4)]
+    assert len(views) == 5
+    expected = torch.stack(views).mean(0).softmax(-1).max(-1).values
+    rows = pipelines.predict(run=str(run), images=files, tta_copies=4)
+    assert "--tta_copies" not in capsys.readouterr().out
+    assert [row["probability"] for row in rows] == pytest.approx(expected.tolist(), abs=1e-6)
+    plain = pipelines.predict(run=str(run), images=files)
+    assert [row["probability"] for row in plain] != pytest.approx(expected.tolist(), abs=1e-6)
+    assert main(["predict", "--run", str(made.run), "--tta_copies", "4", files[0]]) == 0
+    assert "note: --tta_copies 4 has no effect: the arm none has no augmented views" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict"])
+def test_fewer_than_no_copies_are_refused(command: str, made: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    words = {"train": [], "evaluate": ["--run", str(made.run)], "predict": ["--run", str(made.run), "a.png"]}[command]
+    assert main([command, "--tta_copies", "-1", *words]) == 2
+    assert "--tta_copies is -1, but must be 0 or more." in capsys.readouterr().err
 
 
 def test_averaging_without_views_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

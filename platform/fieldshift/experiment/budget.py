@@ -141,12 +141,6 @@ def check_tuning(samples: int, arms: Sequence[str]) -> None:
         say(f"note: --tune_randaugment tunes only the arm {TUNED}; {', '.join(joined)} keep torchvision's N and M")
 
 
-def check_copies(copies: int) -> None:
-    """Raises UserError for a negative number of augmented copies."""
-    if copies < 0:
-        raise UserError(f"--tta_copies is {copies}, but must be 0 or more.")
-
-
 def with_known_costs(wanted: list[str], *, named: bool, searched: bool, unknown: Sequence[str]) -> list[str]:
     """The readings that are possible: the one that includes searches needs searches of known cost.
 
