@@ -35,6 +35,7 @@ def test_a_record(mebibytes: int, limit: float, status: int, tmp_path: Path) -> 
         "kept.row('table', 'even', [2.0, 4.0, 9.0], unit='ms', peer='other', theirs=[1.0, 4.0, 3.0], at_most=1.5)\n"
         "kept.row('table', 'sure', [2.0, 4.0, 9.0], unit='', peer='other', theirs=[1.0, 2.1, 4.4], at_most=1.5)\n"
         "kept.row('table', 'uneven', [2.0, 4.0, 9.0], unit='ms', peer='other', theirs=[8.0], at_least=0.5)\n"
+        "kept.row('table', 'many', [float(n) for n in range(9, 0, -1)], unit='', peer='other', theirs=[1.0] * 9, at_most=9)\n"
         "kept.row('table', 'alone', [2.0, 4.0, 9.0], unit='ms', at_most=4.0, at_least=5.0)\n"
         f"subprocess.run([sys.executable, '-c', 'bytearray({mebibytes} * 2**20)'], check=True)\n"
         "kept.finish()\n"
@@ -45,12 +46,14 @@ def test_a_record(mebibytes: int, limit: float, status: int, tmp_path: Path) -> 
     assert done.returncode == status, done.stderr
     (file,) = tmp_path.iterdir()
     kept = json.loads(file.read_text())
-    even, _, uneven, alone, memory = kept["rows"]
+    even, _, uneven, _, alone, memory = kept["rows"]
     assert even["ratio"] == 2.0
     logs = np.log([2.0, 1.0, 3.0])
     low, high = np.exp(scipy.stats.t.interval(0.95, 2, logs.mean(), scipy.stats.sem(logs)))
     assert f"ratio 2.000 ({low:.2f} to {high:.2f}, n = 3) at most 1.5: undecided" in done.stdout
     assert "n = 3) at most 1.5: NOT met" in done.stdout
+    found = scipy.stats.quantile_test(range(1, 10), p=0.5).confidence_interval(0.95)  # of the median
+    assert f"ratio 5.000 ({found.low:.2f} to {found.high:.2f}, n = 9) at most 9: met" in done.stdout
     assert uneven["ratio"] == 0.5
     assert "ratio 0.500 (n = 3, 1, not paired) at least 0.5: met" in done.stdout
     assert alone["ratio"] is None
