@@ -124,7 +124,7 @@ def chart(studies: Studies) -> Chart:
             "Does it help segmentation by a network whose field is small against the image?",
             [
                 *against_2d(camvid, "das-folded", COMPUTE, small_field),
-                *against_2d(camvid, "das-folded", INCLUDED, ["tiny-96"]),
+                *against_2d(camvid, "das-folded", INCLUDED, small_field),
                 *between(camvid, "tiny-96-chosen", "tiny-96-chosen-identity", "das-folded", COMPUTE),
             ],
             "The cells `chosen` have GSF and a motion per stage; `none` and `dilated` were not tuned. In "
@@ -187,8 +187,7 @@ def chart(studies: Studies) -> Chart:
             "Does it help if the cost of the search is counted?",
             [
                 *(found for arm in ON_PAIRS for found in against_2d(pairs, arm, INCLUDED)),
-                *against_2d(camvid, "das-folded", INCLUDED, ["tiny-96"]),
-                *against_2d(classes, "das-folded", INCLUDED, small_classes),
+                *(found for study in (camvid, sizes, classes) for found in against_2d(study, "das-folded", INCLUDED)),
             ],
         ),
     ])  # fmt: skip

@@ -184,6 +184,12 @@ class Study:
             )
         return markdown(["arm", *(f"{cell.name}, {BUDGETS[budget]}" for cell, budget in columns)], rows)
 
+    def budgets(self) -> list[str]:
+        """The budgets of any cell that is not one of `video_table`."""
+        apart = self.names_of_videos()
+        found = {budget for cell in self.cells.values() if cell.name not in apart for budget in cell.budgets()}
+        return [budget for budget in BUDGETS if budget in found]
+
     def seeds(self) -> str:
         """The number of seeds per arm in words, with the cells where they differ; without those of `video_table`."""
         cells: dict[int, list[str]] = {}
