@@ -95,6 +95,9 @@ class PolicyMotion:
     def __post_init__(self) -> None:
         compiled.register(self.name, self)
 
+    def __reduce__(self) -> tuple[type[PolicyMotion], tuple[tuple[Policy, ...]]]:
+        return PolicyMotion, (self.policies,)  # is registered in the process that reads it
+
     @cached_property
     def name(self) -> str:
         """The key of the movements in their cache, and the name of the motion in compiled networks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_the_gradient_of_a_movement_is_that_of_autograd(op: str, fill: str) -> N
     gradient = torch.randn_like(moved)
     (expected,) = torch.autograd.grad(moved, features, gradient)
     torch.testing.assert_close(movement.move_back(gradient, 4), expected)
+
+
+def test_a_motion_is_known_in_the_process_that_reads_it() -> None:
+    motion = pickle.dumps(PolicyMotion((Policy.single("zoom", 1.7, frames=3),)))
+    program = "import pickle, sys; m = pickle.load(sys.stdin.buffer); from fieldshift.networks import compiled; "
+    done = subprocess.run(
+        [sys.executable, "-c", program + "assert compiled._motions[m.name] == m"],
+        input=motion, capture_output=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "platform"), str(ROOT)])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_features_of_a_folded_network_are_extracted_by_torchvision() -> None:
