@@ -62,9 +62,10 @@ def are_fixed(matrices: Tensor) -> bool:
 
 def is_traced() -> bool:
     """Whether results belong to a compiler, a function transform or a mode without values, and must not be cached."""
-    # torch has no public function that tells whether code runs inside a torch.func transform or a fake mode.
+    # torch has no public function that tells whether code runs inside a torch.func transform or a fake mode. Its
+    # is_compiling is that of all threads: it is true in one that computes while another compiles.
     transformed = torch._C._functorch.maybe_current_level() is not None
-    return torch.compiler.is_compiling() or transformed or detect_fake_mode() is not None
+    return torch.compiler.is_dynamo_compiling() or transformed or detect_fake_mode() is not None
 
 
 def outside_inference(compute: Callable[[], Result]) -> Result:

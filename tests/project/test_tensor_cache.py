@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from fieldshift.tensor_cache import TensorCache, are_fixed, constant, index, values_of
+from fieldshift.tensor_cache import TensorCache, are_fixed, constant, index, is_traced, values_of
 
 
 def test_the_oldest_is_forgotten_first() -> None:
@@ -47,6 +48,19 @@ def test_compiled_code_gets_a_constant_of_its_own() -> None:
     scaled = torch.export.export(Scaled(numbers), (torch.ones(2),)).module()
     assert scaled(torch.tensor([4.0, 4.0])).tolist() == [1.0, 3.0]
     assert constant(numbers, torch.float32, torch.device("cpu")).tolist() == [0.25, 0.75]  # no tensor of the tracer
+
+
+def test_a_thread_is_not_traced_while_another_compiles() -> None:
+    found: list[bool] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Tensor]:
+        other = threading.Thread(target=lambda: found.extend([torch.compiler.is_compiling(), is_traced()]))
+        other.start()
+        other.join()
+        return graph.forward
+
+    torch.compile(lambda values: values + 1, backend=backend)(torch.ones(2))
+    assert found == [True, False]
 
 
 def test_nothing_of_a_mode_or_a_transform_is_kept() -> None:

@@ -27,7 +27,7 @@ def register(name: str, motion: MovementOf) -> None:
 
 def is_compiling() -> bool:
     """Whether torch.compile is tracing, not an export, whose graph must have operations that every runtime has."""
-    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
 
 
 @torch.library.custom_op("fieldshift::move", mutates_args=())

@@ -49,7 +49,7 @@ def again(stage: nn.Module, images: dict[ReadImage, tuple[int, int] | None]) -> 
 def _recomputed_class(stage_class: type[nn.Module]) -> type[nn.Module]:
     def forward(self: nn.Module, features: Tensor) -> Any:
         plain = functools.partial(stage_class.forward, self)
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not torch.is_grad_enabled() or torch.compiler.is_dynamo_compiling():
             return plain(features)
         images = images_of(self)
         return checkpoint(
