@@ -121,6 +121,11 @@ def chart(studies: Studies) -> Chart:
             "Larger kernels (`wide-field`, 2.3 times the FLOPs) learn faster.",
         ),
         Question(
+            "Does it help with natural images if the number of epochs is fixed, and compute does not matter?",
+            [found for study in (camvid, sizes, classes) for found in against_2d(study, "das-folded", EPOCHS)],
+            "These are few epochs (4 to 6), after which no arm has converged.",
+        ),
+        Question(
             "Does it help segmentation by a network whose field is small against the image?",
             [
                 *against_2d(camvid, "das-folded", COMPUTE, small_field),
