@@ -28,7 +28,7 @@ import headline  # noqa: E402
 import scaling  # noqa: E402
 import study as studies  # noqa: E402
 import tables  # noqa: E402
-from record import FEWEST, goal, ratio_words, shown, with_unit  # noqa: E402
+from record import goal, interval, ratio_words, shown, with_unit  # noqa: E402
 
 from fieldshift.wording import counted  # noqa: E402
 
@@ -125,7 +125,7 @@ def goals_met(records: list[dict[str, Any]]) -> str:
     """How many goals are met, undecided and not met, and one row per goal that is not met; without earlier versions."""
     counts, missed = dict.fromkeys(("met", "undecided", "NOT met"), 0), []
     judged = [(each, row) for each in records for row in each["rows"] if not row["table"].startswith("before ")]
-    once = sum(len(row["ours"]) < FEWEST for _, row in judged for _ in filter(None, goal(row).split(", ")))
+    bare = sum(interval(row) is None for _, row in judged for _ in filter(None, goal(row).split(", ")))
     for record, row in judged:
         for words in filter(None, goal(row).split(", ")):
             wanted, _, word = words.partition(": ")
@@ -134,7 +134,7 @@ def goals_met(records: list[dict[str, Any]]) -> str:
                 found = ratio_words(row) or with_unit(row["ours"], row["unit"])
                 missed.append([title_of(record), row["table"], row["case"], row["peer"] or "-", found, wanted])
     summary = ", ".join(f"{count} {word}" for word, count in counts.items())
-    words = f"Of {sum(counts.values())} goals: {summary}. {once} were judged by one or two repetitions, without an interval."
+    words = f"Of {sum(counts.values())} goals: {summary}. {bare} were judged without an interval."
     return f"{words}\n\n" + tables.markdown(["benchmark", "table", "case", "peer", "measured", "goal"], missed)
 
 

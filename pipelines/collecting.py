@@ -127,7 +127,7 @@ def _row(run: Any) -> dict[str, Any]:
     data, info = run.data, run.info
     # MLflow keeps values as text, also the one of an option that was left out.
     labels = {
-        name: None if (value := data.params.get(name, data.tags.get(name))) == "None" else value for name in LABELS
+        name: None if (value := data.tags.get(name, data.params.get(name))) == "None" else value for name in LABELS
     }
     own = {
         "name": info.run_name,

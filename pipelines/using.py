@@ -21,7 +21,11 @@ from pipelines.pictures import picture_batches, picture_files, readable_pictures
 from pipelines.segmenting import check_masks, print_masks, write_masks
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fieldshift.data.files.reading import Reader
+    from fieldshift.networks import VideoNetwork
+    from fieldshift.training import FramePlan
 
 
 @dataclass(frozen=True)
@@ -197,12 +201,10 @@ def predict(
     if not json:
         note_one_view(card, tta_copies)
     plan = card.plan()
-    averaged = plan.views_for(tta_copies) > 1
     rows: list[dict[str, Any]] = []
     for pixels in picture_batches(pictures, batch, "predicting", shown=not json, device=device):
         with torch.no_grad():
-            views = plan.views(pixels, tta_copies) if averaged else [plan.evaluation_video(pixels)]
-            logits = torch.stack([network.fuse(network(video)) for video in views]).mean(0)
+            logits = averaged_logits(network, plan, pixels, tta_copies)
         likeliest = logits.softmax(-1).topk(top)
         found: list[dict[str, Any]] = []
         for values, indices in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True):
@@ -221,6 +223,17 @@ def predict(
     if changed := conversions(reader, files):
         say(f"Images are {changed}.")
     return rows
+
+
+def averaged_logits(network: VideoNetwork, plan: FramePlan, pixels: Tensor, copies: int) -> Tensor:
+    """The logits of pictures (B, C, H, W), averaged over their views; a picture's own do not depend on the others."""
+    import torch
+
+    if plan.views_for(copies) == 1:
+        return network.fuse(network(plan.evaluation_video(pixels)))
+    of_pictures = [plan.views(picture[None], copies) for picture in pixels]
+    views = [torch.cat(same) for same in zip(*of_pictures, strict=True)]
+    return torch.stack([network.fuse(network(video)) for video in views]).mean(0)
 
 
 predict.positional = "images"  # type: ignore[attr-defined]

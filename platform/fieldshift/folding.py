@@ -215,7 +215,7 @@ def fold(
     tsm, 1/4 gated for gsm and gsf). `interleave` is the channel interleave of gsm and gsf, which permutes the channels of
     trained weights: by default off, so that gsm starts as the network itself. Load plain 2D weights first: modules at the
     insertion points get `.wrapped` in their names. The weights do not contain the motions: keep the policy with them.
-    Run the network once on an image before exporting it.
+    Run the network once on an image before exporting it, without `strict=True`.
     Raises UserError for a policy with fewer than 3 frames or with colour changes, a temporal module without a folded
     form, and places that the network or the policy does not have. Source: METHOD.md 5, folded form [D].
     """

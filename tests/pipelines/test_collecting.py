@@ -22,9 +22,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = open_store(TrackingConfig(), tmp_path_factory.mktemp("runs") / "study")
     parent = store.run("mine", "study", key="study")
     for seed, score in ((0, 75.0), (1, 80.5)):
-        run = store.run("mine", f"das T3 s{seed}", parent_id=parent.id, key=f"das{seed}")
+        run = store.run("mine", f"das T3 s{seed}", parent_id=parent.id, key=f"das{seed}", tags={"frames": "1"})
         run.log_params(
-            {"stage": "compare", "arm": "das", "seed": str(seed), "policy": str(None), "equal_compute": "true"}
+            {
+                "stage": "compare",
+                "arm": "das",
+                "seed": str(seed),
+                "policy": str(None),
+                "equal_compute": "true",
+                "frames": "3",
+            }
         )
         run.log_metrics({"accuracy/judged_percent": score})
         run.close()
@@ -39,6 +46,7 @@ def test_a_folder_and_a_store_give_the_same_table(folder: Path, capsys: pytest.C
     assert table["accuracy/judged_percent"].dropna().tolist() == [75.0, 80.5]
     assert table["parent_id"].notna().sum() == 2
     assert table["seed"].dropna().tolist() == [0, 1]
+    assert table["frames"].dropna().tolist() == [1, 1]  # the network's, not those that were asked for
     assert (table["seed"].dtype, table["equal_compute"].dtype, table["loss/test"].dtype) == (
         "Int64",
         "boolean",

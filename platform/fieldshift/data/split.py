@@ -5,7 +5,6 @@ Shapes: B batch, N samples of the split, C channels, H, W.
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 
 import torch
@@ -57,7 +56,8 @@ class TensorSplit(Split):
     """A split held as one uint8 tensor, so that a batch is one indexing operation.
 
     `images` is (N, C, H, W) uint8, `targets` (N,) int64, `masks` (N, H, W) uint8 or None; all on one device. A subset
-    shares the pixels of the whole; they are copied only when moved to another device.
+    shares the pixels of the whole, which may hold rows that were never read; its own are copied only when moved to another
+    device, and when pickled.
     """
 
     def __init__(
@@ -76,6 +76,9 @@ class TensorSplit(Split):
             )
         self.pixels, self.targets, self.labels = images, targets, masks
         self.places: Int64[Tensor, " samples"] | None = None
+
+    def __reduce__(self) -> tuple[type[TensorSplit], tuple[Tensor, Tensor, Tensor | None]]:
+        return TensorSplit, (self.images, self.targets, self.masks)
 
     @property
     def images(self) -> UInt8[Tensor, "samples channels height width"]:
@@ -96,8 +99,8 @@ class TensorSplit(Split):
 
     def subset(self, indices: Int64[Tensor, " kept"]) -> TensorSplit:
         chosen = indices.to(self.pixels.device)
-        part = copy.copy(self)
-        part.targets = self.targets[chosen]
+        part = TensorSplit.__new__(TensorSplit)
+        part.pixels, part.labels, part.targets = self.pixels, self.labels, self.targets[chosen]
         part.places = chosen if self.places is None else self.places[chosen]
         return part
 

@@ -17,6 +17,9 @@ from fieldshift.networks.movement import Movement
 
 MovementOf = Callable[[tuple[int, int], Tensor, "Cells | None"], Movement]
 
+# A CUDA graph would record the addresses of cached tensors, which the cache may free.
+OUTSIDE_CUDA_GRAPHS = (torch.Tag.cudagraph_unsafe,)
+
 _motions: dict[str, MovementOf] = {}
 
 
@@ -30,7 +33,7 @@ def is_compiling() -> bool:
     return torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting()
 
 
-@torch.library.custom_op("fieldshift::move", mutates_args=())
+@torch.library.custom_op("fieldshift::move", mutates_args=(), tags=OUTSIDE_CUDA_GRAPHS)
 def move(features: Tensor, motion: str, width: int, image: Sequence[int], stride: int) -> Tensor:
     """The map (B, C, H, W) with its first `width` channels moved by a registered motion.
 
@@ -40,7 +43,7 @@ def move(features: Tensor, motion: str, width: int, image: Sequence[int], stride
     return _laid_out(moved, features)
 
 
-@torch.library.custom_op("fieldshift::move_back", mutates_args=())
+@torch.library.custom_op("fieldshift::move_back", mutates_args=(), tags=OUTSIDE_CUDA_GRAPHS)
 def move_back(gradient: Tensor, motion: str, width: int, image: Sequence[int], stride: int) -> Tensor:
     """The gradient of the map, given that of `move`'s result."""
     return _laid_out(_movement(gradient, motion, image, stride).move_back(gradient, width), gradient)

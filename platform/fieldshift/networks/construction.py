@@ -44,7 +44,7 @@ def video_network(
     place; where these have no residual blocks of a known family, `places` is required. `temporal` names an entry of
     `TEMPORAL`, `ratio` is the share of channels it moves (1/8 per direction for TSM, 1/4 for GSM and GSF), `places` a shell
     pattern of module names to insert at instead of every residual block ("layer3.*.conv1"), `interleave` the channel
-    interleave of GSM and GSF (by default on, but off with pretrained `weights` and in a module of your own [D]).
+    interleave of GSM and GSF (by default on, but off with pretrained `weights` and in a module given as an object [D]).
     `weights` is an entry of torchvision ("DEFAULT") or a file; `.weights_report` lists what matched. `wide_field`
     enlarges the receptive field, `dilated` does so by dilating the last stage only, and `small_images` adapts the stem to
     32 x 32; `auxiliary` adds a segmenter's auxiliary head; `recompute` saves the memory of activations for a second forward

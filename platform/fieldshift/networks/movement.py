@@ -335,6 +335,7 @@ class Movement:
         self, gradient: Float[Tensor, "batch channels H W"], width: int
     ) -> Float[Tensor, "batch channels H W"]:
         """The gradient of a map, given that of `move`'s result; outside of autograd, for weights that are fixed."""
+        assert self.shares is None, "only movements of a search have shares, and these are not fixed"
         if self.is_identity or not len(gradient):
             return gradient
         if not self.fill_mean:

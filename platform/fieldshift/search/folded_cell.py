@@ -197,6 +197,9 @@ class PlaceMotion:
     def groups(self) -> int:
         return self.cell.space.groups
 
+    def __str__(self) -> str:
+        return "searched"
+
     def __call__(self, size: tuple[int, int], like: Tensor, cells: Cells | None = None) -> Movement:
         return self.cell.movement(self.place, size, like, cells)
 

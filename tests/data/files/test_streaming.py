@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def test_a_split_in_memory_shares_its_pixels_with_the_cache(workers: int, files:
     for number, found in ((600, part.images[0]), (2, part.images[1]), (25, part.images[2]), (600, held.images[600])):
         assert torch.equal(found, split.store.reader.image(many[number]))
     assert part.targets.tolist() == [number % 2 for number in (600, 2, 25)]
+    assert len(pickle.dumps(part)) < 10_000  # its own pixels only
+    assert torch.equal(pickle.loads(pickle.dumps(part)).images, part.images)
     assert split.store.pending == {}
 
 
