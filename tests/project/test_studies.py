@@ -161,6 +161,15 @@ def test_the_generated_pages_are_made_from_the_committed_numbers() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def neighbours(*names: str) -> list[Any]:
+    """Scripts of the studies, which import one another by name."""
+    sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
+    try:
+        return [script(name) for name in names]
+    finally:
+        sys.path.pop(0)
+
+
 def test_gaps_and_scores_are_those_of_the_trials() -> None:
     """Against scipy's paired interval on the raw rows."""
     tables = script("tables")
@@ -188,11 +197,7 @@ def test_gaps_and_scores_are_those_of_the_trials() -> None:
 
 def test_the_headline_has_the_scores_with_and_without_averaging() -> None:
     """Against scipy on the raw rows, whose `score` is that of a single view."""
-    sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
-    try:
-        headline, tables = script("headline"), script("tables")
-    finally:
-        sys.path.pop(0)
+    headline, tables = neighbours("headline", "tables")
     study = tables.Study.load("digit-pairs")
     trials = {
         arm: np.array(
@@ -227,11 +232,7 @@ def test_the_headline_has_the_scores_with_and_without_averaging() -> None:
 
 def test_the_chart_answers_from_the_trials() -> None:
     """Every difference and p against scipy on the raw rows; Holm's by its definition; the words by the outcomes."""
-    sys.path.insert(0, str(ROOT / "benchmarks" / "studies"))
-    try:
-        chart, tables = script("chart"), script("tables")
-    finally:
-        sys.path.pop(0)
+    chart, tables = neighbours("chart", "tables")
     names = ("digit-pairs", "camvid", "object-size", "classification", "depth", "ablations", "cifar10")
     found = chart.chart({name: tables.Study.load(name) for name in names})
     raw: list[float] = []
