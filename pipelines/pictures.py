@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fieldshift.console import progress
 from fieldshift.errors import UserError
+from pipelines.options import check_pictures
 
 if TYPE_CHECKING:
     import torch
@@ -31,9 +32,8 @@ def picture_files(named: Sequence[str]) -> list[str]:
     files: list[str] = []
     for name in named:
         path = Path(name)
-        if not path.exists():
-            raise UserError(f"{name} does not exist; check the path.")
         if not path.is_dir():
+            check_pictures([name])
             files.append(name)
             continue
         try:

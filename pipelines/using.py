@@ -225,6 +225,9 @@ def predict(
     return rows
 
 
+predict.positional = "images"  # type: ignore[attr-defined]
+
+
 def averaged_logits(network: VideoNetwork, plan: FramePlan, pixels: Tensor, copies: int) -> Tensor:
     """The logits of pictures (B, C, H, W), averaged over their views; a picture's own do not depend on the others."""
     import torch
@@ -234,9 +237,6 @@ def averaged_logits(network: VideoNetwork, plan: FramePlan, pixels: Tensor, copi
     of_pictures = [plan.views(picture[None], copies) for picture in pixels]
     views = [torch.cat(same) for same in zip(*of_pictures, strict=True)]
     return torch.stack([network.fuse(network(video)) for video in views]).mean(0)
-
-
-predict.positional = "images"  # type: ignore[attr-defined]
 
 
 def conversions(reader: Reader, files: list[str]) -> str:

@@ -62,12 +62,13 @@ class Cell:
         found = {row["reading"] for row in self.numbers["summary"]}
         return [budget for budget in BUDGETS if budget in found]
 
-    def score(self, arm: str, budget: str) -> str:
-        """The judged mean and half of its 95 % interval, in percent."""
+    def score(self, arm: str, budget: str, *, averaged: bool = True) -> str:
+        """The judged mean, or that without test-time averaging, and half of its 95 % interval, in percent."""
         row = self.row(arm, budget)
-        low, high = ("tta_low", "tta_high") if row["judged"] == "averaged" else ("low", "high")
-        half = "" if row[low] is None else f" ± {50 * (row[high] - row[low]):.1f}"
-        return f"{100 * row['judged_mean']:.1f}{half}"
+        kind = "tta_" if averaged and row["judged"] == "averaged" else ""
+        low, high = row[f"{kind}low"], row[f"{kind}high"]
+        half = "" if low is None else f" ± {50 * (high - low):.1f}"
+        return f"{100 * row[f'{kind}mean']:.1f}{half}"
 
     def opponents(self, budget: str, *, enlarged: bool) -> list[str]:
         """The arms without motion: those of an enlarged field, or all others, the best judged mean first."""
@@ -82,10 +83,10 @@ class Cell:
         """The paired difference over common seeds."""
         return paired(self, arm, self, opponent, budget)
 
-    def judged(self, arm: str, budget: str) -> dict[int, float]:
-        """The judged score of every seed."""
+    def judged(self, arm: str, budget: str, *, averaged: bool = True) -> dict[int, float]:
+        """The judged score of every seed, or that without test-time averaging."""
         row = self.row(arm, budget)
-        return dict(zip(row["seeds"], row["judged_scores"], strict=True))
+        return dict(zip(row["seeds"], row["judged_scores" if averaged else "scores"], strict=True))
 
     def claims_table(self, budgets: Iterable[str], arms: Iterable[str]) -> str:
         """The comparisons behind the verdict on some arms: opponent, difference, p raw and corrected, outcome."""

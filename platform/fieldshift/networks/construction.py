@@ -54,6 +54,8 @@ def video_network(
     apply to this network.
     """
     kind = temporal_kind(temporal)
+    if interleave is None and (weights is not None or isinstance(name, nn.Module)) and kind.takes_interleave:
+        interleave = False
     if frames < 1 or num_classes < 1 or in_channels < 1:
         raise UserError(
             f"frames = {frames}, num_classes = {num_classes}, in_channels = {in_channels}, but each must be at least 1."
@@ -65,7 +67,6 @@ def video_network(
     known = known_networks(task)
     if auxiliary and task != "segmentation":
         raise UserError("auxiliary=True adds a segmenter's auxiliary head, but the task is classification; omit it.")
-    has_own_values = isinstance(name, nn.Module)
     if isinstance(name, nn.Module):
         backbone = _own(name, feature_layer, wide_field or dilated or small_images or auxiliary)
         name = body = type(name).__name__
@@ -99,8 +100,6 @@ def video_network(
     network = backbone.network
     if dilated:
         dilate_last_stage(backbone, body)
-    if interleave is None and (weights is not None or has_own_values) and kind.takes_interleave:
-        interleave = False
     placements = insert(
         network, kind, frames=frames, ratio=ratio, interleave=interleave, places=places, motions=motions
     )
