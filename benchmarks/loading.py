@@ -87,16 +87,21 @@ def compare_arms(record: Record, samples: int, rounds: int, side: int, workers: 
     """Each arm on batches, next to its transform per image under a DataLoader, and per image in threads."""
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (samples, 3, side, side), dtype=np.uint8))
     split = TensorSplit(images, torch.zeros(samples, dtype=torch.int64))
-    basic = BasicAugmentation(flip=0.5, crop=4)
-
-    def ours_basic() -> Iterator[Tensor]:
-        for number, (batch, _, _) in enumerate(batches(split, BATCH, seed=0, epoch=0)):
-            yield normalised(basic(batch, number)[0])
-
-    steps = [v2.RandomCrop(side, padding=4), v2.RandomHorizontalFlip(), *TO_FLOAT]
-    plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
     table = f"{samples:,} images of {side} x {side}"
-    compare(record, table, "crop and flip", ours_basic, LOADER, lambda: (batch for batch, _ in plain), rounds=rounds)
+    for case, basic, crop in (
+        ("crop and flip", BasicAugmentation(flip=0.5, crop=4), v2.RandomCrop(side, padding=4)),
+        ("resized crop and flip", BasicAugmentation(flip=0.5, resized_crop=0.08), v2.RandomResizedCrop(side)),
+    ):
+
+        def ours_basic(basic: BasicAugmentation = basic) -> Iterator[Tensor]:
+            for number, (batch, _, _) in enumerate(batches(split, BATCH, seed=0, epoch=0)):
+                yield normalised(basic(batch, number)[0])
+
+        steps = [crop, v2.RandomHorizontalFlip(), *TO_FLOAT]
+        plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
+        compare(
+            record, table, case, ours_basic, LOADER, lambda plain=plain: (batch for batch, _ in plain), rounds=rounds
+        )
     for name in known_augmentations():
         arm = augmentation(name)
 

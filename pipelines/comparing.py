@@ -93,7 +93,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     workers = sharing_workers(experiment.cluster)
     if forms:
         check_frames(search, experiment.frames)
-        search.check(workers)
+        search.check(workers, recipe)
     recipe.check(workers, here=experiment.cluster.address is None, recompute=experiment.architecture.recompute)
     settings = experiment.settings(
         space=space,

@@ -131,7 +131,7 @@ class StudyPlan:
             )
         check_copies(plan.copies)
         check_tuning(plan.tuning_samples, plan.arms)
-        self.search.check(self.search_workers)
+        self.search.check(self.search_workers, plan.recipe)
         check_space(self.space)
         check_frames(self.search, experiment.frames)
         check_searches(self.searches, self.search, FORMS)

@@ -102,14 +102,20 @@ def test_fusions_and_recomputation(there: Run, options: dict[str, Any]) -> None:
 
 def images_are_augmented(arm: str) -> None:
     pixels = (images(6, 3, (32, 32)) * 255).to(torch.uint8)
-    draw = BasicAugmentation(flip=0.5, crop=4, scale=1.5) if arm == "basic" else augmentation(arm)
+    shared = {
+        "basic": BasicAugmentation(flip=0.5, crop=4, scale=1.5),
+        "resized": BasicAugmentation(flip=0.5, resized_crop=0.1),
+    }
+    draw = shared[arm] if arm in shared else augmentation(arm)
     masks = (pixels[:, 0] // 64).long()
     expected, moved = draw(pixels, 3, masks), draw(pixels.to(NAME), 3, masks.to(NAME))
     for ours, theirs in zip(moved, expected, strict=True):
         same(ours, theirs)
 
 
-@pytest.mark.parametrize("arm", ["basic", "affine", "randaugment", "autoaugment", "trivialaugment", "augmix"])
+@pytest.mark.parametrize(
+    "arm", ["basic", "resized", "affine", "randaugment", "autoaugment", "trivialaugment", "augmix"]
+)
 def test_augmentations_of_images_and_masks(there: Run, arm: str) -> None:
     there(images_are_augmented, arm)
 

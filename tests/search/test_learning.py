@@ -32,10 +32,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor, Tensor]]:
     images: list[tuple[str, Tensor]] = []
     forward, loss = Supernet.forward, Objective.loss
 
-    def watched(self, pixels, weights=None, known=(), *, learns_cell=True):
+    def watched(self, pixels, weights=None, known=(), *, learns_cell=True, **settings):
         step = "scoring" if not torch.is_grad_enabled() else "alpha" if learns_cell else "weights"
         images.append((step, pixels.clone()))
-        return forward(self, pixels, weights, known, learns_cell=learns_cell)
+        return forward(self, pixels, weights, known, learns_cell=learns_cell, **settings)
 
     def measured(self, logits, targets, reduction="mean"):
         kept.append((*images[-1], targets.clone()))
@@ -109,9 +109,17 @@ def test_a_search_takes_from_the_recipe_what_it_has_no_value_of_its_own_for() ->
     recipe = Recipe(flip=0.5, crop=3, scale=1.5, label_smoothing=0.1)
     taken = SearchConfig(crop=0).like(recipe)
     assert SearchConfig().like(Recipe(sync_batch_norm=True)).sync_batch_norm
+    assert SearchConfig().like(Recipe(precision="bf16", resized_crop=0.5)).precision == "bf16"
     assert (taken.flip, taken.crop, taken.scale, taken.label_smoothing) == (0.5, 0, 1.5, 0.1)
     assert SearchConfig(epochs=3).like(Recipe()) == SearchConfig(
-        epochs=3, flip=0.0, crop=0, scale=1.0, label_smoothing=0.0, sync_batch_norm=False
+        epochs=3,
+        flip=0.0,
+        crop=0,
+        scale=1.0,
+        resized_crop=1.0,
+        label_smoothing=0.0,
+        precision="float32",
+        sync_batch_norm=False,
     )
 
 
@@ -122,7 +130,10 @@ def test_nothing_asked_is_the_default_of_training(run, quick) -> None:
     assert default.policy.found["settings"]["crop"] == 0
 
 
-@pytest.mark.parametrize(("name", "value"), [("flip", 2.0), ("crop", -1), ("scale", 0.5), ("label_smoothing", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("flip", 2.0), ("crop", -1), ("scale", 0.5), ("resized_crop", 0.0), ("label_smoothing", 1.0)],
+)
 def test_settings_that_there_are_not_name_themselves(name: str, value: float) -> None:
     with pytest.raises(UserError, match=rf"^search\.{name} is"):
         SearchConfig(**{name: value})

@@ -10,10 +10,9 @@ from fieldshift.errors import UserError
 from fieldshift.renamed import RENAMED, former_names, present_names
 from fieldshift.search.rules import RULES
 from fieldshift.settings import accept_fields
-from fieldshift.training.recipe import Recipe, check_batch, check_learning, check_synchronised
+from fieldshift.training.recipe import AUGMENTED, Recipe, check_batch, check_learning, check_synchronised
 
-AUGMENTED = ("flip", "crop", "scale", "label_smoothing")
-SHARED = (*AUGMENTED, "sync_batch_norm")
+SHARED = (*AUGMENTED, "precision", "sync_batch_norm")
 """Settings that a search takes from the training's recipe unless it has its own values."""
 
 
@@ -48,12 +47,15 @@ class SearchConfig:
         warmup_epochs: first passes in which alpha is fixed and only the network learns.
         subset: number of training images, evenly over classes; 0 uses all.
         channels_last: keep 2D convolutions in channels-last memory order.
-        flip: probability of a left-right flip, in both halves; None uses the training's value, as do the next three options
+        flip: probability of a left-right flip, in both halves; None uses the training's value, as do the next four options
             (`fieldshift search`, which has no recipe, uses the default of recipe.flip).
         crop: maximum distance of the random crop from the centre, in pixels in every direction, in both halves; below the
             shorter side of the images.
         scale: largest factor of random scaling, in both directions, in both halves; 1 keeps the size.
+        resized_crop: smallest share of the area that a random resized crop keeps, in both halves; 1 crops nothing.
         label_smoothing: share of the target spread over all classes, in both losses; the selection does not use it.
+        precision: float32, or bf16 (autocast of both learning steps; decisions are measured in float32); None uses the
+            training's value.
         sync_batch_norm: BatchNorm statistics over the batches of all workers of a search; None uses the training's value.
     """
 
@@ -81,7 +83,9 @@ class SearchConfig:
     flip: float | None = None
     crop: int | None = None
     scale: float | None = None
+    resized_crop: float | None = None
     label_smoothing: float | None = None
+    precision: Literal["float32", "bf16"] | None = None
     sync_batch_norm: bool | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +108,11 @@ class SearchConfig:
                 f"search.order is '{self.order}', which unrolls a step of sgd, but search.optimizer is '{self.optimizer}'; "
                 "give --search.optimizer sgd and its step size, such as --search.learning_rate 0.025."
             )
+        if self.order == "second" and self.precision == "bf16":
+            raise UserError(
+                "search.order is 'second', whose finite differences are below the rounding of bf16, but search.precision is "
+                "bf16; give --search.precision float32, or --search.order second-exact."
+            )
         if self.warmup_epochs >= self.epochs:
             raise UserError(
                 f"search.warmup_epochs is {self.warmup_epochs}, but must be below search.epochs ({self.epochs}): "
@@ -112,8 +121,9 @@ class SearchConfig:
         values = self._taken_from(Recipe())
         check_learning("search", **{name: values[name] for name in AUGMENTED})
 
-    def check(self, workers: int) -> None:
-        """Raises UserError where `workers` cannot share the batch, or have nothing to synchronise."""
+    def check(self, workers: int, recipe: Recipe = Recipe()) -> None:
+        """Raises UserError where `workers` cannot share the batch, have nothing to synchronise, or the recipe does not fit."""
+        self.like(recipe)
         check_batch(self.batch, workers)
         if self.sync_batch_norm:
             check_synchronised("search", workers)

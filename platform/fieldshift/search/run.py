@@ -129,6 +129,7 @@ class SearchRun:
                 flip=config.flip or 0.0,
                 crop=config.crop or 0,
                 scale=config.scale or 1.0,
+                resized_crop=config.resized_crop or 1.0,
                 outside=255 if dataset.ignore_index is None else dataset.ignore_index,
             ),
             optimizer=torch.optim.SGD(parameters, config.learning_rate, MOMENTUM, weight_decay=config.weight_decay)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -18,6 +19,7 @@ from fieldshift.search.space import Space
 from fieldshift.training.frames import as_floats
 from fieldshift.wording import counted
 
+SAME_PRECISION: AbstractContextManager[Any] = nullcontext()  # a network runs in the precision of its parameters
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -57,14 +59,17 @@ class Supernet(nn.Module):
         known: tuple[Tensor, ...] = (),
         *,
         learns_cell: bool = True,
+        autocast: AbstractContextManager[Any] = SAME_PRECISION,
     ) -> Tensor:
         """Fused logits (B, K), or for dense tasks the reference frame's (B, K, H, W).
 
-        Without `learns_cell` there is no graph through the cell, which a step of the network does not need.
+        Without `learns_cell` there is no graph through the cell, which a step of the network does not need. The network runs
+        within `autocast`; logits in half precision are converted to single precision.
         """
         with torch.set_grad_enabled(learns_cell and torch.is_grad_enabled()):
             video = self.video(images, weights, known)
-        return answer(self.network, video, self.reference)
+        with autocast:
+            return answer(self.network, video, self.reference)
 
 
 class FoldedSupernet(nn.Module):
@@ -91,9 +96,10 @@ class FoldedSupernet(nn.Module):
         known: tuple[Tensor, ...] = (),  # noqa: ARG002 - the signature of supernets
         *,
         learns_cell: bool = True,
+        autocast: AbstractContextManager[Any] = SAME_PRECISION,
     ) -> Tensor:
-        """Logits (B, K), or for dense tasks (B, K, H, W), with these mixture weights at all places."""
-        with self.cell.shown(weights if weights is None or learns_cell else weights.detach(), learns_cell):
+        """Logits (B, K), or for dense tasks (B, K, H, W), with these mixture weights at all places; as in `Supernet`."""
+        with self.cell.shown(weights if weights is None or learns_cell else weights.detach(), learns_cell), autocast:
             return answer(self.network, self.normalise(as_floats(images)[:, None]), 0)
 
 
@@ -136,9 +142,10 @@ def check_recomputation(network: VideoNetwork, order: str) -> None:
 
 
 def answer(network: VideoNetwork, video: Tensor, reference: int) -> Tensor:
-    """A network's fused logits of a video; for dense tasks those of the reference frame."""
+    """A network's fused logits of a video, at least in single precision; for dense tasks those of the reference frame."""
     logits = network(video)
     logits = logits[0] if isinstance(logits, tuple) else logits
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits[:, reference] if network.task == "segmentation" else network.fuse(logits)
 
 

@@ -100,7 +100,7 @@ def train_network(
     `progress` at most ten times within one, at the end of a log interval, with the epochs so far, such as 2.4.
     """
     device = torch.device(device)
-    autocast = precision_of(recipe, device)
+    autocast = precision_of("recipe", recipe.precision, device)
     network.to(device)
     use_channels_last(network, recipe.channels_last)
     if recipe.sync_batch_norm:

@@ -33,4 +33,6 @@ def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int)
 
 def basic_augmentation(recipe: Recipe, outside: int) -> BasicAugmentation:
     """The augmentation that every arm shares; `outside` is the mask value outside the image."""
-    return BasicAugmentation(flip=recipe.flip, crop=recipe.crop, scale=recipe.scale, outside=outside)
+    return BasicAugmentation(
+        flip=recipe.flip, crop=recipe.crop, scale=recipe.scale, resized_crop=recipe.resized_crop, outside=outside
+    )

@@ -10,6 +10,9 @@ from typing import Literal
 from fieldshift.errors import UserError
 from fieldshift.settings import accept_fields
 
+AUGMENTED = ("flip", "crop", "scale", "resized_crop", "label_smoothing")
+"""Settings of the augmentation and smoothing that every arm shares."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -27,6 +30,8 @@ class Recipe:
         crop: maximum distance of the random crop from the centre, in pixels in every direction; below the shorter side of the
             images.
         scale: largest factor of a training image's random scaling, in both directions; 1 keeps the size.
+        resized_crop: smallest share of a training image's area that a random crop keeps, which is resized to the image's size
+            (torchvision's RandomResizedCrop, 0.08 for ImageNet), in place of `crop` and `scale`; 1 crops nothing.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         clip_norm: maximum norm of the gradient; 0 disables clipping.
         auxiliary_weight: weight of a segmenter's auxiliary head in the loss.
@@ -46,6 +51,7 @@ class Recipe:
     flip: float = 0.0
     crop: int = 0
     scale: float = 1.0
+    resized_crop: float = 1.0
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     auxiliary_weight: float = 0.4
@@ -64,7 +70,7 @@ class Recipe:
             raise UserError(f"recipe.accumulate is {self.accumulate}, but must be at least 1.")
         if not self.learning_rate > 0:
             raise UserError(f"recipe.learning_rate is {self.learning_rate}, but must be above 0.")
-        check_learning("recipe", flip=self.flip, crop=self.crop, scale=self.scale, label_smoothing=self.label_smoothing)
+        check_learning("recipe", **{name: getattr(self, name) for name in AUGMENTED})
         for name in ("weight_decay", "clip_norm", "auxiliary_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"recipe.{name} is {getattr(self, name)}, but must be 0 or more.")
@@ -100,7 +106,9 @@ class Recipe:
             )
 
 
-def check_learning(section: str, *, flip: float, crop: int, scale: float, label_smoothing: float) -> None:
+def check_learning(
+    section: str, *, flip: float, crop: int, scale: float, resized_crop: float, label_smoothing: float
+) -> None:
     """Raises UserError for an invalid augmentation or smoothing; names of options begin with `section`."""
     if not 0 <= label_smoothing < 1:
         raise UserError(f"{section}.label_smoothing is {label_smoothing}, but must be in [0, 1).")
@@ -110,6 +118,16 @@ def check_learning(section: str, *, flip: float, crop: int, scale: float, label_
         raise UserError(f"{section}.scale is {scale}, but the largest factor must be at least 1.")
     if crop < 0:
         raise UserError(f"{section}.crop is {crop}, but must be 0 or more.")
+    if not 0 < resized_crop <= 1:
+        raise UserError(
+            f"{section}.resized_crop is {resized_crop}, but a share of the area must be above 0, at most 1."
+        )
+    if resized_crop < 1 and (crop > 0 or scale > 1):
+        other, off = (f"crop {crop}", "crop 0") if crop > 0 else (f"scale {scale}", "scale 1")
+        raise UserError(
+            f"{section}.resized_crop {resized_crop} crops and scales in place of {section}.{other}; give "
+            f"--{section}.{off}, or --{section}.resized_crop 1."
+        )
 
 
 def check_crop(section: str, crop: int, size: tuple[int, int]) -> None:

@@ -15,7 +15,6 @@ from fieldshift.networks import VideoNetwork
 from fieldshift.training import distributed
 from fieldshift.training.frames import FramePlan
 from fieldshift.training.objectives import Objective
-from fieldshift.training.recipe import Recipe
 
 
 def forward(
@@ -74,12 +73,15 @@ def layers_draw_from(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def precision_of(recipe: Recipe, device: torch.device) -> AbstractContextManager[Any]:
-    """The precision context of a training step. Raises UserError if the device has no bf16."""
-    if recipe.precision != "bf16":
+def precision_of(section: str, precision: str | None, device: torch.device) -> AbstractContextManager[Any]:
+    """The context of a learning step in float32 or bf16, the value of the option `section`.precision.
+
+    Raises UserError if the device has no bf16.
+    """
+    if precision != "bf16":
         return nullcontext()
     if device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        raise UserError("recipe.precision is bf16, but this GPU has no bf16; use --recipe.precision float32.")
+        raise UserError(f"{section}.precision is bf16, but this GPU has no bf16; use --{section}.precision float32.")
     return torch.autocast(device.type, torch.bfloat16)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torchvision.transforms.v2.functional as tvf
+from scipy.stats import ks_2samp
 from torch import Tensor
+from torchvision.transforms import RandomResizedCrop
 
 from fieldshift.data import BasicAugmentation
+from fieldshift.data.augmentation.basic import resized_crops
 
 
 def some_images(batch: int = 40, channels: int = 3, size: tuple[int, int] = (9, 14)) -> Tensor:
@@ -62,6 +65,55 @@ def test_scaling_is_torchvisions_affine_about_the_middle() -> None:
         assert (result.float() - theirs).abs().max() <= 0.51
 
 
+def boxes_drawn(size: tuple[int, int], smallest: float, count: int, seed: int) -> Tensor:
+    """Boxes and flips (N, 5) that the augmentation draws: a box as top, left, height, width; 1 for a flip."""
+    generator = torch.Generator().manual_seed(seed)
+    flips = torch.rand(count, generator=generator) < 0.5
+    return torch.cat([resized_crops(size, smallest, count, generator), flips[:, None].float()], 1)
+
+
+@pytest.mark.parametrize("size", [(21, 16), (16, 40), (9, 9)])
+def test_a_resized_crop_has_torchvisions_pixels_and_labels(size: tuple[int, int]) -> None:
+    images = some_images(batch=60, size=size)
+    masks = torch.randint(0, 9, (60, *size), generator=torch.Generator().manual_seed(4))
+    moved, labels = BasicAugmentation(flip=0.5, resized_crop=0.1)(images, 8, masks)
+    assert labels is not None
+    drawn = boxes_drawn(size, 0.1, 60, 8).int().tolist()
+    assert {flip for *_, flip in drawn} == {0, 1}
+    for image, mask, pixels, label, (top, left, height, width, flip) in zip(
+        images, masks, moved, labels, drawn, strict=True
+    ):
+        theirs = tvf.resized_crop(image.float(), top, left, height, width, list(size), antialias=False)
+        nearest = tvf.resized_crop(
+            mask[None], top, left, height, width, list(size), interpolation=tvf.InterpolationMode.NEAREST_EXACT
+        )[0]
+        assert (pixels.float() - (theirs.flip(-1) if flip else theirs)).abs().max() <= 0.51
+        same = (nearest.flip(-1) if flip else nearest) == label
+        assert same.float().mean() > 0.99  # rounding decides between two labels half way
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 60)])
+def test_resized_crops_are_drawn_as_torchvision_draws_them(size: tuple[int, int]) -> None:
+    boxes = boxes_drawn(size, 0.08, 3000, 1)[:, :4]
+    torch.manual_seed(2)
+    pixels = torch.zeros(1, *size)
+    theirs = torch.tensor([RandomResizedCrop.get_params(pixels, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)])
+    assert (boxes[:, 2:] >= 1).all()
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= torch.tensor(size)).all()
+    for number in range(4):
+        assert ks_2samp(boxes[:, number].numpy(), theirs[:, number].float().numpy()).pvalue > 0.001
+    area = [(each[:, 2] * each[:, 3]).float().numpy() for each in (boxes, theirs)]
+    assert ks_2samp(*area).pvalue > 0.001
+
+
+def test_an_image_that_no_box_fits_gets_the_central_one() -> None:
+    torch.manual_seed(0)
+    for size in ((4, 40), (40, 4)):
+        central = RandomResizedCrop.get_params(torch.zeros(1, *size), [0.9, 1.0], [3 / 4, 4 / 3])
+        assert boxes_drawn(size, 0.9, 5, 0)[:, :4].tolist() == [[float(each) for each in central]] * 5
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.4])
 def test_masks_move_with_their_images(scale: float) -> None:
     labels = torch.randint(1, 6, (12, 10, 10), generator=torch.Generator().manual_seed(2)).repeat_interleave(4, 1)
@@ -76,14 +128,14 @@ def test_masks_move_with_their_images(scale: float) -> None:
 
 def test_a_part_of_a_batch_gets_what_it_gets_in_the_whole() -> None:
     images, masks = some_images(), torch.randint(0, 5, (40, 9, 14))
-    augmentation = BasicAugmentation(flip=0.5, crop=2, scale=1.3)
-    whole = augmentation(images, 4, masks)
-    for first, last in ((0, 13), (13, 40)):
-        part = augmentation(images[first:last], 4, masks[first:last], part=(first, 40))
-        for mine, theirs in zip(part, whole, strict=True):
-            assert mine is not None
-            assert theirs is not None
-            assert torch.equal(mine, theirs[first:last])
+    for augmentation in (BasicAugmentation(flip=0.5, crop=2, scale=1.3), BasicAugmentation(flip=0.5, resized_crop=0.2)):
+        whole = augmentation(images, 4, masks)
+        for first, last in ((0, 13), (13, 40)):
+            part = augmentation(images[first:last], 4, masks[first:last], part=(first, 40))
+            for mine, theirs in zip(part, whole, strict=True):
+                assert mine is not None
+                assert theirs is not None
+                assert torch.equal(mine, theirs[first:last])
 
 
 def test_draws_depend_on_the_seed_alone() -> None:

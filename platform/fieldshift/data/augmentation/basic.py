@@ -1,4 +1,4 @@
-"""The augmentation shared by all arms: random crop, flip and scale of images and masks together, in one batch."""
+"""The augmentation shared by all arms, for images and masks together: flips, and random crop and scale or resized crop."""
 
 from __future__ import annotations
 
@@ -13,27 +13,37 @@ from torch import Tensor
 
 from fieldshift.data.split import IGNORE
 
+LARGEST_RATIO = 4 / 3
+"""Width to height of a random resized crop, and height to width: torchvision's default."""
+ATTEMPTS = 10
+"""Draws of a random resized crop before the largest central one is taken, as in torchvision."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BasicAugmentation:
-    """Random shift (a crop of the padded image), left-right flip and scale; all draws depend on the seed alone.
+    """Random shift (a crop of the padded image) and scale, or random resized crop; left-right flip.
+
+    All draws depend on the seed alone.
 
     Attributes:
         flip: probability of a left-right flip, in [0, 1].
         crop: maximum distance of the crop from the centre, in pixels, horizontally and vertically.
         scale: largest factor of random scaling about the centre, in both directions; log-uniform. 1 keeps
             the size, and then no pixel is interpolated.
+        resized_crop: smallest share of the area that torchvision's RandomResizedCrop keeps, in place of `crop` and `scale`;
+            its largest is 1. 1 crops nothing.
         outside: mask value outside the image; images are black there.
     """
 
     flip: float = 0.0
     crop: int = 0
     scale: float = 1.0
+    resized_crop: float = 1.0
     outside: int = IGNORE
 
     @property
     def is_nothing(self) -> bool:
-        return self.flip == 0 and self.crop == 0 and self.scale == 1
+        return self.flip == 0 and self.crop == 0 and self.scale == 1 and self.resized_crop == 1
 
     def __call__(
         self,
@@ -55,21 +65,74 @@ class BasicAugmentation:
         first, count = part or (0, batch)
         own = slice(first, first + batch)
         flips = (torch.rand(count, generator=generator) < self.flip)[own]
+        if self.resized_crop < 1:
+            top, left, high, wide = resized_crops((height, width), self.resized_crop, count, generator)[own].unbind(1)
+            y, x = within(height, top, high, torch.zeros_like(flips)), within(width, left, wide, flips)
+            return sampled(images, masks, y, x, self.outside)
         shifts = torch.randint(-self.crop, self.crop + 1, (count, 2), generator=generator)[own]
         if self.scale == 1:
             crop = partial(cropped, reach=self.crop, shifts=shifts, flips=flips)
             return crop(images, outside=0), None if masks is None else crop(masks[:, None], outside=self.outside)[:, 0]
         factors = torch.exp((2 * torch.rand(count, generator=generator)[own] - 1) * math.log(self.scale))
-        y = source(height, shifts[:, 0], factors, torch.zeros_like(flips)).to(images.device, non_blocking=True)
-        x = source(width, shifts[:, 1], factors, flips).to(images.device, non_blocking=True)
-        grid = torch.stack(
-            torch.broadcast_tensors((2 * x[:, None, :] + 1) / width - 1, (2 * y[:, :, None] + 1) / height - 1), -1
-        )
-        sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        moved = sampled.round_().clamp_(0, 255).to(torch.uint8)
-        if masks is None:
-            return moved, None
-        return moved, pick(masks[:, None], y.round().long(), x.round().long(), self.outside)[:, 0]
+        y = source(height, shifts[:, 0], factors, torch.zeros_like(flips))
+        return sampled(images, masks, y, source(width, shifts[:, 1], factors, flips), self.outside)
+
+
+def sampled(
+    images: Tensor,
+    masks: Tensor | None,
+    y: Float[Tensor, "batch height"],
+    x: Float[Tensor, "batch width"],
+    outside: int,
+) -> tuple[Tensor, Tensor | None]:
+    """The images at the source pixels (y, x), interpolated between neighbours, and the nearest labels of the masks."""
+    height, width = images.shape[-2:]
+    y, x = y.to(images.device, non_blocking=True), x.to(images.device, non_blocking=True)
+    grid = torch.stack(
+        torch.broadcast_tensors((2 * x[:, None, :] + 1) / width - 1, (2 * y[:, :, None] + 1) / height - 1), -1
+    )
+    between = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    moved = between.round_().clamp_(0, 255).to(torch.uint8)
+    if masks is None:
+        return moved, None
+    return moved, pick(masks[:, None], (y + 0.5).floor().long(), (x + 0.5).floor().long(), outside)[:, 0]
+
+
+def resized_crops(
+    size: tuple[int, int], smallest: float, count: int, generator: torch.Generator
+) -> Float[Tensor, "count 4"]:
+    """Boxes (top, left, height, width) as torchvision's RandomResizedCrop draws them, in whole pixels.
+
+    The share of the area is uniform from `smallest` to 1, the ratio of the sides log-uniform from 3/4 to 4/3. An image
+    without a box inside in ten draws gets the largest central one of these ratios.
+    """
+    height, width = size
+    draws = torch.rand(4, count, ATTEMPTS, generator=generator, dtype=torch.float64)
+    area = height * width * (smallest + (1 - smallest) * draws[0])
+    ratio = torch.exp((2 * draws[1] - 1) * math.log(LARGEST_RATIO))
+    high, wide = (area / ratio).sqrt().round(), (area * ratio).sqrt().round()
+    fits = (high > 0) & (high <= height) & (wide > 0) & (wide <= width)
+    top, left = (draws[2] * (height - high + 1)).floor(), (draws[3] * (width - wide + 1)).floor()
+    chosen = fits.int().argmax(1, keepdim=True)  # the first that fits
+    boxes = torch.stack([top, left, high, wide], 2)[torch.arange(count), chosen[:, 0]]
+    whole_high, whole_wide = min(height, round(width * LARGEST_RATIO)), min(width, round(height * LARGEST_RATIO))
+    central = (
+        float((height - whole_high) // 2),
+        float((width - whole_wide) // 2),
+        float(whole_high),
+        float(whole_wide),
+    )
+    return torch.where(fits.any(1, keepdim=True), boxes, boxes.new_tensor(central)).float()
+
+
+def within(
+    side: int, first: Float[Tensor, " batch"], length: Float[Tensor, " batch"], flips: Tensor
+) -> Float[Tensor, "batch side"]:
+    """The source pixel of each output pixel along one axis, for the part of `length` pixels from `first` on."""
+    place = torch.arange(side)
+    place = torch.where(flips[:, None], side - 1 - place, place)
+    inside = (place + 0.5) * (length / side)[:, None] - 0.5
+    return first[:, None] + inside.clamp(min=0).minimum(length[:, None] - 1)
 
 
 def cropped(values: Tensor, reach: int, shifts: Int64[Tensor, "batch 2"], flips: Tensor, outside: int) -> Tensor:
