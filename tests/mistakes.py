@@ -53,6 +53,12 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "home": (["train", "--data", "folder:~nobody-here/x"], "give the full path"),
     "task": (["train", "--task", "segmentatio"], "Did you mean 'segmentation'"),
     "network": (["train", "--network", "resnett18"], "Did you mean 'resnet18'"),
+    "network of another task": (["train", "--task", "segmentation"], "give --network tiny-resnet-fcn"),
+    "network of another task than the data's": (["study", "--data", "voc2012"], "give --network tiny-resnet-fcn"),
+    "segmenter of classes": (
+        ["search", "--data", "cifar10", "--network", "fcn_resnet18"],
+        "give --network tiny-resnet,",
+    ),
     "described network": (["describe", "--network", "resnett18"], "Did you mean 'resnet18'"),
     "looked at network": (["receptive-field", "--network", "resnett18"], "Did you mean 'resnet18'"),
     "temporal module": (["sweep-frames", "--policy", "POLICY", "--temporal", "tsn"], "Did you mean 'tsm'"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.paths import given_path
+from fieldshift.tasks import Task
 
 AXES = ("left", "top")
 OWN_KINDS = ("folder", "npz", "voc")
@@ -20,6 +21,8 @@ PLACES = {
     "cityscapes": ("cityscapes/leftImg8bit",),
 }
 """Published data sets, and the files or folders below the data root that show each is present."""
+SCENES = ("voc", "voc2012", "cityscapes")
+"""Kinds and names of data with masks."""
 DOWNLOADED = ("cifar10", "cifar100", "fashion-mnist", "voc2012")
 """The sets that torchvision can download."""
 COVERS = {"imagenet": 0.875}
@@ -34,6 +37,14 @@ def known_datasets() -> list[str]:
 def is_digit_pairs(spec: str) -> bool:
     """Whether `spec` names the built-in scenes."""
     return spec in {f"digit-pairs-{axis}" for axis in AXES}
+
+
+def task_of(spec: str) -> Task | None:
+    """The only task of a data set, as far as its name tells; None for those of both tasks, for npz files and unknown names."""
+    kind = spec.partition(":")[0]
+    if kind in SCENES:
+        return "segmentation"
+    return "classification" if kind == "folder" or kind in PLACES else None
 
 
 def check_data_name(spec: str, loading: LoadingConfig, root: Path | str | None = None) -> None:

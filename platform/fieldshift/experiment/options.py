@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.cluster import ClusterConfig
 from fieldshift.data import LoadingConfig
-from fieldshift.data.names import check_data_name
+from fieldshift.data.names import check_data_name, task_of
 from fieldshift.errors import UserError
 from fieldshift.experiment.dataset import load_data, loading_from_plain, say_reading
 from fieldshift.forms import Form, check_form
@@ -73,14 +73,17 @@ class Experiment:
         self.seeds(1)
         if self.frames < 1:
             raise UserError(f"--frames is {self.frames}, but a video has at least 1 frame.")
-        tasks = [self.task] if self.task else TASKS
-        known = is_foreign(self.network, self.task) or any(self.network in known_networks(task) for task in tasks)
-        if not known:
-            raise unknown_network(self.network, self.task)
+        self.check_network(self.task or task_of(self.data))
         self.architecture.check_names(self.network, self.temporal)
         check_form(self.form)
         if self.form == "folded":
             check_folded(self.temporal, self.frames)
+
+    def check_network(self, task: str | None) -> None:
+        """Raises UserError where the network's name is not one for the task, or for None not for any."""
+        known = (name for each in ([task] if task else TASKS) for name in known_networks(each))
+        if not is_foreign(self.network, task) and self.network not in known:
+            raise unknown_network(self.network, task)
 
     def checked_dataset(self, recipe: Recipe | None = None, search: SearchConfig | None = None) -> "DataSet":
         """Checks every name and number and the store, then loads the data and prints how they were read.
@@ -91,11 +94,7 @@ class Experiment:
         check_store(self.tracking)
         dataset = self.load()
         say_reading(dataset)
-        if self.network not in known_networks(dataset.task) and not is_foreign(self.network, dataset.task):
-            raise UserError(
-                f"The network {self.network} is not one for {dataset.task}; known for it: "
-                f"{', '.join(known_networks(dataset.task))}."
-            )
+        self.check_network(dataset.task)
         for section, settings in (("recipe", recipe), ("search", search)):
             if settings is not None:
                 check_crop(section, settings.crop or 0, dataset.size)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from fieldshift.errors import UserError, nearest_name, unknown_name
-from fieldshift.tasks import check_task
+from fieldshift.tasks import TASKS, check_task
 
 FAMILIES = (
     r"resnet\d+",
@@ -37,6 +37,12 @@ FUSIONS = ("mean-logits", "mean-probabilities", "learned")
 INTERLEAVED = ("gsm", "gsf")
 IMPORT_PATH = "package.module:function"
 SUFFIXES = (".pth", ".pt", ".safetensors")
+
+
+EXAMPLES = {
+    "classification": ("tiny-resnet", "resnet18", "resnet50"),
+    "segmentation": ("tiny-resnet-fcn", "fcn_resnet18", "deeplabv3_resnet50"),
+}
 
 
 def known_networks(task: str = "classification") -> tuple[str, ...]:
@@ -74,8 +80,14 @@ def is_foreign(name: str, task: str | None = None) -> bool:
 
 
 def unknown_network(name: str, task: str | None = None) -> UserError:
-    """The error for a network unknown for a task (None: any), with the nearest known name."""
+    """The error for a network unknown for a task (None: any), with the nearest name; examples for one of another task."""
     own = {"classification": known_classifiers(), "segmentation": known_segmenters()}
+    for other in TASKS:
+        if task in EXAMPLES and other != task and (name in own[other] or is_foreign(name, other)):
+            return UserError(
+                f"The network {name} is for {other}, but the task is {task}; give --network {', '.join(EXAMPLES[task])} or "
+                "another network (docs/how-to/own-network.md)."
+            )
     known = [each for kind, names in own.items() if task in (None, kind) for each in names]
     others = other_classifiers() if task != "segmentation" else ()
     nearest = nearest_name(name, [*known, *others])
