@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from fieldshift.folding import fold
     from fieldshift.motions import ImageToVideo, Policy
     from fieldshift.networks import video_network
+    from fieldshift.search import find_policy
 
 __version__ = "0.1.0"
 
-__all__ = ["ImageToVideo", "Policy", "UserError", "__version__", "fold", "video_network"]
+__all__ = ["ImageToVideo", "Policy", "UserError", "__version__", "find_policy", "fold", "video_network"]
 
 load_on_use(__name__)

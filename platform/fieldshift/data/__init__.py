@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fieldshift.data.partition import halves, holdout, write_parts
     from fieldshift.data.problems import BadFileError, Problem
     from fieldshift.data.split import IGNORE, Split, TensorSplit
+    from fieldshift.data.torch_dataset import read_dataset
 
 __all__ = [
     "IGNORE",
@@ -48,6 +49,7 @@ __all__ = [
     "known_augmentations",
     "known_datasets",
     "load_dataset",
+    "read_dataset",
     "with_classes",
     "write_parts",
 ]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fieldshift.search.derivation import random_policy
     from fieldshift.search.folded_cell import units_of
     from fieldshift.search.loop import FoundPolicy, search
+    from fieldshift.search.own_model import find_policy
     from fieldshift.search.rules import RULES, Alternatives, SelectionRule, register_rule
     from fieldshift.search.space import Space, load_space
     from fieldshift.search.supernet import check_search
@@ -25,6 +26,7 @@ __all__ = [
     "SelectionRule",
     "Space",
     "check_search",
+    "find_policy",
     "load_space",
     "random_policy",
     "register_rule",
