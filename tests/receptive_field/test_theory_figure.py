@@ -17,7 +17,7 @@ from fieldshift.motions import Policy
 from fieldshift.networks import video_network
 from fieldshift.receptive_field import probe, theory
 from fieldshift.receptive_field.fitting import fits, fitting_note, last_fitting
-from fieldshift.receptive_field.theory_figure import MOST_BOXES, boxes_of, theory_figure
+from fieldshift.receptive_field.theory_figure import MOST_BOXES, boxes_of, main_path, theory_figure
 from pipelines import fields as command
 
 NETWORK = "network.blocks.0"
@@ -41,8 +41,20 @@ def test_the_boxes_are_what_units_depend_on() -> None:
     for field in boxes_of(known, shown):
         assert drawn_box(figure, field.name) == probe(network, torch.zeros(1, 1, 3, 40, 40), field.name).box
     left = figure.subfigs[0].axes[0]
-    sizes = [field.size[0] for field in known if field.size is not None and field.map_size is not None]
-    assert list(left.lines[0].get_ydata()) == sizes
+    drawn = [field for field in known if field.size is not None and field.map_size is not None]
+    assert list(left.lines[0].get_ydata()) == [drawn[number].size[0] for number in main_path(drawn)[0]]
+
+
+def test_shortcuts_are_points_beside_the_curve_of_the_main_path() -> None:
+    known = [field for field in theory(_resnet(), 224) if field.size is not None and field.map_size is not None]
+    main, beside = main_path(known)
+    assert [known[number].name for number in beside] == [field.name for field in known if "downsample" in field.name]
+    (shown,) = [field for field in known if field.name == "network.layer3"]
+    curve, points = theory_figure(known, shown, (224, 224), name="resnet18").subfigs[0].axes[0].lines[:2]
+    drawn = dict(zip([*curve.get_xdata(), *points.get_xdata()], [*curve.get_ydata(), *points.get_ydata()], strict=True))
+    assert [drawn[number + 1] for number in range(len(known))] == [field.size[0] for field in known if field.size]
+    assert list(curve.get_ydata()) == sorted(curve.get_ydata())
+    assert (len(curve.get_xdata()), len(points.get_xdata())) == (len(main), len(beside))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError
@@ -40,16 +39,26 @@ def theory_figure(
         lines.append(f"from layer {first.name} on units see the whole image as well, by {first.unbounded_by}")
     figure, (top,) = framed_figure(9.6, [4.0], lines)
     left, right = top.subplots(1, 2)
-    numbers = range(1, len(known) + 1)
+    main, beside = main_path(known)
     for i, (words, side) in enumerate((("height", 0), ("width", 1))):
         sides = [field.size[side] for field in known if field.size is not None]
         if side == 0 or sides != [field.size[0] for field in known if field.size is not None]:
-            left.step(numbers, sides, where="mid", color=LINES[i], label=f"{words} of the field")
+            left.step(
+                [n + 1 for n in main],
+                [sides[n] for n in main],
+                where="mid",
+                color=LINES[i],
+                label=f"{words} of the field",
+            )
+            if beside:
+                words = "of layers beside the main path, such as shortcuts"
+                left.plot(
+                    [n + 1 for n in beside], [sides[n] for n in beside], ".", color=LINES[i], markersize=4, alpha=0.6,
+                    label=words if side == 0 else None,
+                )  # fmt: skip
     left.axhline(max(size), color="0.5", linestyle="--", linewidth=1, label="side of the image")
     left.plot([known.index(shown) + 1], [shown.size[0]], marker="o", color=LINES[1], label=shown.name)
-    extents = [field.size for field in known if field.size is not None]
-    drops = any(after[side] < before[side] for before, after in pairwise(extents) for side in (0, 1))
-    left.set_xlabel("layers in order" + " (a drop: a layer beside the main path)" * drops, fontsize=8)
+    left.set_xlabel("layers in order", fontsize=8)
     left.locator_params(axis="x", integer=True)
     left.set_ylabel("side of the theoretical field (px)", fontsize=8)
     left.set_ylim(bottom=0)
@@ -58,6 +67,19 @@ def theory_figure(
     left.legend(fontsize=7, frameon=False)
     _draw_boxes(right, boxes_of(known, shown), shown, size)
     return figure
+
+
+def main_path(known: Sequence[LayerField]) -> tuple[list[int], list[int]]:
+    """The positions of the layers of the main path, and of those beside it: with a smaller field than an earlier layer."""
+    main: list[int] = []
+    beside: list[int] = []
+    largest = (0, 0)
+    for number, field in enumerate(known):
+        assert field.size is not None
+        grows = field.size[0] >= largest[0] and field.size[1] >= largest[1]
+        (main if grows else beside).append(number)
+        largest = (max(largest[0], field.size[0]), max(largest[1], field.size[1]))
+    return main, beside
 
 
 def boxes_of(known: Sequence[LayerField], shown: LayerField) -> list[LayerField]:
