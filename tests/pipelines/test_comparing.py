@@ -26,6 +26,7 @@ QUICK = [
 ]  # fmt: skip
 SEARCHED = ["--search.epochs", "1", "--search.tune_epochs", "0", "--search.batch", "32"]
 EQUAL_EPOCHS = ["--budgets", "equal-epochs"]
+NOT_SEARCHED = "no search found this policy"
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +146,27 @@ def test_close_choices_and_a_policys_other_form_are_said(
     for arms, warned in ((["das"], True), (["das-folded"], False), (["das", "das-folded"], False)):
         out = tmp_path / "".join(arms)
         assert main([*given, "--policy", str(found), "--arms", *arms, "--out", str(out)]) == 0
-        assert (line in " ".join(capsys.readouterr().out.split())) == warned
+        said = " ".join(capsys.readouterr().out.split())
+        assert (line in said) == warned
+        assert NOT_SEARCHED not in said
         assert {row["search_seconds"] for row in read_result(out)["rows"]} == {spent}
     out = str(tmp_path / "trained")
     few = ["--loading.train_limit", "80", "--loading.test_limit", "40", "--recipe.epochs", "1"]
     train = ["train", "--policy", str(found), *few, "--tracking.enabled", "false", "--out", out]
     assert main(train) == 0
     assert line in " ".join(capsys.readouterr().out.split())
+    by_hand = [
+        "train",
+        "--policy",
+        str(policies / "x.json"),
+        *few,
+        "--tracking.enabled",
+        "false",
+        "--out",
+        f"{out}-by-hand",
+    ]
+    assert main(by_hand) == 0
+    assert NOT_SEARCHED in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("searches", [False, True])

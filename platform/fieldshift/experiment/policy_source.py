@@ -123,12 +123,16 @@ def video_policy(policy: AnyPolicy, what: str) -> Policy:
 
 
 def say_other_use(policy: AnyPolicy | None, frames: int, forms: Collection[Form] = ()) -> None:
-    """Prints a line where a policy is used with another number of frames than it was found with, and one for another form.
+    """Prints a line where no search found a policy, and where it is used in another form or with another number of frames.
 
     forms: the forms in which it is used; none to say nothing about them.
     """
     if policy is None:
         return
+    if forms and policy.found.get("by") != policy_document.BY_SEARCH:
+        say(
+            "note: no search found this policy: the arms named das and das-folded train with its motions as they are given"
+        )
     searched = str(policy.found.get("form", "video"))
     if policy.found and forms and searched not in forms:
         say(f"The policy was found in the {searched} form and is used in the {' and '.join(forms)} form.")

@@ -27,6 +27,8 @@ SCHEMA = "fieldshift.policy"
 VERSION, PLACED_VERSION = 1, 2
 FINISHED = "done"
 """The phase that `found` names once a search is finished."""
+BY_SEARCH = "fieldshift search"
+"""The origin that `found` names (`by`) of a policy that a search found."""
 _SETTINGS = ("frames", "reference", "symmetric", "fill", "interpolation")
 _GRAPH = ("inputs", "nodes", "edges")
 

@@ -15,6 +15,7 @@ from fieldshift.data import BasicAugmentation, DataSet, Split, halves, write_par
 from fieldshift.data.partition import limited
 from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy
+from fieldshift.motions.policy_file import BY_SEARCH
 from fieldshift.networks import VideoNetwork
 from fieldshift.search.cell import Cell
 from fieldshift.search.config import SearchConfig
@@ -104,7 +105,7 @@ class SearchRun:
                 {"params": cell.outer_parameters[1:], "lr": config.magnitude_learning_rate, "weight_decay": 0.0}
             )
         found = {
-            "by": "fieldshift search",
+            "by": BY_SEARCH,
             "space": space.name,
             "space_version": space.version,
             "data": dataset.name,
