@@ -28,6 +28,7 @@ import headline  # noqa: E402
 import scaling  # noqa: E402
 import study as studies  # noqa: E402
 import tables  # noqa: E402
+import targets  # noqa: E402
 from record import goal, interval, ratio_words, shown, with_unit  # noqa: E402
 
 from fieldshift.wording import counted  # noqa: E402
@@ -65,7 +66,7 @@ def environment() -> Environment:
         studies=committed, chart=chart.chart(committed), share=functools.partial(share_of_time, profiled),
         selection_share=selection_share(committed["ablations"].cells["default"]),
         benchmarks=benchmarks(), goals_met=goals_met, title_of=title_of,
-        speed_tables=speed_tables, tables=tables, headline=headline, configurations=configurations(),
+        speed_tables=speed_tables, tables=tables, headline=headline, targets=targets, configurations=configurations(),
         selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
         faults=fault_table(result("faults")), counted=counted, folded_steps=folded_steps(result("folded_shift-full")),

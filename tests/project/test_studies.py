@@ -230,6 +230,31 @@ def test_the_headline_has_the_scores_with_and_without_averaging() -> None:
     assert last[2] == f"{gap:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
 
 
+def test_the_targets_are_judged_from_the_trials() -> None:
+    """Against scipy on the raw rows; a target within the interval is undecided."""
+    targets, tables = neighbours("targets", "tables")
+    studies = {
+        name: tables.Study.load(name) for name in ("digit-pairs", "camvid", "classification", "depth", "cifar10")
+    }
+    found = {(each.text[:15], each.where, each.against): each for each in targets.targets(studies)}
+    cell = studies["camvid"].cells["tiny-96-chosen"]
+    trials = {
+        arm: np.array([row["score"] for row in cell.numbers["rows"] if row["arm"] == arm])
+        for arm in ("none", "dilated", "das-folded")
+    }
+    for against, least in (("none", 4), ("dilated", 2)):
+        each = found["CamVid 96 x 128", "camvid, tiny-96-chosen", against]
+        expected = scipy.stats.ttest_rel(trials["das-folded"], trials[against])
+        interval = expected.confidence_interval()
+        assert each.mean == pytest.approx(100 * (trials["das-folded"] - trials[against]).mean())
+        assert (each.low, each.high) == pytest.approx((100 * interval.low, 100 * interval.high))
+        assert each.least == least
+    left = found["digit pairs: da", "digit-pairs, left", ""]
+    assert (left.least, left.outcome) == (93, "met")
+    made = [targets.Target("", "", "", 2.0, mean, mean - 1, mean + 1).outcome for mean in (0.5, 1.5, 2.5, 3.5)]
+    assert made == ["NOT met", "undecided", "undecided", "met"]
+
+
 def test_the_chart_answers_from_the_trials() -> None:
     """Every difference and p against scipy on the raw rows; Holm's by its definition; the words by the outcomes."""
     chart, tables = neighbours("chart", "tables")
