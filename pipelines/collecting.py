@@ -94,9 +94,13 @@ def _sources(run: str, tracking: TrackingConfig) -> list[Path | None]:
 
 @contextlib.contextmanager
 def _found(source: Path | None, run: str, tracking: TrackingConfig) -> Iterator[tuple[str, str | None]]:
-    """The store to read, and the experiment in it; None for the only one with runs."""
+    """The store to read, and the experiment in it; None for the only one with runs.
+
+    In a run folder's store, runs of killed processes are closed first.
+    """
+    from fieldshift.tracking.abandoned import close_abandoned
     from fieldshift.tracking.moved import readable
-    from fieldshift.tracking.store import reach
+    from fieldshift.tracking.store import client_for, reach
 
     if source is None:
         uri = str(tracking.address)
@@ -104,6 +108,7 @@ def _found(source: Path | None, run: str, tracking: TrackingConfig) -> Iterator[
         yield uri, run
         return
     with readable(source) as address:
+        close_abandoned(client_for(address))
         yield address, None
 
 

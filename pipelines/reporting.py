@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,9 @@ from fieldshift.report.blocks import Block
 from fieldshift.report.claims import methods_of
 from fieldshift.report.costs import DEVICE, WALL
 from fieldshift.report.tables import SECONDS
+from fieldshift.search import SearchConfig
 from fieldshift.training.frames import as_floats
+from fieldshift.training.recipe import Recipe
 from fieldshift.wording import counted
 from pipelines.builtin_data import notes_on
 from pipelines.comparison import best_scores
@@ -85,8 +88,8 @@ def write_study_report(session: Session, study: PreparedStudy, found: StudyResul
                 "protocol": dataset.protocol,
                 "network": f"{experiment.network}, temporal module {experiment.temporal}, "
                 f"{counted(experiment.frames, 'frame')}",
-                "recipe": f"{recipe.epochs} epochs, batch {recipe.batch}, {recipe.optimizer} at "
-                f"{recipe.learning_rate:g}, {recipe.schedule}, weight decay {recipe.weight_decay:g}",
+                "recipe": recipe_words(recipe),
+                "search": search_words(study.plan.search),
                 "seeds": ", ".join(str(seed) for seed in seeds),
             },
             commands=[command_of(session.folder)],
@@ -103,6 +106,32 @@ def write_study_report(session: Session, study: PreparedStudy, found: StudyResul
         )
     )
     return write_report(session.path / "report.html", title="FieldShift study", subtitle=where, sections=sections)
+
+
+def recipe_words(recipe: Recipe) -> str:
+    """The settings of a training: the usual ones, and all others that differ from their defaults."""
+    usual = {"epochs", "batch", "optimizer", "learning_rate", "schedule", "weight_decay"}
+    first = (
+        f"{recipe.epochs} epochs, batch {recipe.batch}, {recipe.optimizer} at {recipe.learning_rate:g}, {recipe.schedule}, "
+        f"weight decay {recipe.weight_decay:g}"
+    )
+    return ", ".join([first, *changed(recipe, Recipe(), usual)])
+
+
+def search_words(search: SearchConfig) -> str:
+    """The settings of the searches: the usual ones, and all others that differ from their defaults."""
+    first = f"{search.epochs} passes, batch {search.batch}, {search.order} order, {search.selection} selection"
+    return ", ".join([first, *changed(search, SearchConfig(), {"epochs", "batch", "order", "selection"})])
+
+
+def changed(settings: Recipe | SearchConfig, default: Recipe | SearchConfig, told: set[str]) -> list[str]:
+    """The settings that differ from the default in words, without those told already."""
+    usual = asdict(default)
+    return [
+        f"{name.replace('_', ' ')} {value:g}" if type(value) is float else f"{name.replace('_', ' ')} {value}".lower()
+        for name, value in asdict(settings).items()
+        if name not in told and value != usual[name]
+    ]
 
 
 def failures(*parts: Comparison | FrameSweep | None) -> list[str]:
@@ -184,11 +213,14 @@ def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Blo
         )
     )
     if found.decisions:
+        settings = found.policy.found.get("settings", {})
+        criterion = settings.get("criterion") if settings.get("selection") == "perturbation" else None
         blocks.append(
             FigureBlock(
-                decision_chart(found.decisions),
-                narrow=decision_chart(found.decisions, narrow=True),
-                caption="Every decision of the selection: the cost of removing each candidate; the costliest one is kept.",
+                decision_chart(found.decisions, criterion=criterion),
+                narrow=decision_chart(found.decisions, criterion=criterion, narrow=True),
+                caption="Every decision of the selection: the cost of removing each candidate; the costliest one is kept. A "
+                "decision may be chance where its margin is below two standard errors.",
                 alt="For each decision, a bar for every candidate.",
             )
         )

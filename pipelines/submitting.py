@@ -18,6 +18,9 @@ from pipelines.options import only_one
 if TYPE_CHECKING:
     from fieldshift.cluster import JobOutcome
 
+HERE_ONLY = ("submit", "jobs", "logs", "stop", "fetch", "ui")
+"""The commands that talk to a cluster or to a person, and are not submitted."""
+
 
 def submit(
     *, address: str, command: list[str] | None = None, follow: bool = False, env: list[str] | None = None
@@ -40,6 +43,10 @@ def submit(
     known = [name.replace("_", "-") for name in pipelines.HOMES]
     if command[0] not in known:
         raise unknown_name("command", command[0], known)
+    if command[0] in HERE_ONLY:
+        raise UserError(
+            f"{command[0]} is a command for this machine, not for a cluster; give one that computes, such as study."
+        )
     check_words(command[0], command[1:])
     passed = passed_on(env or [])
     with job_stays(address):
@@ -114,7 +121,7 @@ def jobs(*, address: str) -> int:
         )
         for job in found
     ]
-    table(("job", "status", "started", "time", "command"), rows, right=("time",))
+    table(("job", "status", "started", "time", "command"), rows, right=("time",), whole=("job", "status"))
     return 0
 
 
@@ -167,8 +174,12 @@ def fetch(*, address: str, out: str, job: list[str] | None = None) -> Path:
 
     folder = Path(out)
     check_writable(folder, "a folder elsewhere")
-    there = fetch_run(address, the_job(job), folder, modules=packages())
+    there, status = fetch_run(address, the_job(job), folder, modules=packages())
     say(f"{there} of the cluster is now in {folder}", whole=True)
+    if status == "RUNNING":
+        say(
+            "note: the job is still running, so the folder holds only what it had written; fetch it again when it has ended"
+        )
     return folder
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldshift.experiment.labels import budgets, costs, run_name, score_metric
+from fieldshift.experiment.labels import budgets, costs, in_percent, run_name, score_metric
 from fieldshift.experiment.origin import NOTE_TAG, note_of
 from fieldshift.experiment.session import Session
 from fieldshift.readings import EQUAL_COMPUTE
@@ -57,7 +57,7 @@ def record_arms(session: Session, rows: pd.DataFrame, summary: pd.DataFrame) -> 
             "highest_seed": max(row["judged_scores"]),
         }
         run.log_metrics(
-            finite({score_metric(name, score_name): 100 * score for name, score in scores.items()} | costs(row))
+            finite({score_metric(name, score_name): in_percent(score) for name, score in scores.items()} | costs(row))
         )
         run.close("FINISHED")
     present = list(dict.fromkeys(summary["reading"]))
@@ -82,12 +82,12 @@ def record_study(session: Session, comparison: Comparison | None, files: Iterabl
         short = str(reading).replace(", ", " ").replace(" ", "_")
         best = part.iloc[0]
         session.run.set_tags({f"best_arm.{short}": str(best["arm"])})
-        numbers = {f"accuracy/{short}/best_percent": 100 * best["judged_mean"]}
+        numbers = {f"accuracy/{short}/best_percent": in_percent(best["judged_mean"])}
         for row in part[part["role"] == "das"].to_dict("records"):
             start = f"accuracy/{short}/{row['arm']}"
-            numbers |= {f"{start}_percent": 100 * row["judged_mean"]}
+            numbers |= {f"{start}_percent": in_percent(row["judged_mean"])}
             for end in ("", "_low", "_high"):
-                numbers[f"{start}_minus_best_2D{end}_points"] = 100 * row[f"difference{end}"]
+                numbers[f"{start}_minus_best_2D{end}_points"] = in_percent(row[f"difference{end}"])
         session.run.log_metrics(finite(numbers))
 
 
@@ -107,7 +107,7 @@ def record_lengths(session: Session, rows: pd.DataFrame) -> None:
                 str(name): float(trials[name].astype(float).mean())
                 for name in ("flops", "parameters", "epochs", "seconds", "device_seconds")
             }
-            scores = [100 * score for score in trials["score"].astype(float)]
+            scores = [in_percent(score) for score in trials["score"].astype(float)]
             numbers = {
                 score_metric("mean", score_name): sum(scores) / len(scores),
                 score_metric("lowest_seed", score_name): min(scores),

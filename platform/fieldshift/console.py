@@ -252,14 +252,21 @@ def progress(title: str, total: float) -> Iterator[Progress]:
         shown.finish()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = ()) -> None:
-    """Prints rows below their column names; cells are plain text, and none is cut. `right`: right-aligned columns."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Collection[str] = (), whole: Collection[str] = ()
+) -> None:
+    """Prints rows below their column names; cells are plain text, and none is cut.
+
+    `right`: right-aligned columns. `whole`: columns whose cells, such as names to copy, stay on one line.
+    """
     from rich.table import Table
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False)
     for name in columns:
-        shown.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
+        shown.add_column(
+            Text(name), justify="right" if name in right else "left", overflow="fold", no_wrap=name in whole
+        )
     for row in rows:
         shown.add_row(*(Text(printable(cell)) for cell in row))
     console().print(shown)

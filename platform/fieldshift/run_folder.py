@@ -34,6 +34,9 @@ SEMANTICS = 2
 IN_JOB = "FIELDSHIFT_JOB"
 """The environment variable that is set where a command was submitted as a job: it then names its run folder once."""
 
+JOB_COMMIT = "FIELDSHIFT_COMMIT"
+"""The environment variable with the commit of the code that was submitted as a job, which has no checkout there."""
+
 NAMED = "run folder:"
 """The text before the absolute path of the run folder in a job's output."""
 
@@ -338,8 +341,11 @@ def environment() -> dict[str, Any]:
 def code_commit() -> str | None:
     """The commit of the checkout that this code is in, with -dirty after it where files were changed since.
 
-    None where the code is installed, or git cannot be run.
+    Code that was sent to a cluster is that of the command that sent it, which names its commit in JOB_COMMIT. None where the
+    code is installed, or git cannot be run.
     """
+    if os.environ.get(JOB_COMMIT):
+        return os.environ[JOB_COMMIT]
     checkout = Path(__file__).parents[2]
     if not (checkout / ".git").exists():
         return None

@@ -12,9 +12,11 @@ import aiohttp
 import pytest
 import requests
 
+import fieldshift
 from fieldshift.cluster import jobs, submit
 from fieldshift.cluster.job_control import show_logs, stop_job
 from fieldshift.errors import UserError
+from fieldshift.run_folder import JOB_COMMIT, code_commit
 
 pytest.importorskip("ray.job_submission")
 
@@ -84,6 +86,30 @@ def test_a_job_without_a_command_is_refused() -> None:
         submit("http://127.0.0.1:1", [])
 
 
+@pytest.mark.parametrize("commit", ["0123abc-dirty", None])
+def test_a_job_records_the_commit_of_the_code_that_was_sent(
+    monkeypatch: pytest.MonkeyPatch, commit: str | None
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    def submit_job(*, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]) -> str:
+        sent.append(runtime_env["env_vars"])
+        return "job"
+
+    client = SimpleNamespace(submit_job=submit_job, get_job_status=lambda _: "PENDING")
+    monkeypatch.setattr(jobs, "_knock", lambda _: None)
+    monkeypatch.setattr(jobs, "code_commit", lambda: commit)
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda _: client)
+    for modules in ([], [fieldshift]):
+        submit("http://127.0.0.1:1", ["true"], follow=False, modules=modules)
+    assert [variables.get(JOB_COMMIT) for variables in sent] == [None, commit]
+    if commit:
+        monkeypatch.setenv(JOB_COMMIT, commit)
+        code_commit.cache_clear()
+        assert code_commit() == commit
+        code_commit.cache_clear()
+
+
 class _Client:
     """A job server whose stream breaks once and whose job then ends."""
 
@@ -124,7 +150,7 @@ def test_a_broken_stream_is_taken_up_without_repeating_or_missing(
 
 @pytest.mark.parametrize("broken", [aiohttp.ServerDisconnectedError(), RuntimeError("closed"), ConnectionError("gone")])
 def test_a_dashboard_that_is_away_for_a_while_is_asked_again(
-    monkeypatch: pytest.MonkeyPatch, broken: Exception
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], broken: Exception
 ) -> None:
     """As where `kubectl port-forward` is started again: the stream breaks, and the next questions fail too."""
     monkeypatch.setattr(jobs, "POLL_S", 0)
@@ -151,6 +177,7 @@ def test_a_dashboard_that_is_away_for_a_while_is_asked_again(
     jobs._follow(client, "job", heard.append)
     assert "".join(heard) == text
     assert client.refused == 3
+    assert capsys.readouterr().out.count("The dashboard does not answer; asking again for 10 minutes") == 1
     monkeypatch.setattr(jobs, "AWAY_DEADLINE_S", -1)
     client.breaks_at, client.refused = len(text), 0
     with pytest.raises(UserError, match="the job goes on: `fieldshift logs --follow job`"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from fieldshift.cluster import parcel
 from fieldshift.cluster.parcel import BEGIN, REFUSED, pack, unpack
 from fieldshift.errors import RunFailedError, UserError
+from fieldshift.folder_lock import LOCK
 
 
 @pytest.fixture
@@ -21,6 +24,7 @@ def run(tmp_path: Path) -> Path:
         "artifacts/\u00e9.png",
         "ray/state",
         "trials/a b/checkpoint.pt",
+        LOCK,
     ):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +57,18 @@ def test_files_arrive_as_they_left(run: Path, tmp_path: Path) -> None:
 def test_what_is_damaged_leaves_nothing(run: Path, tmp_path: Path, damage: object) -> None:
     with pytest.raises(RunFailedError, match="again"):
         unpack(damage(pack(run)), tmp_path / "out")  # type: ignore[operator]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_full_disk_is_the_folders_and_leaves_nothing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(UserError, match=r"out cannot be written \(No space left on device\); free space"):
+        unpack(pack(run), tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 

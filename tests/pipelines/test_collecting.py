@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import pipelines
 from fieldshift.cli import main
 from fieldshift.errors import UserError
 from fieldshift.tracking import TrackingConfig, open_store
+from fieldshift.tracking.abandoned import PROCESS_TAG, this_process
 from pipelines.collecting import COLUMNS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -55,6 +57,15 @@ def test_a_folder_and_a_store_give_the_same_table(folder: Path, capsys: pytest.C
     assert table.loc[table["equal_compute"].fillna(False), "name"].tolist() == ["das T3 s0", "das T3 s1"]
     config = TrackingConfig(uri=f"sqlite:///{folder / 'mlflow.db'}")
     pd.testing.assert_frame_equal(table, pipelines.results("mine", tracking=config))
+
+
+@pytest.mark.parametrize(
+    ("process", "status"), [(f"{socket.gethostname()}:1:1", "KILLED"), (this_process(), "RUNNING")]
+)
+def test_runs_of_killed_processes_are_closed(tmp_path: Path, process: str, status: str) -> None:
+    store = open_store(TrackingConfig(), tmp_path / "run")
+    store.find_or_create(experiment="e", name="a", key="a", tags={PROCESS_TAG: process}, start=1_700_000_000_000)
+    assert pipelines.results(str(tmp_path / "run"))["status"].tolist() == [status]
 
 
 def test_a_folder_of_run_folders_gives_the_runs_of_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,8 @@ def test_a_run_in_which_all_trials_failed_ends_with_one_line(
 ) -> None:
     monkeypatch.setattr(running, "run_training_trial", failing_where("seed"))
     assert main([*COMPARE, "--out", str(tmp_path / "out")]) == 1
-    assert capsys.readouterr().err == (
-        "fieldshift: All 4 trials failed; the last error: RuntimeError: The disk is on fire.\n"
-    )
+    printed = capsys.readouterr()
+    assert printed.err == "fieldshift: All 4 trials failed; the last error: RuntimeError: The disk is on fire.\n"
+    assert printed.out.count("The disk is on fire") == 1
+    (others,) = [line for line in printed.out.splitlines() if "for the same reason: " in line]
+    assert others.count("-equal-epochs-T1-seed") == 3

@@ -24,6 +24,8 @@ URL = "http://127.0.0.1:1"
         (["submit", "--address", URL, "--env", "FS_UNSET", "--", "study"], "--env names FS_UNSET, which is not set here"),
         (["fetch", "a", "--address", URL, "--out", "/tmp"], "--out /tmp exists; name a folder that does not."),
         (["submit", "--address", URL], "There is no command to submit;"),
+        (["submit", "--address", URL, "--", "submit", "--address", URL, "--", "study"], "submit is a command for this machine"),
+        (["submit", "--address", URL, "--", "ui", "--run", "runs/study"], "ui is a command for this machine"),
         (["submit", "--address", URL, "--", "study", "--seeds", "many"], "--seeds is 'many'"),
         (["submit", "--address", URL, "--", "train", "--cluster.workers", "-1"], "cluster.workers is -1, but must be"),
         (["submit", "--address", URL, "--", "train", "--network", "resnet19"], "Unknown network 'resnet19'"),

@@ -204,6 +204,22 @@ def test_a_table_shows_cells_as_text(place: str) -> None:
     assert {row.index(str(number), 30) for number, row in enumerate(rows)} == {head.index("[/b]") + 3}
 
 
+@pytest.mark.parametrize("width", [50, 60, 90])
+def test_names_to_copy_stay_on_one_line_of_a_narrow_terminal(width: int) -> None:
+    job, command = (
+        "raysubmit_JngAxPNnjCrayBCF",
+        "fieldshift study --form folded --data digit-pairs-left --out runs/study",
+    )
+
+    def work() -> int:
+        table(["job", "command"], [(job, command)], whole=["job"])
+        return 0
+
+    lines = in_terminal(work, width).lines
+    assert sum(job in line for line in lines) == 1
+    assert "".join("".join(lines).replace(job, "").split()).endswith("".join(command.split()))
+
+
 def test_a_table_without_rows_has_its_head() -> None:
     def work() -> int:
         table(["one", "two"], [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from fieldshift.errors import UserError
 from fieldshift.tracking import TrackingConfig, open_store
-from fieldshift.tracking.refusals import is_refused
+from fieldshift.tracking.refusals import failure, is_refused
 from fieldshift.tracking.spool import Spool
 from fieldshift.tracking.store import Store, check_store
 
@@ -24,6 +25,21 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 INVALID_HOST = "403-Invalid-Host-header-possible-DNS-rebinding-attack-detected"
 """The answer of MLflow's server to a host name that it does not allow."""
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (sqlite3.OperationalError("(sqlite3.OperationalError) database or disk is full [SQL: INSERT INTO"), "no space left"),
+        (OSError(errno.ENOSPC, "No space left on device", "artifacts/x.png"), "has no space left on its disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "artifacts/x.png"), "takes no files ("),
+        (sqlite3.OperationalError("database is locked [SQL: INSERT INTO params] [parameters: ()]"),
+         "does not answer (database is locked)"),
+    ],
+)  # fmt: skip
+def test_the_failure_of_a_store_in_words(error: Exception, words: str) -> None:
+    assert words in failure(error)
+    assert "SQL:" not in failure(error)
 
 
 class Answers(BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ import re
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -18,8 +19,8 @@ from fieldshift.run_folder import NAMED
 FETCH_DEADLINE_S = 600.0
 
 
-def fetch_run(address: str, job_id: str, folder: Path, *, modules: Sequence[ModuleType] = ()) -> Path:
-    """Fetches the run folder of a job into `folder` and returns the path that it has on the cluster.
+def fetch_run(address: str, job_id: str, folder: Path, *, modules: Sequence[ModuleType] = ()) -> tuple[Path, str]:
+    """Fetches the run folder of a job into `folder`. Returns the path that it has on the cluster, and the job's status.
 
     A second, short job sends the files through its output, so only the dashboard has to be reachable. Ray's own files and
     checkpoints are left out.
@@ -30,13 +31,13 @@ def fetch_run(address: str, job_id: str, folder: Path, *, modules: Sequence[Modu
         modules: Packages that the second job receives, as in `submit`.
 
     Raises:
-        UserError: `folder` exists, the cluster does not have the job, or the job has no run folder.
+        UserError: `folder` exists or cannot be written, the cluster does not have the job, or the job has no run folder.
         RunFailedError: The files did not arrive whole.
     """
     if folder.exists():
         raise UserError(f"--out {folder} exists; name a folder that does not.")
     with job_client(address) as client:
-        known_job(client, job_id)
+        fetched = known_job(client, job_id)
         named = re.findall(rf"^{NAMED} (/.+)$", client.get_job_logs(job_id), re.MULTILINE)
         if not named:
             raise UserError(
@@ -57,5 +58,8 @@ def fetch_run(address: str, job_id: str, folder: Path, *, modules: Sequence[Modu
             raise RunFailedError(
                 f"The cluster could not send the run folder; `fieldshift logs {sender} --address {address}` shows why."
             )
-        unpack(client.get_job_logs(sender), folder)
-    return Path(named[0])
+        parcel = client.get_job_logs(sender)
+        with suppress(OSError, RuntimeError):
+            client.delete_job(sender)  # a list of jobs shows those that were submitted
+    unpack(parcel, folder)
+    return Path(named[0]), fetched.status

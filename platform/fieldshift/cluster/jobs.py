@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 from fieldshift.cluster.connect import require_ray
 from fieldshift.cluster.job_output import JobOutput
 from fieldshift.cluster.tokens import TOKEN_ADVICE
+from fieldshift.console import say
 from fieldshift.errors import UserError, one_line
 from fieldshift.ports import refusal
-from fieldshift.run_folder import IN_JOB
+from fieldshift.run_folder import IN_JOB, JOB_COMMIT, code_commit
 
 POLL_S = 1.0
 ENDING_DEADLINE_S = 60.0
@@ -89,7 +90,13 @@ def submit(
     with job_client(address) as client:
         folders = [str(Path(str(module.__file__)).parent) for module in modules]
         runtime_env: dict[str, Any] = {"py_modules": folders} if folders else {}
-        runtime_env["env_vars"] = {"RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_DEADLINE_S:.0f}", IN_JOB: "1", **(env or {})}
+        commit = code_commit()
+        runtime_env["env_vars"] = {
+            "RAY_JOB_STOP_WAIT_TIME_S": f"{STOP_DEADLINE_S:.0f}",
+            IN_JOB: "1",
+            **({JOB_COMMIT: commit} if commit and modules else {}),
+            **(env or {}),
+        }
         job_id = _submitted(client, shlex.join(argv), runtime_env, {"command": shlex.join(command or argv)})
     if not follow:
         return JobOutcome(job_id, _status_now(client, job_id), None)
@@ -205,11 +212,15 @@ def _status_now(client: Any, job_id: str) -> str:
 
 def _answer(ask: Callable[[str], Any], job_id: str) -> Any:
     """The dashboard's answer about a job, asked again while it does not answer, as where a tunnel broke."""
-    deadline = time.monotonic() + AWAY_DEADLINE_S
+    deadline, told = time.monotonic() + AWAY_DEADLINE_S, False
     while True:
         try:
             return ask(job_id)
         except OSError as error:  # what requests raises is one
+            if not told:
+                minutes = AWAY_DEADLINE_S / 60
+                say(f"The dashboard does not answer; asking again for {minutes:.0f} minutes (Ctrl-C: the job goes on).")
+                told = True
             if time.monotonic() > deadline:
                 raise UserError(
                     f"The dashboard does not answer any more ({one_line(error)[:200]}); the job goes on: "

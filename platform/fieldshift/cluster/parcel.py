@@ -18,10 +18,11 @@ import tarfile
 from pathlib import Path
 
 from fieldshift.errors import RunFailedError, UserError
+from fieldshift.folder_lock import LOCK
 
 BEGIN, END, REFUSED = "fieldshift-parcel-begin", "fieldshift-parcel-end", "fieldshift-parcel-refused"
 LARGEST = 512 * 2**20
-LEFT = frozenset({"ray", "checkpoint.pt", "search.pt", "tracking-spool"})
+LEFT = frozenset({"ray", "checkpoint.pt", "search.pt", "tracking-spool", LOCK})
 WIDTH = 1024
 
 
@@ -54,7 +55,7 @@ def unpack(output: str, folder: Path) -> None:
     """Writes the files of the parcel in a job's output into `folder`, which does not exist yet, wholly or not at all.
 
     Raises:
-        UserError: The sender refused, with its reason.
+        UserError: The sender refused, with its reason, or the folder cannot be written.
         RunFailedError: The parcel is incomplete or damaged.
     """
     lines = output.splitlines()
@@ -73,13 +74,17 @@ def unpack(output: str, folder: Path) -> None:
         raise RunFailedError("The run folder arrived damaged; fetch it again.")
     arriving = folder.with_name(f".{folder.name}.arriving")
     shutil.rmtree(arriving, ignore_errors=True)
-    arriving.mkdir(parents=True)
     try:
+        arriving.mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as tar:
             tar.extractall(arriving, filter="data")
         arriving.replace(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(arriving, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(
+                f"{folder} cannot be written ({error.strerror}); free space, or name another folder."
+            ) from error
         raise
 
 

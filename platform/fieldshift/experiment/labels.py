@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 BUDGET_LABELS = {EQUAL_EPOCHS: "equal_epochs", EQUAL_COMPUTE: "equal_compute", SEARCH_INCLUDED: "search_included"}
 """The label of each reading; a video's run belongs to several readings."""
 
+DIGITS_OF_PERCENT = 5
+"""Decimal places of a percentage that a float32 score has."""
+
 Labels = dict[str, str]
 
 
@@ -105,6 +108,11 @@ def sectioned(metrics: Mapping[str, float], section: str) -> dict[str, float]:
 def score_metric(kind: str, score_name: str) -> str:
     """The name of a test score in MLflow, in percent; its section is that of accuracies, which is the first."""
     return f"accuracy/{kind}_percent" if score_name == "accuracy" else f"accuracy/{kind}_{score_name}_percent"
+
+
+def in_percent(score: float) -> float:
+    """A score of [0, 1], or a difference, in percent without the rounding error of a float32: 14.5 for 0.145."""
+    return round(100 * float(score), DIGITS_OF_PERCENT)
 
 
 def costs(row: Mapping[Any, Any]) -> dict[str, float]:

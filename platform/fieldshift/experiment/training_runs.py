@@ -11,7 +11,7 @@ from typing import Any
 from fieldshift.cluster import ClusterConfig, TrialResult
 from fieldshift.console import Progress, duration, progress, say
 from fieldshift.errors import RunFailedError
-from fieldshift.experiment.labels import costs, run_name, score_metric, sectioned, trial_labels
+from fieldshift.experiment.labels import costs, in_percent, run_name, score_metric, sectioned, trial_labels
 from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.placement import placed, workers_of_trials
 from fieldshift.experiment.session import Session
@@ -101,10 +101,13 @@ def run_training_trials(
             run_training_trial, [trial.plain() for trial in ordered], cluster, on_report=reported, on_done=finished
         )
     rows = {result.trial["key"]: result.value for result in results if result.value is not None}
-    for result in results:
-        if result.value is None:
-            session.failed[result.key] = last_line(result.error)
-            say(f"  {result.key} failed: {last_line(result.error)}")
+    failed = {result.key: last_line(result.error) for result in results if result.value is None}
+    session.failed.update(failed)
+    for reason in dict.fromkeys(failed.values()):
+        first, *others = [key for key, why in failed.items() if why == reason]
+        say(f"  {first} failed: {reason}")
+        if others:
+            say(f"  for the same reason: {', '.join(others)}")
     if not rows:
         raise RunFailedError(f"All {len(trials)} trials failed; the last error: {last_line(results[-1].error)}")
     say(f"  {len(rows)} of {len(trials)} trials, {duration(sum(row['seconds'] for row in rows.values()))} of training")
@@ -135,7 +138,7 @@ def final_metrics(row: Mapping[str, Any]) -> dict[str, float]:
     scores = {"plain": row["score"], "averaged": averaged, "judged": row["score"] if averaged is None else averaged}
     values = {
         **{
-            score_metric(kind, row["score_name"]): None if score is None else 100 * score
+            score_metric(kind, row["score_name"]): None if score is None else in_percent(score)
             for kind, score in scores.items()
         },
         "loss/test": row["loss"],

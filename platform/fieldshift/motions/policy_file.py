@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,12 @@ def to_text(document: dict[str, Any]) -> str:
 def is_unfinished(found: dict[str, Any]) -> bool:
     """Whether `found` names a search that has not ended; a policy without a phase was not searched by this project."""
     return bool(found.get("phase", FINISHED) != FINISHED)
+
+
+def may_be_chance(decision: Mapping[str, Any]) -> bool:
+    """Whether the margin of a decision in `found` is below two of its standard errors."""
+    error = decision.get("margin_error")
+    return error is not None and decision.get("margin", 0.0) < 2 * error
 
 
 def digest(document: dict[str, Any]) -> str:

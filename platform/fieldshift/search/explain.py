@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fieldshift.folding import AnyPolicy
-from fieldshift.motions.policy_file import is_unfinished
+from fieldshift.motions.policy_file import is_unfinished, may_be_chance
 from fieldshift.search.rules import RULES
 from fieldshift.wording import counted
 
@@ -58,12 +58,6 @@ def close_decisions(policy: AnyPolicy) -> list[str]:
         for each in policy.found.get("decisions") or []
         if may_be_chance(each)
     ]
-
-
-def may_be_chance(decision: Mapping[str, Any]) -> bool:
-    """Whether the margin of a decision is below two of its standard errors."""
-    error = decision.get("margin_error")
-    return error is not None and decision.get("margin", 0.0) < 2 * error
 
 
 def _origin(found: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import re
@@ -29,8 +30,11 @@ def is_refused(error: Exception) -> bool:
 
 def failure(error: Exception) -> str:
     """The failure of a store to take a message, and its cause, in a few words."""
+    text = one_line(error)
+    if "disk is full" in text or getattr(error, "errno", None) == errno.ENOSPC:
+        return "has no space left on its disk"
     fails = "takes no files" if isinstance(error, OSError) and error.filename is not None else "does not answer"
-    return f"{fails} ({one_line(error, 200)})"
+    return f"{fails} ({text.partition(' [SQL:')[0][:200]})"
 
 
 def lasting_reason(error: BaseException, uri: str) -> str | None:

@@ -324,6 +324,8 @@ def quiet_mlflow() -> None:
         os.environ.setdefault(name, value)
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It prints every error of a database with its traceback, before it raises it.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     # Users cannot fix MLflow's own use of deprecated SQLAlchemy functions.
     warnings.filterwarnings("ignore", module=r"(mlflow|sqlalchemy|alembic|google)(\.|$)")
 

@@ -79,11 +79,14 @@ def search_history(history: Sequence[Mapping[str, Any]], *, narrow: bool = False
     return figure
 
 
-def decision_chart(decisions: Sequence[Mapping[str, Any]], *, narrow: bool = False) -> Figure:
+def decision_chart(
+    decisions: Sequence[Mapping[str, Any]], *, criterion: str | None = None, narrow: bool = False
+) -> Figure:
     """The measurements behind every decision of a selection: the loss or score lost when each candidate is removed.
 
     decisions has one mapping per decision, in order, as `FoundPolicy.decisions`: at, harm ({candidate: loss added or
-    score lost when it is removed}) and chosen. Kept candidates are coloured; a
+    score lost when it is removed}), chosen and, for the mark of a choice that may be chance, margin and margin_error.
+    criterion: what was measured, "loss" or "score", for the axis. Kept candidates are coloured; a
     bar to the left of zero means that the network was better without it. All panels share one scale. Of more than MOST_PANELS
     decisions only the first have a panel. narrow: for a telephone.
     """
@@ -99,13 +102,15 @@ def decision_chart(decisions: Sequence[Mapping[str, Any]], *, narrow: bool = Fal
     figure = new_figure(sum(heights) + 0.6, NARROW if narrow else WIDTH)
     panels = figure.subplots(len(rows), columns, squeeze=False, sharex=True, height_ratios=heights).ravel()
     for number, (panel, each) in enumerate(zip(panels, choices, strict=False)):
-        _decision_panel(panel, each, f"{number + 1}. {each.at}", tallest[number // columns])
+        doubt = " (may be chance)" if each.may_be_chance else ""
+        _decision_panel(panel, each, f"{number + 1}. {each.at}{doubt}", tallest[number // columns])
     for panel in panels[len(choices) :]:
         panel.set_axis_off()
     for panel in panels[max(0, len(choices) - columns) : len(choices)]:
         panel.tick_params(labelbottom=True)
     legend(figure, [Patch(color=KEPT), Patch(color=LOST)], ["kept", "discarded"], place="outside upper left")
-    words = "lost when the candidate is removed (further right: needed more)"
+    lost = {"loss": "loss added", "score": "score lost"}.get(criterion or "", "lost")
+    words = f"{lost} when the candidate is removed (further right: needed more)"
     figure.supxlabel(_first_of(words, len(choices), len(decisions), "decisions"), fontsize=SMALL, color=INK)
     return figure
 

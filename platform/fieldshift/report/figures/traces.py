@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from fieldshift.motions.policy_file import may_be_chance
+
 Weights = dict[str, dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A decision: its place, the cost of removing each candidate, and the candidates that were kept."""
+    """A decision: its place, the cost of removing each candidate, those that were kept, and whether that may be chance."""
 
     at: str
     harm: dict[str, float]
     kept: frozenset[str]
+    may_be_chance: bool
 
 
 def weights_by_edge(history: Sequence[Mapping[str, Any]]) -> Weights:
@@ -51,7 +54,8 @@ def losses(history: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
 def choice(decision: Mapping[str, Any]) -> Choice:
     """A decision as written by `fieldshift.search`."""
     harm = {str(name): float(value) for name, value in decision["harm"].items()}
-    return Choice(str(decision["at"]), harm, frozenset(str(name) for name in decision["chosen"]))
+    kept = frozenset(str(name) for name in decision["chosen"])
+    return Choice(str(decision["at"]), harm, kept, may_be_chance(decision))
 
 
 def _row_weights(row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
