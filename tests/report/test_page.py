@@ -247,6 +247,13 @@ def test_a_figure_file_that_does_not_belong_is_refused(
     assert not (tmp_path / "report.html").exists()
 
 
+def test_numbers_in_sentences_have_minus_signs_and_names_and_code_keep_hyphens() -> None:
+    sentence = "das-folded: -10.3 to +8.8 (-0.5), 2026-11-28, T-3, --seed=-1, runs/-1, `--magnitude -9`."
+    text = render_report(title="t", sections=[Section("s", [Paragraph(sentence)])])
+    shown = sentence.replace(" -10.3", " \N{MINUS SIGN}10.3").replace("(-0.5", "(\N{MINUS SIGN}0.5")
+    assert shown.replace("`--magnitude -9`", "<code>--magnitude -9</code>") in text
+
+
 def test_an_svg_file_is_set_inline(tmp_path: Path) -> None:
     figure = Figure(figsize=(2, 1))
     figure.subplots().plot([0, 1])

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+NEGATIVE = r"(?<![\w.)/=-])-(?=\d)"
+"""The hyphen before a negative number in a sentence."""
 NUMERIC = re.compile(r"^[-+<]?[\d,.]+")
 
 
@@ -84,11 +86,12 @@ def _minus(cell: str) -> Markup:
 
 
 def _inline(words: str) -> Markup:
-    """Escaped text in which `backticks` mark code, and no line ends between a number and its percent sign."""
+    """Escaped text: `backticks` mark code, numbers outside it have minus signs and stay with their percent sign."""
     from markupsafe import Markup, escape
 
     words = re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", words)
     parts = re.split(r"`([^`]+)`", words)
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part) for place, part in enumerate(parts)
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(re.sub(NEGATIVE, "\N{MINUS SIGN}", part))
+        for place, part in enumerate(parts)
     )
