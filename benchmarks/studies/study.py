@@ -130,7 +130,7 @@ def raw_numbers(run: Path, comparison: Comparison) -> dict[str, Any]:
         each["policy"]["found"]["data"] = data_name(each["policy"]["found"]["data"])
     return {
         "config": config,
-        "machine": {"hardware": hardware(), "commit": (run / COMMIT_FILE).read_text().strip(), **result["environment"]},
+        "machine": {**result["environment"], "hardware": hardware(), "commit": (run / COMMIT_FILE).read_text().strip()},
         "finished": result["finished"],
         "data": result["data"],
         "searches": searches,

@@ -86,6 +86,10 @@ def test_a_study_runs_continues_and_keeps_its_raw_numbers(study: Any, tmp_path: 
     assert str(tmp_path) not in file.read_text()
     assert str(Path.home()) not in file.read_text()
     runs = tmp_path / "runs" / "studies" / "small"
+    begun = [(runs / cell / "commit").read_text().strip() for cell in ("first", "held-out")]
+    assert [
+        cell["machine"]["commit"] for cell in (first, other)
+    ] == begun  # results that a cell wrote are no changed files
     trained = {path: path.stat().st_mtime_ns for path in runs.rglob("weights.safetensors")}
     (runs / "first" / "result.json").unlink()
     assert study.main([*words, "--cells", "first"]) == 0
