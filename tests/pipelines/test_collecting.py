@@ -59,12 +59,11 @@ def test_a_folder_and_a_store_give_the_same_table(folder: Path, capsys: pytest.C
     pd.testing.assert_frame_equal(table, pipelines.results("mine", tracking=config))
 
 
-@pytest.mark.parametrize(
-    ("process", "status"), [(f"{socket.gethostname()}:1:1", "KILLED"), (this_process(), "RUNNING")]
-)
-def test_runs_of_killed_processes_are_closed(tmp_path: Path, process: str, status: str) -> None:
+@pytest.mark.parametrize(("ended", "status"), [(True, "KILLED"), (False, "RUNNING")])
+def test_runs_of_killed_processes_are_closed(tmp_path: Path, ended: bool, status: str) -> None:
     store = open_store(TrackingConfig(), tmp_path / "run")
-    store.find_or_create(experiment="e", name="a", key="a", tags={PROCESS_TAG: process}, start=1_700_000_000_000)
+    tags = {PROCESS_TAG: f"{socket.gethostname()}:1:1" if ended else this_process()}
+    store.find_or_create(experiment="e", name="a", key="a", tags=tags, start=1_700_000_000_000)
     assert pipelines.results(str(tmp_path / "run"))["status"].tolist() == [status]
 
 
