@@ -207,7 +207,7 @@ def compare(case: Case, record: Record, *, full: bool) -> None:
     networks = {kind: network_of(name, policy) for kind, policy in MOTIONS.items()}
     networks[COPY] = copying(network_of(name, MOTIONS["identity"]))
     variants = {kind: training_step(network, case) for kind, network in networks.items()}
-    if case.precision == "float32":  # the only one of a search
+    if case.precision == "float32":  # the default of a search
         variants[SEARCH] = search_step(case)
     table = case.title
     milliseconds = taken_in_turns(variants, case.steps, case.turns)

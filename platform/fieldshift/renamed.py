@@ -63,6 +63,11 @@ def former_names(values: Mapping[str, Any], group: str = "") -> dict[str, Any]:
     return {former.get(f"{group}{name}", f"{group}{name}").removeprefix(group): value for name, value in values.items()}
 
 
+def without_later(values: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without settings that earlier versions did not have, where they are those that these ran with (`later`)."""
+    return {name: value for name, value in values.items() if name not in later or later[name] != value}
+
+
 def check_command(file: str, content: str, command: str) -> None:
     """Raises UserError for the config.yaml of another command's run, which names its command in the first line."""
     written = re.match(r"# fieldshift (\S+) --config THIS_FILE", content)

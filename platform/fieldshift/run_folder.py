@@ -40,7 +40,7 @@ JOB_COMMIT = "FIELDSHIFT_COMMIT"
 NAMED = "run folder:"
 """The text before the absolute path of the run folder in a job's output."""
 
-IMPLIED = {"accumulate": 1, "resized_crop": 1.0}
+IMPLIED = {"accumulate": 1, "resized_crop": 1.0, "precision": "float32"}
 """Options that earlier versions did not have, with the values that they ran with."""
 
 # Options that may change on resume: where a run executes and is recorded, and how many samples a tuning tries.

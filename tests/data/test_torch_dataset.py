@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import IterableDataset
 from torchvision.datasets import FakeData
 from torchvision.transforms.functional import to_tensor
 
@@ -45,19 +46,46 @@ def test_masks_of_every_kind(mask: Any) -> None:
     assert np.array_equal(images[0, 0].numpy(), GREY)
 
 
-MISTAKES: dict[str, tuple[list[Any], str]] = {
+class Streaming(IterableDataset):  # type: ignore[type-arg]
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+class Broken:
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, place: int) -> Any:
+        if place == 1:
+            raise OSError("cannot identify image file 'b.png'")
+        return PICTURE, 0
+
+
+PICTURE = Image.fromarray(GREY)
+MISTAKES: dict[str, tuple[Any, str]] = {
     "nothing": ([], "no sample"),
+    "stream": (Streaming(), "Streaming has no length or cannot be indexed"),
+    "unreadable": (Broken(), r"Sample 1 .* cannot be read \(cannot identify image file 'b.png'\)"),
     "floats": ([(to_tensor(GREY), 0)], r"sample 0 is torch\.float32 \(1, 5, 6\).*such as ToTensor"),
     "array": ([(GREY, 0)], "sample 0 is a ndarray"),
-    "sizes": (
-        [(Image.fromarray(GREY), 0), (Image.fromarray(GREY.T), 0)],
-        r"image of sample 1 is \(1, 6, 5\), that of sample 0 \(1, 5, 6\); resize",
+    "channels last": ([(torch.zeros(5, 6, 3, dtype=torch.uint8), 0)], r"sample 0 is torch\.uint8 \(5, 6, 3\)"),
+    "palette": ([(PICTURE.convert("P"), 0)], r"has the mode P, .*\.convert\('RGB'\)"),
+    "sixteen bits": ([(Image.new("I;16", (6, 5)), 0)], "has the mode I;16"),
+    "sizes": ([(PICTURE, 0), (Image.fromarray(GREY.T), 0)], "sample 1 is 6 x 5 pixels, that of sample 0 5 x 6; resize"),
+    "grey and colour": ([(PICTURE, 0), (PICTURE.convert("RGB"), 0)], "sample 1 has 3 channels, that of sample 0 1"),
+    "name": ([(PICTURE, "cat")], "target of sample 0 is a str"),
+    "boxes": ([(PICTURE, {"boxes": []})], "target of sample 0 is a dict"),
+    "no label": ([(PICTURE, None)], "target of sample 0 is a NoneType"),
+    "share": ([(PICTURE, 0.5)], r"target of sample 0 is torch\.float32"),
+    "colours": ([(PICTURE, Image.new("RGB", (6, 5)))], r"target of sample 0 is torch\.uint8 \(3, 5, 6\)"),
+    "small mask": (
+        [(PICTURE, torch.zeros(4, 4, dtype=torch.int64))],
+        r"sample 0 is \(4, 4\).*size of the images \(5 x 6\)",
     ),
-    "name": ([(Image.fromarray(GREY), "cat")], "target of sample 0 is a str"),
-    "share": ([(Image.fromarray(GREY), 0.5)], r"target of sample 0 is torch\.float32"),
-    "colours": ([(Image.fromarray(GREY), Image.new("RGB", (6, 5)))], r"target of sample 0 is torch\.uint8 \(3, 5, 6\)"),
-    "no target": ([Image.fromarray(GREY)], r"Sample 0 of the dataset is a Image, but must be \(image, target\)"),
-    "large numbers": ([(Image.fromarray(GREY), torch.full((5, 6), 300))], "above 255"),
+    "labels and masks": ([(PICTURE, 0), (PICTURE, PICTURE)], r"target of sample 1 is \(5, 6\)"),
+    "no target": ([PICTURE], r"Sample 0 of the dataset is a Image, but must be \(image, target\)"),
+    "three values": ([(PICTURE, 0, "a.png")], "Sample 0 of the dataset is 3 values"),
+    "large numbers": ([(PICTURE, torch.full((5, 6), 300))], "above 255"),
 }
 
 

@@ -109,7 +109,9 @@ def test_a_search_takes_from_the_recipe_what_it_has_no_value_of_its_own_for() ->
     recipe = Recipe(flip=0.5, crop=3, scale=1.5, label_smoothing=0.1)
     taken = SearchConfig(crop=0).like(recipe)
     assert SearchConfig().like(Recipe(sync_batch_norm=True)).sync_batch_norm
-    assert SearchConfig().like(Recipe(precision="bf16", resized_crop=0.5)).precision == "bf16"
+    assert SearchConfig().like(Recipe(precision="bf16", resized_crop=0.5)) == SearchConfig(
+        flip=0.0, crop=0, scale=1.0, resized_crop=0.5, label_smoothing=0.0, precision="float32", sync_batch_norm=False
+    )
     assert (taken.flip, taken.crop, taken.scale, taken.label_smoothing) == (0.5, 0, 1.5, 0.1)
     assert SearchConfig(epochs=3).like(Recipe()) == SearchConfig(
         epochs=3,

@@ -122,7 +122,7 @@ def digest_of(*parts: object) -> str:
         if isinstance(part, Tensor):
             array = part.detach().cpu().contiguous()
             state.update(f"{array.dtype}{tuple(array.shape)}".encode())
-            state.update(array.view(torch.uint8).numpy().data)
+            state.update(array.reshape(-1).view(torch.uint8).numpy().data)
         else:
             state.update(f"{type(part).__name__}:{part!r};".encode("utf-8", "surrogateescape"))
     return state.hexdigest()[:16]

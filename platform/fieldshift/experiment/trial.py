@@ -10,6 +10,7 @@ from typing import Any
 from fieldshift.cluster import WorkerContext
 from fieldshift.cluster.storage import Storage
 from fieldshift.experiment.options import Experiment
+from fieldshift.renamed import without_later
 from fieldshift.seals import values_digest
 from fieldshift.training import (
     Evaluation,
@@ -30,6 +31,8 @@ CHECKPOINT = "checkpoint.pt"
 MOVE = "progress/epochs"
 LEARNING = ("arm", "seed", "problem", "data", "card", "recipe", "augmentation", "holdout")
 """What a trial's checkpoint depends on."""
+LATER = {"resized_crop": 1.0}
+"""Settings of the recipe that earlier versions did not have, with the values that they trained with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,11 @@ class Trial:
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
+
+    def digest(self) -> str:
+        """A digest of what its checkpoint depends on; without a setting of the recipe that earlier versions did not have."""
+        values = {name: value for name, value in self.plain().items() if name in LEARNING}
+        return values_digest({**values, "recipe": without_later(self.recipe, LATER)})
 
 
 def run_training_trial(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
@@ -138,7 +146,7 @@ def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[
         device=context.device,
         align=trial.align,
         checkpoint=folder / CHECKPOINT,
-        fingerprint=values_digest({name: value for name, value in trial.plain().items() if name in LEARNING}),
+        fingerprint=trial.digest(),
         resume=True,
         report=report,
         progress=(lambda epochs: context.report({MOVE: epochs})) if trial.moves else (lambda _epochs: None),

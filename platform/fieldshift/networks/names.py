@@ -85,8 +85,8 @@ def unknown_network(name: str, task: str | None = None) -> UserError:
     for other in TASKS:
         if task in EXAMPLES and other != task and (name in own[other] or is_foreign(name, other)):
             return UserError(
-                f"The network {name} is for {other}, but the task is {task}; give --network {', '.join(EXAMPLES[task])} or "
-                "another network (docs/how-to/own-network.md)."
+                f"The network {name} is for {other}, but the task is {task}; give a network (--network) such as "
+                f"{', '.join(EXAMPLES[task])} (docs/how-to/own-network.md lists them)."
             )
     known = [each for kind, names in own.items() if task in (None, kind) for each in names]
     others = other_classifiers() if task != "segmentation" else ()

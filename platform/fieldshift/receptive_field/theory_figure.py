@@ -51,7 +51,7 @@ def theory_figure(
                 label=f"{words} of the field",
             )
             if beside:
-                words = "of layers beside the main path, such as shortcuts"
+                words = "of layers with a smaller field than an earlier one (shortcuts, branches)"
                 left.plot(
                     [n + 1 for n in beside], [sides[n] for n in beside], ".", color=LINES[i], markersize=4, alpha=0.6,
                     label=words if side == 0 else None,
@@ -70,7 +70,7 @@ def theory_figure(
 
 
 def main_path(known: Sequence[LayerField]) -> tuple[list[int], list[int]]:
-    """The positions of the layers of the main path, and of those beside it: with a smaller field than an earlier layer."""
+    """The positions of layers with a growing field, and of those with a smaller one than an earlier layer, as shortcuts."""
     main: list[int] = []
     beside: list[int] = []
     largest = (0, 0)

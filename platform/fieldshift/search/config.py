@@ -12,7 +12,7 @@ from fieldshift.search.rules import RULES
 from fieldshift.settings import accept_fields
 from fieldshift.training.recipe import AUGMENTED, Recipe, check_batch, check_learning, check_synchronised
 
-SHARED = (*AUGMENTED, "precision", "sync_batch_norm")
+SHARED = (*AUGMENTED, "sync_batch_norm")
 """Settings that a search takes from the training's recipe unless it has its own values."""
 
 
@@ -54,8 +54,8 @@ class SearchConfig:
         scale: largest factor of random scaling, in both directions, in both halves; 1 keeps the size.
         resized_crop: smallest share of the area that a random resized crop keeps, in both halves; 1 crops nothing.
         label_smoothing: share of the target spread over all classes, in both losses; the selection does not use it.
-        precision: float32, or bf16 (autocast of both learning steps; decisions are measured in float32); None uses the
-            training's value.
+        precision: float32, or bf16 (autocast of both learning steps, on devices that support it; decisions are measured in
+            float32).
         sync_batch_norm: BatchNorm statistics over the batches of all workers of a search; None uses the training's value.
     """
 
@@ -85,7 +85,7 @@ class SearchConfig:
     scale: float | None = None
     resized_crop: float | None = None
     label_smoothing: float | None = None
-    precision: Literal["float32", "bf16"] | None = None
+    precision: Literal["float32", "bf16"] = "float32"
     sync_batch_norm: bool | None = None
 
     def __post_init__(self) -> None:

@@ -156,7 +156,7 @@ def pairs_of_batches(run: SearchRun) -> Iterator[tuple[Batch, Batch]]:
 
 
 def augmented(run: SearchRun, batch: Batch, step: int, stream: int) -> Batch:
-    """The batch after crop, flip and scale, before any motion; each image as if one worker had the whole batch."""
+    """The batch after the basic augmentation, before any motion; each image as if one worker had the whole batch."""
     images, targets, indices = batch
     masks = targets if targets.dim() > 1 else None
     seed = mixed_seed(run.seed, run.state.passes, step, stream, AUGMENTATION)

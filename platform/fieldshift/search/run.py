@@ -17,6 +17,7 @@ from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy
 from fieldshift.motions.policy_file import BY_SEARCH
 from fieldshift.networks import VideoNetwork
+from fieldshift.renamed import without_later
 from fieldshift.search.cell import Cell
 from fieldshift.search.config import SearchConfig
 from fieldshift.search.cost import SearchCost, forward_flops
@@ -32,6 +33,8 @@ from fieldshift.wording import counted
 POLICY_FILE, STATE_FILE, HALVES_FILE = "policy.json", "search.pt", "halves.json"
 DEFAULT_FRAMES = 3
 MOMENTUM = 0.9
+LATER = {"resized_crop": 1.0, "precision": "float32"}
+"""Settings that earlier versions did not have, with the values that they searched with."""
 
 
 @dataclass(kw_only=True)
@@ -253,7 +256,11 @@ class SearchRun:
 
 
 def fingerprint_of(found: dict[str, Any], space: Space, dataset: DataSet, frames: int) -> str:
-    """Equal for searches that must end with the same policy; a space of one motion is named as in earlier versions."""
+    """Equal for searches that must end with the same policy.
+
+    A space of one motion, and settings that earlier versions did not have, are named as in these.
+    """
     named = repr(space).replace(", per='network', groups=1", "")
-    text = f"({sorted(found.items())!r}, {named}, {dataset.digest!r}, {len(dataset.train)}, {frames})"
+    origin = {**found, "settings": without_later(found["settings"], LATER)}
+    text = f"({sorted(origin.items())!r}, {named}, {dataset.digest!r}, {len(dataset.train)}, {frames})"
     return hashlib.sha256(text.encode()).hexdigest()[:12]

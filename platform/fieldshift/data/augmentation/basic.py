@@ -41,6 +41,10 @@ class BasicAugmentation:
     resized_crop: float = 1.0
     outside: int = IGNORE
 
+    def __post_init__(self) -> None:
+        if self.resized_crop < 1 and (self.crop > 0 or self.scale > 1):
+            raise ValueError("resized_crop crops and scales in place of crop and scale; leave these out.")
+
     @property
     def is_nothing(self) -> bool:
         return self.flip == 0 and self.crop == 0 and self.scale == 1 and self.resized_crop == 1
