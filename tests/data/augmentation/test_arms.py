@@ -129,7 +129,7 @@ def test_large_batches_go_in_parts_without_a_difference(name: str, monkeypatch: 
     images = pictures(10, 1, 16, 16)
     arm = augmentation(name)
     whole = arm(images, 0)
-    monkeypatch.setattr("fieldshift.data.augmentation.arms.CACHED_VALUES", 700)
+    monkeypatch.setattr("fieldshift.data.augmentation.kernels.CACHED_VALUES", 700)
     assert torch.equal(arm(images, 0), whole)
 
 

@@ -138,6 +138,25 @@ def test_a_part_of_a_batch_gets_what_it_gets_in_the_whole() -> None:
                 assert torch.equal(mine, theirs[first:last])
 
 
+@pytest.mark.parametrize("settings", [{"scale": 1.3, "crop": 2}, {"resized_crop": 0.2}])
+def test_large_batches_go_in_parts_without_a_difference(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, float]
+) -> None:
+    images, masks = some_images(), torch.randint(0, 5, (40, 9, 14))
+    augmentation = BasicAugmentation(flip=0.5, **settings)  # type: ignore[arg-type]
+    whole = augmentation(images, 4, masks)
+    monkeypatch.setattr("fieldshift.data.augmentation.kernels.CACHED_VALUES", 7 * images[0].numel())
+    for mine, theirs in zip(augmentation(images, 4, masks), whole, strict=True):
+        assert mine is not None
+        assert theirs is not None
+        assert torch.equal(mine, theirs)
+
+
+def test_crops_of_both_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match="in place of crop and scale"):
+        BasicAugmentation(resized_crop=0.5, crop=4)
+
+
 def test_draws_depend_on_the_seed_alone() -> None:
     images = some_images()
     augmentation = BasicAugmentation(flip=0.5, crop=2, scale=1.2)

@@ -28,7 +28,7 @@ from fieldshift.data.augmentation.draws import (
     draw_randaugment,
     draw_trivialaugment,
 )
-from fieldshift.data.augmentation.kernels import Masks, Op, Placement, apply_ops, place
+from fieldshift.data.augmentation.kernels import Masks, Op, Placement, apply_ops, images_at_once, place
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import UserError, unknown_name
 
@@ -37,7 +37,6 @@ AFFINE_TRANSLATE = (0.1, 0.1)
 AFFINE_SCALE = (0.85, 1.15)
 AFFINE_SHEAR = (-10.0, 10.0, -10.0, 10.0)
 RANDAUGMENT_LEVELS = 31
-CACHED_VALUES = 2**19
 
 # Torchvision's re-exports are not visible to strict type checkers.
 v2: Any = torchvision_transforms
@@ -135,7 +134,7 @@ def by_parts(
     """Applies `apply` to the whole batch, or on a CPU to chunks of images that fit its cache."""
     if len(images) == 0:
         return images, masks
-    count = len(images) if images.is_cuda else max(1, CACHED_VALUES // images[0].numel())
+    count = images_at_once(images)
     parts = [
         apply(part, drawn[start : start + count], None if masks is None else masks[start : start + count])
         for start, part in zip(range(0, len(images), count), torch.split(images, count), strict=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from fieldshift.data.augmentation.kernels import images_at_once
 from fieldshift.data.split import IGNORE
 
 LARGEST_RATIO = 4 / 3
@@ -90,16 +91,28 @@ def sampled(
     outside: int,
 ) -> tuple[Tensor, Tensor | None]:
     """The images at the source pixels (y, x), interpolated between neighbours, and the nearest labels of the masks."""
-    height, width = images.shape[-2:]
     y, x = y.to(images.device, non_blocking=True), x.to(images.device, non_blocking=True)
+    moved, count = torch.empty_like(images), images_at_once(images)
+    for start in range(0, len(images), count):
+        part = slice(start, start + count)
+        moved[part] = interpolated(images[part], y[part], x[part])
+    if masks is None:
+        return moved, None
+    return moved, pick(masks[:, None], (y + 0.5).floor().long(), (x + 0.5).floor().long(), outside)[:, 0]
+
+
+def interpolated(
+    images: UInt8[Tensor, "batch channels height width"],
+    y: Float[Tensor, "batch height"],
+    x: Float[Tensor, "batch width"],
+) -> Float[Tensor, "batch channels height width"]:
+    """The images at the source pixels (y, x), in whole grey levels; black outside."""
+    height, width = images.shape[-2:]
     grid = torch.stack(
         torch.broadcast_tensors((2 * x[:, None, :] + 1) / width - 1, (2 * y[:, :, None] + 1) / height - 1), -1
     )
     between = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    moved = between.round_().clamp_(0, 255).to(torch.uint8)
-    if masks is None:
-        return moved, None
-    return moved, pick(masks[:, None], (y + 0.5).floor().long(), (x + 0.5).floor().long(), outside)[:, 0]
+    return between.round_().clamp_(0, 255)
 
 
 def resized_crops(

@@ -26,9 +26,15 @@ F: Any = functional
 Masks = Int64[Tensor, "batch height width"]
 
 
+CACHED_VALUES = 2**19
 LARGEST_REMEMBERED = 64 * 64
 FEW = 16
 """Up to so many images, each is changed by itself: bringing those with the same op together would copy them twice."""
+
+
+def images_at_once(images: Images) -> int:
+    """How many images to change at once: on a CPU as many as fit into its cache, elsewhere all."""
+    return max(1, CACHED_VALUES // images[0].numel()) if images.is_cpu else len(images)
 
 
 @dataclass(frozen=True, slots=True)
