@@ -33,7 +33,7 @@ FEW = 16
 
 
 def images_at_once(images: Images) -> int:
-    """How many images to change at once: on a CPU as many as fit into its cache, elsewhere all."""
+    """The number of images to change at once: on a CPU as many as fit into its cache, elsewhere all."""
     return max(1, CACHED_VALUES // images[0].numel()) if images.is_cpu else len(images)
 
 
