@@ -58,16 +58,35 @@ def check_answer(network: nn.Module, name: str, shape: tuple[int, ...], num_clas
     shape: of the images, (N, C, H, W). maps: whether the logits are maps (N, K, H, W). The network is not changed.
     """
     wanted = (shape[0], num_classes, *shape[2:]) if maps else (shape[0], num_classes)
+    for when, answer in answers(network, name, shape).items():
+        if shape_of(answer) != wanted:
+            raise UserError(
+                f"The network '{name}' answers images {shape} in {when} with {given_as(answer)}, but logits {wanted} are "
+                f"needed for {num_classes} classes; let the function take num_classes."
+            )
+
+
+def shape_of(answer: Any) -> tuple[int, ...]:
+    """The shape of an answer of a network; () where it is no tensor."""
+    return tuple(answer.shape) if isinstance(answer, Tensor) else ()
+
+
+def given_as(answer: Any) -> str:
+    """The answer of a network in words: its shape, or its type where it is no tensor."""
+    return f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+
+
+def answers(network: nn.Module, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The network's output for blank images (N, C, H, W), in training and in evaluation mode. The network is not changed.
+
+    Raises UserError for a network that cannot read such images.
+    """
     modes = {part: part.training for part in network.modules()}
     try:
-        for training, when in ((True, "training"), (False, "evaluation")):
-            answer = _answer(network.train(training), name, shape)
-            if not isinstance(answer, Tensor) or tuple(answer.shape) != wanted:
-                given = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
-                raise UserError(
-                    f"The network '{name}' answers images {shape} in {when} with {given}, but logits {wanted} are needed "
-                    f"for {num_classes} classes; let the function take num_classes."
-                )
+        return {
+            when: _answer(network.train(training), name, shape)
+            for training, when in ((True, "training"), (False, "evaluation"))
+        }
     finally:
         for part, mode in modes.items():
             part.training = mode
@@ -85,7 +104,7 @@ def _answer(network: nn.Module, name: str, shape: tuple[int, ...]) -> Any:
             try:
                 return torch.func.functional_call(network, state, (torch.zeros(shape),))
             except Exception as error:
-                raise _failed(f"The network '{name}' cannot read images {shape}", error) from error
+                raise _failed(f"The network '{name}' cannot read images {shape} in float32", error) from error
 
 
 def _imported(path: str) -> Any:

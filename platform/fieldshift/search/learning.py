@@ -20,7 +20,7 @@ from fieldshift.search.run import MOMENTUM, SearchRun
 from fieldshift.search.supernet import restored_buffers
 from fieldshift.training import distributed
 from fieldshift.training.loss_log import LossLog, are_finite, check_weights
-from fieldshift.training.step import layers_draw_from, precision_of
+from fieldshift.training.step import layers_draw_from
 
 WEIGHTS, ALPHA = 1, 2  # streams of random draws
 AUGMENTATION = 3
@@ -35,7 +35,6 @@ def learn_one_pass(run: SearchRun) -> dict[str, float]:
     """
     config, state, cell, supernet = run.config, run.state, run.cell, run.supernet
     parameters = [each for each in supernet.network.parameters() if each.requires_grad]
-    autocast = precision_of("search", config.precision, run.device)
     alpha_learns = not cell.is_decided and (state.tuning or state.epoch >= config.warmup_epochs)
     score, losses = run.objective.new_score(run.device), LossLog(partial(diverged, state.passes + 1, state.phase))
     supernet.train()
@@ -65,7 +64,7 @@ def learn_one_pass(run: SearchRun) -> dict[str, float]:
 
         # The network's step: a decided cell is rendered by its policy, without weights.
         weights = None if cell.is_decided else cell.weights(noise, config.temperature)
-        logits = supernet(images, weights, learns_cell=False, autocast=autocast)
+        logits = supernet(images, weights, learns_cell=False, autocast=run.autocast)
         loss = run.objective.loss(logits, targets)
         slopes = torch.autograd.grad(loss, parameters, allow_unused=True)
         filled = [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, parameters, strict=True)]
@@ -103,9 +102,8 @@ def loss_at(run: SearchRun, batch: Batch, noise: int | None, parameters: Sequenc
     supernet, (images, targets, _) = run.supernet, batch
     names = [f"network.{name}" for name, each in supernet.network.named_parameters() if each.requires_grad]
     weights = run.cell.weights(noise, run.config.temperature)
-    autocast = precision_of("search", run.config.precision, run.device)
     replaced = dict(zip(names, parameters, strict=True))
-    logits = functional_call(supernet, replaced, (images, weights), {"autocast": autocast})
+    logits = functional_call(supernet, replaced, (images, weights), {"autocast": run.autocast})
     return run.objective.loss(logits, targets)
 
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from fieldshift.data import DataSet, Split
 from fieldshift.data.dataset import digest_of, grey_levels, names_of, statistics_of
 from fieldshift.data.split import IGNORE
-from fieldshift.errors import UserError, one_line
+from fieldshift.errors import UserError
 from fieldshift.folding import still
 from fieldshift.forms import check_form
 from fieldshift.networks import video_network
+from fieldshift.networks.foreign import answers, given_as, shape_of
 from fieldshift.search.config import SearchConfig
 from fieldshift.search.loop import FoundPolicy, search
 from fieldshift.search.run import DEFAULT_FRAMES
@@ -154,24 +155,18 @@ def check_given(model: Any, train: Any, form: str, frames: int, folder: str | Pa
 def outputs_of(model: nn.Module, images: Tensor, *, maps: bool) -> int:
     """The number of classes whose logits a model returns, 2 or more. Raises UserError where it returns anything but logits."""
     name, wanted = type(model).__name__, "masks, so (N, K, H, W)" if maps else "class numbers, so (N, K)"
-    count = 0
-    for training in (False, True):
-        copied = copy.deepcopy(model).cpu().train(training)
-        mode = "training" if training else "evaluation"
-        try:
-            with torch.no_grad():
-                answer = copied(images.cpu().float() / 255)
-        except Exception as error:
-            raise UserError(
-                f"The model {name} cannot read images {tuple(images.shape)} in float32 ({mode}): {one_line(error, 300)}"
-            ) from error
-        shape = tuple(answer.shape) if isinstance(answer, Tensor) else ()
+    size, count = tuple(images.shape), 0
+    for kind in {parameter.dtype for parameter in model.parameters()} - {torch.float32}:
+        raise UserError(
+            f"The model {name} has {kind} parameters and cannot read images {size} in float32; give model.float()."
+        )
+    for when, answer in answers(copy.deepcopy(model).cpu(), name, size).items():
+        shape = shape_of(answer)
         count = shape[1] if len(shape) > 1 else 0
-        if shape != (len(images), count, *(images.shape[2:] if maps else ())):
-            given = f"shape {shape}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+        if shape != (len(images), count, *(size[2:] if maps else ())):
             raise UserError(
-                f"The model {name} returns {given} for images {tuple(images.shape)} in {mode}, but the split has {wanted} "
-                "logits in one tensor are needed; wrap the model in a module that returns these."
+                f"The model {name} returns {given_as(answer)} for images {size} in {when}, but the split has {wanted} logits "
+                "in one tensor are needed; wrap the model in a module that returns these."
             )
     if count < 2:
         raise UserError(

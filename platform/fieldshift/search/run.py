@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from fieldshift.training import distributed
 from fieldshift.training.checkpoint import checkpoint_of_first, write_checkpoint
 from fieldshift.training.objectives import Objective
 from fieldshift.training.recipe import Recipe
+from fieldshift.training.step import precision_of
 from fieldshift.wording import counted
 
 POLICY_FILE, STATE_FILE, HALVES_FILE = "policy.json", "search.pt", "halves.json"
@@ -45,6 +47,7 @@ class SearchRun:
         objective: of both learning steps; decisions use `plain_objective`.
         halves: the data's digest, and the indices of both halves in its training set.
         batch: images per step, over all workers together.
+        autocast: the precision of the network in both learning steps, entered anew in each.
         found: the fields of `policy.found` that do not change.
     """
 
@@ -59,6 +62,7 @@ class SearchRun:
     alpha_half: Split
     batch: int
     augmentation: BasicAugmentation
+    autocast: AbstractContextManager[Any]
     optimizer: torch.optim.Optimizer
     alpha_optimizer: torch.optim.Optimizer
     state: SearchState
@@ -136,6 +140,7 @@ class SearchRun:
                 resized_crop=config.resized_crop or 1.0,
                 outside=255 if dataset.ignore_index is None else dataset.ignore_index,
             ),
+            autocast=precision_of("search", config.precision, device),
             optimizer=torch.optim.SGD(parameters, config.learning_rate, MOMENTUM, weight_decay=config.weight_decay)
             if config.optimizer == "sgd"
             else torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay),

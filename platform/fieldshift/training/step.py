@@ -73,7 +73,7 @@ def layers_draw_from(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def precision_of(section: str, precision: str | None, device: torch.device) -> AbstractContextManager[Any]:
+def precision_of(section: str, precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """The context of a learning step in float32 or bf16, the value of the option `section`.precision.
 
     Raises UserError if the device has no bf16.
