@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tables import Cell, Study, markdown
 
-from fieldshift.report.intervals import Difference, estimate, paired_difference
+from fieldshift.report.intervals import estimate
 
 COMPUTE, EPOCHS = "equal compute", "equal epochs"
 SMALL_IMAGES = ("fashion-tiny", "cifar10-tiny", "fashion-resnet18")
@@ -86,8 +85,8 @@ def gain(
     arm: str = "das-folded",
 ) -> Target:
     """A target for the paired difference of an arm to the best of some others, in points."""
-    best = max(opponents, key=lambda name: statistics.mean(cell.judged(name, budget).values()))
-    gap: Difference = paired_difference(cell.judged(arm, budget), cell.judged(best, budget))
+    best = cell.best(budget, opponents)
+    gap = cell.gap(arm, best, budget)
     return Target(text, where, best, least, 100 * gap.mean, 100 * gap.low, 100 * gap.high)
 
 
