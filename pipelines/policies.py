@@ -197,7 +197,6 @@ def search_trials(
     from fieldshift.experiment.training_runs import last_line
 
     runs: dict[str, Run] = {}
-    done: dict[str, int] = {}
 
     def run_of(trial: dict[str, Any]) -> Run:
         key = trial["key"]
@@ -215,16 +214,15 @@ def search_trials(
             key, step = trial["key"], int(metrics.get("pass", 0))
             run_of(trial).log_metrics(pass_metrics(metrics), step=step)
             if "train/loss" in metrics:
-                done[key] = step
-                bar.show(sum(done.values()), f"{key}: {pass_note(metrics)}")
+                bar.show_part(key, step, f"{key}: {pass_note(metrics)}", unit=1)
 
         def finished(result: TrialResult) -> None:
             run = run_of(result.trial)
-            done[result.key] = passes[result.key]
             if result.value is not None:
                 record_found(run, result.value)
             run.close("FAILED" if result.value is None else "FINISHED")
-            bar.show(sum(done.values()), f"{'failed' if result.value is None else 'done'}: {result.key}")
+            note = f"{'failed' if result.value is None else 'done'}: {result.key}"
+            bar.show_part(result.key, passes[result.key], note)
 
         results = session.run_trials(run_search_trial, payloads, cluster, on_report=reported, on_done=finished)
     for result in results:

@@ -186,19 +186,17 @@ def run_samples(
         placed(cluster, on_ray=workers_of_trials(cluster) > 0),
         progress(f"tuning {trial.arm}", samples * epochs) as bar,
     ):
-        trained: dict[str, int] = {}
 
         def reported(sample: dict[str, Any], metrics: dict[str, float]) -> None:
             epoch = int(metrics["epoch"])
             run_of(sample).log_metrics(epoch_metrics(metrics), step=epoch)
-            trained[sample["key"]] = epoch
-            bar.show(sum(trained.values()), f"epoch {epoch} of {sample['key']}: {metrics[HELD_OUT_SCORE]:.1%}")
+            note = f"epoch {epoch} of {sample['key']}: {metrics[HELD_OUT_SCORE]:.1%}"
+            bar.show_part(sample["key"], epoch, note, unit=1)
 
         def ended(result: TrialResult) -> None:
-            trained[result.key] = epochs
             drop_checkpoints([result], shared)
             run_of(result.trial).close("FINISHED" if result.error is None else "FAILED")
-            bar.show(sum(trained.values()), f"{result.metrics.get(HELD_OUT_SCORE, 0):.1%} of {result.key}")
+            bar.show_part(result.key, epochs, f"{result.metrics.get(HELD_OUT_SCORE, 0):.1%} of {result.key}")
 
         tuning = tune_trials(
             run_tuning_trial,

@@ -142,6 +142,8 @@ class Progress:
     interval: float = 5.0
     done: float = 0.0
     note: str = ""
+    found: float = 0.0  # of the work done, what an earlier run did
+    _parts: dict[str, float] = field(default_factory=dict)
     _bar: Any = None
     _task: Any = None
     _started: float = field(default_factory=time.perf_counter)
@@ -155,11 +157,21 @@ class Progress:
     def advance(self, amount: float = 1.0, note: str = "") -> None:
         self.show(self.done + amount, note)
 
+    def show_part(self, key: str, done: float, note: str = "", *, unit: float = 0.0) -> None:
+        """Sets the work done of one of several parts that run side by side and report after each `unit` of work.
+
+        What the first report of a part has beyond one unit was done by an earlier run, and does not count as speed.
+        """
+        if key not in self._parts:
+            self.found += max(0.0, done - unit)
+        self._parts[key] = done
+        self.show(sum(self._parts.values()), note)
+
     def show(self, done: float, note: str = "") -> None:
         """Sets the work done so far."""
         self.done, self.note = min(done, self.total), note
         elapsed = time.perf_counter() - self._started
-        self._marks.append((elapsed, self.done))
+        self._marks.append((elapsed, self.done - self.found))
         while len(self._marks) > 1 and self._marks[1][0] <= LATER_PART * elapsed:
             self._marks.popleft()
         self._estimate = self._estimated()
@@ -197,7 +209,8 @@ class Progress:
             return None
         pace = (elapsed - since) / (done - before)
         step = max(0.0, done - self._marks[-2][1])
-        return (self.total - done) * pace, elapsed, max(0.0, self.total - done - step) * pace
+        left = self.total - self.done
+        return left * pace, elapsed, max(0.0, left - step) * pace
 
     def _print(self) -> None:
         share = self.done / self.total if self.total else 1.0

@@ -125,6 +125,16 @@ def test_the_remaining_time_goes_by_the_later_half(
     assert bar.left() == shown
 
 
+def test_what_an_earlier_run_trained_is_not_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two trainings of 10 epochs: one goes on at epoch 8, after 10 seconds per epoch; one is found finished."""
+    bar = Progress("work", 30, interval=math.inf, _started=0.0)
+    for seconds, key, done, unit in [(1, "b", 10, 0), (10, "a", 8, 1), (20, "a", 9, 1), (30, "a", 10, 1)]:
+        monkeypatch.setattr("fieldshift.console.time.perf_counter", lambda now=seconds: now)
+        bar.show_part(key, done, unit=unit)
+    assert (bar.done, bar.found) == (20, 17)
+    assert bar.left() == "about 1:40 left"
+
+
 @pytest.mark.parametrize(("now", "shown"), [(20, "1:20"), (24, "1:16"), (30, "1:10"), (300, "1:10")])
 def test_the_remaining_time_counts_down_until_the_next_report_is_due(
     now: float, shown: str, monkeypatch: pytest.MonkeyPatch

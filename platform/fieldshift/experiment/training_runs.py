@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fieldshift.cluster import ClusterConfig, TrialResult
-from fieldshift.console import Progress, duration, progress, say
+from fieldshift.console import duration, progress, say
 from fieldshift.errors import RunFailedError
 from fieldshift.experiment.labels import costs, in_percent, run_name, score_metric, sectioned, trial_labels
 from fieldshift.experiment.options import Experiment
@@ -60,7 +60,6 @@ def run_training_trials(
     RunFailedError when all failed.
     """
     runs: dict[str, Run] = {}
-    done: dict[str, float] = {}
     cost = {trial.key: weight for trial, weight in zip(trials, weights, strict=True)}
     by_key = {trial.key: trial for trial in trials}
     shared = session.storage(cluster)
@@ -77,24 +76,23 @@ def run_training_trials(
 
         def reported(trial: dict[str, Any], metrics: dict[str, float]) -> None:
             key = trial["key"]
-            epoch = int(metrics.get("epoch", 0))
+            epoch, epochs = int(metrics.get("epoch", 0)), trial["recipe"]["epochs"]
             run_of(key).log_metrics(epoch_metrics(metrics), step=epoch)
-            done[key] = cost[key] * epoch / trial["recipe"]["epochs"]
-            show(bar, done, f"epoch {epoch}/{trial['recipe']['epochs']} of {key}")
+            each = cost[key] / epochs
+            bar.show_part(key, each * epoch, f"epoch {epoch}/{epochs} of {key}", unit=each)
 
         def finished(result: TrialResult) -> None:
             key = result.trial["key"]
-            done[key] = cost[key]
             run = run_of(key)
             if result.value is None:
                 run.close("FAILED")
-                show(bar, done, f"failed: {key}")
+                bar.show_part(key, cost[key], f"failed: {key}")
                 return
             record_history(run, result.value["history"])
             run.log_metrics(final_metrics(result.value), step=0)  # of one step: MLflow draws bars
             run.close("FINISHED")
             drop_checkpoint(Path(by_key[key].folder), shared)
-            show(bar, done, f"{result.value['score_name']} {result.value['score']:.1%} of {key}")
+            bar.show_part(key, cost[key], f"{result.value['score_name']} {result.value['score']:.1%} of {key}")
 
         ordered = sorted(trials, key=lambda trial: -cost[trial.key])
         results = session.run_trials(
@@ -112,10 +110,6 @@ def run_training_trials(
         raise RunFailedError(f"All {len(trials)} trials failed; the last error: {last_line(results[-1].error)}")
     say(f"  {len(rows)} of {len(trials)} trials, {duration(sum(row['seconds'] for row in rows.values()))} of training")
     return [rows[trial.key] for trial in trials if trial.key in rows]
-
-
-def show(bar: Progress, done: dict[str, float], note: str) -> None:
-    bar.show(sum(done.values()), note)
 
 
 def epoch_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
