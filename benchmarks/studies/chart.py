@@ -104,7 +104,14 @@ class Chart:
 def chart(studies: Studies) -> Chart:
     """The chart of the committed studies."""
     camvid, pairs = studies["camvid"], studies["digit-pairs"]
-    small_field = ["tiny-96", "tiny-96-chosen", "tiny-180", "tiny-180-chosen"]
+    small_field = [
+        "tiny-96",
+        "tiny-96-chosen",
+        "tiny-96-new-seeds",
+        "tiny-180",
+        "tiny-180-chosen",
+        "tiny-180-new-seeds",
+    ]
     wide_field = ["resnet18-96", "resnet18-180"]
     sizes, classes = studies["object-size"], studies["classification"]
     small_classes = ["fashion-tiny", "cifar10-tiny"]
@@ -144,7 +151,7 @@ def chart(studies: Studies) -> Chart:
         Question(
             "Does it help a deep network whose field covers the image?",
             [
-                *against_2d(classes, "das-folded", COMPUTE, ["fashion-resnet18"]),
+                *against_2d(classes, "das-folded", COMPUTE, ["fashion-resnet18", "cifar10-resnet18"]),
                 *against_2d(camvid, "das-folded", COMPUTE, wide_field),
                 *against_2d(studies["depth"], "das-folded", EPOCHS, ["resnet18"]),
                 *against_2d(studies["cifar10"], "das-folded", EPOCHS),
@@ -181,7 +188,7 @@ def chart(studies: Studies) -> Chart:
             "Do dilated kernels help instead, without motion or search?",
             [
                 *against(pairs, "dilated", "none", COMPUTE),
-                *against(camvid, "dilated", "none", COMPUTE, ["tiny-96", "tiny-180", *wide_field]),
+                *against(camvid, "dilated", "none", COMPUTE, [*small_field, *wide_field]),
                 *against(sizes, "dilated", "none", COMPUTE),
                 *against(classes, "dilated", "none", COMPUTE, small_classes),
                 *against(studies["cifar10"], "dilated", "none", EPOCHS),

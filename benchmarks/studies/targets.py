@@ -10,7 +10,7 @@ from tables import Cell, Study, markdown
 from fieldshift.report.intervals import estimate
 
 COMPUTE, EPOCHS = "equal compute", "equal epochs"
-SMALL_IMAGES = ("fashion-tiny", "cifar10-tiny", "fashion-resnet18")
+SMALL_IMAGES = ("fashion-tiny", "cifar10-tiny", "fashion-resnet18", "cifar10-resnet18")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def targets(studies: Mapping[str, Study]) -> list[Target]:
             words = "digit pairs: das-folded+affine, averaged, 93 %"
             found.append(score(words, f"digit-pairs, {name}", row["judged_scores"], 93))
     camvid = studies["camvid"].cells
-    for name in [each for each in ("tiny-96", "tiny-96-chosen") if each in camvid]:
+    for name in [each for each in ("tiny-96", "tiny-96-chosen", "tiny-96-new-seeds") if each in camvid]:
         cell, where = camvid[name], f"camvid, {name}"
         others = [
             arm for enlarged in (False, True) for arm in cell.opponents(COMPUTE, enlarged=enlarged) if arm != "none"
