@@ -25,7 +25,7 @@ def explain(*, policy: list[str] | None = None) -> Explanation:
     Args:
         policy: policy file, or run folder of a search, such as: explain runs/search.
     """
-    source = only_one(policy, "policies", "give one policy file, or one run folder of a search")
+    source = only_one(policy, "policy", "policies", "give one policy file, or one run folder of a search")
     check_policy(source)
 
     from fieldshift.motions.placed import load_policy

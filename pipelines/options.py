@@ -70,8 +70,9 @@ def check_pictures(images: Sequence[str]) -> None:
             raise UserError(f"{name} does not exist; check the path.")
 
 
-def only_one(words: Sequence[str] | None, plural: str, advice: str) -> str:
+def only_one(words: Sequence[str] | None, singular: str, plural: str, advice: str) -> str:
     """The one word that was given. Raises UserError for none or several, with the advice."""
     if not words or len(words) > 1:
-        raise UserError(f"{len(words or [])} {plural} are named; {advice}.")
+        given = f"{len(words)} {plural} are given: {', '.join(words)}" if words else f"No {singular} is given"
+        raise UserError(f"{given}; {advice}.")
     return words[0]

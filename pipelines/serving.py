@@ -15,17 +15,21 @@ def sync(*, run: list[str] | None = None, uri: str | None = None) -> int:
         run: run folders, such as: sync runs/study.
         uri: the store to send to; by default the run's own.
     """
+    from fieldshift.run_folder import CONFIG
     from fieldshift.tracking import replay
     from fieldshift.tracking.config import check_address
+    from fieldshift.tracking.spool import Spool
+    from fieldshift.wording import counted
 
     if uri is not None:
         check_address(uri, "uri", "leave it out to send to the run's own store")
     if not run:
         raise UserError("There is no run to send messages of; give its folder, such as: fieldshift sync runs/study.")
     for folder in run:
-        if not Path(folder).is_dir():
-            raise UserError(f"There is no run folder {folder}; give the folder of a run whose store was down.")
-        say(f"{replay(Path(folder), uri)} messages of {folder} were sent.")
+        if not (Path(folder) / CONFIG).is_file() and not Spool(Path(folder)).waiting():
+            raise UserError(f"There is no run in '{folder}'; give the folder of a run, which contains {CONFIG}.")
+    for folder in run:
+        say(f"{counted(replay(Path(folder), uri), 'message')} of {folder} sent.")
     return 0
 
 

@@ -188,7 +188,7 @@ fetch.positional = "job"  # type: ignore[attr-defined]
 
 def the_job(words: list[str] | None) -> str:
     """The one job that was named. Raises UserError for none or several."""
-    return only_one(words, "jobs", "give the id of one, as `fieldshift jobs` lists them")
+    return only_one(words, "job", "jobs", "give the id of one, as `fieldshift jobs` lists them")
 
 
 def passed_on(names: list[str]) -> dict[str, str]:

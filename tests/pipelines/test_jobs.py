@@ -17,8 +17,8 @@ URL = "http://127.0.0.1:1"
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["stop", "--address", URL], "0 jobs are named; give the id of one, as `fieldshift jobs` lists them."),
-        (["logs", "a", "b", "--address", URL], "2 jobs are named;"),
+        (["stop", "--address", URL], "No job is given; give the id of one, as `fieldshift jobs` lists them."),
+        (["logs", "a", "b", "--address", URL], "2 jobs are given: a, b; give the id of one"),
         (["jobs", "--address", URL], "Nothing answers at http://127.0.0.1:1"),
         (["stop", "a", "--address", URL], "Nothing answers at http://127.0.0.1:1"),
         (["submit", "--address", URL, "--env", "FS_UNSET", "--", "study"], "--env names FS_UNSET, which is not set here"),

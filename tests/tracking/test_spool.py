@@ -194,8 +194,7 @@ def test_a_lock_that_a_writer_holds_is_not_taken_for_a_second_replay(
     monkeypatch.setattr(importlib.import_module("fieldshift.tracking.replay"), "LOCK_WAIT_S", 0.01)
     with FileLock(folder / LOCK), pytest.raises(UserError, match=f"holds {folder / LOCK} for over .*fieldshift sync"):
         replay(folder, other.uri)
-    with pytest.raises(UserError, match="nothing to send"):
-        replay(folder, other.uri)
+    assert replay(folder, other.uri) == 0
 
 
 def test_a_lock_that_another_process_holds_ends_no_training(
@@ -261,11 +260,23 @@ def test_what_waits_is_sent_by_the_command(folder: Path, tmp_path: Path, capsys:
 
     other = open_store(TrackingConfig(), tmp_path / "other")
     assert main(["sync", str(folder), "--uri", other.uri]) == 0
-    assert capsys.readouterr().out == f"10 messages of {folder} were sent.\n"
-    assert main(["sync", str(folder)]) == 2
-    assert "There is nothing to send" in capsys.readouterr().err
+    assert capsys.readouterr().out == f"10 messages of {folder} sent.\n"
+    (folder / "config.yaml").touch()
+    assert main(["sync", str(folder)]) == 0
+    assert capsys.readouterr().out == f"0 messages of {folder} sent.\n"
+
+
+@pytest.mark.parametrize("second", ["nowhere", "."])
+def test_a_folder_without_a_run_is_named_before_any_message_is_sent(
+    folder: Path, second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fieldshift.cli import main
+
+    other = open_store(TrackingConfig(), tmp_path / "other")
+    assert main(["sync", str(folder), str(tmp_path / second), "--uri", other.uri]) == 2
+    assert f"There is no run in '{tmp_path / second}'" in capsys.readouterr().err
+    assert Spool(folder).waiting() == 10
     assert main(["sync"]) == 2
-    assert main(["sync", str(tmp_path / "nowhere")]) == 2
 
 
 def test_a_store_that_is_still_down_leaves_the_spool_as_it_was(folder: Path) -> None:
@@ -276,9 +287,8 @@ def test_a_store_that_is_still_down_leaves_the_spool_as_it_was(folder: Path) -> 
     assert file.read_text() == before
 
 
-def test_nothing_to_send_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing to send"):
-        replay(tmp_path)
+def test_a_run_whose_store_missed_nothing_has_nothing_to_send(tmp_path: Path) -> None:
+    assert replay(tmp_path) == 0
 
 
 def test_a_store_that_goes_down_in_the_middle_loses_nothing(

@@ -29,6 +29,7 @@ from fieldshift.tracking.store import FOLDER_TAG, RUN_TAG
 from fieldshift.tracking.system import measured
 from fieldshift.tracking.views import View
 from fieldshift.whole_file import write_whole
+from fieldshift.wording import counted
 
 IDENTITY = "run-id"
 ASKED = ("data", "network", "temporal", "space")
@@ -265,7 +266,7 @@ def send_waiting(folder: Path) -> None:
     if spool.is_down or not spool.waiting():  # that the store is down was said
         return
     try:
-        say(f"{replay(folder)} messages that the tracking store had missed were sent.")
+        say(f"{counted(replay(folder), 'message')} sent that the tracking store had missed.")
     except UserError as error:
         say(str(error))
 

@@ -35,11 +35,11 @@ def replay(folder: Path, uri: str | None = None) -> int:
         uri: The store to send to; None uses the store that the run was configured with.
 
     Raises:
-        UserError: There are no messages to send, or the store still does not answer.
+        UserError: The store still does not answer, or another process is sending the messages.
     """
     spool = Spool(folder)
     if not spool.waiting():
-        raise UserError(f"There is nothing to send in {spool.folder}; give the folder of a run whose store was down.")
+        return 0
     busy = f"Another process is sending the messages of {folder}; wait until it has finished."
     with _held(spool.folder / SENDING, 0, busy):
         sent = _send_all(spool, folder.resolve(), uri)
