@@ -1,9 +1,9 @@
-"""Writes the pages that are made of the committed raw numbers: no number on them is typed.
+"""Writes the pages that are made of the committed raw numbers: no measured number of a table is typed.
 
     python benchmarks/pages.py            # writes benchmarks/README.md, docs/{results,scaling}.md, pictures, README's table
     python benchmarks/pages.py --check    # status 1 where a page differs from its numbers
 
-The sentences of docs/results.md are in `studies/results.md.jinja`.
+The sentences of docs/results.md are in `studies/results.md.jinja`; some name settings of the studies.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE / "studies")]
 import chart  # noqa: E402
 import figures  # noqa: E402
 import headline  # noqa: E402
+import repeats  # noqa: E402
 import scaling  # noqa: E402
 import study as studies  # noqa: E402
 import tables  # noqa: E402
@@ -66,8 +67,8 @@ def environment() -> Environment:
         studies=committed, chart=chart.chart(committed), share=functools.partial(share_of_time, profiled),
         selection_share=selection_share(committed["ablations"].cells["default"]),
         benchmarks=benchmarks(), goals_met=goals_met, title_of=title_of,
-        speed_tables=speed_tables, tables=tables, headline=headline, targets=targets, configurations=configurations(),
-        selection=selection(),
+        speed_tables=speed_tables, tables=tables, headline=headline, repeats=repeats, targets=targets,
+        configurations=configurations(), selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
         faults=fault_table(result("faults")), counted=counted, folded_steps=folded_steps(result("folded_shift-full")),
         gpu_steps=folded_steps_on_gpu(result("folded_step-cuda")),

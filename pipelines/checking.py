@@ -166,8 +166,8 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
         f"task: {report.task}",
         "",
         f"network: {chosen.network}  # `fieldshift describe --network NAME` shows the cost of a network",
-        f"temporal: {chosen.temporal}  # tsm costs nothing; gsf learns what to shift",
-        f"frames: {chosen.frames}  # an image costs this many times the 2D network",
+        f"temporal: {chosen.temporal}  # tsm adds no FLOPs; gsf learns what to shift",
+        f"frames: {chosen.frames}  # as a video, an image costs this many times the 2D network; folded, the cost is the same",
         "space: affine-one  # which motions are searched; affine-cell and others are in search_spaces/",
         *(
             [

@@ -21,7 +21,7 @@ def export(
     Args:
         run: folder of `fieldshift train`, or of one trial of a comparison.
         form: the form that the run's network must have (video or folded), else an error; by default any.
-        format: torch (a torch.export program), onnx, safetensors (the weights alone), or mlflow (a model for
+        format: torch (a torch.export program), onnx, safetensors (the weights and their card), or mlflow (a model for
             mlflow.pyfunc.load_model, which reads files and uint8 arrays and needs FieldShift installed).
         out: folder to write to; by default RUN/export-FORMAT.
         align: fuse a segmenter's maps in the reference frame; by default as in the run's training.

@@ -19,6 +19,7 @@ SMALLEST_BATCH, LARGEST_BATCH = 4, 256
 USED_MEMORY = 0.4  # share of the free memory that activations may take
 FEW_SAMPLES = 5000
 STEPS_A_PASS = 4
+FRAMES = 3  # those of all studies: the cheapest video, and in the folded form the whole magnitude as one step
 TINY_SIDE = 40
 MOST_WITHOUT_GPU = 256
 
@@ -55,10 +56,9 @@ def suggest(dataset: DataSet, network: str | None = None) -> Suggestion:
     """Settings for this data on this machine; a `network` that is named is kept."""
     on_gpu = torch.cuda.is_available()
     network = network or network_for(dataset, len(dataset.train), on_gpu=on_gpu)
-    frames = 8 if on_gpu else 3
     trials = 1 if on_gpu else max(1, min(2, os.cpu_count() or 1))
     free = free_memory()
-    an_image = activation_bytes(dataset, network, frames)
+    an_image = activation_bytes(dataset, network, FRAMES)
     fitting = int(USED_MEMORY * free / trials / max(an_image, 1))
     wanted = LARGEST_BATCH if on_gpu else 64
     batch = min(power_of_two(fitting), wanted, power_of_two(len(dataset.train) // STEPS_A_PASS))
@@ -67,7 +67,7 @@ def suggest(dataset: DataSet, network: str | None = None) -> Suggestion:
     return Suggestion(
         network=network,
         temporal="tsm",
-        frames=frames,
+        frames=FRAMES,
         batch=max(SMALLEST_BATCH, batch),
         epochs=epochs,
         search_epochs=passes(steps // 2, len(dataset.train) // 2, batch, 5, 50),

@@ -22,7 +22,7 @@ def field_of(network: str, side: int) -> int:
 
 
 def draw_object_size(study: Study, file: Path) -> None:
-    """Draws the gains of the best folded DAS, and of the video form, against the picture's side as a multiple of the field."""
+    """Draws the gains of `das-folded`, and of the video form, against the picture's side as a multiple of the field."""
     cells = [cell for cell in study.cells.values() if BUDGET in cell.budgets()]
     if not cells:
         return
@@ -32,7 +32,7 @@ def draw_object_size(study: Study, file: Path) -> None:
     lines: dict[str, dict[str, Difference]] = {}
     for label, enlarged in OPPONENTS:
         for cell in cells:
-            gap = cell.gap(cell.best(BUDGET), cell.opponents(BUDGET, enlarged=enlarged)[0], BUDGET)
+            gap = cell.gap("das-folded", cell.opponents(BUDGET, enlarged=enlarged)[0], BUDGET)
             lines.setdefault(f"folded DAS against the {label}", {})[cell.name] = gap
     for name, video in study.video_cells():
         best = study.cells[name].opponents(BUDGET, enlarged=False)[0]

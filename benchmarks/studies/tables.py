@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import tomllib
@@ -75,7 +76,7 @@ class Cell:
         found = [arm for arm in self.arms(budget) if not arm.startswith(NO_OPPONENT)]
         return [arm for arm in found if arm.startswith(ENLARGED) == enlarged]
 
-    def best(self, budget: str, arms: Iterable[str] = ("das-folded+affine", "das-folded")) -> str:
+    def best(self, budget: str, arms: Iterable[str]) -> str:
         """The arm of the best judged mean among `arms`."""
         return max((arm for arm in arms if self.has(arm, budget)), key=lambda arm: self.row(arm, budget)["judged_mean"])
 
@@ -202,18 +203,18 @@ class Study:
             return f"{next(iter(cells))} seeds per arm"
         return "seeds per arm: " + "; ".join(f"{count} in {', '.join(cells[count])}" for count in sorted(cells))
 
-    def gaps_table(self, budget: str, arms: Iterable[str] = ("das-folded+affine", "das-folded")) -> str:
-        """One row per cell: the best folded DAS, and its differences to the best 2D arm and the best enlarged field."""
+    def gaps_table(self, budget: str, arms: Iterable[str] = ("das-folded",)) -> str:
+        """One row per cell and arm: its score, and its differences to the best 2D arm and the best enlarged field."""
         rows = []
-        for cell in self.cells.values():
-            if budget not in cell.budgets() or not cell.opponents(budget, enlarged=False):
+        for cell, arm in itertools.product(self.cells.values(), arms):
+            if not cell.has(arm, budget) or not cell.opponents(budget, enlarged=False):
                 continue
-            arm = cell.best(budget, arms)
-            row = [cell.name, f"{arm} {cell.score(arm, budget)}"]
+            row = [cell.name, arm, cell.score(arm, budget)]
             for opponents in (cell.opponents(budget, enlarged=False), cell.opponents(budget, enlarged=True)):
                 row.append(against(cell, arm, opponents[0], budget) if opponents else "-")
             rows.append([*row, cell.motions()])
-        return markdown(["cell", "best DAS", "minus the best 2D arm", "minus the best enlarged field", "found"], rows)
+        heads = ["cell", "arm", "score", "minus the best 2D arm", "minus the best enlarged field", "found"]
+        return markdown(heads, rows)
 
     def claims(self, arm: str, question: str) -> list[tuple[Cell, dict[str, Any]]]:
         """The comparisons of an arm that answer a question at equal compute, without and with the search."""
@@ -311,7 +312,7 @@ class Study:
 
 
 def device_table(cell: Cell, budget: str) -> str:
-    """One row per arm: seconds of the device per epoch and per training, and what its searches took, as means over seeds."""
+    """One row per arm: seconds of the device per epoch, per training and per search, as means over seeds."""
     rows = []
     for arm in cell.arms(budget):
         own = [row for row in cell.numbers["rows"] if (row["arm"], row["reading"]) == (arm, budget)]
@@ -319,9 +320,9 @@ def device_table(cell: Cell, budget: str) -> str:
             statistics.mean(row[name] for row in own)
             for name in ("device_seconds_per_epoch", "device_seconds", "search_device_seconds")
         )
-        hours = f"{search / 3600:.3f}" if search else "-"
-        rows.append([arm, str(len(own)), cell.score(arm, budget), f"{epoch:.2f}", f"{whole:.0f}", hours])
-    heads = ["arm", "seeds", "accuracy", "s per epoch", "s per training", "search, hours on the shared GPU"]
+        searched = f"{search:.0f}" if search else "-"
+        rows.append([arm, str(len(own)), cell.score(arm, budget), f"{epoch:.2f}", f"{whole:.0f}", searched])
+    heads = ["arm", "seeds", "accuracy", "s per epoch", "s per training", "s per search"]
     return markdown(heads, rows)
 
 

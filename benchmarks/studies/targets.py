@@ -47,15 +47,16 @@ def targets(studies: Mapping[str, Study]) -> list[Target]:
             row = cell.row("das-folded+affine", COMPUTE)
             words = "digit pairs: das-folded+affine, averaged, 93 %"
             found.append(score(words, f"digit-pairs, {name}", row["judged_scores"], 93))
-    camvid = studies["camvid"].cells
-    for name in [each for each in ("tiny-96", "tiny-96-chosen", "tiny-96-new-seeds") if each in camvid]:
-        cell, where = camvid[name], f"camvid, {name}"
+    scenes = [("camvid", "tiny-96"), ("camvid", "tiny-96-chosen"), ("new-seeds", "camvid-tiny-96")]
+    for study, name in [(study, name) for study, name in scenes if name in studies[study].cells]:
+        cell, where = studies[study].cells[name], f"{study}, {name}"
         others = [
             arm for enlarged in (False, True) for arm in cell.opponents(COMPUTE, enlarged=enlarged) if arm != "none"
         ]
         found.append(gain("CamVid 96 x 128: 4 points above the plain network", where, cell, ["none"], 4))
         found.append(gain("CamVid 96 x 128: 2 points above the best other arm without motion", where, cell, others, 2))
-    small = [("classification", name, COMPUTE) for name in SMALL_IMAGES] + [("depth", "resnet18", EPOCHS)]
+    small = [("classification", name, COMPUTE) for name in SMALL_IMAGES]
+    small += [("new-seeds", "cifar10-resnet18", COMPUTE), ("depth", "resnet18", EPOCHS)]
     for study, name, budget in small:
         if name in studies[study].cells and studies[study].cells[name].has("das-folded", budget):
             cell = studies[study].cells[name]

@@ -20,7 +20,7 @@ SHARED = (*AUGMENTED, "sync_batch_norm")
 class SearchConfig:
     """Settings of a search. The defaults suit twelve passes over a small data set.
 
-    Departure [D]: METHOD.md 3's optimizer for the network is SGD at 0.025 over fifty passes, which in twelve passes hardly
+    Departure [D]: The usual optimizer in DARTS for the network is SGD at 0.025 over fifty passes, which in twelve passes hardly
     trains a small network. That long search: `optimizer="sgd", learning_rate=0.025, min_learning_rate=0.001,
     weight_decay=3e-4, clip_norm=5, epochs=50, alpha_learning_rate=3e-4`.
 

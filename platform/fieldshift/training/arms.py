@@ -23,7 +23,8 @@ class Arm:
             random policy of the same space; or the searched policy's frames as ordinary augmented images.
         augmentation: the name of a 2D augmentation from `fieldshift.data`.
         shift: whether the temporal module is included; without it the frames' logits are only averaged.
-        wide_field: whether the 2D network's own receptive field is enlarged (larger kernels or dilation).
+        wide_field: whether the 2D network has larger kernels, or in ResNets dilation in place of the last two strides, which
+            makes the last map finer and keeps its theoretical field.
         dilated: whether the last stage's kernels are dilated, with unchanged strides: a larger field for no operations.
         form: whether the motions make a video, or move channels inside one frame (folded).
         summary: one line for tables and help.
@@ -121,7 +122,7 @@ ARMS: dict[str, Arm] = {
             form="folded",
             summary="one frame, the folded network without motion",
         ),
-        Arm(name="wide-field", kind="control", wide_field=True, summary="2D, receptive field enlarged in the network"),
+        Arm(name="wide-field", kind="control", wide_field=True, summary="2D, larger kernels or finer last maps"),
         Arm(
             name="dilated",
             kind="control",

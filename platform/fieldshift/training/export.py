@@ -135,7 +135,7 @@ def readme_of(card: NetworkCard, file: str, form: str) -> str:
         "onnx": 'import onnxruntime\nsession = onnxruntime.InferenceSession("model.onnx")\n'
         'logits = session.run(None, {"images": images})[0]  # images: a float32 numpy array',
         "safetensors": "from pathlib import Path\nfrom fieldshift.training import load_network\n"
-        'network, card = load_network(Path("."))  # the weights alone: this format needs FieldShift',
+        'network, card = load_network(Path("."))  # weights without a program: this format needs FieldShift',
     }[form]
     return "\n".join(
         [
