@@ -111,8 +111,8 @@ class Chart:
         passed = sum(self.corrected[each] < SURE for each in few)
         return (
             f"the smallest of {count} p is below {SURE} after correction where the mean difference of {fewest} seeds is "
-            f"{least:.0f} times its standard deviation between seeds. {len(few)} comparisons have {fewest} seeds; {passed} of these "
-            f"{'is' if passed == 1 else 'are'} significant."
+            f"{least:.0f} times its standard deviation between seeds. {len(few)} comparisons have {fewest} seeds; of these "
+            f"{passed} {'is' if passed == 1 else 'are'} significant."
         )
 
     def significant(self, study: str, arm: str, *, enlarged: bool) -> str:
