@@ -77,6 +77,7 @@ class RunFolder:
             "schema": SCHEMA,
             "version": VERSION,
             "command": self.command,
+            "run_folder": str(self.path.absolute()),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": self.config,
             "environment": environment(),
@@ -290,7 +291,10 @@ def is_implied(name: str, value: object) -> bool:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """The result.json of a run folder. Raises UserError where it is missing, newer than this version, or invalid."""
+    """The result.json of a run folder, with its folders where they are now.
+
+    Raises UserError where the file is missing, newer than this version, or invalid.
+    """
     path = folder / "result.json"
     try:
         result = json.loads(path.read_text())
@@ -302,7 +306,27 @@ def read_result(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not the result of a FieldShift run; give the folder of one.")
     if result["version"] > VERSION:
         raise UserError(f"{path} has version {result['version']}, this FieldShift reads up to {VERSION}: update it.")
-    return result
+    before, now = moved_between(Path(str(result.get("run_folder", folder.absolute()))), folder.absolute())
+    return result if before == now else {**relocated(result, before, now), "config": result.get("config")}
+
+
+def moved_between(before: Path, now: Path) -> tuple[Path, Path]:
+    """The highest folders that differ between the former and the present path of a folder, such as those of its study."""
+    while before.name == now.name and before != now:
+        before, now = before.parent, now.parent
+    return before, now
+
+
+def relocated(value: Any, before: Path, now: Path) -> Any:
+    """A value of result.json with the paths below `before` as those below `now`, where these exist."""
+    if isinstance(value, dict):
+        return {name: relocated(each, before, now) for name, each in value.items()}
+    if isinstance(value, list):
+        return [relocated(each, before, now) for each in value]
+    if not isinstance(value, str) or not Path(value).is_relative_to(before):
+        return value
+    place = now / Path(value).relative_to(before)
+    return str(place) if place.exists() else value
 
 
 def plain(value: Any) -> Any:

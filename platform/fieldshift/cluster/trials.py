@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ Trial = dict[str, Any]
 OnTrialReport = Callable[[Trial, Metrics], object]
 
 LATER = frozenset({"data"})  # not recorded by older versions
+FOLDER = "folder"
+"""Where a trial writes: the one entry that is no setting."""
 _KEY = re.compile(r"[A-Za-z0-9._=+-]{1,120}")
 
 
@@ -52,6 +54,15 @@ class TrialResult:
     @property
     def key(self) -> str:
         return str(self.trial["key"])
+
+    def at(self, trial: Trial) -> TrialResult:
+        """This result with its paths in the folder of `trial`, since that of the run may have been moved."""
+        before, now = (each.get(FOLDER) for each in (self.trial, trial))
+        if before is None or now is None:
+            return self
+        places = Path(before).parent, Path(now).parent  # of all trials, as a sample's folder has a longer name
+        value = None if self.value is None else {name: moved(each, *places) for name, each in self.value.items()}
+        return replace(self, trial={**self.trial, FOLDER: now}, value=value)
 
 
 OnDone = Callable[[TrialResult], None]
@@ -109,7 +120,10 @@ class TrialFolder:
             result = TrialResult(error=None, kept=True, **record)
         except (ValueError, TypeError, AttributeError) as error:
             raise UserError(f"{source} is not a finished trial ({error}); delete it to run the trial again.") from error
-        if not any_configuration and not agrees(result.trial, json.loads(json.dumps(trial))):
+        if any_configuration:
+            return result
+        result = result.at(trial)
+        if not agrees(result.trial, json.loads(json.dumps(trial))):
             raise UserError(
                 f"{source} belongs to another configuration; give another --out, or leave out --resume to start again."
             )
@@ -129,6 +143,12 @@ class TrialFolder:
 
     def _file(self, key: str) -> Path:
         return self.path / f"{key}.json"
+
+
+def moved(value: Any, before: Path, now: Path) -> Any:
+    """The path below `now` of a path below `before`; any other value as it is."""
+    is_inside = isinstance(value, str) and Path(value).is_relative_to(before)
+    return str(now / Path(value).relative_to(before)) if is_inside else value
 
 
 def agrees(recorded: Trial, asked: Trial) -> bool:

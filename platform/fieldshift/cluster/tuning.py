@@ -141,6 +141,7 @@ def _earlier(task: _Task, folder: TrialFolder, resume: bool) -> list[TrialResult
         for sample in samples:
             folder.forget(sample.trial)
         return []
+    samples = [sample.at(task.fixed) for sample in samples]
     for sample in samples:
         known = {name: value for name, value in sample.trial.items() if name not in task.space and name != "key"}
         if not agrees(known, json.loads(json.dumps(task.fixed))) or not task.space.keys() <= sample.trial.keys():

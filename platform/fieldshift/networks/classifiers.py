@@ -34,9 +34,10 @@ def classifier(
 ) -> Backbone:
     """Builds a 2D classifier with random weights.
 
-    `wide_field` gives tiny-resnet larger kernels, and so a larger field; torchvision's ResNets have dilation instead of the
-    last two strides, which keeps the theoretical field and makes the last map finer; UserError for other networks. `small_images` (32 x 32) replaces the stem by a 3x3
-    convolution of stride 1 and omits the max-pooling. Raises UserError for an unknown name.
+    `wide_field` gives tiny-resnet larger kernels, and so a larger field; torchvision's ResNets get dilation instead of
+    the last two strides, which keeps the theoretical field and makes the last map finer; UserError for other networks.
+    `small_images` (32 x 32) replaces the stem by a 3x3 convolution of stride 1 and omits the max-pooling. Raises
+    UserError for an unknown name.
     """
     if name not in known_classifiers():
         raise unknown_name("network", name, known_classifiers())
