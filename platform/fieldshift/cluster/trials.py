@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class TrialResult:
     def key(self) -> str:
         return str(self.trial["key"])
 
-    def at(self, trial: Trial) -> TrialResult:
+    def at(self, trial: Mapping[str, Any]) -> TrialResult:
         """This result with its paths in the folder of `trial`, since that of the run may have been moved."""
         before, now = (each.get(FOLDER) for each in (self.trial, trial))
         if before is None or now is None:

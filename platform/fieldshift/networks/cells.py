@@ -6,7 +6,6 @@ the image moves a map by that fraction of 11.25 cells, as it moves the image. St
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from fieldshift.networks.twin import twin
 
 # Devices and sides of square images, in pixels: multiples of every usual stride.
 WAYS = (("meta", 960), ("cpu", 192))
@@ -32,8 +33,12 @@ class Cells(NamedTuple):
         if image is None or stride is None:
             return None
         exact = all(side % stride == 0 for side in image)
-        rounded = all(n in (side // stride, -(-side // stride)) for n, side in zip(size, image, strict=True))
-        return cls(image, stride) if rounded and not exact else None
+        return cls(image, stride) if cls.fit(size, image, stride) and not exact else None
+
+    @staticmethod
+    def fit(size: tuple[int, int], image: tuple[int, int], stride: int) -> bool:
+        """Whether a map of that size can be that of the image."""
+        return all(n in (side // stride, -(-side // stride)) for n, side in zip(size, image, strict=True))
 
     def matrices(self, pixels: Float[Tensor, "*batch 2 3"]) -> Float[Tensor, "*batch 2 3"]:
         """Forward matrices in cells, about the map's centre, of forward matrices in pixels."""
@@ -50,6 +55,7 @@ class ReadImage:
     def __init__(self) -> None:
         self._own = threading.local()
         self._last: tuple[int, int] | None = None
+        self._fitting: dict[tuple[tuple[int, int], int], tuple[int, int]] = {}
 
     def note(self, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Keeps the size of the map that a module receives, if it receives one: its forward pre-hook."""
@@ -68,6 +74,19 @@ class ReadImage:
         finally:
             vars(self._own).clear()
             vars(self._own).update(before)
+
+    def image_of(self, size: tuple[int, int], stride: int | None) -> tuple[int, int] | None:
+        """The size of the image that has a map of that size: the one being read, or the last one that had such a map.
+
+        A part of the network may be computed again for an earlier image, as `torch.utils.checkpoint` does.
+        """
+        image = self.size
+        if image is None or stride is None:
+            return image
+        if not Cells.fit(size, image, stride):
+            return self._fitting.get((size, stride), image)
+        self._fitting[size, stride] = image
+        return image
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -89,7 +108,7 @@ class InImage(nn.Module):
 
     def cells_of(self, size: tuple[int, int]) -> Cells | None:
         """The cells of a map of that size (H, W), where their number is rounded."""
-        return None if self.read is None else Cells.of(size, self.read.size, self.stride)
+        return None if self.read is None else Cells.of(size, self.read.image_of(size, self.stride), self.stride)
 
 
 def images_of(part: nn.Module) -> dict[ReadImage, tuple[int, int] | None]:
@@ -136,15 +155,14 @@ def _sizes(
             raise _AllSeenError
 
     with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
-        tensors = [*network.parameters(), *network.buffers()]
-        twin = copy.deepcopy(network, {id(tensor): tensor.detach().to(device, copy=True) for tensor in tensors}).eval()
-        convolutions = {name: module for name, module in twin.named_modules() if isinstance(module, nn.Conv2d)}
-        for module in twin.modules():
+        copied = twin(network, device).eval()
+        convolutions = {name: module for name, module in copied.named_modules() if isinstance(module, nn.Conv2d)}
+        for module in copied.modules():
             if isinstance(module, InImage):
                 module.forward = lambda features: features  # what moves already keeps its map's size
         for path, before in places:
-            _watch(twin.get_submodule(path), before, path, seen)
-        for module in twin.modules():
+            _watch(copied.get_submodule(path), before, path, seen)
+        for module in copied.modules():
             module.register_forward_hook(stop_if_all_are_seen)
         for name, module in convolutions.items():
             module.register_forward_pre_hook(lambda _, args, name=name: note_reader(name, args))
@@ -153,7 +171,7 @@ def _sizes(
             seen.clear()
             readers.clear()
             with suppress(_AllSeenError):
-                twin(torch.zeros(1, first.in_channels, side, side, dtype=first.weight.dtype))
+                copied(torch.zeros(1, first.in_channels, side, side, dtype=first.weight.dtype))
             found.append(([seen[path] for path, _ in places], next(iter(readers), None)))
     return found
 

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from fieldshift.networks.folded import motions_counted
 from fieldshift.networks.insertion import Inserted, Placement
 from fieldshift.networks.shift import MovedChannels
+from fieldshift.networks.twin import twin
 from fieldshift.networks.video import VideoNetwork
 from fieldshift.wording import counted
 
@@ -40,15 +41,14 @@ def flops_per_image(network: VideoNetwork, size: tuple[int, int]) -> int:
 
 
 def _counted(network: VideoNetwork, size: tuple[int, int], device: torch.device | str) -> int:
-    state = {name: tensor.to(device) for name, tensor in network.state_dict(keep_vars=True).items()}
     video = torch.zeros(1, network.frames, network.image_channels, *size, device=device)
-    return count_flops(network, video, state)
+    return count_flops(twin(network, device), video)
 
 
-def count_flops(network: nn.Module, video: Tensor, state: dict[str, Tensor] | None = None) -> int:
-    """FLOPs of one forward pass, motions and gates included; with `state` in place of the network's own tensors."""
+def count_flops(network: nn.Module, video: Tensor) -> int:
+    """FLOPs of one forward pass, motions and gates included."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter, motions_counted(network) as moved:
-        torch.func.functional_call(network, state or {}, (video,))
+        network(video)
     return int(counter.get_total_flops()) + moved()
 
 

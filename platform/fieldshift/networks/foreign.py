@@ -20,6 +20,7 @@ from torchvision.models import get_model
 
 from fieldshift.errors import UserError, nearest_name
 from fieldshift.networks.names import IMPORT_PATH, is_import_path
+from fieldshift.networks.twin import twin
 
 _WITH_AUXILIARY = {"googlenet", "inception_v3"}
 _handed_out: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -81,28 +82,19 @@ def answers(network: nn.Module, name: str, shape: tuple[int, ...]) -> dict[str, 
 
     Raises UserError for a network that cannot read such images.
     """
-    modes = {part: part.training for part in network.modules()}
-    try:
-        return {
-            when: _answer(network.train(training), name, shape)
-            for training, when in ((True, "training"), (False, "evaluation"))
-        }
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    return {
+        when: _answer(network, name, shape, training) for training, when in ((True, "training"), (False, "evaluation"))
+    }
 
 
-def _answer(network: nn.Module, name: str, shape: tuple[int, ...]) -> Any:
+def _answer(network: nn.Module, name: str, shape: tuple[int, ...], training: bool) -> Any:
     """The network's output for blank images: by shapes alone, or with copies of its weights where shapes do not suffice."""
-    tensors = network.state_dict(keep_vars=True).items()
     with torch.no_grad():
         try:
-            state = {key: value.detach().to("meta") for key, value in tensors}
-            return torch.func.functional_call(network, state, (torch.empty(shape, device="meta"),))
+            return twin(network).train(training)(torch.empty(shape, device="meta"))
         except Exception:  # an operation needs values, or rejects images of this shape
-            state = {key: value.detach().clone() for key, value in tensors}
             try:
-                return torch.func.functional_call(network, state, (torch.zeros(shape),))
+                return twin(network, "cpu").train(training)(torch.zeros(shape))
             except Exception as error:
                 raise _failed(f"The network '{name}' cannot read images {shape} in float32", error) from error
 

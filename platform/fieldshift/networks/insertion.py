@@ -20,6 +20,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from fieldshift.errors import UserError
 from fieldshift.networks.cells import InImage, ReadImage, Strides, strides_at
 from fieldshift.networks.folded import Motion
+from fieldshift.networks.running import not_run
 from fieldshift.networks.temporal import TemporalKind
 from fieldshift.networks.tiny_resnet import TinyBlock
 
@@ -38,13 +39,41 @@ class Inserted(nn.Module):
         self.temporal, self.wrapped, self.before, self.path = temporal, wrapped, before, path
         self.channels = channels
 
-    def forward(self, features: Any) -> Float[Tensor, "batch_frames other_channels other_height other_width"]:
-        mixed: Tensor = (
-            self.wrapped(self.temporal(self._fitting(features)))
-            if self.before
-            else self.temporal(self._fitting(self.wrapped(features)))
-        )
+    def forward(
+        self, *maps: Any, **named: Any
+    ) -> Float[Tensor, "batch_frames other_channels other_height other_width"]:
+        """The wrapped module's output; of several inputs the temporal module reads the first."""
+        if not self.before:
+            after: Tensor = self.temporal(self._fitting(self.wrapped(*maps, **named)))
+            return after
+        if maps:
+            maps = (self.temporal(self._fitting(maps[0])), *maps[1:])
+        else:
+            first = next(iter(named), "")
+            named = {**named, first: self.temporal(self._fitting(named.get(first)))}
+        mixed: Tensor = self.wrapped(*maps, **named)
         return mixed
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute of the wrapped module, such as `weight`, where this one has none of that name."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "wrapped":
+                raise
+            return getattr(self.wrapped, name)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __len__(self) -> int:
+        return len(self.wrapped)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return iter(self.wrapped)  # type: ignore[call-overload, no-any-return]
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.wrapped[place]  # type: ignore[index]
 
     def _fitting(self, value: object) -> Tensor:
         """Returns the map for the temporal module if it has the expected shape."""
@@ -56,10 +85,14 @@ class Inserted(nn.Module):
                 "trace with fieldshift.networks.Inserted as a leaf, such as create_feature_extractor(network, nodes, "
                 "tracer_kwargs={'leaf_modules': [Inserted]})."
             )
-        shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+        given = f"a value of type {type(value).__name__}"
+        if isinstance(value, Tensor):
+            given = (
+                f"a map of {value.shape[1]} channels" if value.ndim == 4 else f"a value of shape {tuple(value.shape)}"
+            )
         side, edge = ("receives", "begins with") if self.before else ("returns", "ends in")
         raise UserError(
-            f"The place '{self.path}' {side} a value of {shape}, but a map of {self.channels} channels (N, "
+            f"The place '{self.path}' {side} {given}, but a map of {self.channels} channels (N, "
             f"{self.channels}, H, W) was expected; name a module in places that {edge} one convolution."
         )
 
@@ -202,35 +235,42 @@ def placements_by_pattern(network: nn.Module, kind: TemporalKind, pattern: str) 
     for part in (part.strip() for part in pattern.split(",")):
         matching = {name: inside for name, inside in holders.items() if fnmatch.fnmatchcase(name, part)}
         single = {name: inside for name, inside in matching.items() if inside[0] is network.get_submodule(name)}
-        outermost = {name: inside for name, inside in matching.items() if not _inside_any(name, matching)}
+        within = _inside_others(network, matching)
+        outermost = {name: inside for name, inside in matching.items() if name not in within}
         if not matching:
             raise UserError(
                 f"No place was found: places='{part}' matches no module with convolutions in {type(network).__name__}. "
                 f"{_names(holders)}"
             )
         chosen |= single or outermost
-    for name in chosen:
-        if _inside_any(name, chosen):
-            raise UserError(f"places='{pattern}' names '{name}' and a module around it; name one of them.")
+    for name in sorted(_inside_others(network, chosen)):
+        raise UserError(f"places='{pattern}' names '{name}' and a module around it; name one of them.")
+    named = {network.get_submodule(name): name for name in reversed(holders) if name in chosen}  # a shared module once
     return [
         Placement(name, before, inside[0].in_channels if before else inside[-1].out_channels)
         for name, inside in holders.items()
-        if name in chosen
+        if name in named.values()
     ]
 
 
 def _with_convolutions(network: nn.Module) -> dict[str, list[nn.Conv2d]]:
-    """The convolutions inside every module that has any, a Conv2d's own name included, in the order of the network."""
+    """The convolutions inside every module that has any, a Conv2d's own name included, in the order of the network.
+
+    A module that the network holds under several names is found under each.
+    """
     found = {
         name: [inner for inner in module.modules() if isinstance(inner, nn.Conv2d)]
-        for name, module in network.named_modules()
+        for name, module in network.named_modules(remove_duplicate=False)
         if name
     }
     return {name: inside for name, inside in found.items() if inside}
 
 
-def _inside_any(name: str, others: Iterable[str]) -> bool:
-    return any(name.startswith(f"{other}.") for other in others)
+def _inside_others(network: nn.Module, names: Iterable[str]) -> set[str]:
+    """The names of modules that are inside another one of these, which is not the same module under another name."""
+    modules = {name: network.get_submodule(name) for name in names}
+    inner = {id(each) for module in modules.values() for each in module.modules() if each is not module}
+    return {name for name, module in modules.items() if id(module) in inner}
 
 
 def _names(holders: dict[str, list[nn.Conv2d]]) -> str:
@@ -283,25 +323,59 @@ def insert(
         kind.build(placement.channels, frames=frames, ratio=ratio, interleave=interleave, motion=motion)
         for placement, motion in zip(placements, of_place, strict=True)
     ]
-    if strides.reader is not None:
-        for module in (network, network.get_submodule(strides.reader)):
-            module.register_forward_pre_hook(read.note, with_kwargs=True)
+    undo = [] if strides.reader is None else _noting(network, strides.reader, read)
     for placement, temporal, stride in zip(placements, built, strides.at, strict=True):
         if isinstance(temporal, InImage):
             temporal.read, temporal.stride = read, stride
-        parent_path, _, name = placement.path.rpartition(".")
-        parent = network.get_submodule(parent_path)
-        wrapped = network.get_submodule(placement.path)
-        like = next(parent.parameters(), None)
-        if like is not None:
-            temporal.to(like.device, like.dtype)
-        inserted = Inserted(
-            wrapped, temporal, before=placement.before, path=placement.path, channels=placement.channels
-        )
-        temporal.train(wrapped.training)
-        inserted.training = wrapped.training
-        setattr(parent, name, inserted)
+        undo.append(_attach(network, placement, temporal))
+    if places:
+        try:
+            _check_run(network, places)
+        except UserError:
+            for restore in undo:
+                restore()
+            raise
     return placements
+
+
+def _noting(network: nn.Module, reader: str, read: ReadImage) -> list[Callable[[], None]]:
+    """Lets a network and the convolution that reads the image note its size; returns what ends that."""
+    modules = (network, network.get_submodule(reader))
+    return [module.register_forward_pre_hook(read.note, with_kwargs=True).remove for module in modules]
+
+
+def _attach(network: nn.Module, placement: Placement, temporal: nn.Module) -> Callable[[], None]:
+    """Puts a temporal module at a place, under every name that the network has for it; returns what undoes that."""
+    wrapped = network.get_submodule(placement.path)
+    like = next(network.get_submodule(placement.path.rpartition(".")[0]).parameters(), None)
+    if like is not None:
+        temporal.to(like.device, like.dtype)
+    holders = [(parent, name) for parent in network.modules() for name in names_of(parent, wrapped)]
+    inserted = Inserted(wrapped, temporal, before=placement.before, path=placement.path, channels=placement.channels)
+    temporal.train(wrapped.training)
+    inserted.training = wrapped.training
+
+    def hold(module: nn.Module) -> None:
+        for parent, name in holders:
+            setattr(parent, name, module)
+
+    hold(inserted)
+    return lambda: hold(wrapped)
+
+
+def names_of(parent: nn.Module, module: nn.Module) -> list[str]:
+    """The names under which a module directly holds another one."""
+    return [name for name, child in parent._modules.items() if child is module]
+
+
+def _check_run(network: nn.Module, places: str) -> None:
+    """Raises UserError where the forward pass does not run every inserted module, or gives one another map."""
+    left = sorted(module.path for module in not_run(network, Inserted) if isinstance(module, Inserted))
+    if left:
+        raise UserError(
+            f"places='{places}' names '{left[0]}', but the forward pass does not run it, or not through the modules that the "
+            "network holds, as where they are kept in a Python list or their parts are run one by one; name other modules."
+        )
 
 
 def _check_free(network: nn.Module, places: Sequence[str]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from fieldshift.errors import UserError, reason_of
+from fieldshift.networks.twin import twin
 from fieldshift.wording import counted
 
 LARGEST_SIDE = 512
@@ -57,17 +56,11 @@ def passes(network: nn.Module, shape: tuple[int, ...], training: bool) -> bool:
 
 def failure(network: nn.Module, shape: tuple[int, ...], training: bool) -> str | None:
     """The reason why the network cannot read images of this shape, in one line; None where it can."""
-    modes = {part: part.training for part in network.modules()}
-    state = {key: value.detach().to("meta") for key, value in network.state_dict(keep_vars=True).items()}
-    read: Callable[..., object] = torch.func.functional_call
     try:
         with torch.no_grad():
-            read(network.train(training), state, (torch.empty(shape, device="meta"),))
+            twin(network).train(training)(torch.empty(shape, device="meta"))
     except NotImplementedError:  # an operation needs values: shapes alone do not tell
         return None
     except (RuntimeError, ValueError, IndexError, ZeroDivisionError) as error:
         return None if "meta" in str(error) else reason_of(error)  # a value that meta tensors do not have
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
     return None

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from fieldshift.errors import UserError
 from fieldshift.forms import Form
 from fieldshift.networks import GSF, GSM
+from fieldshift.networks.twin import twin
 from fieldshift.receptive_field.calls import FRAME_AXIS, Field
 from fieldshift.receptive_field.examples import check_layers, example_like, first_line, initialised, outside_map
 from fieldshift.receptive_field.passages import Boxes, Passage, PassageLog, moved_note
 from fieldshift.receptive_field.spans import Span, apart_by
-from fieldshift.receptive_field.tracing import WRAPPERS, run_traced
+from fieldshift.receptive_field.tracing import run_traced
 
 Interval: TypeAlias = tuple[int, int]
 
@@ -176,7 +177,6 @@ def feature_extractor(fields: Iterable[LayerField], layer: str | None = None) ->
 
 
 def _traced(module: nn.Module, example: Tensor, gated: tuple[type[nn.Module], ...]) -> dict[str, LayerField]:
-    passages = PassageLog(module)
     axes = {"y": example.dim() - 2, "x": example.dim() - 1}
     if example.dim() == 5:
         axes[FRAME_AXIS] = 1
@@ -184,18 +184,20 @@ def _traced(module: nn.Module, example: Tensor, gated: tuple[type[nn.Module], ..
     kinds = {name: type(part).__name__ for name, part in module.named_modules(remove_duplicate=False)}
     found: dict[str, LayerField] = {}
 
+    passages: PassageLog
+
     def seen(name: str, output: Tensor, field: Field, decided: bool) -> None:
         found.pop(name, None)
         found[name] = _layer_field(
             name, kinds[name], tuple(output.shape), field, frames, passages, _DECIDED if decided else ""
         )
 
-    tensors = dict(itertools.chain(module.named_parameters(), module.named_buffers()))
-    inside = "module." if isinstance(module, WRAPPERS) else ""
-    stand_ins = {name.removeprefix(inside): tensor.detach().to("meta") for name, tensor in tensors.items()}
+    on_meta = any(tensor.is_meta for tensor in itertools.chain(module.parameters(), module.buffers()))
     with contextlib.suppress(Exception):
-        run_traced(module, example.to("meta"), axes, seen, passages=passages, gated=gated, stand_ins=stand_ins)
-        if not any(field.unknown_by for field in found.values()) or any(tensor.is_meta for tensor in tensors.values()):
+        copied = twin(module)
+        passages = PassageLog(copied)
+        run_traced(copied, example.to("meta"), axes, seen, passages=passages, gated=gated)
+        if on_meta or not any(field.unknown_by for field in found.values()):
             return found
     found.clear()
     passages = PassageLog(module)

@@ -230,11 +230,9 @@ def run_traced(
     *,
     passages: PassageLog,
     gated: tuple[type[nn.Module], ...] = (),
-    stand_ins: dict[str, Tensor] | None = None,
 ) -> None:
     """Runs `module` on `example` and calls `seen(layer name, output, field, decided)` at the end of every named module.
 
-    stand_ins: tensors that replace the module's parameters and buffers of these names.
     Channels of a folded network stay in place; `passages` records where they would be moved.
     A module of one of the `gated` types counts as reading each frame's neighbours at the same position only.
     Results of operations without a rule are unknown under their names. Data-parallel wrappers are unwrapped.
@@ -252,7 +250,7 @@ def run_traced(
         eager = torch.compiler.set_stance("force_eager")
         with quiet_evaluation(module), standing(module), eager, _Exports(trace), trace:
             trace.start(example, axes)
-            output = inner(example) if stand_ins is None else torch.func.functional_call(inner, stand_ins, (example,))
+            output = inner(example)
         if inner is not module or isinstance(module, torch.jit.ScriptModule):
             watch.leave("", module, (), output)
     finally:

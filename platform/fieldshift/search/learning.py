@@ -100,10 +100,16 @@ def for_alpha(run: SearchRun, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
 def loss_at(run: SearchRun, batch: Batch, noise: int | None, parameters: Sequence[Tensor]) -> Tensor:
     """The loss of a batch with the network's learned parameters replaced by `parameters`, with a graph to alpha."""
     supernet, (images, targets, _) = run.supernet, batch
-    names = [f"network.{name}" for name, each in supernet.network.named_parameters() if each.requires_grad]
+    learned = [each for each in supernet.network.parameters() if each.requires_grad]
+    stand_ins = {id(each): stand_in for each, stand_in in zip(learned, parameters, strict=True)}
+    replaced = {
+        f"{path}.{name}": stand_ins[id(each)]
+        for path, module in supernet.named_modules()
+        for name, each in module.named_parameters(recurse=False, remove_duplicate=False)
+        if id(each) in stand_ins
+    }  # every module once and every name in it: torch leaves a module that two names hold without its parameters
     weights = run.cell.weights(noise, run.config.temperature)
-    replaced = dict(zip(names, parameters, strict=True))
-    logits = functional_call(supernet, replaced, (images, weights), {"autocast": run.autocast})
+    logits = functional_call(supernet, replaced, (images, weights), {"autocast": run.autocast}, tie_weights=False)
     return run.objective.loss(logits, targets)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -11,10 +12,16 @@ from torch import Tensor, nn
 
 from fieldshift.data import Split, batches
 from fieldshift.errors import UserError
-from fieldshift.networks import VideoNetwork
+from fieldshift.networks import Inserted, VideoNetwork
+from fieldshift.networks.twin import twin
 from fieldshift.training import distributed
 from fieldshift.training.frames import FramePlan
 from fieldshift.training.objectives import Objective
+
+KNOWN = ("torchvision.", "timm.", "fieldshift.")
+"""Packages whose networks read maps in channels-last order."""
+
+_log = logging.getLogger("fieldshift.training")
 
 
 def forward(
@@ -85,10 +92,44 @@ def precision_of(section: str, precision: str, device: torch.device) -> Abstract
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def use_channels_last(network: nn.Module, wanted: bool) -> None:
-    """Applies to 2D convolutions only: five-dimensional weights do not support this memory order."""
+def use_channels_last(network: VideoNetwork, wanted: bool, size: Sequence[int]) -> None:
+    """Keeps the 2D convolutions in channels-last memory order, unless the network cannot read images of `size` (H, W) then.
+
+    That is so where it takes its maps for contiguous memory, as `x.view(len(x), -1)` does. Five-dimensional weights do not
+    support this order.
+    """
     if not wanted:
         return
+    if not _reads_channels_last(network, size):
+        _log.warning(
+            "channels_last is off: the network reads contiguous maps (x.view; x.flatten would read both orders)"
+        )
+        return
+    _order(network)
+
+
+def _order(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
+
+
+def _reads_channels_last(network: VideoNetwork, size: Sequence[int]) -> bool:
+    """False where a view of a map fails in channels-last order; any other error of the network has another cause.
+
+    Networks of known packages read both orders. Others read one blank image, as convolutions on "meta" do not tell.
+    """
+    if type(network.network).__module__.startswith(KNOWN):
+        return True
+    device = next(network.parameters()).device
+    try:
+        copied = twin(network, device).eval()
+        for module in copied.modules():
+            if isinstance(module, Inserted):
+                module.temporal = nn.Identity()  # keeps the order, and may need the motions of a search
+        _order(copied)
+        with torch.no_grad():
+            copied(torch.zeros(1, network.frames, network.image_channels, *size, device=device))
+    except Exception as error:  # any error of the user's network
+        return not (isinstance(error, (RuntimeError, ValueError)) and "view" in str(error))
+    return True
