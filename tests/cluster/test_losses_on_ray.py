@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fieldshift.cluster import ClusterConfig, WorkerContext, connect, run_trials, run_workers
-from fieldshift.cluster.train import WorkerFunction, WorkersLostError
+from fieldshift.cluster.memory import WorkersLostError
+from fieldshift.cluster.train import WorkerFunction
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180), pytest.mark.filterwarnings("ignore")]
 

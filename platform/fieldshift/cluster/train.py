@@ -8,6 +8,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect
 from fieldshift.cluster.context import Metrics, RunStoppedError, WorkerContext
 from fieldshift.cluster.local_cluster import is_own_cluster
+from fieldshift.cluster.memory import WorkersLostError, retried
 from fieldshift.cluster.reports import (
     ANSWER_DEADLINE_S,
     Listener,
@@ -48,10 +50,6 @@ _LAUNCHED = threading.Event()
 
 class WorkerFailedError(RuntimeError):
     """A worker ended with an error other than a user error; the message contains the worker's traceback."""
-
-
-class WorkersLostError(RunFailedError):
-    """Workers died more often than `cluster.max_failures` allows."""
 
 
 def run_workers(
@@ -91,10 +89,11 @@ def run_workers(
         return run_here(function, payload, device=local_device(cluster), on_report=on_report)
     with connect(cluster), own_groups_released():
         check_shared(storage.resolve(), shared)
-        value, folders = fit(
-            function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name, storage=storage,
+        run = partial(
+            fit, function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name, storage=storage,
             shared=shared, on_report=on_report, releases_groups=is_own_cluster(),
         )  # fmt: skip
+        value, folders = retried(run, cluster)
         bring_all(shared, folders)
         return value
 

@@ -9,6 +9,7 @@ from typing import Any
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, has_ray
 from fieldshift.cluster.context import Metrics
+from fieldshift.cluster.memory import retried
 from fieldshift.cluster.resources import concurrent_trials, local_device, resources
 from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.storage import Storage, bring_all, place_of_ray
@@ -85,16 +86,16 @@ def run_trials(
     elif missing:
         with connect(cluster):
             check_shared(storage.resolve(), shared)
-            _run_on_ray(
-                function,
-                missing,
-                cluster=cluster,
-                name=name,
-                storage=storage,
-                shared=shared,
-                on_report=on_report,
-                done=done,
-            )
+
+            def run() -> None:
+                left = [trial for trial in missing if str(trial["key"]) not in finished]
+                if left:
+                    _run_on_ray(
+                        function, left, cluster=cluster, name=name, storage=storage, shared=shared, on_report=on_report,
+                        done=done,
+                    )  # fmt: skip
+
+            retried(run, cluster)
     return [finished[str(trial["key"])] for trial in trials]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fieldshift.cluster.config import ClusterConfig
 from fieldshift.cluster.connect import connect, require_ray
 from fieldshift.cluster.context import Metrics
+from fieldshift.cluster.memory import retried
 from fieldshift.cluster.resources import concurrent_trials, local_device, resources
 from fieldshift.cluster.sharing import check_shared
 from fieldshift.cluster.storage import Storage, bring_all, place_of_ray
@@ -125,9 +126,17 @@ def tune_trials(
     elif missing > 0:
         with connect(cluster):
             check_shared(storage.resolve(), shared)
-            _tune_on_ray(
-                task, kept, missing, cluster=cluster, storage=storage, shared=shared, on_report=on_report, done=done
-            )
+
+            def run() -> None:
+                known = [result for result in finished.values() if task.metric in result.metrics]
+                if len(finished) < samples:
+                    number = _next_number(list(finished.values()))
+                    _tune_on_ray(
+                        task, known, samples - len(finished), number, cluster=cluster, storage=storage, shared=shared,
+                        on_report=on_report, done=done,
+                    )  # fmt: skip
+
+            retried(run, cluster)
     results = [finished[key] for key in sorted(finished)]
     complete = [
         result for result in results if result.value is not None and not result.stopped and metric in result.metrics
@@ -247,6 +256,7 @@ def _tune_on_ray(
     task: _Task,
     kept: Sequence[TrialResult],
     missing: int,
+    first: int,
     *,
     cluster: ClusterConfig,
     storage: Path,
@@ -261,7 +271,6 @@ def _tune_on_ray(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     held = resources()
-    first = _next_number(kept)
     ended: set[str] = set()
 
     class NumberedSearch(OptunaSearch):
