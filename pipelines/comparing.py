@@ -9,7 +9,7 @@ from fieldshift.experiment.budget import TUNED, check_tuning, readings_of, with_
 from fieldshift.experiment.cards import note_short_search, search_step, training_step
 from fieldshift.experiment.placement import check_trials_fit, placed, sharing_workers, workers_of_trials
 from fieldshift.experiment.policy_source import PolicySource, check_policy, own_folded_policy, plain_policy
-from fieldshift.experiment.search_trial import check_edges, check_frames, note_frames, space_of_search
+from fieldshift.experiment.search_trial import check_frames, note_frames, space_of_search
 from fieldshift.experiment.session import open_session
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder
@@ -113,7 +113,7 @@ def compare(  # noqa: PLR0913 - the options of a command
     motion_space, dataset = load_space(space), experiment.checked_dataset(recipe, search if forms else None)
     note_frames(motion_space, experiment.frames)
     if forms:
-        check_edges(search, motion_space)
+        motion_space.check_kept(search.edges_per_node)
         note_short_search(dataset, search.like(recipe))
     motion_space = space_of_search(motion_space, search, list(given.values()))
     chosen, edges = arms_that_build(

@@ -220,7 +220,7 @@ def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Blo
                 decision_chart(found.decisions, criterion=criterion),
                 narrow=decision_chart(found.decisions, criterion=criterion, narrow=True),
                 caption="Every decision of the selection: the cost of removing each candidate; the costliest one is kept. A "
-                "decision may be chance where its margin is below two standard errors.",
+                "decision may be chance where its margin is at most two standard errors.",
                 alt="For each decision, a bar for every candidate.",
             )
         )

@@ -13,7 +13,6 @@ from fieldshift.experiment.labels import run_name
 from fieldshift.experiment.placement import check_elastic, placed
 from fieldshift.experiment.search_trial import (
     SearchResult,
-    check_edges,
     check_frames,
     describe_space,
     note_frames,
@@ -59,7 +58,7 @@ def search(*, space: str = "affine-one", search: SearchConfig = SearchConfig(), 
     from fieldshift.search import load_space
 
     motion_space, dataset = load_space(space), experiment.checked_dataset(search=search)
-    check_edges(search, motion_space)
+    motion_space.check_kept(search.edges_per_node)
     note_frames(motion_space, experiment.frames)
     note_short_search(dataset, search)
     step = search_step(dataset, search, cluster.workers)

@@ -13,7 +13,7 @@ from fieldshift.experiment.alignment import check_alignment
 from fieldshift.experiment.budget import check_tuning
 from fieldshift.experiment.cards import MOVED_ARMS, edges_to_decide, note_short_search, search_step, training_step
 from fieldshift.experiment.placement import check_trials_fit, sharing_workers
-from fieldshift.experiment.search_trial import check_edges, check_frames, note_frames, space_of_search
+from fieldshift.experiment.search_trial import check_frames, note_frames, space_of_search
 from fieldshift.forms import FORMS, Form
 from fieldshift.readings import READINGS
 from fieldshift.run_folder import check_folder
@@ -196,7 +196,7 @@ def prepare_study(plan: StudyPlan) -> PreparedStudy:
 
     experiment, search, recipe = plan.experiment, plan.search, plan.comparison.recipe
     space = load_space(plan.space)
-    check_edges(search, space)
+    space.check_kept(search.edges_per_node)
     note_frames(space, experiment.frames)
     space = space_of_search(space, search)
     dataset = experiment.checked_dataset(recipe, search)

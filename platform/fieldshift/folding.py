@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from fieldshift.errors import UserError
 from fieldshift.motions import Policy
-from fieldshift.motions.placed import PlacedPolicy
+from fieldshift.motions.placed import PlacedPolicy, WithPolicy, policy_of
 from fieldshift.motions.sampling import pixels_read, source_points
 from fieldshift.motions.warp import padding_of
 from fieldshift.networks import compiled
 from fieldshift.networks.cells import Cells
 from fieldshift.networks.folded import FoldedModule, Motion
+from fieldshift.networks.given import check_network, check_options
 from fieldshift.networks.insertion import Inserted, MotionsAt, Placement, insert
 from fieldshift.networks.movement import Movement, Taps, row_counts
 from fieldshift.networks.temporal import temporal_kind
@@ -198,7 +199,7 @@ def move_by(network: VideoNetwork, motions: MotionsAt) -> None:
 
 def fold(
     model: nn.Module,
-    policy: AnyPolicy,
+    policy: AnyPolicy | WithPolicy,
     places: str | None = None,
     *,
     temporal: str = "tsm",
@@ -208,7 +209,7 @@ def fold(
     """Inserts the motions of a policy into a network with convolutions, in place, and returns the insertion points.
 
     The network then moves some of its channels, at each insertion point, as the neighbouring frames of the policy's video
-    would show them; its inputs, outputs and parameters are unchanged.
+    would show them; its inputs, outputs and parameters are unchanged. `policy` is a policy, or what `find_policy` returns.
     `places` is a shell pattern of module names ("layer3.*.conv1", several comma-separated); None selects every residual
     block of the known families: torchvision's ResNets, RegNets, MobileNets, EfficientNets and ConvNeXts, timm's ResNets and
     ConvNeXts. `temporal` is tsm (no parameters), gsm or gsf; `ratio` is the share of channels that move (1/8 each way for
@@ -217,8 +218,12 @@ def fold(
     insertion points get `.wrapped` in their names. The weights do not contain the motions: keep the policy with them.
     Run the network once on an image before exporting it, without `strict=True`.
     Raises UserError for a policy with fewer than 3 frames or with colour changes, a temporal module without a folded
-    form, and places that the network or the policy does not have. Source: METHOD.md 5, folded form [D].
+    form, places that the network or the policy does not have, and a network that is no eager module with a Conv2d or whose
+    lazy layers have not run. Source: METHOD.md 5, folded form [D].
     """
+    found = policy_of(policy)
+    check_network(model)
+    check_options(places, temporal=temporal, ratio=ratio, interleave=interleave)
     kind = temporal_kind(temporal)
     if interleave is None and kind.takes_interleave:
         interleave = False
@@ -229,5 +234,5 @@ def fold(
         ratio=ratio,
         interleave=interleave,
         places=places,
-        motions=motions_of(policy),
+        motions=motions_of(found),
     )

@@ -15,6 +15,7 @@ from fieldshift.errors import UserError
 
 WORDS = {int: "a whole number", float: "a number", str: "text", types.NoneType: "None"}
 REFUSED = object()
+LARGEST_SEED = 2**63 - 1
 
 
 def accept_fields(settings: Any, group: str) -> None:

@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 from fieldshift.errors import UserError
 from fieldshift.motions import ImageToVideo, Policy
 from fieldshift.motions.graph import Edge, Step
+from fieldshift.motions.placed import PlacedMotion, PlacedPolicy
 
 POLICY = Policy.chain([("translate_x", 0.25), ("rotate", 20)], frames=5)
 MIXED = Policy(
@@ -27,6 +28,24 @@ MIXED = Policy(
 
 def image(*shape: int) -> torch.Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+
+
+def test_what_has_a_policy_is_given_in_place_of_it() -> None:
+    class Found:
+        policy = POLICY
+
+    assert torch.equal(ImageToVideo(Found())(image(3, 12, 16)), ImageToVideo(POLICY)(image(3, 12, 16)))
+
+
+def test_what_is_no_policy_of_one_video_is_refused() -> None:
+    placed = PlacedPolicy(motions=(PlacedMotion(("conv1",), (POLICY,)),))
+    for given, words in (
+        ("policy.json", r"read a file by Policy\.load"),
+        (placed, "use it with fold"),
+        (3, "is a int"),
+    ):
+        with pytest.raises(UserError, match=words):
+            ImageToVideo(given)
 
 
 def test_image_and_mask_of_a_sample_move_together() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -92,6 +93,27 @@ class _Fixed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.second(self.first(images) * images.mean().item())  # type: ignore[no-any-return]
+
+
+class _Keeping(nn.Sequential):
+    """A network that keeps what it computed, and normalises a weight at each forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            nn.utils.weight_norm(self[0])
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.features = super().forward(images)
+        return self.features
+
+
+def test_what_a_network_keeps_of_a_forward_pass_does_not_hide_its_strides() -> None:
+    network = _Keeping()
+    kept = network(torch.rand(1, 3, 21, 21))
+    assert strides_at(network, [("1", True)]) == ([2], "0")
+    assert network.features is kept
 
 
 class _OfTwo(nn.Sequential):

@@ -23,6 +23,8 @@ from fieldshift.networks.temporal import temporal_kind
 from fieldshift.receptive_field import theory
 from fieldshift.search import SearchConfig
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*may be chance:UserWarning")  # short searches of few images
+
 SHIFT = Policy.single("translate_x", 0.25, frames=3)
 QUICK = SearchConfig(epochs=1, tune_epochs=0, batch=32)
 

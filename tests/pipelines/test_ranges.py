@@ -11,8 +11,8 @@ import pipelines
 from fieldshift.cli import main
 from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
-from fieldshift.experiment.options import LARGEST_SEED
 from fieldshift.search import SearchConfig
+from fieldshift.settings import LARGEST_SEED
 from fieldshift.training import Recipe
 
 FEW = ["--loading.train_limit", "32", "--loading.test_limit", "16", "--tracking.enabled", "false"]

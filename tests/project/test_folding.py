@@ -6,6 +6,7 @@ import copy
 import io
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,6 +197,19 @@ def test_what_is_inserted_takes_over_precision_and_mode(temporal: str) -> None:
     assert all(module.training for module in there.modules())
 
 
+def lazy() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls lazy layers new
+        return nn.Sequential(nn.LazyConv2d(8, 3), nn.Conv2d(8, 8, 3))
+
+
+def scripted() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.jit is deprecated
+        script: nn.Module = torch.jit.script(own())
+    return script
+
+
 def folded_once(places: str | None) -> nn.Module:
     model = timm_model("resnet18") if places is None else own()
     fold(model, MOVED, places=places)
@@ -216,12 +230,33 @@ def folded_once(places: str | None) -> nn.Module:
         (lambda: fold(folded_once("2"), MOVED, places="2.wrapped"), "'2' already has a temporal module"),
         (lambda: fold(folded_once(None), MOVED), "'layer1.0.conv1' already has a temporal module"),
         (lambda: fold(folded_once(None), MOVED, places="layer1"), "'layer1.0.conv1' already has a temporal module"),
+        (lambda: fold(None, MOVED), r"is a NoneType, but must be a torch\.nn\.Module"),
+        (lambda: fold(own(), "policy.json", "2"), r"read a file by Policy\.load\('policy\.json'\)"),
+        (lambda: fold(own(), own(), "2"), "The policy is a Sequential, but must be a Policy"),
+        (lambda: fold(own(), MOVED, places=["2", "3"]), "one text, a shell pattern .*, such as '2,3'"),
+        (lambda: fold(own(), MOVED, places=2), "places is 2, but must be one text"),
+        (lambda: fold(own(), MOVED, places="2", ratio="1/8"), "ratio is '1/8', but must be a number or None"),
+        (lambda: fold(own(), MOVED, places="2", temporal=3), "temporal is 3, but must be text"),
+        (lambda: fold(nn.Sequential(nn.Conv1d(3, 8, 3)), MOVED), "Sequential has no Conv2d"),
+        (lambda: fold(scripted(), MOVED, places="2"), "RecursiveScriptModule of torch.jit, .*; give the eager model"),
+        (lambda: fold(lazy(), MOVED, places="1"), r"'0\.weight' of Sequential has no size yet, .*run the model once"),
+        (lambda: fold(timm_model("mobilenetv3_small_050"), MOVED), "Of timm's networks only ResNets and ConvNeXts"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(build: Callable[[], object], message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+def test_what_has_a_policy_is_given_in_place_of_it() -> None:
+    class Found:
+        policy = MOVED
+
+    model = own()
+    other = copy.deepcopy(model)
+    assert fold(model, Found(), places="2") == fold(other, MOVED, places="2")
+    assert torch.equal(model.eval()(images()), other.eval()(images()))
 
 
 def test_a_refused_network_is_left_as_it_was() -> None:

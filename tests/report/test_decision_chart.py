@@ -20,9 +20,10 @@ def decision(**settings: Any) -> dict[str, Any]:
         ({"margin": 0.05, "margin_error": None}, False),
         ({"margin": 0.05, "margin_error": 0.02}, False),
         ({"margin": 0.05, "margin_error": 0.03}, True),
+        ({"margin": 0.0, "margin_error": 0.0}, True),
     ],
 )
-def test_a_margin_below_two_standard_errors_is_marked(settings: dict[str, Any], marked: bool) -> None:
+def test_a_margin_of_at_most_two_standard_errors_is_marked(settings: dict[str, Any], marked: bool) -> None:
     (panel,) = decision_chart([decision(**settings)]).axes
     assert panel.get_title(loc="left") == "1. edge 0->1" + " (may be chance)" * marked
 

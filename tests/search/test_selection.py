@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from fieldshift.motions.policy_file import may_be_chance
 from fieldshift.search import RelaxedCell
 from fieldshift.search.selection import Selector, is_open, next_edge, next_node
 from fieldshift.search.supernet import Supernet, batch_statistics
@@ -133,8 +135,9 @@ def test_edges_are_judged_by_the_mean_of_the_others(selector_of, quick, toy_spac
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-def test_between_equals_the_larger_weight_decides(selector_of, quick, criterion) -> None:
-    selector = selector_of(quick(criterion=criterion))
+def test_between_equal_motions_the_larger_weight_decides(selector_of, quick, toy_space, criterion) -> None:
+    motions = (("shear_x",), ("translate_x",), ("rotate",))
+    selector = selector_of(quick(criterion=criterion), toy_space.with_changes(candidates=motions))
     cell = selector.supernet.cell
     torch.nn.init.zeros_(selector.supernet.network.network.fc.weight)  # one answer for every video: nothing hurts
     largest = cell.alpha.argmax(-1).tolist()
@@ -150,6 +153,19 @@ def test_between_equals_the_larger_weight_decides(selector_of, quick, criterion)
         cell.alpha[incoming[-1], largest[incoming[-1]]] += 5  # not the first
     selector.choose_edges(node, 1)
     assert [e for e in incoming if cell.kept[e]] == incoming[-1:]
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_where_nothing_differs_the_identity_is_kept_and_called_chance(selector_of, quick, criterion) -> None:
+    selector = selector_of(quick(criterion=criterion))
+    cell = selector.supernet.cell
+    torch.nn.init.zeros_(selector.supernet.network.network.fc.weight)
+    assert set(cell.alpha.argmax(-1).tolist()) != {0}  # not the largest weight everywhere
+    for edge in range(len(cell.edges)):
+        decision = selector.choose_operation(edge)
+        assert decision.chosen == ["identity"]
+        assert (decision.margin, decision.margin_error) == (0, 0 if criterion == "loss" else None)
+        assert may_be_chance(asdict(decision)) == (criterion == "loss")
 
 
 def test_between_equal_scores_the_loss_decides(selector_of, quick) -> None:

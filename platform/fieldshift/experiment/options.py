@@ -13,6 +13,7 @@ from fieldshift.forms import Form, check_form
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
 from fieldshift.networks.names import check_temporal_folds
 from fieldshift.search.config import SearchConfig
+from fieldshift.settings import LARGEST_SEED
 from fieldshift.tasks import TASKS
 from fieldshift.tracking import TrackingConfig
 from fieldshift.tracking.store import check_store
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 PROBLEM = ("data", "task", "network", "temporal", "frames", "architecture", "loading", "form")
 """The options that decide what a worker computes, beside its seed: those that `Experiment.plain` passes to it."""
-
-LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)

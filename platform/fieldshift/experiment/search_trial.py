@@ -16,7 +16,6 @@ from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.policy_source import PolicySource, policy_file
 from fieldshift.run_folder import read_result
 from fieldshift.search import RULES, SearchConfig
-from fieldshift.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -183,16 +182,6 @@ def check_frames(search: SearchConfig, frames: int) -> None:
         )
     if search.frames not in (None, frames):
         raise UserError(f"--search.frames is {search.frames} and --frames is {frames}; give only --frames.")
-
-
-def check_edges(search: SearchConfig, space: Space) -> None:
-    """Raises UserError where more edges are to be kept than a node of the space has."""
-    incoming = space.inputs + space.nodes - 1
-    if search.edges_per_node is not None and search.edges_per_node > incoming:
-        raise UserError(
-            f"--search.edges_per_node is {search.edges_per_node}, but no node of {space.name} has more than "
-            f"{counted(incoming, 'edge')}."
-        )
 
 
 def note_frames(space: Space, frames: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from fieldshift.errors import UserError, nearest_name
 from fieldshift.motions import policy_file
@@ -124,6 +124,24 @@ class PlacedPolicy:
         first = self.parts[0]
         motions = [(motion.places, [policy.graph for policy in motion.policies]) for motion in self.motions]
         return policy_file.to_placed_document(motions, first.fill, first.interpolation, self.found)
+
+
+class WithPolicy(Protocol):
+    """An object with a policy, such as the result of a search."""
+
+    @property
+    def policy(self) -> Policy | PlacedPolicy:
+        """The policy."""
+
+
+def policy_of(given: Any) -> Policy | PlacedPolicy:
+    """The policy that is given, or that the given result of a search has. Raises UserError for anything else."""
+    for policy in (given, getattr(given, "policy", None)):
+        if isinstance(policy, Policy | PlacedPolicy):
+            return policy
+    if isinstance(given, str | Path):
+        raise UserError(f"The policy is '{given}', but must be a Policy; read a file by Policy.load('{given}').")
+    raise UserError(f"The policy is a {type(given).__name__}, but must be a Policy, or what find_policy returns.")
 
 
 def policy_from_json(text: str, source: str = "the text") -> Policy | PlacedPolicy:

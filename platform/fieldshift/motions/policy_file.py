@@ -75,9 +75,9 @@ def is_unfinished(found: dict[str, Any]) -> bool:
 
 
 def may_be_chance(decision: Mapping[str, Any]) -> bool:
-    """Whether the margin of a decision in `found` is below two of its standard errors."""
+    """Whether the margin of a decision in `found` is at most two of its standard errors, as it is where nothing differs."""
     error = decision.get("margin_error")
-    return error is not None and decision.get("margin", 0.0) < 2 * error
+    return error is not None and decision.get("margin", 0.0) <= 2 * error
 
 
 def digest(document: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from fieldshift.errors import UserError
+from fieldshift.motions.placed import PlacedPolicy, WithPolicy, policy_of
 from fieldshift.motions.policy import Policy
 
 MODES = ("L", "RGB", "RGBA", "LA", "P", "1")
@@ -29,12 +30,18 @@ class ImageToVideo(v2.Transform):
     the sample has no other image. Dtypes stay: uint8 is moved in [0, 1] and rounded back, floats are assumed in [0, 1].
     Palette images are converted to their colours. Masks, of any integer dtype, are moved by the same matrices, nearest
     pixel, with `outside` (255) beyond the image; this needs a pure policy.
-    Boxes, key points and videos raise UserError. The transform draws no random numbers.
+    Boxes, key points and videos raise UserError. The transform draws no random numbers. `policy` is a policy, or what
+    `find_policy` returns; one with several motions raises UserError.
     """
 
-    def __init__(self, policy: Policy, outside: int = 255) -> None:
+    def __init__(self, policy: Policy | WithPolicy, outside: int = 255) -> None:
         super().__init__()
-        self.policy = policy
+        found = policy_of(policy)
+        if isinstance(found, PlacedPolicy):
+            raise UserError(
+                "The policy has separate motions for several places, which no single video can show; use it with fold."
+            )
+        self.policy = found
         self.outside = outside
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:  # noqa: ARG002 - the signature is torchvision's

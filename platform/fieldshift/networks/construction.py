@@ -7,6 +7,7 @@ from torch import nn
 from fieldshift.errors import UserError, unknown_name
 from fieldshift.networks.classifiers import Backbone, classifier, described, dilate_last_stage, replace_input
 from fieldshift.networks.foreign import foreign_network
+from fieldshift.networks.given import check_network, check_options
 from fieldshift.networks.insertion import MotionsAt, insert
 from fieldshift.networks.names import FUSIONS, backbone_of, is_foreign, is_import_path, known_networks, unknown_network
 from fieldshift.networks.pretrained import load_weights
@@ -53,6 +54,7 @@ def video_network(
     the image as a video of one frame, so `frames` is 1. Raises UserError for unknown values and for options that do not
     apply to this network.
     """
+    check_options(places, temporal=temporal, ratio=ratio, interleave=interleave)
     kind = temporal_kind(temporal)
     if interleave is None and (weights is not None or isinstance(name, nn.Module)) and kind.takes_interleave:
         interleave = False
@@ -139,9 +141,8 @@ def _own(network: nn.Module, feature_layer: str | None, wants_changes: bool) -> 
             "wide_field, dilated, small_images and auxiliary change networks that are built by name; build your own network "
             "accordingly and omit them."
         )
+    check_network(network)
     convolutions = [path for path, module in network.named_modules() if isinstance(module, nn.Conv2d)]
-    if not convolutions:
-        raise UserError(f"{type(network).__name__} has no Conv2d, so temporal modules cannot be inserted into it.")
     if feature_layer is None and (hasattr(network, "layer4") or hasattr(network, "trunk_output")):
         return described(network)
     if feature_layer is not None and feature_layer not in dict(network.named_modules()):

@@ -40,7 +40,9 @@ def foreign_network(name: str, *, num_classes: int, in_channels: int) -> nn.Modu
     with torch.device("cpu"):  # the user's code may compute with its weights, which meta tensors do not allow
         found = _imported(name)
         network = (
-            _copied(name, found) if isinstance(found, nn.Module) else _called(name, found, num_classes, in_channels)
+            copied(found, f"The network '{name}' cannot be copied, so name a function that builds it")
+            if isinstance(found, nn.Module)
+            else _called(name, found, num_classes, in_channels)
         )
     if network in _handed_out:
         raise UserError(f"The network '{name}' is the same object at every call; let the function build a new one.")
@@ -154,11 +156,12 @@ def _taken(function: Any) -> set[str]:
     return named | ({"num_classes"} if any(each.kind == each.VAR_KEYWORD for each in parameters) else set())
 
 
-def _copied(path: str, network: nn.Module) -> nn.Module:
+def copied(network: nn.Module, failure: str) -> nn.Module:
+    """A copy of a network. Raises UserError, which begins with `failure`, for one that cannot be copied."""
     try:
         return copy.deepcopy(network)
     except Exception as error:
-        raise _failed(f"The network '{path}' cannot be copied, so name a function that builds it", error) from error
+        raise _failed(failure, error) from error
 
 
 def _failed(what: str, error: BaseException) -> UserError:

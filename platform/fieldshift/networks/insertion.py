@@ -203,7 +203,7 @@ def placements_by_family(network: nn.Module, kind: TemporalKind) -> list[Placeme
     if not branches:
         raise UserError(
             f"No residual block of a known family in {type(network).__name__}, so '{kind.name}' has no default place; "
-            f"name the modules to insert at with places='PATTERN' (--architecture.places PATTERN). "
+            f"name the modules to insert at with places='PATTERN' (--architecture.places PATTERN). {_known_of_timm(network)}"
             f"{_names(_with_convolutions(network))}"
         )
     if kind.thins_deep_stages:
@@ -213,6 +213,16 @@ def placements_by_family(network: nn.Module, kind: TemporalKind) -> list[Placeme
     if kind.place == "before-first-conv":
         return [Placement(f"{path}.{branch.first}", True, branch.channels_in) for path, branch in branches]
     return [Placement(f"{path}.{branch.last}", False, branch.channels_out) for path, branch in branches]
+
+
+def _known_of_timm(network: nn.Module) -> str:
+    """A sentence about the families that are known in one package and not in the other, for networks of timm."""
+    if not any(type(module).__module__.startswith("timm.") for module in network.modules()):
+        return ""
+    return (
+        "Of timm's networks only ResNets and ConvNeXts with their usual blocks are known, of torchvision's also RegNets, "
+        "MobileNets and EfficientNets. "
+    )
 
 
 def _thinned(branches: list[tuple[str, _Branch]]) -> list[tuple[str, _Branch]]:

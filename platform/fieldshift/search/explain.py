@@ -51,7 +51,7 @@ def explain(policy: AnyPolicy) -> list[str]:
 
 
 def close_decisions(policy: AnyPolicy) -> list[str]:
-    """One line per decision of its search whose margin is below two standard errors, and so may be chance."""
+    """One line per decision of its search whose margin is at most two standard errors, and so may be chance."""
     return [
         f"{each.get('at', '?')}: the choice of {' and '.join(each['chosen'])} may be chance (margin {each['margin']:.2g}, "
         f"standard error {each['margin_error']:.2g}); more images or passes (--search.epochs) make it more certain"

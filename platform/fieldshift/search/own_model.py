@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,28 @@ import torch
 from torch import Tensor, nn
 
 from fieldshift.data import DataSet, Split
-from fieldshift.data.dataset import digest_of, grey_levels, names_of, statistics_of
-from fieldshift.data.split import IGNORE
-from fieldshift.errors import UserError
+from fieldshift.data.dataset import digest_of, names_of, statistics_of
+from fieldshift.errors import UserError, reason_of
 from fieldshift.folding import still
 from fieldshift.forms import check_form
 from fieldshift.networks import video_network
-from fieldshift.networks.foreign import answers, given_as, shape_of
+from fieldshift.networks.foreign import answers, copied, given_as, shape_of
+from fieldshift.networks.given import check_network
+from fieldshift.paths import given_path, obstacle
 from fieldshift.search.config import SearchConfig
+from fieldshift.search.explain import close_decisions
 from fieldshift.search.loop import FoundPolicy, search
-from fieldshift.search.run import DEFAULT_FRAMES
+from fieldshift.search.own_data import given_statistics, read_through
+from fieldshift.search.run import DEFAULT_FRAMES, POLICY_FILE, STATE_FILE
 from fieldshift.search.space import Space, load_space
+from fieldshift.settings import LARGEST_SEED, accepted, shown
 from fieldshift.tasks import Task
+from fieldshift.training.distributed import world_size
 from fieldshift.training.frames import FramePlan
 from fieldshift.training.objectives import objective_for
 from fieldshift.training.recipe import check_crop
 from fieldshift.wording import counted
 
-READ_AT_ONCE = 256
 FEWEST_FRAMES = {"folded": 3, "video": 2}
 """Frames below which no motion could be told from another: the folded form needs one to either side of the reference."""
 
@@ -46,8 +49,8 @@ def find_policy(
     temporal: str = "tsm",
     ratio: float | None = None,
     interleave: bool | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Iterable[float] | None = None,
+    std: Iterable[float] | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     folder: str | Path | None = None,
@@ -59,26 +62,54 @@ def find_policy(
     `model` maps images (N, C, H, W) to logits (N, K), or for a split with masks to (N, K, H, W), in float32. The search starts
     from its weights, and trains the copy. `train` are the training images, half of which train the network and half alpha:
     `TensorSplit(images, labels)`, `read_dataset(dataset)`, or a `Split` of your own. Images are normalised by `mean` and
-    `std` per channel, in units of [0, 1]; by default those of the images. `places`, `temporal`, `ratio` and `interleave` are
-    those of `fold`, which then adds `.policy` of the result to the model; with `form="video"` it is a policy for
-    `ImageToVideo`. `config` has the settings of the search, `frames` among them (3 by default). `device` is by default that
-    of the model. With `folder` the state is written after every pass and decision, and `resume` continues from there.
-    `progress` is called with one line per pass and decision; without it, warnings of the search are Python's.
+    `std` per channel, in units of [0, 1], given as any iterable of numbers; by default those of the images. `places`,
+    `temporal`, `ratio` and `interleave` are those of `fold`, which then adds the result to the model; with `form="video"` it
+    is for `ImageToVideo`. `config` has the settings of the search, `frames` among them (3 by default). `device` is by default
+    that of the model. With `folder` the state is written after every pass and decision, and `resume` continues from there;
+    without `resume`, a folder that holds a search is refused. `progress` is called with one line per pass and decision, and
+    with warnings, which begin with "Warning: "; without it, these are Python's. They name classes without an image, outputs
+    of a softmax, and decisions that may be chance.
     Raises UserError for a model that does not return such logits, labels that these cannot have, and settings that do not
     fit.
     """
-    motion_space = load_space(space) if isinstance(space, str) else space
-    frames = config.frames or motion_space.frames or DEFAULT_FRAMES
-    check_given(model, train, form, frames, folder, resume)
+    said, seed = progress or warn, accepted("seed", int, seed)
+    config = accepted("config", SearchConfig, config)
+    check_given(train, accepted("form", str, form), seed, progress)
+    given_space = accepted("space", str | Space, space)
+    motion_space = load_space(given_space) if isinstance(given_space, str) else given_space
+    frames = check_settings(config, motion_space, form)
+    path = folder_of(accepted("folder", str | None, folder), accepted("resume", bool, resume))
+    check_model(model)
+    where = device_of(device, model)
     images, labels = train.gather(torch.arange(2))
-    size = (int(images.shape[2]), int(images.shape[3]))
+    channels, size = int(images.shape[1]), (int(images.shape[2]), int(images.shape[3]))
+    statistics = given_statistics(mean, std, channels)
     check_crop("search", config.crop or 0, size)
-    with torch.random.fork_rng([]):  # random layers of the model draw here, too
-        classes = outputs_of(model, images, maps=labels.ndim > 1)
-    levels, digest = read_through(train, classes)
-    own_mean, own_std = normalisation(mean, std, levels)
-    weights = digest_of(*(value for _, value in sorted(model.state_dict().items())))
     task: Task = "classification" if labels.ndim == 1 else "segmentation"
+    with torch.random.fork_rng([]):  # random layers of the model draw here, too
+        twin = copy_of(model)
+        classes = outputs_of(twin, images, maps=task == "segmentation")
+        check_step(twin, len(train), images.shape[1:], config)
+        if are_probabilities(twin, images):
+            said(
+                f"Warning: the outputs of {type(model).__name__} sum to 1, as after a softmax; leave it out: logits are needed."
+            )
+        torch.manual_seed(seed)
+        network = video_network(
+            copy_of(model),
+            task=task,
+            temporal=temporal,
+            num_classes=classes,
+            in_channels=channels,
+            ratio=ratio,
+            interleave=interleave,
+            places=places,
+            frames=1 if form == "folded" else frames,
+            motions=still(motion_space.groups) if form == "folded" else None,
+        )
+    contents = read_through(train, classes)
+    own_mean, own_std = statistics or statistics_of(contents.levels)
+    weights = digest_of(*(value for _, value in sorted(model.state_dict().items())))
     data = DataSet(
         name="own images",
         task=task,
@@ -89,35 +120,28 @@ def find_policy(
         std=own_std,
         size=size,
         protocol="own images",
-        digest=digest_of(digest, weights, own_mean, own_std, places, ratio, interleave),
+        digest=digest_of(contents.digest, weights, own_mean, own_std, places, ratio, interleave),
     )
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)
-        network = video_network(
-            copy.deepcopy(model),
-            task=task,
-            temporal=temporal,
-            num_classes=classes,
-            in_channels=len(own_mean),
-            ratio=ratio,
-            interleave=interleave,
-            places=places,
-            frames=1 if form == "folded" else frames,
-            motions=still(motion_space.groups) if form == "folded" else None,
-        )
-    return search(
+    for line in contents.warnings:
+        said(line)
+    if resume and path is not None and not (path / STATE_FILE).exists():
+        said(f"Warning: there is nothing to resume in {path}: the search starts anew.")
+    found = search(
         network,
         data,
         motion_space,
         config,
         objective=objective_for(task, classes, data.ignore_index),
         normalise=FramePlan(policy=None, mean=own_mean, std=own_std).normalise,
-        device=device or next(model.parameters()).device,
+        device=where,
         seed=seed,
-        folder=None if folder is None else Path(folder),
+        folder=path,
         resume=resume,
-        progress=progress or warn,
+        progress=said,
     )
+    for line in close_decisions(found.policy):
+        said(f"Warning: {line}.")
+    return found
 
 
 def warn(line: str) -> None:
@@ -126,30 +150,95 @@ def warn(line: str) -> None:
         warnings.warn(line.removeprefix("Warning: "), stacklevel=2)
 
 
-def check_given(model: Any, train: Any, form: str, frames: int, folder: str | Path | None, resume: bool) -> None:
-    """Raises UserError for arguments of other kinds, and for those that make no search."""
-    if not isinstance(model, nn.Module):
-        raise UserError(f"The model is a {type(model).__name__}, but must be a torch.nn.Module.")
+def check_given(train: object, form: str, seed: int, progress: object) -> None:
+    """Raises UserError for images that are no split or too few, an unknown form, and a seed or progress of another kind."""
     if not isinstance(train, Split):
         raise UserError(
             f"The training images are a {type(train).__name__}, but must be a Split: TensorSplit(images, labels), or "
             "read_dataset(dataset) of fieldshift.data."
         )
-    check_form(form)
-    if frames < FEWEST_FRAMES[form]:
-        raise UserError(
-            f"The search uses {counted(frames, 'frame')}, but the form {form} needs {FEWEST_FRAMES[form]} or more."
-        )
     if len(train) < 2:
         raise UserError(
             f"The split has {counted(len(train), 'image')}, but a search needs 2 or more, half of them for alpha."
         )
-    if resume and folder is None:
-        raise UserError("resume is given without the folder of the search to continue; give both.")
+    check_form(form)
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"seed is {seed}, but must be from 0 to {LARGEST_SEED}; give one in that range.")
+    if progress is not None and not callable(progress):
+        raise UserError(f"progress is {shown(progress)}, but must be a function of one line, such as print.")
+
+
+def check_settings(config: SearchConfig, space: Space, form: str) -> int:
+    """The number of frames. Raises UserError for settings that do not fit the space, the form or the workers."""
+    frames = config.frames or space.frames or DEFAULT_FRAMES
+    if frames < FEWEST_FRAMES[form]:
+        raise UserError(
+            f"The search uses {counted(frames, 'frame')}, but the form {form} needs {FEWEST_FRAMES[form]} or more."
+        )
+    config.check(world_size())
+    space.check_kept(config.edges_per_node)
+    return frames
+
+
+def folder_of(folder: str | Path | None, resume: bool) -> Path | None:
+    """The folder of the search. Raises UserError where it cannot be written, or holds a search that is not resumed."""
+    if folder is None:
+        if resume:
+            raise UserError("resume is given without the folder of the search to continue; give both.")
+        return None
+    path = given_path(folder)
+    if found := obstacle(path):
+        raise UserError(f"The folder {path} cannot be written ({found}); give a writable folder.")
+    if not resume and any((path / name).exists() for name in (STATE_FILE, POLICY_FILE)):
+        raise UserError(
+            f"The folder {path} already holds a search; give resume=True to continue it, or another folder."
+        )
+    return path
+
+
+def device_of(device: Any, model: nn.Module) -> torch.device:
+    """The given device, or that of the model. Raises UserError for one that torch does not know or cannot use here."""
+    given = next(model.parameters()).device if device is None else device
+    try:
+        found = torch.empty(0, device=given).device
+    except Exception as error:
+        raise UserError(
+            f"device is {shown(given)}, but must be one that torch can use here, such as 'cpu' ({reason_of(error)})."
+        ) from error
+    if found.type == "meta":
+        raise UserError("device is meta, which has no values; give one that computes, such as 'cpu'.")
+    return found
+
+
+def check_model(model: nn.Module) -> None:
+    """Raises UserError for a model that cannot be searched with, whatever the images are."""
+    name = type(model).__name__
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise UserError(
+            f"The model is a {name} around the model itself, and would name its modules otherwise; give model.module."
+        )
+    check_network(model)
+    tensors = [*model.named_parameters(), *model.named_buffers()]
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(
             "No parameter of the model requires gradients, but a search trains a copy of it; unfreeze some."
         )
+    for key, tensor in tensors:
+        if tensor.is_meta:
+            raise UserError(f"'{key}' of the model {name} is on the device meta and has no values; load its weights.")
+        if tensor.isnan().any() or (
+            tensor.requires_grad and tensor.isinf().any()
+        ):  # masks of attention may be infinite
+            raise UserError(f"'{key}' of the model {name} has values that are not finite; load its weights again.")
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy of the model, to be trained. Raises UserError where it cannot be copied."""
+    return copied(
+        model,
+        f"The model {type(model).__name__} cannot be copied; remove what it keeps of a forward pass, and use weight_norm of "
+        "torch.nn.utils.parametrizations, not of torch.nn.utils",
+    )
 
 
 def outputs_of(model: nn.Module, images: Tensor, *, maps: bool) -> int:
@@ -160,7 +249,7 @@ def outputs_of(model: nn.Module, images: Tensor, *, maps: bool) -> int:
         raise UserError(
             f"The model {name} has {kind} parameters and cannot read images {size} in float32; give model.float()."
         )
-    for when, answer in answers(copy.deepcopy(model).cpu(), name, size).items():
+    for when, answer in answers(model, name, size).items():
         shape = shape_of(answer)
         count = shape[1] if len(shape) > 1 else 0
         if shape != (len(images), count, *(size[2:] if maps else ())):
@@ -175,41 +264,23 @@ def outputs_of(model: nn.Module, images: Tensor, *, maps: bool) -> int:
     return count
 
 
-def read_through(train: Split, classes: int) -> tuple[Tensor, str]:
-    """The counts of the images' grey levels (C, 256), and a digest of all samples.
-
-    Raises UserError for labels that the classes do not have, and where there is none.
-    """
-    levels, state, labelled = torch.zeros(1, 256, dtype=torch.int64), hashlib.sha256(), False
-    for places in torch.arange(len(train)).split(READ_AT_ONCE):
-        images, labels = train.gather(places)
-        levels = levels + grey_levels(images).cpu()
-        state.update(digest_of(images, labels).encode())
-        counted_labels = labels[labels != IGNORE] if labels.ndim > 1 else labels
-        if len(counted_labels):
-            labelled = True
-            least, most = int(counted_labels.min()), int(counted_labels.max())
-            if least < 0:
-                raise UserError(f"The smallest label is {least}, but labels count from 0.")
-            if most >= classes:
-                raise UserError(f"The largest label is {most}, but the model has {classes} outputs, for labels from 0.")
-    if not labelled:
-        raise UserError(f"No pixel of the masks is labelled (all are {IGNORE}); give masks with classes.")
-    return levels, state.hexdigest()[:16]
-
-
-def normalisation(
-    mean: Sequence[float] | None, std: Sequence[float] | None, levels: Tensor
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The given mean and deviation per channel, or those of the images. Raises UserError where they do not fit."""
-    if mean is None and std is None:
-        return statistics_of(levels)
-    if mean is None or std is None:
-        raise UserError("Only one of mean and std is given; give both, or neither for those of the images.")
-    if not (isinstance(mean, Sequence) and isinstance(std, Sequence) and len(mean) == len(std) == len(levels)):
+def check_step(model: nn.Module, images: int, size: Sequence[int], config: SearchConfig) -> None:
+    """Raises UserError where the steps of a search have one image (C, H, W) and the model cannot learn from a single one."""
+    used = min(images, config.subset or images)
+    if min(config.batch, used // 2) > 1:
+        return
+    try:
+        answers(model, type(model).__name__, (1, *size))
+    except UserError as error:
         raise UserError(
-            f"mean is {mean} and std is {std}, but each must be a list of {counted(len(levels), 'number')}, one per channel."
-        )
-    if not all(each > 0 for each in std):
-        raise UserError(f"std is {tuple(std)}, but each must be above 0.")
-    return tuple(map(float, mean)), tuple(map(float, std))
+            f"A step has 1 image (half of {counted(used, 'image')}, search.batch is {config.batch}), which is too few: "
+            f"{error} Give more images, or a larger batch."
+        ) from error
+
+
+def are_probabilities(model: nn.Module, images: Tensor) -> bool:
+    """Whether the outputs of a model, which is left in evaluation mode, are those of a softmax: none below 0, and 1 in all."""
+    with torch.no_grad(), suppress(Exception):  # what cannot be run here is left to the search
+        outputs = model.cpu().eval()(images.cpu() / 255)
+        return bool((outputs >= 0).all()) and torch.allclose(outputs.sum(1), torch.ones(()), atol=1e-4)
+    return False

@@ -196,8 +196,8 @@ class SearchRun:
             missing = [each for label, each in enumerate(classes) if label not in present]
             if missing:
                 warnings.append(
-                    f"Warning: the half of the training set that teaches the {name} has no image of {len(missing)} of "
-                    f"{len(classes)} classes ({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); add images."
+                    f"Warning: the half of the training set that teaches the {name} has no image of "
+                    f"{of_classes(missing, classes)}; add images."
                 )
         return warnings
 
@@ -258,6 +258,12 @@ class SearchRun:
         self.optimizer.load_state_dict(state.optimizer)
         self.alpha_optimizer.load_state_dict(state.alpha_optimizer)
         self.state = state
+
+
+def of_classes(missing: Sequence[str], classes: Sequence[str]) -> str:
+    """The number of missing classes, with the first of their names."""
+    shown = f"{', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}"
+    return f"{len(missing)} of {len(classes)} classes ({shown})"
 
 
 def fingerprint_of(found: dict[str, Any], space: Space, dataset: DataSet, frames: int) -> str:

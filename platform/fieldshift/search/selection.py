@@ -31,7 +31,7 @@ class Decision:
         harm: label -> cost of removal by the selection rule: loss added, score lost, a weight or a random number.
         margin: cost of removing the weakest kept alternative minus that of the strongest dropped one.
         margin_error: standard error of the margin over the images it was measured on, in pairs [D: the research
-            code reports none]; None if losses were not compared. A margin below two standard errors may be chance.
+            code reports none]; None if losses were not compared. A margin of at most two standard errors may be chance.
         whole: loss and score without removal; empty if nothing was measured.
     """
 
@@ -93,7 +93,10 @@ class Selector:
             return measure_weights(self.supernet, [mixture, *without], edge, self.batches, self.objective)
 
         labels = [operation.label for operation in cell.operations]
-        decision, ranked = self._decide("option", cell.edge_names[edge], labels, mixture[edge], measure, kept=1)
+        still = [operation.is_identity for operation in cell.operations]
+        decision, ranked = self._decide(
+            "option", cell.edge_names[edge], labels, mixture[edge], measure, kept=1, still=still
+        )
         cell.decided[edge] = ranked[0]
         return decision
 
@@ -121,8 +124,12 @@ class Selector:
         measure: Callable[[], list[Measured]],
         *,
         kept: int,
+        still: Sequence[bool] = (),
     ) -> tuple[Decision, list[int]]:
-        """The decision for the `kept` alternatives whose removal costs most, and all of them in that order."""
+        """The decision for the `kept` alternatives whose removal costs most, and all of them in that order.
+
+        `still` tells which alternatives are the identity, none if it is empty.
+        """
         variants: list[Measured] = []
 
         def measured_once() -> list[Measured]:
@@ -138,7 +145,7 @@ class Selector:
                 f"The selection of {at} measured costs that are not finite ({', '.join(map(str, costs))}); the state before"
                 " it is kept. Lower --search.learning_rate."
             )
-        ranked = by_cost(costs, variants, strengths)
+        ranked = by_cost(costs, variants, strengths, still)
         dropped = ranked[kept:]
         error = None
         if variants and criterion == "loss" and dropped:
@@ -155,11 +162,16 @@ class Selector:
         return decision, ranked
 
 
-def by_cost(costs: Sequence[float], variants: Sequence[Measured], strengths: Sequence[float]) -> list[int]:
+def by_cost(
+    costs: Sequence[float], variants: Sequence[Measured], strengths: Sequence[float], still: Sequence[bool] = ()
+) -> list[int]:
     """The alternatives in order of decreasing cost of removal.
 
     Ties (common, since scores are shares of few images) are broken by the loss that removal adds, then by the
-    larger weight [D: the research code keeps the first in the order of the space].
+    larger weight [D: the research code keeps the first in the order of the space]. Where all alternatives are equal in cost
+    and loss, nothing speaks for a motion: the identity comes first, if `still` marks one [D].
     """
     added = [each.loss for each in variants[1:]] or [0.0] * len(costs)
-    return sorted(range(len(costs)), key=lambda i: (-costs[i], -added[i], -strengths[i]))
+    nothing_differs = len(set(zip(costs, added, strict=True))) == 1
+    first = [nothing_differs and each for each in still] or [False] * len(costs)
+    return sorted(range(len(costs)), key=lambda i: (-costs[i], -added[i], not first[i], -strengths[i]))

@@ -142,6 +142,15 @@ class Space:
         """Maximum number of decisions in a selection: the operation of each of `edges`, and the `kept` edges of each node."""
         return edges + sum(self.inputs + node > kept for node in range(self.nodes))
 
+    def check_kept(self, edges_per_node: int | None) -> None:
+        """Raises UserError where a search is to keep more edges than a node of the space has; None is the space's number."""
+        incoming = self.inputs + self.nodes - 1
+        if edges_per_node is not None and edges_per_node > incoming:
+            raise UserError(
+                f"search.edges_per_node is {edges_per_node}, but no node of {self.name} has more than "
+                f"{counted(incoming, 'edge')}."
+            )
+
     def with_changes(self, **changes: Any) -> Space:
         """The same space with some attributes replaced, validated again."""
         changed = replace(self, **changes)
