@@ -32,8 +32,8 @@ def retried(run: Callable[[], Outcome], cluster: ClusterConfig) -> Outcome:
             if number > cluster.max_failures:
                 raise WorkersLostError(
                     f"The memory of a node was full {counted(number, 'time')} (cluster.max_failures is "
-                    f"{cluster.max_failures}), and Ray ended processes of this run; use smaller batches or fewer trials at once "
-                    "(--cluster.trials_at_once), or end other programs. The same command with --resume goes on."
+                    f"{cluster.max_failures}), and Ray ended processes of this run; use smaller batches or fewer "
+                    "trials at once (--cluster.trials_at_once), or end other programs. The same command with --resume goes on."
                 ) from error
             retry = f"retry {number} of {cluster.max_failures}"
             say(f"  the memory of a node was full, and Ray ended processes of this run; going on ({retry})")

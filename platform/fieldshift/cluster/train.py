@@ -8,7 +8,6 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, is_dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +86,16 @@ def run_workers(
     """
     if cluster.workers == 0:
         return run_here(function, payload, device=local_device(cluster), on_report=on_report)
-    with connect(cluster), own_groups_released():
+    with connect(cluster):
         check_shared(storage.resolve(), shared)
-        run = partial(
-            fit, function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name, storage=storage,
-            shared=shared, on_report=on_report, releases_groups=is_own_cluster(),
-        )  # fmt: skip
+
+        def run() -> tuple[dict[str, Any], list[str]]:
+            with own_groups_released():
+                return fit(
+                    function, payload, cluster.workers, least=cluster.min_workers, cluster=cluster, name=name,
+                    storage=storage, shared=shared, on_report=on_report, releases_groups=is_own_cluster(),
+                )  # fmt: skip
+
         value, folders = retried(run, cluster)
         bring_all(shared, folders)
         return value
