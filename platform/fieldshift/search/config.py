@@ -51,7 +51,7 @@ class SearchConfig:
             (`fieldshift search`, which has no recipe, uses the default of recipe.flip).
         crop: maximum distance of the random crop from the centre, in pixels in every direction, in both halves; below the
             shorter side of the images.
-        scale: largest factor of random scaling, in both directions, in both halves; 1 keeps the size.
+        scale: largest factor of random scaling, in both directions, in both halves, from 1 to 20; 1 keeps the size.
         resized_crop: smallest share of the area that a random resized crop keeps, in both halves; 1 crops nothing.
         label_smoothing: share of the target spread over all classes, in both losses; the selection does not use it.
         precision: float32, or bf16 (autocast of both learning steps, on devices that support it; decisions are measured in
