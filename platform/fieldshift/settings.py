@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from numbers import Real
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, SupportsFloat, Union, get_args, get_origin, get_type_hints
 
 from fieldshift.errors import UserError
 
@@ -88,7 +88,7 @@ def converted(name: str, hint: Any, value: Any) -> Any:
     return value
 
 
-def finite(name: str, value: float) -> float:
+def finite(name: str, value: SupportsFloat) -> SupportsFloat:
     """The same number. Raises UserError for infinity, nan and a whole number beyond the range of a float."""
     try:
         is_finite = math.isfinite(value)
