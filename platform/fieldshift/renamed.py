@@ -86,7 +86,7 @@ def present_config(text: str, command: str, known: Collection[str]) -> str:
     import yaml
 
     try:
-        content = Path(text).read_text(encoding="utf-8")
+        content = Path(text).read_text(encoding="utf-8-sig")
     except (OSError, ValueError):
         return text
     check_command(text, content, command)

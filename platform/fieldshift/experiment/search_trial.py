@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +162,7 @@ def describe_space(space: Space) -> str:
         groups = f" and each of {space.groups} groups of channels" if space.groups > 1 else ""
         return f"a motion for each {space.per}{groups}, {each}"
     size = space.size()
-    policies = f"{size:,}" if size < 10**7 else f"{size:.1e}"
+    policies = f"{size:,}" if size < 10**7 else f"{Decimal(size):.1e}"  # beyond a float's range, too
     edges = "one edge" if len(space.edges) == 1 else f"{len(space.edges)} edges"
     return f"{edges} with {each}, {policies} possible policies"
 

@@ -3,6 +3,7 @@
 Version 1 is an object of "schema": "fieldshift.policy", "version": 1, "inputs", "nodes", "frames", "reference",
 "symmetric", "fill" (a name or numbers), "interpolation", "found" (how it was found, any JSON object) and
 "edges": [{"source", "target", "steps": [{"op", "magnitude"}]}]. No other fields are allowed; only "found" is optional.
+At most 1,000 are allowed of frames, of inputs and of nodes.
 
 Version 2 is a policy with a motion per place of a network, or per group of channels
 (`fieldshift.motions.placed`): in place of "inputs", "nodes" and "edges" it has "groups" (a whole number, N) and "motions":
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError, one_line
+from fieldshift.forms import check_length
 from fieldshift.wording import counted
 
 if TYPE_CHECKING:
@@ -239,6 +241,8 @@ def read_placed(document: dict[str, Any]) -> dict[str, Any]:
 
 def _settings(document: dict[str, Any]) -> dict[str, Any]:
     settings = {name: document[name] for name in _SETTINGS}
+    if type(settings["frames"]) is int and settings["frames"] > 0:  # anything else is refused by the graph
+        check_length(settings["frames"], "The number of frames")
     if not isinstance(settings["fill"], str):
         settings["fill"] = tuple(_list("fill", settings["fill"]))
     for name in ("reference", "interpolation"):
@@ -267,7 +271,7 @@ def invalid(source: str, error: UserError) -> UserError:
 def text_of(path: Path) -> str:
     """The text of a policy file; a file that is missing or not text raises UserError."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a text with a byte-order mark
     except FileNotFoundError:
         raise UserError(f"There is no policy file {path}; give the path of an existing one.") from None
     except (OSError, UnicodeDecodeError) as error:
