@@ -207,7 +207,7 @@ def train_lengths(
 
 def check_counts(counts: list[int]) -> list[int]:
     for count in counts:
-        check_length(count, "A number in --frame_counts")
+        check_length(count, "--frame_counts", "holds")
     if not counts:
         raise UserError("--frame_counts is empty; give numbers of frames, such as 1 3 5.")
     return sorted(set(counts))

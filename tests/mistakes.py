@@ -86,7 +86,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     **{
         f"{command}: too many frames": (
             [command, *words, "1000000000"],
-            "is 1,000,000,000, but a video has at most 1,000 frames; give fewer.",
+            "1,000,000,000, but a video has at most 1,000 frames; give fewer.",
         )
         for command, *words in (
             ("train", "--frames"),

@@ -14,12 +14,12 @@ MOST_FRAMES = 1000
 """Frames of a video: each costs a pass over the image, and beyond these, neighbours differ by less than a pixel."""
 
 
-def check_length(frames: int, name: str) -> None:
-    """Raises UserError, which begins with `name`, unless a video can have so many frames."""
+def check_length(frames: int, name: str, verb: str = "is") -> None:
+    """Raises UserError, which begins with `name` and `verb`, unless a video can have so many frames."""
     if frames < 1:
-        raise UserError(f"{name} is {frames}, but a video has at least 1 frame.")
+        raise UserError(f"{name} {verb} {frames}, but a video has at least 1 frame.")
     if frames > MOST_FRAMES:
-        raise UserError(f"{name} is {frames:,}, but a video has at most {MOST_FRAMES:,} frames; give fewer.")
+        raise UserError(f"{name} {verb} {frames:,}, but a video has at most {MOST_FRAMES:,} frames; give fewer.")
 
 
 def check_form(form: str) -> None:

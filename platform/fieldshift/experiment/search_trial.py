@@ -15,6 +15,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.cards import STILL_ARMS, arm_card, without_auxiliary
 from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.policy_source import PolicySource, policy_file
+from fieldshift.motions.policy_file import search_settings
 from fieldshift.run_folder import read_result
 from fieldshift.search import RULES, SearchConfig
 from fieldshift.wording import counted
@@ -209,7 +210,6 @@ def space_of_search(space: Space, search: SearchConfig, given: Sequence[AnyPolic
     """
     kept = search.edges_per_node
     for policy in given:
-        settings = policy.found.get("settings")
-        if kept is None and policy.found.get("space") == space.name and isinstance(settings, dict):
-            kept = settings.get("edges_per_node")
+        if kept is None and policy.found.get("space") == space.name:
+            kept = search_settings(policy.found).get("edges_per_node")
     return space.with_changes(edges_per_node=kept) if isinstance(kept, int) else space
