@@ -166,7 +166,9 @@ def test_a_configuration_of_another_kind_is_named_with_its_file(
     file = tmp_path / "own.yaml"
     file.write_text(text, encoding="utf-8")
     assert main(["search", "--config", str(file)]) == 2
-    assert capsys.readouterr().err == f"fieldshift: {said.replace('FILE', str(file), 1)} See fieldshift search --help.\n"
+    assert (
+        capsys.readouterr().err == f"fieldshift: {said.replace('FILE', str(file), 1)} See fieldshift search --help.\n"
+    )
 
 
 def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
