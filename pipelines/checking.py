@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as plain_json
+import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -140,7 +141,7 @@ def init(
         f"{chosen.network} trains at {rate} videos per second on this machine: this study takes about {roughly(whole)}; "
         f"with --arms {' '.join(FEW_ARMS)} --seeds 1 about {roughly(short)}."
     )
-    say(f"The settings are in {path}. Check them, then run: fieldshift study --config {path}")
+    say(f"The settings are in {path}. Check them, then run: fieldshift study --config {shlex.quote(str(path))}")
     return path
 
 

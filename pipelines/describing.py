@@ -10,7 +10,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.options import check_folded
 from fieldshift.experiment.placement import best_device
 from fieldshift.experiment.policy_source import PolicySource, check_policy, policy_of_form, read_policy
-from fieldshift.forms import Form, check_form
+from fieldshift.forms import Form, check_form, check_length
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
 from fieldshift.wording import counted
 
@@ -51,8 +51,8 @@ def describe(  # noqa: PLR0913 - the options of a command
         speed: measure images per second, of this network and of the 2D network (some seconds).
         architecture: further settings of the network.
     """
-    if frames is not None and frames < 1:
-        raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
+    if frames is not None:
+        check_length(frames, "--frames")
     if size < 1:
         raise UserError(f"--size is {size}, but an image has at least 1 pixel a side.")
     if network not in known_networks(task) and not is_foreign(network, task):

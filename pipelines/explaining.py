@@ -34,7 +34,10 @@ def explain(*, policy: list[str] | None = None) -> Explanation:
 
     file = policy_file(source)
     found = load_policy(file)
-    lines = explain_policy(found)
+    try:
+        lines = explain_policy(found)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     for line in lines:
         say(line)
     picture = file.with_suffix(".explained.png")

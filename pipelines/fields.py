@@ -11,7 +11,7 @@ from fieldshift.data import LoadingOverrides
 from fieldshift.errors import UserError
 from fieldshift.experiment.policy_source import PolicySource, check_policy, policy_of_form, read_policy, video_policy
 from fieldshift.experiment.session import Destination, Session, open_session
-from fieldshift.forms import Form, check_form
+from fieldshift.forms import Form, check_form, check_length
 from fieldshift.networks import NetworkConfig
 from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
@@ -84,6 +84,7 @@ def receptive_field(  # noqa: PLR0913 - the options of a command
         resume: write again into a folder that holds the same network's theory.
     """
     check_form(form)
+    check_length(frames, "--frames")
     check_network_name(network)
     if form == "folded" and policy is None:
         raise UserError("--form folded moves channels by a policy's motions, but there is none; give --policy FILE.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,9 @@ def run_searches(
         results[form, seed] = SearchResult.from_row(path, row)
         policy = results[form, seed].policy
         words = "; ".join(policy.describe()) or "no motion"
-        close = f"; a close choice, see `fieldshift explain {path}`" if close_decisions(policy) else ""
+        close = (
+            f"; a close choice, see `fieldshift explain {shlex.quote(str(path))}`" if close_decisions(policy) else ""
+        )
         say(f"  {form}, seed {seed}, found in {duration(row['seconds'])}: {words}{close}")
         for warning in row["warnings"]:
             say(f"  note: {warning}")

@@ -11,7 +11,7 @@ from fieldshift.data import LoadingConfig
 from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
 from fieldshift.experiment.policy_source import PolicySource, check_policy, missing_policy, policy_of_form
-from fieldshift.forms import Form, check_form
+from fieldshift.forms import Form, check_form, check_length
 from fieldshift.wording import printable
 from pipelines.options import check_figure, check_pictures
 
@@ -115,8 +115,8 @@ def check_motions(policy: PolicySource, frames: int | None, form: Form) -> None:
     """Raises UserError where there is no policy, or no such number of frames or form."""
     if policy is None:
         raise missing_policy("A preview")
-    if frames is not None and frames < 1:
-        raise UserError(f"--frames is {frames}, but a video has at least 1 frame.")
+    if frames is not None:
+        check_length(frames, "--frames")
     check_form(form)
     if form == "folded" and frames is not None and frames < 3:
         raise UserError(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.experiment.dataset import constant_notes
 from fieldshift.experiment.origin import command_of
+from fieldshift.motions.policy_file import search_settings
 from fieldshift.report import (
     Code,
     FigureBlock,
@@ -213,7 +214,7 @@ def policy_blocks(dataset: DataSet, found: SearchResult, where: str) -> list[Blo
         )
     )
     if found.decisions:
-        settings = found.policy.found.get("settings", {})
+        settings = search_settings(found.policy.found)
         criterion = settings.get("criterion") if settings.get("selection") == "perturbation" else None
         blocks.append(
             FigureBlock(

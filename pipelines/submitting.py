@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -60,7 +61,7 @@ def submit(
         )
     code = report_outcome(outcome)
     if not follow:
-        job = f"{outcome.job_id} --address {address}"
+        job = f"{outcome.job_id} --address {shlex.quote(address)}"
         say("next:")
         say(f"  fieldshift logs {job} --follow", whole=True)
         say(f"  fieldshift stop {job}", whole=True)
@@ -212,8 +213,8 @@ def job_stays(address: str) -> Iterator[None]:
     try:
         yield
     except JobGoesOn as left:
+        job = f"{left.job_id} --address {shlex.quote(address)}"
         say(
-            f"job {left.job_id} continues; `fieldshift logs {left.job_id} --address {address} --follow` follows it again, "
-            f"`fieldshift stop {left.job_id} --address {address}` stops it."
+            f"job {left.job_id} continues; `fieldshift logs {job} --follow` follows it again, `fieldshift stop {job}` stops it."
         )
         raise

@@ -21,7 +21,7 @@ from fieldshift.experiment.policy_source import (
     read_policy,
 )
 from fieldshift.experiment.session import FailsWithTrials, Session, open_session, say_failed
-from fieldshift.forms import Form, check_form
+from fieldshift.forms import Form, check_form, check_length
 from fieldshift.run_folder import check_folder
 from fieldshift.training import Recipe
 from pipelines.builtin_data import notes_on
@@ -207,8 +207,7 @@ def train_lengths(
 
 def check_counts(counts: list[int]) -> list[int]:
     for count in counts:
-        if not isinstance(count, int) or count < 1:
-            raise UserError(f"--frame_counts holds {count}, but a video has at least 1 frame (a whole number).")
+        check_length(count, "--frame_counts", "holds")
     if not counts:
         raise UserError("--frame_counts is empty; give numbers of frames, such as 1 3 5.")
     return sorted(set(counts))

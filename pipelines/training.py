@@ -83,10 +83,10 @@ def train(
     from fieldshift.experiment.trial import drop_checkpoint
     from fieldshift.search import load_space
 
-    found, dataset = read_policy(policy), experiment.checked_dataset(recipe)
+    found, motion_space, dataset = read_policy(policy), load_space(space), experiment.checked_dataset(recipe)
     say_other_use(found, experiment.frames, (arm_named(chosen).form,))
     step = training_step(dataset, recipe, cluster.workers)
-    card = checked_card(experiment, dataset, chosen, found, load_space(space), step=step, align=align)
+    card = checked_card(experiment, dataset, chosen, found, motion_space, step=step, align=align)
     note_one_view(card, tta_copies)
     note_no_maps(card, None if align else False)
     config = settings | {"policy": plain_policy(found)}

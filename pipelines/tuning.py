@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -276,7 +277,7 @@ def shown(session: Session, result: dict[str, Any]) -> TuneResult:
     if DEFAULTS.keys() & set(names):
         options.append(f"--randaugment {' '.join(str(result['best'].get(name, DEFAULTS[name])) for name in DEFAULTS)}")
     if (policy := read_policy(result["tuned_policy"])) is not None:
-        options.append(f"--policy {policy.save(session.path / 'policy.json')}")
+        options.append(f"--policy {shlex.quote(str(policy.save(session.path / 'policy.json')))}")
     say(
         f"best on held-out images: {result['score']:.1%}; to train with these values, give `fieldshift train` the same options "
         f"(arm, data, network, form, frames and others), and {' '.join(options)}"

@@ -33,7 +33,7 @@ def found(name_or_path: str | Path) -> tuple[str, str]:
     if not path.is_file():
         raise UserError(f"No search space file at {path}; give a name ({', '.join(names())}) or a file.")
     try:
-        return path.read_text(encoding="utf-8"), str(path)
+        return path.read_text(encoding="utf-8-sig"), str(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise UserError(f"{path} cannot be read ({reason}); give a TOML file.") from None

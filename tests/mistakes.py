@@ -83,6 +83,21 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         "does not record the cost of its search",
     ),
     "frames": (["train", "--frames", "0"], "--frames is 0"),
+    **{
+        f"{command}: too many frames": (
+            [command, *words, "1000000000"],
+            "1,000,000,000, but a video has at most 1,000 frames; give fewer.",
+        )
+        for command, *words in (
+            ("train", "--frames"),
+            ("search", "--frames"),
+            ("describe", "--frames"),
+            ("receptive-field", "--network", "tiny-resnet", "--frames"),
+            ("preview", "--policy", "POLICY", "--frames"),
+            ("sweep-frames", "--policy", "POLICY", "--frame_counts", "3"),
+            ("study", "--frame_counts", "3"),
+        )
+    },
     "folder that is a file": (["train", "--out", "FILE"], "is a file; give a folder"),
     "folder of a run": (["train", "--out", "TAKEN"], "holds a run of another configuration (data is other there"),
     "cores": (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from types import FunctionType
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -124,7 +126,7 @@ def option_word(name: str, kind: Kind, given: str | None, rest: list[str]) -> st
         return f"--{name}"
     if kind == "flag":
         follows = given is None and rest and rest[0].lower() in {"true", "false"}
-        return f"--{name}={(rest.pop(0) if follows else given or 'true').lower()}"
+        return f"--{name}={(rest.pop(0) if follows else 'true' if given is None else given).lower()}"
     if kind in SEVERAL.values():
         return f"--{name}={list_text(list_items(given, rest))}"
     if given is None and rest and not rest[0].startswith("--"):
@@ -216,23 +218,46 @@ def explain(message: str, known: Iterable[str] = ()) -> str:
         nearest = nearest_name(name, [each for each in known if whole or each.startswith(f"{group}.")])
         hint = f" Did you mean {nearest}?" if nearest else ""
         return f"The configuration has an unknown option '{name}'.{hint}"
-    if pair := re.search(r'key "([^"]+)".*tuple\[int, int\].*Given value: \[(.*)\]', text):
-        name, given = pair.groups()
-        return f"--{name} is '{given}', but must be two whole numbers, height and width, such as --{name} 48 64."
     found = re.search(r'[Pp]arser key "([^"]+)":? ?(.*)', text)
     if found is None:
         return text if text.endswith(".") else f"{text}."
     option, complaint = found.groups()
-    value = re.search(r"(?:Got value|Given value): (.*)$", complaint)
-    allowed = re.findall(
-        r"typing\.Literal\[([^\]]*)\]|Expected an? <class '(\w+)'>|Expected <class '(\w+)'>", complaint
-    )
+    if group := re.search(r"Unable to load config '(.*?)'", complaint):
+        return (
+            f"--{option} is {quoted(group.group(1))}, but must be a YAML file of settings; give one of them as "
+            f"--{option}.NAME VALUE."
+        )
+    union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value:(.*)$", complaint)
+    found = union or re.search(r"Expected an? (.*?)\. Got value:(.*)$", complaint)
+    if found is None:
+        return f"--{option}: {complaint.rstrip('.')}."
+    kinds, value = found.groups()
+    several = any(f"{kind.__name__}[" in kinds for kind in SEVERAL)
+    return f"--{option} is {quoted(value.strip(), several=several)}, but must be {allowed_words(kinds, option)}."
+
+
+def quoted(value: str, *, several: bool = False) -> str:
+    """A value of an option as it was written, in quotation marks, `several` words in a row; "empty" for none."""
+    words = value
+    if several and value.startswith("["):
+        with suppress(ValueError, SyntaxError):  # no list of plain values
+            words = " ".join(str(each) for each in ast.literal_eval(value))
+    return f"'{words}'" if words else "empty"
+
+
+def allowed_words(kinds: str, option: str) -> str:
+    """The types that the parser names, such as "<class 'int'>, <class 'NoneType'>", in words."""
     names = {kind.__name__: words for kind, words in WORDS.items()}
-    names |= {"bool": "true or false", "list": "a list", "NoneType": "nothing"}
-    parts = [names.get(part, part.replace("'", "")) for match in allowed for part in match if part]
-    if value and parts:
-        return f"--{option} is '{value.group(1)}', but must be {' or '.join(dict.fromkeys(parts))}."
-    return f"--{option}: {complaint}" if complaint.endswith(".") else f"--{option}: {complaint}."
+    names |= {
+        "bool": "true or false", "list": "a list", "dict": "an object", "NoneType": "nothing",
+        "list[int]": "whole numbers", "list[str]": "names",
+        "tuple[int, int]": f"two whole numbers, height and width, such as --{option} 48 64",
+    }  # fmt: skip
+    parts = re.findall(r"typing\.Literal\[([^\]]*)\]|<class '(\w+)'>|((?:list|tuple)\[[^\]]*\])", kinds)
+    words = [names.get(part, part.replace("'", "")) for match in parts for part in match if part]
+    if any(word.startswith("two ") for word in words):
+        words = [word for word in words if word != "nothing"]
+    return " or ".join(dict.fromkeys(words)) or kinds
 
 
 def plain_help(text: str) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fieldshift.console import complain, lasting_output
+from fieldshift.console import complain, lasting_output, open_closed_streams
 from fieldshift.errors import RunFailedError, UserError, one_line, unknown_name
 from fieldshift.termination import terminate_like_interrupt
 from fieldshift.whole_file import FULL
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Exit status: 0 success, 2 user error (one line), 1 any other error, 130 Ctrl-C, 143 SIGTERM or SIGHUP.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names may contain characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")

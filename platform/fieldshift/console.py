@@ -36,9 +36,29 @@ def console() -> Console:
     """The console of standard output, wide enough for tables where it is not a terminal."""
     from rich.console import Console
 
-    if sys.stdout.isatty():
+    if on_terminal():
         return Console(highlight=False, soft_wrap=False)
     return Console(highlight=False, width=120, no_color=True, force_terminal=False)
+
+
+def on_terminal() -> bool:
+    """Whether standard output is a terminal; a process that was started with it closed has none."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def open_closed_streams() -> None:
+    """Gives a process that was started with a closed standard stream (`>&-`) one to nowhere.
+
+    Python has None for such a stream, and the next file that is opened would take its number: what a library or a child
+    process writes to standard output would go into that file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number, so this one
+        if getattr(sys, name) is None and number > 0:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - until the process ends
 
 
 class LastingOutput:
@@ -75,6 +95,9 @@ class LastingOutput:
 def lasting_output() -> Iterator[None]:
     """Within the block, closing standard output (as `head` does) does not end the program."""
     before = sys.stdout
+    if before is None:  # closed from the start: nothing is printed
+        yield
+        return
     sys.stdout = cast("TextIO", LastingOutput(before))
     try:
         yield
@@ -85,7 +108,7 @@ def lasting_output() -> Iterator[None]:
 
 def say(line: str = "", *, whole: bool = False) -> None:
     """Prints one line and flushes it. A narrow terminal gets it wrapped between words unless `whole`."""
-    if sys.stdout.isatty() and not whole:
+    if on_terminal() and not whole:
         line = broken(line, shutil.get_terminal_size().columns)
     print(line, flush=True)
 
@@ -93,6 +116,8 @@ def say(line: str = "", *, whole: bool = False) -> None:
 def complain(line: str) -> None:
     """Prints one line to standard error, prefixed with "fieldshift: ", wrapped between words on a narrow terminal."""
     line = f"fieldshift: {line}"
+    if sys.stderr is None:
+        return
     with suppress(OSError):  # the terminal is closed
         print(broken(line, columns_of(sys.stderr)) if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
@@ -221,7 +246,7 @@ class Progress:
 @contextmanager
 def progress(title: str, total: float) -> Iterator[Progress]:
     """A `Progress` that ends at 100 % with its block; after an error it stops where it is."""
-    if not sys.stdout.isatty():
+    if not on_terminal():
         shown = Progress(title, total)
         yield shown
         shown.finish()

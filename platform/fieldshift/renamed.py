@@ -78,24 +78,44 @@ def check_command(file: str, content: str, command: str) -> None:
     )
 
 
+def check_groups(values: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raises UserError where a configuration gives a group of options one value; a text is the path of its settings."""
+    for name, value in values.items():
+        first = next((each for each in known if each.startswith(f"{name}.")), None)
+        if first is not None and not isinstance(value, Mapping | str):
+            raise UserError(
+                f"The configuration has '{name}' as {value!r}, but must have its settings below it, such as "
+                f"{first.removeprefix(f'{name}.')}."
+            )
+
+
 def present_config(text: str, command: str, known: Collection[str]) -> str:
     """The value of --config with present names: the same where nothing was renamed, else the content as JSON.
 
-    A file that cannot be read stays as it is, for the parser to report. Raises UserError for another command's file.
+    A file that cannot be read stays as it is, for the parser to report. Raises UserError for another command's file, and for
+    one that is not YAML or holds no options.
     """
     import yaml
 
+    if not text:
+        raise UserError("--config is empty; give the path of a YAML file.")
     try:
-        content = Path(text).read_text(encoding="utf-8")
+        content = Path(text).read_text(encoding="utf-8-sig")
     except (OSError, ValueError):
         return text
     check_command(text, content, command)
     try:
         values = yaml.safe_load(content)
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+        raise UserError(f"--config {text} is not YAML ({line}{error.problem}); correct it.") from None
     except (ValueError, yaml.YAMLError):
         return text
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+    if values is None:  # an empty file
         return text
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise UserError(f"--config {text} has no options in YAML, such as seed: 3; `--print_config` writes them.")
     check_moved(command, values)
+    check_groups(values, known)
     renamed = present_names(values, known)
     return text if renamed == values else json.dumps(renamed, default=str)

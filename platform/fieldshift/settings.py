@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import types
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from numbers import Real
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, SupportsFloat, Union, get_args, get_origin, get_type_hints
 
 from fieldshift.errors import UserError
 
@@ -21,7 +22,8 @@ LARGEST_SEED = 2**63 - 1
 def accept_fields(settings: Any, group: str) -> None:
     """Checks every field of a frozen dataclass against its type, in its `__post_init__`; a path becomes text.
 
-    `group` is the name of the settings on the command line. Raises UserError for a value of a different type.
+    `group` is the name of the settings on the command line. Raises UserError for a value of a different type, and for a
+    number that is not finite.
     """
     for name, hint in field_types(settings.__class__).items():
         object.__setattr__(settings, name, accepted(f"{group}.{name}", hint, getattr(settings, name)))
@@ -45,7 +47,7 @@ def choices_of(hint: Any) -> tuple[Any, ...]:
 
 
 def accepted(name: str, hint: Any, value: Any) -> Any:
-    """The value as its type has it: a path as text, a number of numpy as Python's. Raises UserError."""
+    """The value as its type has it: a path as text, a number of numpy as Python's. Raises UserError, also for infinity."""
     choices = choices_of(hint)
     if hasattr(value, "to_json") and any(get_origin(choice) is dict for choice in choices):
         return value  # a `Policy`, whose class would import torch here
@@ -59,7 +61,7 @@ def accepted(name: str, hint: Any, value: Any) -> Any:
 
 
 def converted(name: str, hint: Any, value: Any) -> Any:
-    """The value if it is one of this type, else REFUSED. Raises UserError for a wrong item of a list."""
+    """The value if it is one of this type, else REFUSED. Raises UserError for a wrong item of a list, and for infinity."""
     origin = get_origin(hint)
     if is_settings(hint):
         return value if isinstance(value, hint) else REFUSED
@@ -79,11 +81,22 @@ def converted(name: str, hint: Any, value: Any) -> Any:
         except TypeError:
             return REFUSED
     if hint is float and isinstance(value, Real) and not isinstance(value, bool):
-        return value if type(value) in {int, float} else float(value)
+        return finite(name, value if type(value) in {int, float} else float(value))
     if hint in {int, float}:
         return REFUSED
     if isinstance(hint, type):
         return value if isinstance(value, hint) else REFUSED
+    return value
+
+
+def finite(name: str, value: SupportsFloat) -> SupportsFloat:
+    """The same number. Raises UserError for infinity, nan and a whole number beyond the range of a float."""
+    try:
+        is_finite = math.isfinite(value)
+    except OverflowError:
+        is_finite = False
+    if not is_finite:
+        raise UserError(f"{name} is {shown(value)}, but must be a finite number.")
     return value
 
 
@@ -121,5 +134,8 @@ def described(hint: Any) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -15,7 +15,7 @@ from fieldshift.cluster.train import WorkerFunction
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180), pytest.mark.filterwarnings("ignore")]
 
 CLUSTER = ClusterConfig(workers=1, trials_at_once=2, max_failures=8, gpus_per_worker=0)
-FREE, TAKEN = 1_500_000_000, 4_000_000_000
+FREE, TAKEN = 3_000_000_000, 6_000_000_000
 """Bytes that Ray's monitor leaves free, and those that a greedy function takes."""
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fieldshift.errors import UserError
+from fieldshift.forms import MOST_FRAMES
 from fieldshift.motions import Edge, Policy, Step
 
 POLICY = Policy(
@@ -121,6 +122,18 @@ def test_a_failed_save_leaves_the_old_file(tmp_path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_bytes(b"\xef\xbb\xbf" + GOLDEN.encode())
+    assert Policy.load(path) == POLICY
+
+
+def test_the_longest_video_of_a_file_is_read() -> None:
+    """Also where its first frame is the reference: the middle of a longer one in receptive fields."""
+    longest = Policy.from_json(changed(frames=MOST_FRAMES, reference="first"))
+    assert (longest.frames, longest.centred.frames) == (1000, 1999)
+
+
 def test_found_may_be_missing() -> None:
     text = document()
     del text["found"]
@@ -161,6 +174,10 @@ def with_edge(**changes: object) -> str:
         (changed(version="1"), "version is '1'"),
         (changed(frames=0), "frames is 0, but must be a whole number of at least 1"),
         (changed(frames=-3), "frames is -3"),
+        (changed(frames=10**9), "number of frames is 1,000,000,000, but a video has at most 1,000 frames; give fewer"),
+        (changed(inputs=10**12), "number of inputs is 1,000,000,000,000, but must be at most 1,000; give fewer"),
+        (changed(nodes=10**12), "number of nodes is 1,000,000,000,000, but must be at most 1,000; give fewer"),
+        (changed(fill=[0.5, 1e30]), r"fill is \[0.5, 1e\+30\], but its values must lie within \[0, 1\]"),
         (changed(frames=2.0), "frames is 2.0"),
         (changed(frames=None), "frames is None"),
         (changed(frames=True), "frames is True"),

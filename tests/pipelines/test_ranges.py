@@ -11,7 +11,10 @@ import pipelines
 from fieldshift.cli import main
 from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
-from fieldshift.search import SearchConfig
+from fieldshift.experiment.cards import NormedBatch, edges_to_decide
+from fieldshift.forms import FORMS
+from fieldshift.motions import Policy
+from fieldshift.search import SearchConfig, load_space
 from fieldshift.settings import LARGEST_SEED
 from fieldshift.training import Recipe
 
@@ -63,6 +66,39 @@ def test_a_seed_out_of_range_is_refused(
     error = refusal([*COMMANDS[name], "--seed", str(seed)], policy, tmp_path, capsys)
     assert f"--seed is {seed}" in error
     assert f"must be from 0 to {LARGEST_SEED}; give one in that range" in error
+
+
+MOVED = {name: words for name, words in COMMANDS.items() if name in {"train", "tune", "compare", "sweep-frames"}}
+
+
+@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_fill_of_another_number_of_channels_is_refused_in_either_form(
+    form: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = Policy.single("translate_x", 0.4, frames=3, fill=(0.5, 0.5)).save(tmp_path / "policy.json")
+    words = [MOVED[name][0], "--policy", str(policy), "--form", form]
+    words += ["--arms", "das"] if name == "compare" else []
+    error = refusal(words, policy, tmp_path, capsys)
+    assert "The fill of the policy has 2 values for 1 channel; give 1 value." in error
+
+
+@pytest.mark.parametrize("words", [["search"], ["compare", "--arms", "das"], ["study", "--form", "video"]])
+@pytest.mark.parametrize(("fill", "said"), [
+    ("[0.5, 0.5]", "The fill of the space own has 2 values for 1 channel; give 1 value."),
+    ("[]", "'fill' is [], but must be numbers within [0, 1], one or one per channel of the images."),
+])  # fmt: skip
+def test_a_spaces_fill_of_another_number_of_channels_is_refused(
+    fill: str, said: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = tmp_path / "own.toml"
+    text = 'name = "own"\nversion = 1\ninputs = 1\nnodes = 1\ncandidates = ["identity", "zoom"]\nfill = FILL\n'
+    space.write_text(text.replace("FILL", fill))
+    assert said in refusal([*words, "--space", str(space)], space, tmp_path, capsys)
+    space.write_text(text.replace("FILL", "[0.5]"))
+    plan = Experiment()
+    dataset = plan.checked_dataset()
+    assert edges_to_decide(plan, dataset, load_space(space), step=NormedBatch(2)) == 1
 
 
 @pytest.mark.parametrize("command", [pipelines.train, pipelines.search, pipelines.study])

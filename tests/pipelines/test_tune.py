@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,18 @@ def test_samples_are_continued_and_the_best_is_the_best_of_the_complete(tmp_path
     (first_sample,) = (tmp_path / "t/trials").glob("tune-sample-000-*")
     learned = json.loads((first_sample / "held_out.json").read_text())
     assert len(learned["scored_on"]) == 16  # a fifth of 80
+
+
+def test_the_advice_can_be_pasted_also_from_a_folder_with_a_space(
+    tmp_path: Path, policy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "my runs; no others"
+    words = ["tune", "--policy", str(policy), "--over", "motion", "--samples", "1", "--out", str(out), *SMALL]
+    assert main(words) == 0
+    (advice,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("best on held-out images")]
+    options = shlex.split(advice[advice.index("--policy") :])
+    assert options == ["--policy", str(out / "policy.json")]
+    assert Policy.load(options[1]).frames == 3
 
 
 def test_samples_that_were_stopped_early_keep_no_checkpoint(tmp_path: Path) -> None:

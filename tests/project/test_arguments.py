@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -113,6 +114,69 @@ def test_mistakes_are_named(typed: list[str], said: str) -> None:
 def test_the_parsers_complaint_becomes_one_line() -> None:
     text = "Parser key \"recipe.epochs\":\n  Expected a <class 'int'>. Got value: x"
     assert explain(text) == "--recipe.epochs is 'x', but must be a whole number."
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["search", "--search.epochs", ""], "--search.epochs is empty, but must be a whole number."),
+        (["search", "--search.flip", ""], "--search.flip is empty, but must be a number or nothing."),
+        (["search", "--search.order="], "--search.order is empty, but must be first, second, second-exact."),
+        (["search", "--search.order", "[first]"], "--search.order is '['first']', but must be first, second, second-exact."),
+        (["search", "--search.crop", "1e400"], "--search.crop is '1e400', but must be a whole number or nothing."),
+        (["search", "--tracking.enabled="], "--tracking.enabled is empty, but must be true or false."),
+        (["search", "--form", ""], "--form is empty, but must be video, folded."),
+        (["search", "--search", "3"],
+         "--search is '3', but must be a YAML file of settings; give one of them as --search.NAME VALUE."),
+        (["search", "--config", ""], "--config is empty; give the path of a YAML file."),
+        (["sweep-frames", "--frame_counts", "nan"], "--frame_counts is 'nan', but must be whole numbers or nothing."),
+        (["sweep-frames", "--frame_counts", "3", "x"], "--frame_counts is '3 x', but must be whole numbers or nothing."),
+        (["train", "--loading.size", "nan"],
+         "--loading.size is 'nan', but must be two whole numbers, height and width, such as --loading.size 48 64."),
+        (["train", "--loading.size", "1e400", "3"],
+         "--loading.size is '1e400 3', but must be two whole numbers, height and width, such as --loading.size 48 64."),
+        (["train", "--loading.size", ""],
+         "--loading.size is empty, but must be two whole numbers, height and width, such as --loading.size 48 64."),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, list) else "",
+)  # fmt: skip
+def test_a_value_of_another_kind_is_named_without_the_parsers_words(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"fieldshift: {said} See fieldshift {words[0]} --help.\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("search: 3", "The configuration has 'search' as 3, but must have its settings below it, such as frames."),
+        ("search: [1]", "The configuration has 'search' as [1], but must have its settings below it, such as frames."),
+        ("seed: 3\nsearch: epochs: 3", "--config FILE is not YAML (line 2: mapping values are not allowed here); correct it."),
+        ("- seed", "--config FILE has no options in YAML, such as seed: 3; `--print_config` writes them."),
+        ("3", "--config FILE has no options in YAML, such as seed: 3; `--print_config` writes them."),
+        ("search:\n  epochs: ''", "--search.epochs is empty, but must be a whole number."),
+        ("\ufeff# fieldshift train --config THIS_FILE\nseed: 3",
+         "--config FILE is the configuration of `fieldshift train`; give one of `fieldshift search`."),
+    ],
+)  # fmt: skip
+def test_a_configuration_of_another_kind_is_named_with_its_file(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert main(["search", "--config", str(file)]) == 2
+    assert (
+        capsys.readouterr().err == f"fieldshift: {said.replace('FILE', str(file), 1)} See fieldshift search --help.\n"
+    )
+
+
+def test_a_configuration_with_a_byte_order_mark_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "own.yaml"
+    for text in ("search:\n  flip: 7\n", "search:\n  lr: 1\n  flip: 7\n"):  # the second is rewritten: lr was renamed
+        file.write_text(f"\ufeff{text}", encoding="utf-8")
+        assert main(["search", "--config", str(file)]) == 2
+        assert "search.flip is 7" in capsys.readouterr().err
 
 
 def test_help_lists_every_command_with_a_summary() -> None:

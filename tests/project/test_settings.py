@@ -11,15 +11,18 @@ import torch
 
 import pipelines
 from fieldshift.arguments import option_types
+from fieldshift.cli import main
 from fieldshift.cluster import ClusterConfig
 from fieldshift.data import LoadingConfig
 from fieldshift.data.loading import LoadingOverrides
 from fieldshift.errors import UserError
+from fieldshift.motions import MOTIONS
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import SearchConfig
 from fieldshift.settings import choices_of, field_types, is_settings
 from fieldshift.tracking import TrackingConfig
 from fieldshift.training import Recipe
+from fieldshift.training.recipe import LARGEST_SCALE
 
 GROUPS: dict[type, str] = {
     ClusterConfig: "cluster",
@@ -71,6 +74,48 @@ def test_the_line_names_value_and_what_is_allowed(kind: type, given: dict[str, A
     with pytest.raises(UserError) as caught:
         kind(**given)
     assert str(caught.value) == message
+
+
+FLOATS = [(kind, field) for kind in GROUPS for field, hint in field_types(kind).items() if float in choices_of(hint)]
+
+
+@pytest.mark.parametrize(("kind", "field"), FLOATS, ids=lambda each: str(each)[-40:])
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400"])
+def test_a_number_that_is_not_finite_is_refused_in_every_setting(kind: type, field: str, value: str) -> None:
+    for made in (float(value), np.float32(value)):
+        with pytest.raises(UserError) as caught:
+            kind(**{field: made})
+        assert str(caught.value) == f"{GROUPS[kind]}.{field} is {float(value)}, but must be a finite number."
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_a_whole_number_beyond_the_range_of_a_float_is_refused(digits: int) -> None:
+    with pytest.raises(UserError, match=r"^recipe\.scale is .*, but must be a finite number\.$") as caught:
+        Recipe(scale=10**digits)
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("group", ["recipe", "search"])
+@pytest.mark.parametrize("written", ["1e400", "-1e400"])
+def test_infinity_is_refused_from_the_command_line_and_from_yaml(
+    written: str, group: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "train" if group == "recipe" else "search"
+    (tmp_path / "own.yaml").write_text(f"{group}:\n  clip_norm: {'-' * written.startswith('-')}.inf\n")
+    for words in ([f"--{group}.clip_norm={written}"], ["--config", str(tmp_path / "own.yaml")]):
+        assert main([command, *words, "--out", str(tmp_path / "run")]) == 2
+        said = capsys.readouterr().err
+        assert said == f"fieldshift: {group}.clip_norm is {float(written)}, but must be a finite number.\n"
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [Recipe, SearchConfig])
+def test_random_scaling_is_bounded_by_the_limit_of_the_motion_zoom(kind: type) -> None:
+    assert MOTIONS["zoom"].limits[1] == LARGEST_SCALE == 20
+    assert kind(scale=20).scale == 20
+    for scale in (20.5, 0.5, 99999999999999999999):
+        with pytest.raises(UserError, match=rf"scale is {scale}, but the largest factor must be from 1 to 20\."):
+            kind(scale=scale)
 
 
 def test_paths_and_numbers_of_numpy_become_plain_values(tmp_path: Path) -> None:

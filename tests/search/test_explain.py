@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+import json
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+
+from fieldshift.cli import main
+from fieldshift.errors import UserError
 from fieldshift.motions import Policy
 from fieldshift.report.figures.explained import explained
 from fieldshift.search import load_space, random_policy
@@ -82,6 +89,69 @@ def test_a_tie_is_called_one() -> None:
     decision = {"at": "edge 0->1", "chosen": ["zoom"], "harm": {"zoom": 0.2, "rotate": 0.2}, "margin": 0.0}
     policy = Policy.single("zoom", 1.5, frames=3, found={**FOUND, "decisions": [decision]})
     assert "(a tie)" in explain(policy)[-1]
+
+
+GOOD: dict[str, Any] = {"at": "edge 0->1", "chosen": ["zoom"], "harm": {"zoom": 0.2, "rotate": 0.1}, "margin": 0.1}
+EDITED: dict[str, tuple[Any, str]] = {
+    "text": ("x", "`decisions` of `found` is 'x', but must be a list"),
+    "number": (3, "`decisions` of `found` is 3, but must be a list"),
+    "object": ({"a": 1}, "`decisions` of `found` is {'a': 1}, but must be a list"),
+    "list of texts": (["x"], "decision 1 of `found` is 'x', but must be an object with at, chosen and harm"),
+    "empty": ([{}], "decision 1 of `found` has no at, but must have a text"),
+    "second": ([GOOD, None], "decision 2 of `found` is None, but must be an object with"),
+    "at": ([{**GOOD, "at": 3}], "decision 1 of `found` has the at 3, but must have a text"),
+    "chosen": ([{**GOOD, "chosen": "zoom"}], "has the chosen 'zoom', but must have a list of names"),
+    "chosen numbers": ([{**GOOD, "chosen": [1]}], "has the chosen [1], but must have a list of names"),
+    "nothing chosen": ([{**GOOD, "chosen": []}], "has the chosen [], but must have a list of names"),
+    "harm": ([{**GOOD, "harm": [1]}], "has the harm [1], but must have an object of finite numbers by name"),
+    "harm texts": ([{**GOOD, "harm": {"zoom": "x"}}], "has the harm {'zoom': 'x'}, but must have an object of"),
+    "no harm": ([{**GOOD, "harm": {}}], "has the harm {}, but must have an object of"),
+    "margin": ([{**GOOD, "margin": "x"}], "has the margin 'x', but must have a finite number"),
+    "margin error": (
+        [{**GOOD, "margin_error": [1]}],
+        "has the margin_error [1], but must have a finite number or none",
+    ),
+    "long": ([{**GOOD, "at": ["x" * 500]}], "..., but must have a text"),
+}
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_decisions_that_were_edited_are_named_with_the_file(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decisions, words = EDITED[name]
+    policy = Policy.single("zoom", 1.5, frames=3, found={**FOUND, "decisions": decisions})
+    file = policy.save(tmp_path / "policy.json")
+    assert main(["explain", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"fieldshift: {file}: ")
+    assert words in said
+    assert said.endswith("; restore it or remove `decisions`.\n")
+    assert said.count("\n") == 1
+    assert len(said) < 400
+    assert close_decisions(policy) == []
+    with pytest.raises(UserError, match="restore it or remove `decisions`"):
+        explained(policy)
+
+
+@pytest.mark.parametrize("settings", ["x", 3, [], {"selection": ["perturbation"]}, {"criterion": {}}])
+@pytest.mark.parametrize("passes", ["x", [], 2.5, None])
+def test_other_fields_of_a_record_may_hold_anything(
+    settings: Any, passes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {
+        "by": 3,
+        "space": [],
+        "digest": {},
+        "phase": 1,
+        "passes": passes,
+        "settings": settings,
+        "decisions": [GOOD],
+    }
+    file = Policy.single("zoom", 1.5, frames=3, found=found).save(tmp_path / "policy.json")
+    assert json.loads(file.read_text())["found"] == found
+    assert main(["explain", str(file)]) == 0
+    assert "edge 0->1: zoom (0.2) against rotate (0.1); margin 0.1." in capsys.readouterr().out
 
 
 def test_policies_without_a_record_are_described_all_the_same() -> None:

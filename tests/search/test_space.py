@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations, product
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from fieldshift import find_policy
+from fieldshift.data import TensorSplit
 from fieldshift.errors import UserError
+from fieldshift.experiment.search_trial import describe_space
+from fieldshift.forms import FORMS
 from fieldshift.motions import MOTIONS, operation
 from fieldshift.motions.placed import PlacedPolicy
 from fieldshift.search import RelaxedCell, load_space, random_policy
@@ -112,7 +119,29 @@ def test_an_own_file_is_read_and_may_have_composites(tmp_path: Path) -> None:
         ("node = 3", "Unknown key 'node'. Did you mean 'nodes'"),
         ('candidates = ["zom"]', "Unknown operation 'zom'. Did you mean 'zoom'"),
         ("candidates = []", "'candidates' must be a list"),
-        ('candidates = ["zoom", "zoom"]', "names one operation twice"),
+        ('candidates = ["zoom", "zoom"]', "the operations 'zoom' twice"),
+        ('candidates = ["identity + zoom", "zoom"]', "'identity \\+ zoom' and 'zoom', which are the same"),
+        (
+            'candidates = ["identity", "identity + identity"]',
+            "'identity' and 'identity \\+ identity', which are the same",
+        ),
+        (
+            "nodes = 3000",
+            "'inputs' is 1 and 'nodes' is 3,000, which make 4,501,500 edges, but a space has at most 1,000",
+        ),
+        ("inputs = 999999999999999999999", "which make 999,999,999,999,999,999,999 edges"),
+        (
+            "groups = 99999999999",
+            "'groups' is 99,999,999,999, each with an edge at every place, but must be at most 1,000",
+        ),
+        ("fill = []", "'fill' is \\[\\], but must be numbers within \\[0, 1\\]"),
+        ("fill = [1e30]", "'fill' is \\[1e\\+30\\], but must be numbers within \\[0, 1\\]"),
+        ("fill = [0.5, -0.1]", "'fill' is \\[0.5, -0.1\\], but must be numbers within"),
+        ('name = "two\\nlines"', r"'name' is 'two\\nlines', but must be a text of 1 to 100 printable characters"),
+        ('name = "nothing\\u0000"', "'name' is .*, but must be a text of 1 to 100 printable characters"),
+        (f'name = "{"x" * 101}"', f"'name' is '{'x' * 60}'..., but must be a text of 1 to 100"),
+        ('name = " "', "'name' is ' ', but must be a text of 1 to 100"),
+        (f'summary = "{"x" * 501}"', "'summary' is .*, but must be a text of 0 to 500"),
         ('magnitudes = "fixed"', "must be one of frozen, learned, grid"),
         ('magnitudes = "grid"', "needs a \\[grid\\] table"),
         ('fill = "grey"', "'fill' is 'grey'"),
@@ -146,6 +175,78 @@ def test_a_grid_has_magnitudes_of_every_motion() -> None:
     with pytest.raises(UserError, match=r"mine.toml: \[grid\] has no magnitudes of 'rotate'"):
         parse_space("\n".join([*kept, whole]), "mine.toml")
     assert len(parse_space("\n".join([*kept, f"{whole}rotate = [20.0, 40.0]"]), "mine.toml").operations) == 4
+
+
+GRID = """
+name = "grid"
+version = 1
+inputs = 1
+nodes = 1
+magnitudes = "grid"
+candidates = ["identity", "translate_x", "zoom"]
+[grid]
+translate_x = [VALUES]
+zoom = [1.4]
+"""
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ("0.2, 0.2", "'translate_x 0.2' twice"),
+        ("0.2, 0.20000001", "'translate_x 0.2' twice"),
+        ("-0.0, 0.0", "'identity' and 'translate_x 0', which are the same"),
+        ("0.2, 0.0", "'identity' and 'translate_x 0', which are the same"),
+    ],
+)
+def test_a_grid_has_no_operation_twice(values: str, words: str) -> None:
+    with pytest.raises(UserError, match=f"mine.toml: 'candidates' and 'grid' give the operations {words}"):
+        parse_space(GRID.replace("VALUES", values), "mine.toml")
+    assert len(parse_space(GRID.replace("VALUES", "0.2, -0.2"), "mine.toml").operations) == 4
+
+
+def test_equal_magnitudes_in_another_order_of_steps_are_other_operations() -> None:
+    text = GRID.replace('"identity", ', '"zoom + translate_x", "translate_x + zoom", ').replace("VALUES", "0.2")
+    assert len(parse_space(text, "mine.toml").operations) == 4
+
+
+def test_operations_are_bounded_before_they_are_counted_out() -> None:
+    many = ", ".join(f"{0.001 * number:.3f}" for number in range(1, 900))
+    text = GRID.replace("VALUES", many).replace('"zoom"]', '"zoom", "translate_x + zoom + translate_x"]')
+    with pytest.raises(UserError, match=f"make {899**2 + 901:,} operations, but an edge has at most 1,000; give fewer"):
+        parse_space(text, "mine.toml")
+
+
+def test_the_largest_space_counts_and_describes_its_policies() -> None:
+    """More than a float holds."""
+    space = load_space("affine-one").with_changes(inputs=22, nodes=28, edges_per_node=2)
+    assert len(space.edges) == 28 * 22 + 28 * 27 // 2 == 994
+    words = describe_space(space.with_changes(inputs=1, nodes=44, edges_per_node=44))
+    exact = len(space.operations) ** (44 * 45 // 2)
+    power = math.log10(exact)
+    assert power > 308
+    mantissa, _, exponent = words.split(", ")[1].removesuffix(" possible policies").partition("e+")
+    assert float(mantissa) == pytest.approx(10 ** (power % 1), abs=0.06)
+    assert int(exponent) == int(power)
+
+
+def test_a_fill_of_another_number_of_channels_is_refused_with_objects_too() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)
+    )
+    train = TensorSplit(torch.zeros(4, 1, 12, 12, dtype=torch.uint8), torch.arange(4) % 2)
+    space = load_space("affine-one").with_changes(fill=(0.5, 0.5))
+    for form in FORMS:
+        with pytest.raises(
+            UserError, match="The fill of the space affine-one has 2 values for 1 channel; give 1 value"
+        ):
+            find_policy(model, train, space=space, form=form, places="1")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "own.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load_space(path) == parse_space(GOOD, "own.toml")
 
 
 def test_missing_keys_files_and_names_say_what_to_do(tmp_path: Path) -> None:

@@ -111,6 +111,7 @@ def arm_card(
     experiment: Experiment, dataset: DataSet, arm_name: str, policy: AnyPolicy | None, space: Space | None
 ) -> NetworkCard:
     """The network that an arm trains, with the motions it reads, as a video of T frames or folded into one."""
+    from fieldshift.motions.warp import check_channels
     from fieldshift.search import units_of
     from fieldshift.training import network_card
 
@@ -121,13 +122,17 @@ def arm_card(
     if arm.frames == "random" and space is not None and space.is_placed:
         network = arm_card(experiment, dataset, "identity-folded", None, None).build_without_memory()
         units = units_of(space, [placement.path for placement in network.placements], network.stages)
+    read = arm_policy(experiment, arm_name, policy, space, units)
+    if read is not None:
+        whose = f"space {space.name}" if space is not None and arm.frames == "random" else "policy"
+        check_channels(read.parts[0].fill, dataset.channels, f"The fill of the {whose}")
     return network_card(
         dataset,
         experiment.data,
         arm,
         network=experiment.network,
         temporal=experiment.temporal,
-        policy=arm_policy(experiment, arm_name, policy, space, units),
+        policy=read,
         architecture=experiment.architecture,
     )
 
@@ -157,10 +162,12 @@ def edges_to_decide(
 ) -> int:
     """Number of edges that a search has to decide.
 
-    Raises UserError where the network has no search in this space and form.
+    Raises UserError where the network has no search in this space and form, or the images no such fill.
     """
+    from fieldshift.motions.warp import check_channels
     from fieldshift.search import check_search
 
+    check_channels(space.fill, dataset.channels, f"The fill of the space {space.name}")
     card = checked_card(experiment, dataset, STILL_ARMS[experiment.form], None, None, step=step)
     return check_search(card.build_without_memory(), space, experiment.frames, order)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, cast
 
 from fieldshift.console import say
@@ -60,7 +61,7 @@ def say_reading(dataset: DataSet) -> None:
     say(dataset.reading())
     for finding in dataset.findings:
         say(f"  note: {finding}")
-    named = f"`fieldshift check --data {dataset.name}` names them."
+    named = f"`fieldshift check --data {shlex.quote(dataset.name)}` names them."
     if dataset.skipped:
         say(
             f"{counted(dataset.skipped, 'file or sample', 'files or samples')} of {dataset.name} skipped as unusable; {named}"

@@ -9,7 +9,7 @@ from fieldshift.data import LoadingConfig
 from fieldshift.data.names import check_data_name, task_of
 from fieldshift.errors import UserError
 from fieldshift.experiment.dataset import load_data, loading_from_plain, say_reading
-from fieldshift.forms import Form, check_form
+from fieldshift.forms import Form, check_form, check_length
 from fieldshift.networks import NetworkConfig, is_foreign, known_networks, unknown_network
 from fieldshift.networks.names import check_temporal_folds
 from fieldshift.search.config import SearchConfig
@@ -70,8 +70,7 @@ class Experiment:
     def check_values(self) -> None:
         """As `check_names`, without the paths and names of data on this machine. Raises UserError."""
         self.seeds(1)
-        if self.frames < 1:
-            raise UserError(f"--frames is {self.frames}, but a video has at least 1 frame.")
+        check_length(self.frames, "--frames")
         self.check_network(self.task or task_of(self.data))
         self.architecture.check_names(self.network, self.temporal)
         check_form(self.form)

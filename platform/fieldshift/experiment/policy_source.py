@@ -78,9 +78,10 @@ def check_policy(source: PolicySource | Path) -> None:
     except UserError as error:
         raise policy_document.invalid(file, error) from None
     if isinstance(found, dict) and policy_document.is_unfinished(found):
+        passes = found.get("passes")
+        after = f" after {counted(passes, 'pass', 'passes')}" if type(passes) is int else " so far"
         say(
-            f"note: the search of {named} is not finished; this is its policy after "
-            f"{counted(found.get('passes', 0), 'pass', 'passes')}. Its command with --resume continues it."
+            f"note: the search of {named} is not finished; this is its policy{after}. Its command with --resume continues it."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from fieldshift.errors import UserError
 from fieldshift.experiment.cards import STILL_ARMS, arm_card, without_auxiliary
 from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.policy_source import PolicySource, policy_file
+from fieldshift.motions.policy_file import search_settings
 from fieldshift.run_folder import read_result
 from fieldshift.search import RULES, SearchConfig
 
@@ -160,7 +162,7 @@ def describe_space(space: Space) -> str:
         groups = f" and each of {space.groups} groups of channels" if space.groups > 1 else ""
         return f"a motion for each {space.per}{groups}, {each}"
     size = space.size()
-    policies = f"{size:,}" if size < 10**7 else f"{size:.1e}"
+    policies = f"{size:,}" if size < 10**7 else f"{Decimal(size):.1e}"  # beyond a float's range, too
     edges = "one edge" if len(space.edges) == 1 else f"{len(space.edges)} edges"
     return f"{edges} with {each}, {policies} possible policies"
 
@@ -197,7 +199,6 @@ def space_of_search(space: Space, search: SearchConfig, given: Sequence[AnyPolic
     """
     kept = search.edges_per_node
     for policy in given:
-        settings = policy.found.get("settings")
-        if kept is None and policy.found.get("space") == space.name and isinstance(settings, dict):
-            kept = settings.get("edges_per_node")
+        if kept is None and policy.found.get("space") == space.name:
+            kept = search_settings(policy.found).get("edges_per_node")
     return space.with_changes(edges_per_node=kept) if isinstance(kept, int) else space

@@ -241,7 +241,7 @@ def recorded(
             yield session
     except KeyboardInterrupt:
         session.close("KILLED")
-        say(f"Interrupted. Add --resume --out {folder.path} to the same command to continue.")
+        say(f"Interrupted. Add --resume --out {shlex.quote(str(folder.path))} to the same command to continue.")
         raise
     except BaseException:
         session.close("FAILED")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +26,15 @@ def operation(name: str) -> Motion | Colour:
     raise unknown_name("operation", name, [*MOTIONS, *COLOURS])
 
 
-def _whole(what: str, value: object, least: int) -> None:
+MOST_NODES = 1000
+"""Inputs of a graph, and other nodes of it: more than any search leaves, and few enough to be drawn and passed through."""
+
+
+def _whole(what: str, value: object, least: int, most: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UserError(f"The {what} is {value!r}, but must be a whole number of at least {least}; change it.")
+    if value > most:
+        raise UserError(f"The {what} is {value:,}, but must be at most {most:,}; give fewer.")
 
 
 @dataclass(frozen=True)
@@ -111,8 +118,8 @@ class Graph:
 
 
 def _check_edges(inputs: int, nodes: int, edges: Sequence[Edge]) -> None:
-    _whole("number of inputs", inputs, 1)
-    _whole("number of nodes", nodes, 0)
+    _whole("number of inputs", inputs, 1, MOST_NODES)
+    _whole("number of nodes", nodes, 0, MOST_NODES)
     incoming: dict[int, set[int]] = defaultdict(set)
     for edge in edges:
         name = f"Edge {edge.source}->{edge.target}"

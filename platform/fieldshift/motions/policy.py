@@ -20,7 +20,7 @@ from fieldshift.motions import policy_file
 from fieldshift.motions.graph import Edge, Graph, Step
 from fieldshift.motions.registry import motion
 from fieldshift.motions.rendering import RenderPlan, render, render_plan, taps_of
-from fieldshift.motions.warp import check_fill, check_mode, warp_masks
+from fieldshift.motions.warp import check_fill, check_mode, is_colour, warp_masks
 from fieldshift.whole_file import write_whole
 from fieldshift.wording import counted
 
@@ -55,6 +55,8 @@ class Policy:
         object.__setattr__(self, "edges", tuple(self.edges))
         check_fill(self.fill)
         if not isinstance(self.fill, str):
+            if not is_colour(self.fill):
+                raise UserError(f"The fill is {list(self.fill)}, but its values must lie within [0, 1], as pixels do.")
             object.__setattr__(self, "fill", tuple(float(value) for value in self.fill))
         check_mode(self.interpolation)
         _ = self.graph

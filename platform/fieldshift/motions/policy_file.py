@@ -3,6 +3,7 @@
 Version 1 is an object of "schema": "fieldshift.policy", "version": 1, "inputs", "nodes", "frames", "reference",
 "symmetric", "fill" (a name or numbers), "interpolation", "found" (how it was found, any JSON object) and
 "edges": [{"source", "target", "steps": [{"op", "magnitude"}]}]. No other fields are allowed; only "found" is optional.
+At most 1,000 are allowed of frames, of inputs and of nodes.
 
 Version 2 is a policy with a motion per place of a network, or per group of channels
 (`fieldshift.motions.placed`): in place of "inputs", "nodes" and "edges" it has "groups" (a whole number, N) and "motions":
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fieldshift.errors import UserError, one_line
+from fieldshift.forms import check_length
+from fieldshift.motions.finite import is_number
 from fieldshift.wording import counted
 
 if TYPE_CHECKING:
@@ -77,7 +80,55 @@ def is_unfinished(found: dict[str, Any]) -> bool:
 def may_be_chance(decision: Mapping[str, Any]) -> bool:
     """Whether the margin of a decision in `found` is at most two of its standard errors, as it is where nothing differs."""
     error = decision.get("margin_error")
-    return error is not None and decision.get("margin", 0.0) <= 2 * error
+    return error is not None and (decision.get("margin") or 0.0) <= 2 * error
+
+
+def decisions_of(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The decisions that `found` records, in order; none where it has no record of them.
+
+    Each has `at`, `chosen` (names), `harm` (numbers by name) and perhaps `margin` and `margin_error`. Raises UserError for
+    any other shape: `found` may be any JSON object, and a person may have edited it.
+    """
+    decisions = found.get("decisions") or []
+    advice = "restore it or remove `decisions`"
+    if not isinstance(decisions, list):
+        raise UserError(f"`decisions` of `found` is {_short(decisions)}, but must be a list; {advice}.")
+    for number, decision in enumerate(decisions, 1):
+        name = f"decision {number} of `found`"
+        if not isinstance(decision, dict):
+            raise UserError(f"{name} is {_short(decision)}, but must be an object with at, chosen and harm; {advice}.")
+        for key, (fits, words) in _DECISION.items():
+            if not fits(decision.get(key)):
+                given = f"has the {key} {_short(decision[key])}" if key in decision else f"has no {key}"
+                raise UserError(f"{name} {given}, but must have {words}; {advice}.")
+    return decisions
+
+
+def search_settings(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the search that `found` records; empty where it has no such record."""
+    settings = found.get("settings")
+    return settings if isinstance(settings, dict) else {}
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+
+
+def _is_costs(value: object) -> bool:
+    return isinstance(value, dict) and bool(value) and all(map(is_number, value.values()))
+
+
+def _is_number_or_none(value: object) -> bool:
+    return value is None or is_number(value)
+
+
+_DECISION: dict[str, tuple[Callable[[object], bool], str]] = {
+    "at": (lambda value: isinstance(value, str), "a text"),
+    "chosen": (_is_names, "a list of names"),
+    "harm": (_is_costs, "an object of finite numbers by name"),
+    "margin": (_is_number_or_none, "a finite number"),
+    "margin_error": (_is_number_or_none, "a finite number or none"),
+}
 
 
 def digest(document: dict[str, Any]) -> str:
@@ -239,6 +290,8 @@ def read_placed(document: dict[str, Any]) -> dict[str, Any]:
 
 def _settings(document: dict[str, Any]) -> dict[str, Any]:
     settings = {name: document[name] for name in _SETTINGS}
+    if type(settings["frames"]) is int and settings["frames"] > 0:  # anything else is refused by the graph
+        check_length(settings["frames"], "The number of frames")
     if not isinstance(settings["fill"], str):
         settings["fill"] = tuple(_list("fill", settings["fill"]))
     for name in ("reference", "interpolation"):
@@ -267,7 +320,7 @@ def invalid(source: str, error: UserError) -> UserError:
 def text_of(path: Path) -> str:
     """The text of a policy file; a file that is missing or not text raises UserError."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a text with a byte-order mark
     except FileNotFoundError:
         raise UserError(f"There is no policy file {path}; give the path of an existing one.") from None
     except (OSError, UnicodeDecodeError) as error:

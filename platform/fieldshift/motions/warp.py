@@ -69,6 +69,19 @@ def check_fill(fill: Fill) -> None:
         )
 
 
+def is_colour(fill: Sequence[float]) -> bool:
+    """Whether values are a fill for images: one or more numbers within [0, 1], as pixels are."""
+    return len(fill) > 0 and all(is_number(value) and 0 <= value <= 1 for value in fill)
+
+
+def check_channels(fill: Fill, channels: int, what: str = "The fill") -> None:
+    """Raises UserError, which begins with `what`, unless a fill of values has one, or one per channel."""
+    if isinstance(fill, str) or len(fill) in (1, channels):
+        return
+    numbers = "1 value" if channels == 1 else f"1 or {channels} values"
+    raise UserError(f"{what} has {counted(len(fill), 'value')} for {counted(channels, 'channel')}; give {numbers}.")
+
+
 def padding_of(fill: Fill) -> str:
     """The padding mode of a fill: border and reflection as they are; zeros for the others, whose colour is added."""
     return "border" if fill == "border" else "reflection" if fill == "reflection" else "zeros"
@@ -175,8 +188,6 @@ def _outside(video: Tensor, fill: Fill) -> Tensor:
     if fill == "mean":
         return video.mean((-2, -1))
     channels = video.shape[2]
-    if len(fill) not in (1, channels):
-        numbers = "1 value" if channels == 1 else f"1 or {channels} values"
-        raise UserError(f"The fill has {len(fill)} values for {counted(channels, 'channel')}; give {numbers}.")
+    check_channels(fill, channels)
     values = tuple(float(value) for value in fill)
     return constant(values, video.dtype, video.device).expand(channels)[None, None]

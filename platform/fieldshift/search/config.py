@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from fieldshift.errors import UserError
+from fieldshift.forms import check_length
 from fieldshift.renamed import RENAMED, former_names, present_names
 from fieldshift.search.rules import RULES
 from fieldshift.settings import accept_fields
@@ -51,7 +52,7 @@ class SearchConfig:
             (`fieldshift search`, which has no recipe, uses the default of recipe.flip).
         crop: maximum distance of the random crop from the centre, in pixels in every direction, in both halves; below the
             shorter side of the images.
-        scale: largest factor of random scaling, in both directions, in both halves; 1 keeps the size.
+        scale: largest factor of random scaling, in both directions, in both halves, from 1 to 20; 1 keeps the size.
         resized_crop: smallest share of the area that a random resized crop keeps, in both halves; 1 crops nothing.
         label_smoothing: share of the target spread over all classes, in both losses; the selection does not use it.
         precision: float32, or bf16 (autocast of both learning steps, on devices that support it; decisions are measured in
@@ -92,11 +93,13 @@ class SearchConfig:
         accept_fields(self, "search")
         if self.selection not in RULES:
             raise UserError(f"search.selection is '{self.selection}', but must be one of {', '.join(RULES)}.")
-        lowest = {"epochs": 1, "batch": 1, "tune_epochs": 0, "warmup_epochs": 0, "subset": 0, "frames": 1}
+        lowest = {"epochs": 1, "batch": 1, "tune_epochs": 0, "warmup_epochs": 0, "subset": 0}
         for name, least in {**lowest, "edges_per_node": 1}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"search.{name} is {value}, but must be at least {least}.")
+        if self.frames is not None:
+            check_length(self.frames, "search.frames")
         for name in ("learning_rate", "alpha_learning_rate", "magnitude_learning_rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"search.{name} is {getattr(self, name)}, but must be above 0.")

@@ -17,6 +17,7 @@ from fieldshift.data.partition import limited
 from fieldshift.errors import UserError
 from fieldshift.folding import AnyPolicy
 from fieldshift.motions.policy_file import BY_SEARCH
+from fieldshift.motions.warp import check_channels
 from fieldshift.networks import VideoNetwork
 from fieldshift.renamed import without_later
 from fieldshift.search.cell import Cell
@@ -100,6 +101,7 @@ class SearchRun:
                 f"search.batch is {batch} (a half of the training set has {len(on_weights)} images), but {workers} "
                 f"workers share it equally; give a multiple of {workers}."
             )
+        check_channels(space.fill, dataset.channels, f"The fill of the space {space.name}")
         check_recomputation(network, config.order)
         supernet = supernet_of(network.to(device), space, frames, seed, normalise)
         cell = supernet.cell.to(device)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.forms import check_length
 from fieldshift.motions.colour import COLOURS
 from fieldshift.motions.graph import operation
 from fieldshift.motions.matrices import REFERENCES
 from fieldshift.motions.registry import MOTIONS
-from fieldshift.motions.warp import FILLS
+from fieldshift.motions.warp import FILLS, is_colour
 from fieldshift.wording import counted
 
 MAGNITUDES = ("frozen", "learned", "grid")
 PER = ("network", "stage", "place")
+MOST_EDGES, MOST_OPERATIONS = 1000, 1000
+"""Of a space: a search with more edges, or with more operations of an edge, would not end."""
+LONGEST_NAME, LONGEST_SUMMARY = 100, 500
+"""Characters of a space's name, which is a label in tables, files and MLflow, and of its summary."""
 TYPES: tuple[tuple[str, type, str], ...] = (
     *((key, int, "a whole number") for key in ("version", "inputs", "nodes", "edges_per_node", "frames", "groups")),
     *((key, str, "a text") for key in ("name", "summary", "magnitudes", "reference", "per")),
@@ -41,7 +46,7 @@ class Operation:
     def label(self) -> str:
         """The name in logs and tables: "translate_x", "translate_x 0.45" or "zoom + rotate"."""
         named = zip(self.steps, self.magnitudes, strict=True)
-        return " + ".join(step if magnitude is None else f"{step} {magnitude:g}" for step, magnitude in named)
+        return " + ".join(step if magnitude is None else f"{step} {magnitude + 0.0:g}" for step, magnitude in named)
 
     @property
     def is_identity(self) -> bool:
@@ -66,7 +71,7 @@ class Space:
         frames: default number of frames of the video; None leaves it to the caller.
         reference: centre or first, the frame that is the unchanged image.
         symmetric: whether the magnitude grows away from the reference on both sides alike.
-        fill: pixels outside the image.
+        fill: pixels outside the image: a name, or numbers in [0, 1], one or one per channel.
         per: unit with a separate motion in the folded form: network (one for all places), stage or place.
         groups: number of groups of moved channels at each place, each with a separate motion, in the folded form.
         summary: one line for tables and help.
@@ -227,12 +232,15 @@ def check_space(space: Space, file: str) -> None:
         ("inputs", 1),
         ("nodes", 1),
         ("edges_per_node", 1),
-        ("frames", 1),
         ("groups", 1),
     ):
         value = getattr(space, key)
         if value is not None and value < lowest:
             raise UserError(f"{file}: '{key}' is {value!r}, but must be a whole number of at least {lowest}.")
+    if space.frames is not None:
+        check_length(space.frames, f"{file}: 'frames'")
+    _check_texts(space, file)
+    _check_extent(space, file)
     for key, allowed in (("magnitudes", MAGNITUDES), ("reference", REFERENCES), ("per", PER)):
         if getattr(space, key) not in allowed:
             raise UserError(f"{file}: '{key}' is {getattr(space, key)!r}, but must be one of {', '.join(allowed)}.")
@@ -245,14 +253,72 @@ def check_space(space: Space, file: str) -> None:
         raise UserError(
             f"{file}: 'fill' is '{space.fill}', but must be one of {', '.join(FILLS)} or a list of numbers."
         )
+    if not isinstance(space.fill, str) and not is_colour(space.fill):
+        raise UserError(
+            f"{file}: 'fill' is {list(space.fill)}, but must be numbers within [0, 1], one or one per channel of the images."
+        )
     ops = {op for candidate in space.candidates for op in candidate}
     known = [*MOTIONS, *COLOURS]
     for op in sorted(ops):
         if op not in known:
             raise UserError(f"{file}: 'candidates': {unknown_name('operation', op, known)}")
-    if len(set(space.candidates)) < len(space.candidates):
-        raise UserError(f"{file}: 'candidates' names one operation twice; remove the second.")
     _check_magnitudes(space, ops, file)
+    _check_operations(space, file)
+
+
+def _check_texts(space: Space, file: str) -> None:
+    for key, value, least, most in (
+        ("name", space.name, 1, LONGEST_NAME),
+        ("summary", space.summary, 0, LONGEST_SUMMARY),
+    ):
+        if not value.isprintable() or not least <= len(value.strip()) <= len(value) <= most:
+            raise UserError(
+                f"{file}: '{key}' is {value[:60]!r}{'...' if len(value) > 60 else ''}, but must be a text of {least} to "
+                f"{most} printable characters."
+            )
+
+
+def _check_extent(space: Space, file: str) -> None:
+    edges = space.nodes * space.inputs + space.nodes * (space.nodes - 1) // 2
+    if edges > MOST_EDGES:
+        raise UserError(
+            f"{file}: 'inputs' is {space.inputs:,} and 'nodes' is {space.nodes:,}, which make {edges:,} edges, but a space "
+            f"has at most {MOST_EDGES:,}; give fewer."
+        )
+    if space.groups > MOST_EDGES:
+        raise UserError(
+            f"{file}: 'groups' is {space.groups:,}, each with an edge at every place, but must be at most {MOST_EDGES:,}."
+        )
+    rows = [[len(space.grid.get(step, ())) or 1 for step in steps] for steps in space.candidates]
+    operations = sum(map(math.prod, rows))
+    if operations > MOST_OPERATIONS:
+        raise UserError(
+            f"{file}: 'candidates' and 'grid' make {operations:,} operations, but an edge has at most {MOST_OPERATIONS:,}; "
+            "give fewer."
+        )
+
+
+def _check_operations(space: Space, file: str) -> None:
+    """Raises UserError where two operations differ in nothing that moves: the choice between them would be chance."""
+    first: dict[str, str] = {}
+    for each in space.operations:
+        still = [_is_still(step, magnitude) for step, magnitude in zip(each.steps, each.magnitudes, strict=True)]
+        same = Operation(_moving(each.steps, still), _moving(each.magnitudes, still)).label
+        if same in first:
+            twice = first[same] == each.label
+            what = f"'{each.label}' twice" if twice else f"'{first[same]}' and '{each.label}', which are the same"
+            raise UserError(
+                f"{file}: 'candidates' and 'grid' give the operations {what} (magnitudes count to six digits); remove one."
+            )
+        first[same] = each.label
+
+
+def _is_still(step: str, magnitude: float | None) -> bool:
+    return step == "identity" or (step in MOTIONS and magnitude == MOTIONS[step].neutral)
+
+
+def _moving(values: Sequence[Any], still: Sequence[bool]) -> tuple[Any, ...]:
+    return tuple(value for value, is_still in zip(values, still, strict=True) if not is_still)
 
 
 def _check_magnitudes(space: Space, ops: set[str], file: str) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import quote, urlencode
 
 import psutil
 
+from fieldshift.console import on_terminal
 from fieldshift.errors import MissingFeatureError, UserError
 from fieldshift.ports import free_port
 from fieldshift.run_folder import CONFIG, is_finished
@@ -106,7 +107,7 @@ def show(lines: Sequence[str], *, browser: bool) -> None:
     """Prints the lines of `welcome`, and opens the first address in a browser if one is asked for and can be seen."""
     for line in lines:
         print(line, flush=True)
-    if browser and sys.stdout.isatty() and _has_display():
+    if browser and on_terminal() and _has_display():
         first = next(line for line in lines[1:] if "://" in line)
         webbrowser.open(first.strip().partition(" ")[0])
 

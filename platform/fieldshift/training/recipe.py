@@ -13,6 +13,9 @@ from fieldshift.settings import accept_fields
 AUGMENTED = ("flip", "crop", "scale", "resized_crop", "label_smoothing")
 """Settings of the augmentation and smoothing that every arm shares."""
 
+LARGEST_SCALE = 20.0
+"""The largest factor of random scaling: the limit of the motion zoom, beyond which a few pixels fill the image."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -29,7 +32,7 @@ class Recipe:
         flip: probability of a left-right flip of a training image, in [0, 1].
         crop: maximum distance of the random crop from the centre, in pixels in every direction; below the shorter side of the
             images.
-        scale: largest factor of a training image's random scaling, in both directions; 1 keeps the size.
+        scale: largest factor of a training image's random scaling, in both directions, from 1 to 20; 1 keeps the size.
         resized_crop: smallest share of a training image's area that a random crop keeps, which is resized to the image's size
             (torchvision's RandomResizedCrop, 0.08 for ImageNet), in place of `crop` and `scale`; 1 crops nothing.
         label_smoothing: share of the target spread over all classes, in [0, 1).
@@ -114,8 +117,8 @@ def check_learning(
         raise UserError(f"{section}.label_smoothing is {label_smoothing}, but must be in [0, 1).")
     if not 0 <= flip <= 1:
         raise UserError(f"{section}.flip is {flip}, but a probability must be from 0 to 1.")
-    if not scale >= 1:
-        raise UserError(f"{section}.scale is {scale}, but the largest factor must be at least 1.")
+    if not 1 <= scale <= LARGEST_SCALE:
+        raise UserError(f"{section}.scale is {scale}, but the largest factor must be from 1 to {LARGEST_SCALE:g}.")
     if crop < 0:
         raise UserError(f"{section}.crop is {crop}, but must be 0 or more.")
     if not 0 < resized_crop <= 1:

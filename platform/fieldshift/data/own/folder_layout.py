@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def parts_by_name(
     held_out = next((by_role[role][0] for role in ("test", "val") if by_role[role]), None)
     if held_out is not None and not seen[held_out].folders:
         labelled = [name for role in ("val", "test") for name in by_role[role] if seen[name].folders]
-        way = f"give --loading.test_parts {labelled[0]} to test on {labelled[0]}/" if labelled else (
+        way = f"give --loading.test_parts {shlex.quote(labelled[0])} to test on {labelled[0]}/" if labelled else (
             "move it away to hold out a share of the training images")  # fmt: skip
         raise UserError(f"{top[held_out][0]} has no test image in a folder of its class ({seen[held_out].pictures} are in"
                         f" no class), so nothing can be scored on it; sort them into folders, or {way}.")  # fmt: skip
@@ -147,7 +148,7 @@ def parts_by_name(
         alike = classes & {name_key(inner) for inner in seen[name].folders}
         if held_out is None and alike and roles.get(name) != "unlabelled":
             raise UserError(f"{top[name][0]} holds the classes of {train}/ and may be the test part; give "
-                            f"--loading.test_parts {name}, or move it elsewhere.")  # fmt: skip
+                            f"--loading.test_parts {shlex.quote(name)}, or move it elsewhere.")  # fmt: skip
         what = "is not used, as there is a test folder" if name in others else "is neither train, test nor val"
         remedy = "no action needed if intended" if name in others else "move it elsewhere, or rename it"
         findings.note("not used", top[name][0], what, remedy)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.folding import AnyPolicy
 from fieldshift.motions import Policy
+from fieldshift.motions.policy_file import decisions_of
 from fieldshift.report.figures.policies import policy_graph
 from fieldshift.report.figures.searching import decision_chart
 
@@ -23,7 +24,7 @@ def explained(policy: AnyPolicy) -> Image.Image:
     """
     from PIL import Image
 
-    decisions = policy.found.get("decisions") or []
+    decisions = decisions_of(policy.found)
     figures = [policy_graph(policy)] if isinstance(policy, Policy) else [policy_graph(part) for part in policy.parts]
     parts = [drawn(figure) for figure in (*figures, *([decision_chart(decisions)] if decisions else []))]
     sheet = Image.new("RGB", (max(part.width for part in parts), sum(part.height for part in parts)), "white")
