@@ -28,7 +28,7 @@ from typing import Any
 
 import pipelines
 from fieldshift.command_parser import command_parser
-from fieldshift.errors import UserError, unknown_name
+from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.report import hardware
 from fieldshift.run_folder import plain, read_result
 from fieldshift.whole_file import write_whole
@@ -218,7 +218,7 @@ def run_cells(chosen: argparse.Namespace) -> int:
             run = chosen.runs / chosen.study / cell
             keep_commit(run)
             comparison = compared(options, run)
-        except UserError as error:
+        except (UserError, RunFailedError) as error:
             print(f"error: {cell}: {error}", file=sys.stderr)
             unfinished.append(cell)
             continue
