@@ -14,6 +14,7 @@ import pytest
 
 from fieldshift.cli import main
 from fieldshift.cluster import WorkerContext
+from fieldshift.console import Progress
 from fieldshift.experiment import training_runs as running
 
 SMALL = [
@@ -63,7 +64,7 @@ def test_no_run_is_left_running(
         if error is KeyboardInterrupt:
             assert main(command) == 130
         else:
-            broken.setattr(running, "show", lambda *_: (_ for _ in ()).throw(error("no screen")))
+            broken.setattr(Progress, "show_part", lambda *_, **__: (_ for _ in ()).throw(error("no screen")))
             with pytest.raises(error):
                 main(command)
     assert "RUNNING" not in statuses(tmp_path)
