@@ -116,6 +116,10 @@ def present_config(text: str, command: str, known: Collection[str]) -> str:
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise UserError(f"--config {text} has no options in YAML, such as seed: 3; `--print_config` writes them.")
     check_moved(command, values)
-    check_groups(values, known)
-    renamed = present_names(values, known)
+    groups = {each.partition(".")[0] for each in known if "." in each}
+    given = {
+        name: value for name, value in values.items() if value is not None or name not in groups
+    }  # no empty groups
+    check_groups(given, known)
+    renamed = present_names(given, known)
     return text if renamed == values else json.dumps(renamed, default=str)

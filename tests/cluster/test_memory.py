@@ -46,6 +46,20 @@ def test_more_often_than_is_allowed_ends_the_run_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_workers_that_were_started_again_as_often_as_is_allowed_are_not_retried_once_more() -> None:
+    calls: list[int] = []
+
+    def fail() -> None:
+        from ray.exceptions import OutOfMemoryError
+
+        calls.append(1)
+        raise WorkersLostError("lost 3 times", is_final=len(calls) == 2) from OutOfMemoryError("full")
+
+    with pytest.raises(WorkersLostError, match="lost 3 times"):
+        retried(fail, ClusterConfig(max_failures=5))
+    assert len(calls) == 2
+
+
 def test_any_other_error_is_raised_at_once() -> None:
     def fail() -> None:
         raise RuntimeError("of the function")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import threading
 from typing import Any
 
 import pytest
@@ -140,11 +142,18 @@ def test_a_module_that_runs_twice_moves_both_times(images: Tensor) -> None:
     assert torch.equal(network(images), apart(images))
 
 
-@pytest.mark.parametrize("name", ["listed", "held", "spare"])
-def test_a_place_that_is_not_run_is_refused(name: str, images: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("listed", "names 'listed', but a forward pass of images alone does not run it"),
+        ("spare", "names 'spare', but a forward pass of images alone does not run it"),
+        ("held", "The place 'held' is run part by part"),
+    ],
+)
+def test_a_place_that_is_not_run_is_refused(name: str, reason: str, images: Tensor) -> None:
     network = Others()
     names, before = list(network.state_dict()), network(images)
-    with pytest.raises(UserError, match=f"names '{name}', but the forward pass does not run it"):
+    with pytest.raises(UserError, match=reason):
         fold(network, SHIFT, places=name, ratio=0.34)
     assert list(network.state_dict()) == names
     assert torch.equal(network(images), before)
@@ -188,11 +197,57 @@ def test_an_inserted_module_has_the_attributes_of_the_module_around_it(images: T
     assert network.stem.weight is weight
     with pytest.raises(AttributeError, match="'Conv2d' object has no attribute 'absent'"):
         _ = network.stem.absent
+    assert copy.deepcopy(network).stem.path == "stem"
+
+
+def test_a_place_whose_parts_are_run_one_by_one_is_refused(images: Tensor) -> None:
     layers = nn.Sequential(nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU()), nn.Conv2d(16, 16, 1))
     fold(layers, SHIFT, places="0", ratio=0.34)
-    assert [type(layer) for layer in layers[0]] == [nn.Conv2d, nn.ReLU]
-    assert (len(layers[0]), type(layers[0][1])) == (2, nn.ReLU)
-    assert copy.deepcopy(layers)[0].path == "0"
+    for run in (lambda: [layer(images) for layer in layers[0]], lambda: layers[0][1](images)):
+        with pytest.raises(UserError, match="The place '0' is run part by part"):
+            run()
+
+
+def test_the_images_read_before_do_not_matter() -> None:
+    """An unpadded stride: 96 and 95 pixels have maps of one size, which fits neither's side divided by the stride."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 16, 3, 2), nn.Conv2d(16, 16, 3, 1, 1)).eval()
+    fold(network, SHIFT, places="1")
+    first, other = torch.rand(2, 3, 96, 96), torch.rand(2, 3, 95, 95)
+    before = network(first)
+    network(other)
+    assert torch.equal(network(first), before)
+
+
+def test_a_network_that_cannot_be_copied_is_described_and_folded(images: Tensor) -> None:
+    class Holds(Once):
+        def __init__(self) -> None:
+            super().__init__(Twice())
+            self.lock, self.module, self.maps = threading.Lock(), math, [self.features(torch.rand(1, 3, 8, 8))]
+
+    network = Holds()
+    assert flops_per_image(video_network(network, temporal="none", frames=1, num_classes=10), (32, 32)) > 0
+    before = network(images)
+    fold(network, SHIFT, places="features.2")
+    assert not torch.equal(network(images), before)
+    assert network.maps[0].grad_fn is not None
+
+
+@pytest.mark.parametrize("name", ["small", "big", "bright"])
+def test_a_place_that_some_images_run_is_one(name: str) -> None:
+    class Depends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.small, self.big, self.bright = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(3))
+            self.stem = nn.Conv2d(3, 16, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.stem(x)
+            if not x.is_meta and x.sum() > 0:
+                y = self.bright(y)
+            return self.small(y) if x.shape[-1] < 100 else self.big(y)
+
+    assert len(fold(Depends(), SHIFT, places=name)) == 1
 
 
 def test_a_search_with_a_module_of_two_names_is_that_without(train: TensorSplit) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,19 @@ def test_a_moved_study_goes_on_with_its_later_stages(tmp_path: Path) -> None:
     (latest / "report.html").unlink()
     assert main(["study", *STUDY, *stages, "--out", str(latest), "--resume"]) == 0
     assert (latest / "report.html").exists()
+
+
+def test_a_message_that_begins_with_the_former_folder_is_no_path(tmp_path: Path) -> None:
+    before, now = tmp_path / "one", tmp_path / "two"
+    assert main([*words_of("train", tmp_path), "--out", str(before)]) == 0
+    file = before / "result.json"
+    result = json.loads(file.read_text())
+    message = f"{before}/network.json is not a checkpoint ({'x' * 300})"
+    file.write_text(json.dumps({**result, "failed": {"das": message}, "kept": f"{before}/network.json"}))
+    before.rename(now)
+    found = read_result(now)
+    assert found["failed"] == {"das": message}
+    assert found["kept"] == f"{now}/network.json"
 
 
 @pytest.mark.parametrize(

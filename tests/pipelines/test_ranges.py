@@ -12,7 +12,6 @@ from fieldshift.cli import main
 from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import NormedBatch, edges_to_decide
-from fieldshift.forms import FORMS
 from fieldshift.motions import Policy
 from fieldshift.search import SearchConfig, load_space
 from fieldshift.settings import LARGEST_SEED
@@ -72,12 +71,11 @@ MOVED = {name: words for name, words in COMMANDS.items() if name in {"train", "t
 
 
 @pytest.mark.parametrize("name", MOVED)
-@pytest.mark.parametrize("form", FORMS)
-def test_a_fill_of_another_number_of_channels_is_refused_in_either_form(
-    form: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_fill_of_another_number_of_channels_is_refused_as_a_video(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     policy = Policy.single("translate_x", 0.4, frames=3, fill=(0.5, 0.5)).save(tmp_path / "policy.json")
-    words = [MOVED[name][0], "--policy", str(policy), "--form", form]
+    words = [MOVED[name][0], "--policy", str(policy), "--form", "video"]
     words += ["--arms", "das"] if name == "compare" else []
     error = refusal(words, policy, tmp_path, capsys)
     assert "The fill of the policy has 2 values for 1 channel; give 1 value." in error

@@ -90,6 +90,16 @@ def test_a_configuration_without_former_names_stays_a_file(tmp_path: Path) -> No
     assert present_config("nowhere.yaml", "compare", KINDS["compare"]) == "nowhere.yaml"
 
 
+def test_a_group_without_settings_is_no_setting(tmp_path: Path) -> None:
+    """Its lines may be comments, as in the files that `init` writes."""
+    file = tmp_path / "study.yaml"
+    file.write_text("recipe:\n  # epochs: 3\nseed: 3\nweights:\n")
+    assert json.loads(present_config(str(file), "train", {"recipe.epochs", "seed", "weights"})) == {
+        "seed": 3,
+        "weights": None,
+    }
+
+
 @pytest.mark.parametrize(("command", "option"), MOVED)
 @pytest.mark.parametrize("configured", [True, False])
 def test_an_option_that_became_a_command_names_it(

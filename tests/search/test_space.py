@@ -16,10 +16,9 @@ from fieldshift import find_policy
 from fieldshift.data import TensorSplit
 from fieldshift.errors import UserError
 from fieldshift.experiment.search_trial import describe_space
-from fieldshift.forms import FORMS
 from fieldshift.motions import MOTIONS, operation
 from fieldshift.motions.placed import PlacedPolicy
-from fieldshift.search import RelaxedCell, load_space, random_policy
+from fieldshift.search import RelaxedCell, SearchConfig, load_space, random_policy
 from fieldshift.search.space import parse_space
 from search_spaces import motion_spaces
 
@@ -236,11 +235,11 @@ def test_a_fill_of_another_number_of_channels_is_refused_with_objects_too() -> N
     )
     train = TensorSplit(torch.zeros(4, 1, 12, 12, dtype=torch.uint8), torch.arange(4) % 2)
     space = load_space("affine-one").with_changes(fill=(0.5, 0.5))
-    for form in FORMS:
-        with pytest.raises(
-            UserError, match="The fill of the space affine-one has 2 values for 1 channel; give 1 value"
-        ):
-            find_policy(model, train, space=space, form=form, places="1")
+    with pytest.raises(UserError, match="The fill of the space affine-one has 2 values for 1 channel; give 1 value"):
+        find_policy(model, train, space=space, form="video", places="1")
+    quick = SearchConfig(epochs=1, tune_epochs=0, batch=2)
+    found = find_policy(model, train, space=space, form="folded", places="1", config=quick, progress=print)
+    assert found.policy.fill == (0.5, 0.5)  # which the folded form does not read
 
 
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:

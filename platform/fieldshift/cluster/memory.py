@@ -15,7 +15,11 @@ Outcome = TypeVar("Outcome")
 
 
 class WorkersLostError(RunFailedError):
-    """Workers died more often than `cluster.max_failures` allows."""
+    """Workers died more often than `cluster.max_failures` allows (`is_final`), or in a way that Ray does not retry."""
+
+    def __init__(self, text: str, *, is_final: bool = False) -> None:
+        super().__init__(text)
+        self.is_final = is_final
 
 
 def retried(run: Callable[[], Outcome], cluster: ClusterConfig) -> Outcome:
@@ -27,7 +31,7 @@ def retried(run: Callable[[], Outcome], cluster: ClusterConfig) -> Outcome:
         try:
             return run()
         except Exception as error:
-            if not is_out_of_memory(error):
+            if (isinstance(error, WorkersLostError) and error.is_final) or not is_out_of_memory(error):
                 raise
             if number > cluster.max_failures:
                 raise WorkersLostError(

@@ -355,12 +355,13 @@ def _without_own_failure(error: Exception, losses: list[Loss], workers: int, clu
             f"{times}; wait for other runs on the cluster to end, or allow more time."
         )
     if "WorkerGroupStartupFailed" in type(cause).__name__:
-        return WorkersLostError(f"The run's workers died {times} while they started ({limit}); {resume}")
+        return WorkersLostError(f"The run's workers died {times} while they started ({limit}); {resume}", is_final=True)
     if isinstance(cause, ray.exceptions.RayActorError):
         return WorkersLostError(f"A worker died while the function was launched, which Ray does not retry; {resume}")
     if losses:
         lost = f"The run's workers were lost {counted(len(losses), 'time')} ({limit})"
-        return WorkersLostError(f"{lost}, most recently: {losses[-1].words()}; {resume}")
+        is_final = len(losses) > cluster.max_failures
+        return WorkersLostError(f"{lost}, most recently: {losses[-1].words()}; {resume}", is_final=is_final)
     return RunFailedError(
         f"The workers could not run ({reason_of(error)}); the same command with --resume tries again."
     )

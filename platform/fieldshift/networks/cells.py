@@ -76,15 +76,16 @@ class ReadImage:
             vars(self._own).update(before)
 
     def image_of(self, size: tuple[int, int], stride: int | None) -> tuple[int, int] | None:
-        """The size of the image that has a map of that size: the one being read, or the last one that had such a map.
+        """The size of the image that has a map of that size: the one being read; in a backward pass perhaps an earlier one.
 
-        A part of the network may be computed again for an earlier image, as `torch.utils.checkpoint` does.
+        There a part of the network may be computed again for an earlier image, as `torch.utils.checkpoint` does.
         """
         image = self.size
         if image is None or stride is None:
             return image
         if not Cells.fit(size, image, stride):
-            return self._fitting.get((size, stride), image)
+            is_backward = torch._C._current_graph_task_id() != -1
+            return self._fitting.get((size, stride), image) if is_backward else image
         self._fitting[size, stride] = image
         return image
 
@@ -154,7 +155,8 @@ def _sizes(
         if readers and len(seen) == len(places):
             raise _AllSeenError
 
-    with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device):
+    eager = torch.compiler.set_stance("force_eager")
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), torch.device(device), eager:
         copied = twin(network, device).eval()
         convolutions = {name: module for name, module in copied.named_modules() if isinstance(module, nn.Conv2d)}
         for module in copied.modules():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -63,17 +63,16 @@ class Inserted(nn.Module):
                 raise
             return getattr(self.wrapped, name)
 
-    def __bool__(self) -> bool:
-        return True
+    def __iter__(self) -> NoReturn:
+        raise self._in_parts()
 
-    def __len__(self) -> int:
-        return len(self.wrapped)  # type: ignore[arg-type]
+    def __getitem__(self, _: object) -> NoReturn:
+        raise self._in_parts()
 
-    def __iter__(self) -> Iterator[nn.Module]:
-        return iter(self.wrapped)  # type: ignore[call-overload, no-any-return]
-
-    def __getitem__(self, place: Any) -> Any:
-        return self.wrapped[place]  # type: ignore[index]
+    def _in_parts(self) -> UserError:
+        return UserError(
+            f"The place '{self.path}' is run part by part, where no channels would move; name one of its parts in places."
+        )
 
     def _fitting(self, value: object) -> Tensor:
         """Returns the map for the temporal module if it has the expected shape."""
@@ -383,8 +382,8 @@ def _check_run(network: nn.Module, places: str) -> None:
     left = sorted(module.path for module in not_run(network, Inserted) if isinstance(module, Inserted))
     if left:
         raise UserError(
-            f"places='{places}' names '{left[0]}', but the forward pass does not run it, or not through the modules that the "
-            "network holds, as where they are kept in a Python list or their parts are run one by one; name other modules."
+            f"places='{places}' names '{left[0]}', but a forward pass of images alone does not run it, or not through the "
+            "modules that the network holds, as where they are kept in a Python list; name other modules."
         )
 
 
