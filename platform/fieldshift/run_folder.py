@@ -317,16 +317,20 @@ def moved_between(before: Path, now: Path) -> tuple[Path, Path]:
     return before, now
 
 
+def moved_path(value: Any, before: Path, now: Path) -> Any:
+    """The path below `now` of a path below `before`; any other value as it is."""
+    is_inside = isinstance(value, str) and Path(value).is_relative_to(before)
+    return str(now / Path(value).relative_to(before)) if is_inside else value
+
+
 def relocated(value: Any, before: Path, now: Path) -> Any:
     """A value of result.json with the paths below `before` as those below `now`, where these exist."""
     if isinstance(value, dict):
         return {name: relocated(each, before, now) for name, each in value.items()}
     if isinstance(value, list):
         return [relocated(each, before, now) for each in value]
-    if not isinstance(value, str) or not Path(value).is_relative_to(before):
-        return value
-    place = now / Path(value).relative_to(before)
-    return str(place) if os.path.exists(place) else value  # noqa: PTH110 - a message may be too long for a path
+    place = moved_path(value, before, now)
+    return place if isinstance(place, str) and os.path.exists(place) else value  # noqa: PTH110 - a message may be too long for a path
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -27,10 +26,12 @@ def retried(run: Callable[[], Outcome], cluster: ClusterConfig) -> Outcome:
 
     Raises WorkersLostError where that happens more than `cluster.max_failures` times.
     """
-    for number in itertools.count(1):
+    number = 0
+    while True:
         try:
             return run()
         except Exception as error:
+            number += 1
             if (isinstance(error, WorkersLostError) and error.is_final) or not is_out_of_memory(error):
                 raise
             if number > cluster.max_failures:
@@ -41,7 +42,6 @@ def retried(run: Callable[[], Outcome], cluster: ClusterConfig) -> Outcome:
                 ) from error
             retry = f"retry {number} of {cluster.max_failures}"
             say(f"  the memory of a node was full, and Ray ended processes of this run; going on ({retry})")
-    raise AssertionError("counting never ends")
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -14,7 +14,7 @@ from fieldshift.cluster.context import Metrics, RunStoppedError
 from fieldshift.cluster.reports import failure_text
 from fieldshift.cluster.train import WorkerFunction, run_here
 from fieldshift.errors import UserError
-from fieldshift.run_folder import is_implied
+from fieldshift.run_folder import is_implied, moved_path
 from fieldshift.seals import SealError, values_digest
 from fieldshift.whole_file import write_whole
 
@@ -61,7 +61,7 @@ class TrialResult:
         if before is None or now is None:
             return self
         places = Path(before).parent, Path(now).parent  # of all trials, as a sample's folder has a longer name
-        value = None if self.value is None else {name: moved(each, *places) for name, each in self.value.items()}
+        value = None if self.value is None else {name: moved_path(each, *places) for name, each in self.value.items()}
         return replace(self, trial={**self.trial, FOLDER: now}, value=value)
 
 
@@ -143,12 +143,6 @@ class TrialFolder:
 
     def _file(self, key: str) -> Path:
         return self.path / f"{key}.json"
-
-
-def moved(value: Any, before: Path, now: Path) -> Any:
-    """The path below `now` of a path below `before`; any other value as it is."""
-    is_inside = isinstance(value, str) and Path(value).is_relative_to(before)
-    return str(now / Path(value).relative_to(before)) if is_inside else value
 
 
 def agrees(recorded: Trial, asked: Trial) -> bool:

@@ -123,9 +123,9 @@ def arm_card(
         network = arm_card(experiment, dataset, "identity-folded", None, None).build_without_memory()
         units = units_of(space, [placement.path for placement in network.placements], network.stages)
     read = arm_policy(experiment, arm_name, policy, space, units)
-    if read is not None and arm.form == "video":  # the folded form reads no colour
+    if read is not None:
         whose = f"space {space.name}" if space is not None and arm.frames == "random" else "policy"
-        check_channels(read.parts[0].fill, dataset.channels, f"The fill of the {whose}")
+        check_channels(read.parts[0].fill, dataset.channels, f"The fill of the {whose}", arm.form)
     return network_card(
         dataset,
         experiment.data,
@@ -167,8 +167,7 @@ def edges_to_decide(
     from fieldshift.motions.warp import check_channels
     from fieldshift.search import check_search
 
-    if experiment.form == "video":  # the folded form reads no colour
-        check_channels(space.fill, dataset.channels, f"The fill of the space {space.name}")
+    check_channels(space.fill, dataset.channels, f"The fill of the space {space.name}", experiment.form)
     card = checked_card(experiment, dataset, STILL_ARMS[experiment.form], None, None, step=step)
     return check_search(card.build_without_memory(), space, experiment.frames, order)
 

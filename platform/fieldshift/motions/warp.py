@@ -23,6 +23,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from fieldshift.errors import UserError, unknown_name
+from fieldshift.forms import Form
 from fieldshift.motions.finite import is_number
 from fieldshift.motions.grid_sampling import mix_by_grid
 from fieldshift.motions.matrices import compose, invert
@@ -74,9 +75,12 @@ def is_colour(fill: Sequence[float]) -> bool:
     return len(fill) > 0 and all(is_number(value) and 0 <= value <= 1 for value in fill)
 
 
-def check_channels(fill: Fill, channels: int, what: str = "The fill") -> None:
-    """Raises UserError, which begins with `what`, unless a fill of values has one, or one per channel."""
-    if isinstance(fill, str) or len(fill) in (1, channels):
+def check_channels(fill: Fill, channels: int, what: str = "The fill", form: Form = "video") -> None:
+    """Raises UserError, which begins with `what`, unless a fill of values has one, or one per channel.
+
+    The folded form moves features, which have no colour: there a fill may have any number of values.
+    """
+    if isinstance(fill, str) or form == "folded" or len(fill) in (1, channels):
         return
     numbers = "1 value" if channels == 1 else f"1 or {channels} values"
     raise UserError(f"{what} has {counted(len(fill), 'value')} for {counted(channels, 'channel')}; give {numbers}.")

@@ -93,7 +93,7 @@ def search(
     run.synchronise()
     for line in run.missing_classes(dataset.classes):
         progress(line)
-    use_channels_last(network, config.channels_last, dataset.size)
+    use_channels_last(network, config.channels_last, dataset.train)
     if run.config.sync_batch_norm:
         synchronise_batch_norm(network)
 

@@ -101,8 +101,7 @@ class SearchRun:
                 f"search.batch is {batch} (a half of the training set has {len(on_weights)} images), but {workers} "
                 f"workers share it equally; give a multiple of {workers}."
             )
-        if network.form == "video":
-            check_channels(space.fill, dataset.channels, f"The fill of the space {space.name}")
+        check_channels(space.fill, dataset.channels, f"The fill of the space {space.name}", network.form)
         check_recomputation(network, config.order)
         supernet = supernet_of(network.to(device), space, frames, seed, normalise)
         cell = supernet.cell.to(device)

@@ -102,7 +102,7 @@ def train_network(
     device = torch.device(device)
     autocast = precision_of("recipe", recipe.precision, device)
     network.to(device)
-    use_channels_last(network, recipe.channels_last, split.gather(torch.zeros(1, dtype=torch.int64))[0].shape[-2:])
+    use_channels_last(network, recipe.channels_last, split)
     if recipe.sync_batch_norm:
         synchronise_batch_norm(network)
     optimizer = build_optimizer(network, recipe)

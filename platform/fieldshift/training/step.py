@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -92,15 +92,15 @@ def precision_of(section: str, precision: str, device: torch.device) -> Abstract
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def use_channels_last(network: VideoNetwork, wanted: bool, size: Sequence[int]) -> None:
-    """Keeps the 2D convolutions in channels-last memory order, unless the network cannot read images of `size` (H, W) then.
+def use_channels_last(network: VideoNetwork, wanted: bool, split: Split) -> None:
+    """Keeps the 2D convolutions in channels-last memory order, unless the network cannot read images of the split then.
 
     That is so where it takes its maps for contiguous memory, as `x.view(len(x), -1)` does. Five-dimensional weights do not
     support this order.
     """
     if not wanted:
         return
-    if not _reads_channels_last(network, size):
+    if not _reads_channels_last(network, split):
         _log.warning(
             "channels_last is off: the network reads contiguous maps (x.view; x.flatten would read both orders)"
         )
@@ -114,7 +114,7 @@ def _order(network: nn.Module) -> None:
             module.to(memory_format=torch.channels_last)
 
 
-def _reads_channels_last(network: VideoNetwork, size: Sequence[int]) -> bool:
+def _reads_channels_last(network: VideoNetwork, split: Split) -> bool:
     """False where a view of a map fails in channels-last order; any other error of the network has another cause.
 
     Networks of known packages read both orders. Others read one blank image, as convolutions on "meta" do not tell.
@@ -122,6 +122,7 @@ def _reads_channels_last(network: VideoNetwork, size: Sequence[int]) -> bool:
     if type(network.network).__module__.startswith(KNOWN):
         return True
     device = next(network.parameters()).device
+    size = split.gather(torch.zeros(1, dtype=torch.int64))[0].shape[-2:]
     try:
         copied = twin(network, device).eval()
         for module in copied.modules():
