@@ -30,7 +30,7 @@ from fieldshift.networks.folded import FoldedTSM
 from fieldshift.search import SearchConfig, load_space
 from fieldshift.search.bilevel import outer_gradient
 from fieldshift.search.supernet import supernet_of
-from fieldshift.training.step import use_channels_last
+from fieldshift.training.step import order_channels_last
 from fieldshift.wording import counted
 
 
@@ -93,7 +93,7 @@ def network_of(name: str, policy: Policy | None) -> VideoNetwork:
     network = video_network(
         name, temporal=temporal, frames=1, num_classes=CLASSES, in_channels=CHANNELS, motions=motions
     )
-    use_channels_last(network, wanted=True)
+    order_channels_last(network)
     return network.to(DEVICE)
 
 
@@ -149,7 +149,7 @@ def search_step(case: Case) -> Step:
     network = video_network(
         case.network, temporal="tsm", frames=1, num_classes=CLASSES, in_channels=CHANNELS, motions=still(space.groups)
     )
-    use_channels_last(network, wanted=True)
+    order_channels_last(network)
     supernet = supernet_of(network, space, 3, 0, lambda video: video).to(DEVICE)
     names = [f"network.{name}" for name, _ in network.named_parameters()]
     parameters = list(network.parameters())

@@ -105,10 +105,11 @@ def use_channels_last(network: VideoNetwork, wanted: bool, split: Split) -> None
             "channels_last is off: the network reads contiguous maps (x.view; x.flatten would read both orders)"
         )
         return
-    _order(network)
+    order_channels_last(network)
 
 
-def _order(network: nn.Module) -> None:
+def order_channels_last(network: nn.Module) -> None:
+    """Keeps the weights of the 2D convolutions in channels-last memory order."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)
@@ -128,7 +129,7 @@ def _reads_channels_last(network: VideoNetwork, split: Split) -> bool:
         for module in copied.modules():
             if isinstance(module, Inserted):
                 module.temporal = nn.Identity()  # keeps the order, and may need the motions of a search
-        _order(copied)
+        order_channels_last(copied)
         with torch.no_grad():
             copied(torch.zeros(1, network.frames, network.image_channels, *size, device=device))
     except Exception as error:  # any error of the user's network
