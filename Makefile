@@ -36,6 +36,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks/*.py benchmarks/studies/*.py
 	$(BIN)/lint-imports
 
 bench: setup

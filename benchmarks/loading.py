@@ -14,7 +14,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +44,7 @@ LOADER = "transform per image, DataLoader"
 TO_FLOAT = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
 
 
-class PlainSet(Dataset):
+class PlainSet(Dataset[tuple[Tensor, int]]):
     """Images in memory and torchvision's transform on each, as most training scripts have it."""
 
     def __init__(self, images: Tensor, transform: Callable[[Tensor], Tensor]) -> None:
@@ -58,6 +60,10 @@ class PlainSet(Dataset):
 def normalised(images: Tensor) -> Tensor:
     mean, std = torch.tensor(MEAN).view(1, 3, 1, 1), torch.tensor(STD).view(1, 3, 1, 1)
     return (images.float() / 255 - mean) / std
+
+
+def images_of(loader: DataLoader[Any]) -> Iterator[Tensor]:
+    return (batch for batch, _ in loader)
 
 
 def seconds(work: Callable[[], Iterator[Tensor]], limit: int | None = None) -> tuple[float, int]:
@@ -99,9 +105,7 @@ def compare_arms(record: Record, samples: int, rounds: int, side: int, workers: 
 
         steps = [crop, v2.RandomHorizontalFlip(), *TO_FLOAT]
         plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
-        compare(
-            record, table, case, ours_basic, LOADER, lambda plain=plain: (batch for batch, _ in plain), rounds=rounds
-        )
+        compare(record, table, case, ours_basic, LOADER, partial(images_of, plain), rounds=rounds)
     for name in known_augmentations():
         arm = augmentation(name)
 
@@ -111,7 +115,7 @@ def compare_arms(record: Record, samples: int, rounds: int, side: int, workers: 
 
         steps = [*([arm.transform] if arm.transform else []), *TO_FLOAT]
         plain = DataLoader(PlainSet(images, v2.Compose(steps)), BATCH, shuffle=True, num_workers=1)
-        compare(record, table, name, ours, LOADER, lambda plain=plain: (batch for batch, _ in plain), rounds=rounds)
+        compare(record, table, name, ours, LOADER, partial(images_of, plain), rounds=rounds)
         if arm.transform is None:
             continue
 
@@ -150,7 +154,7 @@ def compare_files(record: Record, folder: Path, count: int, workers: int, rounds
         if memory:
             seconds(ours)
         table = f"{count:,} JPEG files to 224 x 224"
-        compare(record, table, title, ours, LOADER, lambda: (batch for batch, _ in plain), rounds=rounds)
+        compare(record, table, title, ours, LOADER, partial(images_of, plain), rounds=rounds)
 
 
 def compare_first_batch(record: Record, folder: Path, count: int, workers: int) -> None:
@@ -167,7 +171,7 @@ def compare_first_batch(record: Record, folder: Path, count: int, workers: int) 
     def plain() -> Iterator[Tensor]:
         steps = [v2.Resize(32), v2.CenterCrop(32), v2.PILToTensor(), *TO_FLOAT]
         files = ImageFolder(str(folder / "train"), v2.Compose(steps))
-        return (batch for batch, _ in DataLoader(files, BATCH, shuffle=True, num_workers=workers))
+        return images_of(DataLoader(files, BATCH, shuffle=True, num_workers=workers))
 
     compare(record, f"{count:,} small files", "first batch", ours, LOADER, plain, rounds=3, limit=1)
 

@@ -32,6 +32,7 @@ import tables  # noqa: E402
 import targets  # noqa: E402
 from record import goal, interval, ratio_words, shown, with_unit  # noqa: E402
 
+from fieldshift.training.cost import BACKWARD_FACTOR  # noqa: E402
 from fieldshift.wording import counted  # noqa: E402
 
 BEGIN, END = "<!-- made by benchmarks/pages.py -->", "<!-- end -->"
@@ -196,7 +197,7 @@ def scaled(file: Path) -> dict[str, Any] | None:
     return {
         **options, "file": file.stem,
         "machine": contents["machine"], "repetitions": max(repetitions), "images": f"{options['images']:,}",
-        "factor": scaling.BACKWARD_FACTOR, "network": scaling.IMAGENET[0], "predicted": predicted,
+        "factor": BACKWARD_FACTOR, "network": scaling.IMAGENET[0], "predicted": predicted,
         "measured": tables.markdown(scaling.MEASURED, [scaling.cells_of(title, each) for title, each in timed.items()]),
         "verdicts": [scaling.verdict(title, each) for title, each in timed.items()],
     }  # fmt: skip

@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from record import Record, benchmark_parser
@@ -28,6 +29,7 @@ from fieldshift.data import load_dataset
 from fieldshift.motions import Policy
 from fieldshift.training import Recipe, arm_named, network_card, objective_for, train_network
 from fieldshift.training import loop as training_loop
+from fieldshift.training.checkpoint import write_checkpoint
 
 ONE = ClusterConfig(workers=1)
 IMAGES = 2000
@@ -43,11 +45,10 @@ def train_once(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any
         dataset, "digit-pairs-left", arm_named("das-folded"), network="tiny-resnet", temporal="tsm", policy=policy
     )
     spent: list[float] = []
-    write = training_loop.write_checkpoint
 
-    def timed_write(*arguments: Any) -> None:
+    def timed_write(path: Path, state: dict[str, Any]) -> None:
         started = time.perf_counter()
-        write(*arguments)
+        write_checkpoint(path, state)
         spent.append(time.perf_counter() - started)
 
     def timed_report(row: dict[str, float], _epoch: int) -> None:
@@ -55,15 +56,12 @@ def train_once(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any
         context.report(row)
         spent.append(time.perf_counter() - started)
 
-    training_loop.write_checkpoint = timed_write
-    try:
+    with mock.patch.object(training_loop, write_checkpoint.__name__, timed_write):
         trained = train_network(
             card.build(), dataset.train, plan=card.plan(), recipe=replace(Recipe(), epochs=payload["epochs"]),
             objective=objective_for("classification", 10, None), seed=0, checkpoint=Path(payload["checkpoint"]),
             report=timed_report,
         )  # fmt: skip
-    finally:
-        training_loop.write_checkpoint = write
     seconds = [IMAGES / row["images_per_second"] for row in trained.history]
     return {"seconds": seconds, "reports": sum(spent)}
 
@@ -98,7 +96,7 @@ def seconds_of_our_start(folder: Path) -> float:
 
 def rate(trained: dict[str, Any]) -> float:
     """Images per second after the first epoch."""
-    seconds = trained["seconds"][1:]
+    seconds: list[float] = trained["seconds"][1:]
     return IMAGES * len(seconds) / sum(seconds)
 
 

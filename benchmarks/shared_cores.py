@@ -20,7 +20,8 @@ from record import Record, benchmark_parser
 from fieldshift.networks import video_network
 
 SECONDS, WARM_UP = 1.0, 2
-SLEEPING, SPINNING = {"GOMP_SPINCOUNT": "1000"}, {}
+SLEEPING: dict[str, str] = {"GOMP_SPINCOUNT": "1000"}
+SPINNING: dict[str, str] = {}
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_NUM_THREADS")
 """Variables of the caller that would decide how threads wait, or how many there are."""
 

@@ -23,7 +23,7 @@ import torch
 from record import Record, benchmark_parser
 from torch import Tensor, nn
 
-from fieldshift.networks import GSF, GSM, TEMPORAL, TSM, video_network
+from fieldshift.networks import GSF, GSM, TEMPORAL, TSM, VideoNetwork, video_network
 
 MOST_ELEMENTS = 2**24  # of a map on the CPU
 COPIES = 1.3  # what TSM may cost, in copies of its input
@@ -91,14 +91,16 @@ class DirectConv3d(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         video = features.unflatten(0, (-1, self.frames)).transpose(1, 2)
-        return self.conv(video).transpose(1, 2).flatten(0, 1)
+        convolved: Tensor = self.conv(video)
+        return convolved.transpose(1, 2).flatten(0, 1)
 
 
 class Copy(nn.Module):
     """Every element read once and written once, forward and backward."""
 
     def forward(self, features: Tensor) -> Tensor:
-        return _Copy.apply(features)
+        copied: Tensor = _Copy.apply(features)
+        return copied
 
 
 class _Copy(torch.autograd.Function):
@@ -129,7 +131,7 @@ def seconds(step: Callable[[], None], device: torch.device) -> float:
     step()
     end.record()
     torch.cuda.synchronize()
-    return begin.elapsed_time(end) / 1e3
+    return float(begin.elapsed_time(end)) / 1e3
 
 
 def stepper(module: nn.Module, features: Tensor, gradient: Tensor) -> Callable[[], None]:
@@ -181,13 +183,13 @@ def by_turns(steps: dict[str, Callable[[], None]], repeats: int, device: torch.d
 
 def measure_step(name: str, options: argparse.Namespace, device: torch.device, record: Record) -> None:
     """A training step of a whole network with GSF and with none, by turns."""
-    steps = {}
+    steps: dict[str, Callable[[], None]] = {}
     images = torch.randn(options.step_images, options.frames, 3, options.step_size, options.step_size, device=device)
     for temporal in ("none", "gsf"):
         network = video_network(name, temporal=temporal, frames=options.frames, num_classes=10).to(device)
         optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
 
-        def step(network: nn.Module = network, optimizer: torch.optim.Optimizer = optimizer) -> None:
+        def step(network: VideoNetwork = network, optimizer: torch.optim.Optimizer = optimizer) -> None:
             optimizer.zero_grad(set_to_none=True)
             network.fuse(network(images)).square().mean().backward()
             optimizer.step()

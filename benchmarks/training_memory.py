@@ -40,10 +40,10 @@ def peak(options: argparse.Namespace, recompute: bool) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         network.fuse(network(video)).square().mean().backward()
-        return torch.cuda.max_memory_allocated(device) - before
-    before = psutil.Process().memory_info().rss
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    resident: int = psutil.Process().memory_info().rss
     network.fuse(network(video)).square().mean().backward()
-    return own_peak() - before
+    return own_peak() - resident
 
 
 def main() -> None:

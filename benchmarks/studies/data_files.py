@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torchvision.transforms.v2 import functional
 
 from fieldshift.cache_folder import cache_folder
@@ -78,13 +78,13 @@ def resized_file(file: str, side: int) -> Path:
     return saved(made, arrays)
 
 
-def motion_file(operation: str, magnitude: str, frames: int = 3) -> Path:
+def motion_file(operation: str, magnitude: str) -> Path:
     """A policy of one motion, its magnitude in the motion's own unit."""
-    file = cache_folder() / f"motion-{operation}-{magnitude}-{frames}.json"
-    return Policy.single(operation, float(magnitude), frames=frames).save(file)
+    file = cache_folder() / f"motion-{operation}-{magnitude}-3.json"
+    return Policy.single(operation, float(magnitude), frames=3).save(file)
 
 
-def saved(file: Path, arrays: dict[str, NDArray[np.generic]]) -> Path:
+def saved(file: Path, arrays: dict[str, Any]) -> Path:
     with whole_file(file) as partial, partial.open("wb") as stream:
         np.savez(stream, **arrays)
     return file

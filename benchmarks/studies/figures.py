@@ -18,7 +18,9 @@ OPPONENTS = (("best 2D arm", False), ("best enlarged field", True))
 def field_of(network: str, side: int) -> int:
     """The side of the theoretical receptive field of the network's last feature map, in pixels."""
     plain = video_network(network, temporal="none", frames=1, num_classes=10)
-    return int(max(feature_extractor(theory(plain, side), plain.feature_layer).size))
+    field = feature_extractor(theory(plain, side), plain.feature_layer).size
+    assert field is not None, f"the last map of {network} has a field"
+    return max(field)
 
 
 def draw_object_size(study: Study, file: Path) -> None:

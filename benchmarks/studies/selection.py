@@ -26,6 +26,7 @@ import torch
 import pipelines
 from fieldshift.cluster import ClusterConfig
 from fieldshift.data import DataSet, load_dataset
+from fieldshift.folding import AnyPolicy
 from fieldshift.motions import Policy
 from fieldshift.networks import NetworkConfig
 from fieldshift.search import SearchConfig, load_space
@@ -46,7 +47,7 @@ RIGHT = {"digit-pairs-left": "translate_x", "digit-pairs-top": "translate_y"}
 FRAMES, SPACE, EPOCHS = 3, "affine-one", 6
 
 
-def decided(dataset: DataSet, seed: int, config: SearchConfig) -> dict[str, tuple[Policy, float]]:
+def decided(dataset: DataSet, seed: int, config: SearchConfig) -> dict[str, tuple[AnyPolicy, float]]:
     """The policy of each rule, and the margin that it was chosen by, all on one supernet."""
     card = network_card(
         dataset, dataset.name, arm_named("replicate"), network="tiny-resnet", temporal="tsm",
@@ -73,7 +74,7 @@ def decided(dataset: DataSet, seed: int, config: SearchConfig) -> dict[str, tupl
     return found
 
 
-def trained(policy: Policy, data: str, seed: int, folder: Path) -> float:
+def trained(policy: AnyPolicy, data: str, seed: int, folder: Path) -> float:
     """The test score of a network trained with the policy."""
     policy.save(folder / "policy.json")
     result = pipelines.train(
@@ -95,7 +96,7 @@ def main() -> None:
     for seed in range(chosen.seeds):
         started, scores = time.perf_counter(), {}
         for rule, (policy, margin) in decided(dataset, seed, config).items():
-            step = policy.edges[0].steps[0]
+            step = policy.parts[0].edges[0].steps[0]
             key = (step.op, step.magnitude)
             if key not in scores:
                 with tempfile.TemporaryDirectory() as folder:

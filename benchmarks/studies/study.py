@@ -99,7 +99,8 @@ def path_of(name: str, paths: dict[str, str]) -> str:
     if name in HELD_OUT:
         return str(held_out_file(name.removesuffix("-held-out")))
     if name.startswith("motion "):
-        return str(motion_file(*name.split()[1:]))
+        operation, magnitude = name.split()[1:]
+        return str(motion_file(operation, magnitude))
     file, resized, side = name.removesuffix("-held-out").partition("@")
     if file not in paths:
         raise UserError(f"This study reads the data set '{file}'; give its path with --data {file}=PATH.")
@@ -114,7 +115,8 @@ def compared(options: dict[str, Any], run: Path) -> Comparison:
     settings = {**options, "out": str(run), "resume": (run / "config.yaml").exists()}
     values = vars(parser.instantiate(parser.parse_object(settings)))
     values.pop("config", None)
-    return pipelines.compare(**values)
+    comparison: Comparison = pipelines.compare(**values)
+    return comparison
 
 
 def raw_numbers(run: Path, comparison: Comparison) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import itertools
 import json
 import statistics
 import tomllib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Cell:
         """The paired difference over common seeds."""
         return paired(self, arm, self, opponent, budget)
 
-    def judged(self, arm: str, budget: str, *, averaged: bool = True) -> dict[int, float]:
+    def judged(self, arm: str, budget: str, *, averaged: bool = True) -> dict[Hashable, float]:
         """The judged score of every seed, or that without test-time averaging."""
         row = self.row(arm, budget)
         return dict(zip(row["seeds"], row["judged_scores" if averaged else "scores"], strict=True))
@@ -133,7 +133,7 @@ class Cell:
     def seconds(self) -> float:
         """Seconds of all trainings and searches, each counted once."""
         trained = {(row["arm"], row["seed"], row["epochs"]): row["seconds"] for row in self.numbers["rows"]}
-        return sum(trained.values()) + sum(search["seconds"] for search in self.numbers["searches"])
+        return float(sum(trained.values()) + sum(search["seconds"] for search in self.numbers["searches"]))
 
 
 def _steps(steps: list[dict[str, Any]]) -> str:
@@ -161,7 +161,7 @@ class Study:
     def load(cls, name: str) -> Study:
         """The study of `benchmarks/results/NAME.json`; without cells where there is no such file."""
         file = RESULTS / f"{name}.json"
-        kept = json.loads(file.read_text()) if file.exists() else {"question": "", "cells": {}}
+        kept: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"question": "", "cells": {}}
         cells = {cell: Cell(cell, numbers) for cell, numbers in kept["cells"].items()}
         baselines = tomllib.loads((HERE / f"{name}.toml").read_text()).get("baselines", {})
         return cls(name, kept["question"], cells, {cell: base for cell, base in baselines.items() if base in cells})
