@@ -6,9 +6,10 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fieldshift.arguments import explain, normalise, option_kinds, plain_help, typed
+from fieldshift.arguments import explain, normalise, option_kinds, option_types, plain_help, typed
 from fieldshift.errors import UserError
 from fieldshift.renamed import HIDDEN, check_moved, present_config
+from fieldshift.settings import accepted
 
 
 def parsed(command: str, function: Callable[..., Any], argv: Sequence[str]) -> dict[str, Any]:
@@ -28,7 +29,8 @@ def parsed(command: str, function: Callable[..., Any], argv: Sequence[str]) -> d
     values.pop("config", None)
     if loose is not None:
         values[str(positional)] = loose
-    return values
+    hints = option_types(function)
+    return {name: accepted(f"--{name}", hints[name], value) for name, value in values.items()}
 
 
 def command_parser(command: str, function: Callable[..., Any]) -> Any:

@@ -72,7 +72,7 @@ def converted(name: str, hint: Any, value: Any) -> Any:
     if origin is dict:
         return value if isinstance(value, Mapping) else REFUSED
     if hint is str and isinstance(value, str | os.PathLike):
-        return str(os.fspath(value))
+        return filled(name, str(os.fspath(value)))
     if hint is bool and type(value).__name__ == "bool":  # Python's and numpy's
         return bool(value)
     if hint is int and not isinstance(value, bool):
@@ -87,6 +87,13 @@ def converted(name: str, hint: Any, value: Any) -> Any:
     if isinstance(hint, type):
         return value if isinstance(value, hint) else REFUSED
     return value
+
+
+def filled(name: str, text: str) -> str:
+    """The same text. Raises UserError for a blank one, such as that of a shell variable which is not set."""
+    if not text.strip():
+        raise UserError(f"{name} is empty; give a value.")
+    return text
 
 
 def finite(name: str, value: SupportsFloat) -> SupportsFloat:

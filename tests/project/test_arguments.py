@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from fieldshift.arguments import explain, normalise, option_kinds, plain_help
-from fieldshift.cli import commands, main, overview
+import pipelines
+from fieldshift.arguments import explain, normalise, option_kinds, option_types, plain_help
+from fieldshift.cli import command_function, commands, main, overview
+from fieldshift.command_parser import parsed
 from fieldshift.errors import UserError
+from fieldshift.settings import choices_of, is_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +150,39 @@ def test_a_value_of_another_kind_is_named_without_the_parsers_words(
 ) -> None:
     assert main(words) == 2
     assert capsys.readouterr().err == f"fieldshift: {said} See fieldshift {words[0]} --help.\n"
+
+
+TEXTS = [
+    (command, name)
+    for command, home in commands().items()
+    for name, hint in option_types(command_function(command)).items()
+    if not is_settings(hint) and str in choices_of(hint)
+]
+
+
+@pytest.mark.parametrize(("command", "name"), TEXTS, ids=lambda each: each)
+@pytest.mark.parametrize("blank", ["", "  ", "\n"], ids=["empty", "blanks", "newline"])
+def test_an_empty_text_is_refused_by_every_command_and_writes_nothing(
+    command: str, name: str, blank: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable of the shell that is not set, as in --out "$OUT", would otherwise name the current folder."""
+    monkeypatch.chdir(tmp_path)
+    function = command_function(command)
+    needed = [f"--{each}=x" for each in required(function) if each != name]
+    with pytest.raises(UserError, match=rf"^--{name} is empty; give a value\.$"):
+        parsed(command, function, [*needed, f"--{name}={blank}"])
+    with pytest.raises(UserError, match=rf"^{name} is empty; give a value\.$"):
+        getattr(pipelines, command.replace("-", "_"))(**{name: blank})
+    assert not list(tmp_path.iterdir())
+
+
+def required(function: Callable[..., Any]) -> list[str]:
+    """The options that a command cannot do without."""
+    return [
+        name
+        for name, each in inspect.signature(function).parameters.items()
+        if each.default is each.empty and each.kind is each.KEYWORD_ONLY
+    ]
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ def test_a_value_of_another_type_is_one_line(kind: type, field: str, value: Any)
         (LoadingOverrides, {"skip_unreadable": 1}, "loading.skip_unreadable is 1, but must be True, False or None."),
         (Recipe, {"optimizer": np.array(["sgd", "adamw"])},
          "recipe.optimizer is array(['sgd', 'adamw'], dtype='<U5'), but must be 'adamw' or 'sgd'."),
+        (TrackingConfig, {"uri": " "}, "tracking.uri is empty; give a value."),
         (TrackingConfig, {"enabled": 1}, "tracking.enabled is 1, but must be True or False."),
         (SearchConfig, {"order": "third"}, "search.order is 'third', but must be 'first', 'second' or 'second-exact'."),
     ],

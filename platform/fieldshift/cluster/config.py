@@ -77,9 +77,7 @@ class ClusterConfig:
 
 
 def check_storage_address(storage: str) -> None:
-    """Raises UserError for a storage without a name, or whose address contains credentials."""
-    if not storage.strip():
-        raise UserError("cluster.storage is empty, but must be a path or a URI such as s3://BUCKET/FOLDER.")
+    """Raises UserError for a storage whose address contains credentials."""
     if "://" in storage and holds_password(storage):
         raise UserError(
             "cluster.storage holds a password, which would be written into config.yaml and MLflow; leave it out of the address"
