@@ -25,6 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE / "studies")]
 import chart  # noqa: E402
 import figures  # noqa: E402
 import headline  # noqa: E402
+import lengths  # noqa: E402
 import repeats  # noqa: E402
 import scaling  # noqa: E402
 import study as studies  # noqa: E402
@@ -68,7 +69,7 @@ def environment() -> Environment:
         studies=committed, chart=chart.chart(committed), share=functools.partial(share_of_time, profiled),
         selection_share=selection_share(committed["ablations"].cells["default"]),
         benchmarks=benchmarks(), goals_met=goals_met, title_of=title_of,
-        speed_tables=speed_tables, tables=tables, headline=headline, repeats=repeats, targets=targets,
+        speed_tables=speed_tables, tables=tables, headline=headline, lengths=lengths, repeats=repeats, targets=targets,
         configurations=configurations(), selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
         faults=fault_table(result("faults")), counted=counted, folded_steps=folded_steps(result("folded_shift-full")),

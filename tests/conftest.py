@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Temporary files of all processes of a test run go to one folder, which its first process removes: Ray and MLflow leave some.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # pytest keeps its own folders
+IS_FIRST = "PYTEST_XDIST_WORKER" not in os.environ
+if IS_FIRST:
+    os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="fs-")  # a short name: Ray makes sockets in it
 # Ray's own deadlines at its start, read when it is imported: those of the tests wait for progress (`tests/progress.py`).
 os.environ.setdefault("RAY_DASHBOARD_STARTUP_TIMEOUT_S", "3600")
 os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "3600")
@@ -15,6 +21,7 @@ check_shapes()
 
 import contextlib
 import re
+import shutil
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -60,6 +67,11 @@ class FilesTogether(LoadScopeScheduling):
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FilesTogether:
     config.option.loadscopereorder = False  # the order is that of LONG
     return FilesTogether(config, log)
+
+
+def pytest_unconfigure() -> None:
+    if IS_FIRST:
+        shutil.rmtree(os.environ["TMPDIR"], ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

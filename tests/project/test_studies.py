@@ -263,7 +263,17 @@ def test_the_targets_are_judged_from_the_trials() -> None:
 def test_the_chart_answers_from_the_trials() -> None:
     """Every difference and p against scipy on the raw rows; Holm's by its definition; the words by the outcomes."""
     chart, tables = neighbours("chart", "tables")
-    names = ("digit-pairs", "camvid", "object-size", "classification", "depth", "ablations", "cifar10", "new-seeds")
+    names = (
+        "digit-pairs",
+        "camvid",
+        "object-size",
+        "classification",
+        "depth",
+        "ablations",
+        "cifar10",
+        "new-seeds",
+        "short-search",
+    )
     found = chart.chart({name: tables.Study.load(name) for name in names})
     raw: list[float] = []
     for each in found.corrected:
