@@ -146,7 +146,8 @@ class StudyPlan:
         if cluster.workers:
             check_fits(cluster, cluster.workers)
         is_used = cluster.trials_at_once == 0 and searched_by.trials_at_once != 0  # by the searches alone
-        check_trials_fit(replace(cluster, address=None, storage=None) if is_used else cluster)
+        trials = replace(cluster, workers=0) if cluster.min_workers is None else cluster
+        check_trials_fit(replace(trials, address=None, storage=None) if is_used else trials)
 
 
 @dataclass(frozen=True, kw_only=True)

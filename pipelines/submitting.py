@@ -179,7 +179,8 @@ def fetch(*, address: str, out: str, job: list[str] | None = None) -> Path:
     say(f"{there} of the cluster is now in {folder}", whole=True)
     if status == "RUNNING":
         say(
-            "note: the job is still running, so the folder holds only what it had written; fetch it again when it has ended"
+            "note: the job is still running, so the folder holds only what it had written; fetch it into another folder when it"
+            " has ended"
         )
     return folder
 
@@ -214,7 +215,7 @@ def job_stays(address: str) -> Iterator[None]:
         yield
     except JobGoesOn as left:
         job = f"{left.job_id} --address {shlex.quote(address)}"
-        say(
-            f"job {left.job_id} continues; `fieldshift logs {job} --follow` follows it again, `fieldshift stop {job}` stops it."
-        )
+        say(f"job {left.job_id} continues. Follow it again, or stop it:")
+        say(f"  fieldshift logs {job} --follow", whole=True)
+        say(f"  fieldshift stop {job}", whole=True)
         raise

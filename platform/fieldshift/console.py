@@ -195,8 +195,10 @@ class Progress:
     def show(self, done: float, note: str = "") -> None:
         """Sets the work done so far."""
         self.done, self.note = min(done, self.total), note
-        elapsed = time.perf_counter() - self._started
-        self._marks.append((elapsed, self.done - self.found))
+        elapsed, own = time.perf_counter() - self._started, self.done - self.found
+        if self._marks and not self._marks[-1][1] > 0:  # from here to the first report it may have been starting
+            self._marks.clear()
+        self._marks.append((elapsed, own))
         while len(self._marks) > 1 and self._marks[1][0] <= LATER_PART * elapsed:
             self._marks.popleft()
         self._estimate = self._estimated()

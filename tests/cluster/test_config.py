@@ -53,5 +53,9 @@ def test_an_elastic_run_needs_a_batch_that_every_number_of_workers_divides() -> 
         check_elastic(elastic, 60, "--recipe.batch", 2)
     with pytest.raises(UserError, match="min_workers is for search and train"):
         check_trials_fit(elastic)
+    with pytest.raises(
+        UserError, match="cluster.workers is for search and train; .* each trial are cluster.trial_workers"
+    ):
+        check_trials_fit(ClusterConfig(workers=2, trials_at_once=0))
     with pytest.raises(UserError, match="must be from 1 to cluster.workers, which is 2"):
         ClusterConfig(workers=2, min_workers=3)

@@ -188,7 +188,11 @@ def test_a_study_is_submitted_stopped_resumed_and_fetched(cluster: tuple[str, st
     (resumed,) = re.findall(r"^job (\w+): SUCCEEDED$", printed, re.MULTILINE)
     assert statuses(tmp_path / "out") == {"FINISHED"}
 
+    listed = fieldshift("jobs")
     said = fieldshift("fetch", resumed, "--out", "fetched")
+    assert [line.split()[:2] for line in fieldshift("jobs").splitlines()] == [
+        line.split()[:2] for line in listed.splitlines()
+    ]
     assert f"{tmp_path / 'out'} of the cluster is now in fetched" in said
     fetched = {path.name for path in (tmp_path / "fetched").rglob("*")}
     assert {

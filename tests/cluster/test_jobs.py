@@ -14,8 +14,8 @@ import requests
 
 import fieldshift
 from fieldshift.cluster import jobs, submit
-from fieldshift.cluster.job_control import show_logs, stop_job
-from fieldshift.errors import UserError
+from fieldshift.cluster.job_control import FETCH, known_job, list_jobs, show_logs, stop_job
+from fieldshift.errors import RunFailedError, UserError
 from fieldshift.run_folder import JOB_COMMIT, code_commit
 
 pytest.importorskip("ray.job_submission")
@@ -72,7 +72,7 @@ def test_an_address_that_is_no_url_is_refused(address: str) -> None:
 
 def test_the_commands_own_error_is_not_the_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown job is an answer of ours, with the jobs there are, and no refusal by the cluster."""
-    known = SimpleNamespace(submission_id="raysubmit_1")
+    known = SimpleNamespace(submission_id="raysubmit_1", metadata=None)
     monkeypatch.setattr(jobs, "_knock", lambda _: None)
     monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda _: SimpleNamespace(list_jobs=lambda: [known]))
     for ask in (show_logs, stop_job):
@@ -146,6 +146,47 @@ def test_a_broken_stream_is_taken_up_without_repeating_or_missing(
     heard: list[str] = []
     jobs._follow(_Client(["RUNNING", "SUCCEEDED"], text, breaks_at), "job", heard.append)
     assert "".join(heard) == text
+
+
+@pytest.mark.parametrize("lost_at", ["get_job_status", "get_job_info", "get_job_logs"])
+@pytest.mark.parametrize("follow", [True, False], ids=["submit", "logs"])
+def test_a_cluster_that_has_lost_the_job_is_one_line(
+    lost_at: str, follow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the head was replaced: whatever is asked next, the new one answers that it has no such job."""
+    monkeypatch.setattr(jobs, "POLL_S", 0)
+    monkeypatch.setattr(jobs, "_knock", lambda _: None)
+    client = _Client(["RUNNING"], "epoch 1\n", 8)
+    details = {"submission_id": "a", "status": "RUNNING", "entrypoint": "x", "start_time": 1, "end_time": 0}
+    client.submit_job = lambda **_: "a"  # type: ignore[attr-defined]
+    client.list_jobs = lambda: [SimpleNamespace(**details, metadata={})]  # type: ignore[attr-defined]
+    client.get_job_info = lambda _: SimpleNamespace(**details)  # type: ignore[method-assign]
+    if lost_at != "get_job_status":
+        client.statuses = ["RUNNING", "SUCCEEDED"]
+
+    def lost(_job: str) -> None:
+        raise RuntimeError("Request failed with status code 404: Job a does not exist.")
+
+    monkeypatch.setattr(client, lost_at, lost)
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", lambda _: client)
+    with pytest.raises(
+        RunFailedError, match=r"^The cluster does not know job a any more, .* --resume to continue its run\.$"
+    ):
+        submit("http://127.0.0.1:1", ["true"]) if follow else show_logs("http://127.0.0.1:1", "a", follow=True)
+
+
+def test_the_jobs_of_fetch_are_not_listed_but_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"status": "FAILED", "entrypoint": "x", "start_time": 1, "end_time": 2}
+    sent = SimpleNamespace(submission_id="a", metadata={}, **times)
+    fetch = SimpleNamespace(submission_id="b", metadata={"command": "fieldshift fetch a", FETCH: "a"}, **times)
+    monkeypatch.setattr(jobs, "_knock", lambda _: None)
+    monkeypatch.setattr(
+        "ray.job_submission.JobSubmissionClient", lambda _: SimpleNamespace(list_jobs=lambda: [fetch, sent])
+    )
+    assert [job.job_id for job in list_jobs("http://127.0.0.1:1")] == ["a"]
+    assert known_job(SimpleNamespace(list_jobs=lambda: [fetch, sent]), "b").status == "FAILED"  # its logs say why
+    with pytest.raises(UserError, match=r"Unknown job 'c'\. Known: a\.$"):
+        show_logs("http://127.0.0.1:1", "c")
 
 
 @pytest.mark.parametrize("broken", [aiohttp.ServerDisconnectedError(), RuntimeError("closed"), ConnectionError("gone")])

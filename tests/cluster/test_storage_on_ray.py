@@ -53,6 +53,20 @@ def counts(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
         return {"begun": begun, "elsewhere": not Path(payload["folder"]).exists()}
 
 
+def lose(payload: dict[str, Any], context: WorkerContext) -> dict[str, Any]:
+    """Loses the storage at once, every time."""
+    from fieldshift.cluster import storage as used
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with context.folder(payload["folder"]) as folder:
+        if payload["key"] == "lost":
+            used.upload = full
+        (folder / "weights").write_text("w")
+        return {"done": True}
+
+
 def left(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
@@ -81,3 +95,23 @@ def test_a_lost_trial_resumes_from_the_storage_and_its_files_come_back(storage: 
     assert [result.value for result in results] == 2 * [{"begun": 2, "elsewhere": True}]
     assert left(out / "trials") == ["one/state", "one/weights", "two/state", "two/weights"]
     assert sorted(path.name for path in (out / "ray").rglob("*") if path.is_file()) == ["one.json", "two.json"]
+
+
+def test_a_full_storage_fails_the_trials_that_need_it_and_says_so(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own files of errors lie there too and are empty then; it reads them when all trials have ended."""
+    read: list[bool] = []
+
+    def read_empty(_trial: object) -> None:
+        read.append(True)
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr("ray.tune.experiment.Trial.get_pickled_error", read_empty)
+    out = tmp_path / "out"
+    trials = [{"key": name, "folder": str(out / "trials" / name)} for name in ("lost", "whole")]
+    cluster = ClusterConfig(gpus_per_worker=0, max_failures=0)
+    lost, whole = run_trials(lose, trials, cluster=cluster, name="trials", storage=out / "ray", shared=storage)
+    assert read
+    assert (lost.value, whole.value) == (None, {"done": True})
+    assert str(lost.error).startswith(f"cluster.storage {storage.uri} failed ([Errno 28] No space left on device)")

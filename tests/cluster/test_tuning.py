@@ -57,7 +57,9 @@ def test_the_same_seed_proposes_the_same(tmp_path: Path) -> None:
 
 def test_a_search_goes_on_where_it_ended(tmp_path: Path) -> None:
     first = go(tmp_path, 4)
-    second = go(tmp_path, 7, resume=True)
+    told: list[str] = []
+    second = go(tmp_path, 7, resume=True, on_done=lambda result: told.append(result.key))
+    assert told == [result.key for result in second.results]  # the caller may not have heard of the stored ones
     asked = [{**result.trial, "size": [8, 8]} for result in first.results]  # JSON has lists
     assert [result.trial for result in second.results[:4]] == asked
     assert [result.kept for result in second.results] == [True] * 4 + [False] * 3

@@ -44,9 +44,13 @@ def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.Captu
 def test_ctrl_c_while_following_says_that_the_job_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt), submitting.job_stays(URL):
         raise JobGoesOn("raysubmit_1")
-    printed = " ".join(capsys.readouterr().out.split())
-    assert printed.startswith("job raysubmit_1 continues;")
-    assert f"`fieldshift stop raysubmit_1 --address {URL}` stops it" in printed
+    state, *commands = capsys.readouterr().out.splitlines()
+    assert state == "job raysubmit_1 continues. Follow it again, or stop it:"
+    follow, stop = (f"fieldshift {command} raysubmit_1 --address {URL}" for command in ("logs", "stop"))
+    assert [line.strip() for line in commands] == [
+        f"{follow} --follow",
+        stop,
+    ]  # each to copy, however narrow the terminal
 
 
 def test_a_job_that_is_not_followed_is_printed_with_the_commands_for_it(

@@ -135,6 +135,18 @@ def test_what_an_earlier_run_trained_is_not_speed(monkeypatch: pytest.MonkeyPatc
     assert bar.left() == "about 1:40 left"
 
 
+def test_the_start_of_ray_is_not_speed_where_a_resumed_run_finds_trials_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two trainings of 10 epochs, one of them found finished; the other starts after 40 seconds, at 2 seconds per epoch."""
+    bar, shown = Progress("work", 20, interval=math.inf, _started=0.0), []
+    for seconds, key, done, unit in [(0.1, "b", 10, 0), (40, "a", 1, 1), (42, "a", 2, 1), (44, "a", 3, 1)]:
+        monkeypatch.setattr("fieldshift.console.time.perf_counter", lambda now=seconds: now)
+        bar.show_part(key, done, unit=unit)
+        shown.append(bar.left())
+    assert shown == ["", "", "about 0:16 left", "about 0:14 left"]
+
+
 @pytest.mark.parametrize(("now", "shown"), [(20, "1:20"), (24, "1:16"), (30, "1:10"), (300, "1:10")])
 def test_the_remaining_time_counts_down_until_the_next_report_is_due(
     now: float, shown: str, monkeypatch: pytest.MonkeyPatch

@@ -39,6 +39,15 @@ def test_a_folder_without_a_store_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_run_that_a_server_has_is_said_to_be_there(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "# fieldshift train\ntracking:\n  uri: http://host:5000\n  experiment: my own\n"
+    )
+    words = "--run 'my own' --tracking.uri http://host:5000"
+    with pytest.raises(UserError, match=f"was recorded at http://host:5000, in the experiment my own; .*{words}"):
+        find_store(tmp_path)
+
+
 def test_a_mistyped_address_is_named_and_makes_no_database(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     wrong = sqlite_address(tmp_path / "run/mlfow.db")

@@ -6,11 +6,10 @@ import re
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
-from fieldshift.cluster.job_control import ENDED, known_job, with_clusters_python
+from fieldshift.cluster.job_control import ENDED, FETCH, known_job, with_clusters_python
 from fieldshift.cluster.jobs import POLL_S, job_client
 from fieldshift.cluster.parcel import unpack
 from fieldshift.errors import RunFailedError, UserError
@@ -46,7 +45,9 @@ def fetch_run(address: str, job_id: str, folder: Path, *, modules: Sequence[Modu
         words = with_clusters_python(["-m", "fieldshift.cluster.parcel", named[0]])
         environment = {"py_modules": [str(Path(str(module.__file__)).parent) for module in modules]} if modules else {}
         sender = client.submit_job(
-            entrypoint=shlex.join(words), runtime_env=environment, metadata={"command": f"fieldshift fetch {job_id}"}
+            entrypoint=shlex.join(words),
+            runtime_env=environment,
+            metadata={"command": f"fieldshift fetch {job_id}", FETCH: job_id},
         )
         deadline = time.monotonic() + FETCH_DEADLINE_S
         while (status := str(client.get_job_status(sender))) not in ENDED:
@@ -58,8 +59,7 @@ def fetch_run(address: str, job_id: str, folder: Path, *, modules: Sequence[Modu
             raise RunFailedError(
                 f"The cluster could not send the run folder; `fieldshift logs {sender} --address {address}` shows why."
             )
+        # It is not deleted: Ray then writes the end of a job that it does not know, a failed one.
         parcel = client.get_job_logs(sender)
-        with suppress(OSError, RuntimeError):
-            client.delete_job(sender)  # a list of jobs shows those that were submitted
     unpack(parcel, folder)
     return Path(named[0]), fetched.status

@@ -12,6 +12,8 @@ from fieldshift.cluster.jobs import POLL_S, STOP_DEADLINE_S, JobOutcome, follow_
 from fieldshift.errors import UserError, unknown_name
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+FETCH = "fieldshift_fetch"
+"""The mark, among a job's metadata, of one that `fetch` sent."""
 
 # The Python that the cluster itself runs with, which the shell of a job need not find in its PATH: among the processes that
 # the job descends from, Ray's node manager was started with it.
@@ -42,9 +44,9 @@ def with_clusters_python(arguments: list[str]) -> list[str]:
 
 
 def list_jobs(address: str) -> list[Job]:
-    """The jobs that were sent to the cluster, the latest first. Raises UserError as `submit` does."""
+    """The jobs that were sent to the cluster, the latest first, without those of `fetch`. Raises UserError as `submit` does."""
     with job_client(address) as client:
-        found = [job for job in client.list_jobs() if job.submission_id]
+        found = [job for job in client.list_jobs() if job.submission_id and not _is_fetch(job)]
     return sorted((_job(each) for each in found), key=lambda job: job.started or datetime.now(UTC), reverse=True)
 
 
@@ -57,7 +59,7 @@ def show_logs(address: str, job_id: str, *, follow: bool = False) -> JobOutcome:
             output.add(client.get_job_logs(job_id))
             output.end()
             return JobOutcome(job_id, job.status, None)
-    return follow_job(client, job_id)
+        return follow_job(client, job_id)
 
 
 def stop_job(address: str, job_id: str) -> JobOutcome:
@@ -76,12 +78,17 @@ def known_job(client: Any, job_id: str) -> Job:
     """The job of this id. Raises UserError for one that the cluster does not have."""
     jobs = {str(job.submission_id): job for job in client.list_jobs() if job.submission_id}
     if job_id not in jobs:
+        own = [name for name, job in jobs.items() if not _is_fetch(job)]
         raise (
-            unknown_name("job", job_id, jobs)
-            if jobs
+            unknown_name("job", job_id, own)
+            if own
             else UserError(f"The cluster has no jobs, so there is no job '{job_id}'.")
         )
     return _job(jobs[job_id])
+
+
+def _is_fetch(job: Any) -> bool:
+    return FETCH in (job.metadata or {})
 
 
 def _job(details: Any) -> Job:

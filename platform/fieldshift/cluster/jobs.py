@@ -20,7 +20,7 @@ from fieldshift.cluster.connect import require_ray
 from fieldshift.cluster.job_output import JobOutput
 from fieldshift.cluster.tokens import TOKEN_ADVICE
 from fieldshift.console import say
-from fieldshift.errors import UserError, one_line
+from fieldshift.errors import RunFailedError, UserError, one_line
 from fieldshift.ports import refusal
 from fieldshift.run_folder import IN_JOB, JOB_COMMIT, code_commit
 
@@ -98,9 +98,9 @@ def submit(
             **(env or {}),
         }
         job_id = _submitted(client, shlex.join(argv), runtime_env, {"command": shlex.join(command or argv)})
-    if not follow:
-        return JobOutcome(job_id, _status_now(client, job_id), None)
-    return follow_job(client, job_id, on_text=on_text, start_timeout_s=start_timeout_s)
+        if not follow:
+            return JobOutcome(job_id, _status_now(client, job_id), None)
+        return follow_job(client, job_id, on_text=on_text, start_timeout_s=start_timeout_s)
 
 
 def follow_job(
@@ -108,7 +108,8 @@ def follow_job(
 ) -> JobOutcome:
     """Passes on a job's output, from its beginning, until the job ends.
 
-    Raises JobGoesOn on Ctrl-C, UserError where the dashboard does not answer for AWAY_DEADLINE_S.
+    Raises JobGoesOn on Ctrl-C, UserError where the dashboard does not answer for AWAY_DEADLINE_S, and RunFailedError where the
+    cluster no longer knows the job.
     """
     try:
         _await_start(client, job_id, start_timeout_s)
@@ -180,7 +181,7 @@ def _errors_in_one_line(address: str) -> Iterator[None]:
 
     try:
         yield
-    except UserError:  # a ValueError too
+    except (UserError, RunFailedError):  # a ValueError and a RuntimeError, too
         raise
     except (OSError, RayError, RuntimeError, ValueError) as error:  # what requests raises is an OSError
         text = one_line(error)
@@ -226,6 +227,13 @@ def _answer(ask: Callable[[str], Any], job_id: str) -> Any:
                     f"The dashboard does not answer any more ({one_line(error)[:200]}); the job goes on: "
                     f"`fieldshift logs --follow {job_id}`, with the same --address, continues once it does."
                 ) from error
+        except RuntimeError as error:
+            if not re.search(r"\b404\b", str(error)):
+                raise
+            raise RunFailedError(
+                f"The cluster does not know job {job_id} any more, as after a restart of its head, which ends all jobs; submit"
+                " the same command with --resume to continue its run."
+            ) from error
         time.sleep(POLL_S)
 
 

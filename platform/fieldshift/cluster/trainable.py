@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -126,6 +127,7 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
             self.last: dict[str, Metrics] = {}
             self.final: dict[str, dict[str, Any]] = {}
             self.callers_error: Exception | None = None
+            self.is_over = False
 
         def __reduce__(self) -> tuple[type, tuple[()]]:
             return Callback, ()
@@ -155,8 +157,14 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
             self._end(trial, json.loads(final[VALUE]) if VALUE in final else None, failure)
 
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-            written = trial.error_file and Path(trial.error_file).read_text().strip()
-            self._end(trial, None, written.splitlines()[-1][:500] if written else "the trial's process died")
+            written = ""
+            with contextlib.suppress(OSError):  # it lies in the storage, which may be full or gone
+                written = Path(trial.error_file or "").read_text().strip()
+            last = written.splitlines()[-1][:500] if written else "the trial's process died"
+            self._end(trial, None, last.removeprefix(f"{StorageLostError.__module__}.{StorageLostError.__name__}: "))
+
+        def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+            self.is_over = True
 
         def _end(self, trial: Any, value: dict[str, Any] | None, error: str | None) -> None:
             waited = time.monotonic() - self.started.get(trial.trial_id, time.monotonic())
@@ -207,7 +215,8 @@ def run_config(name: str, place: dict[str, Any], callback: Any, cluster: Cluster
 def fit_quietly(tuner: Any, listener: Any) -> None:
     """Runs a tuner without its own progress lines; errors are reported per trial.
 
-    An error of our callback is raised as it is, not wrapped by Tune.
+    An error of our callback is raised as it is, not wrapped by Tune. One after the last trial has ended is that of Tune's own
+    summary, which is not used: it cannot read the files of errors that a full storage left empty.
     """
     noisy = [logging.getLogger(name) for name in ("ray.tune", "ray.air")]
     levels = [logger.level for logger in noisy]
@@ -220,7 +229,8 @@ def fit_quietly(tuner: Any, listener: Any) -> None:
         except Exception:
             if listener.callers_error is not None:
                 raise listener.callers_error from None
-            raise
+            if not listener.is_over:
+                raise
         finally:
             for logger, level in zip(noisy, levels, strict=True):
                 logger.setLevel(level)

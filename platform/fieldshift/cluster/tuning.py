@@ -89,6 +89,7 @@ def tune_trials(
         shared: As for `run_trials`.
         fixed: Values passed unchanged to every trial.
         seed: Seed of Optuna's sampler.
+        on_done: Called with each TrialResult as it ends; stored ones first.
         resume: Reads finished samples from `storage` and lets Optuna learn from them.
         study: URL of a database that Optuna keeps the study `name` in, such as sqlite:////path/optuna.db; None keeps it in
             memory.
@@ -120,6 +121,9 @@ def tune_trials(
             on_done(result)
 
     kept = list(finished.values())
+    for earlier in kept:
+        if on_done is not None:
+            on_done(earlier)
     missing = samples - len(kept)
     if missing > 0 and cluster.trials_at_once == 0:
         _tune_here(task, kept, missing, cluster=cluster, on_report=on_report, done=done)

@@ -60,11 +60,12 @@ def check_elastic(cluster: ClusterConfig, batch: int, option: str, accumulate: i
 
 
 def check_trials_fit(cluster: ClusterConfig) -> None:
-    """Raises UserError when a trial of a comparison needs more cores or GPUs than there are."""
-    if cluster.min_workers is not None:
-        raise UserError(
-            "cluster.min_workers is for search and train; the workers of a trial are cluster.trial_workers."
-        )
+    """Raises UserError when a trial of a comparison needs more cores or GPUs than there are, or workers that it cannot have."""
+    for name in ("min_workers", "workers"):
+        if getattr(cluster, name):
+            raise UserError(
+                f"cluster.{name} is for search and train; the workers that share each trial are cluster.trial_workers."
+            )
     if may_use_ray(cluster):
         check_reach(cluster, max(cluster.trial_workers, 1))
     check_fits(cluster, workers_of_trials(cluster))

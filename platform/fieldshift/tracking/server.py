@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ import psutil
 from fieldshift.console import on_terminal
 from fieldshift.errors import MissingFeatureError, UserError
 from fieldshift.ports import free_port
-from fieldshift.run_folder import CONFIG, is_finished
+from fieldshift.run_folder import CONFIG, is_finished, read_config
 from fieldshift.tracking.abandoned import PARENT_TAG, close_abandoned
 from fieldshift.tracking.config import check_address
 from fieldshift.tracking.moved import ARTIFACTS, DATABASE, is_writable, readable
@@ -198,9 +199,24 @@ def find_stores(where: str | Path) -> list[Path]:
         return [folder]
     if found := sorted(folder.glob(f"*/{DATABASE}")):
         return [file.parent for file in found]
+    if elsewhere := recorded_at(folder):
+        uri, experiment = elsewhere
+        raise UserError(
+            f"The run in {folder} was recorded at {uri}, in the experiment {experiment}; read it with "
+            f"`fieldshift results --run {shlex.quote(experiment)} --tracking.uri {shlex.quote(uri)}`."
+        )
     begun = (folder / CONFIG).is_file() and not is_finished(folder)
     wait = " A run has its store from its first report on; wait for that." if begun else ""
     raise UserError(f"There is no tracking store ({DATABASE}) in {folder}; give the folder of a tracked run.{wait}")
+
+
+def recorded_at(folder: Path) -> tuple[str, str] | None:
+    """The address of the store, and the experiment in it, that a run folder's configuration names; None where it names none."""
+    with contextlib.suppress(UserError, OSError):
+        tracking = read_config(folder / CONFIG)[1].get("tracking")
+        if isinstance(tracking, dict) and tracking.get("uri"):
+            return str(tracking["uri"]), str(tracking.get("experiment"))
+    return None
 
 
 def _missing(package: str) -> bool:
