@@ -16,6 +16,7 @@ from fieldshift.cluster.resources import Resources, local_device, preflight, res
 from fieldshift.cluster.storage import given_storage, shown, try_storage
 from fieldshift.cluster.tokens import TOKEN_ADVICE
 from fieldshift.cluster.variables import environment
+from fieldshift.cluster.watch import loss_said
 from fieldshift.errors import MissingFeatureError, RunFailedError, UserError, one_line
 from fieldshift.termination import own_signals
 
@@ -78,7 +79,12 @@ def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Itera
         return
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet = {name: value for name, value in (_QUIET | NICENESS).items() if name not in os.environ}
-    with environment(quiet), _session(cluster, modules), _failures_in_one_line():
+    with (
+        environment(quiet),
+        _session(cluster, modules),
+        _failures_in_one_line(),
+        loss_said(ray.get_runtime_context().gcs_address),
+    ):
         yield resources()
 
 
