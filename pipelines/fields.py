@@ -17,7 +17,7 @@ from fieldshift.run_folder import check_folder
 from fieldshift.tracking import TrackingConfig
 from fieldshift.tracking.store import check_store
 from pipelines.describing import AskedNetwork
-from pipelines.options import check_network_name
+from pipelines.options import check_data_of, check_network_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,6 +119,7 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
     images: int = IMAGES,
     unit: list[int] | None = None,
     layers: list[str] | None = None,
+    data: str | None = None,
     loading: LoadingOverrides = LoadingOverrides(),
     tracking: TrackingConfig = TrackingConfig(),
     out: str | None = None,
@@ -135,6 +136,7 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
         images: number of images that an effective field is averaged over.
         unit: row and column of the unit in the layer's map; by default the centre.
         layers: the one layer to measure at, by default the last feature map.
+        data: data with the same classes; by default those of the first run.
         loading: loading options that differ from the first run's training.
         tracking: where the comparison is recorded, and where MLflow run ids are looked up.
         out: run folder, with the figures; by default runs/compare-fields.
@@ -147,7 +149,8 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
     if len(set(runs)) < len(runs):
         raise UserError("--runs names a folder twice; give each once.")
     layer, at = one_layer(layers), one_unit(unit)
-    check_folder(out, "compare-fields", {}, resume)
+    asked = {"motions": motions, "before": before, "noise": noise, "images": images, "unit": unit, "layers": layers}
+    check_folder(out, "compare-fields", asked, resume)
     check_store(tracking)
 
     from pipelines.field_maps import FieldSettings, measure_fields
@@ -157,9 +160,10 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
     settings = FieldSettings(images=images, noise=noise, layer=layer, unit=at)
     subjects = subjects_of(runs, tracking, motions=motions, before=before)
     first = subjects[0]
-    check_last_layers(subjects, layer)
+    check_last_layers(subjects, layer, at)
     folders = list(dict.fromkeys(subject.folder for subject in subjects if subject.folder is not None))
-    found = load_as_in_run(folders[0], first.card, loading)
+    check_data_of(str(folders[0]), first.card.data, data, loading)
+    found = load_as_in_run(folders[0], first.card, loading, data)
     dataset = found.dataset
     if tuple(dataset.size) != tuple(first.card.size):
         raise UserError(
@@ -170,16 +174,12 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
         say(line)
     config = {
         "runs": [run if not Path(run).exists() else str(Path(run).absolute()) for run in runs],
-        "motions": motions,
-        "before": before,
-        "noise": noise,
-        "images": images,
-        "unit": unit,
-        "layers": layers,
+        **asked,
+        **({} if data is None else {"data": data}),
         "loading": found.loading,
         "tracking": tracking,
     }
-    tags = {"data": first.card.data}
+    tags = {"data": data or first.card.data}
     destination = Destination(out=out, resume=resume, tracking=tracking)
     with open_session("compare-fields", destination, config=config, tags=tags, dataset=dataset) as session:
         return measure_fields(session, dataset, subjects, settings)
@@ -199,15 +199,20 @@ def one_unit(unit: list[int] | None) -> tuple[int, int] | None:
     return unit[0], unit[1]
 
 
-def check_last_layers(subjects: list[Subject], layer: str | None) -> None:
-    """Raises UserError unless every network has the layer, or, where none is asked for, the same last one."""
-    from fieldshift.receptive_field.examples import check_layers
+def check_last_layers(subjects: list[Subject], layer: str | None, unit: tuple[int, int] | None) -> None:
+    """Raises UserError unless every network has the layer, or, where none is asked for, the same last one, and the unit."""
+    from fieldshift.receptive_field.examples import check_layers, outside_map
+    from fieldshift.receptive_field.theory import theory
 
     last: dict[str, str] = {}
     for subject in {id(each.card): each for each in reversed(subjects)}.values():  # once under all its motions
         built = subject.card.build(pretrained=False)
         check_layers(built, None if layer is None else [layer])
         last[subject.name] = built.feature_layer
+        if unit is not None:
+            (field,) = theory(built, subject.card.size, [layer or built.feature_layer])
+            if field.map_size and not (0 <= unit[0] < field.map_size[0] and 0 <= unit[1] < field.map_size[1]):
+                raise outside_map(unit, field.map_size, field.name)
     (first, wanted), *others = reversed(last.items())
     for name, own in others:
         if layer is None and own != wanted:

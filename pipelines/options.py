@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fieldshift.data.loading import LoadingConfig, LoadingOverrides
+from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
 from fieldshift.forms import check_form
 from fieldshift.networks.names import is_foreign, known_detectors, known_networks, unknown_network
@@ -76,3 +78,14 @@ def only_one(words: Sequence[str] | None, singular: str, plural: str, advice: st
         given = f"{len(words)} {plural} are given: {', '.join(words)}" if words else f"No {singular} is given"
         raise UserError(f"{given}; {advice}.")
     return words[0]
+
+
+def check_data_of(run: str, trained_on: str, data: str | None, loading: LoadingOverrides) -> None:
+    """Raises UserError where the data of a run, or others in their place, are not there."""
+    try:
+        check_data_name(data or trained_on, loading.over(LoadingConfig()), loading.root)
+    except UserError as error:
+        kind, colon, path = trained_on.partition(":")
+        if data is not None or not colon or Path(path).expanduser().exists():
+            raise
+        raise UserError(f"{error} {run} was trained on it: if it is elsewhere now, add --data {kind}:PATH.") from None

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldshift.data import DataSet, LoadingConfig, LoadingOverrides, changes, with_classes
+from fieldshift.data.collection import KNOWN_SPLIT
+from fieldshift.data.files.reading import OR_COLOUR
 from fieldshift.errors import UserError, reason_of
 from fieldshift.experiment.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
 from fieldshift.experiment.dataset import load_data, loading_from_plain
 from fieldshift.run_folder import CONFIG, read_config
+from fieldshift.training.card_file import ALIGN, read_card
 from fieldshift.wording import counted, is_or_are
 
 if TYPE_CHECKING:
@@ -50,8 +53,12 @@ def align_of(run: Path, given: bool | None) -> bool:
     """
     if given is not None:
         return given
-    file = run_folder_of(run) / CONFIG
-    align = read_config(file)[1].get("align", True) if file.is_file() else True
+    file, card = run_folder_of(run) / CONFIG, run / "network.json"
+    align = read_card(run).get(ALIGN) if card.is_file() else None  # of an exported network
+    if align is not None:
+        file = card
+    else:
+        align = read_config(file)[1].get("align", True) if file.is_file() else True
     if not isinstance(align, bool):
         raise UserError(f"{file} has the align '{align}', but must have true or false; restore it, or give --align.")
     return align
@@ -71,17 +78,25 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
     if kept is None:
         notes.append(f"{run} has no config.yaml: how its data were read is unknown, and defaults are taken.")
         kept = LoadingConfig()
+    record = read_record(run)
     if own and ":" in spec:
-        check_split_stays(run, kept, given)
+        check_split_stays(run, kept, given, record)
     if not own:
         kept = replace(kept, size=None, channels=None, download=False, train_limit=None, test_limit=None)
     loading = given.over(kept)
     read = loading
     if spec.partition(":")[0] in OF_FILES:
         read = replace(loading, size=loading.size or card.size, channels=loading.channels or card.channels)
-    record = read_record(run)
     whole = None if own or record is None else given.test_share is None  # without a record, a moved folder looks new
-    dataset = load_data(spec, card.task, read, like=None if record is None else record.identity, whole=whole)
+    try:
+        dataset = load_data(spec, card.task, read, like=None if record is None else record.identity, whole=whole)
+    except UserError as error:  # the channels are the network's
+        raise UserError(str(error).replace(OR_COLOUR, ", as the network reads one channel")) from None
+    if not own and KNOWN_SPLIT in dataset.protocol and given.test_share not in (None, kept.test_share):
+        raise UserError(
+            f"--loading.test_share is {given.test_share}, but {spec} has the images that {run} was trained with, and is used "
+            f"with their split (test_share {kept.test_share}); leave it out."
+        )
     if dataset.channels != card.channels:
         raise UserError(
             f"The network of {run} reads {counted(card.channels, 'channel')}, but {spec} has {dataset.channels}; give data "
@@ -92,8 +107,17 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
     return RunData(dataset=with_classes(dataset, card.classes), loading=loading, notes=tuple(notes))
 
 
-def check_split_stays(run: Path, kept: LoadingConfig, given: LoadingOverrides) -> None:
-    """Raises UserError for an option that would change the split of own data, so that training images would be tested."""
+def check_split_stays(run: Path, kept: LoadingConfig, given: LoadingOverrides, record: DataRecord | None) -> None:
+    """Raises UserError for an option that would change the split of own data, so that training images would be tested.
+
+    Of limited test images the record has no others, which may be training images.
+    """
+    known, most, asked = record is not None and record.identity is not None, kept.test_limit, given.test_limit
+    if known and most is not None and asked is not None and asked > most:
+        raise UserError(
+            f"--loading.test_limit is {asked}, but {run} was trained with test_limit {most}, and only these images are known "
+            f"to be test images; give {most} or fewer."
+        )
     for name in ("test_share", "train_limit", "train_parts", "classes_on_top"):
         asked = getattr(given, name)
         if asked is not None and asked != getattr(kept, name):

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from fieldshift.console import progress, say, table
 from fieldshift.data import LoadingConfig, LoadingOverrides
-from fieldshift.data.names import check_data_name
 from fieldshift.errors import UserError
 from fieldshift.experiment.alignment import check_run_alignment
 from fieldshift.experiment.placement import best_device
 from fieldshift.forms import Form
 from fieldshift.run_folder import check_folder, held_run_folder
 from fieldshift.wording import is_or_are
-from pipelines.options import check_copies, check_run
+from pipelines.options import check_copies, check_data_of, check_run
 from pipelines.pictures import picture_batches, picture_files, readable_pictures
 from pipelines.segmenting import check_masks, print_masks, write_masks
 
@@ -114,7 +113,7 @@ def evaluate(
         for note in constant_notes(dataset.most_frequent(), {"this network": result.score}):
             say(f"note: {note}")
         if found.maps:
-            write_maps(folder.path, found.maps)
+            write_maps(folder.path, found.maps, dataset.test)
         folder.write_result(
             {**asdict(result), **map_means(found.maps), "data": {**dataset.record(), "notes": found_data.notes}}
         )
@@ -122,17 +121,6 @@ def evaluate(
         say_maps(found.maps, page)
         say(f"  {folder.result_path}")
         return result
-
-
-def check_data_of(run: str, trained_on: str, data: str | None, loading: LoadingOverrides) -> None:
-    """Raises UserError where the data of a run, or others in their place, are not there."""
-    try:
-        check_data_name(data or trained_on, loading.over(LoadingConfig()), loading.root)
-    except UserError as error:
-        kind, colon, path = trained_on.partition(":")
-        if data is not None or not colon or Path(path).expanduser().exists():
-            raise
-        raise UserError(f"{error} {run} was trained on it: if it is elsewhere now, add --data {kind}:PATH.") from None
 
 
 def predict(

@@ -9,14 +9,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from types import FunctionType
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fieldshift.errors import UserError, nearest_name
 from fieldshift.renamed import HIDDEN, aliases
 from fieldshift.settings import WORDS, choices_of, field_types, is_settings
 from fieldshift.wording import printable
 
-Kind = Literal["flag", "list", "tuple", "value"]
+Kind = Literal["flag", "list", "texts", "numbers", "tuple", "value"]
 
 
 def typed(function: Callable[..., Any]) -> FunctionType:
@@ -60,11 +60,19 @@ def kinds_of(name: str, hint: Any) -> dict[str, Kind]:
     choices = choices_of(hint)
     if bool in choices:
         return {name: "flag"}
-    return {name: next((SEVERAL[kind] for kind in map(get_origin, choices) if kind in SEVERAL), "value")}
+    several = next((each for each in choices if get_origin(each) in SEVERAL), None)
+    if several is None:
+        return {name: "value"}
+    if get_origin(several) is tuple:
+        return {name: "tuple"}
+    return {name: "numbers" if int in get_args(several) else "texts" if name in TEXTS else "list"}
 
 
-SEVERAL: dict[Any, Kind] = {list: "list", tuple: "tuple"}
-"""The types whose options take several words, and their kinds."""
+SEVERAL = (list, tuple)
+"""The types whose options take several words."""
+LISTS: tuple[Kind, ...] = ("list", "texts", "numbers")
+TEXTS = frozenset({"motions", "runs"})
+"""List options of paths or chains of motions, in whose words commas are no separators."""
 
 
 def normalise(
@@ -92,7 +100,7 @@ def normalise(
         else:
             name, equals, value = word[2:].partition("=")
             name, given = known_option(name.replace("-", "_"), kinds), value if equals else None
-            if kinds[name] == "list" and any(each.startswith(f"--{name}=") for each in out):
+            if kinds[name] in LISTS and any(each.startswith(f"--{name}=") for each in out):
                 raise UserError(f"--{name} is given twice; give all its values after one --{name}.")
             items = list_items(given, rest) if name == positional else []
             if name == positional and not is_json_list(items):
@@ -127,8 +135,8 @@ def option_word(name: str, kind: Kind, given: str | None, rest: list[str]) -> st
     if kind == "flag":
         follows = given is None and rest and rest[0].lower() in {"true", "false"}
         return f"--{name}={(rest.pop(0) if follows else 'true' if given is None else given).lower()}"
-    if kind in SEVERAL.values():
-        return f"--{name}={list_text(list_items(given, rest))}"
+    if kind in (*LISTS, "tuple"):
+        return f"--{name}={list_text(list_items(given, rest), kind)}"
     if given is None and rest and not rest[0].startswith("--"):
         given = rest.pop(0)
     elif given is None or given == "--":  # argparse would treat the latter as a missing value
@@ -174,15 +182,16 @@ def whole_name(name: str, kinds: Iterable[str]) -> str:
     return groups[0] if groups else name
 
 
-def list_text(items: list[str]) -> str:
-    """Formats words, or one bracketed or comma-separated word, as a JSON list. Numbers stay numbers.
+def list_text(items: list[str], kind: Kind) -> str:
+    """Formats words, or one bracketed or comma-separated word, as a JSON list, of numbers where the option takes them.
 
-    A comma followed by a space belongs to its word, as in a name of several words.
+    A comma followed by a space belongs to its word, as in a name of several words; in `texts` every comma does.
     """
     if is_json_list(items):
         return items[0]
-    words = [word for item in items for word in re.split(r",(?! )", item) if word]
-    return json.dumps([int(word) if re.fullmatch(r"[+-]?\d+", word) else word for word in words])
+    words = items if kind == "texts" else [word for item in items for word in re.split(r",(?! )", item) if word]
+    numbers = kind in ("numbers", "tuple")
+    return json.dumps([int(word) if numbers and re.fullmatch(r"[+-]?\d+", word) else word for word in words])
 
 
 def given_texts(value: str) -> list[str]:

@@ -54,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 2
             if error.filename is None or error.strerror is None:
                 raise
-            complain(f"'{error.filename}': {error.strerror}; free some space or give another path.")
+            advice = "free some space or give another path" if error.errno in FULL else "give another path"
+            complain(f"'{error.filename}': {error.strerror}; {advice}.")
             return 2
         except KeyboardInterrupt:
             complain(f"{'terminated' if termination.received else 'interrupted'}.")

@@ -168,8 +168,6 @@ def check_folder(out: str | Path | None, command: str, settings: dict[str, Any],
 
 def check_writable(path: Path, allowed: str) -> None:
     """Raises UserError where the nearest existing part of `path` is not a folder, or is not writable."""
-    if path.exists() and not path.is_dir():
-        return
     if found := obstacle(path):
         raise UserError(f"--out {path} cannot be written ({found}); give {allowed}.")
 

@@ -31,13 +31,15 @@ class More:
     kind: int = 0
 
 
-def command(
+def command(  # noqa: PLR0913 - one of every kind
     *,
     frames: int = 3,
     arms: list[str] | None = None,
     size: tuple[int, int] | None = None,
     resume: bool = False,
     images: list[str] | None = None,
+    runs: list[str] | None = None,
+    counts: list[int] | None = None,
     settings: Settings = Settings(),
     more: More = More(),
 ) -> None:
@@ -50,6 +52,7 @@ KINDS = option_kinds(command)
 def test_kinds_come_from_the_signature() -> None:
     assert KINDS["frames"] == "value"
     assert KINDS["arms"] == KINDS["images"] == "list"
+    assert (KINDS["runs"], KINDS["counts"]) == ("texts", "numbers")
     assert KINDS["size"] == "tuple"
     assert KINDS["resume"] == KINDS["settings.fast"] == "flag"
     assert KINDS["settings.kind"] == "value"
@@ -65,6 +68,9 @@ def test_kinds_come_from_the_signature() -> None:
         (["--arms=none,das"], ['--arms=["none", "das"]']),
         (["--arms", "equal compute, search included"], ['--arms=["equal compute, search included"]']),
         (["--arms", '["none"]'], ['--arms=["none"]']),
+        (["--arms", "2019", "07"], ['--arms=["2019", "07"]']),  # names may be numbers
+        (["--runs", "a,b", "2024"], ['--runs=["a,b", "2024"]']),  # paths may have commas
+        (["--counts", "3,-5", "7"], ["--counts=[3, -5, 7]"]),
         (["--size", "64", "48"], ["--size=[64, 48]"]),
         (["--fast"], ["--settings.fast=true"]),
         (["--shared-name", "4"], ["--settings.shared_name=4"]),

@@ -9,6 +9,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from fieldshift.data.dataset import DataSet
+from fieldshift.data.files.folder_names import name_key
 from fieldshift.data.split import Split
 from fieldshift.errors import UserError
 
@@ -48,21 +49,22 @@ class RenumberedSplit(Split):
 
 
 def with_classes(dataset: DataSet, classes: tuple[str, ...]) -> DataSet:
-    """The data set with its labels numbered as in `classes`, matched by name.
+    """The data set with its labels numbered as in `classes`, matched by name as folders are: "Cat" is "cat".
 
-    Raises UserError unless both have exactly the same names.
+    Raises UserError unless both have the same names.
     """
     own = dataset.classes
     if own == classes:
         return dataset
-    if sorted(own) != sorted(classes) or len(set(own)) < len(own):
+    keys, wanted = [name_key(name) for name in own], [name_key(name) for name in classes]
+    if sorted(keys) != sorted(wanted) or len(set(keys)) < len(keys):
         raise UserError(
             f"The classes of {dataset.name} are not the network's: it has {listed(own, classes)}, the network "
             f"{listed(classes, own)}; use the same names, or give other data."
         )
     masks = dataset.task == "segmentation"
     table = torch.arange(LABELS if masks else len(own))
-    table[: len(own)] = torch.tensor([classes.index(name) for name in own])
+    table[: len(own)] = torch.tensor([wanted.index(key) for key in keys])
     train, test = (RenumberedSplit(split, table, masks=masks) for split in (dataset.train, dataset.test))
     return replace(dataset, classes=classes, train=train, test=test)
 

@@ -34,6 +34,7 @@ from fieldshift.tasks import Task
 
 MEASURED = 256
 ALL_TESTED = "none is kept for training"
+KNOWN_SPLIT = "those of the training are used"
 
 
 @dataclass(kw_only=True)
@@ -92,6 +93,8 @@ class FileCollection:
             )
         if known is not None:
             parts, left_out = known
+            if self.drawn and whole is not None:  # the training's data at another place
+                protocol = protocol.replace(self.drawn, KNOWN_SPLIT)
         if tests_all := bool(whole and self.drawn and known is None):
             parts, protocol = {**parts, "test": merged(parts)}, protocol.replace(self.drawn, ALL_TESTED)
             findings.forget(UNTESTED)
@@ -104,7 +107,7 @@ class FileCollection:
             chosen[part] = files_at_most(parts[part], limit, seed)
         identity = file_identity(self.classes, chosen, self.root, contents, own=self.is_own)
         if self.is_own:
-            paths = [*chosen["train"].images, *chosen["test"].images]
+            paths = [*(() if tests_all else chosen["train"].images), *chosen["test"].images]
             note_headers(paths, reader, contents, findings)
             check_labels(identity, paths, findings)
         train, test = (streamed(chosen[part], reader, loading) for part in ("train", "test"))
@@ -176,6 +179,8 @@ class ArrayCollection:
             known = arrays_like(self.name, like, parts, drawn=bool(self.drawn), other=whole is not None)
         if known is not None:
             parts, left_out = known
+            if self.drawn and whole is not None:
+                protocol = protocol.replace(self.drawn, KNOWN_SPLIT)
         if tests_all := bool(whole and self.drawn and known is None):
             parts, protocol = {**parts, "test": joined(self.train, self.test)}, protocol.replace(self.drawn, ALL_TESTED)
             findings.forget(UNTESTED)

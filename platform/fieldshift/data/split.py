@@ -69,7 +69,12 @@ class TensorSplit(Split):
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise ValueError(f"Images must be uint8 (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
         if targets.dtype != torch.int64 or targets.shape != images.shape[:1]:
-            raise ValueError(f"Targets must be int64 ({images.shape[0]},), got {targets.dtype} {tuple(targets.shape)}.")
+            masks_go = " Masks are the third argument, masks=, in uint8; the targets are then zeros." * (
+                targets.ndim == 3
+            )
+            raise ValueError(
+                f"Targets must be int64 ({images.shape[0]},), got {targets.dtype} {tuple(targets.shape)}.{masks_go}"
+            )
         if masks is not None and masks.shape != (images.shape[0], *images.shape[2:]):
             raise ValueError(
                 f"Masks must be ({images.shape[0]}, {images.shape[2]}, {images.shape[3]}), got {tuple(masks.shape)}."

@@ -138,9 +138,10 @@ def say_other_use(policy: AnyPolicy | None, frames: int, forms: Collection[Form]
     if policy.found and forms and searched not in forms:
         say(f"The policy was found in the {searched} form and is used in the {' and '.join(forms)} form.")
     if policy.frames != frames:
+        unchanged = f"; --frames {policy.frames} uses the policy unchanged" if forms else ""
         say(
             f"The policy was made with {counted(policy.frames, 'frame')} and is used with {frames}: the farthest frame "
-            f"moves equally far, but the frames in between differ; --frames {policy.frames} uses the policy unchanged."
+            f"moves equally far, but the frames in between differ{unchanged}."
         )
 
 

@@ -156,7 +156,7 @@ def train_and_score(trial: Trial, folder: Path, context: WorkerContext) -> dict[
     if context.rank == 0:
         save_network(folder, network, card)
         if evaluation.maps:
-            write_maps(folder, evaluation.maps)
+            write_maps(folder, evaluation.maps, scored_on)
     return {
         "key": trial.key,
         "arm": trial.arm,

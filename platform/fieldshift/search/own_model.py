@@ -61,7 +61,8 @@ def find_policy(
 
     `model` maps images (N, C, H, W) to logits (N, K), or for a split with masks to (N, K, H, W), in float32. The search starts
     from its weights, and trains the copy. `train` are the training images, half of which train the network and half alpha:
-    `TensorSplit(images, labels)`, `read_dataset(dataset)`, or a `Split` of your own. Images are normalised by `mean` and
+    `TensorSplit(images, labels)`, with masks `TensorSplit(images, zeros, masks)`, `read_dataset(dataset)`, or a `Split` of
+    your own. Images are normalised by `mean` and
     `std` per channel, in units of [0, 1], given as any iterable of numbers; by default those of the images. `places`,
     `temporal`, `ratio` and `interleave` are those of `fold`, which then adds the result to the model; with `form="video"` it
     is for `ImageToVideo`. `config` has the settings of the search, `frames` among them (3 by default). `device` is by default

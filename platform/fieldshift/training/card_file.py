@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ WEIGHTS = "weights.safetensors"
 EXPORT_FORMATS = ("torch", "onnx", "safetensors")
 MLFLOW_FORMAT = "mlflow"
 """The formats that such a network can be exported to."""
+
+ALIGN = "align"
+"""The key, in an exported network's card, of whether its maps are fused in the reference frame."""
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "data": str,
@@ -54,9 +58,28 @@ def read_card(folder: Path) -> dict[str, Any]:
             f"{path} has schema {schema} version {version}; this FieldShift reads {SCHEMA} up to version "
             f"{VERSION}: update FieldShift."
         )
-    wrong = [name for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)]
-    if wrong or len(values["size"]) != 2:
-        raise UserError(f"{path} has no usable {' or '.join(wrong) or 'size'}; train again or restore the file.")
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(values.get(name), kind)] or _unusable(values)
+    if wrong:
+        raise UserError(f"{path} has no usable {' or '.join(wrong)}; train again or restore the file.")
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder} contains no {WEIGHTS}; train again or restore the file.")
     return dict(values)
+
+
+def _unusable(values: dict[str, Any]) -> list[str]:
+    """The entries of the right kind that a network cannot read images with."""
+
+    def are_numbers(name: str) -> bool:
+        found = values[name]
+        return len(found) == values["channels"] and all(
+            isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in found
+        )
+
+    usable = {
+        "classes": len(values["classes"]) > 0 and all(isinstance(each, str) for each in values["classes"]),
+        "channels": values["channels"] > 0,
+        "size": len(values["size"]) == 2 and all(isinstance(each, int) and each > 0 for each in values["size"]),
+        "mean": are_numbers("mean"),
+        "std": are_numbers("std") and min(values["std"], default=0) > 0,
+    }
+    return [name for name, is_usable in usable.items() if not is_usable]

@@ -75,7 +75,7 @@ def export_network(network: VideoNetwork, card: NetworkCard, out: Path, form: st
         raise unknown_name("format", form, EXPORT_FORMATS)
     if form == "safetensors":
         out.mkdir(parents=True, exist_ok=True)
-        save_network(out, network.cpu().eval(), card)
+        save_network(out, network.cpu().eval(), card, align=align if card.mapped else None)
         files = [out / "weights.safetensors"]
     else:
         model = exportable(network, card, form, align=align)

@@ -7,18 +7,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from fieldshift.data import Split
 from fieldshift.training.map_quality import MapQuality
 from fieldshift.whole_file import whole_file
+from fieldshift.wording import printable
 
 MAPS = "maps.csv"
 
 
-def write_maps(folder: Path, maps: Sequence[MapQuality]) -> None:
-    """Writes `maps.csv` into `folder`: overlap, boundary F-score and extra components, one row per test image."""
-    with whole_file(folder / MAPS) as temporary, temporary.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(MapQuality)])
+def write_maps(folder: Path, maps: Sequence[MapQuality], split: Split) -> None:
+    """Writes `maps.csv` into `folder`: overlap, boundary F-score and extra components, one row per test image.
+
+    With the path of the image, where the split reads files.
+    """
+    names = getattr(split, "files", None)
+    columns = [field.name for field in fields(MapQuality)]
+    with whole_file(folder / MAPS) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, [*columns, *(["file"] if names else [])])
         writer.writeheader()
-        writer.writerows(asdict(each) for each in maps)
+        writer.writerows(asdict(each) | ({"file": printable(names(each.index)[0])} if names else {}) for each in maps)
 
 
 def read_maps(folder: Path) -> list[MapQuality]:

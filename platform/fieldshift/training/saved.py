@@ -24,7 +24,7 @@ from fieldshift.networks.config import SMALL_SIDE
 from fieldshift.networks.insertion import MotionsAt
 from fieldshift.seals import file_digest
 from fieldshift.training.arms import Arm, arm_named
-from fieldshift.training.card_file import SCHEMA, VERSION, WEIGHTS, read_card
+from fieldshift.training.card_file import ALIGN, SCHEMA, VERSION, WEIGHTS, read_card
 from fieldshift.training.frames import FramePlan
 from fieldshift.whole_file import whole_file, write_whole
 
@@ -208,15 +208,19 @@ def network_card(
     )
 
 
-def save_network(folder: Path, network: VideoNetwork, card: NetworkCard) -> None:
-    """Writes `weights.safetensors` and `network.json` into `folder`, the JSON last: it marks the pair as complete."""
+def save_network(folder: Path, network: VideoNetwork, card: NetworkCard, *, align: bool | None = None) -> None:
+    """Writes `weights.safetensors` and `network.json` into `folder`, the JSON last: it marks the pair as complete.
+
+    `align`, whether maps are fused in the reference frame, is written where no config.yaml next to the files has it.
+    """
     from safetensors.torch import save
 
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_file(folder / WEIGHTS) as temporary:
         temporary.write_bytes(save(weights))
         digest = file_digest(temporary)
-    text = json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(card), WEIGHTS_DIGEST: digest}, indent=2)
+    fused = {} if align is None else {ALIGN: align}
+    text = json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(card), **fused, WEIGHTS_DIGEST: digest}, indent=2)
     write_whole(folder / "network.json", text + "\n")
 
 

@@ -41,6 +41,7 @@ from fieldshift.errors import one_line
 
 SMALLEST_SIDE = 2
 SEARCHED_BYTES = 2**16
+OR_COLOUR = ", or give --loading.channels 3"
 READING = 5  # raised with every change of what is read from a file, or refused
 
 Fitting = Literal["crop", "pad"]
@@ -134,6 +135,8 @@ def too_large(path: str | Path, limit: int, size: str = "more pixels than Pillow
 
 
 def unreadable(path: str | Path, error: Exception) -> BadFileError:
+    if isinstance(error, PermissionError):
+        return bad("unreadable", path, "cannot be read (permission denied)", "change its permissions")
     # Some of Pillow's messages repeat the whole path or object.
     reason = one_line(error).replace(repr(str(path)), "").strip()[:120]
     is_picture = Path(path).suffix.lower() in format_of_ending()
@@ -163,7 +166,7 @@ def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: 
             image = ImageOps.exif_transpose(image)
         if channels == 1 and image.mode not in ("L", "1") and not to_grey:
             raise bad("colour", path, f"is not grey (mode {image.mode}), but all images are read as grey",
-                      "save it as grey, or give --loading.channels 3")  # fmt: skip
+                      f"save it as grey{OR_COLOUR}")  # fmt: skip
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             image = Image.composite(rgba.convert("RGB"), Image.new("RGB", rgba.size), rgba.getchannel("A"))

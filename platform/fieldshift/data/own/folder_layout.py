@@ -178,7 +178,8 @@ def configured_parts(
     if not train:
         train = [name for name in left if roles[name] == ("train", "")] or [name for name in left if is_fold(name)]
         if not train:
-            raise UserError(f"{base} has no folder named train; name the training folders in loading.train_parts.")
+            named_too = f" than {', '.join(test)}, which loading.test_parts names" if test else " named train"
+            raise UserError(f"{base} has no other folder to train on{named_too}; name one in loading.train_parts.")
     if not test:
         wanted: tuple[Role, ...] = ("test", "val")
         test = next(([name for name in left if roles[name] == (role, "")][:1] for role in wanted
