@@ -100,7 +100,7 @@ def init(
         raise UserError(f"--out {out} exists already; give another name, or --force to overwrite it.")
     if path.suffix not in {".yaml", ".yml"}:
         raise UserError(f"--out is '{out}', but settings are written as .yaml.")
-    check_writable(path, "a file elsewhere")
+    check_writable(path.absolute().parent, "a file elsewhere")
     if network is not None:
         Experiment(data=data, task=task, network=network, loading=loading).check_names()
     report = check(data=data, task=task, limit=limit, loading=loading)

@@ -39,7 +39,7 @@ def check_figure(out: str, endings: Sequence[str]) -> Path:
         raise UserError(f"--out is '{out}', but a figure is written as {', '.join(endings[:-1])} or {endings[-1]}.")
     if path.is_dir():
         raise UserError(f"--out {out} is a folder; give a file in it.")
-    check_writable(path, "a file elsewhere")
+    check_writable(path.absolute().parent, "a file elsewhere")
     return path
 
 

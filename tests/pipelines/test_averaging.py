@@ -10,8 +10,11 @@ import torch
 
 import pipelines
 from fieldshift.cli import main
-from fieldshift.run_folder import read_result
+from fieldshift.errors import UserError
+from fieldshift.motions import Policy
+from fieldshift.run_folder import read_config, read_result
 from fieldshift.training import load_network
+from pipelines.run_data import align_of
 
 SMALL = ["--loading.train_limit", "64", "--loading.test_limit", "40"]
 QUICK = [*SMALL, "--recipe.epochs", "1", "--recipe.batch", "32", "--tracking.enabled", "false"]
@@ -82,3 +85,32 @@ def test_an_alignment_without_maps_is_noted(tmp_path: Path, capsys: pytest.Captu
     assert "--align" not in capsys.readouterr().out
     assert main(["export", "--run", str(run), "--format", "safetensors", "--align", "false"]) == 0
     assert "note: --align false has no effect" in capsys.readouterr().out
+
+
+def test_exported_weights_keep_how_their_maps_are_fused(scenes: Path, tmp_path: Path) -> None:
+    run, policy = tmp_path / "run", tmp_path / "policy.json"
+    Policy.single("translate_x", 0.3, frames=3).save(policy)
+    words = [
+        "--data",
+        f"voc:{scenes}",
+        "--network",
+        "tiny-resnet-fcn",
+        "--policy",
+        str(policy),
+        "--align",
+        "false",
+        *QUICK,
+    ]
+    assert main(["train", "--out", str(run), *words]) == 0
+    for place, given, kept in (("a", (), False), ("b", ("--align", "true"), True)):
+        out = tmp_path / place
+        assert main(["export", "--run", str(run), "--format", "safetensors", "--out", str(out), *given]) == 0
+        assert align_of(out, None) == kept
+        assert align_of(out, not kept) != kept
+        assert main(["evaluate", "--run", str(out), "--out", str(tmp_path / f"{place}-scored")]) == 0
+        assert read_config(tmp_path / f"{place}-scored" / "config.yaml")[1]["align"] == kept
+    assert read_result(tmp_path / "a-scored")["score"] == read_result(run)["row"]["score"]
+    file = tmp_path / "a" / "network.json"
+    file.write_text(file.read_text().replace('"align": false', '"align": 3'))
+    with pytest.raises(UserError, match=f"{file} has the align '3'"):
+        align_of(tmp_path / "a", None)

@@ -89,6 +89,27 @@ def test_a_damaged_file_is_one_line(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        ("size", [0, 5]), ("size", ["x", 3]), ("size", [40]), ("size", [40.0, 40.0]), ("std", [0.0]), ("std", [-0.1]),
+        ("std", [0.1, 0.1, 0.1]), ("mean", []), ("mean", [float("nan")]), ("mean", ["a"]), ("classes", []), ("classes", [1, 2]),
+        ("channels", 0),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_image_can_be_read_with_is_named(
+    entry: str, value: object, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    card = json.loads((folder / "network.json").read_text())
+    (folder / "network.json").write_text(json.dumps({**card, entry: value}))
+    capsys.readouterr()
+    assert main(["predict", "--run", str(folder), str(run.parent / "image.png")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{folder / 'network.json'} has no usable {entry}" in line
+
+
 @pytest.mark.parametrize("rows", [None, [], [1, 2], {"frames": 3}, [{"frames": 3, "seed": 0}], [{"frames": "x"}]])
 def test_a_frame_sweep_that_lists_no_networks(rows: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = {"schema": "fieldshift.result", "version": 1, "command": "sweep-frames", "rows": rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 from pathlib import Path
@@ -33,6 +34,9 @@ def test_training_and_evaluation_leave_the_page(
     assert "boundary F-score" in page
     pipelines.evaluate(run=str(trained.folder), out=str(tmp_path / "evaluate"))
     assert read_maps(tmp_path / "evaluate") == maps
+    with (tmp_path / "evaluate" / "maps.csv").open(newline="") as stream:  # each row names its image
+        rows = list(csv.DictReader(stream))
+    assert [row["file"] for row in rows] == [str(scenes / "JPEGImages" / f"test{each.index}.jpg") for each in maps]
     assert (tmp_path / "evaluate" / "failures.html").is_file()
 
 

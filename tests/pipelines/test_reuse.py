@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from PIL import Image
 from fieldshift.cli import main
 from fieldshift.data import LoadingOverrides, load_dataset
 from fieldshift.errors import UserError
+from fieldshift.experiment.data_record import read_record
 from fieldshift.run_folder import read_result
 from fieldshift.training import load_network
-from pipelines.run_data import load_as_in_run
+from pipelines.run_data import check_split_stays, load_as_in_run, loading_of
 
 QUICK = ["--recipe.epochs", "1", "--recipe.batch", "8", "--tracking.enabled", "false"]
 AS_IN_TRAINING = LoadingOverrides()
@@ -92,6 +94,12 @@ def with_other_classes(trained: Any) -> str:
     return f"folder:{trained.root.with_name('other')}"
 
 
+def with_classes_in_capitals(trained: Any) -> str:
+    shutil.copytree(trained.root, trained.root.with_name("capitals"))
+    (trained.root.with_name("capitals") / "bee").rename(trained.root.with_name("capitals") / "BEE")
+    return f"folder:{trained.root.with_name('capitals')}"
+
+
 SITUATIONS = {
     "nothing": Situation(),
     "workers": Situation(given=LoadingOverrides(workers=2)),
@@ -108,6 +116,10 @@ SITUATIONS = {
     "its own data by a relative path": Situation(data=relative),
     "its own data by a link": Situation(data=linked),
     "its own data copied": Situation(data=copied),
+    "its own share of a copy": Situation(data=copied, given=LoadingOverrides(test_share=0.5)),
+    "another share of a copy": Situation(
+        data=copied, given=LoadingOverrides(test_share=0.2), refused="with their split (test_share 0.5); leave it out."
+    ),
     "a folder that grew": Situation(
         change=lambda trained: trained.add(30), said="30 images of folder:DATA skipped, in neither part"
     ),
@@ -158,6 +170,60 @@ def test_the_images_that_are_tested(name: str, trained: Any) -> None:
     assert found.dataset.size == situation.size
     said = situation.said.replace("DATA", str(trained.root))
     assert [said in note for note in found.notes] == [True] * bool(said)
+
+
+def test_classes_are_matched_as_folders_are(trained: Any) -> None:
+    card = load_network(trained.run)[1]
+    dataset = load_as_in_run(trained.run, card, AS_IN_TRAINING, with_classes_in_capitals(trained)).dataset
+    assert dataset.classes == trained.classes
+    labels = {(trained.classes[int(label)], content) for label, (_, content) in
+              zip(dataset.test.targets, in_order(trained, dataset), strict=True)}  # fmt: skip
+    assert labels == trained.tested
+
+
+def in_order(trained: Any, dataset: Any) -> list[tuple[str, bytes]]:
+    files = [Path(dataset.test.files(place)[0]) for place in range(len(dataset.test))]
+    return [(path.parent.name, path.read_bytes()) for path in files]
+
+
+@pytest.mark.parametrize(("asked", "is_refused"), [(3, False), (4, False), (5, True)])
+def test_no_more_images_are_tested_than_are_known_to_be_test_images(asked: int, is_refused: bool, trained: Any) -> None:
+    kept = replace(loading_of(trained.run), test_limit=4)  # type: ignore[type-var]
+    given, record = LoadingOverrides(test_limit=asked), read_record(trained.run)
+    refused = pytest.raises(UserError, match=r"--loading.test_limit is 5, .* with test_limit 4, .* give 4 or fewer\.$")
+    with refused if is_refused else nullcontext():
+        check_split_stays(trained.run, kept, given, record)
+    check_split_stays(trained.run, kept, given, None)  # an older run, whose test images are not known
+
+
+def test_the_notes_on_new_data_count_every_image_once(made: Any, tmp_path: Path) -> None:
+    for number in range(8):
+        file = tmp_path / "new" / made.classes[number >= 6] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        made.noise(7000 + number).convert("L").save(file)
+    dataset = load_as_in_run(made.run, load_network(made.run)[1], AS_IN_TRAINING, f"folder:{tmp_path / 'new'}").dataset
+    (note,) = [str(each) for each in dataset.findings if "is grey and is read as RGB" in str(each)]
+    assert "(and 7 more)" in note
+
+
+def test_colour_for_a_grey_network_is_refused_without_advice_that_it_cannot_follow(made: Any, tmp_path: Path) -> None:
+    grey = load_network(made.run)[1]
+    grey = replace(grey, channels=1, mean=grey.mean[:1], std=grey.std[:1])
+    with pytest.raises(UserError) as caught:
+        load_as_in_run(made.run, grey, AS_IN_TRAINING, f"folder:{made.root}")
+    assert "save it as grey, as the network reads one channel" in str(caught.value)
+    assert "--loading.channels" not in str(caught.value)
+
+
+def test_fields_are_compared_on_data_that_are_elsewhere_now(
+    trained: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["compare-fields", "--runs", str(trained.run), "--images", "2", "--tracking.enabled", "false", "--out"]
+    trained.root.rename(tmp_path / "elsewhere")
+    assert main([*words, str(tmp_path / "fields")]) == 2
+    assert "if it is elsewhere now, add --data folder:PATH." in capsys.readouterr().err
+    assert not (tmp_path / "fields").exists()
+    assert main([*words, str(tmp_path / "fields"), "--data", f"folder:{tmp_path / 'elsewhere'}"]) == 0
 
 
 def test_evaluate_scores_what_predict_says_of_those_images(

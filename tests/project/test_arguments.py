@@ -95,6 +95,12 @@ def test_loose_words_stay_as_they_were_written(typed: list[str], parsed: list[st
     assert normalise(typed, KINDS, "images") == (parsed, loose)
 
 
+def test_a_chain_of_motions_is_one_word_of_the_command() -> None:
+    words = ["--runs", "a,1", "2024", "--motions", "translate_x=0.3,zoom=1.2", "plain"]
+    found = parsed("compare-fields", command_function("compare-fields"), words)
+    assert (found["runs"], found["motions"]) == (["a,1", "2024"], ["translate_x=0.3,zoom=1.2", "plain"])
+
+
 def test_a_single_value_given_twice_counts_as_the_last() -> None:
     """So that a script's options can be replaced after them."""
     assert normalise(["--frames", "3", "--frames", "5"], KINDS) == (["--frames=3", "--frames=5"], None)

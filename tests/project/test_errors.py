@@ -91,18 +91,24 @@ def test_a_mistake_on_a_terminal_is_broken_between_words() -> None:
     assert whole == [" ".join(rows)]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_a_full_disk_is_one_line_with_the_path(
-    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "free some space or give another path"),
+        (errno.EACCES, "give another path"),
+        (errno.EROFS, "give another path"),
+        (errno.EEXIST, "give another path"),
+    ],
+)
+def test_an_error_with_a_file_is_one_line_with_its_path(
+    number: int, advice: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(argv: list[str]) -> int:
         raise OSError(number, os.strerror(number), "/a folder/result.json")
 
     monkeypatch.setattr(cli, "dispatch", fail)
     assert cli.main(["train"]) == 2
-    assert capsys.readouterr().err == (
-        f"fieldshift: '/a folder/result.json': {os.strerror(number)}; free some space or give another path.\n"
-    )
+    assert capsys.readouterr().err == (f"fieldshift: '/a folder/result.json': {os.strerror(number)}; {advice}.\n")
 
 
 def test_an_error_of_the_system_without_a_file_is_none_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:

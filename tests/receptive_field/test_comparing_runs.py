@@ -178,6 +178,8 @@ MISTAKES = {
     "a layer there is not": (["--layers", "network.blocks.9"], "Nearest: network.blocks.1"),
     "two layers": (["--layers", "network.blocks.0", "network.blocks.1"], "give one"),
     "half a unit": (["--unit", "3"], "a row and a column"),
+    "a unit outside": (["--unit", "99", "3"], "Unit (99, 3) is outside the map of layer"),
+    "a unit before the first": (["--unit", "0", "-1"], "Unit (0, -1) is outside the map of layer"),
     "no motion": (["--motions", "rotat=3"], "Did you mean 'rotate'?"),
     "no magnitude": (["--motions", "rotate=much"], "NAME=NUMBER"),
     "the same twice": (["--motions", "plain", "plain"], "names a motion twice"),

@@ -16,6 +16,7 @@ from fieldshift.errors import UserError
 from fieldshift.forms import Form
 from fieldshift.motions import Edge, Policy, Step
 from fieldshift.training import NetworkCard
+from fieldshift.training.card_file import read_card
 from fieldshift.training.export import PlainImageModel, export_network
 
 SIZE = (18, 24)
@@ -137,5 +138,6 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
             export_network(network, card_of(coloured), tmp_path / form, form)
         assert not (tmp_path / form).exists()
     assert export_network(network, card_of(coloured), tmp_path / "weights", "safetensors")[0].is_file()
+    assert "align" not in read_card(tmp_path / "weights")  # a classifier has no maps
     with pytest.raises(UserError, match="onnx"):
         export_network(trained_like(card_of(MOVED)), card_of(MOVED), tmp_path, "onx")
