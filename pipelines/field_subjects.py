@@ -86,7 +86,7 @@ def subjects_of(
     motions: each network is measured under each of these instead of its own (`motions_named`). before: each is
     preceded by itself before training.
     """
-    if len(set(runs)) < len(runs):
+    if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UserError("--runs names a folder twice; give each once.")
     if motions and len(set(motions)) < len(motions):
         raise UserError(f"--motions names a motion twice: {', '.join(motions)}; give each once.")

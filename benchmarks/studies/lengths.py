@@ -33,3 +33,14 @@ def lengths_table(studies: Mapping[str, Study]) -> str:
             found = cell.motions(form)
             rows.append([where, str(epochs), str(cell.seeds()), cell.score(arm, BUDGET), change, found])
     return markdown(["data", "epochs", "seeds", "score", "minus 12 epochs", "found (searches)"], rows)
+
+
+def right_directions(study: Study) -> str:
+    """How many searches on digit pairs ended in a motion along the line of the digits, such as "15 of 16"."""
+    found = [
+        search["policy"]["edges"][0]["steps"][0]["op"] == operation
+        for cell, operation in (("digits-left", "translate_x"), ("digits-top", "translate_y"))
+        if cell in study.cells
+        for search in study.cells[cell].numbers["searches"]
+    ]
+    return f"{sum(found)} of {len(found)}"

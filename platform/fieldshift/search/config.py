@@ -27,7 +27,7 @@ class SearchConfig:
 
     Attributes:
         frames: frames of the videos; None uses the command's --frames, in Python the space's number, or 3.
-        epochs: passes over the halves of the training set before the selection; in the folded form about 6 are often enough.
+        epochs: passes over the halves of the training set before the selection.
         tune_epochs: passes between two decisions of the selection.
         batch: images per step, over all workers together.
         order: first (no unrolled step), second (by finite differences) or second-exact (by a second derivative).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -81,7 +82,9 @@ class DataReport:
             f"height x width (images): {sizes}"
             + (f" and {len(self.sizes) - SHOWN} more" if len(self.sizes) > SHOWN else ""),
             f"mean {rounded(self.mean)}, std {rounded(self.std)}",
-            f"largest class over smallest: {self.balance():.1f} ({unit})",
+            f"largest class over smallest: {self.balance():.1f} ({unit})"
+            if math.isfinite(self.balance())
+            else f"a class has no {unit} among these",
         ]
         if len(self.classes) <= FEW_CLASSES:
             parts = ", ".join(f"{name} {train} + {test}" for name, (train, test) in self.classes.items())
