@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from fieldshift.data import DataSet, LoadingConfig, LoadingOverrides, changes, with_classes
 from fieldshift.data.collection import KNOWN_SPLIT
-from fieldshift.data.files.reading import OR_COLOUR
 from fieldshift.errors import UserError, reason_of
 from fieldshift.experiment.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
 from fieldshift.experiment.dataset import load_data, loading_from_plain
@@ -88,10 +87,7 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
     if spec.partition(":")[0] in OF_FILES:
         read = replace(loading, size=loading.size or card.size, channels=loading.channels or card.channels)
     whole = None if own or record is None else given.test_share is None  # without a record, a moved folder looks new
-    try:
-        dataset = load_data(spec, card.task, read, like=None if record is None else record.identity, whole=whole)
-    except UserError as error:  # the channels are the network's
-        raise UserError(str(error).replace(OR_COLOUR, ", as the network reads one channel")) from None
+    dataset = load_data(spec, card.task, read, like=None if record is None else record.identity, whole=whole)
     if not own and KNOWN_SPLIT in dataset.protocol and given.test_share not in (None, kept.test_share):
         raise UserError(
             f"--loading.test_share is {given.test_share}, but {spec} has the images that {run} was trained with, and is used "
@@ -112,8 +108,9 @@ def check_split_stays(run: Path, kept: LoadingConfig, given: LoadingOverrides, r
 
     Of limited test images the record has no others, which may be training images.
     """
-    known, most, asked = record is not None and record.identity is not None, kept.test_limit, given.test_limit
-    if known and most is not None and asked is not None and asked > most:
+    most, asked = kept.test_limit, given.test_limit
+    known = 0 if record is None or record.identity is None else len(record.identity.test.contents)
+    if most is not None and asked is not None and asked > most <= known:
         raise UserError(
             f"--loading.test_limit is {asked}, but {run} was trained with test_limit {most}, and only these images are known "
             f"to be test images; give {most} or fewer."

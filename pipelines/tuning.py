@@ -196,7 +196,10 @@ def run_samples(
 
         def ended(result: TrialResult) -> None:
             drop_checkpoints([result], shared)
-            run_of(result.trial).close("FINISHED" if result.error is None else "FAILED")
+            run = run_of(result.trial)
+            if result.kept and result.metrics:  # the store may be another one than that of its training
+                run.log_metrics(epoch_metrics(result.metrics), step=int(result.metrics["epoch"]))
+            run.close("FINISHED" if result.error is None else "FAILED")
             bar.show_part(result.key, epochs, f"{result.metrics.get(HELD_OUT_SCORE, 0):.1%} of {result.key}")
 
         tuning = tune_trials(

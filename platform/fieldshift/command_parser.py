@@ -30,7 +30,10 @@ def parsed(command: str, function: Callable[..., Any], argv: Sequence[str]) -> d
     if loose is not None:
         values[str(positional)] = loose
     hints = option_types(function)
-    return {name: accepted(f"--{name}", hints[name], value) for name, value in values.items()}
+    return {
+        name: accepted(name if name == positional else f"--{name}", hints[name], value)
+        for name, value in values.items()
+    }
 
 
 def command_parser(command: str, function: Callable[..., Any]) -> Any:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from fieldshift.cli import main
 from fieldshift.data import LoadingOverrides, load_dataset
+from fieldshift.data.problems import MeaninglessDataError
 from fieldshift.errors import UserError
 from fieldshift.experiment.data_record import read_record
 from fieldshift.run_folder import read_result
@@ -194,6 +195,9 @@ def test_no_more_images_are_tested_than_are_known_to_be_test_images(asked: int, 
     with refused if is_refused else nullcontext():
         check_split_stays(trained.run, kept, given, record)
     check_split_stays(trained.run, kept, given, None)  # an older run, whose test images are not known
+    check_split_stays(
+        trained.run, replace(kept, test_limit=1000), LoadingOverrides(test_limit=2000), record
+    )  # all known
 
 
 def test_the_notes_on_new_data_count_every_image_once(made: Any, tmp_path: Path) -> None:
@@ -206,13 +210,23 @@ def test_the_notes_on_new_data_count_every_image_once(made: Any, tmp_path: Path)
     assert "(and 7 more)" in note
 
 
+def test_a_picture_of_two_classes_in_new_data_is_named(made: Any, tmp_path: Path) -> None:
+    for name in made.classes:
+        (tmp_path / "new" / name).mkdir(parents=True)
+        made.noise(1).save(tmp_path / "new" / name / "same.png")
+        made.noise(len(name) + ord(name[0])).save(tmp_path / "new" / name / "other.png")
+    card, data = load_network(made.run)[1], f"folder:{tmp_path / 'new'}"
+    with pytest.raises(MeaninglessDataError, match=r"ant/same\.png.*bee/same\.png|bee/same\.png.*ant/same\.png"):
+        load_as_in_run(made.run, card, AS_IN_TRAINING, data)
+    assert len(load_as_in_run(made.run, card, LoadingOverrides(accept=["two-labels"]), data).dataset.test) == 4
+
+
 def test_colour_for_a_grey_network_is_refused_without_advice_that_it_cannot_follow(made: Any, tmp_path: Path) -> None:
     grey = load_network(made.run)[1]
     grey = replace(grey, channels=1, mean=grey.mean[:1], std=grey.std[:1])
     with pytest.raises(UserError) as caught:
         load_as_in_run(made.run, grey, AS_IN_TRAINING, f"folder:{made.root}")
-    assert "save it as grey, as the network reads one channel" in str(caught.value)
-    assert "--loading.channels" not in str(caught.value)
+    assert "all images are read as grey; save it as grey, or train with --loading.channels 3" in str(caught.value)
 
 
 def test_fields_are_compared_on_data_that_are_elsewhere_now(

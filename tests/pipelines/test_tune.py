@@ -193,3 +193,20 @@ def test_samples_of_an_interrupted_tuning_stay_finished_in_mlflow(
     states = {found.info.run_name: found.info.status for found in runs}
     assert states.pop("t") == "KILLED"
     assert states == {"none sample-000": "FINISHED"}
+
+
+def test_stored_samples_are_whole_in_a_store_that_had_not_heard_of_them(tmp_path: Path) -> None:
+    """As where tracking was off at first, or the process was killed between a sample's file and its run in MLflow."""
+    words = ["tune", "--over", "learning_rate", "--out", str(tmp_path / "t")]
+    assert main([*words, "--samples", "1", *SMALL]) == 0
+    assert main([*words, "--samples", "2", "--resume", *TRACKED]) == 0
+    client = client_for(f"sqlite:///{tmp_path / 't/mlflow.db'}")
+    found = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    runs = {each.info.run_name: each for each in found}
+    samples = json.loads((tmp_path / "t/result.json").read_text())["samples"]
+    for sample in samples:
+        run = runs[f"none {sample['key']}"]
+        assert run.info.status == "FINISHED"
+        scores = [value for name, value in run.data.metrics.items() if "held_out" in name]
+        assert scores == [pytest.approx(sample["score"])], run.data.metrics
+    assert len(samples) == 2

@@ -46,6 +46,9 @@ def test_a_run_that_a_server_has_is_said_to_be_there(tmp_path: Path) -> None:
     words = "--run 'my own' --tracking.uri http://host:5000"
     with pytest.raises(UserError, match=f"was recorded at http://host:5000, in the experiment my own; .*{words}"):
         find_store(tmp_path)
+    (tmp_path / "config.yaml").write_text("# fieldshift train\ntracking:\n  uri: http://host:5000\n  enabled: false\n")
+    with pytest.raises(UserError, match="There is no tracking store"):
+        find_store(tmp_path)
 
 
 def test_a_mistyped_address_is_named_and_makes_no_database(tmp_path: Path) -> None:

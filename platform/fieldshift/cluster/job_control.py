@@ -59,7 +59,7 @@ def show_logs(address: str, job_id: str, *, follow: bool = False) -> JobOutcome:
             output.add(client.get_job_logs(job_id))
             output.end()
             return JobOutcome(job_id, job.status, None)
-        return follow_job(client, job_id)
+    return follow_job(client, job_id)
 
 
 def stop_job(address: str, job_id: str) -> JobOutcome:

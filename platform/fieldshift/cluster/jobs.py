@@ -98,9 +98,9 @@ def submit(
             **(env or {}),
         }
         job_id = _submitted(client, shlex.join(argv), runtime_env, {"command": shlex.join(command or argv)})
-        if not follow:
-            return JobOutcome(job_id, _status_now(client, job_id), None)
-        return follow_job(client, job_id, on_text=on_text, start_timeout_s=start_timeout_s)
+    if not follow:
+        return JobOutcome(job_id, _status_now(client, job_id), None)
+    return follow_job(client, job_id, on_text=on_text, start_timeout_s=start_timeout_s)
 
 
 def follow_job(
@@ -181,7 +181,7 @@ def _errors_in_one_line(address: str) -> Iterator[None]:
 
     try:
         yield
-    except (UserError, RunFailedError):  # a ValueError and a RuntimeError, too
+    except UserError:  # a ValueError too
         raise
     except (OSError, RayError, RuntimeError, ValueError) as error:  # what requests raises is an OSError
         text = one_line(error)
@@ -229,7 +229,7 @@ def _answer(ask: Callable[[str], Any], job_id: str) -> Any:
                 ) from error
         except RuntimeError as error:
             if not re.search(r"\b404\b", str(error)):
-                raise
+                raise UserError(f"The cluster does not say how job {job_id} is: {one_line(error)[:200]}") from error
             raise RunFailedError(
                 f"The cluster does not know job {job_id} any more, as after a restart of its head, which ends all jobs; submit"
                 " the same command with --resume to continue its run."

@@ -127,7 +127,7 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
             self.last: dict[str, Metrics] = {}
             self.final: dict[str, dict[str, Any]] = {}
             self.callers_error: Exception | None = None
-            self.is_over = False
+            self.ended: set[str] = set()
 
         def __reduce__(self) -> tuple[type, tuple[()]]:
             return Callback, ()
@@ -163,9 +163,6 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
             last = written.splitlines()[-1][:500] if written else "the trial's process died"
             self._end(trial, None, last.removeprefix(f"{StorageLostError.__module__}.{StorageLostError.__name__}: "))
 
-        def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-            self.is_over = True
-
         def _end(self, trial: Any, value: dict[str, Any] | None, error: str | None) -> None:
             waited = time.monotonic() - self.started.get(trial.trial_id, time.monotonic())
             result = TrialResult(
@@ -178,6 +175,7 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
                 folders=tuple(json.loads(self.final.get(trial.trial_id, {}).get(FOLDERS, "[]"))),
             )
             self._call(done, result)
+            self.ended.add(trial.trial_id)
 
         def _call(self, callback: Callable[..., object], *arguments: object) -> None:
             try:
@@ -212,10 +210,10 @@ def run_config(name: str, place: dict[str, Any], callback: Any, cluster: Cluster
     )
 
 
-def fit_quietly(tuner: Any, listener: Any) -> None:
+def fit_quietly(tuner: Any, listener: Any, trials: int) -> None:
     """Runs a tuner without its own progress lines; errors are reported per trial.
 
-    An error of our callback is raised as it is, not wrapped by Tune. One after the last trial has ended is that of Tune's own
+    An error of our callback is raised as it is, not wrapped by Tune. One after all `trials` have ended is that of Tune's own
     summary, which is not used: it cannot read the files of errors that a full storage left empty.
     """
     noisy = [logging.getLogger(name) for name in ("ray.tune", "ray.air")]
@@ -229,7 +227,7 @@ def fit_quietly(tuner: Any, listener: Any) -> None:
         except Exception:
             if listener.callers_error is not None:
                 raise listener.callers_error from None
-            if not listener.is_over:
+            if len(listener.ended) < trials:
                 raise
         finally:
             for logger, level in zip(noisy, levels, strict=True):

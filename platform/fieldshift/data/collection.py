@@ -107,8 +107,8 @@ class FileCollection:
             chosen[part] = files_at_most(parts[part], limit, seed)
         identity = file_identity(self.classes, chosen, self.root, contents, own=self.is_own)
         if self.is_own:
-            paths = [*(() if tests_all else chosen["train"].images), *chosen["test"].images]
-            note_headers(paths, reader, contents, findings)
+            paths = [*chosen["train"].images, *chosen["test"].images]
+            note_headers(chosen["test"].images if tests_all else paths, reader, contents, findings)  # every file once
             check_labels(identity, paths, findings)
         train, test = (streamed(chosen[part], reader, loading) for part in ("train", "test"))
         mean, std = self.statistics or measure(train, seed)

@@ -214,7 +214,7 @@ def recorded_at(folder: Path) -> tuple[str, str] | None:
     """The address of the store, and the experiment in it, that a run folder's configuration names; None where it names none."""
     with contextlib.suppress(UserError, OSError):
         tracking = read_config(folder / CONFIG)[1].get("tracking")
-        if isinstance(tracking, dict) and tracking.get("uri"):
+        if isinstance(tracking, dict) and tracking.get("uri") and tracking.get("enabled", True):
             return str(tracking["uri"]), str(tracking.get("experiment"))
     return None
 

@@ -33,7 +33,7 @@ def read_maps(folder: Path) -> list[MapQuality]:
     file = folder / MAPS
     if not file.is_file():
         return []
-    with file.open(newline="") as stream:
+    with file.open(newline="", encoding="utf-8") as stream:
         return [
             MapQuality(
                 index=int(row["index"]), overlap=float(row["overlap"]), boundary=float(row["boundary"]),

@@ -227,7 +227,7 @@ def test_grey_is_kept_grey_and_colour_is_not_made_grey(tmp_path: Path, picture: 
     picture(1, mode="L").save(tmp_path / "grey.png")
     picture(1).save(tmp_path / "colour.png")
     assert read(tmp_path / "grey.png", channels=1).shape == (1, 16, 20)
-    with pytest.raises(BadFileError, match=r"give --loading.channels 3"):
+    with pytest.raises(BadFileError, match=r"or train with --loading.channels 3"):
         read(tmp_path / "colour.png", channels=1)
 
 

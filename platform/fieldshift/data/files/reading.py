@@ -41,7 +41,6 @@ from fieldshift.errors import one_line
 
 SMALLEST_SIDE = 2
 SEARCHED_BYTES = 2**16
-OR_COLOUR = ", or give --loading.channels 3"
 READING = 5  # raised with every change of what is read from a file, or refused
 
 Fitting = Literal["crop", "pad"]
@@ -166,7 +165,7 @@ def load_upright(path: str | Path, channels: int, pixel_limit: int, *, to_grey: 
             image = ImageOps.exif_transpose(image)
         if channels == 1 and image.mode not in ("L", "1") and not to_grey:
             raise bad("colour", path, f"is not grey (mode {image.mode}), but all images are read as grey",
-                      f"save it as grey{OR_COLOUR}")  # fmt: skip
+                      "save it as grey, or train with --loading.channels 3")  # fmt: skip
         if image.has_transparency_data:
             rgba = image.convert("RGBA")
             image = Image.composite(rgba.convert("RGB"), Image.new("RGB", rgba.size), rgba.getchannel("A"))
