@@ -83,7 +83,7 @@ def connect(cluster: ClusterConfig, modules: Sequence[ModuleType] = ()) -> Itera
         environment(quiet),
         _session(cluster, modules),
         _failures_in_one_line(),
-        loss_said(ray.get_runtime_context().gcs_address),
+        loss_said(ray.get_runtime_context().gcs_address if ray.is_initialized() else None),
     ):
         yield resources()
 

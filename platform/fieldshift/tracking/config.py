@@ -40,14 +40,14 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         accept_fields(self, "tracking")
-        if not self.experiment.strip() or len(self.experiment) > LONGEST_NAME or not self.experiment.isprintable():
+        if len(self.experiment) > LONGEST_NAME or not self.experiment.isprintable():
             raise UserError(
                 f"tracking.experiment is {self.experiment[:60]!r}, but must be a name of 1 to {LONGEST_NAME} printable"
                 " characters, such as 'fieldshift'."
             )
         if self.register is not None and not self.enabled:
             raise UserError("tracking.register needs a store, but tracking.enabled is false; leave out one of the two.")
-        if self.register is not None and (not self.register.strip() or set(self.register) & set("/:.%\"'")):
+        if self.register is not None and set(self.register) & set("/:.%\"'"):
             raise UserError(
                 f"tracking.register is '{self.register}', but must be a name without / : . % and quotes, such as my-network."
             )
