@@ -86,8 +86,6 @@ def subjects_of(
     motions: each network is measured under each of these instead of its own (`motions_named`). before: each is
     preceded by itself before training.
     """
-    if len({Path(run).resolve() for run in runs}) < len(runs):
-        raise UserError("--runs names a folder twice; give each once.")
     if motions and len(set(motions)) < len(motions):
         raise UserError(f"--motions names a motion twice: {', '.join(motions)}; give each once.")
     folders = {run: trained_folder(run, tracking) for run in runs}

@@ -146,7 +146,7 @@ def compare_fields(  # noqa: PLR0913 - the options of a command
         raise UserError(f"--images is {images}, but an effective field needs at least 1 image.")
     if not runs:
         raise UserError("--runs is empty; give folders of trained networks.")
-    if len(set(runs)) < len(runs):
+    if len({Path(run).resolve() for run in runs}) < len(runs):
         raise UserError("--runs names a folder twice; give each once.")
     layer, at = one_layer(layers), one_unit(unit)
     asked = {"motions": motions, "before": before, "noise": noise, "images": images, "unit": unit, "layers": layers}
@@ -201,7 +201,7 @@ def one_unit(unit: list[int] | None) -> tuple[int, int] | None:
 
 def check_last_layers(subjects: list[Subject], layer: str | None, unit: tuple[int, int] | None) -> None:
     """Raises UserError unless every network has the layer, or, where none is asked for, the same last one, and the unit."""
-    from fieldshift.receptive_field.examples import check_layers, outside_map
+    from fieldshift.receptive_field.examples import check_layers, check_unit
     from fieldshift.receptive_field.theory import theory
 
     last: dict[str, str] = {}
@@ -211,8 +211,8 @@ def check_last_layers(subjects: list[Subject], layer: str | None, unit: tuple[in
         last[subject.name] = built.feature_layer
         if unit is not None:
             (field,) = theory(built, subject.card.size, [layer or built.feature_layer])
-            if field.map_size and not (0 <= unit[0] < field.map_size[0] and 0 <= unit[1] < field.map_size[1]):
-                raise outside_map(unit, field.map_size, field.name)
+            if field.map_size is not None:
+                check_unit(unit, field.map_size, field.name)
     (first, wanted), *others = reversed(last.items())
     for name, own in others:
         if layer is None and own != wanted:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from types import FunctionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -33,6 +34,7 @@ def typed(function: Callable[..., Any]) -> FunctionType:
     return same
 
 
+@cache
 def option_types(function: Callable[..., Any]) -> dict[str, Any]:
     """The options of a command with their types, in the order of its parser.
 

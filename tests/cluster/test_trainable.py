@@ -58,7 +58,7 @@ def test_an_error_of_tune_counts_only_before_all_trials_have_ended(trials: int, 
 
     raised = pytest.raises(EOFError, match="Ran out of input")
     with raised if is_raised else nullcontext():
-        fit_quietly(SimpleNamespace(fit=fit), listener, trials)
+        fit_quietly(SimpleNamespace(fit=fit), listener, told, trials)
     assert told == ["one"]
 
 
@@ -75,4 +75,4 @@ def test_an_error_of_the_caller_is_raised_as_it_is() -> None:
             raise RuntimeError("Tune's own") from None
 
     with pytest.raises(KeyError, match="mine"):
-        fit_quietly(SimpleNamespace(fit=fit), listener, 1)
+        fit_quietly(SimpleNamespace(fit=fit), listener, (), 1)

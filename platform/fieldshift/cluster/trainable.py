@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,6 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
             self.last: dict[str, Metrics] = {}
             self.final: dict[str, dict[str, Any]] = {}
             self.callers_error: Exception | None = None
-            self.ended: set[str] = set()
 
         def __reduce__(self) -> tuple[type, tuple[()]]:
             return Callback, ()
@@ -175,7 +174,6 @@ def trial_listener(trial_of: TrialOf, on_report: OnTrialReport | None, done: OnD
                 folders=tuple(json.loads(self.final.get(trial.trial_id, {}).get(FOLDERS, "[]"))),
             )
             self._call(done, result)
-            self.ended.add(trial.trial_id)
 
         def _call(self, callback: Callable[..., object], *arguments: object) -> None:
             try:
@@ -210,11 +208,12 @@ def run_config(name: str, place: dict[str, Any], callback: Any, cluster: Cluster
     )
 
 
-def fit_quietly(tuner: Any, listener: Any, trials: int) -> None:
-    """Runs a tuner without its own progress lines; errors are reported per trial.
+def fit_quietly(tuner: Any, listener: Any, ended: Sized, trials: int) -> None:
+    """Runs a tuner of `trials` trials without its own progress lines; errors are reported per trial.
 
-    An error of our callback is raised as it is, not wrapped by Tune. One after all `trials` have ended is that of Tune's own
-    summary, which is not used: it cannot read the files of errors that a full storage left empty.
+    `ended` holds those that have ended, which the caller adds to. An error of our callback is raised as it is, not wrapped by
+    Tune. One after all trials have ended is that of Tune's own summary, which is not used: it cannot read the files of errors
+    that a full storage left empty. Raises KeyboardInterrupt where Tune returns early, as it does on Ctrl-C.
     """
     noisy = [logging.getLogger(name) for name in ("ray.tune", "ray.air")]
     levels = [logger.level for logger in noisy]
@@ -227,8 +226,10 @@ def fit_quietly(tuner: Any, listener: Any, trials: int) -> None:
         except Exception:
             if listener.callers_error is not None:
                 raise listener.callers_error from None
-            if len(listener.ended) < trials:
+            if len(ended) < trials:
                 raise
         finally:
             for logger, level in zip(noisy, levels, strict=True):
                 logger.setLevel(level)
+    if len(ended) < trials:
+        raise KeyboardInterrupt

@@ -136,10 +136,7 @@ def _run_on_ray(
         ),
         run_config=run_config(name, place_of_ray(storage, shared), listener, cluster),
     )
-    fit_quietly(tuner, listener, len(trials))
-    if len(ended) < len(trials):
-        # On Ctrl-C Tune ends early and returns.
-        raise KeyboardInterrupt
+    fit_quietly(tuner, listener, ended, len(trials))
 
 
 def _key(trial: Any) -> str:

@@ -323,6 +323,4 @@ def _tune_on_ray(
         ),
         run_config=run_config(task.name, place_of_ray(storage, shared), listener, cluster),
     )
-    fit_quietly(tuner, listener, missing)
-    if len(ended) < missing:
-        raise KeyboardInterrupt
+    fit_quietly(tuner, listener, ended, missing)

@@ -81,7 +81,7 @@ class FileCollection:
         whole: bool | None = None,
     ) -> DataSet:
         reader, contents = self.reader(loading), FileContents(loading.workers)
-        parts, protocol = {"train": self.train, "test": self.test}, self.protocol
+        parts = {"train": self.train, "test": self.test}
         if loading.skip_unreadable:
             parts = {name: usable_part(part, reader, loading, findings, contents) for name, part in parts.items()}
         limited_to = {"train": train_limit, "test": test_limit}
@@ -93,10 +93,8 @@ class FileCollection:
             )
         if known is not None:
             parts, left_out = known
-            if self.drawn and whole is not None:  # the training's data at another place
-                protocol = protocol.replace(self.drawn, KNOWN_SPLIT)
         if tests_all := bool(whole and self.drawn and known is None):
-            parts, protocol = {**parts, "test": merged(parts)}, protocol.replace(self.drawn, ALL_TESTED)
+            parts = {**parts, "test": merged(parts)}
             findings.forget(UNTESTED)
         elif self.unsplit:
             raise UserError(self.unsplit)
@@ -112,6 +110,9 @@ class FileCollection:
             check_labels(identity, paths, findings)
         train, test = (streamed(chosen[part], reader, loading) for part in ("train", "test"))
         mean, std = self.statistics or measure(train, seed)
+        said = said_of_parts(
+            self.protocol, self.drawn, is_known=known is not None and whole is not None, whole=tests_all
+        )
         skipped = len(findings.problems)
         unusable = f"; {skipped} left out as unusable" if skipped else ""
         return DataSet(
@@ -123,7 +124,7 @@ class FileCollection:
             mean=mean,
             std=std,
             size=reader.size,
-            protocol=f"{protocol}; {amounts(train, test, whole=tests_all)}; {described(reader)}{unusable}",
+            protocol=f"{said}; {amounts(train, test, whole=tests_all)}; {described(reader)}{unusable}",
             # The limit on file size does not change what is read.
             digest=digest_of(replace(reader, pixel_limit=0), identity),
             skipped=skipped,
@@ -171,7 +172,7 @@ class ArrayCollection:
                 )
         limited_to = {"train": train_limit, "test": test_limit}
         is_limited = any(limit is not None for limit in limited_to.values())
-        parts, left_out, protocol = {"train": self.train, "test": self.test}, 0, self.protocol
+        parts, left_out = {"train": self.train, "test": self.test}, 0
         chosen = {name: at_most(part, limited_to[name], seed) for name, part in parts.items()}
         identity = array_identity(self.classes, chosen)
         known = (parts, 0) if identity == like else None
@@ -179,10 +180,8 @@ class ArrayCollection:
             known = arrays_like(self.name, like, parts, drawn=bool(self.drawn), other=whole is not None)
         if known is not None:
             parts, left_out = known
-            if self.drawn and whole is not None:
-                protocol = protocol.replace(self.drawn, KNOWN_SPLIT)
         if tests_all := bool(whole and self.drawn and known is None):
-            parts, protocol = {**parts, "test": joined(self.train, self.test)}, protocol.replace(self.drawn, ALL_TESTED)
+            parts = {**parts, "test": joined(self.train, self.test)}
             findings.forget(UNTESTED)
         if tests_all or (known is not None and identity != like):
             chosen = {name: at_most(part, limited_to[name], seed) for name, part in parts.items()}
@@ -193,6 +192,9 @@ class ArrayCollection:
             check_labels(identity, names, findings)
         mean, std = channel_statistics(train.images)
         height, width = train.images.shape[2:]
+        said = said_of_parts(
+            self.protocol, self.drawn, is_known=known is not None and whole is not None, whole=tests_all
+        )
         skipped = len(findings.problems)
         return DataSet(
             name=self.name,
@@ -203,7 +205,7 @@ class ArrayCollection:
             mean=mean,
             std=std,
             size=(height, width),
-            protocol=f"{protocol}; {amounts(train, test, whole=tests_all)}",
+            protocol=f"{said}; {amounts(train, test, whole=tests_all)}",
             digest=digest_of(self.task, digest_of_split(train), digest_of_split(test)),
             skipped=skipped,
             leaked=None if tests_all else repeated(identity.train, identity.test),
@@ -229,6 +231,13 @@ def at_most(split: TensorSplit, limit: int | None, seed: int) -> TensorSplit:
 
 def files_at_most(listing: Listing, limit: int | None, seed: int) -> Listing:
     return listing.kept(limited(torch.tensor(listing.targets, dtype=torch.int64), limit, seed).tolist())
+
+
+def said_of_parts(protocol: str, drawn: str, *, is_known: bool, whole: bool) -> str:
+    """The protocol with true words in place of `drawn`: all are tested, or these are the training's data at another place."""
+    if not drawn:
+        return protocol
+    return protocol.replace(drawn, ALL_TESTED if whole else KNOWN_SPLIT if is_known else drawn)
 
 
 def amounts(train: Split, test: Split, *, whole: bool) -> str:

@@ -69,12 +69,13 @@ def check_layers(module: nn.Module, layers: Iterable[str] | None) -> None:
             raise UserError(f"Unknown layer '{layer}'.{hint} The network has {len(names) - 1} named layers.")
 
 
-def outside_map(unit: tuple[int, int], map_size: tuple[int, int], layer: str) -> UserError:
-    """The error for a unit (row, column) outside a layer's map."""
-    return UserError(
-        f"Unit {unit} is outside the map of layer '{layer}'; allowed are rows 0 to {map_size[0] - 1} and columns 0 to "
-        f"{map_size[1] - 1}."
-    )
+def check_unit(unit: tuple[int, int], map_size: tuple[int, int], layer: str) -> None:
+    """Raises UserError for a unit (row, column) outside a layer's map."""
+    if not all(0 <= place < length for place, length in zip(unit, map_size, strict=True)):
+        raise UserError(
+            f"Unit {unit} is outside the map of layer '{layer}'; allowed are rows 0 to {map_size[0] - 1} and columns 0 to "
+            f"{map_size[1] - 1}."
+        )
 
 
 def detached(layer: str) -> UserError:

@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
-from fieldshift.receptive_field.examples import check_layers, detached, first_line, initialised, outside_map
+from fieldshift.receptive_field.examples import check_layers, check_unit, detached, first_line, initialised
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -121,8 +121,7 @@ def probe(
     features = outputs[0].reshape(-1, *outputs[0].shape[-3:])
     height, width = features.shape[-2:]
     row, column = (height // 2, width // 2) if unit is None else unit
-    if not (0 <= row < height and 0 <= column < width):
-        raise outside_map((row, column), (height, width), layer)
+    check_unit((row, column), (height, width), layer)
     at_unit = features[len(features) // 2, :, row, column].sum()
     if not at_unit.requires_grad:
         raise detached(layer)

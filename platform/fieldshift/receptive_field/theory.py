@@ -16,7 +16,7 @@ from fieldshift.forms import Form
 from fieldshift.networks import GSF, GSM
 from fieldshift.networks.twin import twin
 from fieldshift.receptive_field.calls import FRAME_AXIS, Field
-from fieldshift.receptive_field.examples import check_layers, example_like, first_line, initialised, outside_map
+from fieldshift.receptive_field.examples import check_layers, check_unit, example_like, first_line, initialised
 from fieldshift.receptive_field.passages import Boxes, Passage, PassageLog, moved_note
 from fieldshift.receptive_field.spans import Span, apart_by
 from fieldshift.receptive_field.tracing import run_traced
@@ -83,9 +83,7 @@ class LayerField:
             raise UserError(
                 f"Layer '{self.name}' has no map of units with a known, bounded field{why}; choose a layer before it."
             )
-        height, width = self.map_size
-        if not (0 <= row < height and 0 <= column < width):
-            raise outside_map((row, column), (height, width), self.name)
+        check_unit((row, column), self.map_size, self.name)
         y, x = self.along(row, column)
         (top, bottom), (left, right) = self.rows[y], self.columns[x]
         return top, left, bottom, right

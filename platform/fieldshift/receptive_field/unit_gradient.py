@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fieldshift.errors import UserError
-from fieldshift.receptive_field.examples import detached, outside_map
+from fieldshift.receptive_field.examples import check_unit, detached
 
 
 class _ReachedError(Exception):
@@ -53,8 +53,7 @@ class UnitGradient:
             )
         height, width = output.shape[-2:]
         row, column = self._wanted_unit or (height // 2, width // 2)
-        if not (0 <= row < height and 0 <= column < width):
-            raise outside_map((row, column), (height, width), self.layer)
+        check_unit((row, column), (height, width), self.layer)
         self.unit = (row, column)
 
     def units(self, example: Tensor, images: int) -> Tensor:

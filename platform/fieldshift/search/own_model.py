@@ -59,17 +59,16 @@ def find_policy(
 ) -> FoundPolicy:
     """Searches the motions that suit a copy of `model` best; `model` itself is unchanged.
 
-    `model` maps images (N, C, H, W) to logits (N, K), or for a split with masks to (N, K, H, W), in float32. The search starts
-    from its weights, and trains the copy. `train` are the training images, half of which train the network and half alpha:
-    `TensorSplit(images, labels)`, with masks `TensorSplit(images, zeros, masks)`, `read_dataset(dataset)`, or a `Split` of
-    your own. Images are normalised by `mean` and
-    `std` per channel, in units of [0, 1], given as any iterable of numbers; by default those of the images. `places`,
-    `temporal`, `ratio` and `interleave` are those of `fold`, which then adds the result to the model; with `form="video"` it
-    is for `ImageToVideo`. `config` has the settings of the search, `frames` among them (3 by default). `device` is by default
-    that of the model. With `folder` the state is written after every pass and decision, and `resume` continues from there;
-    without `resume`, a folder that holds a search is refused. `progress` is called with one line per pass and decision, and
-    with warnings, which begin with "Warning: "; without it, these are Python's. They name classes without an image, outputs
-    of a softmax, and decisions that may be chance.
+    `model` maps images (N, C, H, W) to logits (N, K), or for a split with masks to (N, K, H, W), in float32. The search
+    starts from its weights, and trains the copy. `train` are the training images, half of which train the network and half
+    alpha: `TensorSplit(images, labels)`, with masks `TensorSplit(images, zeros, masks)`, `read_dataset(dataset)`, or a
+    `Split` of your own. Images are normalised by `mean` and `std` per channel, in units of [0, 1], given as any iterable of
+    numbers; by default those of the images. `places`, `temporal`, `ratio` and `interleave` are those of `fold`, which then
+    adds the result to the model; with `form="video"` it is for `ImageToVideo`. `config` has the settings of the search,
+    `frames` among them (3 by default). `device` is by default that of the model. With `folder` the state is written after
+    every pass and decision, and `resume` continues from there; without `resume`, a folder that holds a search is refused.
+    `progress` is called with one line per pass and decision, and with warnings, which begin with "Warning: "; without it,
+    these are Python's. They name classes without an image, outputs of a softmax, and decisions that may be chance.
     Raises UserError for a model that does not return such logits, labels that these cannot have, and settings that do not
     fit.
     """

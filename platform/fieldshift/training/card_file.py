@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from fieldshift.errors import UserError
+from fieldshift.motions.finite import is_number
 from fieldshift.run_folder import CONFIG, read_config
 
 SCHEMA = "fieldshift.network"
@@ -70,10 +70,7 @@ def _unusable(values: dict[str, Any]) -> list[str]:
     """The entries of the right kind that a network cannot read images with."""
 
     def are_numbers(name: str) -> bool:
-        found = values[name]
-        return len(found) == values["channels"] and all(
-            isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in found
-        )
+        return len(values[name]) == values["channels"] and all(map(is_number, values[name]))
 
     usable = {
         "classes": len(values["classes"]) > 0 and all(isinstance(each, str) for each in values["classes"]),
