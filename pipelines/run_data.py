@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fieldshift.data import DataSet, LoadingConfig, LoadingOverrides, changes, with_classes
-from fieldshift.data.collection import KNOWN_SPLIT
 from fieldshift.errors import UserError, reason_of
 from fieldshift.experiment.data_record import FILE, DataRecord, digest_without_record, read_record, run_folder_of
 from fieldshift.experiment.dataset import load_data, loading_from_plain
@@ -88,7 +87,7 @@ def load_as_in_run(run: Path, card: NetworkCard, given: LoadingOverrides, data: 
         read = replace(loading, size=loading.size or card.size, channels=loading.channels or card.channels)
     whole = None if own or record is None else given.test_share is None  # without a record, a moved folder looks new
     dataset = load_data(spec, card.task, read, like=None if record is None else record.identity, whole=whole)
-    if not own and KNOWN_SPLIT in dataset.protocol and given.test_share not in (None, kept.test_share):
+    if dataset.recognised and given.test_share not in (None, kept.test_share):
         raise UserError(
             f"--loading.test_share is {given.test_share}, but {spec} has the images that {run} was trained with, and is used "
             f"with their split (test_share {kept.test_share}); leave it out."

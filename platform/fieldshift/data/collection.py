@@ -110,9 +110,8 @@ class FileCollection:
             check_labels(identity, paths, findings)
         train, test = (streamed(chosen[part], reader, loading) for part in ("train", "test"))
         mean, std = self.statistics or measure(train, seed)
-        said = said_of_parts(
-            self.protocol, self.drawn, is_known=known is not None and whole is not None, whole=tests_all
-        )
+        recognised = bool(self.drawn) and known is not None and whole is not None
+        said = said_of_parts(self.protocol, self.drawn, is_known=recognised, whole=tests_all)
         skipped = len(findings.problems)
         unusable = f"; {skipped} left out as unusable" if skipped else ""
         return DataSet(
@@ -133,6 +132,7 @@ class FileCollection:
             from_files=True,
             identity=identity if self.is_own else None,
             left_out=0 if is_limited else left_out,
+            recognised=recognised,
         )
 
     @property
@@ -192,9 +192,8 @@ class ArrayCollection:
             check_labels(identity, names, findings)
         mean, std = channel_statistics(train.images)
         height, width = train.images.shape[2:]
-        said = said_of_parts(
-            self.protocol, self.drawn, is_known=known is not None and whole is not None, whole=tests_all
-        )
+        recognised = bool(self.drawn) and known is not None and whole is not None
+        said = said_of_parts(self.protocol, self.drawn, is_known=recognised, whole=tests_all)
         skipped = len(findings.problems)
         return DataSet(
             name=self.name,
@@ -212,6 +211,7 @@ class ArrayCollection:
             findings=summaries(findings.notes),
             identity=identity if self.is_own else None,
             left_out=0 if is_limited else left_out,
+            recognised=recognised,
         )
 
 

@@ -33,6 +33,7 @@ class DataSet:
     digest: depends on the samples (content, labels, masks), their order, and their preparation.
     identity: own data's samples by content, to recognise them later; None for built-in and published sets.
     left_out: samples in neither part of the requested split (`load_dataset`'s `like`).
+    recognised: whether these are samples of `like` at another place, so that its split is used in place of a drawn one.
     skipped: files, samples and classes left out as unusable (only with `skip_unreadable`).
     leaked: test samples that are in train too, byte for byte; None where not checked (see `inspect_data`).
     findings: messages for the user from reading, one line per kind.
@@ -55,6 +56,7 @@ class DataSet:
     from_files: bool = False
     identity: Identity | None = None
     left_out: int = 0
+    recognised: bool = False
 
     @property
     def channels(self) -> int:
