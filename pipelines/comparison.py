@@ -198,7 +198,9 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
 
     rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
     score_name, notes = str(rows["score_name"].iloc[0]), notes_on(session.folder.config["data"])
-    summary = summarise(rows.assign(temporal=session.folder.config["temporal"]), baseline_arms=result["baselines"])
+    config = session.folder.config
+    rows = rows.assign(temporal=config["temporal"], dilated=bool(config["architecture"].get("dilated")))
+    summary = summarise(rows, baseline_arms=result["baselines"])
     notes += constant_notes(result.get("data", {}).get("most_frequent"), best_scores(summary))
     for sheet in (*comparison_sheets(summary, score_name, notes), *cost_sheets(summary)):
         say()

@@ -92,7 +92,9 @@ def describe(  # noqa: PLR0913 - the options of a command
         say(line)
     say(f"receptive field of {built.feature_layer}: {facts['receptive_field']}")
     if speed:
-        plain = NetworkConfig(small_images=architecture.small_images, auxiliary=architecture.auxiliary)
+        plain = NetworkConfig(
+            small_images=architecture.small_images, auxiliary=architecture.auxiliary, dilated=architecture.dilated
+        )
         image = build_network(replace(asked, temporal="none", frames=1, architecture=plain))
         facts["speed"] = measured_speed(built, image, size)
     return facts
@@ -131,6 +133,7 @@ def build_network(asked: AskedNetwork, motions: MotionsAt | None = None) -> Vide
         auxiliary=architecture.auxiliary,
         interleave=architecture.interleave,
         places=architecture.places,
+        dilated=architecture.dilated,
         recompute=architecture.recompute,
         small_images=architecture.takes_small_images(asked.name, size),
         motions=motions,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fieldshift.cli import main
 from fieldshift.data import LoadingConfig
+from fieldshift.errors import UserError
 from fieldshift.experiment import Experiment
 from fieldshift.experiment.cards import NormedBatch
 from fieldshift.motions import Policy
@@ -337,17 +338,22 @@ def test_a_file_that_is_no_policy_is_refused(
     assert said in error
 
 
-def test_an_arm_that_a_network_does_not_have_is_left_out_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("network", "dilated", "lacking"), [("mobilenet_v3_small", False, "wide-field"), ("tiny-resnet", True, "dilated")]
+)
+def test_an_arm_that_a_network_does_not_have_is_left_out_and_said(
+    network: str, dilated: bool, lacking: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     experiment = Experiment(
-        data="digit-pairs-left", task=None, network="mobilenet_v3_small", temporal="tsm", frames=3,
-        architecture=NetworkConfig(), loading=LoadingConfig(train_limit=160, test_limit=80),
+        data="digit-pairs-left", task=None, network=network, temporal="tsm", frames=3,
+        architecture=NetworkConfig(dilated=dilated), loading=LoadingConfig(train_limit=160, test_limit=80),
     )  # fmt: skip
-    given = (["none", "wide-field", "das"], {"video": Policy.replicate(3)}, load_space("affine-one"))
-    found = arms_that_build(
-        experiment, experiment.load(), *given, named=False, step=NormedBatch(32), searched=NormedBatch(32)
-    )
-    assert found == (["none", "das"], {})
-    assert "skipping the arm wide-field" in capsys.readouterr().out
+    given = (["none", lacking, "das"], {"video": Policy.replicate(3)}, load_space("affine-one"))
+    batches = {"step": NormedBatch(32), "searched": NormedBatch(32)}
+    assert arms_that_build(experiment, experiment.load(), *given, named=False, **batches) == (["none", "das"], {})
+    assert f"skipping the arm {lacking}" in capsys.readouterr().out
+    with pytest.raises(UserError, match=lacking.replace("-", ".")):
+        arms_that_build(experiment, experiment.load(), *given, named=True, **batches)
 
 
 def test_runs_of_one_name_are_compared_by_their_paths(trained: Path, tmp_path: Path) -> None:

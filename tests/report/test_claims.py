@@ -162,6 +162,20 @@ def test_every_method_is_asked_the_same_questions(summary: pd.DataFrame) -> None
     assert gaps["das-folded+affine", BASELINE] == pytest.approx(0.90 - 0.70)
 
 
+def test_an_enlarged_field_is_no_question_where_all_arms_have_it(make_trial: Any) -> None:
+    scores = {"none": 0.5, "das-folded": 0.6}
+    rows = [make_trial(arm, seed, score + seed / 100) for arm, score in scores.items() for seed in (0, 1)]
+    for dilated in (False, True):
+        summary = summarise(pd.DataFrame(rows).assign(dilated=dilated), baseline_arms=BASELINES)
+        asked = claims(summary)
+        assert (FIELD in set(asked["question"])) == (not dilated)
+        assert ("No enlarged field" in " ".join(caveats(summary, asked))) == (not dilated)
+        assert BASELINE in set(asked["question"])
+    wide = pd.DataFrame([*rows, make_trial("wide-field", 0, 0.55), make_trial("wide-field", 1, 0.56)])
+    asked = claims(summarise(wide.assign(dilated=True), baseline_arms=BASELINES))
+    assert list(asked.loc[asked["question"] == FIELD, "opponent"]) == ["wide-field"]
+
+
 def test_controls_are_joined_as_the_method_is() -> None:
     arms = dict.fromkeys(
         ["none", "affine", "identity-folded", "replicate+affine", "random-policy-folded", "random-policy+affine"]

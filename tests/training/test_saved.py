@@ -65,6 +65,19 @@ def test_a_folded_network_is_what_it_was_when_it_is_loaded(tmp_path: Path, polic
     assert shapes(images.to("meta")).shape == (2, 1, len(card.classes))
 
 
+def test_the_kernels_of_every_arm_can_be_dilated() -> None:
+    card = dataclasses.replace(folded_card(TURNED), architecture=NetworkConfig(dilated=True))
+    dilated = dataclasses.replace(card_of("tiny-resnet"), arm="dilated", policy=None)
+    kernels = [
+        [module.dilation for module in each.build().modules() if isinstance(module, torch.nn.Conv2d)]
+        for each in (card, dilated, folded_card(TURNED))
+    ]
+    assert kernels[0] == kernels[1] != kernels[2]
+    assert card.build().form == "folded"
+    kept = NetworkCard.from_plain(json.loads(json.dumps(dataclasses.asdict(card))))
+    assert kept == card
+
+
 def test_a_network_that_was_saved_before_there_were_forms_is_one_of_videos(tmp_path: Path) -> None:
     card = card_of("tiny-resnet")
     network = card.build().eval()

@@ -118,6 +118,11 @@ def arm_card(
     arm = arm_named(arm_name)
     if arm.form == "folded":
         check_folded(experiment.temporal, experiment.frames)
+    if arm.dilated and experiment.architecture.dilated:
+        raise UserError(
+            f"--architecture.dilated dilates the networks of all arms, so the arm '{arm_name}' would be "
+            f"'{arm_name.removeprefix('dilated').removeprefix('+') or 'none'}'; leave one of them out."
+        )
     units: list[tuple[str, ...]] = []
     if arm.frames == "random" and space is not None and space.is_placed:
         network = arm_card(experiment, dataset, "identity-folded", None, None).build_without_memory()

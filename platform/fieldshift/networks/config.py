@@ -25,6 +25,7 @@ class NetworkConfig:
         auxiliary: add a segmenter's auxiliary head.
         interleave: channel interleave of gsm and gsf; None turns it on from scratch and off with pretrained weights.
         places: shell pattern of module names to insert temporal modules at, instead of every residual block.
+        dilated: dilate the kernels of the last stage in the networks of all arms, so that motion adds to a larger field.
         recompute: recompute each stage's activations in the backward pass instead of storing them; not with recipe.compile.
     """
 
@@ -35,6 +36,7 @@ class NetworkConfig:
     auxiliary: bool = False
     interleave: bool | None = None
     places: str | None = None
+    dilated: bool = False
     recompute: bool = False
 
     def __post_init__(self) -> None:

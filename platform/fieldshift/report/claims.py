@@ -59,11 +59,11 @@ def claims(summary: pd.DataFrame) -> pd.DataFrame:
     """The questions to every method at every reading, one row per question with the columns COLUMNS.
 
     question is STILL, RANDOM or UNSHIFTED (the method's controls: no motion, random motions, frames without a shift, each
-    combined with the method's own augmentation), BASELINE (the best 2D arm by judged mean) or FIELD (the best of
-    `wide-field` and `dilated`, plain or combined). If no opponent was run, the outcome is UNANSWERED and the opponent is
-    the arm to add. With a gate (gsm, gsf) only identity-folded is das-folded without motion. comparison numbers the pairs
-    of trials: rows with equal numbers compare the same trials; 0 is unanswered. holm_p is p corrected for the number of
-    different comparisons that have a p (`comparisons`), NaN if there is none. Source: Holm 1979.
+    combined with the method's own augmentation), BASELINE (the best 2D arm by judged mean) or FIELD (the best of `wide-field`
+    and `dilated`, plain or combined; where all arms are dilated it is not asked without one). If no opponent was run, the
+    outcome is UNANSWERED and the opponent is the arm to add. With a gate (gsm, gsf) only identity-folded is das-folded without
+    motion. comparison numbers the pairs of trials: rows with equal numbers compare the same trials; 0 is unanswered. holm_p is
+    p corrected for the number of different comparisons that have a p (`comparisons`), NaN if there is none. Source: Holm 1979.
     """
     records: list[dict[str, Any]] = []
     for method in methods_of(summary):
@@ -76,7 +76,8 @@ def claims(summary: pd.DataFrame) -> pd.DataFrame:
             temporal = str(part.loc[part["arm"] == method, "temporal"].iloc[0])
             asked = controls_of(method, rows, temporal)
             asked[BASELINE] = next((name for name, row in rows.items() if row["is_reference"]), None)
-            asked[FIELD] = max(fields, key=lambda name: float(means[name]), default=None)
+            if fields or not part["dilated"].any():
+                asked[FIELD] = max(fields, key=lambda name: float(means[name]), default=None)
             for question, opponent in asked.items():
                 if opponent is not None:
                     records.append(

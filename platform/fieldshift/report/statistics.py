@@ -54,7 +54,8 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
     `search_device_seconds` (the same on the device's clock, which other load does not slow down),
     `device_seconds_per_epoch` of one device, `views` averaged by score_tta, `copies` requested, `search_operations` of the
     search or tuning, `motions` (origin of the arm's policy, in words), `policy` (digest of the motions that an arm was
-    trained under, "" without), `temporal` (temporal module of the arms that have one), and `key`, equal if one trial
+    trained under, "" without), `temporal` (temporal module of the arms that have one), `dilated` (whether the networks of all
+    arms have a dilated last stage), and `key`, equal if one trial
     belongs to several readings. An arm that belongs to several readings has rows for each.
 
     Result, one row per (reading, arm): role; n, mean, low, high, std; tta_mean, tta_low, tta_high; judged ('averaged' if
@@ -67,7 +68,7 @@ def summarise(rows: pd.DataFrame, *, baseline_arms: Iterable[str]) -> pd.DataFra
     (device_seconds * devices + search_device_seconds * search_devices) / 3600); operations_share and seconds_share (per
     training image, as multiples of those of the arm held_against); seeds, scores (plain) and judged_scores (tuples); trials
     (their keys); copies (NaN if unknown);
-    motions; policies (the digests, by seed); temporal; note (missing values, in words).
+    motions; policies (the digests, by seed); temporal; dilated; note (missing values, in words).
     Raises UserError for missing columns, an unknown reading, a score outside [0, 1], or one seed twice in an arm.
     """
     _check(rows)
@@ -152,6 +153,7 @@ def _summarise_reading(rows: pd.DataFrame, reading: str, baselines: tuple[str, .
                 "motions": str(part["motions"].iloc[0]) if "motions" in part.columns else "",
                 "policies": tuple(part["policy"].astype(str)) if "policy" in part.columns else (),
                 "temporal": str(part["temporal"].iloc[0]) if "temporal" in part.columns else "",
+                "dilated": "dilated" in part.columns and bool(part["dilated"].iloc[0]),
                 "note": _note(plain.n, len(tested)),
             }
         )

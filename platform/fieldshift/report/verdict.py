@@ -134,7 +134,7 @@ def caveats(summary: pd.DataFrame, asked: pd.DataFrame) -> list[str]:
     if SEARCH_INCLUDED in absent and (summary["search_seconds"] != 0).any():
         points.append("The compute does not include the cost of the searches; --budgets search-included does.")
     unanswered = asked[asked["outcome"] == UNANSWERED]
-    if not summary["arm"].map(base_of).isin(FIELDS).any():
+    if not summary["dilated"].any() and not summary["arm"].map(base_of).isin(FIELDS).any():
         points.append(
             "No enlarged field (wide-field, dilated): a 2D network with larger or dilated kernels may reach the same score "
             "for less compute."

@@ -154,7 +154,7 @@ class NetworkCard:
             fusion=config.fusion,
             weights=config.weights if pretrained else None,
             wide_field=arm.wide_field,
-            dilated=arm.dilated,
+            dilated=arm.dilated or config.dilated,
             small_images=bool(config.small_images),
             auxiliary=config.auxiliary,
             interleave=(config.interleave if config.weights is None else bool(config.interleave)) if gated else None,
