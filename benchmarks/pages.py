@@ -23,6 +23,7 @@ ROOT = HERE.parent
 sys.path[:0] = [str(HERE), str(HERE / "studies")]
 
 import chart  # noqa: E402
+import combination  # noqa: E402
 import figures  # noqa: E402
 import headline  # noqa: E402
 import lengths  # noqa: E402
@@ -70,6 +71,7 @@ def environment() -> Environment:
         selection_share=selection_share(committed["ablations"].cells["default"]),
         benchmarks=benchmarks(), goals_met=goals_met, title_of=title_of,
         speed_tables=speed_tables, tables=tables, headline=headline, lengths=lengths, repeats=repeats, targets=targets,
+        combination=combination,
         configurations=configurations(), selection=selection(),
         fields=json.loads(result("fields").read_text()), scaling=scaled(full if full.exists() else result("scaling")),
         faults=fault_table(result("faults")), counted=counted, folded_steps=folded_steps(result("folded_shift-full")),

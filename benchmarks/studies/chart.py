@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import combination
 from scipy.stats import t as student
 from tables import BUDGETS, ENLARGED, Cell, Study, chance, markdown, outcome, paired, points
 
@@ -249,6 +250,19 @@ def chart(studies: Studies) -> Chart:
                 *against(studies["cifar10"], "dilated", "none", EPOCHS),
             ],
             "The same FLOPs as `none`; the time per epoch is in *Costs*.",
+        ),
+        Question(
+            "Does motion add to dilated kernels?",
+            [
+                found
+                for name, _, cell in combination.pairs(studies["combined"])
+                for found in (
+                    compared(studies["combined"], cell, "das-folded", "none", COMPUTE),
+                    *between(studies["combined"], cell.name, name, "das-folded", COMPUTE),
+                )
+            ],
+            "The network has both in the cells `-dilated`: against `none` there, which has dilated kernels alone, and against "
+            "the same arm without dilation, in the other cell. *Dilated kernels and motion* has all four scores.",
         ),
         Question(
             "Does it help if the label depends on something outside the field, and the cost of the search is counted?",
