@@ -9,6 +9,7 @@ from pathlib import Path
 from fieldshift.data.cache import data_root
 from fieldshift.data.collection import Collection
 from fieldshift.data.dataset import DataSet
+from fieldshift.data.files.mask_decoding import RunMasks
 from fieldshift.data.identity import Identity
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import AXES, DOWNLOADED, PLACES, check_data_name, is_digit_pairs
@@ -26,6 +27,7 @@ OWN: dict[str, Callable[..., Collection]] = {
     "npz": npz_collection,
     "voc": scene_collection,
 }
+MASKED = ("npz", "voc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,15 +91,15 @@ def load_dataset(  # noqa: PLR0913 - one parameter per choice
 ) -> DataSet:
     """Loads the data set that `spec` names: a name of the catalogue, or folder:PATH, npz:PATH or voc:PATH for own data.
 
-    `task` is "classification" or "segmentation"; by default the data set's own (digit pairs: classification).
-    `seed` draws the scenes of the digit pairs, a test share where own data name none, and limited parts. Published
-    sets are searched for below `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder. `train_limit` and
-    `test_limit` keep that many samples in the proportions of the classes (digit pairs: generate that many scenes). `like`:
-    an earlier identity of own data (`DataSet.identity`); where parts are drawn, every sample stays in its earlier part, and
-    new ones are left out and counted. `whole`: None for the data of `like`; for others, whether all samples are tested (those
-    of train too) where parts would be drawn. In others, samples that only have names of `like` are new unless most contents
-    are known. Raises UserError for unknown names, missing files, a task the set does not have, and (BadFileError) the first
-    unusable file, unless loading.skip_unreadable.
+    `task` is "classification" or "segmentation"; by default the data set's own (digit pairs: classification). `seed` draws the
+    scenes of the digit pairs, a test share where own data name none, and limited parts. Published sets are searched for below
+    `root`, else FIELDSHIFT_DATA, else `datasets` in the cache folder. `train_limit` and `test_limit` keep that many samples in
+    the proportions of the classes (digit pairs: generate that many scenes). `like`: an earlier identity of own data
+    (`DataSet.identity`); where parts are drawn, every sample stays in its earlier part, and new ones are left out and counted,
+    and numbers in masks keep their meaning. `whole`: None for the data of `like`; for others, whether all samples are tested
+    (those of train too) where parts would be drawn. In others, samples that only have names of `like` are new unless most
+    contents are known. Raises UserError for unknown names, missing files, a task the set does not have, and (BadFileError) the
+    first unusable file, unless loading.skip_unreadable.
     """
     loading = loading or LoadingConfig()
     check_task(task)
@@ -106,7 +108,7 @@ def load_dataset(  # noqa: PLR0913 - one parameter per choice
         made, axis = task or "classification", spec.removeprefix("digit-pairs-")
         return digit_pairs(axis, task=made, seed=seed, train_limit=train_limit, test_limit=test_limit)
     findings = Findings(skip=loading.skip_unreadable, accepted=frozenset(loading.accept or ()))
-    collection = collect(spec, loading, findings, seed=seed, root=root)
+    collection = collect(spec, loading, findings, seed=seed, root=root, of_run=masks_of_run(like, own=whole is None))
     if task is not None and task != collection.task:
         raise UserError(f"{spec} is for {collection.task}, not for {task}; leave the task out or use other data.")
     return collection.load(
@@ -114,12 +116,27 @@ def load_dataset(  # noqa: PLR0913 - one parameter per choice
     )
 
 
+def masks_of_run(like: Identity | None, *, own: bool) -> RunMasks | None:
+    """What the numbers in masks mean for the run that recorded its data."""
+    return None if like is None or like.masks is None else RunMasks(like.masks, like.classes, own)
+
+
 def collect(
-    spec: str, loading: LoadingConfig, findings: Findings, *, seed: int, root: Path | str | None = None
+    spec: str,
+    loading: LoadingConfig,
+    findings: Findings,
+    *,
+    seed: int,
+    root: Path | str | None = None,
+    of_run: RunMasks | None = None,
 ) -> Collection:
-    """The contents of `spec` (other than digit pairs), not yet decoded; problems are added to `findings`."""
+    """The contents of `spec` (other than digit pairs), not yet decoded; problems are added to `findings`.
+
+    of_run: what the numbers in masks mean for an earlier run.
+    """
     check_data_name(spec, loading, root)
     kind, colon, path = spec.partition(":")
     if colon:
-        return OWN[kind](path, loading, findings, seed=seed)
+        meaning = {"of_run": of_run} if kind in MASKED else {}
+        return OWN[kind](path, loading, findings, seed=seed, **meaning)
     return PUBLISHED[spec].collect(data_root(root), loading, findings)

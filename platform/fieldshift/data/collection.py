@@ -19,7 +19,7 @@ from fieldshift.data.dataset import (
 from fieldshift.data.files.content import FileContents
 from fieldshift.data.files.headers import note_headers, probe
 from fieldshift.data.files.listing import Listing
-from fieldshift.data.files.mask_tables import MaskTable
+from fieldshift.data.files.mask_table import MaskTable
 from fieldshift.data.files.reading import Reader, fitting_of, reading_digest
 from fieldshift.data.files.streaming import FileStore, StreamedSplit
 from fieldshift.data.identity import Identity, repeated
@@ -41,6 +41,7 @@ KNOWN_SPLIT = "those of the training are used"
 class FileCollection:
     """A data set of image files. A `size` of None is derived from the images; `masks` is as in Reader.
 
+    meaning: what the numbers in masks mean, for later use of a training on own data.
     drawn: the words of the protocol on a test part drawn from all samples; empty where the data name one.
     unsplit: the reason why no parts can be drawn, as an error; empty where they can.
     """
@@ -55,6 +56,7 @@ class FileCollection:
     channels: int | None = None
     cover: float = 1.0
     masks: MaskTable | None = None
+    meaning: MaskTable | None = None
     statistics: Statistics | None = None
     is_own: bool = False
     drawn: str = ""
@@ -130,7 +132,7 @@ class FileCollection:
             leaked=repeated(identity.train, identity.test) if self.is_own and not tests_all else None,
             findings=summaries(findings.notes),
             from_files=True,
-            identity=identity if self.is_own else None,
+            identity=replace(identity, masks=self.meaning) if self.is_own else None,
             left_out=0 if is_limited else left_out,
             recognised=recognised,
         )
@@ -143,7 +145,10 @@ class FileCollection:
 
 @dataclass(kw_only=True)
 class ArrayCollection:
-    """A data set of arrays: images uint8 (N, C, H, W), targets int64 (N,), masks uint8 (N, H, W) or None, per split."""
+    """A data set of arrays: images uint8 (N, C, H, W), targets int64 (N,), masks uint8 (N, H, W) or None, per split.
+
+    meaning: as in FileCollection.
+    """
 
     name: str
     task: Task
@@ -151,6 +156,7 @@ class ArrayCollection:
     train: TensorSplit
     test: TensorSplit
     protocol: str
+    meaning: MaskTable | None = None
     is_own: bool = False
     drawn: str = ""
 
@@ -209,7 +215,7 @@ class ArrayCollection:
             skipped=skipped,
             leaked=None if tests_all else repeated(identity.train, identity.test),
             findings=summaries(findings.notes),
-            identity=identity if self.is_own else None,
+            identity=replace(identity, masks=self.meaning) if self.is_own else None,
             left_out=0 if is_limited else left_out,
             recognised=recognised,
         )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from fieldshift.data.files.mask_table import MaskTable
 
 Part = Literal["train", "test"]
 PARTS: tuple[Part, Part] = ("train", "test")
@@ -43,23 +45,26 @@ class PartIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """The samples that a data set trains and tests on, and the names of its classes."""
+    """The samples that a data set trains and tests on, the names of its classes, and what the numbers in its masks mean."""
 
     classes: tuple[str, ...]
     train: PartIdentity
     test: PartIdentity
+    masks: MaskTable | None = field(default=None, compare=False)
 
     @property
     def parts(self) -> Iterator[tuple[Part, PartIdentity]]:
         return zip(PARTS, (self.train, self.test), strict=True)
 
     def to_plain(self) -> dict[str, Any]:
-        return {"classes": list(self.classes), "train": self.train.to_plain(), "test": self.test.to_plain()}
+        plain = {"classes": list(self.classes), "train": self.train.to_plain(), "test": self.test.to_plain()}
+        return plain if self.masks is None else {**plain, "masks": self.masks.to_plain()}
 
     @staticmethod
     def from_plain(values: dict[str, Any]) -> Identity:
         train, test = (PartIdentity.from_plain(values[part]) for part in PARTS)
-        return Identity(classes=tuple(values["classes"]), train=train, test=test)
+        masks = None if "masks" not in values else MaskTable.from_plain(values["masks"])
+        return Identity(classes=tuple(values["classes"]), train=train, test=test, masks=masks)
 
     def part_of(self, names: Sequence[str], contents: Sequence[str], *, other: bool = False) -> list[Part | None]:
         """The part of each sample here: by name and content, else by content, else by name; None for a new one.

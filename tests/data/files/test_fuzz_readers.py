@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from fieldshift.data import inspect_data, load_dataset
-from fieldshift.data.files.mask_tables import plain_table
+from fieldshift.data.files.mask_table import plain_table
 from fieldshift.data.files.reading import Reader
 from fieldshift.errors import UserError
 

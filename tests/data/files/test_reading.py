@@ -16,7 +16,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from fieldshift.data.files.headers import probe
-from fieldshift.data.files.mask_tables import table_of_map
+from fieldshift.data.files.mask_table import table_of_map
 from fieldshift.data.files.reading import Reader, load_mask, load_upright
 from fieldshift.data.problems import BadFileError
 from tests.data.files.mask_writing import save_with_exif

@@ -1,6 +1,6 @@
 """A mask as stored: its kind of file, and the number or colour of each pixel.
 
-The meaning of a number is decided elsewhere (see `mask_tables`): a file shows how it stores numbers, the whole set shows
+The meaning of a number is decided elsewhere (see `mask_decoding`): a file shows how it stores numbers, the whole set shows
 which numbers occur. Grey of 1, 2 or 4 bits is read as the numbers in the file, not as the brightness that Pillow
 scales them to. Lossy files change numbers, so they are refused, except black-and-white JPEG: all other values must lie in a
 block of 8 x 8 pixels with an edge between the two.

@@ -33,7 +33,7 @@ from fieldshift.data.files.mask_files import (
     turned_with,
 )
 from fieldshift.data.files.mask_palettes import in_rgb
-from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, MaskTable
+from fieldshift.data.files.mask_table import UNKNOWN_LABEL, MaskTable
 from fieldshift.data.files.orientation import orientation_of, stored_size
 from fieldshift.data.problems import BadFileError, Problem
 from fieldshift.data.split import IGNORE

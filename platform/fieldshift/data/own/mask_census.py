@@ -16,9 +16,9 @@ from fieldshift.data.cache import cached_arrays
 from fieldshift.data.files.class_files import ClassTable
 from fieldshift.data.files.content import FileContents
 from fieldshift.data.files.listing import Listing
+from fieldshift.data.files.mask_decoding import Decoding, RunMasks, decode, listed
 from fieldshift.data.files.mask_files import PALETTE, PALETTE_COLOURS, StoredMask
 from fieldshift.data.files.mask_palettes import IGNORED_NUMBER, classes_are_colours, colour_of
-from fieldshift.data.files.mask_tables import Decoding, decode, listed
 from fieldshift.data.files.reading import load_scene_mask, reading_digest, unknown_labels
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.problems import UNTESTED, BadFileError, Findings, Problem
@@ -61,12 +61,24 @@ class Census:
 
 
 def census(
-    parts: dict[str, Listing], root: Path, named: ClassTable | None, loading: LoadingConfig, findings: Findings
+    parts: dict[str, Listing],
+    root: Path,
+    named: ClassTable | None,
+    loading: LoadingConfig,
+    findings: Findings,
+    *,
+    of_run: RunMasks | None = None,
+    drawn: bool = False,
 ) -> Census:
     """Reads every mask of the parts "train" and "test". Unusable ones go to `findings`: they stop the run or are left out.
 
-    Raises UserError where decoding the masks would be a guess, and for problems that make scores meaningless.
+    of_run: the meaning that the masks of a run had, which is kept unless the class file has another; of the run's own data with
+    a drawn test part, new scenes that it has no meaning for are left out. Raises UserError where decoding the masks would be
+    a guess, and for problems that make scores meaningless.
     """
+    file, of_run = named, of_run if of_run is not None and of_run.holds(named) else None
+    if of_run is not None and named is None:
+        named = of_run.named(root)
     looks = {part: looks_at(listing, loading) for part, listing in parts.items()}
     usable: dict[str, list[int]] = {}
     for part, found in looks.items():
@@ -91,11 +103,32 @@ def census(
                 "is turned like its image (EXIF)",
                 "no action needed if intended",
             )
-    decoding = decode(seen, named, str(root))
-    decoding = without_unnamed(decoding, parts, looks, usable, root, findings)
+    decoding = decode(seen, named, str(root), of_run)
+    if of_run is not None:
+        note_other_meaning(decoding, seen, file, root, findings)
+        decoding = replace(decoding, words=f"{decoding.words} (as in the training)")
+    lenient = of_run is not None and of_run.own and drawn
+    decoding = without_unnamed(decoding, parts, looks, usable, root, findings, lenient=lenient)
     check_amounts(pixels_of(decoding, looks, usable), decoding.classes, str(root), None if named is None else named.path,
-                  ignored_codes(decoding), findings)  # fmt: skip
+                  ignored_codes(decoding), findings, trains=of_run is None)  # fmt: skip
     return Census({part: parts[part].kept(usable[part]) for part in parts}, decoding)
+
+
+def note_other_meaning(
+    decoding: Decoding, seen: Mapping[str, Counter[int]], named: ClassTable | None, root: Path, findings: Findings
+) -> None:
+    """Notes it where the masks by themselves would have another meaning than in the training."""
+    try:
+        alone = decode(seen, named, str(root))
+    except UserError:
+        return
+    for storage, counts in seen.items():
+        ours, theirs = (dict(dict(each.table.pairs).get(storage, ())) for each in (decoding, alone))
+        if any(ours.get(code) != theirs.get(code) for code in counts):
+            findings.note("mask numbers", root, f"has masks that are read as in the training ({decoding.words}), not as they "
+                          f"would be by themselves ({alone.words})", "write labels.csv (name,value) if they mean something "
+                          "else")  # fmt: skip
+            return
 
 
 def used_colours(
@@ -127,6 +160,8 @@ def without_unnamed(
     usable: dict[str, list[int]],
     root: Path,
     findings: Findings,
+    *,
+    lenient: bool,
 ) -> Decoding:
     """Handles codes without a class: accepted ones are ignored, else their scenes are left out, or the run stops."""
     known = {storage: {code for code, _ in pairs} for storage, pairs in decoding.table.pairs}
@@ -137,11 +172,15 @@ def without_unnamed(
     part, place = strange[0]
     look, path = looks[part][place], (parts[part].masks or [])[place]
     problem = unknown_labels(path, sorted(set(look.codes) - known.get(look.storage, set())), look.storage).problem
-    if findings.skip and "unnamed-label" not in findings.accepted:
+    if (findings.skip or lenient) and "unnamed-label" not in findings.accepted:
         for part, place in strange:
             look, path = looks[part][place], (parts[part].masks or [])[place]
             codes = sorted(set(look.codes) - known.get(look.storage, set()))
-            findings.keep(unknown_labels(path, codes, look.storage).problem)
+            wrong = unknown_labels(path, codes, look.storage).problem
+            if findings.skip:
+                findings.keep(wrong)
+            else:
+                findings.note(wrong.kind, path, f"{wrong.what}, and is left out", wrong.remedy)
         for part, found in usable.items():
             found[:] = [place for place in found if (part, place) not in strange]
             require(found, part, root, findings)
@@ -172,9 +211,14 @@ def check_amounts(
     named: Path | None,
     ignored: list[int],
     findings: Findings,
+    *,
+    trains: bool,
 ) -> None:
-    """Reports classes without pixels and parts that are mostly ignored; `named` is the file that names the classes."""
-    absent = [name for label, name in enumerate(names) if not pixels["train"][label]]
+    """Reports classes without pixels and parts that are mostly ignored.
+
+    named: the file that names the classes. trains: whether a network is to learn the classes from these masks.
+    """
+    absent = [name for label, name in enumerate(names) if trains and not pixels["train"][label]]
     if absent and named is None:
         findings.stop("empty-class", where, f"has no training mask of class number {listed(absent)}",
                       "number the classes from 0 without gaps, or name them in classes.txt")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from fieldshift.data.collection import ArrayCollection
 from fieldshift.data.dataset import names_of
+from fieldshift.data.files.mask_decoding import GREY, RunMasks, in_words, listed, numbers_of_run
 from fieldshift.data.files.mask_files import StoredMask
-from fieldshift.data.files.mask_tables import MaskTable, in_words, numbers_of
+from fieldshift.data.files.mask_table import MaskTable
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import existing_file
 from fieldshift.data.own.mask_census import check_amounts
@@ -29,12 +31,15 @@ LARGEST_BYTES = 64 * 2**30
 MOST_CLASSES = 100_000
 
 
-def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, seed: int) -> ArrayCollection:
+def npz_collection(
+    path: str, loading: LoadingConfig, findings: Findings, *, seed: int, of_run: RunMasks | None = None
+) -> ArrayCollection:
     """Collects the arrays train_images, train_labels and test_images, test_labels (or val_*) of an npz file.
 
     Images are uint8 (N, H, W) or (N, H, W, C) with C 1 or 3; labels are whole numbers from 0, (N,) or (N, 1) for
     classification, or (N, H, W) masks, with 255 for ignored pixels, for segmentation. Without test and val arrays a seeded
-    share is held out. Object arrays are never unpickled. Raises UserError for anything else.
+    share is held out. `of_run`: what the numbers in masks mean for an earlier run. Object arrays are never unpickled. Raises
+    UserError for anything else.
     """
     arrays = read_arrays(path)
     named = {part for part in PARTS if f"{part}_images" in arrays or f"{part}_labels" in arrays}
@@ -65,15 +70,16 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
     for part in ("train", "test"):
         if len(parts[part][0]) == 0:
             raise UserError(f"{path} leaves no sample to {part} on; add samples.")
-    masks_as = ""
+    masks_as, meaning = "", None
     if task == "classification":
         note_untested(path, parts["train"][1], parts["test"][1], findings)
     if task == "segmentation":
-        masks_as = renumber(path, parts)
-    count = class_count(path, parts["train"][1], task, findings)
+        masks_as, meaning = renumber(path, parts, of_run)
+    least = len(of_run.classes) if of_run is not None and task == "segmentation" else 0
+    count = class_count(path, parts["train"][1], task, findings, least)
     if task == "segmentation":
         pixels = {part: np.bincount(parts[part][1].reshape(-1), minlength=256) for part in ("train", "test")}
-        check_amounts(pixels, names_of(count), path, None, [IGNORE], findings)
+        check_amounts(pixels, names_of(count), path, None, [IGNORE], findings, trains=of_run is None)
     return ArrayCollection(
         name=f"npz:{path}",
         task=task,
@@ -81,6 +87,7 @@ def npz_collection(path: str, loading: LoadingConfig, findings: Findings, *, see
         train=as_split(*parts["train"], task),
         test=as_split(*within(path, parts["test"], count=count, task=task, findings=findings), task),
         protocol=protocol + masks_as,
+        meaning=meaning,
         is_own=True,
         drawn=drawn,
     )
@@ -163,29 +170,43 @@ def usable(
     return images[~wrong], labels[~wrong].astype(np.int64)
 
 
-def renumber(path: str, parts: dict[str, tuple[Array, NDArray[np.int64]]]) -> str:
-    """Converts masks of 0 and 255, or of evenly spaced values, to class numbers in place, as for mask files; describes it."""
+def renumber(
+    path: str, parts: dict[str, tuple[Array, NDArray[np.int64]]], of_run: RunMasks | None
+) -> tuple[str, MaskTable]:
+    """Converts masks of 0 and 255, or of evenly spaced values, to class numbers in place, as for mask files.
+
+    Returns words on it, and the table for later use of a training.
+    """
     used = {part: parts[part] for part in ("train", "test")}
     values = set(np.unique(np.concatenate([np.unique(labels) for _, labels in used.values()])).tolist())
-    pairs = numbers_of("grey of 8 bit(s)", values, None, path)
+    known = () if of_run is None else dict(of_run.table.pairs).get(GREY, ())
+    named = None if of_run is None else of_run.named(Path(path))
+    pairs = numbers_of_run(GREY, values, named, path, known)
+    if unknown := sorted(values - set(dict(pairs))):
+        raise UserError(
+            f"The masks of {path} hold {listed(unknown)}, which have no meaning beside those of the training "
+            f"({in_words(pairs, of_run.classes if of_run else ())}); give masks with the numbers of the training."
+        )
+    kept = MaskTable(((GREY, tuple(pair for pair in pairs if pair[1] != IGNORE or pair[0] in values)),))
     if all(code == label for code, label in pairs):
-        return ""
-    table = MaskTable((("grey of 8 bit(s)", pairs),))
+        return "", kept
+    table = MaskTable(((GREY, pairs),))
     for part, (images, labels) in used.items():
         flat = labels.reshape(len(labels), -1).astype(np.uint8)
-        found = table.labels(StoredMask("grey of 8 bit(s)", flat)).astype(np.int64)
+        found = table.labels(StoredMask(GREY, flat)).astype(np.int64)
         parts[part] = (images, found.reshape(labels.shape))
     names = tuple(str(label) for label in range(len(pairs)))
-    return f"; masks: {in_words(pairs, names)}"
+    return f"; masks: {in_words(pairs, names)}{' (as in the training)' if known else ''}", kept
 
 
-def class_count(path: str, train: NDArray[np.int64], task: Task, findings: Findings) -> int:
+def class_count(path: str, train: NDArray[np.int64], task: Task, findings: Findings, least: int) -> int:
+    """The number of classes up to the largest label, and at least `least`, as arrays name no classes."""
     seen = np.unique(train)
     if task == "segmentation":
         seen = seen[seen != IGNORE]
     if len(seen) == 0:
         raise UserError(f"{path} has no labelled pixel in train_labels (all are {IGNORE}); give masks with classes.")
-    count = int(seen[-1]) + 1
+    count = max(least, int(seen[-1]) + 1)
     if task == "segmentation":
         return counted(path, count)
     for missing in sorted(set(range(count)) - set(seen.tolist()))[:100]:

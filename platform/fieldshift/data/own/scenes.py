@@ -11,6 +11,7 @@ from fieldshift.data.files.class_files import class_table
 from fieldshift.data.files.folder_names import NameIndex, name_key, role_of
 from fieldshift.data.files.formats import without_ending
 from fieldshift.data.files.listing import Listing, only
+from fieldshift.data.files.mask_decoding import RunMasks
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import existing_folder
 from fieldshift.data.own.mask_census import census
@@ -21,13 +22,15 @@ from fieldshift.data.problems import Findings
 from fieldshift.errors import UserError
 
 
-def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, seed: int) -> FileCollection:
+def scene_collection(
+    path: str, loading: LoadingConfig, findings: Findings, *, seed: int, of_run: RunMasks | None = None
+) -> FileCollection:
     """Collects scenes of `JPEGImages` (or the single other image folder) and their masks in `SegmentationClass`.
 
     Lists (ImageSets/Segmentation/train.txt, trainval.txt, val.txt, test.txt) or folders of these names define the parts;
     with both val and test, the test scenes are used. Without them a seeded share (loading.test_share) of the scenes with
-    masks is held out. Mask contents and class names: docs/own-data.md. Raises UserError for
-    ambiguous layouts, and for problems that would make a score meaningless (`ACCEPTABLE`).
+    masks is held out. Mask contents and class names: docs/own-data.md; `of_run`: what they mean for an earlier run. Raises
+    UserError for ambiguous layouts, and for problems that would make a score meaningless (`ACCEPTABLE`).
     """
     root = existing_folder(path, "data")
     files = scene_files(root, findings)
@@ -58,7 +61,7 @@ def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, s
     for part, listing in found.items():
         if not len(listing):
             raise UserError(f"{root} has no scene with a mask to {part} on; {files.hint()}")
-    counted = census(found, root, class_table(root), loading, findings)
+    counted = census(found, root, class_table(root), loading, findings, of_run=of_run, drawn=bool(drawn))
     return FileCollection(
         name=f"voc:{path}",
         task="segmentation",
@@ -67,6 +70,7 @@ def scene_collection(path: str, loading: LoadingConfig, findings: Findings, *, s
         test=counted.parts["test"],
         protocol=f"{protocol}; masks: {counted.decoding.words}{files.words()}",
         masks=counted.decoding.table,
+        meaning=counted.decoding.meaning,
         is_own=True,
         drawn=drawn,
     )

@@ -13,7 +13,7 @@ from torchvision import datasets
 
 from fieldshift.data.collection import ArrayCollection, Collection, FileCollection
 from fieldshift.data.files.listing import Listing, image_files, subfolders
-from fieldshift.data.files.mask_tables import UNKNOWN_LABEL, plain_table, table_of_map
+from fieldshift.data.files.mask_table import UNKNOWN_LABEL, plain_table, table_of_map
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import COVERS
 from fieldshift.data.own.npz import npz_collection

@@ -1,95 +1,72 @@
-"""Maps the numbers and colours in masks to classes: decided once for a set, from the contents of all its masks."""
+"""Decides what the numbers and colours in masks mean: once for a set, from the contents of all its masks."""
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import gcd
-
-import numpy as np
-from jaxtyping import UInt8
-from numpy import ndarray
-from numpy.typing import NDArray
+from pathlib import Path
 
 from fieldshift.data.dataset import names_of
 from fieldshift.data.files.class_files import ClassTable
-from fieldshift.data.files.mask_files import COLOUR, GREY_IN_RGB, PALETTE, PALETTE_COLOURS, StoredMask
-from fieldshift.data.files.mask_palettes import IGNORED_NUMBER, by_colours
+from fieldshift.data.files.folder_names import name_key
+from fieldshift.data.files.mask_files import COLOUR, GREY_IN_RGB, PALETTE_COLOURS
+from fieldshift.data.files.mask_palettes import IGNORED_NUMBER
+from fieldshift.data.files.mask_table import MaskTable, Pairs
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import UserError
 from fieldshift.wording import counted
 
-UNKNOWN_LABEL = 254
 MOST_CLASSES = 254
-ANY = "any"
 LARGEST = {"grey of 16 bit(s)": 65535, "grey of 32 bit(s)": 65535}
 EXACT = ("grey of 1 bit(s)", "grey of 2 bit(s)", "grey of 4 bit(s)")
+GREY = "grey of 8 bit(s)"
 SHOWN = 6
-
-Pairs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class MaskTable:
-    """The class of every code (number or packed colour) that a mask may contain, per storage; 255 is ignored.
+class RunMasks:
+    """How the masks of an earlier run were decoded, and its classes; own: whether these are the data of that run."""
 
-    A storage that is not listed is looked up under "any". others: the label of a code that has no class.
-    """
+    table: MaskTable
+    classes: tuple[str, ...]
+    own: bool
 
-    pairs: tuple[tuple[str, Pairs], ...]
-    others: int = UNKNOWN_LABEL
+    def holds(self, named: ClassTable | None) -> bool:
+        """Whether the class file, if there is one, has the run's classes in their order, and no values of its own."""
+        if named is None:
+            return True
+        keys = [[name_key(name) for name in names] for names in (named.names, self.classes)]
+        return named.values is None and keys[0] == keys[1]
 
-    def as_decoded(self, mask: StoredMask) -> StoredMask:
-        """The mask with the codes of this table: of a palette mask the numbers, or the colours."""
-        colours = dict(self.pairs).get(PALETTE_COLOURS)
-        return mask if mask.storage != PALETTE or colours is None else by_colours(mask, dict(colours))
-
-    def labels(self, mask: StoredMask) -> UInt8[ndarray, "height width"]:
-        """The class numbers (H, W); `others` where a code has none."""
-        found, mask = dict(self.pairs), self.as_decoded(mask)
-        codes, labels = lookup(found.get(mask.storage, found.get(ANY, ())))
-        if not len(codes):
-            return np.full(mask.codes.shape, self.others, dtype=np.uint8)
-        if mask.codes.dtype == np.uint8:
-            every = np.full(256, self.others, dtype=np.uint8)
-            every[codes[codes < 256]] = labels[codes < 256]
-            return every[mask.codes]
-        places = np.searchsorted(codes, mask.codes).clip(max=len(codes) - 1)
-        return np.where(codes[places] == mask.codes, labels[places], np.uint8(self.others))
-
-
-@functools.lru_cache(maxsize=64)
-def lookup(pairs: Pairs) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    ordered = sorted(pairs)
-    return (np.array([code for code, _ in ordered], dtype=np.int32),
-            np.array([label for _, label in ordered], dtype=np.uint8))  # fmt: skip
-
-
-def table_of_map(label_map: Iterable[int]) -> MaskTable:
-    """The table of a published set: the class of each value 0, 1, ..., 254 for values that occur."""
-    return MaskTable(((ANY, tuple((code, label) for code, label in enumerate(label_map) if label != UNKNOWN_LABEL)),))
-
-
-def plain_table(count: int) -> MaskTable:
-    """Masks that contain the class numbers themselves, and 255 for ignored pixels."""
-    return MaskTable(((ANY, (*((number, number) for number in range(count)), (IGNORE, IGNORE))),))
+    def named(self, where: Path) -> ClassTable:
+        """The classes and colours of the run, for masks without a class file."""
+        pairs = dict(self.table.pairs)
+        colours = {code: label for code, label in pairs.get(COLOUR, pairs.get(PALETTE_COLOURS, ())) if label != IGNORE}
+        return ClassTable(where, self.classes, colours or None)
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """The decoding of a set's masks: the table, the names of the classes, and a description."""
+    """The decoding of a set's masks: the table, the names of the classes, and a description.
+
+    meaning: the table for later use of a training on this set, without the ignored numbers that no mask contains.
+    """
 
     table: MaskTable
     classes: tuple[str, ...]
     words: str
+    meaning: MaskTable
 
 
-def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: str) -> Decoding:
+def decode(
+    seen: Mapping[str, Counter[int]], named: ClassTable | None, where: str, of_run: RunMasks | None = None
+) -> Decoding:
     """Decides the meaning of the codes in `seen` (pixels of each, by storage); `named`: the set's class files.
 
-    Raises UserError, which names `where`, if that would be a guess.
+    A number has one meaning in all masks of a set. `of_run`: the meaning of the numbers for an earlier run, which
+    is kept. Raises UserError, which names `where`, if the meaning would be a guess.
     """
     numbers = {storage: counts for storage, counts in seen.items() if storage not in (COLOUR, PALETTE_COLOURS)}
     colours = None if named is None else named.colours
@@ -113,9 +90,17 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
         pairs[GREY_IN_RGB] = tuple((code >> 16, label) for code, label in sorted(colours.items())
                                    if code == (code >> 16) * 0x010101)  # fmt: skip
         del numbers[GREY_IN_RGB]
-    for storage, counts in sorted(numbers.items()):
-        found = numbers_of(storage, set(counts), named, where)
-        pairs[storage] = found
+    ranges = {storage: range_of(storage, counts) for storage, counts in sorted(numbers.items())}
+    known = (
+        {}
+        if of_run is None
+        else {range_of(storage, dict(found)): found for storage, found in of_run.table.pairs if storage not in words}
+    )
+    for kind in dict.fromkeys(ranges.values()):
+        alike = [storage for storage in ranges if ranges[storage] == kind]
+        values = {value for storage in alike for value in numbers[storage]}
+        found = numbers_of_run(kind, values, named, where, known.get(kind, ()))
+        pairs |= dict.fromkeys(alike, found)
         if names is None and any(code != label for code, label in found if label != IGNORE):
             scaled_names = max(
                 scaled_names, tuple(str(code) for code, label in sorted(found) if label != IGNORE), key=len
@@ -126,8 +111,56 @@ def decode(seen: Mapping[str, Counter[int]], named: ClassTable | None, where: st
             raise UserError(f"The masks of {where} hold {counted(count, 'class', 'classes')}, but must hold 2 to "
                             f"{MOST_CLASSES}: number them from 0 ({IGNORE} is ignored).")  # fmt: skip
         names = scaled_names if len(scaled_names) == count else names_of(count)
-    descriptions = [words.get(storage) or f"{storage}, {in_words(found, names)}" for storage, found in pairs.items()]
-    return Decoding(MaskTable(tuple(pairs.items())), names, "; ".join(descriptions))
+    used = [(storage, pairs[storage], set(counts)) for storage, counts in numbers.items()]
+    used += [(f"{kind} in the training", found, set(dict(found))) for kind, found in known.items()]
+    check_one_meaning(used, names, where)
+    descriptions = [
+        words.get(storage) or f"{' and '.join(alike)}, {in_words(found, names)}"
+        for storage, found in pairs.items()
+        if storage == (alike := [other for other in pairs if pairs[other] is found])[0]
+    ]
+    kept = [
+        (storage, tuple(pair for pair in found if pair[1] != IGNORE or storage in words or pair[0] in seen[storage]))
+        for storage, found in pairs.items()
+    ]
+    return Decoding(MaskTable(tuple(pairs.items())), names, "; ".join(descriptions), MaskTable(tuple(kept)))
+
+
+def numbers_of_run(kind: str, values: set[int], named: ClassTable | None, where: str, known: Pairs) -> Pairs:
+    """As `numbers_of`, but with the meaning that numbers had in a run (`known`; empty without one).
+
+    Numbers that the run did not have are classes if the masks by themselves have no other meaning for the run's numbers.
+    """
+    try:
+        alone = numbers_of(kind, values, named, where)
+    except UserError:
+        if not known:
+            raise
+        return known
+    labels = dict(known)
+    agrees = all(labels.get(code, label) == label for code, label in alone if code in values)
+    return (*known, *(pair for pair in alone if pair[0] not in labels and (agrees or pair[1] == IGNORE)))
+
+
+def range_of(storage: str, codes: Iterable[int]) -> str:
+    """The storages that hold the same numbers in different files, under one name: grey values up to 255."""
+    deep = storage in LARGEST and max(codes, default=0) > IGNORE
+    return GREY if storage == GREY_IN_RGB or (storage in LARGEST and not deep) else storage
+
+
+def check_one_meaning(used: Iterable[tuple[str, Pairs, set[int]]], names: tuple[str, ...], where: str) -> None:
+    """Raises UserError for a number that is one class in masks of one storage, and another class or ignored in another."""
+    meaning: dict[int, tuple[str, int]] = {}
+    for storage, found, codes in used:
+        labels = dict(found)
+        for code in sorted(codes & set(labels)):
+            other, label = meaning.setdefault(code, (storage, labels[code]))
+            if label != labels[code]:
+                meant = ["ignored" if each == IGNORE else f"class {names[each]}" for each in (label, labels[code])]
+                raise UserError(
+                    f"In masks of {where}, {code} would be {meant[0]} ({other}) and {meant[1]} ({storage}); save all masks in "
+                    "one kind of file, or write the values in labels.csv (name,value)."
+                )
 
 
 def numbers_of(storage: str, values: set[int], named: ClassTable | None, where: str) -> Pairs:
