@@ -18,7 +18,7 @@ from fieldshift.experiment.dataset import load_data
 from fieldshift.run_folder import check_writable
 from fieldshift.tasks import check_task
 from fieldshift.whole_file import write_whole
-from fieldshift.wording import counted
+from fieldshift.wording import counted, yaml_line
 from pipelines.study_plan import STUDY_ARMS, STUDY_FRAMES, STUDY_STEPS
 
 if TYPE_CHECKING:
@@ -124,9 +124,8 @@ def init(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, text)
     if len(dataset.test) < FEW_TESTS:
-        say(
-            f"{len(dataset.test)} test images are few: each one counts for {100 / len(dataset.test):.1f} percentage points."
-        )
+        share = f": each one counts for {100 / len(dataset.test):.1f} percentage points"
+        say(f"{len(dataset.test)} test images are few{share if dataset.task == 'classification' else ''}.")
     say()
     whole, short = (
         Workload(
@@ -163,7 +162,7 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
         f"# {report.name}: {len(dataset.train)} train and {len(dataset.test)} test samples, "
         f"{len(report.classes)} classes, {height} x {width} {channels}.",
         "# Run it: fieldshift study --config THIS_FILE. Options that follow --config on the command line override this file.",
-        f"data: {plain_json.dumps(data)}",
+        f"data: {yaml_line(data)}",
         f"task: {report.task}",
         "",
         f"network: {chosen.network}  # `fieldshift describe --network NAME` shows the cost of a network",
@@ -196,7 +195,7 @@ def study_yaml(data: str, report: DataReport, dataset: DataSet, loading: Loading
             if dataset.from_files
             else []
         ),
-        *(f"  {name}: {plain_json.dumps(value)}" for name, value in changed(loading).items()),
+        *(f"  {name}: {yaml_line(value)}" for name, value in changed(loading).items()),
         f"  skip_unreadable: {'true' if loading.skip_unreadable else 'false'}{f'  # {problems}' if problems else ''}",
         "",
         "cluster:",

@@ -14,7 +14,7 @@ from fieldshift.experiment.cards import arm_card, card_cost, video_cost
 from fieldshift.experiment.dataset import constant_notes
 from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.session import FailsWithTrials, Session, say_failed
-from fieldshift.readings import READINGS, SEARCH_INCLUDED
+from fieldshift.readings import READINGS, SEARCH_INCLUDED, UNMOVED
 from fieldshift.training import Recipe, arm_named
 from pipelines.builtin_data import notes_on
 from pipelines.policies import ArmPolicies
@@ -254,7 +254,10 @@ def budget_of(
 
 def digest_of(card: NetworkCard) -> str:
     """The digest of the motions that a network is trained under; "" without."""
-    return "" if card.motions is None else card.motions.digest()
+    if card.motions is None:
+        return ""
+    steps = [step for part in card.motions.parts for edge in part.edges for step in edge.steps]
+    return UNMOVED if all(step.op == "identity" for step in steps) else card.motions.digest()
 
 
 def search_columns(policies: ArmPolicies, arm: str, seed: int) -> dict[str, Any]:

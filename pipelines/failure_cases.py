@@ -58,8 +58,8 @@ def write_failure_page(
                 numbers,
                 Paragraph(
                     "Overlap is an image's own intersection over union, averaged over its classes. The boundary F-score "
-                    "asks how much of the predicted boundary lies within 0.75 % of the image's diagonal of a true "
-                    "boundary of the same class, and vice versa. Extra regions are 4-connected regions in excess of "
+                    "asks how much of the predicted boundary lies within 0.75 % of the diagonal of the network's input from a "
+                    "true boundary of the same class, and vice versa. Extra regions are 4-connected regions in excess of "
                     "the ground truth's number, summed over classes (over-segmentation)."
                 ),
                 TableBlock(spread(maps), f"Distribution of the measures over the {len(maps)} test images."),

@@ -14,7 +14,14 @@ from fieldshift.errors import RunFailedError, UserError, unknown_name
 from fieldshift.experiment.labels import run_name
 from fieldshift.experiment.options import Experiment
 from fieldshift.experiment.placement import placed, workers_of_trials
-from fieldshift.experiment.policy_source import PolicySource, operations_of, plain_policy, read_policy, say_other_use
+from fieldshift.experiment.policy_source import (
+    PolicySource,
+    is_searched,
+    operations_of,
+    plain_policy,
+    read_policy,
+    say_other_use,
+)
 from fieldshift.experiment.search_trial import (
     SearchResult,
     describe_space,
@@ -25,6 +32,7 @@ from fieldshift.experiment.search_trial import (
     search_payload,
 )
 from fieldshift.forms import Form
+from fieldshift.readings import GIVEN, UNSEARCHED
 from fieldshift.search import SearchConfig
 from fieldshift.training import arm_named
 from pipelines.pages import search_view
@@ -116,7 +124,7 @@ class ArmPolicies:
 
 
 def _given(policy: AnyPolicy, source: PolicySource) -> ArmPolicy:
-    words, operations = "a given policy", operations_of(policy)
+    words, operations = GIVEN if is_searched(policy) else UNSEARCHED, operations_of(policy)
     if not policy.found:  # written by hand
         return ArmPolicy(policy, words, operations=operations)
     search = search_of(source)

@@ -97,6 +97,7 @@ def write_study_report(session: Session, study: PreparedStudy, found: StudyResul
             cautions=[
                 *([] if comparison is None else caveats(comparison.summary, comparison.claims)),
                 *notes_on(experiment.data),
+                *(f"Found in the data: {line}." for line in dataset.findings),
                 *(
                     []
                     if comparison is None
@@ -152,8 +153,9 @@ def comparison_section(comparison: Comparison, score: str, where: str, seeds: in
             FigureBlock(
                 accuracy_bars(comparison.summary, score_name=score),
                 narrow=accuracy_bars(comparison.summary, score_name=score, narrow=True),
-                caption=f"Test {score} of every arm: mean over {counted(seeds, 'seed')}, 95 % interval (t), dots are seeds. "
-                f"{where}.",
+                caption=f"Test {score} of every arm: "
+                + (f"mean over {seeds} seeds, 95 % interval (t), dots are seeds" if seeds > 1 else "one seed")
+                + f". {where}.",
                 alt=f"Bars of test {score} for every arm, a panel for every reading.",
             ),
             *(TableBlock(sheet, caption=f"{sheet.title}. {where}.", strong=methods) for sheet in sheets),

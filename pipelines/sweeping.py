@@ -22,6 +22,7 @@ from fieldshift.experiment.policy_source import (
 )
 from fieldshift.experiment.session import FailsWithTrials, Session, open_session, say_failed
 from fieldshift.forms import Form, check_form, check_length
+from fieldshift.readings import GIVEN
 from fieldshift.run_folder import check_folder
 from fieldshift.training import Recipe
 from pipelines.builtin_data import notes_on
@@ -108,7 +109,7 @@ def sweep_frames(
         checked_card(replace(experiment, frames=count), dataset, arm, found, None, step=step)
     config = settings | {"policy": plain_policy(found)}
     tags = {"data": experiment.data, "network": experiment.network, "form": form}
-    policies = ArmPolicies({(form, each): ArmPolicy(found, "a given policy") for each in seed_list})
+    policies = ArmPolicies({(form, each): ArmPolicy(found, GIVEN) for each in seed_list})
     with open_session("sweep-frames", experiment, config=config, tags=tags, dataset=dataset) as session:
         arms = [SweptArm(arm, counts, recipe)]
         return run_sweep(session, experiment, dataset, policies, arms=arms, seeds=seed_list)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fieldshift.errors import UserError, nearest_name
 from fieldshift.renamed import HIDDEN, aliases
 from fieldshift.settings import WORDS, choices_of, field_types, is_settings
-from fieldshift.wording import printable
+from fieldshift.wording import printable, yaml_line
 
 Kind = Literal["flag", "list", "texts", "numbers", "tuple", "value"]
 
@@ -193,7 +192,7 @@ def list_text(items: list[str], kind: Kind) -> str:
         return items[0]
     words = items if kind == "texts" else [word for item in items for word in re.split(r",(?! )", item) if word]
     numbers = kind in ("numbers", "tuple")
-    return json.dumps([int(word) if numbers and re.fullmatch(r"[+-]?\d+", word) else word for word in words])
+    return yaml_line([int(word) if numbers and re.fullmatch(r"[+-]?\d+", word) else word for word in words])
 
 
 def given_texts(value: str) -> list[str]:

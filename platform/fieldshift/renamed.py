@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fieldshift.errors import UserError
+from fieldshift.wording import yaml_line
 
 RENAMED = {
     "average_copies": "tta_copies",
@@ -122,4 +122,4 @@ def present_config(text: str, command: str, known: Collection[str]) -> str:
     }  # no empty groups
     check_groups(given, known)
     renamed = present_names(given, known)
-    return text if renamed == values else json.dumps(renamed, default=str)
+    return text if renamed == values else yaml_line(renamed)

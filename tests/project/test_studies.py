@@ -260,6 +260,30 @@ def test_the_targets_are_judged_from_the_trials() -> None:
     assert made == ["NOT met", "undecided", "undecided", "met"]
 
 
+def test_dilation_and_motion_are_compared_from_the_trials() -> None:
+    """Also holds the sentence of the results: nowhere are both better than the better one of the two."""
+    combination, tables = neighbours("combination", "tables")
+    study = tables.Study.load("combined")
+    rows = combination.combination_table(study).splitlines()[2:]
+    assert len(rows) == len(study.cells) / 2 == 4
+    for row in rows:
+        name, seeds, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        scores = [
+            {trial["seed"]: 100 * trial["score"] for trial in study.cells[cell].numbers["rows"] if trial["arm"] == arm}
+            for arm in ("none", "das-folded")
+            for cell in (name, f"{name}-dilated")
+        ]
+        assert [cell.split()[0] for cell in cells[:4]] == [f"{np.mean(list(each.values())):.1f}" for each in scores]
+        *_, dilated, motion, both = ([each[seed] for seed in sorted(scores[0])] for each in scores)
+        assert len(both) == int(seeds)
+        for cell, alone in zip(cells[4:6], (dilated, motion), strict=True):
+            expected = scipy.stats.ttest_rel(both, alone).confidence_interval()
+            gap = np.subtract(both, alone).mean()
+            assert cell == f"{gap:+.1f} ({expected.low:+.1f} to {expected.high:+.1f})"
+        better = max(dilated, motion, key=np.mean)
+        assert scipy.stats.ttest_rel(both, better).confidence_interval().low < 0
+
+
 def test_the_chart_answers_from_the_trials() -> None:
     """Every difference and p against scipy on the raw rows; Holm's by its definition; the words by the outcomes."""
     chart, tables = neighbours("chart", "tables")
@@ -273,6 +297,7 @@ def test_the_chart_answers_from_the_trials() -> None:
         "cifar10",
         "new-seeds",
         "short-search",
+        "combined",
     )
     found = chart.chart({name: tables.Study.load(name) for name in names})
     raw: list[float] = []

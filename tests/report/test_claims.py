@@ -13,6 +13,7 @@ import torch
 from fieldshift.folding import motions_of
 from fieldshift.motions import Policy
 from fieldshift.networks import TEMPORAL, video_network
+from fieldshift.readings import GIVEN, UNSEARCHED
 from fieldshift.report import answers, caveats, claims, comparison_sheets, headline, summarise, verdict
 from fieldshift.report.claims import (
     BASELINE,
@@ -174,6 +175,18 @@ def test_an_enlarged_field_is_no_question_where_all_arms_have_it(make_trial: Any
     wide = pd.DataFrame([*rows, make_trial("wide-field", 0, 0.55), make_trial("wide-field", 1, 0.56)])
     asked = claims(summarise(wide.assign(dilated=True), baseline_arms=BASELINES))
     assert list(asked.loc[asked["question"] == FIELD, "opponent"]) == ["wide-field"]
+
+
+@pytest.mark.parametrize("motions", [GIVEN, UNSEARCHED])
+def test_motions_that_no_search_found_say_nothing_about_searching(motions: str, make_trial: Any) -> None:
+    scores = {"none": 0.5, "random-policy-folded": 0.52, "das-folded": 0.6}
+    rows = [make_trial(arm, seed, score + seed / 100) for arm, score in scores.items() for seed in (0, 1)]
+    summary = summarise(pd.DataFrame(rows).assign(motions=motions), baseline_arms=BASELINES)
+    asked = claims(summary)
+    assert RANDOM in set(asked["question"])  # still an opponent of the motion
+    assert "random motions, random-policy-folded" in verdict(summary, asked)
+    assert ("Does the search help?" in verdict(summary, asked)) == (motions == GIVEN)
+    assert ("search helps" in answers(summary, asked).columns) == (motions == GIVEN)
 
 
 def test_controls_are_joined_as_the_method_is() -> None:

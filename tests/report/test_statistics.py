@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fieldshift.errors import UserError
+from fieldshift.readings import UNMOVED
 from fieldshift.report import caveats, claims, cost_sheets, estimate, outcomes, paired_difference, summarise, verdict
 
 # Two-sided 95 % points of Student's t by degrees of freedom, from a printed table.
@@ -311,6 +312,11 @@ def test_a_random_policy_that_equals_the_searched_one_is_told(make_trial: Any) -
     told = [point for point in caveats(*asked_of(rows)) if "same training" in point]
     assert len(told) == 1
     assert told[0].startswith("random-policy drew the motions that the search of das found, at seed 1, 2 of 3:")
+    still = rows.assign(policy=rows["policy"].where((rows["arm"] != "das-folded") | (rows["seed"] != 1), UNMOVED))
+    told = [point for point in caveats(*asked_of(still.assign(temporal="tsm"))) if "same training" in point]
+    assert told[1:] == ["The motion of das-folded is none at seed 1 of 3: there it is the same training as none."]
+    gated = caveats(*asked_of(still.assign(temporal="gsf")))  # without motion, its network is not that of the arm none
+    assert not any("The motion of das-folded" in point for point in gated)
     other = rows.assign(policy=[f"{place}" for place in range(len(rows))])
     for without in (other, rows.drop(columns="policy")):  # earlier versions did not record the motions
         assert not any("same training" in point for point in caveats(*asked_of(without)))

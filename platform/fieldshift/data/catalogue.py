@@ -117,7 +117,7 @@ def load_dataset(  # noqa: PLR0913 - one parameter per choice
 
 
 def masks_of_run(like: Identity | None, *, own: bool) -> RunMasks | None:
-    """What the numbers in masks mean for the run that recorded its data."""
+    """The meaning of the numbers in masks for the run that recorded its data; None without one."""
     return None if like is None or like.masks is None else RunMasks(like.masks, like.classes, own)
 
 

@@ -123,6 +123,11 @@ def video_policy(policy: AnyPolicy, what: str) -> Policy:
     return policy
 
 
+def is_searched(policy: AnyPolicy) -> bool:
+    """Whether a search found the policy; others are written by hand, tuned, or were drawn at random."""
+    return policy.found.get("by") == policy_document.BY_SEARCH
+
+
 def say_other_use(policy: AnyPolicy | None, frames: int, forms: Collection[Form] = ()) -> None:
     """Prints a line where no search found a policy, and where it is used in another form or with another number of frames.
 
@@ -130,10 +135,8 @@ def say_other_use(policy: AnyPolicy | None, frames: int, forms: Collection[Form]
     """
     if policy is None:
         return
-    if forms and policy.found.get("by") != policy_document.BY_SEARCH:
-        say(
-            "note: no search found this policy: the arms named das and das-folded train with its motions as they are given"
-        )
+    if forms and not is_searched(policy):
+        say("note: no search found this policy: its motions are used as they are given")
     searched = str(policy.found.get("form", "video"))
     if policy.found and forms and searched not in forms:
         say(f"The policy was found in the {searched} form and is used in the {' and '.join(forms)} form.")

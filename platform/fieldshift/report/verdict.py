@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED
+from fieldshift.readings import EQUAL_COMPUTE, EQUAL_EPOCHS, READINGS, SEARCH_INCLUDED, UNMOVED, UNSEARCHED
 from fieldshift.report.claims import (
     BASELINE,
     FIELD,
@@ -36,6 +36,11 @@ QUESTIONS = (
     ("Does the shift help?", "shift helps", (UNSHIFTED,)),
     ("Does it help at {reading}?", "beats 2D arms and enlarged fields", (BASELINE, FIELD)),
 )
+
+
+def questions_to(row: Mapping[Any, Any]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """The questions to a method's row of the summary: motions that no search found say nothing about searching."""
+    return [each for each in QUESTIONS if each[2] != (RANDOM,) or row["motions"] != UNSEARCHED]
 
 
 def verdict(summary: pd.DataFrame, asked: pd.DataFrame, score_name: str = "accuracy") -> str:
@@ -79,9 +84,12 @@ def answers(summary: pd.DataFrame, asked: pd.DataFrame, score_name: str = "accur
         for method in methods_of(part):
             own = asked[(asked["reading"] == reading) & (asked["method"] == method)].to_dict("records")
             [row] = part[part["arm"] == method].to_dict("records")
+            questions = questions_to(row)
             cells = [
-                _answer(found) if (found := [claim for claim in own if claim["question"] in opponents]) else "-"
-                for *_, opponents in QUESTIONS
+                _answer(found)
+                if each in questions and (found := [claim for claim in own if claim["question"] in each[2]])
+                else "-"
+                for each in QUESTIONS
             ]
             rows.append((str(reading), method, percent(float(row["judged_mean"])), *cells))
     kept = [number for number in range(len(QUESTIONS)) if any(row[3 + number] != "-" for row in rows)]
@@ -120,7 +128,7 @@ def caveats(summary: pd.DataFrame, asked: pd.DataFrame) -> list[str]:
             "without, as fixed in advance; the passes column gives the number of single-frame passes per image, which the "
             "operations of training do not include."
         )
-    if int(summary["pairs"].max()) < FEWEST_PAIRS_FOR_WILCOXON:
+    if 1 < int(summary["pairs"].max()) < FEWEST_PAIRS_FOR_WILCOXON:
         points.append(
             f"Fewer than {FEWEST_PAIRS_FOR_WILCOXON} common seeds: a rank test (Wilcoxon) cannot reach p = 0.05, so "
             "only the t test is given."
@@ -143,28 +151,42 @@ def caveats(summary: pd.DataFrame, asked: pd.DataFrame) -> list[str]:
         points.append(
             f"The unanswered questions of the verdict need the arm{'s' * (len(missing) > 1)} {', '.join(missing)}."
         )
-    points += equal_draws(summary)
+    points += equal_trainings(summary)
     noted = dict.fromkeys((row["arm"], row["note"]) for row in summary.to_dict("records") if row["note"])
     return points + [f"{arm}: {note}." for arm, note in noted]
 
 
-def equal_draws(summary: pd.DataFrame) -> list[str]:
-    """A caveat for each method whose random control drew the motions that the search had found, with the seeds."""
+def equal_trainings(summary: pd.DataFrame) -> list[str]:
+    """A caveat for each method and its controls without motion and with random motions where two have the same motions."""
     points = {}
     for reading in dict.fromkeys(summary["reading"]):
         rows = {str(row["arm"]): row for row in summary[summary["reading"] == reading].to_dict("records")}
         for method in methods_of(summary):
-            control = controls_of(method, rows, "")[RANDOM]
-            if method not in rows or control is None:
+            if method not in rows:
                 continue
-            drawn = dict(zip(rows[control]["seeds"], rows[control]["policies"], strict=False))
-            found = dict(zip(rows[method]["seeds"], rows[method]["policies"], strict=False))
-            if same := [str(seed) for seed, policy in found.items() if policy and drawn.get(seed) == policy]:
-                points[control] = (
-                    f"{control} drew the motions that the search of {method} found, at seed {', '.join(same)} of {len(found)}: "
+            controls = controls_of(method, rows, str(rows[method]["temporal"]))
+            random, still = controls[RANDOM], controls[STILL]
+            if random and (same := equal_seeds(rows[method], rows[random])):
+                points[method, random] = (
+                    f"{random} drew the motions that the search of {method} found, at seed {same}: "
                     "there both arms are the same training, and their difference says nothing about the search."
                 )
+            for arm in (method, random):
+                if arm and still and (same := equal_seeds(rows[arm], rows[still])):
+                    points[arm, still] = (
+                        f"The motion of {arm} is none at seed {same}: there it is the same training as {still}."
+                    )
     return list(points.values())
+
+
+def equal_seeds(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The seeds, such as "1, 2 of 3", at which two arms have the same motions; an arm without a policy moves nothing."""
+    moved, other = (
+        {seed: policy or UNMOVED for seed, policy in zip(row["seeds"], row["policies"], strict=False)}
+        for row in (ours, theirs)
+    )
+    same = [str(seed) for seed, policy in moved.items() if other.get(seed) == policy]
+    return f"{', '.join(same)} of {len(moved)}" if same else ""
 
 
 def percent(score: float) -> str:
@@ -193,7 +215,7 @@ def _verdict_of(
     rows = {str(row["arm"]): row for row in part.to_dict("records")}
     sentences = [f"At {reading}, {method} ({_scored(rows[method], score_name)})."]
     answered: set[str] = set()
-    for question, _, opponents in QUESTIONS:
+    for question, _, opponents in questions_to(rows[method]):
         found = [claim for claim in asked if claim["question"] in opponents]
         if found:
             sentences.append(

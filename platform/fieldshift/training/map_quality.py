@@ -16,7 +16,7 @@ Labels = Int[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
 
 BOUNDARY_TOLERANCE = 0.0075
-"""Distance within which a boundary counts as matched, as a share of the image's diagonal (Csurka et al., BMVC 2013)."""
+"""Distance within which a boundary counts as matched, as a share of the input's diagonal (Csurka et al., BMVC 2013)."""
 
 ROUNDING = 1e-9
 MOST_CLASSES = 1024

@@ -27,7 +27,7 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class RunMasks:
-    """How the masks of an earlier run were decoded, and its classes; own: whether these are the data of that run."""
+    """The decoding of the masks of an earlier run, and its classes; own: whether these are the data of that run."""
 
     table: MaskTable
     classes: tuple[str, ...]

@@ -224,7 +224,7 @@ def check_amounts(
                       "number the classes from 0 without gaps, or name them in classes.txt")  # fmt: skip
     elif absent:
         findings.stop("empty-class", named, f"names {listed(absent)}, of which no training mask has a pixel",
-                      "add a scene that has some, or remove the name and renumber the masks")  # fmt: skip
+                      "add a scene that has some, or remove the name (and renumber masks that hold class numbers)")  # fmt: skip
     untested = [name for label, name in enumerate(names) if name not in absent and not pixels["test"][label]]
     if untested:
         findings.note(UNTESTED, where, f"has no test mask with {listed(untested)}",
