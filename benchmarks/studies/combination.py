@@ -16,8 +16,12 @@ def pairs(study: Study) -> Iterator[tuple[str, Cell, Cell]]:
     for name, dilated in study.cells.items():
         plain = study.cells.get(name.removesuffix(DILATED))
         if name.endswith(DILATED) and plain is not None:
-            kernels = [each.numbers["config"]["architecture"]["dilated"] for each in (plain, dilated)]
-            assert kernels == [False, True], f"{name} differs from {plain.name} in something else"
+            settings = [{**each.numbers["config"], "architecture": {}} for each in (plain, dilated)]
+            kernels = [each.numbers["config"]["architecture"] for each in (plain, dilated)]
+            assert settings[0] == settings[1], f"{name} differs from {plain.name} in something else"
+            assert {**kernels[0], "dilated": True} == kernels[1] != kernels[0], (
+                f"{name} is not {plain.name} with dilation"
+            )
             yield plain.name, plain, dilated
 
 

@@ -12,7 +12,7 @@ GIVEN, UNSEARCHED = "a given policy", "a given policy that no search found"
 """The source of the motions of a comparison that did not search."""
 
 UNMOVED = "unmoved"
-"""Stands for the digest of motions that move nothing, whatever they are called."""
+"""Stands for the digest of a policy of identities, which have no magnitude."""
 
 BUDGETS = {"equal-epochs": EQUAL_EPOCHS, "equal-compute": EQUAL_COMPUTE, "search-included": SEARCH_INCLUDED}
 """The budgets that commands take, each with the reading that tables and result files name it by."""

@@ -25,4 +25,4 @@ def printable(text: str) -> str:
 def yaml_line(value: Any) -> str:
     """A value as one line of YAML. JSON writes characters beyond U+FFFF as two codes, which YAML refuses."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return re.sub("[\x7f-\x9f\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub("[\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)

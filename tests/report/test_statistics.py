@@ -317,6 +317,8 @@ def test_a_random_policy_that_equals_the_searched_one_is_told(make_trial: Any) -
     assert told[1:] == ["The motion of das-folded is none at seed 1 of 3: there it is the same training as none."]
     gated = caveats(*asked_of(still.assign(temporal="gsf")))  # without motion, its network is not that of the arm none
     assert not any("The motion of das-folded" in point for point in gated)
+    longer = still.assign(temporal="tsm", epochs=still["epochs"].where(still["arm"] != "none", 99))
+    assert not any("The motion of das-folded" in point for point in caveats(*asked_of(longer)))
     other = rows.assign(policy=[f"{place}" for place in range(len(rows))])
     for without in (other, rows.drop(columns="policy")):  # earlier versions did not record the motions
         assert not any("same training" in point for point in caveats(*asked_of(without)))

@@ -118,7 +118,10 @@ def load_dataset(  # noqa: PLR0913 - one parameter per choice
 
 def masks_of_run(like: Identity | None, *, own: bool) -> RunMasks | None:
     """The meaning of the numbers in masks for the run that recorded its data; None without one."""
-    return None if like is None or like.masks is None else RunMasks(like.masks, like.classes, own)
+    if like is None or like.masks is None:
+        return None
+    names = frozenset(name for _, part in like.parts for name in part.names)
+    return RunMasks(like.masks, like.classes, names if own else None)
 
 
 def collect(

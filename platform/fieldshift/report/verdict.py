@@ -167,9 +167,11 @@ def equal_trainings(summary: pd.DataFrame) -> list[str]:
             controls = controls_of(method, rows, str(rows[method]["temporal"]))
             random, still = controls[RANDOM], controls[STILL]
             if random and (same := equal_seeds(rows[method], rows[random])):
+                of_search = rows[method]["motions"] != UNSEARCHED
+                whose = f"that the search of {method} found" if of_search else f"of {method}"
                 points[method, random] = (
-                    f"{random} drew the motions that the search of {method} found, at seed {same}: "
-                    "there both arms are the same training, and their difference says nothing about the search."
+                    f"{random} drew the motions {whose}, at seed {same}: there both arms are the same training, and their "
+                    f"difference says nothing about the {'search' if of_search else 'motions'}."
                 )
             for arm in (method, random):
                 if arm and still and (same := equal_seeds(rows[arm], rows[still])):
@@ -180,7 +182,9 @@ def equal_trainings(summary: pd.DataFrame) -> list[str]:
 
 
 def equal_seeds(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """The seeds, such as "1, 2 of 3", at which two arms have the same motions; an arm without a policy moves nothing."""
+    """The seeds, such as "1, 2 of 3", at which two arms are the same training; an arm without a policy moves nothing."""
+    if ours["epochs"] != theirs["epochs"]:
+        return ""
     moved, other = (
         {seed: policy or UNMOVED for seed, policy in zip(row["seeds"], row["policies"], strict=False)}
         for row in (ours, theirs)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
 
@@ -27,11 +28,14 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class RunMasks:
-    """The decoding of the masks of an earlier run, and its classes; own: whether these are the data of that run."""
+    """The decoding of the masks of an earlier run, and its classes.
+
+    scenes: names of the run's samples below the folder of its data; None for other data.
+    """
 
     table: MaskTable
     classes: tuple[str, ...]
-    own: bool
+    scenes: frozenset[str] | None = None
 
     def holds(self, named: ClassTable | None) -> bool:
         """Whether the class file, if there is one, has the run's classes in their order, and no values of its own."""
@@ -40,11 +44,16 @@ class RunMasks:
         keys = [[name_key(name) for name in names] for names in (named.names, self.classes)]
         return named.values is None and keys[0] == keys[1]
 
-    def named(self, where: Path) -> ClassTable:
-        """The classes and colours of the run, for masks without a class file."""
+    def named(self, own: ClassTable | None, where: Path) -> ClassTable:
+        """The class file, or the run's classes where there is none; with the run's colours where it has none."""
         pairs = dict(self.table.pairs)
         colours = {code: label for code, label in pairs.get(COLOUR, pairs.get(PALETTE_COLOURS, ())) if label != IGNORE}
-        return ClassTable(where, self.classes, colours or None)
+        found = own or ClassTable(where, self.classes)
+        return found if found.colours else replace(found, colours=colours or None)
+
+    def numbers(self) -> dict[str, Pairs]:
+        """The classes of numbers, by storage; those by colours are not among them."""
+        return {storage: found for storage, found in self.table.pairs if storage not in (COLOUR, PALETTE_COLOURS)}
 
 
 @dataclass(frozen=True)
@@ -91,15 +100,15 @@ def decode(
                                    if code == (code >> 16) * 0x010101)  # fmt: skip
         del numbers[GREY_IN_RGB]
     ranges = {storage: range_of(storage, counts) for storage, counts in sorted(numbers.items())}
-    known = (
-        {}
-        if of_run is None
-        else {range_of(storage, dict(found)): found for storage, found in of_run.table.pairs if storage not in words}
-    )
+    of_storage = {} if of_run is None else of_run.numbers()
+    known = {range_of(storage, dict(found)): found for storage, found in of_storage.items()}
     for kind in dict.fromkeys(ranges.values()):
         alike = [storage for storage in ranges if ranges[storage] == kind]
         values = {value for storage in alike for value in numbers[storage]}
-        found = numbers_of_run(kind, values, named, where, known.get(kind, ()))
+        held = known.get(kind) or next((of_storage[storage] for storage in alike if storage in of_storage), ())
+        found = numbers_of_run(kind, values, named, where, held)
+        if not held:
+            check_each_kind({storage: set(numbers[storage]) for storage in alike}, found, named, where)
         pairs |= dict.fromkeys(alike, found)
         if names is None and any(code != label for code, label in found if label != IGNORE):
             scaled_names = max(
@@ -119,11 +128,33 @@ def decode(
         for storage, found in pairs.items()
         if storage == (alike := [other for other in pairs if pairs[other] is found])[0]
     ]
-    kept = [
-        (storage, tuple(pair for pair in found if pair[1] != IGNORE or storage in words or pair[0] in seen[storage]))
-        for storage, found in pairs.items()
-    ]
-    return Decoding(MaskTable(tuple(pairs.items())), names, "; ".join(descriptions), MaskTable(tuple(kept)))
+    meaning = {storage: found for storage, found in pairs.items() if storage in words}
+    if colours is not None:
+        meaning.setdefault(COLOUR, tuple(sorted(colours.items())))
+    for storage, kind in ranges.items():
+        values = {value for other in ranges if ranges[other] == kind for value in numbers[other]}
+        meaning[storage] = observed(pairs[storage], values)
+    return Decoding(MaskTable(tuple(pairs.items())), names, "; ".join(descriptions), MaskTable(tuple(meaning.items())))
+
+
+def observed(pairs: Pairs, values: Container[int]) -> Pairs:
+    """The classes of numbers, without the ignored ones that no mask contains."""
+    return tuple(pair for pair in pairs if pair[1] != IGNORE or pair[0] in values)
+
+
+def check_each_kind(seen: Mapping[str, set[int]], found: Pairs, named: ClassTable | None, where: str) -> None:
+    """Raises UserError for a number whose meaning follows from all kinds of file, but from none that contains it."""
+    labels, alone = dict(found), {}
+    for storage, values in seen.items() if len(seen) > 1 else ():
+        with suppress(UserError):
+            alone[storage] = dict(numbers_of(range_of(storage, values), values, named, where))
+    for code in sorted({code for storage in alone for code in seen[storage]} & set(labels)):
+        meant = {storage: alone[storage].get(code) for storage in alone if code in seen[storage]}
+        if labels[code] not in meant.values():
+            raise UserError(
+                f"The masks of {where} hold {code} in {' and '.join(meant)}, where it has another meaning by itself than with "
+                "the other kinds of file; save all masks in one kind, or write the values in labels.csv (name,value)."
+            )
 
 
 def numbers_of_run(kind: str, values: set[int], named: ClassTable | None, where: str, known: Pairs) -> Pairs:
@@ -138,7 +169,7 @@ def numbers_of_run(kind: str, values: set[int], named: ClassTable | None, where:
             raise
         return known
     labels = dict(known)
-    agrees = all(labels.get(code, label) == label for code, label in alone if code in values)
+    agrees = all(dict(alone).get(code) == label for code, label in known if code in values)
     return (*known, *(pair for pair in alone if pair[0] not in labels and (agrees or pair[1] == IGNORE)))
 
 

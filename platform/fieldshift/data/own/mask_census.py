@@ -22,6 +22,7 @@ from fieldshift.data.files.mask_palettes import IGNORED_NUMBER, classes_are_colo
 from fieldshift.data.files.reading import load_scene_mask, reading_digest, unknown_labels
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.problems import UNTESTED, BadFileError, Findings, Problem
+from fieldshift.data.samples import names_below
 from fieldshift.data.split import IGNORE
 from fieldshift.errors import UserError
 
@@ -77,8 +78,8 @@ def census(
     a guess, and for problems that make scores meaningless.
     """
     file, of_run = named, of_run if of_run is not None and of_run.holds(named) else None
-    if of_run is not None and named is None:
-        named = of_run.named(root)
+    if of_run is not None:
+        named = of_run.named(named, root)
     looks = {part: looks_at(listing, loading) for part, listing in parts.items()}
     usable: dict[str, list[int]] = {}
     for part, found in looks.items():
@@ -107,8 +108,8 @@ def census(
     if of_run is not None:
         note_other_meaning(decoding, seen, file, root, findings)
         decoding = replace(decoding, words=f"{decoding.words} (as in the training)")
-    lenient = of_run is not None and of_run.own and drawn
-    decoding = without_unnamed(decoding, parts, looks, usable, root, findings, lenient=lenient)
+    known = of_run.scenes if of_run is not None and drawn else None
+    decoding = without_unnamed(decoding, parts, looks, usable, root, findings, known=known)
     check_amounts(pixels_of(decoding, looks, usable), decoding.classes, str(root), None if named is None else named.path,
                   ignored_codes(decoding), findings, trains=of_run is None)  # fmt: skip
     return Census({part: parts[part].kept(usable[part]) for part in parts}, decoding)
@@ -161,34 +162,45 @@ def without_unnamed(
     root: Path,
     findings: Findings,
     *,
-    lenient: bool,
+    known: frozenset[str] | None,
 ) -> Decoding:
-    """Handles codes without a class: accepted ones are ignored, else their scenes are left out, or the run stops."""
-    known = {storage: {code for code, _ in pairs} for storage, pairs in decoding.table.pairs}
-    strange = [(part, place) for part, place in places(usable)
-               if not set(looks[part][place].codes) <= known.get(looks[part][place].storage, set())]  # fmt: skip
-    if not strange:
-        return decoding
-    part, place = strange[0]
-    look, path = looks[part][place], (parts[part].masks or [])[place]
-    problem = unknown_labels(path, sorted(set(look.codes) - known.get(look.storage, set())), look.storage).problem
-    if (findings.skip or lenient) and "unnamed-label" not in findings.accepted:
-        for part, place in strange:
-            look, path = looks[part][place], (parts[part].masks or [])[place]
-            codes = sorted(set(look.codes) - known.get(look.storage, set()))
-            wrong = unknown_labels(path, codes, look.storage).problem
+    """Handles codes without a class: accepted ones are ignored, else their scenes are left out, or the run stops.
+
+    known: the scenes of an earlier run; others, which it does not use, are left out.
+    """
+    classes = {storage: {code for code, _ in pairs} for storage, pairs in decoding.table.pairs}
+
+    def wrong_at(part: str, place: int) -> Problem | None:
+        look, path = looks[part][place], (parts[part].masks or [])[place]
+        codes = sorted(set(look.codes) - classes.get(look.storage, set()))
+        return unknown_labels(path, codes, look.storage).problem if codes else None
+
+    strange = {(part, place): wrong for part, place in places(usable) if (wrong := wrong_at(part, place)) is not None}
+    if "unnamed-label" not in findings.accepted:
+        left_out = {
+            at for at in strange if findings.skip or (known is not None and name_at(parts, root, *at) not in known)
+        }
+        for at in sorted(left_out):
+            wrong = strange.pop(at)
             if findings.skip:
                 findings.keep(wrong)
             else:
-                findings.note(wrong.kind, path, f"{wrong.what}, and is left out", wrong.remedy)
+                findings.note(wrong.kind, wrong.path, f"{wrong.what}, and is left out", wrong.remedy)
         for part, found in usable.items():
-            found[:] = [place for place in found if (part, place) not in strange]
+            found[:] = [place for place in found if (part, place) not in left_out]
             require(found, part, root, findings)
+    if not strange:
         return decoding
+    problem = next(iter(strange.values()))
     count = f" (so do {len(strange) - 1} more of {sum(map(len, usable.values()))})" if len(strange) > 1 else ""
-    findings.stop("unnamed-label", path, problem.what + count,
+    findings.stop("unnamed-label", problem.path, problem.what + count,
                   f"{problem.remedy}, or leave such scenes out with --loading.skip_unreadable")  # fmt: skip
     return replace(decoding, table=replace(decoding.table, others=IGNORE))
+
+
+def name_at(parts: dict[str, Listing], root: Path, part: str, place: int) -> str:
+    """The name of a scene as a run records it."""
+    return names_below(str(root), [parts[part].images[place]])[0]
 
 
 def pixels_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from fieldshift.data.collection import ArrayCollection
 from fieldshift.data.dataset import names_of
-from fieldshift.data.files.mask_decoding import GREY, RunMasks, in_words, listed, numbers_of_run
+from fieldshift.data.files.mask_decoding import GREY, RunMasks, decode, in_words, listed, numbers_of, observed
 from fieldshift.data.files.mask_files import StoredMask
-from fieldshift.data.files.mask_table import MaskTable
+from fieldshift.data.files.mask_table import MaskTable, Pairs
 from fieldshift.data.loading import LoadingConfig
 from fieldshift.data.names import existing_file
 from fieldshift.data.own.mask_census import check_amounts
@@ -71,19 +72,22 @@ def npz_collection(
         if len(parts[part][0]) == 0:
             raise UserError(f"{path} leaves no sample to {part} on; add samples.")
     masks_as, meaning = "", None
+    numbers: Pairs = ()
     if task == "classification":
         note_untested(path, parts["train"][1], parts["test"][1], findings)
     if task == "segmentation":
-        masks_as, meaning = renumber(path, parts, of_run)
+        masks_as, numbers = renumber(path, parts, of_run)
     least = len(of_run.classes) if of_run is not None and task == "segmentation" else 0
     count = class_count(path, parts["train"][1], task, findings, least)
+    classes = of_run.classes if of_run is not None and count == least else names_of(count)
     if task == "segmentation":
+        meaning = MaskTable(((GREY, tuple(pair for pair in numbers if pair[1] == IGNORE or pair[1] < count)),))
         pixels = {part: np.bincount(parts[part][1].reshape(-1), minlength=256) for part in ("train", "test")}
-        check_amounts(pixels, names_of(count), path, None, [IGNORE], findings, trains=of_run is None)
+        check_amounts(pixels, classes, path, None, [IGNORE], findings, trains=of_run is None)
     return ArrayCollection(
         name=f"npz:{path}",
         task=task,
-        classes=names_of(count),
+        classes=classes,
         train=as_split(*parts["train"], task),
         test=as_split(*within(path, parts["test"], count=count, task=task, findings=findings), task),
         protocol=protocol + masks_as,
@@ -172,22 +176,24 @@ def usable(
 
 def renumber(
     path: str, parts: dict[str, tuple[Array, NDArray[np.int64]]], of_run: RunMasks | None
-) -> tuple[str, MaskTable]:
+) -> tuple[str, Pairs]:
     """Converts masks of 0 and 255, or of evenly spaced values, to class numbers in place, as for mask files.
 
-    Returns words on it, and the table for later use of a training.
+    Returns words on it, and the classes of the numbers.
     """
     used = {part: parts[part] for part in ("train", "test")}
     values = set(np.unique(np.concatenate([np.unique(labels) for _, labels in used.values()])).tolist())
-    known = () if of_run is None else dict(of_run.table.pairs).get(GREY, ())
-    named = None if of_run is None else of_run.named(Path(path))
-    pairs = numbers_of_run(GREY, values, named, path, known)
+    if of_run is None:
+        pairs = numbers_of(GREY, values, None, path)
+    else:
+        counts = Counter(values)  # each once: amounts are counted later
+        pairs = dict(decode({GREY: counts}, of_run.named(None, Path(path)), path, of_run).table.pairs)[GREY]
     if unknown := sorted(values - set(dict(pairs))):
         raise UserError(
             f"The masks of {path} hold {listed(unknown)}, which have no meaning beside those of the training "
             f"({in_words(pairs, of_run.classes if of_run else ())}); give masks with the numbers of the training."
         )
-    kept = MaskTable(((GREY, tuple(pair for pair in pairs if pair[1] != IGNORE or pair[0] in values)),))
+    kept = observed(pairs, values)
     if all(code == label for code, label in pairs):
         return "", kept
     table = MaskTable(((GREY, pairs),))
@@ -196,7 +202,7 @@ def renumber(
         found = table.labels(StoredMask(GREY, flat)).astype(np.int64)
         parts[part] = (images, found.reshape(labels.shape))
     names = tuple(str(label) for label in range(len(pairs)))
-    return f"; masks: {in_words(pairs, names)}{' (as in the training)' if known else ''}", kept
+    return f"; masks: {in_words(pairs, names)}{' (as in the training)' if of_run else ''}", kept
 
 
 def class_count(path: str, train: NDArray[np.int64], task: Task, findings: Findings, least: int) -> int:
