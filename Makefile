@@ -1,7 +1,7 @@
 # The whole set of habits. `make setup` is the only way that tests and CI install anything.
 PYTHON ?= python3
-# One more than two cores: tests with a Ray cluster wait most of the time.
-JOBS ?= 3
+# Two more than two cores: tests with a Ray cluster or with processes of their own wait much of the time.
+JOBS ?= 4
 BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1

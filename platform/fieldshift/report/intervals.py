@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12
+"""Differences of scores up to this one are those of rounding, and count as none."""
+
 FEWEST_PAIRS_FOR_WILCOXON = 6  # 2 / 2 ** n, the smallest two-sided exact p, is below 0.05 for 6 or more pairs
 
 
@@ -76,13 +79,14 @@ def paired_difference(ours: Mapping[Hashable, float], theirs: Mapping[Hashable, 
     """
     from scipy.stats import ttest_1samp
 
-    gaps = [ours[key] - theirs[key] for key in ours if key in theirs]
+    differences = [ours[key] - theirs[key] for key in ours if key in theirs]
+    gaps = [0.0 if abs(each) <= ROUNDING else each for each in differences]
     gap = estimate(gaps)
     if gap.n < 2 or math.isnan(gap.mean):
         return Difference(pairs=gap.n, mean=gap.mean, low=gap.low, high=gap.high, p=math.nan, wilcoxon_p=math.nan)
     # Rounding gives equal differences a tiny spread, which is not evidence.
-    if gap.std <= 1e-12:
-        if abs(gap.mean) <= 1e-12:
+    if gap.std <= ROUNDING:
+        if abs(gap.mean) <= ROUNDING:
             return Difference(pairs=gap.n, mean=0.0, low=0.0, high=0.0, p=1.0, wilcoxon_p=math.nan)
         return Difference(pairs=gap.n, mean=gap.mean, low=math.nan, high=math.nan, p=math.nan, wilcoxon_p=math.nan)
     p = float(ttest_1samp(gaps, 0.0).pvalue)
