@@ -55,6 +55,12 @@ class RunMasks:
         """The classes of numbers, by storage; those by colours are not among them."""
         return {storage: found for storage, found in self.table.pairs if storage not in (COLOUR, PALETTE_COLOURS)}
 
+    def new_classes(self, pairs: Pairs, values: Container[int]) -> str:
+        """The numbers among `values` that are classes here, and that the masks of the run did not have, in words."""
+        known = {code for found in self.numbers().values() for code, _ in found}
+        found = sorted(code for code, label in pairs if code in values and code not in known and label != IGNORE)
+        return f"numbers that the training did not have ({listed(found)})" if found else ""
+
 
 @dataclass(frozen=True)
 class Decoding:

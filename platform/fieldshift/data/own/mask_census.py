@@ -17,7 +17,7 @@ from fieldshift.data.files.class_files import ClassTable
 from fieldshift.data.files.content import FileContents
 from fieldshift.data.files.listing import Listing
 from fieldshift.data.files.mask_decoding import Decoding, RunMasks, decode, listed
-from fieldshift.data.files.mask_files import PALETTE, PALETTE_COLOURS, StoredMask
+from fieldshift.data.files.mask_files import COLOUR, PALETTE, PALETTE_COLOURS, StoredMask
 from fieldshift.data.files.mask_palettes import IGNORED_NUMBER, classes_are_colours, colour_of
 from fieldshift.data.files.reading import load_scene_mask, reading_digest, unknown_labels
 from fieldshift.data.loading import LoadingConfig
@@ -107,6 +107,7 @@ def census(
     decoding = decode(seen, named, str(root), of_run)
     if of_run is not None:
         note_other_meaning(decoding, seen, file, root, findings)
+        note_new_numbers(of_run, decoding, seen, root, findings)
         decoding = replace(decoding, words=f"{decoding.words} (as in the training)")
     known = of_run.scenes if of_run is not None and drawn else None
     decoding = without_unnamed(decoding, parts, looks, usable, root, findings, known=known)
@@ -130,6 +131,15 @@ def note_other_meaning(
                           f"would be by themselves ({alone.words})", "write labels.csv (name,value) if they mean something "
                           "else")  # fmt: skip
             return
+
+
+def note_new_numbers(
+    of_run: RunMasks, decoding: Decoding, seen: Mapping[str, Counter[int]], root: Path, findings: Findings
+) -> None:
+    for storage, found in decoding.meaning.pairs:  # in which greys that are colours are not
+        if storage not in (COLOUR, PALETTE_COLOURS) and (words := of_run.new_classes(found, seen.get(storage, ()))):
+            findings.note("new mask numbers", root, f"has masks with {words}, in {storage}: {decoding.words}",
+                          "write labels.csv (name,value) if they mean something else")  # fmt: skip
 
 
 def used_colours(

@@ -76,7 +76,7 @@ def npz_collection(
     if task == "classification":
         note_untested(path, parts["train"][1], parts["test"][1], findings)
     if task == "segmentation":
-        masks_as, numbers = renumber(path, parts, of_run)
+        masks_as, numbers = renumber(path, parts, of_run, findings)
     least = len(of_run.classes) if of_run is not None and task == "segmentation" else 0
     count = class_count(path, parts["train"][1], task, findings, least)
     classes = of_run.classes if of_run is not None and count == least else names_of(count)
@@ -175,7 +175,7 @@ def usable(
 
 
 def renumber(
-    path: str, parts: dict[str, tuple[Array, NDArray[np.int64]]], of_run: RunMasks | None
+    path: str, parts: dict[str, tuple[Array, NDArray[np.int64]]], of_run: RunMasks | None, findings: Findings
 ) -> tuple[str, Pairs]:
     """Converts masks of 0 and 255, or of evenly spaced values, to class numbers in place, as for mask files.
 
@@ -193,6 +193,9 @@ def renumber(
             f"The masks of {path} hold {listed(unknown)}, which have no meaning beside those of the training "
             f"({in_words(pairs, of_run.classes if of_run else ())}); give masks with the numbers of the training."
         )
+    if of_run is not None and (words := of_run.new_classes(pairs, values)):
+        findings.note("new mask numbers", path, f"has masks with {words}: {in_words(pairs, of_run.classes)}",
+                      "give masks with the numbers of the training if they mean something else")  # fmt: skip
     kept = observed(pairs, values)
     if all(code == label for code, label in pairs):
         return "", kept
