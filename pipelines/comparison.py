@@ -197,8 +197,8 @@ def shown_comparison(session: Session, result: dict[str, Any]) -> Comparison:
     from pipelines.summing import record_arms
 
     rows = pd.DataFrame(result["rows"]).drop(columns=["history"])
-    score_name, notes = str(rows["score_name"].iloc[0]), notes_on(session.folder.config["data"])
     config = session.folder.config
+    score_name, notes = str(rows["score_name"].iloc[0]), notes_on(config["data"])
     rows = rows.assign(temporal=config["temporal"], dilated=bool(config["architecture"].get("dilated")))
     summary = summarise(rows, baseline_arms=result["baselines"])
     notes += constant_notes(result.get("data", {}).get("most_frequent"), best_scores(summary))

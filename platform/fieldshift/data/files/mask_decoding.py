@@ -46,14 +46,13 @@ class RunMasks:
 
     def named(self, own: ClassTable | None, where: Path) -> ClassTable:
         """The class file, or the run's classes where there is none; with the run's colours where it has none."""
-        pairs = dict(self.table.pairs)
-        colours = {code: label for code, label in pairs.get(COLOUR, pairs.get(PALETTE_COLOURS, ())) if label != IGNORE}
+        colours = dict(dict(self.table.pairs).get(COLOUR, ())) or None
         found = own or ClassTable(where, self.classes)
-        return found if found.colours else replace(found, colours=colours or None)
+        return found if found.colours else replace(found, colours=colours)
 
     def numbers(self) -> dict[str, Pairs]:
         """The classes of numbers, by storage; those by colours are not among them."""
-        return {storage: found for storage, found in self.table.pairs if storage not in (COLOUR, PALETTE_COLOURS)}
+        return {storage: found for storage, found in self.table.pairs if storage != COLOUR}
 
     def new_classes(self, pairs: Pairs, values: Container[int]) -> str:
         """The numbers among `values` that are classes here, and that the masks of the run did not have, in words."""
@@ -90,6 +89,8 @@ def decode(
         COLOUR: "RGB, by the colours of the class file",
         PALETTE_COLOURS: "palette, by the colours of the class file",
     }
+    of_classes = tuple(sorted((colours or {}).items()))
+    meaning = {} if colours is None else {COLOUR: of_classes}
     names = None if named is None else named.names
     scaled_names: tuple[str, ...] = ()
     if COLOUR in seen:
@@ -98,12 +99,11 @@ def decode(
                 f"The masks of {where} are RGB with {counted(len(seen[COLOUR]), 'colour')}, and no file names the colours; "
                 "write label_colors.txt with one line 'red green blue name' per class, or save class numbers."
             )
-        pairs[COLOUR] = tuple(sorted(colours.items()))
+        pairs[COLOUR] = of_classes
     if PALETTE_COLOURS in seen and colours is not None:
-        pairs[PALETTE_COLOURS] = (*sorted(colours.items()), (IGNORED_NUMBER, IGNORE))
+        pairs[PALETTE_COLOURS] = (*of_classes, (IGNORED_NUMBER, IGNORE))
     if GREY_IN_RGB in numbers and colours is not None:
-        pairs[GREY_IN_RGB] = tuple((code >> 16, label) for code, label in sorted(colours.items())
-                                   if code == (code >> 16) * 0x010101)  # fmt: skip
+        pairs[GREY_IN_RGB] = tuple((code >> 16, label) for code, label in of_classes if code == (code >> 16) * 0x010101)
         del numbers[GREY_IN_RGB]
     ranges = {storage: range_of(storage, counts) for storage, counts in sorted(numbers.items())}
     of_storage = {} if of_run is None else of_run.numbers()
@@ -116,6 +116,7 @@ def decode(
         if not held:
             check_each_kind({storage: set(numbers[storage]) for storage in alike}, found, named, where)
         pairs |= dict.fromkeys(alike, found)
+        meaning |= dict.fromkeys(alike, observed(found, values))
         if names is None and any(code != label for code, label in found if label != IGNORE):
             scaled_names = max(
                 scaled_names, tuple(str(code) for code, label in sorted(found) if label != IGNORE), key=len
@@ -134,12 +135,6 @@ def decode(
         for storage, found in pairs.items()
         if storage == (alike := [other for other in pairs if pairs[other] is found])[0]
     ]
-    meaning = {storage: found for storage, found in pairs.items() if storage in words}
-    if colours is not None:
-        meaning.setdefault(COLOUR, tuple(sorted(colours.items())))
-    for storage, kind in ranges.items():
-        values = {value for other in ranges if ranges[other] == kind for value in numbers[other]}
-        meaning[storage] = observed(pairs[storage], values)
     return Decoding(MaskTable(tuple(pairs.items())), names, "; ".join(descriptions), MaskTable(tuple(meaning.items())))
 
 

@@ -137,7 +137,7 @@ def note_new_numbers(
     of_run: RunMasks, decoding: Decoding, seen: Mapping[str, Counter[int]], root: Path, findings: Findings
 ) -> None:
     for storage, found in decoding.meaning.pairs:  # in which greys that are colours are not
-        if storage not in (COLOUR, PALETTE_COLOURS) and (words := of_run.new_classes(found, seen.get(storage, ()))):
+        if storage != COLOUR and (words := of_run.new_classes(found, seen.get(storage, ()))):
             findings.note("new mask numbers", root, f"has masks with {words}, in {storage}: {decoding.words}",
                           "write labels.csv (name,value) if they mean something else")  # fmt: skip
 
